@@ -1,0 +1,80 @@
+"""What can go wrong, as the user sees it: one line and an exit code.
+
+Raise one of these for the user (what, where, value, fix); use ``assert`` for ourselves.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+
+class IconError(Exception):
+    """Base of every error meant for the user; ``str(error)`` is one line."""
+
+    exit_code = 1
+
+
+class ConfigError(IconError):
+    """Config or command line."""
+
+    exit_code = 2
+
+
+class DataError(IconError):
+    """Annotations, images or shards."""
+
+    exit_code = 3
+
+
+class CheckpointError(IconError):
+    """A checkpoint that is missing, damaged or of another model."""
+
+    exit_code = 4
+
+
+class StorageError(IconError):
+    """S3, disk or network."""
+
+    exit_code = 5
+
+
+class DivergedError(IconError):
+    """The loss is not finite."""
+
+    exit_code = 6
+
+
+class ClusterError(IconError):
+    """Ray, worker processes or versions."""
+
+    exit_code = 7
+
+
+def run_cli(main: Callable[[list[str]], int | None], argv: list[str] | None = None) -> NoReturn:
+    """Run ``main(argv)`` and leave with its exit code; an IconError becomes one line on stderr.
+
+    ``--debug`` anywhere in ``argv`` shows the traceback instead. Ctrl-C leaves with 130, a closed pipe quietly.
+    """
+    args = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in args
+    args = [a for a in args if a != "--debug"]
+    try:
+        code = main(args)
+        sys.stdout.flush()
+    except IconError as error:
+        if debug:
+            raise
+        line = " ".join(str(error).split())
+        print(f"icon_dist: error: {line}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt:
+        print("icon_dist: interrupted", file=sys.stderr)
+        raise SystemExit(128 + signal.SIGINT) from None
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0) from None
+    raise SystemExit(code or 0)

@@ -1,0 +1,122 @@
+"""The nouns of the package, and THE shape legend that every annotation uses.
+
+======  ===============================================================================
+letter  meaning
+======  ===============================================================================
+N       person instances in this rank's micro-batch
+G       gathered instances, ``world * N``, in rank-major order
+K       joints of the skeleton
+P       limb pairs of the skeleton
+C       token classes: K (joints, SKCC) or P (limb pairs, PRCC)
+T       points read around one joint (the pixel set; T = 1 is point mode)
+S       keys per class
+A       queries
+m       embedding dimensions
+H W     network input, pixels
+h w     heatmaps, pixels (stride 4)
+he we   embedding map, pixels (stride 4 or 16)
+======  ===============================================================================
+
+``xy`` is ``[..., 2]`` with x first, in pixels of the named frame; sizes are ``hw`` = (height, width) or
+``wh`` = (width, height) and say which. Pixel centres sit on integers (the HRNet convention), everywhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int64, UInt8
+from numpy.typing import NDArray
+from torch import Tensor
+
+__all__ = ["Annotations", "Batch", "Instance", "KeySet", "Outputs", "Predictions", "Skeleton"]
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """The joints of a dataset and what is fixed by them (METHOD: joint order, sigmas, flips)."""
+
+    name: str
+    joints: tuple[str, ...]  # K names, in annotation order
+    flips: tuple[tuple[int, int], ...]  # joints that change places in a mirrored image
+    limbs: tuple[tuple[int, int], ...]  # the P pairs of PRCC (paper Eq. 2)
+    bones: tuple[tuple[int, int], ...]  # lines to draw
+    sigmas: tuple[float, ...]  # K OKS constants
+    visible_at: int  # smallest raw v that counts as visible for contrast: COCO 2, CrowdPose 1, MPII 1
+    upper: tuple[int, ...]  # half-body groups; empty = no half-body augmentation
+    lower: tuple[int, ...]
+    metric: str  # coco | crowdpose | pckh | pck: which evaluation scores it
+    torso: tuple[int, int] = (0, 0)  # reference length of PCK
+
+    @property
+    def num_joints(self) -> int:
+        return len(self.joints)
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One annotated person, in pixels of the original photo. Raw visibility is kept."""
+
+    id: int
+    image_id: int
+    file: str  # relative to the images folder
+    wh: tuple[int, int]  # of the photo
+    box: tuple[float, float, float, float]  # x, y, w, h; unpadded, cleaned (METHOD 5)
+    area: float  # for OKS, px^2
+    keypoints: NDArray[np.float32]  # [K, 3] x, y, raw v
+    score: float = 1.0  # of the box: 1 for ground truth
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """What a dataset reader returns."""
+
+    skeleton: Skeleton
+    instances: list[Instance]  # people to train on, sorted by id
+    truth: dict[str, Any]  # COCO-shaped ground truth for score(): {"images": [...], "annotations": [...]}, no masks
+
+
+@dataclass
+class Batch:
+    """Crops at network input size, as they travel from a loader process to the device. uint8, RGB."""
+
+    image: UInt8[Tensor, "N H W 3"]
+    joints: Float[Tensor, "N K 2"]  # xy, input px
+    labelled: Bool[Tensor, "N K"]  # v > 0: counts for the heatmap loss
+    visible: Bool[Tensor, "N K"]  # the dataset's rule: counts for contrast
+    instance: Int64[Tensor, " N"]  # person id, unique in the dataset
+    row: Int64[Tensor, " N"]  # row of the shard index; -1 = padding, to be ignored
+    to_photo: Float[Tensor, "N 2 3"]  # affine: input px -> original photo px
+
+    def to(self, device: str, *, non_blocking: bool = False) -> Batch:
+        return Batch(**{k: v.to(device, non_blocking=non_blocking) for k, v in vars(self).items()})
+
+
+@dataclass
+class Outputs:
+    """What a pose model returns. ``embedding`` is unit norm over m, and None outside training."""
+
+    heatmaps: Float[Tensor, "N K h w"]
+    embedding: Float[Tensor, "N m he we"] | None = None
+
+
+@dataclass
+class KeySet:
+    """Candidates a query is compared with: this step's gathered tokens, the bank, or both."""
+
+    features: Float[Tensor, "C S m"]  # unit norm where valid
+    valid: Bool[Tensor, "C S"]
+    instance: Int64[Tensor, "C S"]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Poses of one evaluation, one row a box, in pixels of the original photo."""
+
+    instance: NDArray[np.int64]  # [n] annotation id (ground-truth boxes) or row of the box file
+    image_id: NDArray[np.int64]  # [n]
+    keypoints: NDArray[np.float32]  # [n, K, 3] x, y, joint score
+    box_score: NDArray[np.float32]  # [n]
+    area: NDArray[np.float32]  # [n] of the padded box, prod(scale * 200): for OKS-NMS
