@@ -1,0 +1,136 @@
+"""Paths and ``s3://`` are interchangeable: read, write, list, delete. The only package that knows boto3.
+
+A missing file or object is a ``FileNotFoundError``; everything else that goes wrong is a one-line ``StorageError``.
+A write is all or nothing: a reader sees the old bytes or the new ones, never a part.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path, PurePosixPath
+
+from icon_dist.errors import ConfigError, StorageError
+from icon_dist.storage import local, s3
+
+__all__ = [
+    "absolute",
+    "copy_to",
+    "delete",
+    "exists",
+    "is_remote",
+    "join",
+    "listing",
+    "read",
+    "size",
+    "write",
+    "write_new",
+]
+
+Progress = Callable[[int], None]  # called during a download with the number of bytes that have arrived so far
+
+
+def is_remote(uri: str) -> bool:
+    return uri.startswith("s3://")
+
+
+def absolute(uri: str) -> str:
+    """The one spelling of a place, independent of the working directory (Ray workers have another).
+
+    >>> absolute("s3://bucket//runs/w48/")
+    's3://bucket/runs/w48'
+    """
+    if not uri or "\0" in uri:
+        raise ConfigError(f"path {uri!r}: empty or unusable; give a path or s3://bucket/prefix")
+    if is_remote(uri):
+        bucket, *parts = [part for part in uri.removeprefix("s3://").split("/") if part] or [""]
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{2,62}", bucket):
+            raise ConfigError(f"{uri}: {bucket!r} is not a bucket name; write s3://bucket/prefix")
+        if {".", ".."} & set(parts):
+            raise ConfigError(f"{uri}: '.' and '..' mean nothing in s3://; write the whole key")
+        return "s3://" + "/".join([bucket, *parts])
+    if uri.startswith("file:///"):
+        uri = uri.removeprefix("file://")
+    if scheme := re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", uri):
+        raise ConfigError(f"{uri}: {scheme[0]!r} is not supported; use a path (./{uri} if it is a file) or s3://")
+    return os.path.abspath(os.path.expanduser(uri))
+
+
+def join(uri: str, *parts: str) -> str:
+    """``uri`` extended by relative ``parts``; it never leaves ``uri``."""
+    for part in parts:
+        if not part or part.startswith("/") or ".." in PurePosixPath(part).parts or "\0" in part or "://" in part:
+            raise ConfigError(f"{uri}: {part!r} is not a relative name inside it")
+    return "/".join([uri.rstrip("/"), *parts]) if parts else uri
+
+
+def exists(uri: str) -> bool:
+    """True for a file or object, and for a folder or prefix with something in it."""
+    uri = absolute(uri)
+    return s3.exists(uri) if is_remote(uri) else local.exists(Path(uri))
+
+
+def size(uri: str) -> int:
+    """Bytes of one file or object."""
+    uri = absolute(uri)
+    return s3.size(uri) if is_remote(uri) else local.size(Path(uri))
+
+
+def read(uri: str, start: int = 0, size: int | None = None, *, progress: Progress | None = None) -> bytes:
+    """Bytes ``[start, start + size)``, fewer where the file ends earlier; all of it by default."""
+    assert start >= 0
+    assert size is None or size >= 0
+    uri = absolute(uri)
+    if is_remote(uri):
+        sink = BytesIO()
+        s3.download(uri, sink, start=start, size=size, progress=progress)
+        return sink.getvalue()
+    return local.read(Path(uri), start, size)
+
+
+def write(uri: str, data: bytes | Path) -> None:
+    """Create or replace ``uri`` with these bytes, or with the contents of a local file."""
+    uri = absolute(uri)
+    if is_remote(uri):
+        s3.write(uri, data)
+    else:
+        local.write(Path(uri), data)
+
+
+def write_new(uri: str, data: bytes) -> bool:
+    """Create ``uri`` only if it is absent: of several writers exactly one gets True."""
+    uri = absolute(uri)
+    return s3.write_new(uri, data) if is_remote(uri) else local.write_new(Path(uri), data)
+
+
+def listing(uri: str) -> list[str]:
+    """Sorted names of all files below ``uri``, relative to it; [] when there is nothing."""
+    uri = absolute(uri)
+    return s3.listing(uri) if is_remote(uri) else local.listing(Path(uri))
+
+
+def delete(uri: str, *, tree: bool = False) -> None:
+    """Remove one file, or with ``tree`` everything below ``uri``. Nothing there is no error."""
+    uri = absolute(uri)
+    if is_remote(uri):
+        s3.delete(uri, tree=tree)
+    else:
+        local.delete(Path(uri), tree=tree)
+
+
+def copy_to(uri: str, path: Path, *, expect_sha256: str | None = None, progress: Progress | None = None) -> None:
+    """Copy one file or object to a local ``path``, which appears whole and verified or not at all."""
+    uri = absolute(uri)
+    with local.replacing(path) as file:
+        if is_remote(uri):
+            s3.download(uri, file, progress=progress)
+        else:
+            local.copy_into(Path(uri), file)
+        if expect_sha256 is not None:
+            file.seek(0)
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+            if found != expect_sha256:
+                raise StorageError(f"{uri}: sha256 is {found}, expected {expect_sha256}; the file is damaged")

@@ -1,0 +1,133 @@
+"""Files on a mounted disk, replaced atomically: a temporary file in the same folder, fsync, rename."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BufferedRandom
+from pathlib import Path
+
+from icon_dist.errors import StorageError
+
+PARTIAL = ".partial"  # suffix of a file that is being written; never listed
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """OSError -> one line; FileNotFoundError stays what it is."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:  # explained already, of another place
+            raise
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            raise FileNotFoundError(f"{path}: no such file") from None
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise StorageError(f"{path}: disk full ({error.strerror}); free some space or write elsewhere") from error
+        raise StorageError(f"{path}: {error.strerror or error}; check the path and its permissions") from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a rename survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _temporary(path: Path) -> Iterator[tuple[BufferedRandom, Path]]:
+    """A flushed temporary file beside ``path``, gone afterwards unless it was renamed."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise StorageError(f"{path.parent}: is a file, not a folder; write elsewhere") from None
+    temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}{PARTIAL}"
+    try:
+        with open(temporary, "x+b") as file:
+            yield file, temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BufferedRandom]:
+    """A file to write that becomes ``path`` when the block ends without an error."""
+    with _explained(path), _temporary(path) as (file, temporary):
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+
+
+def copy_into(path: Path, file: BufferedRandom) -> None:
+    with _explained(path), open(path, "rb") as source:
+        shutil.copyfileobj(source, file, 1 << 20)
+
+
+def exists(path: Path) -> bool:
+    if path.is_dir():
+        return next(path.iterdir(), None) is not None
+    return path.is_file()
+
+
+def size(path: Path) -> int:
+    with _explained(path):
+        if path.is_dir():
+            raise StorageError(f"{path}: is a folder, not a file")
+        return path.stat().st_size
+
+
+def read(path: Path, start: int, size: int | None) -> bytes:
+    with _explained(path), open(path, "rb") as file:
+        file.seek(start)
+        return file.read(-1 if size is None else size)
+
+
+def write(path: Path, data: bytes | Path) -> None:
+    with replacing(path) as file:
+        if isinstance(data, Path):
+            copy_into(data, file)
+        else:
+            file.write(data)
+
+
+def write_new(path: Path, data: bytes) -> bool:
+    with _explained(path), _temporary(path) as (file, temporary):
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+        try:
+            os.link(temporary, path)  # unlike rename, fails if the name is taken
+        except FileExistsError:
+            return False
+        _sync_folder(path.parent)
+        return True
+
+
+def listing(path: Path) -> list[str]:
+    with _explained(path):
+        found = [
+            (Path(folder) / name).relative_to(path).as_posix()
+            for folder, _, names in os.walk(path)
+            for name in names
+            if not name.endswith(PARTIAL)
+        ]
+    return sorted(found)
+
+
+def delete(path: Path, *, tree: bool) -> None:
+    try:
+        with _explained(path):
+            if tree and path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+    except FileNotFoundError:
+        return

@@ -1,0 +1,200 @@
+"""One behaviour for folders and S3: every test of ``place`` runs over both."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from icon_dist import storage
+from icon_dist.errors import ConfigError, StorageError
+
+
+@pytest.fixture(params=["local", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return str(tmp_path / "run") if request.param == "local" else str(request.getfixturevalue("s3"))
+
+
+def test_bytes_come_back(place: str) -> None:
+    uri = storage.join(place, "a", "b.bin")
+    assert not storage.exists(uri)
+    assert not storage.exists(place)
+    storage.write(uri, b"0123456789")
+    assert storage.exists(uri)
+    assert storage.exists(place)
+    assert storage.size(uri) == 10
+    assert storage.read(uri) == b"0123456789"
+    storage.write(uri, b"new")
+    assert storage.read(uri) == b"new"
+
+
+@pytest.mark.parametrize(("start", "size"), [(0, None), (3, None), (3, 4), (0, 0), (8, 100), (10, None), (50, 5)])
+def test_ranges_are_slices(place: str, start: int, size: int | None) -> None:
+    data = bytes(range(10))
+    storage.write(f"{place}/x", data)
+    assert storage.read(f"{place}/x", start, size) == data[start:][:size]
+
+
+def test_an_empty_file_is_a_file(place: str) -> None:
+    storage.write(f"{place}/empty", b"")
+    assert storage.read(f"{place}/empty") == b""
+    assert storage.read(f"{place}/empty", 0, 5) == b""
+    assert storage.size(f"{place}/empty") == 0
+
+
+def test_a_large_file_goes_up_and_down(place: str, tmp_path: Path) -> None:
+    source = tmp_path / "big"
+    source.write_bytes(os.urandom(1 << 20) * 70)  # over the multipart threshold
+    storage.write(f"{place}/big", source)
+    sha = hashlib.sha256(source.read_bytes()).hexdigest()
+    seen: list[int] = []
+    storage.copy_to(f"{place}/big", tmp_path / "back", expect_sha256=sha, progress=seen.append)
+    assert (tmp_path / "back").read_bytes() == source.read_bytes()
+    if storage.is_remote(place):
+        assert seen == sorted(seen)
+        assert seen[-1] == 70 << 20
+
+
+def test_write_new_never_replaces(place: str) -> None:
+    assert storage.write_new(f"{place}/x", b"first")
+    assert not storage.write_new(f"{place}/x", b"second")
+    assert not storage.write_new(f"{place}/x", b"first")
+    assert storage.read(f"{place}/x") == b"first"
+
+
+def test_one_of_many_writers_wins(place: str) -> None:
+    won: list[int] = []
+    threads = [
+        threading.Thread(target=lambda n=n: won.append(n) if storage.write_new(f"{place}/x", bytes([n])) else None)
+        for n in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == 1
+    assert storage.read(f"{place}/x") == bytes(won)
+
+
+def test_listing_is_recursive_sorted_and_relative(place: str) -> None:
+    assert storage.listing(place) == []
+    for name in ["b/2", "b/1", "a", "c/d/e"]:
+        storage.write(storage.join(place, name), b"")
+    storage.write(place + "-sibling/z", b"")
+    assert storage.listing(place) == ["a", "b/1", "b/2", "c/d/e"]
+    assert storage.listing(place + "/b") == ["1", "2"]
+
+
+def test_delete(place: str) -> None:
+    for name in ["keep", "gone/1", "gone/2/3", "gone-not"]:
+        storage.write(storage.join(place, name), b"x")
+    storage.delete(place + "/gone", tree=True)
+    storage.delete(place + "/gone", tree=True)
+    storage.delete(place + "/absent")
+    assert storage.listing(place) == ["gone-not", "keep"]
+    storage.delete(place + "/keep")
+    assert storage.listing(place) == ["gone-not"]
+
+
+def test_what_is_missing_is_not_found(place: str, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="absent"):
+        storage.read(place + "/absent")
+    with pytest.raises(FileNotFoundError, match="absent"):
+        storage.size(place + "/absent")
+    with pytest.raises(FileNotFoundError, match="absent"):
+        storage.copy_to(place + "/absent", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_damaged_copy_does_not_appear(place: str, tmp_path: Path) -> None:
+    storage.write(place + "/x", b"damaged")
+    with pytest.raises(StorageError, match="sha256"):
+        storage.copy_to(place + "/x", tmp_path / "out", expect_sha256=hashlib.sha256(b"whole").hexdigest())
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "uri", ["http://x/y", "pipe:cat x", "file:x", "gs://b/k", "ftp:x", "", "a\0b", "s3://", "s3://ab/x"]
+)
+def test_other_schemes_are_refused(uri: str) -> None:
+    with pytest.raises(ConfigError):
+        storage.absolute(uri)
+
+
+@pytest.mark.parametrize("part", ["..", "a/../../b", "/etc/passwd", "", "s3://other/x"])
+def test_join_stays_inside(part: str) -> None:
+    with pytest.raises(ConfigError):
+        storage.join("runs", part)
+
+
+def test_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert storage.absolute("a/../b/") == str(tmp_path / "b")
+    assert storage.absolute("file:///x/y") == "/x/y"
+    assert storage.absolute("s3://bucket//a/") == "s3://bucket/a"
+    with pytest.raises(ConfigError):
+        storage.absolute("s3://bucket/a/../b")
+
+
+def test_a_folder_is_not_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    for broken in (tmp_path, tmp_path / "file" / "below"):
+        with pytest.raises((StorageError, FileNotFoundError)):
+            storage.read(str(broken))
+    with pytest.raises(StorageError, match="not a folder"):
+        storage.write(str(tmp_path / "file" / "below"), b"")
+
+
+def test_disk_full_leaves_the_old_file(tmp_path: Path) -> None:
+    """RLIMIT_FSIZE stands in for a full disk; only in a child process, as it is for good."""
+    target = tmp_path / "x"
+    target.write_bytes(b"old")
+
+    def child() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+        try:
+            storage.write(str(target), bytes(5000))
+        except StorageError as error:
+            os._exit(error.exit_code if "disk full" in str(error) else 99)
+        os._exit(0)
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    process.join()
+    assert process.exitcode == 5
+    assert target.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["x"]
+
+
+def test_a_killed_writer_leaves_nothing_visible(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"old")
+    code = (
+        "import os, signal, sys; from icon_dist import storage\n"
+        "os.fsync = lambda fd: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "storage.write(sys.argv[1], bytes(5000))"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, str(tmp_path / "x")], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert (tmp_path / "x").read_bytes() == b"old"
+    assert len(os.listdir(tmp_path)) == 2  # a partial file is there
+    assert storage.listing(str(tmp_path)) == ["x"]  # and is not seen
+
+
+def test_a_client_does_not_cross_a_fork(s3: str) -> None:
+    storage.write(s3 + "/x", b"parent")
+
+    def child() -> None:
+        os._exit(0 if storage.read(s3 + "/x") == b"parent" else 1)
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    process.join()
+    assert process.exitcode == 0
