@@ -1,0 +1,85 @@
+"""Image files as bytes: what the header says before anything is decoded, and decoding itself."""
+
+from __future__ import annotations
+
+import struct
+
+import cv2
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+
+from icon_dist.errors import DataError
+
+MAX_BYTES = 64 << 20  # of one file
+MAX_PIXELS = 50_000_000  # of one image
+START_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+
+
+def check_image(data: bytes, *, name: str) -> tuple[int, int]:
+    """(width, height) from the header of a JPEG or PNG; anything else, or anything too large, is refused undecoded."""
+    if len(data) > MAX_BYTES:
+        raise DataError(f"{name}: {len(data)} bytes, more than {MAX_BYTES}; store it smaller")
+    wh = jpeg_size(data) if data[:3] == b"\xff\xd8\xff" else _png_size(data)
+    if wh is None or min(wh) < 1:
+        raise DataError(f"{name}: not a JPEG or PNG image; replace the file")
+    if wh[0] * wh[1] > MAX_PIXELS:
+        raise DataError(f"{name}: {wh[0]} x {wh[1]} px, more than {MAX_PIXELS} px; store it smaller")
+    return wh
+
+
+def _png_size(data: bytes) -> tuple[int, int] | None:
+    if data[:8] != b"\x89PNG\r\n\x1a\n" or data[12:16] != b"IHDR" or len(data) < 24:
+        return None
+    width, height = struct.unpack(">II", data[16:24])
+    return width, height
+
+
+def jpeg_segments(data: bytes) -> list[tuple[int, bytes]]:
+    """(marker, payload) of the header segments up to the first scan; [] if the header is broken."""
+    segments, at = [], 2
+    while at + 4 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker == 0xFF:  # fill byte
+            at += 1
+            continue
+        length = int.from_bytes(data[at + 2 : at + 4], "big")
+        if length < 2 or at + 2 + length > len(data):
+            return []
+        segments.append((marker, data[at + 4 : at + 2 + length]))
+        if marker == 0xDA:
+            return segments
+        at += 2 + length
+    return []
+
+
+def jpeg_size(data: bytes) -> tuple[int, int] | None:
+    frames = [
+        body for marker, body in jpeg_segments(data) if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)
+    ]
+    if len(frames) != 1 or len(frames[0]) < 6:
+        return None
+    height, width = struct.unpack(">HH", frames[0][1:5])
+    return width, height
+
+
+def decode(data: bytes, *, name: str) -> NDArray[np.uint8]:
+    """BGR pixels, EXIF orientation ignored. A cut-off file is refused, where cv2 would fill up with grey."""
+    check_image(data, name=name)
+    if data[:3] == b"\xff\xd8\xff":
+        try:
+            return np.asarray(simplejpeg.decode_jpeg(data, colorspace="BGR", strict=True), np.uint8)
+        except ValueError as error:
+            if "remature end" in str(error):
+                raise DataError(f"{name}: the JPEG is cut off; replace the file") from None
+    # Grey-ink JPEGs, harmless JPEG warnings, PNG
+    photo = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    if photo is None:
+        raise DataError(f"{name}: cannot be decoded; replace the file")
+    return np.asarray(photo, np.uint8)
+
+
+def plain_jpeg(data: bytes) -> bool:
+    """A baseline colour JPEG without EXIF or an Adobe transform: every decoder reads the same pixels from it."""
+    segments = dict(jpeg_segments(data))
+    return 0xC0 in segments and segments[0xC0][5:6] == b"\x03" and not {0xE1, 0xEE} & segments.keys()

@@ -1,0 +1,115 @@
+"""Who goes into a shard set: several annotation files joined, the first few people, or a detector's boxes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from icon_dist import storage
+from icon_dist.errors import DataError
+from icon_dist.types import Annotations, Instance
+
+PERSON = 1  # category id of a person in COCO-format files
+
+
+def _shifted(part: Annotations, *, people: int, photos: int) -> Annotations:
+    """The same people with other ids."""
+    instances = [dataclasses.replace(p, id=p.id + people, image_id=p.image_id + photos) for p in part.instances]
+    images = [{**image, "id": image["id"] + photos} for image in part.truth["images"]]
+    annotations = [
+        {**one, "id": one["id"] + people, "image_id": one["image_id"] + photos} for one in part.truth["annotations"]
+    ]
+    return Annotations(part.skeleton, instances, {**part.truth, "images": images, "annotations": annotations})
+
+
+def _ids(part: Annotations) -> tuple[set[int], set[int]]:
+    people = {p.id for p in part.instances} | {int(one["id"]) for one in part.truth["annotations"]}
+    return people, {p.image_id for p in part.instances} | {int(image["id"]) for image in part.truth["images"]}
+
+
+def join(parts: Sequence[Annotations]) -> Annotations:
+    """One set of several annotation files. Ids that are taken already are shifted by the largest id before them."""
+    whole, *others = parts
+    for part in others:
+        if part.skeleton != whole.skeleton:
+            names = f"{whole.skeleton.name} and {part.skeleton.name}"
+            raise DataError(f"annotations: skeletons {names} differ; build a shard set of each")
+        (people, photos), (new_people, new_photos) = _ids(whole), _ids(part)
+        if people & new_people or photos & new_photos:
+            part = _shifted(part, people=max(people, default=0), photos=max(photos, default=0))
+        truth = {
+            **whole.truth,
+            "images": [*whole.truth["images"], *part.truth["images"]],
+            "annotations": [*whole.truth["annotations"], *part.truth["annotations"]],
+        }
+        whole = Annotations(whole.skeleton, [*whole.instances, *part.instances], truth)
+    return whole
+
+
+def prefixed(part: Annotations, folder: str) -> Annotations:
+    """The same people in photos of ``folder``/."""
+    instances = [dataclasses.replace(p, file=f"{folder}/{p.file}") for p in part.instances]
+    images = [{**image, "file_name": f"{folder}/{image['file_name']}"} for image in part.truth["images"]]
+    return Annotations(part.skeleton, instances, {**part.truth, "images": images})
+
+
+def first(whole: Annotations, count: int) -> Annotations:
+    """The ``count`` people with the smallest ids, and the ground truth of their photos without the other people."""
+    kept = sorted(whole.instances, key=lambda p: p.id)[:count]
+    photos = {p.image_id for p in kept}
+    dropped = {p.id for p in whole.instances} - {p.id for p in kept}
+    truth = {
+        **whole.truth,
+        "images": [image for image in whole.truth["images"] if image["id"] in photos],
+        "annotations": [
+            one for one in whole.truth["annotations"] if one["image_id"] in photos and one["id"] not in dropped
+        ],
+    }
+    return Annotations(whole.skeleton, kept, truth)
+
+
+def _entries(detections: str) -> list[Any]:
+    try:
+        entries = json.loads(storage.read(detections))
+    except FileNotFoundError:
+        raise DataError(f"{detections}: no such file; give the json of a person detector to --boxes") from None
+    except ValueError as error:
+        raise DataError(f"{detections}: not a json file ({error}); copy it again") from None
+    if not isinstance(entries, list) or not entries:
+        raise DataError(f"{detections}: expected a list of {{image_id, category_id, bbox, score}}; correct the file")
+    return entries
+
+
+def detected(whole: Annotations, detections: str) -> Annotations:
+    """A detector's person boxes (COCO results json) instead of the annotated people, on the same ground truth.
+
+    The people are unlabelled; their id is the row in the file, from 0.
+    """
+    photos = {p.image_id: (p.file, p.wh) for p in whole.instances}
+    for image in whole.truth["images"]:
+        if image["id"] not in photos and {"file_name", "width", "height"} <= image.keys():
+            photos[image["id"]] = image["file_name"], (int(image["width"]), int(image["height"]))
+    found = []
+    for row, entry in enumerate(_entries(detections)):
+        where = f"{detections}#{row}"
+        try:
+            image_id, category = int(entry["image_id"]), int(entry.get("category_id", PERSON))
+            x, y, w, h = (float(value) for value in entry["bbox"])
+            score = float(entry["score"])
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise DataError(f"{where}: expected image_id, bbox [x, y, w, h] and score; correct the file") from None
+        if category != PERSON:
+            continue
+        if not (all(map(math.isfinite, (x, y, w, h, score))) and w > 0 and h > 0):
+            raise DataError(f"{where} bbox={entry['bbox']} score={score}: not a box with a score; correct the file")
+        if image_id not in photos:
+            raise DataError(f"{where} image_id={image_id}: not in the annotations; give the boxes of the same split")
+        file, wh = photos[image_id]
+        keypoints = np.zeros((whole.skeleton.num_joints, 3), np.float32)
+        found.append(Instance(row, image_id, file, wh, (x, y, w, h), w * h, keypoints, score))
+    return Annotations(whole.skeleton, found, whole.truth)

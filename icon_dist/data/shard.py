@@ -1,0 +1,233 @@
+"""The shard format: plain WebDataset tars of person crops, an index beside them, a manifest written last (DESIGN 2).
+
+::
+
+    shard-00000.tar ...   KEY.jpg + KEY.json a person
+    index.parquet         one row a person, in shard order: where the bytes are, box, keypoints, window
+    truth.json.gz         COCO-shaped ground truth of the whole set, for scoring
+    manifest.json         counts, skeleton, build settings, sha256 and bytes of every other file
+
+Everything here reads; ``pack.py`` writes.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from icon_dist import storage
+from icon_dist.data.image import MAX_BYTES, MAX_PIXELS, check_image
+from icon_dist.datasets import skeleton_from_dict
+from icon_dist.errors import DataError
+from icon_dist.types import Skeleton
+
+__all__ = ["FORMAT", "ShardSet", "check_image", "index_schema", "open_shards", "read_manifest", "read_truth"]
+
+FORMAT = 1
+MANIFEST, INDEX, TRUTH = "manifest.json", "index.parquet", "truth.json.gz"
+BUILDING = "building.json"  # there as long as a build is unfinished
+BUILD_COMMAND = "python shards/build.py coco|mpii|crowdpose|custom --annotations FILE --images DIR --out"
+
+
+@dataclass(frozen=True)
+class ShardSet:
+    """The index of a shard directory: one row a person, in shard order."""
+
+    uri: str
+    manifest: dict[str, Any]
+    skeleton: Skeleton
+    shard_names: tuple[str, ...]
+    shard: NDArray[np.int32]  # [n] number of the tar in shard_names
+    offset: NDArray[np.int64]  # [n] of the image bytes inside the tar
+    size: NDArray[np.int64]  # [n] of the image bytes
+    sha256: NDArray[np.str_]  # [n] hex, of the image bytes
+    key: NDArray[np.str_]  # [n]
+    instance: NDArray[np.int64]  # [n] person id, unique in the set
+    image_id: NDArray[np.int64]  # [n]
+    box: NDArray[np.float64]  # [n, 4] x, y, w, h; photo px, unpadded
+    area: NDArray[np.float64]  # [n] for OKS, photo px^2
+    score: NDArray[np.float64]  # [n] of the box; 1 for ground truth
+    keypoints: NDArray[np.float32]  # [n, K, 3] x, y in photo px, raw v
+    window: NDArray[np.float64]  # [n, 4] x0, y0, w, h of the stored part, photo px
+    stored_wh: NDArray[np.int32]  # [n, 2] of the stored image; smaller than the window if it was scaled down
+    photo_wh: NDArray[np.int32]  # [n, 2]
+
+    def __len__(self) -> int:
+        return len(self.key)
+
+    def to_stored(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Affine ``[n, 2, 3]``: photo px -> px of the stored image. Pixel centres sit on integers in both."""
+        window = self.window[rows]
+        zoom = self.stored_wh[rows] / window[:, 2:]
+        matrix = np.zeros((len(zoom), 2, 3))
+        matrix[:, [0, 1], [0, 1]] = zoom
+        matrix[:, :, 2] = (0.5 - window[:, :2]) * zoom - 0.5
+        return matrix
+
+
+def index_schema(joints: int) -> pa.Schema:
+    def row(kind: pa.DataType, length: int) -> pa.DataType:
+        return pa.list_(kind, length)
+
+    return pa.schema(
+        {
+            "shard": pa.int32(),
+            "offset": pa.int64(),
+            "size": pa.int64(),
+            "sha256": pa.string(),
+            "key": pa.string(),
+            "instance": pa.int64(),
+            "image_id": pa.int64(),
+            "box": row(pa.float64(), 4),
+            "area": pa.float64(),
+            "score": pa.float64(),
+            "keypoints": row(pa.float32(), 3 * joints),
+            "window": row(pa.float64(), 4),
+            "stored_wh": row(pa.int32(), 2),
+            "photo_wh": row(pa.int32(), 2),
+        }
+    )
+
+
+def read_manifest(uri: str) -> dict[str, Any]:
+    """The manifest of a finished build, whatever its settings."""
+    place = storage.join(uri, MANIFEST)
+    try:
+        raw = storage.read(place)
+    except FileNotFoundError:
+        if storage.exists(storage.join(uri, BUILDING)):
+            raise DataError(f"{uri}: the build is unfinished; run the same shards/build.py command again") from None
+        raise DataError(f"{uri}: no shards here ({MANIFEST} is missing); build them: {BUILD_COMMAND} {uri}") from None
+    try:
+        manifest = json.loads(raw)
+        version = int(manifest["format"])
+        if version > FORMAT:
+            fix = "upgrade icon_dist or build the shards again"
+            raise DataError(f"{place} format={version}: newer than this version reads ({FORMAT}); {fix}")
+        shards, files = manifest["shards"], manifest["files"]
+        complete = {INDEX, TRUTH, *shards} == set(files) and all(len(files[name]["sha256"]) == 64 for name in files)
+        named = all(re.fullmatch(r"shard-\d{5}\.tar", name) for name in shards)
+        sound = complete and named and all(int(files[name]["bytes"]) >= 0 for name in files)
+        sound = sound and int(manifest["people"]) > 0
+    except (ValueError, KeyError, TypeError, AttributeError):
+        sound = False
+    if not sound:
+        raise DataError(f"{place}: damaged or not a shard manifest; build the shards again")
+    result: dict[str, Any] = manifest
+    return result
+
+
+def _verified(uri: str, name: str, manifest: dict[str, Any]) -> bytes:
+    place = storage.join(uri, name)
+    try:
+        raw = storage.read(place)
+    except FileNotFoundError:
+        raise DataError(f"{place}: missing; copy it again or build the shards again") from None
+    if hashlib.sha256(raw).hexdigest() != manifest["files"][name]["sha256"]:
+        raise DataError(f"{place}: sha256 differs from {MANIFEST}; copy it again or build the shards again")
+    return raw
+
+
+def read_truth(uri: str) -> dict[str, Any]:
+    """Ground truth of the whole set, as ``Annotations.truth``."""
+    truth: dict[str, Any] = json.loads(gzip.decompress(_verified(uri, TRUTH, read_manifest(uri))))
+    return truth
+
+
+def open_shards(uri: str, *, input_hw: tuple[int, int] | None = None, max_zoom: float | None = None) -> ShardSet:
+    """The verified index of ``uri``; no tar is touched.
+
+    ``input_hw`` (H, W) and ``max_zoom`` (largest enlargement of the box by augmentation, 1 + augment.scale) are what a
+    run will ask of the crops: more than they were built for is refused, since it would blur or see false black borders.
+    """
+    uri = storage.absolute(uri)
+    manifest = read_manifest(uri)
+    try:
+        skeleton = skeleton_from_dict(manifest["skeleton"])
+        table = pq.read_table(pa.BufferReader(_verified(uri, INDEX, manifest)))
+    except (KeyError, TypeError, pa.ArrowInvalid) as error:
+        raise DataError(f"{uri}: manifest and index cannot be read ({error}); build the shards again") from None
+    names = tuple(manifest["shards"])
+    if missing := sorted(set(names) - set(storage.listing(uri))):
+        raise DataError(f"{storage.join(uri, missing[0])}: missing ({len(missing)} of {len(names)} shards); copy again")
+    _check_settings(uri, manifest, input_hw=input_hw, max_zoom=max_zoom)
+    return _shard_set(uri, manifest, skeleton, names, table)
+
+
+def _check_settings(
+    uri: str, manifest: dict[str, Any], *, input_hw: tuple[int, int] | None, max_zoom: float | None
+) -> None:
+    settings = manifest["settings"]
+    if input_hw is not None:
+        (height, width), limit = input_hw, settings["max_input"]
+        asked = f"{uri} data.input={height}x{width}"
+        if limit is not None and (height > limit[0] or width > limit[1]):
+            fix = "build them again with a larger --max-input"
+            raise DataError(f"{asked}: the shards are built for inputs up to {limit[0]}x{limit[1]}; {fix}")
+        low, high = min(settings["aspects"]), max(settings["aspects"])
+        if not low <= width / height <= high:
+            fix = f"build them again with --max-input of the shape {height}:{width}"
+            raise DataError(f"{asked}: the shards have margin for width/height {low:g} to {high:g}; {fix}")
+    if max_zoom is not None and max_zoom > settings["zoom"] + 1e-9:
+        fix = f"lower data.augment.scale to {settings['zoom'] - 1:.2f}"
+        raise DataError(f"{uri} zoom={max_zoom:g}: the shards have margin for {settings['zoom']}; {fix}")
+
+
+def _shard_set(
+    uri: str, manifest: dict[str, Any], skeleton: Skeleton, names: Sequence[str], table: pa.Table
+) -> ShardSet:
+    place = storage.join(uri, INDEX)
+    people, joints = len(table), skeleton.num_joints
+    if people != manifest["people"]:
+        raise DataError(f"{place}: {people} rows, but {MANIFEST} counts {manifest['people']}; build the shards again")
+    if not table.schema.equals(index_schema(joints)):
+        raise DataError(f"{place}: columns differ from the format of {joints} joints; build the shards again")
+
+    def numbers(name: str, dtype: type, *shape: int) -> NDArray[Any]:
+        column = table[name].combine_chunks()
+        flat = column.flatten() if shape else column
+        return np.array(flat.to_numpy(zero_copy_only=False), dtype=dtype).reshape(people, *shape)
+
+    shard, offset, size = numbers("shard", np.int32), numbers("offset", np.int64), numbers("size", np.int64)
+    ends = np.array([manifest["files"][name]["bytes"] for name in names], dtype=np.int64)
+    known = (shard >= 0) & (shard < len(names))
+    inside = known & (offset >= 0) & (size > 0) & (size <= MAX_BYTES)
+    inside &= offset + size <= ends[np.where(known, shard, 0)]
+    stored = numbers("stored_wh", np.int32, 2)
+    window = numbers("window", np.float64, 4)
+    inside &= (stored > 0).all(1) & (window[:, 2:] > 0).all(1) & (stored.astype(np.int64).prod(1) <= MAX_PIXELS)
+    if not inside.all():
+        raise DataError(f"{place} row {np.argmin(inside)}: points outside its shard or the limits; build again")
+    instance = numbers("instance", np.int64)
+    if len(np.unique(instance)) != people:
+        raise DataError(f"{place}: an instance id occurs twice; build the shards again")
+    return ShardSet(
+        uri=uri,
+        manifest=manifest,
+        skeleton=skeleton,
+        shard_names=tuple(names),
+        shard=shard,
+        offset=offset,
+        size=size,
+        sha256=np.array(table["sha256"].to_pylist(), dtype=np.str_),
+        key=np.array(table["key"].to_pylist(), dtype=np.str_),
+        instance=instance,
+        image_id=numbers("image_id", np.int64),
+        box=numbers("box", np.float64, 4),
+        area=numbers("area", np.float64),
+        score=numbers("score", np.float64),
+        keypoints=numbers("keypoints", np.float32, joints, 3),
+        window=window,
+        stored_wh=stored,
+        photo_wh=numbers("photo_wh", np.int32, 2),
+    )

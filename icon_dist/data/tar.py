@@ -1,0 +1,143 @@
+"""One shard: people and their photos to the bytes of a plain WebDataset tar and its part of the index (DESIGN 2)."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from icon_dist import storage
+from icon_dist.data.image import check_image, decode, plain_jpeg
+from icon_dist.data.shard import index_schema
+from icon_dist.data.window import ASPECTS, window
+from icon_dist.errors import DataError
+from icon_dist.types import Instance, Skeleton
+
+Window = tuple[int, int, int, int]  # x0, y0, w, h
+
+
+@dataclass(frozen=True)
+class Settings:
+    max_input: tuple[int, int] | None = (384, 288)  # H, W of the largest input the crops are for; None = photo pixels
+    quality: int = 95  # of JPEG, where a crop is encoded at all
+    per_shard: int = 1000  # people
+    seed: int = 0  # of the one shuffle of people over shards
+
+    @property
+    def aspects(self) -> tuple[float, ...]:
+        """width / height of the inputs that the windows have margin for, and all between."""
+        own = () if self.max_input is None else (self.max_input[1] / self.max_input[0],)
+        return tuple(sorted({*ASPECTS, *own}))
+
+
+@dataclass(frozen=True)
+class Job:
+    """One shard to write."""
+
+    number: int
+    people: list[Instance]
+    skeleton: Skeleton
+    images: str
+    out: str
+    settings: Settings
+    build: str  # digest of the whole build: tells a part of it from a part of another
+
+
+def crop(
+    photo: bytes, part: tuple[int, int, int, int], stored_wh: tuple[int, int], *, quality: int, name: str
+) -> bytes:
+    """The JPEG of a window. A whole plain JPEG is kept as it is: encoding it again would only lose quality."""
+    pixels = decode(photo, name=name)
+    x, y, w, h = part
+    whole = pixels.shape[:2] == (h, w) and stored_wh == (w, h)
+    if whole and plain_jpeg(photo):
+        return photo
+    view = pixels[y : y + h, x : x + w]
+    if stored_wh != (w, h):
+        view = np.asarray(cv2.resize(view, stored_wh, interpolation=cv2.INTER_AREA), np.uint8)
+    done, encoded = cv2.imencode(".jpg", view, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    assert done
+    return bytes(encoded.tobytes())
+
+
+def _short(values: NDArray[np.float32]) -> list[list[float]]:
+    """Fewest digits that give the same float32 back."""
+    return [[float(str(value)) for value in row] for row in values]
+
+
+def _member(person: Instance, part: Window, stored_wh: tuple[int, int]) -> bytes:
+    """The json beside a crop: all an outside user needs, in px of the original photo."""
+    fields = {
+        "id": person.id,
+        "image_id": person.image_id,
+        "file": person.file,
+        "photo_wh": person.wh,
+        "box": person.box,
+        "area": person.area,
+        "score": person.score,
+        "keypoints": _short(person.keypoints),
+        "window": part,
+        "stored_wh": stored_wh,
+        "scale": [stored / size for stored, size in zip(stored_wh, part[2:], strict=True)],
+    }
+    return json.dumps(fields, separators=(",", ":"), allow_nan=False).encode()
+
+
+def _photo(job: Job, person: Instance) -> bytes:
+    place = storage.join(job.images, person.file)
+    try:
+        data = storage.read(place)
+    except FileNotFoundError:
+        raise DataError(f"{place}: missing, the photo of person #{person.id}; correct --images") from None
+    if check_image(data, name=place) != person.wh:
+        found, said = check_image(data, name=place), person.wh
+        raise DataError(f"{place}: is {found[0]} x {found[1]} px, annotated as {said[0]} x {said[1]}; correct one")
+    return data
+
+
+def _row(job: Job, person: Instance) -> tuple[dict[str, Any], bytes, bytes]:
+    """Index row, image and json of a person."""
+    settings = job.settings
+    part, stored_wh = window(person, job.skeleton, aspects=settings.aspects, max_input=settings.max_input)
+    name = storage.join(job.images, person.file)
+    image = crop(_photo(job, person), part, stored_wh, quality=settings.quality, name=name)
+    row = {
+        "shard": job.number,
+        "size": len(image),
+        "sha256": hashlib.sha256(image).hexdigest(),
+        "key": f"{person.id:09d}",
+        "instance": person.id,
+        "image_id": person.image_id,
+        "box": person.box,
+        "area": person.area,
+        "score": person.score,
+        "keypoints": person.keypoints.reshape(-1),
+        "window": part,
+        "stored_wh": stored_wh,
+        "photo_wh": person.wh,
+    }
+    return row, image, _member(person, part, stored_wh)
+
+
+def tar_and_index(job: Job) -> tuple[bytes, pa.Table]:
+    """The bytes of one shard and its part of the index."""
+    file, rows = io.BytesIO(), []
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for person in job.people:
+            row, image, text = _row(job, person)
+            for suffix, data in (("jpg", image), ("json", text)):
+                header = tarfile.TarInfo(f"{row['key']}.{suffix}")  # mtime 0, uid 0, mode 644: nothing of this machine
+                header.size = len(data)
+                if suffix == "jpg":
+                    row["offset"] = file.tell() + tarfile.BLOCKSIZE
+                tar.addfile(header, io.BytesIO(data))
+            rows.append(row)
+    return file.getvalue(), pa.Table.from_pylist(rows, schema=index_schema(job.skeleton.num_joints))
