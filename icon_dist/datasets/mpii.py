@@ -1,0 +1,191 @@
+"""MPII in HRNet's json (METHOD 5): 1-based joints and centres, a scale in units of 200 px, no boxes and no ids."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+from scipy.io import loadmat
+
+from icon_dist.datasets.document import NUMBER, Faults, load, missing_files, name_fault
+from icon_dist.errors import DataError
+from icon_dist.types import Annotations, Instance, Skeleton
+
+SKELETON = Skeleton(
+    name="mpii",
+    joints=(
+        *("rank", "rkne", "rhip", "lhip", "lkne", "lank", "pelvis", "thorax"),
+        *("upneck", "headtop", "rwri", "relb", "rsho", "lsho", "lelb", "lwri"),
+    ),
+    flips=((0, 5), (1, 4), (2, 3), (10, 15), (11, 14), (12, 13)),
+    limbs=((13, 14), (14, 15), (12, 11), (11, 10), (3, 4), (4, 5), (2, 1), (1, 0)),
+    bones=(
+        *((9, 8), (8, 7), (7, 6), (7, 12), (7, 13), (6, 2), (6, 3)),
+        *((13, 14), (14, 15), (12, 11), (11, 10), (3, 4), (4, 5), (2, 1), (1, 0)),
+    ),
+    sigmas=(
+        *(0.089, 0.087, 0.107, 0.107, 0.087, 0.089, 0.107, 0.079),
+        *(0.079, 0.079, 0.062, 0.072, 0.079, 0.079, 0.072, 0.062),
+    ),
+    visible_at=1,
+    upper=(),  # no half-body augmentation on MPII
+    lower=(),
+    metric="pckh",
+    torso=(13, 2),
+)
+HEADER = 1 << 16  # bytes that nearly always hold a jpeg's size
+
+
+def read(
+    annotations: str | Path,
+    *,
+    images: str | Path | None = None,
+    headboxes: str | Path | None = None,
+    drop_invalid: bool = False,
+) -> Annotations:
+    """``train.json``, ``valid.json``, ``trainval.json``. Ids are rows of the file; image ids follow first appearance.
+
+    ``headboxes``: ``gt_valid.mat``, whose rows are the people of ``valid.json``; PCKh needs it, and takes joints and
+    visibility from it as the official script does. Photo sizes come from the jpegs: without ``images`` they are (0, 0).
+    """
+    document = load(annotations)
+    if type(document) is not list:
+        raise DataError(f"{annotations}: expected a list of people on top, as in HRNet's valid.json")
+    faults = Faults(annotations, drop=drop_invalid)
+    absent = _absent(document, images)
+    rows = []
+    for row, entry in enumerate(document):
+        fault = _fault(entry)
+        if fault is None and entry["image"] in absent:
+            fault = f"image={entry['image']!r}: not in {images}"
+        if fault is None:
+            rows.append(row)
+        else:
+            faults.add(f"ann id={row} {fault}")
+    faults.warn()
+    entries = [document[row] for row in rows]
+    files = list(dict.fromkeys(e["image"] for e in entries))
+    sizes = {f: _jpeg_size(Path(images) / f) if images else (0, 0) for f in files}
+    image_ids = {f: i for i, f in enumerate(files)}
+    boxes = _boxes(entries)
+    keypoints = np.empty((len(entries), SKELETON.num_joints, 3))
+    keypoints[..., :2] = np.array([e["joints"] for e in entries], dtype=np.float64).reshape(-1, 16, 2) - 1
+    keypoints[..., 2] = np.array([e["joints_vis"] for e in entries], dtype=np.float64).reshape(-1, 16)
+    people = [
+        Instance(
+            id=row,
+            image_id=image_ids[e["image"]],
+            file=e["image"],
+            wh=sizes[e["image"]],
+            box=(box[0], box[1], box[2], box[3]),
+            area=box[2] * box[3],
+            keypoints=points,
+        )
+        for row, e, box, points in zip(rows, entries, boxes.tolist(), keypoints.astype(np.float32), strict=True)
+        if (points[:, 2] > 0).any()
+    ]
+    if not people:
+        raise DataError(f"{annotations}: no person with a visible joint; nothing to train on or to score")
+    truth, heads = (keypoints, None) if headboxes is None else _ground_truth(headboxes, keypoints, rows, annotations)
+    photos = [{"id": image_ids[f], "file_name": f, "width": sizes[f][0], "height": sizes[f][1]} for f in files]
+    records: list[dict[str, Any]] = [
+        {
+            "id": row,
+            "image_id": image_ids[e["image"]],
+            "category_id": 1,
+            "bbox": box,
+            "area": box[2] * box[3],
+            "iscrowd": 0,
+            "num_keypoints": int((points[:, 2] > 0).sum()),
+            "keypoints": points.ravel().tolist(),
+        }
+        for row, e, box, points in zip(rows, entries, boxes.tolist(), truth, strict=True)
+    ]
+    if heads is not None:
+        for record, head in zip(records, heads.tolist(), strict=True):
+            record["head"] = head
+    return Annotations(SKELETON, people, {"images": photos, "annotations": records})
+
+
+def _boxes(entries: list[dict[str, Any]]) -> NDArray[np.float64]:
+    """Squares ``[n, 4]`` that :func:`icon_dist.data.geometry.center_scale` turns into the official centre and scale."""
+    center = np.array([e["center"] for e in entries], dtype=np.float64).reshape(-1, 2)
+    scale = np.array([e["scale"] for e in entries], dtype=np.float64)
+    known = center[:, 0] != -1
+    center[:, 1] += np.where(known, 15 * scale, 0)
+    side = np.where(known, 200 * scale, 200 * scale / 1.25)  # center_scale pads by 1.25: only known centres are padded
+    corner = center - 1 - side[:, None] / 2
+    return np.concatenate([corner, side[:, None], side[:, None]], axis=1)
+
+
+def _fault(entry: Any) -> str | None:
+    if type(entry) is not dict:
+        return "is not an object"
+    if (fault := name_fault(entry.get("image"))) is not None:
+        return f"image={fault}"
+    if not _numbers(entry.get("center"), 2):
+        return f"center={entry.get('center')!r}: expected [x, y]"
+    if not _numbers([entry.get("scale")], 1) or entry["scale"] <= 0:
+        return f"scale={entry.get('scale')!r}: expected a number > 0"
+    joints, visible = entry.get("joints"), entry.get("joints_vis")
+    if type(joints) is not list or type(visible) is not list:
+        return "joints, joints_vis: missing; the test set has none, use train.json or valid.json"
+    if len(joints) != 16 or not all(_numbers(xy, 2) for xy in joints):
+        return f"joints: {len(joints)} entries, expected 16 x [x, y] of finite numbers"
+    if len(visible) != 16 or not all(type(v) in NUMBER and v in (0, 1) for v in visible):
+        return f"joints_vis={visible}: expected 16 x 0 or 1"
+    return None
+
+
+def _numbers(values: object, length: int) -> bool:
+    if type(values) is not list or len(values) != length:
+        return False
+    return all(type(v) in NUMBER and abs(v) < 1e9 for v in values)  # also refuses nan and infinity
+
+
+def _absent(document: list[Any], images: str | Path | None) -> set[str]:
+    if images is None:
+        return set()
+    given = (e.get("image") for e in document if type(e) is dict)
+    return missing_files({name for name in given if type(name) is str and name_fault(name) is None}, images)
+
+
+def _jpeg_size(path: Path) -> tuple[int, int]:
+    """(width, height) from the header; EXIF orientation is ignored, as everywhere."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEADER)
+            try:
+                height, width, *_ = simplejpeg.decode_jpeg_header(head)
+            except ValueError:  # a long comment or thumbnail in front of the size
+                height, width, *_ = simplejpeg.decode_jpeg_header(head + file.read())
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: not a readable jpeg ({error}); download it again") from None
+    return width, height
+
+
+def _ground_truth(
+    headboxes: str | Path, keypoints: NDArray[np.float64], rows: list[int], annotations: str | Path
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Joints ``[n, 16, 3]`` (0-based) and head box diagonals ``[n]`` px of the people ``rows`` of ``gt_valid.mat``."""
+    try:
+        mat = loadmat(headboxes, variable_names=["headboxes_src", "pos_gt_src", "jnt_missing"])
+        xy = mat["pos_gt_src"].transpose(2, 0, 1) - 1
+        seen = 1.0 - mat["jnt_missing"].T
+        diagonal = np.linalg.norm(mat["headboxes_src"][1] - mat["headboxes_src"][0], axis=0)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{headboxes}: not MPII's gt_valid.mat ({error}); take it from HRNet's annot folder") from None
+    if rows[-1] >= len(xy):
+        raise DataError(f"{headboxes}: {len(xy)} people, {annotations} has more; gt_valid.mat goes with valid.json")
+    joints = np.concatenate([xy, seen[..., None]], axis=2)[rows]
+    both = (joints[..., 2] > 0) & (keypoints[..., 2] > 0)
+    apart = (np.abs(joints[..., :2] - keypoints[..., :2]).max(axis=2) * both).max(axis=1) > 2
+    if apart.mean() > 0.01:
+        first = rows[int(apart.argmax())]
+        raise DataError(
+            f"{headboxes}: joints differ from {annotations}#ann id={first}; rows must be those of valid.json"
+        )
+    return joints, diagonal[rows]

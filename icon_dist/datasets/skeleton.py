@@ -1,0 +1,145 @@
+"""A skeleton as text: YAML for custom sets, JSON in a shard manifest. Joints are named, never numbered."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from icon_dist.errors import DataError
+from icon_dist.types import Skeleton
+
+T = TypeVar("T")
+METRICS = ("coco", "crowdpose", "pckh", "pck")
+PAIRS = ("flips", "limbs", "bones")
+GROUPS = ("upper", "lower")
+FIELDS = ("name", "joints", *PAIRS, "sigmas", "visible_at", *GROUPS, "metric", "torso")
+
+
+def skeleton_to_dict(skeleton: Skeleton) -> dict[str, Any]:
+    """Plain lists and names: what :func:`skeleton_from_dict` and a YAML file hold."""
+    names = skeleton.joints
+    return {
+        "name": skeleton.name,
+        "joints": list(names),
+        **{key: [[names[a], names[b]] for a, b in getattr(skeleton, key)] for key in PAIRS},
+        "sigmas": list(skeleton.sigmas),
+        "visible_at": skeleton.visible_at,
+        **{key: [names[j] for j in getattr(skeleton, key)] for key in GROUPS},
+        "metric": skeleton.metric,
+        "torso": [names[j] for j in skeleton.torso],
+    }
+
+
+def skeleton_from_dict(fields: Mapping[str, Any], *, source: str = "skeleton") -> Skeleton:
+    """Validated; ``source`` names the file in errors."""
+    _check_keys(fields, source=source)
+    joints = fields["joints"]
+    if not _is_list(joints, str) or not joints or len(set(joints)) != len(joints):
+        raise DataError(f"{source} joints={joints!r}: expected different names, in annotation order; quote them")
+    index = {name: i for i, name in enumerate(joints)}
+
+    def at(key: str, names: Any, *, length: int | None = None) -> tuple[int, ...]:
+        if not _is_list(names, str) or (length is not None and len(names) != length):
+            raise DataError(f"{source} {key}={names!r}: expected a list of {length or ''} joint names")
+        for name in names:
+            if name not in index:
+                raise DataError(f"{source} {key}: no joint {name!r}{_suggest(name, index)}")
+        if len(set(names)) != len(names):
+            raise DataError(f"{source} {key}={names!r}: the same joint twice")
+        return tuple(index[name] for name in names)
+
+    def pairs(key: str) -> tuple[tuple[int, int], ...]:
+        if not _is_list(fields[key], list):
+            raise DataError(f"{source} {key}={fields[key]!r}: expected a list of [joint, joint]")
+        ends = (at(f"{key}[{i}]", names, length=2) for i, names in enumerate(fields[key]))
+        return tuple((a, b) for a, b in ends)
+
+    flips = pairs("flips")
+    if len({j for pair in flips for j in pair}) != 2 * len(flips):
+        raise DataError(f"{source} flips: a joint is in two pairs; each joint changes places with one other")
+    torso = at("torso", fields["torso"], length=2)
+    return Skeleton(
+        name=_name(fields["name"], source=source),
+        joints=tuple(joints),
+        flips=flips,
+        limbs=pairs("limbs"),
+        bones=pairs("bones"),
+        sigmas=_sigmas(fields["sigmas"], len(joints), source=source),
+        visible_at=_choice("visible_at", fields["visible_at"], (1, 2), source=source),
+        upper=at("upper", fields["upper"]),
+        lower=at("lower", fields["lower"]),
+        metric=_choice("metric", fields["metric"], METRICS, source=source),
+        torso=(torso[0], torso[1]),
+    )
+
+
+def read_skeleton(path: str | Path) -> Skeleton:
+    """The skeleton of a YAML file; ``datasets/lsp.yaml`` is an example with every field."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        fields = yaml.load(text, Loader=_UniqueKeys)
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}; give the path of a skeleton YAML or the name of one") from None
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: not UTF-8; save it as UTF-8") from None
+    except yaml.YAMLError as error:
+        raise DataError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if type(fields) is not dict:
+        raise DataError(f"{path}: expected a mapping with {', '.join(FIELDS)}")
+    return skeleton_from_dict(fields, source=str(path))
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """PyYAML keeps the last of two equal keys without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        twice = {str(k) for k in keys if keys.count(k) > 1}
+        if twice:
+            raise yaml.constructor.ConstructorError(None, None, f"key given twice: {', '.join(twice)}", node.start_mark)
+        return super().construct_mapping(node, deep=deep)
+
+
+def _check_keys(fields: Mapping[str, Any], *, source: str) -> None:
+    for key in fields:
+        if key not in FIELDS:
+            raise DataError(f"{source}: unknown key {key!r}{_suggest(str(key), FIELDS)}")
+    missing = [key for key in FIELDS if key not in fields]
+    if missing:
+        raise DataError(f"{source}: missing {', '.join(missing)}; a skeleton has {', '.join(FIELDS)}")
+
+
+def _is_list(value: object, kind: type) -> bool:
+    return type(value) is list and all(type(v) is kind for v in value)
+
+
+def _name(value: object, *, source: str) -> str:
+    if type(value) is not str or not value:
+        raise DataError(f"{source} name={value!r}: expected a name")
+    return value
+
+
+def _choice(key: str, value: T, choices: Iterable[T], *, source: str) -> T:
+    allowed = list(choices)
+    if value not in allowed or type(value) is bool:
+        raise DataError(f"{source} {key}={value!r}: expected one of {allowed}")
+    return value
+
+
+def _sigmas(values: object, joints: int, *, source: str) -> tuple[float, ...]:
+    if type(values) is not list or len(values) != joints:
+        raise DataError(f"{source} sigmas: expected {joints} numbers, one per joint")
+    for value in values:
+        if type(value) not in (int, float) or not 0 < value < math.inf:
+            raise DataError(f"{source} sigmas: {value!r} is no number > 0 (in YAML write 0.05 or 5.0e-2)")
+    return tuple(float(v) for v in values)
+
+
+def _suggest(word: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"

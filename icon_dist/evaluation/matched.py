@@ -1,0 +1,52 @@
+"""Ground truth beside the pose predicted for each person: what PCK and PCKh compare."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from icon_dist.errors import DataError
+from icon_dist.types import Predictions, Skeleton
+
+
+@dataclass(frozen=True)
+class Matched:
+    """One row a person of the truth, in its order."""
+
+    people: list[dict[str, Any]]  # their annotations
+    error: Float[np.ndarray, "n K"]  # px; infinite where nothing was predicted
+    xy: Float[np.ndarray, "n K 2"]  # true joints, px
+    labelled: Bool[np.ndarray, "n K"]
+
+
+def match(
+    truth: dict[str, Any], predictions: Predictions, skeleton: Skeleton, *, image_ids: Collection[int]
+) -> Matched:
+    """By annotation id: these metrics take ground-truth boxes. A person without a prediction counts as missed."""
+    wanted = set(image_ids)
+    people = [a for a in truth["annotations"] if a["image_id"] in wanted and not a["iscrowd"]]
+    row = {a["id"]: i for i, a in enumerate(people)}
+    unknown = [i for i in predictions.instance.tolist() if i not in row]
+    if unknown:
+        raise DataError(
+            f"prediction for person {unknown[0]}: not in the ground truth; {skeleton.metric} needs --boxes gt"
+        )
+    rows = [row[i] for i in predictions.instance.tolist()]
+    if len(set(rows)) != len(rows):
+        raise DataError(
+            f"{len(rows) - len(set(rows))} people were predicted twice; {skeleton.metric} takes one pose each"
+        )
+    joints = np.array([a["keypoints"] for a in people], dtype=np.float64).reshape(len(people), skeleton.num_joints, 3)
+    predicted = np.full((*joints.shape[:2], 2), np.inf)
+    predicted[rows] = predictions.keypoints[..., :2]
+    error = np.linalg.norm(predicted - joints[..., :2], axis=2)
+    return Matched(people, error, joints[..., :2], joints[..., 2] > 0)
+
+
+def percent(hits: int | np.integer[Any], count: int | np.integer[Any]) -> float:
+    """-1 where there is nothing to count, as in pycocotools."""
+    return 100 * float(hits) / float(count) if count else -1.0

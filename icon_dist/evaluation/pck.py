@@ -1,0 +1,27 @@
+"""PCK@0.2: share of joints within a fifth of the torso of the truth (METHOD 7)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+
+from icon_dist.evaluation.matched import match, percent
+from icon_dist.types import Predictions, Skeleton
+
+THRESHOLD = 0.2
+
+
+def score(
+    truth: dict[str, Any], predictions: Predictions, skeleton: Skeleton, *, image_ids: Collection[int]
+) -> dict[str, float]:
+    """Percent, per joint and over all labelled joints of the people whose two torso ends are labelled and apart."""
+    matched = match(truth, predictions, skeleton, image_ids=image_ids)
+    first, second = skeleton.torso
+    torso = np.linalg.norm(matched.xy[:, first] - matched.xy[:, second], axis=1)
+    counts = matched.labelled & (matched.labelled[:, [first]] & matched.labelled[:, [second]] & (torso > 0)[:, None])
+    hits = (counts & (matched.error <= THRESHOLD * torso[:, None])).sum(axis=0)
+    count = counts.sum(axis=0)
+    per_joint = {joint: percent(hits[i], count[i]) for i, joint in enumerate(skeleton.joints)}
+    return {**per_joint, "PCK@0.2": percent(hits.sum(), count.sum())}

@@ -1,0 +1,53 @@
+"""MPII PCKh (METHOD 7; HRNet's ``lib/dataset/mpii.py``): error over .6 of the head box diagonal."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+
+from icon_dist.errors import DataError
+from icon_dist.evaluation.matched import match, percent
+from icon_dist.types import Predictions, Skeleton
+
+HEAD = 0.6  # of the head box diagonal is the unit
+PARTS = {
+    "head": ("headtop",),
+    "shoulder": ("lsho", "rsho"),
+    "elbow": ("lelb", "relb"),
+    "wrist": ("lwri", "rwri"),
+    "hip": ("lhip", "rhip"),
+    "knee": ("lkne", "rkne"),
+    "ankle": ("lank", "rank"),
+}
+UNCOUNTED = ("pelvis", "thorax")  # left out of the mean
+
+
+def score(
+    truth: dict[str, Any], predictions: Predictions, skeleton: Skeleton, *, image_ids: Collection[int]
+) -> dict[str, float]:
+    """Percent. ``PCKh`` is the mean weighted by the number of visible joints; ``PCKh@0.1`` at a threshold of .1.
+
+    (The public code's "@0.1" is really at .11.)
+    """
+    matched = match(truth, predictions, skeleton, image_ids=image_ids)
+    without = [a["id"] for a in matched.people if "head" not in a]
+    if without:
+        raise DataError(
+            f"person {without[0]}: no head size in the ground truth, which PCKh needs; "
+            "build the shards again with --headboxes gt_valid.mat"
+        )
+    head = HEAD * np.array([a["head"] for a in matched.people], dtype=np.float64)
+    relative = matched.error / head[:, None]
+    count = matched.labelled.sum(axis=0)
+    hits = {t: (matched.labelled & (relative <= t)).sum(axis=0) for t in (0.5, 0.1)}
+    at = skeleton.joints.index
+    scores = {}
+    for part, joints in PARTS.items():  # mean of left and right, not weighted
+        sides = [percent(hits[0.5][at(j)], count[at(j)]) for j in joints if count[at(j)]]
+        scores[part] = float(np.mean(sides)) if sides else -1.0
+    counted = [i for i, joint in enumerate(skeleton.joints) if joint not in UNCOUNTED]
+    scores["PCKh"] = percent(hits[0.5][counted].sum(), count[counted].sum())
+    scores["PCKh@0.1"] = percent(hits[0.1][counted].sum(), count[counted].sum())
+    return scores

@@ -1,0 +1,54 @@
+"""One entrance to every metric: the skeleton says which (METHOD 7)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+
+from icon_dist.errors import DataError
+from icon_dist.evaluation import coco, crowdpose, pck, pckh
+from icon_dist.evaluation.oks import select
+from icon_dist.types import Predictions, Skeleton
+
+MAIN = {"coco": "AP", "crowdpose": "AP", "pckh": "PCKh", "pck": "PCK@0.2"}
+
+
+def main_metric(skeleton: Skeleton) -> str:
+    """Name of the headline number among the scores."""
+    return MAIN[skeleton.metric]
+
+
+def score(
+    truth: dict[str, Any],
+    predictions: Predictions,
+    skeleton: Skeleton,
+    *,
+    nms: float | None = 0.9,
+    image_ids: Collection[int] | None = None,
+) -> dict[str, float]:
+    """Scores by name: AP and AR in 0..1, PCKh and PCK in percent.
+
+    ``nms``: OKS above which the lesser of two poses goes (AP only), None for no suppression. ``image_ids``: count these
+    images only (a limited evaluation); people and predictions elsewhere are left out. ``truth`` is not changed.
+    """
+    known = {image["id"] for image in truth["images"]}
+    wanted = known if image_ids is None else set(image_ids)
+    strangers = (wanted if image_ids is not None else set(predictions.image_id.tolist())) - known
+    if strangers:
+        raise DataError(f"image {min(strangers)}: not in the ground truth; predictions and truth are of different sets")
+    finite = np.isfinite(predictions.keypoints).all() and np.isfinite(predictions.box_score).all()
+    if not finite:
+        raise DataError("predictions: not all of them are finite; the model or the boxes are broken")
+    ours = select(predictions, np.isin(predictions.image_id, sorted(wanted)))
+    match skeleton.metric:
+        case "coco":
+            return coco.score(truth, ours, skeleton, nms=nms, image_ids=wanted)
+        case "crowdpose":
+            return crowdpose.score(truth, ours, skeleton, nms=nms, image_ids=wanted)
+        case "pckh":
+            return pckh.score(truth, ours, skeleton, image_ids=wanted)
+        case "pck":
+            return pck.score(truth, ours, skeleton, image_ids=wanted)
+    raise AssertionError(skeleton.metric)
