@@ -26,6 +26,7 @@ __all__ = [
     "listing",
     "read",
     "size",
+    "sizes",
     "write",
     "write_new",
 ]
@@ -106,10 +107,16 @@ def write_new(uri: str, data: bytes) -> bool:
     return s3.write_new(uri, data) if is_remote(uri) else local.write_new(Path(uri), data)
 
 
+def sizes(uri: str) -> dict[str, int]:
+    """Bytes of every file below ``uri`` by its name relative to it, sorted; {} when there is nothing."""
+    uri = absolute(uri)
+    found = s3.sizes(uri) if is_remote(uri) else local.sizes(Path(uri))
+    return dict(sorted(found.items()))
+
+
 def listing(uri: str) -> list[str]:
     """Sorted names of all files below ``uri``, relative to it; [] when there is nothing."""
-    uri = absolute(uri)
-    return s3.listing(uri) if is_remote(uri) else local.listing(Path(uri))
+    return list(sizes(uri))
 
 
 def delete(uri: str, *, tree: bool = False) -> None:

@@ -7,7 +7,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BufferedRandom
 from pathlib import Path
 
@@ -40,11 +40,18 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def _make_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        _make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _sync_folder(folder.parent)
+
+
 @contextmanager
 def _temporary(path: Path) -> Iterator[tuple[BufferedRandom, Path]]:
     """A flushed temporary file beside ``path``, gone afterwards unless it was renamed."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent)
     except (FileExistsError, NotADirectoryError):
         raise StorageError(f"{path.parent}: is a file, not a folder; write elsewhere") from None
     temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}{PARTIAL}"
@@ -111,15 +118,16 @@ def write_new(path: Path, data: bytes) -> bool:
         return True
 
 
-def listing(path: Path) -> list[str]:
+def sizes(path: Path) -> dict[str, int]:
+    found = {}
     with _explained(path):
-        found = [
-            (Path(folder) / name).relative_to(path).as_posix()
-            for folder, _, names in os.walk(path)
-            for name in names
-            if not name.endswith(PARTIAL)
-        ]
-    return sorted(found)
+        for folder, _, names in os.walk(path):
+            for name in names:
+                file = Path(folder) / name
+                with suppress(FileNotFoundError):  # removed while we look
+                    if not name.endswith(PARTIAL):
+                        found[file.relative_to(path).as_posix()] = file.stat().st_size
+    return found
 
 
 def delete(path: Path, *, tree: bool) -> None:

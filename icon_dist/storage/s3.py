@@ -252,24 +252,22 @@ def write_new(uri: str, data: bytes) -> bool:
     return _persist(uri, put)
 
 
-def _keys(uri: str) -> list[str]:
+def sizes(uri: str) -> dict[str, int]:
     bucket, _, key = uri.removeprefix("s3://").partition("/")
+    prefix = key and key + "/"
 
-    def pages(_: _Persistence) -> list[str]:
-        found = _client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key and key + "/")
-        return [item["Key"] for page in found for item in page.get("Contents", [])]
+    def pages(_: _Persistence) -> dict[str, int]:
+        found = _client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+        items = [item for page in found for item in page.get("Contents", [])]
+        return {item["Key"].removeprefix(prefix): item["Size"] for item in items if not item["Key"].endswith("/")}
 
     return _persist(uri, pages)
 
 
-def listing(uri: str) -> list[str]:
-    prefix = uri.removeprefix("s3://").partition("/")[2]
-    return sorted(key.removeprefix(prefix + "/") for key in _keys(uri) if not key.endswith("/"))
-
-
 def delete(uri: str, *, tree: bool) -> None:
     place = _split(uri)
-    keys = [*(_keys(uri) if tree else []), place["Key"]]
+    keys = [f"{place['Key']}/{name}" for name in sizes(uri)] if tree else []
+    keys.append(place["Key"])
     batches = [keys[first : first + 1000] for first in range(0, len(keys), 1000)]  # the most S3 takes in one call
 
     def remove(_: _Persistence) -> None:

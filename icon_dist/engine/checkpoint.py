@@ -1,0 +1,226 @@
+"""Save and find checkpoints: folders of safetensors and JSON under ``<run>/checkpoints`` (DESIGN 6, RELIABILITY 3).
+
+A checkpoint exists once its manifest does, and is used only if every hash in it holds. ``last.json`` and
+``best.json`` are for people; nothing here believes them. Nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import safetensors.torch
+from torch import Tensor
+
+from icon_dist import storage
+from icon_dist.engine import manifest as manifests
+from icon_dist.engine.manifest import DamagedError, Entry, Manifest, Progress
+from icon_dist.errors import CheckpointError, StorageError
+
+POINTERS = ("last.json", "best.json")
+
+
+def new_attempt() -> str:
+    """A name for this start of the run; later ones sort later. Overlapping writers never share a folder."""
+    return f"{int(time.time() * 1000):013d}-{secrets.token_hex(3)}"
+
+
+@dataclass
+class Checkpoint:
+    """A verified checkpoint. Its bytes were hashed when they were read, and those bytes are what is parsed."""
+
+    uri: str
+    step: int
+    manifest: Manifest
+    _verified: dict[str, bytes] = field(repr=False, default_factory=dict)
+
+    def has(self, name: str) -> bool:
+        return f"{name}.safetensors" in self.manifest["files"]
+
+    def tensors(self, name: str) -> dict[str, Tensor]:
+        """What was saved as ``tensors[name]``, on the CPU."""
+        return safetensors.torch.load(self._take(f"{name}.safetensors"))
+
+    def state(self) -> dict[str, Any]:
+        value: dict[str, Any] = json.loads(self._take("state.json"))
+        return value
+
+    def _take(self, file: str) -> bytes:
+        """Hand the bytes out once, so that they do not stay in memory; a second call reads and verifies again."""
+        if file not in self.manifest["files"]:
+            raise CheckpointError(f"{self.uri}: has no {file}; it holds {', '.join(sorted(self.manifest['files']))}")
+        if file in self._verified:
+            return self._verified.pop(file)
+        try:
+            return manifests.read_file(self.uri, file, self.manifest)
+        except DamagedError as error:
+            raise CheckpointError(f"{self.uri}: damaged since it was found: {error}; start again") from None
+
+
+def weights_files(manifest: Manifest) -> list[str]:
+    """Names of the tensors that are evaluated, later ones over earlier ones."""
+    return ["model", "ema"] if manifest.get("evaluated") == "ema" else ["model"]
+
+
+# --------------------------------------------------------------------------------------------------------- save
+
+
+def save(
+    run_uri: str,
+    *,
+    step: int,
+    attempt: str,
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    state: Mapping[str, Any],
+    manifest: Mapping[str, Any],
+    keep: int,
+) -> str:
+    """Commit a checkpoint, then forget old ones; returns its URI. Call it on one rank.
+
+    ``tensors[name]`` becomes ``name.safetensors``. ``manifest`` says what this is (config, skeleton, metrics, score,
+    versions, world_size, ``evaluated``: model | ema ...); format, step, attempt and hashes are added. Kept are the
+    ``keep`` newest and the one with the highest score.
+    """
+    assert keep >= 1
+    assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]*", attempt), attempt
+    run_uri = storage.absolute(run_uri)
+    own = {"format", "step", "attempt", "files", "sha256"} & set(manifest)
+    assert not own, f"the manifest's own fields: {own}"
+    attempt = _free(run_uri, step, attempt)
+    uri = storage.join(run_uri, manifests.FOLDER, manifests.folder_name(step, attempt))
+    files: dict[str, dict[str, Any]] = {}
+
+    def write(name: str, data: bytes) -> None:
+        storage.write(storage.join(uri, name), data)
+        files[name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+    for name, group in tensors.items():
+        packed = {key: value.detach().cpu().contiguous() for key, value in group.items()}
+        write(f"{name}.safetensors", safetensors.torch.save(packed))
+    write("state.json", json.dumps(state, sort_keys=True).encode())
+    whole = {**manifest, "format": manifests.FORMAT, "step": step, "attempt": attempt, "files": files}
+    if not storage.write_new(storage.join(uri, manifests.NAME), manifests.encode(whole)):
+        raise CheckpointError(f"{uri}: another writer committed the same attempt; start the run only once")
+    _tidy(run_uri, Entry(step, attempt, uri, files={}), keep=keep)
+    return uri
+
+
+def _free(run_uri: str, step: int, attempt: str) -> str:
+    """``attempt``, or ``attempt.1`` ... if this attempt came by this step before: nothing is ever overwritten."""
+    taken = {entry.attempt for entry in manifests.entries(run_uri) if entry.step == step}
+    name, again = attempt, 0
+    while name in taken:
+        again += 1
+        name = f"{attempt}.{again}"
+    return name
+
+
+def _tidy(run_uri: str, saved: Entry, *, keep: int) -> None:
+    """Point at the newest and the best, remove what is older than the ``keep`` newest. Nothing newer is touched."""
+    found = [entry for entry in manifests.entries(run_uri) if entry <= saved]
+    whole = {entry: manifest for entry in found if (manifest := manifests.whole(entry)) is not None}
+    if saved not in whole:
+        raise StorageError(f"{saved.uri}: incomplete right after it was written; check the disk or bucket")
+    oldest = sorted(whole)[-keep:][0]
+    best = _by_score(whole)[:1]
+    for name, entry in zip(POINTERS, [saved, *best], strict=False):
+        place = entry.uri.removeprefix(run_uri + "/")
+        hint = {"checkpoint": place, "step": entry.step, "score": manifests.score(whole[entry])}
+        storage.write(storage.join(run_uri, name), json.dumps(hint).encode() + b"\n")
+    for entry in found:
+        half_written = not entry.committed and entry < saved
+        if entry not in best and (half_written or entry < oldest):
+            storage.delete(storage.join(entry.uri, manifests.NAME))  # first, so that it is never half a checkpoint
+            storage.delete(entry.uri, tree=True)
+
+
+def _by_score(manifest_of: Mapping[Entry, Manifest]) -> list[Entry]:
+    """Evaluated ones, best first; of equals the newest first."""
+    scored = [(manifests.score(manifest), entry) for entry, manifest in manifest_of.items()]
+    return [entry for _, entry in sorted(((s, e) for s, e in scored if s is not None), reverse=True)]
+
+
+# --------------------------------------------------------------------------------------------------------- find
+
+
+def find(
+    run_uri: str,
+    *,
+    which: str | int = "last",
+    warn: Callable[[str], None],
+    missing_ok: bool = False,
+    weights_only: bool = False,
+    progress: Progress | None = None,
+) -> Checkpoint | None:
+    """The newest (``last``), highest-scoring (``best``) or numbered checkpoint whose every hash holds.
+
+    Damaged ones are passed over with one ``warn`` line each. None if the run never committed one and ``missing_ok``;
+    every other failure is a CheckpointError. ``weights_only`` reads and verifies just what is evaluated.
+    """
+    run_uri = storage.absolute(run_uri)
+    found = manifests.entries(run_uri)
+    if not any(entry.committed for entry in found):
+        _refuse_lost(run_uri, found, missing_ok=missing_ok, warn=warn)
+        return None
+    for entry in _in_order(run_uri, found, which, warn):
+        try:
+            manifest = manifests.read(entry)
+            names = [f"{name}.safetensors" for name in weights_files(manifest)] if weights_only else manifest["files"]
+            verified = {name: manifests.read_file(entry.uri, name, manifest, progress=progress) for name in names}
+            return Checkpoint(entry.uri, entry.step, manifest, verified)
+        except DamagedError as error:
+            warn(f"{entry.uri}: skipped: {error}")
+    raise CheckpointError(f"{run_uri}: no intact checkpoint ({which}); restore one, or use another run.name")
+
+
+def _in_order(run_uri: str, found: Sequence[Entry], which: str | int, warn: Callable[[str], None]) -> list[Entry]:
+    """What to try, most wanted first."""
+    if which == "last":
+        return sorted(found, reverse=True)
+    if which == "best":
+        readable = {}
+        for entry in found:
+            try:
+                readable[entry] = manifests.read(entry)
+            except DamagedError as error:
+                warn(f"{entry.uri}: skipped: {error}")
+        if not (scored := _by_score(readable)):
+            raise CheckpointError(f"{run_uri}: no checkpoint has a score; ask for the last one, or set data.val")
+        return scored
+    assert isinstance(which, int), which
+    if not (same := [entry for entry in sorted(found, reverse=True) if entry.step == which]):
+        steps = ", ".join(str(step) for step in sorted({entry.step for entry in found}))
+        raise CheckpointError(f"{run_uri}: has no checkpoint of step {which}; it has {steps}")
+    return same
+
+
+def _refuse_lost(run_uri: str, partial: Sequence[Entry], *, missing_ok: bool, warn: Callable[[str], None]) -> None:
+    """Not one manifest: a run that never saved may start afresh, a run that lost its manifests may not."""
+    for name in POINTERS:
+        if storage.exists(storage.join(run_uri, name)):
+            raise CheckpointError(
+                f"{run_uri}: {name} tells of checkpoints, and none is left; restore one, or use another run.name"
+            )
+    if not missing_ok:
+        raise CheckpointError(f"{run_uri}: no checkpoint is there; check the name (a run is run.dir/run.name)")
+    for entry in partial:
+        warn(f"{entry.uri}: skipped: half-written (no {manifests.NAME}), and no other checkpoint was ever saved")
+
+
+def require(manifest: Manifest, *, backbone: str, joints: Sequence[str]) -> None:
+    """Refuse a checkpoint of another model, naming both."""
+    where = f"checkpoint of step {manifest['step']}"
+    theirs = manifest["config"]["model"]["backbone"]
+    if theirs != backbone:
+        raise CheckpointError(f"{where}: model.backbone={theirs}, but this run has {backbone}; use another run.name")
+    saved = manifest["skeleton"]["joints"]
+    if list(saved) != list(joints):
+        raise CheckpointError(
+            f"{where}: {len(saved)} joints ({', '.join(saved)}), but the data has {len(joints)} ({', '.join(joints)})"
+        )

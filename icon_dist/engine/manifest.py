@@ -1,0 +1,119 @@
+"""MANIFEST.json: what makes a folder of files a checkpoint, and how one is told from a damaged one (RELIABILITY 3).
+
+It is written last, holds the sha256 of every other file, and seals itself the same way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from icon_dist import storage
+from icon_dist.errors import CheckpointError
+
+FORMAT = 1  # of the folder; the seal below is the same in every format, so that damage never looks like the future
+NAME = "MANIFEST.json"
+FOLDER = "checkpoints"  # inside the run
+
+Manifest = dict[str, Any]
+Progress = Callable[[str, int, int], None]  # file, bytes so far, bytes in all
+
+
+class DamagedError(Exception):
+    """Why a checkpoint cannot be used; its finder goes on to the next one."""
+
+
+@dataclass(frozen=True, order=True)
+class Entry:
+    """One checkpoint folder, whole or not. Entries sort by age: step, then attempt."""
+
+    step: int
+    attempt: str
+    uri: str
+    files: dict[str, int] = field(compare=False)  # name -> bytes, as listed
+
+    @property
+    def committed(self) -> bool:
+        return NAME in self.files
+
+
+def entries(run_uri: str) -> list[Entry]:
+    """All checkpoint folders of a run, oldest first; a listing, nothing is read."""
+    folders: dict[str, dict[str, int]] = {}
+    for name, size in storage.sizes(storage.join(run_uri, FOLDER)).items():
+        folder, _, file = name.partition("/")
+        folders.setdefault(folder, {})[file] = size
+    found = []
+    for folder, files in folders.items():
+        if match := re.fullmatch(r"step-(\d{8,})-([A-Za-z0-9][A-Za-z0-9.-]*)", folder):
+            found.append(Entry(int(match[1]), match[2], storage.join(run_uri, FOLDER, folder), files))
+    return sorted(found)
+
+
+def folder_name(step: int, attempt: str) -> str:
+    return f"step-{step:08d}-{attempt}"
+
+
+def encode(manifest: Mapping[str, Any]) -> bytes:
+    body = json.loads(json.dumps({key: value for key, value in manifest.items() if key != "sha256"}))
+    seal = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+    return json.dumps({**body, "sha256": seal}, sort_keys=True, indent=1).encode()
+
+
+def read(entry: Entry) -> Manifest:
+    """The manifest of a checkpoint, or DamagedError; a newer format is a CheckpointError."""
+    if not entry.committed:
+        raise DamagedError(f"half-written (no {NAME})")
+    try:
+        data = storage.read(storage.join(entry.uri, NAME))
+    except FileNotFoundError:
+        raise DamagedError(f"{NAME} is missing") from None
+    try:
+        manifest = json.loads(data)
+    except ValueError:
+        raise DamagedError(f"{NAME} is not JSON") from None
+    if not isinstance(manifest, dict) or encode(manifest) != data:
+        raise DamagedError(f"{NAME} was altered")
+    if manifest["format"] > FORMAT:
+        raise CheckpointError(
+            f"{entry.uri}: format {manifest['format']} is newer than this icon_dist reads ({FORMAT}); upgrade it"
+        )
+    if (manifest["step"], manifest["attempt"]) != (entry.step, entry.attempt):
+        raise DamagedError(f"{NAME} is of step {manifest['step']}, attempt {manifest['attempt']}")
+    return manifest
+
+
+def read_file(uri: str, name: str, manifest: Manifest, *, progress: Progress | None = None) -> bytes:
+    """One file of a checkpoint, verified, or DamagedError. What is verified is what is returned."""
+    expected = manifest["files"][name]
+    follow = None if progress is None else (lambda done: progress(name, done, expected["bytes"]))
+    try:
+        data = storage.read(storage.join(uri, name), progress=follow)
+    except FileNotFoundError:
+        raise DamagedError(f"{name} is missing") from None
+    if len(data) != expected["bytes"]:
+        raise DamagedError(f"{name} has {len(data)} bytes, expected {expected['bytes']}")
+    if hashlib.sha256(data).hexdigest() != expected["sha256"]:
+        raise DamagedError(f"{name} has another sha256 than its manifest says")
+    return data
+
+
+def score(manifest: Manifest) -> float | None:
+    """Validation score, higher is better; None if this checkpoint was not evaluated."""
+    value = manifest.get("score")
+    return float(value) if value is not None and math.isfinite(value) else None
+
+
+def whole(entry: Entry) -> Manifest | None:
+    """The manifest if every file was listed in its full size (hashes are not read), else None."""
+    try:
+        manifest = read(entry)
+    except DamagedError:
+        return None
+    expected = {name: file["bytes"] for name, file in manifest["files"].items()}
+    return manifest if expected.items() <= entry.files.items() else None
