@@ -96,10 +96,17 @@ class Batch:
 
 @dataclass
 class Outputs:
-    """What a pose model returns. ``embedding`` is unit norm over m, and None outside training."""
+    """What a pose model returns. ``embedding`` is unit norm over m; only ``heatmaps`` exist outside training.
+
+    ``feature`` is the encoder map (D channels) that both heads depend on: the one that the projection head reads, the
+    finest if it reads several. ``tap`` is the same map seen by the projection head alone. With ``retain_grad()`` on
+    both, one ordinary backward leaves the contrastive gradient in ``tap.grad`` and the sum of both in ``feature.grad``.
+    """
 
     heatmaps: Float[Tensor, "N K h w"]
     embedding: Float[Tensor, "N m he we"] | None = None
+    feature: Float[Tensor, "N D he we"] | None = None
+    tap: Float[Tensor, "N D he we"] | None = None
 
 
 @dataclass

@@ -1,0 +1,133 @@
+"""HRNet (Sun et al., CVPR 2019) of any width; parameter names of the official code, so its weights load by name.
+
+Names: ``hrnet_wN`` (w32 and w48 in the papers) and ``hrnet_small`` for CPUs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from icon_dist.models.blocks import BasicBlock, Bottleneck, conv_bn, init_from_scratch, stack
+from icon_dist.models.pose import Encoded, Heads, PoseNet, Source
+
+NAMES = ("hrnet_w32", "hrnet_w48", "hrnet_wN (N even, 8 or more)", "hrnet_small")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The shape of an HRNet; branch b of a stage is ``width * 2**b`` wide."""
+
+    width: int
+    stem: int = 64
+    layer1: int = 4  # Bottlenecks at stride 4
+    modules: tuple[int, int, int] = (1, 4, 3)  # of stages 2, 3 and 4
+    blocks: int = 4  # BasicBlocks in each branch of a module
+
+
+SMALL = Layout(width=16, stem=32, layer1=1, modules=(1, 1, 1), blocks=2)
+
+
+def build(name: str, heads: Heads) -> PoseNet | None:
+    """The named model, or None if this file does not know the name."""
+    if name == "hrnet_small":
+        return HRNet(name, heads, SMALL)
+    width = re.fullmatch(r"hrnet_w(\d+)", name)
+    if width is None or int(width[1]) < 8 or int(width[1]) % 2:
+        return None
+    return HRNet(name, heads, Layout(int(width[1])))
+
+
+class HRNet(PoseNet):
+    """Branches of stride 4, 8, 16, 32 in parallel, joined after every module."""
+
+    def __init__(self, name: str, heads: Heads, layout: Layout) -> None:
+        super().__init__(name, heads)
+        widths = tuple(layout.width * 2**b for b in range(4))
+        stem, wide = layout.stem, layout.stem * Bottleneck.expansion
+        self.conv1, self.bn1 = conv_bn(3, stem, kernel=3, stride=2)
+        self.conv2, self.bn2 = conv_bn(stem, stem, kernel=3, stride=2)
+        self.relu = nn.ReLU()
+        self.layer1 = stack(Bottleneck, stem, stem, count=layout.layer1)
+        self.transition1 = Transition((wide,), widths[:2])
+        self.stage2 = stage(widths[:2], modules=layout.modules[0], blocks=layout.blocks)
+        self.transition2 = Transition(widths[:2], widths[:3])
+        self.stage3 = stage(widths[:3], modules=layout.modules[1], blocks=layout.blocks)
+        self.transition3 = Transition(widths[:3], widths)
+        self.stage4 = stage(widths, modules=layout.modules[2], blocks=layout.blocks, outputs=1)
+        # The official code draws from N(0, .001) everywhere, which only serves weights that are overwritten.
+        init_from_scratch(self)
+        self.add_heads(widths[0], {"default": Source(widths[0], 4), "all": Source(sum(widths[:3]), 4)})
+
+    def encode(self, x: Float[Tensor, "N 3 H W"]) -> Encoded:
+        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.layer1(self.relu(self.bn2(self.conv2(x))))
+        second = self.stage2(self.transition1([x]))
+        third = self.stage3(self.transition2(second))
+        fourth = self.stage4(self.transition3(third))
+        return Encoded(final=fourth[0], shared=tuple(third))
+
+
+class Module(nn.Module):
+    """Residual blocks on each branch, then every output is the sum of all branches brought to its size."""
+
+    def __init__(self, widths: Sequence[int], *, blocks: int, outputs: int) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(stack(BasicBlock, w, w, count=blocks) for w in widths)
+        self.fuse_layers = nn.ModuleList(Fuse(widths, target=i) for i in range(outputs))
+        self.relu = nn.ReLU()
+
+    def forward(self, xs: list[Tensor]) -> list[Tensor]:
+        xs = [branch(x) for branch, x in zip(self.branches, xs, strict=True)]
+        return [self.relu(fuse(xs)) for fuse in self.fuse_layers]
+
+
+class Fuse(nn.ModuleList):
+    """The sum of all branches at the size of branch ``target``."""
+
+    def __init__(self, widths: Sequence[int], *, target: int) -> None:
+        super().__init__(resize(widths, source=j, target=target) for j in range(len(widths)))
+
+    def forward(self, xs: list[Tensor]) -> Tensor:
+        first, second, *others = (layer(x) for layer, x in zip(self, xs, strict=True))
+        total: Tensor = first + second
+        for other in others:
+            total += other
+        return total
+
+
+class Transition(nn.ModuleList):
+    """Adapts the widths of the branches and starts one more from the coarsest."""
+
+    def __init__(self, before: Sequence[int], after: Sequence[int]) -> None:
+        kept = [
+            nn.Identity() if a == b else nn.Sequential(*conv_bn(a, b, kernel=3), nn.ReLU())
+            for a, b in zip(before, after[: len(before)], strict=True)
+        ]
+        new = nn.Sequential(*conv_bn(before[-1], after[-1], kernel=3, stride=2), nn.ReLU())
+        super().__init__([*kept, nn.Sequential(new)])
+
+    def forward(self, xs: list[Tensor]) -> list[Tensor]:
+        return [layer(x) for layer, x in zip(self, [*xs, xs[-1]], strict=True)]
+
+
+def stage(widths: Sequence[int], *, modules: int, blocks: int, outputs: int = 0) -> nn.Sequential:
+    """``modules`` modules in a row; the last has ``outputs`` branches (0: all)."""
+    counts = [len(widths)] * (modules - 1) + [outputs or len(widths)]
+    return nn.Sequential(*(Module(widths, blocks=blocks, outputs=n) for n in counts))
+
+
+def resize(widths: Sequence[int], *, source: int, target: int) -> nn.Module:
+    """From branch ``source`` to the size of ``target``: up by 1x1 and nearest, down by 3x3s of stride 2."""
+    inputs, outputs = widths[source], widths[target]
+    if source == target:
+        return nn.Identity()
+    if source > target:
+        up = nn.Upsample(scale_factor=2.0 ** (source - target), mode="nearest")
+        return nn.Sequential(*conv_bn(inputs, outputs, kernel=1), up)
+    steps = [nn.Sequential(*conv_bn(inputs, inputs, kernel=3, stride=2), nn.ReLU()) for _ in range(target - source - 1)]
+    return nn.Sequential(*steps, nn.Sequential(*conv_bn(inputs, outputs, kernel=3, stride=2)))

@@ -1,0 +1,145 @@
+"""A pose model: backbone, heatmap head and the training-only projection head (paper Fig. 2; METHOD 1, 2.1, 2.2).
+
+A backbone is a subclass that builds its layers as attributes of the model itself, so that official weights load by
+name, and then calls :meth:`PoseNet.add_heads`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from icon_dist.errors import ConfigError
+from icon_dist.models.blocks import conv_bn, init_from_scratch
+from icon_dist.types import Outputs
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Heads:
+    """What to put on a backbone."""
+
+    joints: int  # K
+    projection: str | None = None  # mlp | linear | None: no contrast
+    feature: str = "default"  # what the projection head reads, one of the backbone's sources
+    embedding: int = 256  # m
+
+
+class Source(NamedTuple):
+    """A feature map that the projection head may read."""
+
+    channels: int
+    stride: int  # input px per feature px
+
+
+class Encoded(NamedTuple):
+    """What a backbone computes."""
+
+    final: Tensor  # [N D h w], read by the heatmap head
+    shared: tuple[Tensor, ...]  # intermediate maps, finest first, all on the way to ``final``
+
+
+class PoseNet(nn.Module):
+    """uint8 photos to heatmaps, and in training to unit-norm embeddings.
+
+    ``colour`` is the channel order that the weights expect; batches are always RGB.
+    """
+
+    stride = 4  # input px per heatmap px
+    _scale: Tensor
+    _shift: Tensor
+
+    def __init__(self, name: str, heads: Heads) -> None:
+        super().__init__()
+        self.backbone_name = name
+        self.heads = heads
+        self.colour = "rgb"
+        std = torch.tensor(IMAGENET_STD)
+        self.register_buffer("_scale", 1 / (255 * std), persistent=False)
+        self.register_buffer("_shift", -torch.tensor(IMAGENET_MEAN) / std, persistent=False)
+
+    def add_heads(self, channels: int, sources: Mapping[str, Source]) -> None:
+        """Add ``final_layer`` on ``channels`` features, and the projection head on the chosen source.
+
+        The projection head comes last: for a given seed all other weights start the same with and without it.
+        """
+        heads = self.heads
+        if heads.feature not in sources:
+            raise ConfigError(f"model.feature={heads.feature}: {self.backbone_name} has {', '.join(sources)}")
+        self.embedding_stride = sources[heads.feature].stride
+        self.final_layer = nn.Conv2d(channels, heads.joints, kernel_size=1)
+        # Heatmaps are nearly all zero, so they start there: the official code's value.
+        nn.init.normal_(self.final_layer.weight, std=0.001)
+        assert self.final_layer.bias is not None
+        nn.init.zeros_(self.final_layer.bias)
+        self.projection = (
+            None
+            if heads.projection is None
+            else projection_head(heads.projection, sources[heads.feature].channels, heads.embedding)
+        )
+
+    def encode(self, x: Float[Tensor, "N 3 H W"]) -> Encoded:
+        """The backbone."""
+        raise NotImplementedError
+
+    def normalise(self, image: UInt8[Tensor, "N H W 3"]) -> Float[Tensor, "N 3 H W"]:
+        """ImageNet normalisation; the result is laid out channels-last at no cost.
+
+        The official BGR models normalise by channel *position*: the mean of red is taken from blue (cv2 images were
+        never converted), and their weights expect it.
+        """
+        if self.colour == "bgr":
+            image = image.flip(-1)
+        return (image * self._scale + self._shift).permute(0, 3, 1, 2)
+
+    def forward(self, image: UInt8[Tensor, "N H W 3"]) -> Outputs:
+        final, shared = self.encode(self.normalise(image))
+        # fp32 also under autocast: with the 8 bits of bf16 neighbouring pixels tie and argmax becomes coarse.
+        with torch.autocast(image.device.type, enabled=False):
+            heatmaps = self.final_layer(final.float())
+        if self.projection is None or not self.training:
+            return Outputs(heatmaps)
+        feature, *coarser = {"default": shared[:1], "all": shared, "deconv": (final,)}[self.heads.feature]
+        tap = feature.view_as(feature)
+        embedding = F.normalize(self.projection(concatenate([tap, *coarser])).float(), dim=1)
+        return Outputs(heatmaps, embedding, feature=feature, tap=tap)
+
+
+def projection_head(kind: str, inputs: int, outputs: int) -> nn.Sequential:
+    """METHOD 2.1: ``mlp`` = 1x1 conv, BN, ReLU, 1x1 conv; ``linear`` = one 1x1 conv. The caller normalises."""
+    if kind == "mlp":
+        layers = [*conv_bn(inputs, outputs, kernel=1), nn.ReLU(), nn.Conv2d(outputs, outputs, kernel_size=1)]
+    elif kind == "linear":
+        layers = [nn.Conv2d(inputs, outputs, kernel_size=1)]
+    else:
+        raise ConfigError(f"model.projection={kind}: not one of mlp, linear")
+    head = nn.Sequential(*layers)
+    init_from_scratch(head)
+    return head
+
+
+def concatenate(maps: Sequence[Float[Tensor, "N _ _ _"]]) -> Float[Tensor, "N _ _ _"]:
+    """Maps of one image side by side at the size of the first.
+
+    Bilinear, with pixel i of a map at input pixel ``stride * i`` (METHOD 2.3), unlike both modes of ``interpolate``;
+    what lies beyond the last pixel repeats it.
+    """
+    if len(maps) == 1:
+        return maps[0]
+    return torch.cat([maps[0], *(upsample(m, factor=maps[0].shape[-1] // m.shape[-1]) for m in maps[1:])], dim=1)
+
+
+def upsample(x: Float[Tensor, "N D a b"], *, factor: int) -> Float[Tensor, "N D c d"]:
+    """Bilinear, ``out[factor * i] == x[i]``."""
+    height, width = x.shape[-2:]
+    size = (factor * (height - 1) + 1, factor * (width - 1) + 1)
+    inner = F.interpolate(x, size=size, mode="bilinear", align_corners=True)
+    return F.pad(inner, (0, factor - 1, 0, factor - 1), mode="replicate")

@@ -1,0 +1,130 @@
+"""What every backbone must do; a new file in icon_dist/models is tested here as soon as it lists its names."""
+
+from __future__ import annotations
+
+import functools
+import re
+
+import pytest
+import torch
+
+from icon_dist.errors import ConfigError
+from icon_dist.models import PoseNet, backbone_names, build_model
+
+CONCRETE = [name for name in backbone_names() if re.fullmatch(r"\w+", name)]  # not the pattern hrnet_wN (...)
+LIGHT = [*CONCRETE, "hrnet_w18"]
+JOINTS, DIM, HW = 14, 16, (64, 96)
+
+
+@functools.cache
+def built(name: str) -> PoseNet:
+    """One model per backbone: no test here changes weights, only batch statistics."""
+    torch.manual_seed(0)
+    return build_model(name, joints=JOINTS, projection="mlp", embedding=DIM, input_hw=HW)
+
+
+def photos(count: int = 2) -> torch.Tensor:
+    return torch.randint(0, 256, (count, *HW, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+
+
+def test_the_suite_sees_every_family() -> None:
+    assert {"hrnet_small", "hrnet_w32", "hrnet_w48", "resnet18", "resnet50", "resnet101", "resnet152"} <= set(CONCRETE)
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_training_outputs_and_gradients(name: str) -> None:
+    model = built(name).train()
+    model.zero_grad()
+    out = model(photos())
+    assert model.backbone_name == name
+    assert model.stride == 4
+    assert out.heatmaps.shape == (2, JOINTS, HW[0] // 4, HW[1] // 4)
+    assert out.embedding is not None
+    assert out.feature is not None
+    assert out.tap is not None
+    assert out.embedding.shape == (2, DIM, *(side // model.embedding_stride for side in HW))
+    assert out.feature.shape[2:] == out.embedding.shape[2:]
+    torch.testing.assert_close(out.embedding.norm(dim=1), torch.ones(out.embedding[:, 0].shape))
+    heatmap = (out.heatmaps - 1).square().sum()
+    contrast = (out.embedding[0] * out.embedding[1].roll(1, -1)).sum()
+    alone = torch.autograd.grad(heatmap, out.feature, retain_graph=True)[0]
+    out.feature.retain_grad()
+    out.tap.retain_grad()
+    (heatmap + contrast).backward()
+    unreached = [key for key, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    assert unreached == []
+    # The probe of types.Outputs: one backward separates both gradients on the shared feature.
+    assert out.feature.grad is not None
+    assert out.tap.grad is not None
+    assert out.tap.grad.norm() > 0
+    torch.testing.assert_close(out.feature.grad - out.tap.grad, alone, rtol=1e-3, atol=1e-5 * alone.abs().max().item())
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_evaluation_has_only_heatmaps(name: str) -> None:
+    model = built(name).eval()
+    with torch.no_grad():
+        out = model(photos(1))
+    assert out.heatmaps.shape == (1, JOINTS, HW[0] // 4, HW[1] // 4)
+    assert (out.embedding, out.feature, out.tap) == (None, None, None)
+    assert out.heatmaps.isfinite().all()
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_autocast_keeps_what_losses_read_in_fp32(name: str) -> None:
+    model = built(name).train()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = model(photos())
+    assert out.embedding is not None
+    assert out.feature is not None
+    assert (out.heatmaps.dtype, out.embedding.dtype) == (torch.float32, torch.float32)
+    assert out.feature.dtype == torch.bfloat16  # otherwise autocast was not in force and this proves nothing
+    torch.testing.assert_close(out.embedding.norm(dim=1), torch.ones(out.embedding[:, 0].shape))
+
+
+@pytest.mark.parametrize("name", ["hrnet_small", "resnet18"])
+def test_memory_format_of_the_weights_does_not_matter(name: str) -> None:
+    torch.manual_seed(0)
+    model = build_model(name, joints=JOINTS, projection="linear", embedding=DIM, input_hw=HW).eval()
+    with torch.no_grad():
+        expected = model(photos()).heatmaps
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        heatmaps = model(photos()).heatmaps
+    assert heatmaps.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(heatmaps, expected, rtol=1e-3, atol=1e-4 * expected.abs().max().item())
+
+
+@pytest.mark.parametrize("name", ["hrnet_small", "resnet18"])
+def test_the_head_does_not_move_other_initial_weights(name: str) -> None:
+    """Baseline and contrast start from the same net, so that they can be compared at equal seeds."""
+    states = []
+    for projection in (None, "mlp", "linear"):
+        torch.manual_seed(7)
+        states.append(build_model(name, joints=JOINTS, projection=projection, input_hw=HW).state_dict())
+    baseline = states[0]
+    assert not any(key.startswith("projection") for key in baseline)
+    for state in states[1:]:
+        assert [key for key in state if key not in baseline] == [k for k in state if k.startswith("projection.")] != []
+        assert all(torch.equal(state[key], value) for key, value in baseline.items())
+
+
+@pytest.mark.parametrize("name", ["hrnet", "hrnet_w0", "hrnet_w33", "resnet34", "vit_b", "pose", "blocks", ""])
+def test_unknown_names_are_answered_with_the_known(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"model.backbone={name}: not one of .*hrnet_w32.*resnet152"):
+        build_model(name, joints=JOINTS, projection=None, input_hw=HW)
+
+
+def test_input_must_divide_by_the_coarsest_stride() -> None:
+    with pytest.raises(ConfigError, match=r"data.input=250x192: .* multiples of 32, e.g. 256x192"):
+        build_model("hrnet_small", joints=JOINTS, projection=None, input_hw=(250, 192))
+
+
+@pytest.mark.parametrize(("name", "feature"), [("hrnet_small", "deconv"), ("resnet18", "all"), ("resnet18", "layer3")])
+def test_unknown_feature(name: str, feature: str) -> None:
+    with pytest.raises(ConfigError, match=rf"model.feature={feature}: {name} has default, "):
+        build_model(name, joints=JOINTS, projection="mlp", feature=feature, input_hw=HW)
+
+
+def test_unknown_projection() -> None:
+    with pytest.raises(ConfigError, match=r"model.projection=conv: not one of mlp, linear"):
+        build_model("resnet18", joints=JOINTS, projection="conv", input_hw=HW)
