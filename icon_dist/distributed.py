@@ -1,0 +1,115 @@
+"""The only torch.distributed import; every function is the identity at one process.
+
+Each function that takes part in a collective must be called by all ranks, in the same order, with equal shapes.
+The launcher makes and ends the process group.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Shaped
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+T = TypeVar("T")
+
+
+def rank() -> int:
+    return dist.get_rank() if _initialised() else 0
+
+
+def world_size() -> int:
+    return dist.get_world_size() if _initialised() else 1
+
+
+def all_gather_rows(x: Shaped[Tensor, n * rest]) -> Shaped[Tensor, rows * rest]:
+    """The rows of all ranks in rank-major order; the gradient of a row returns, summed over ranks, to its owner."""
+    if world_size() == 1:
+        return x
+    gathered: Tensor = _GatherRows.apply(x)  # type: ignore[no-untyped-call]
+    return gathered
+
+
+@torch.no_grad()
+def sum_over_ranks(x: Shaped[Tensor, "*any"]) -> Shaped[Tensor, "*any"]:
+    """Elementwise sum, without a gradient; ``x`` itself is left alone."""
+    total = x.detach().clone()
+    if world_size() > 1:
+        dist.all_reduce(total)
+    return total
+
+
+@torch.no_grad()
+def mean_over_ranks(x: Shaped[Tensor, "*any"]) -> Shaped[Tensor, "*any"]:
+    """Elementwise mean, without a gradient."""
+    return sum_over_ranks(x) / world_size()
+
+
+@torch.no_grad()
+def mean_buffers(module: nn.Module) -> None:
+    """Average the floating buffers (BatchNorm's running statistics) over ranks, in place, in one all-reduce.
+
+    Every rank leaves with the same bits, so that a checkpoint written by rank 0 speaks for all. Integer buffers are
+    counters that already agree.
+    """
+    buffers = [b for b in module.buffers() if b.is_floating_point()]
+    if world_size() == 1 or not buffers:
+        return
+    wide = torch.float64 if any(b.dtype == torch.float64 for b in buffers) else torch.float32
+    flat = mean_over_ranks(torch.cat([b.flatten().to(wide) for b in buffers]))
+    for buffer, mean in zip(buffers, torch.split(flat, [b.numel() for b in buffers]), strict=True):
+        buffer.copy_(mean.view_as(buffer))
+
+
+def gather_objects(item: T) -> list[T]:
+    """Every rank's picklable ``item``, in rank order, on every rank."""
+    if world_size() == 1:
+        return [item]
+    items: list[Any] = [None] * world_size()
+    dist.all_gather_object(items, item)
+    return items
+
+
+def barrier() -> None:
+    if world_size() > 1:
+        dist.barrier()
+
+
+def _initialised() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+class _GatherRows(torch.autograd.Function):
+    @staticmethod
+    def forward(_: Any, x: Tensor) -> Tensor:
+        rows = x.new_empty(world_size() * x.shape[0], *x.shape[1:])
+        # torch 2.13 renamed the single-tensor collectives and warns about the old names.
+        gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+        gather(rows, x.contiguous())
+        return rows
+
+    @staticmethod
+    @once_differentiable
+    def backward(_: Any, grad: Tensor) -> Tensor:
+        grad = grad.contiguous()
+        own = grad.shape[0] // world_size()
+        if dist.get_backend() == "nccl":
+            mine = grad.new_empty(own, *grad.shape[1:])
+            scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+            scatter(mine, grad)
+            return mine
+        total = grad.clone()  # autograd may hand the same tensor to somebody else
+        dist.all_reduce(total)
+        return total[rank() * own : (rank() + 1) * own]
+
+
+def init_alone(backend: str) -> None:
+    """A process group of one, without a network port: DeepSpeed wants a group, a single process has none."""
+    dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
+
+
+def shut_down() -> None:
+    dist.destroy_process_group()

@@ -1,0 +1,107 @@
+"""The cross-GPU memory bank: a FIFO ring of embeddings per category (METHOD 3).
+
+Everything pushed has been gathered in rank-major order, so all ranks hold the same bits and one of them saves them.
+It is plain state, not a module's buffers: a broadcast of buffers must not overwrite it.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from icon_dist.errors import CheckpointError
+from icon_dist.types import KeySet
+
+NOBODY = -1  # instance and step of an empty slot
+
+
+class MemoryBank:
+    """The newest ``slots`` embeddings of each category."""
+
+    def __init__(self, categories: int, slots: int, dim: int, *, device: str | torch.device = "cpu") -> None:
+        # One slot more than there are: rows that are not kept are written there, so that shapes stay static.
+        self._features = torch.zeros(categories, slots + 1, dim, device=device)
+        self._instance = torch.full((categories, slots + 1), NOBODY, device=device)
+        self._step = torch.full((categories, slots + 1), NOBODY, device=device)
+        self._next = torch.zeros(categories, dtype=torch.int64, device=device)  # slot of the next write
+        self._filled = torch.zeros(categories, dtype=torch.int64, device=device)
+        self._began = NOBODY  # step of the first push
+        self._slots = slots
+
+    @torch.no_grad()
+    def push(
+        self,
+        features: Float[Tensor, "G C m"],
+        visible: Bool[Tensor, "G C"],
+        instance: Int64[Tensor, " G"],
+        *,
+        step: int,
+    ) -> None:
+        """Append the visible rows in order; of more than a ring holds, the newest stay."""
+        self.to(features.device)
+        order = visible.cumsum(0) - 1  # [G, C] place of each row among the visible ones of its category
+        count = visible.sum(0)
+        kept = visible & (order >= count - self._slots)
+        slot = torch.where(kept, (self._next + order) % self._slots, self._slots).T  # [C, G]
+        rows = features.transpose(0, 1).to(self._features.dtype)
+        self._features.scatter_(1, slot[..., None].expand_as(rows), rows)
+        self._instance.scatter_(1, slot, instance.expand_as(slot))
+        self._step.scatter_(1, slot, torch.full_like(slot, step))
+        self._next = (self._next + count) % self._slots
+        self._filled = (self._filled + count).clamp(max=self._slots)
+        if self._began == NOBODY:
+            self._began = step
+
+    def keys(self) -> KeySet:
+        """Its contents as candidates: views, to be used before the next push. Only filled slots are valid."""
+        return KeySet(self._features[:, :-1], self._valid(), self._instance[:, :-1])
+
+    def ready(self, step: int, *, warmup: int) -> bool:
+        """Whether ``warmup`` steps have passed since the first push."""
+        return self._began != NOBODY and step - self._began >= warmup
+
+    def age(self, step: int) -> Float[Tensor, ""]:
+        """Mean age of the filled slots, steps."""
+        valid = self._valid()
+        return ((step - self._step[:, :-1]) * valid).sum() / valid.sum().clamp(min=1)
+
+    def fill(self) -> Float[Tensor, ""]:
+        """Share of the slots that hold something."""
+        return self._filled.float().mean() / self._slots
+
+    def to(self, device: torch.device) -> None:
+        if self._features.device != device:
+            for name in ("_features", "_instance", "_step", "_next", "_filled"):
+                setattr(self, name, getattr(self, name).to(device))
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Plain tensors, equal on all ranks: any one of them can save them, any number can load them."""
+        return {
+            "features": self._features[:, :-1].clone(),
+            "instance": self._instance[:, :-1].clone(),
+            "step": self._step[:, :-1].clone(),
+            "next": self._next.clone(),
+            "filled": self._filled.clone(),
+            "began": torch.tensor(self._began),
+        }
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        own = self.state_dict()
+        if state.keys() != own.keys():
+            raise CheckpointError(f"memory bank: holds {sorted(state)}, expected {sorted(own)}; use another checkpoint")
+        for name, tensor in own.items():
+            if state[name].shape != tensor.shape:
+                raise CheckpointError(
+                    f"memory bank: {name} is {list(state[name].shape)} in the checkpoint, {list(tensor.shape)} here; "
+                    "restore the skeleton, model.embedding and loss.bank.slots it was trained with"
+                )
+        self._features[:, :-1] = state["features"]
+        self._instance[:, :-1] = state["instance"]
+        self._step[:, :-1] = state["step"]
+        self._next.copy_(state["next"])
+        self._filled.copy_(state["filled"])
+        self._began = int(state["began"])
+
+    def _valid(self) -> Bool[Tensor, "C S"]:
+        return torch.arange(self._slots, device=self._filled.device) < self._filled[:, None]

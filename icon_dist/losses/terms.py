@@ -1,0 +1,38 @@
+"""The terms of the objective on one micro-batch, and the numbers to log of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from icon_dist.distributed import mean_over_ranks
+from icon_dist.losses import diagnostics
+from icon_dist.types import Outputs
+
+
+@dataclass
+class Losses:
+    """The terms of one micro-batch. The mean over ranks of each is the loss of the joined batch."""
+
+    total: Float[Tensor, ""]  # call backward on this one
+    heatmap: Float[Tensor, ""]  # L_heatmap, without its weight
+    single: Float[Tensor, ""]  # L_SKCC
+    pair: Float[Tensor, ""]  # L_PRCC
+    scale: float = 0.0  # lambda_p times the ramp
+    measured: dict[str, Tensor] = field(default_factory=dict)  # when asked to diagnose; equal on all ranks
+    watched: Outputs | None = None
+
+    def scalars(self) -> dict[str, float]:
+        """All there is to log. After backward and on every rank: it averages over ranks."""
+        names = ("total", "heatmap", "single", "pair")
+        means = mean_over_ranks(torch.stack([self.total.detach(), self.heatmap, self.single, self.pair]))
+        out = dict(zip(names, means.tolist(), strict=True)) | {"scale": self.scale}
+        out |= {name: value.item() for name, value in self.measured.items()}
+        for term in ("single", "pair"):
+            if out.get(f"{term}_chance"):
+                out[f"{term}_over_chance"] = out[term] / out[f"{term}_chance"]
+        ratio = diagnostics.gradient_ratio(self.watched) if self.watched is not None else None
+        return out if ratio is None else out | {"gradient_ratio": ratio.item()}

@@ -1,0 +1,59 @@
+"""Where embeddings are read, and the pair tokens made of them (paper Eq. 2-3; METHOD 2.3, 2.4, 2.11)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def ring(*, sigma: float, points: int) -> Float[Tensor, "ring 2"]:
+    """Integer heatmap offsets (x, y) whose Gaussian is at least .5, nearest first, without the centre.
+
+    At most ``points - 1``: the joint itself is the first point of its pixel set. Equal distances go by (y, x).
+    """
+    radius = sigma * math.sqrt(2 * math.log(2))  # exp(-r^2 / (2 sigma^2)) = .5
+    span = range(-int(radius), int(radius) + 1)
+    inside = [(x * x + y * y, y, x) for y in span for x in span if 0 < x * x + y * y <= radius * radius]
+    nearest = sorted(inside)[: points - 1]
+    return torch.tensor([(x, y) for _, y, x in nearest], dtype=torch.float32).reshape(-1, 2)
+
+
+def pixel_set(
+    joints: Float[Tensor, "N K 2"], offsets: Float[Tensor, "ring 2"], *, stride: int = 4
+) -> Float[Tensor, "N K T 2"]:
+    """Points around each joint, input px: the exact joint, then heatmap pixels around the peak of its target."""
+    peak = torch.floor(joints / stride + 0.5)
+    pixels = (peak[:, :, None] + offsets.to(joints)) * stride
+    return torch.cat([joints[:, :, None], pixels], dim=2)
+
+
+def read_points(
+    embedding: Float[Tensor, "N m he we"], points: Float[Tensor, "N K T 2"], *, stride: int
+) -> tuple[Float[Tensor, "N K T m"], Bool[Tensor, "N K T"]]:
+    """Unit embeddings at points (input px), bilinear, and which points lie on the map.
+
+    Strided convolutions of the encoder are centred on ``stride * i``, hence no half pixel (METHOD 2.3).
+    """
+    n, k, t, _ = points.shape
+    embedding = embedding.to(torch.promote_types(embedding.dtype, torch.float32))  # bf16 cannot hold coordinates
+    last = torch.tensor([embedding.shape[3] - 1, embedding.shape[2] - 1], device=points.device)
+    u = points / stride
+    inside = ((u >= 0) & (u <= last)).all(-1)
+    grid = (2 * u / last.clamp(min=1) - 1).to(embedding.dtype)
+    read = F.grid_sample(embedding, grid.view(n, k * t, 1, 2), align_corners=True)  # [N, m, K*T, 1]
+    features = read.squeeze(3).transpose(1, 2).reshape(n, k, t, -1)
+    return F.normalize(features, dim=-1), inside
+
+
+def pair_tokens(
+    features: Float[Tensor, "*rows K T m"], active: Bool[Tensor, "*rows K T"], limbs: tuple[tuple[int, int], ...]
+) -> tuple[Float[Tensor, "*rows P T m"], Bool[Tensor, "*rows P T"]]:
+    """``normalise((f_a + f_b) / 2)`` for each limb; a pair needs both ends. Point t of one goes with t of the other."""
+    ends = torch.tensor(limbs, device=features.device)
+    a, b = features[..., ends[:, 0], :, :], features[..., ends[:, 1], :, :]
+    both = active[..., ends[:, 0], :] & active[..., ends[:, 1], :]
+    return F.normalize((a + b) / 2, dim=-1), both

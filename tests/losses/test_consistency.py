@@ -1,0 +1,242 @@
+"""Eq. 1 = Eq. 4 against the equation written as loops, in float64."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from icon_dist.losses import consistency
+from icon_dist.losses.consistency import consistency_loss, consistency_sums
+from icon_dist.types import KeySet
+
+TAU = 0.2
+
+
+def literal(
+    query: Tensor,
+    category: Tensor,
+    instance: Tensor,
+    active: Tensor,
+    keys: list[KeySet],
+    *,
+    hn: int,
+    strategy: str,
+    others_only: bool,
+    tau: float = TAU,
+) -> Tensor:
+    """Eq. 1 with a Python loop over everything; mean as in METHOD 2.13."""
+    classes = len(keys[0].valid)
+    per_category: dict[int, list[Tensor]] = {}
+    for a in range(len(query)):
+        if not active[a]:
+            continue
+        mine, person = int(category[a]), int(instance[a])
+        positives: list[Tensor] = []
+        candidates: dict[int, list[Tensor]] = {}
+        for keyset in keys:
+            for c in range(classes):
+                for s in range(keyset.valid.shape[1]):
+                    if not keyset.valid[c, s]:
+                        continue
+                    cosine = (query[a] * keyset.features[c, s]).sum()
+                    same_person = int(keyset.instance[c, s]) == person
+                    if c == mine and not same_person:
+                        positives.append(cosine)
+                    if c != mine and not (others_only and same_person):
+                        candidates.setdefault(c, []).append(cosine)
+        if strategy == "hard":
+            ranked = sorted(candidates, key=lambda c: (-torch.stack(candidates[c]).mean().item(), c))
+            candidates = {c: candidates[c] for c in ranked[:hn]}
+        negatives = [s for c in candidates for s in candidates[c]]
+        if not positives or not negatives:
+            continue
+        total = sum(torch.exp(s / tau) for s in negatives)
+        terms = [-torch.log(torch.exp(p / tau) / (torch.exp(p / tau) + total)) for p in positives]
+        per_category.setdefault(mine, []).append(torch.stack(terms).mean())
+    if not per_category:
+        return query.sum() * 0
+    return torch.stack([torch.stack(v).mean() for v in per_category.values()]).mean()
+
+
+def units(*shape: int, generator: torch.Generator) -> Tensor:
+    return F.normalize(torch.randn(*shape, generator=generator, dtype=torch.float64), dim=-1)
+
+
+def random_case(seed: int) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], KeySet, KeySet]:
+    """Invisible joints, people of the batch that are also in the bank, an empty category, idle queries."""
+    g = torch.Generator().manual_seed(seed)
+    people, classes, slots, m = 5, 6, 7, 4
+    ids = torch.tensor([3, 8, 8, 11, 20])  # one person twice in the batch
+    live = KeySet(
+        units(classes, people, m, generator=g).requires_grad_(),
+        torch.rand(classes, people, generator=g) < 0.7,
+        ids.expand(classes, people).clone(),
+    )
+    bank = KeySet(
+        units(classes, slots, m, generator=g),
+        torch.rand(classes, slots, generator=g) < 0.6,
+        torch.randint(0, 24, (classes, slots), generator=g),
+    )
+    live.valid[2], bank.valid[2] = False, False
+    rows = 14
+    who = torch.randint(0, people, (rows,), generator=g)
+    query = (
+        units(rows, m, generator=g).requires_grad_(),
+        torch.randint(0, classes, (rows,), generator=g),
+        ids[who],
+        torch.rand(rows, generator=g) < 0.8,
+    )
+    return query, live, bank
+
+
+@pytest.fixture(params=["rows that belong", "masked tiles"])
+def both_tilings(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The accelerator's tiles, which a CPU would not take, must give the same numbers."""
+    if request.param == "masked tiles":
+        cpu_tiles = consistency._tiles
+
+        def masked(member: Tensor, width: int):  # type: ignore[no-untyped-def]
+            return cpu_tiles(member.to("meta"), width)
+
+        monkeypatch.setattr(consistency, "_tiles", masked)
+        monkeypatch.setattr(consistency, "TILE", 300)  # several tiles
+
+
+@pytest.mark.usefixtures("both_tilings")
+@pytest.mark.parametrize("others_only", [False, True])
+@pytest.mark.parametrize("strategy", ["hard", "all"])
+@pytest.mark.parametrize("seed", range(6))
+def test_equals_the_loops_over_eq_1(seed: int, strategy: str, others_only: bool) -> None:
+    query, live, bank = random_case(seed)
+    hn = 1 + seed % 4
+    loss = consistency_loss(*query, live, bank=bank, negatives=hn, tau=TAU, negative=strategy, others_only=others_only)
+    expected = literal(*query, [live, bank], hn=hn, strategy=strategy, others_only=others_only)
+    torch.testing.assert_close(loss, expected, rtol=1e-9, atol=1e-9)
+    leaves = [query[0], live.features]
+    for ours, theirs in zip(
+        torch.autograd.grad(loss, leaves), torch.autograd.grad(expected, leaves, allow_unused=True), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-9)
+
+
+def test_one_key_set_may_hold_everything() -> None:
+    query, live, bank = random_case(0)
+    joined = KeySet(
+        torch.cat([live.features, bank.features], 1),
+        torch.cat([live.valid, bank.valid], 1),
+        torch.cat([live.instance, bank.instance], 1),
+    )
+    apart = consistency_loss(*query, live, bank=bank, negatives=2, tau=TAU)
+    torch.testing.assert_close(consistency_loss(*query, joined, negatives=2, tau=TAU), apart, rtol=1e-12, atol=1e-12)
+
+
+def test_random_negatives_are_some_category_set_of_the_asked_size() -> None:
+    """With Hn random categories the loss of each query is that of one of the subsets of size Hn."""
+    query, live, bank = random_case(1)
+    populated = [c for c in range(6) if live.valid[c].any() or bank.valid[c].any()]
+    found = 0
+    for row in range(len(query[0])):
+        one = (query[0][row : row + 1], query[1][row : row + 1], query[2][row : row + 1], torch.tensor([True]))
+        mine = int(one[1])
+        drawn = consistency_loss(*one, live, bank=bank, negatives=2, tau=TAU, negative="random", key=5)
+        options = []
+        for i in populated:
+            for j in populated:
+                if i < j and mine not in (i, j):
+                    kept = torch.zeros(6, 1, dtype=torch.bool)
+                    kept[[mine, i, j]] = True
+                    some = [replace(k, valid=k.valid & kept) for k in (live, bank)]
+                    options.append(literal(*one, some, hn=2, strategy="all", others_only=False).item())
+        assert any(math.isclose(drawn.item(), o, abs_tol=1e-9) for o in options)
+        found += drawn.item() > 0
+    assert found > 5
+
+
+def test_random_negatives_depend_on_the_key_only() -> None:
+    query, live, bank = random_case(2)
+    losses = [
+        consistency_loss(*query, live, bank=bank, negatives=2, tau=TAU, negative="random", key=k).item()
+        for k in (1, 1, 2)
+    ]
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_gradcheck() -> None:
+    query, live, bank = random_case(3)
+
+    def sums(q: Tensor, features: Tensor) -> Tensor:
+        return consistency_sums(
+            q, *query[1:], replace(live, features=features), bank=bank, negatives=2, tau=TAU, negative="all"
+        )[0]
+
+    assert torch.autograd.gradcheck(sums, (query[0], live.features))
+
+
+def test_all_embeddings_equal_is_the_log_of_one_plus_the_negatives() -> None:
+    """The collapsed solution: s_p = s_n, so L = log(1 + number of negatives), whatever tau."""
+    features = F.normalize(torch.ones(3, 4, 8), dim=-1)
+    people = torch.arange(4).expand(3, 4)
+    keys = KeySet(features, torch.ones(3, 4, dtype=torch.bool), people)
+    query = features[0, :2].clone()
+    args = (query, torch.tensor([0, 0]), torch.tensor([0, 1]), torch.tensor([True, True]))
+    for tau in (0.07, 0.5):
+        torch.testing.assert_close(consistency_loss(*args, keys, negatives=2, tau=tau), torch.tensor(math.log(9)))
+
+
+@pytest.mark.parametrize("tau", [0.001, 0.01, 0.07])
+def test_finite_at_any_temperature(tau: float) -> None:
+    """exp(1 / .001) is infinite; with opposite embeddings everything but the running maximum underflows."""
+    query, live, bank = random_case(4)
+    q, keys = query[0].detach().float().requires_grad_(), replace(live, features=live.features.detach().float())
+    loss = consistency_loss(q, *query[1:], keys, bank=bank, negatives=3, tau=tau)
+    exact = consistency_loss(*query, live, bank=bank, negatives=3, tau=tau)
+    (grad,) = torch.autograd.grad(loss, q)
+    assert grad.isfinite().all()
+    torch.testing.assert_close(loss.double(), exact, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.usefixtures("both_tilings")
+@pytest.mark.parametrize("why", ["no query", "no key", "no positive", "no negative"])
+def test_nothing_to_compare_is_a_zero_with_a_gradient(why: str) -> None:
+    """So that no rank skips a collective (METHOD 2.13) and no empty mean becomes NaN."""
+    (q, category, instance, active), live, bank = random_case(5)
+    category = torch.ones_like(category)
+    if why == "no query":
+        active = torch.zeros_like(active)
+    for keys in (live, bank):
+        if why == "no key":
+            keys.valid[:] = False
+        if why == "no positive":
+            keys.valid[1] = False
+        if why == "no negative":
+            keys.valid[[0, 2, 3, 4, 5]] = False
+    loss = consistency_loss(q, category, instance, active, live, bank=bank, negatives=2, tau=TAU)
+    assert loss.item() == 0
+    for grad in torch.autograd.grad(loss, [q, live.features]):
+        assert (grad == 0).all()
+
+
+def test_sums_and_counts_are_per_category() -> None:
+    query, live, bank = random_case(0)
+    sums, counts = consistency_sums(*query, live, bank=bank, negatives=2, tau=TAU)
+    for c in range(6):
+        only = (*query[:3], query[3] & (query[1] == c))
+        alone = literal(*only, [live, bank], hn=2, strategy="hard", others_only=False)
+        torch.testing.assert_close(sums[c] / counts[c].clamp(min=1), alone, rtol=1e-9, atol=1e-9)
+    assert counts[2] == 0  # its own category is empty
+
+
+def test_bf16_in_fp32_out() -> None:
+    query, live, bank = random_case(0)
+    low = [t.detach().bfloat16() for t in (query[0], live.features, bank.features)]
+    args = (low[0], *query[1:], replace(live, features=low[1]))
+    loss = consistency_loss(*args, bank=replace(bank, features=low[2]), negatives=2, tau=TAU)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        under = consistency_loss(*args, bank=replace(bank, features=low[2]), negatives=2, tau=TAU)
+    assert loss.dtype == torch.float32
+    assert loss.item() == under.item()
