@@ -75,7 +75,7 @@ def read(entry: Entry) -> Manifest:
         raise DamagedError(f"{NAME} is missing") from None
     try:
         manifest = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise DamagedError(f"{NAME} is not JSON") from None
     if not isinstance(manifest, dict) or encode(manifest) != data:
         raise DamagedError(f"{NAME} was altered")

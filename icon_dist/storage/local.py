@@ -24,7 +24,7 @@ def _explained(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno is None:  # explained already, of another place
             raise
-        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR):  # S3 has no folders: they are no files
             raise FileNotFoundError(f"{path}: no such file") from None
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise StorageError(f"{path}: disk full ({error.strerror}); free some space or write elsewhere") from error
@@ -49,7 +49,9 @@ def _make_folder(folder: Path) -> None:
 
 @contextmanager
 def _temporary(path: Path) -> Iterator[tuple[BufferedRandom, Path]]:
-    """A flushed temporary file beside ``path``, gone afterwards unless it was renamed."""
+    """A temporary file beside ``path``, gone afterwards unless it was renamed."""
+    if path.is_dir():
+        raise StorageError(f"{path}: is a folder; name a file in it")
     try:
         _make_folder(path.parent)
     except (FileExistsError, NotADirectoryError):
@@ -87,7 +89,7 @@ def exists(path: Path) -> bool:
 def size(path: Path) -> int:
     with _explained(path):
         if path.is_dir():
-            raise StorageError(f"{path}: is a folder, not a file")
+            raise IsADirectoryError(errno.EISDIR, "")
         return path.stat().st_size
 
 

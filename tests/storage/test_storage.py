@@ -147,8 +147,12 @@ def test_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_a_folder_is_not_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     for broken in (tmp_path, tmp_path / "file" / "below"):
-        with pytest.raises((StorageError, FileNotFoundError)):
+        with pytest.raises(FileNotFoundError):
             storage.read(str(broken))
+        with pytest.raises(FileNotFoundError):
+            storage.size(str(broken))
+    with pytest.raises(StorageError, match="is a folder"):
+        storage.write(str(tmp_path), b"")
     with pytest.raises(StorageError, match="not a folder"):
         storage.write(str(tmp_path / "file" / "below"), b"")
 

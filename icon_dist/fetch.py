@@ -1,0 +1,171 @@
+"""Fetch verified weights out of a run into one safetensors file, and read such a file back.
+
+python -m icon_dist.fetch s3://bucket/runs/w48 --best -o best.safetensors
+
+The file holds the weights that are evaluated, and in its metadata what they are: config, skeleton, step, metrics,
+and a sha256 over all of it, because safetensors itself loads flipped bits in silence (RELIABILITY).
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from torch import Tensor
+
+from icon_dist import storage
+from icon_dist.engine import checkpoint
+from icon_dist.engine import manifest as manifests
+from icon_dist.engine.checkpoint import Checkpoint
+from icon_dist.errors import CheckpointError, ConfigError, run_cli
+
+FORMAT = 1
+SAID_OF_WEIGHTS = ("config", "skeleton", "step", "metrics", "score", "evaluated")  # out of the checkpoint's manifest
+
+Metadata = dict[str, Any]
+
+
+def load_weights(uri: str, *, which: str | int | None = None) -> tuple[dict[str, Tensor], Metadata]:
+    """Weights and metadata from a fetched file, or from a run: ``which``, by default its best or else its last.
+
+    Metadata: format, config, skeleton, step, metrics, score, evaluated (model | ema), checkpoint, manifest_sha256.
+    """
+    uri = storage.absolute(uri)
+    if not storage.exists(storage.join(uri, manifests.FOLDER)):
+        try:
+            return decode(storage.read(uri), name=uri)
+        except FileNotFoundError:
+            raise CheckpointError(f"{uri}: neither a weights file nor a run with checkpoints; check the path") from None
+    found = _find(uri, which)
+    return _weights(found), _metadata(found)
+
+
+def encode(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> bytes:
+    """One safetensors file; equal contents are equal bytes (safetensors itself does not order its metadata)."""
+    plain = safetensors.torch.save({name: value.contiguous() for name, value in tensors.items()})
+    size = int.from_bytes(plain[:8], "little")
+    header, data = json.loads(plain[8 : 8 + size]), memoryview(plain)[8 + size :]
+    header["__metadata__"] = {name: json.dumps(value, sort_keys=True) for name, value in metadata.items()}
+    header["__metadata__"]["sha256"] = _digest(header, data)
+    text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the format aligns the tensors
+    return b"".join([len(text).to_bytes(8, "little"), text, data])
+
+
+def decode(data: bytes, *, name: str) -> tuple[dict[str, Tensor], Metadata]:
+    """The inverse of ``encode``; anything else is a CheckpointError about ``name``."""
+    if data[:2] in (b"PK", b"\x80\x02", b"\x80\x04") or name.endswith((".pt", ".pth", ".pkl", ".bin")):
+        raise CheckpointError(f"{name}: is a pickle, which can run code; give a run or a fetched .safetensors")
+    size = int.from_bytes(data[:8], "little")
+    try:
+        header = json.loads(data[8 : 8 + size])
+        said = header["__metadata__"]
+        metadata = {key: json.loads(value) for key, value in said.items() if key != "sha256"}
+        version = int(metadata["format"])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise CheckpointError(f"{name}: not written by icon_dist.fetch, or cut; fetch it again from its run") from None
+    if version > FORMAT:
+        raise CheckpointError(f"{name}: format {version} is newer than this icon_dist reads ({FORMAT}); upgrade it")
+    if said.get("sha256") != _digest(header, memoryview(data)[8 + size :]):
+        raise CheckpointError(f"{name}: damaged (sha256 differs); fetch it again from its run")
+    return safetensors.torch.load(data), metadata
+
+
+def _digest(header: Mapping[str, Any], data: memoryview) -> str:
+    said = {key: value for key, value in header["__metadata__"].items() if key != "sha256"}
+    digest = hashlib.sha256(json.dumps({**header, "__metadata__": said}, sort_keys=True).encode())
+    digest.update(data)
+    return digest.hexdigest()
+
+
+def _find(run_uri: str, which: str | int | None) -> Checkpoint:
+    found = checkpoint.find(
+        run_uri,
+        which=which if which is not None else _default(run_uri),
+        warn=lambda line: print(f"icon_dist: warning: {line}", file=sys.stderr),
+        weights_only=True,
+        progress=_Progress(),
+    )
+    assert found is not None
+    return found
+
+
+def _default(run_uri: str) -> str:
+    wholes = [manifests.whole(entry) for entry in manifests.entries(run_uri)]
+    return "best" if any(manifests.score(whole) is not None for whole in wholes if whole) else "last"
+
+
+def _weights(found: Checkpoint) -> dict[str, Tensor]:
+    merged: dict[str, Tensor] = {}
+    for name in checkpoint.weights_files(found.manifest):
+        merged |= found.tensors(name)
+    return merged
+
+
+def _metadata(found: Checkpoint) -> Metadata:
+    said = {name: found.manifest.get(name) for name in SAID_OF_WEIGHTS}
+    return {"format": FORMAT, **said, "checkpoint": found.uri, "manifest_sha256": found.manifest["sha256"]}
+
+
+class _Progress:
+    """Prints to stderr what has arrived, only once a download takes long."""
+
+    def __init__(self) -> None:
+        self.next = time.monotonic() + 3.0
+
+    def __call__(self, file: str, done: int, total: int) -> None:
+        if time.monotonic() >= self.next:
+            self.next = time.monotonic() + 3.0
+            print(f"{file}: {done / 1e6:.0f} of {total / 1e6:.0f} MB", file=sys.stderr)
+
+
+def _list(run_uri: str) -> None:
+    found = manifests.entries(run_uri)
+    if not found:
+        raise CheckpointError(f"{run_uri}: no checkpoint is there; check the name (a run is run.dir/run.name)")
+    print(f"{'step':>10}  {'score':>7}  {'MB':>7}  attempt")
+    for entry in found:
+        whole = manifests.whole(entry)
+        score = None if whole is None else manifests.score(whole)
+        note = "" if whole else "  incomplete"
+        shown = "-" if score is None else f"{score:.4f}"
+        print(f"{entry.step:>10}  {shown:>7}  {sum(entry.files.values()) / 1e6:>7.1f}  {entry.attempt}{note}")
+
+
+def main(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="icon_dist.fetch", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("run", help="folder of a run: path or s3://bucket/runs/name")
+    wanted = parser.add_mutually_exclusive_group()
+    wanted.add_argument("--best", action="store_const", dest="which", const="best", help="highest score")
+    wanted.add_argument("--last", action="store_const", dest="which", const="last", help="newest intact")
+    wanted.add_argument("--step", type=int, dest="which", metavar="N", help="of this step; default: --best, or --last")
+    wanted.add_argument("--list", action="store_true", help="show what is there and write nothing")
+    parser.add_argument("-o", "--out", metavar="FILE", help="the safetensors file to write")
+    args = parser.parse_args(argv)
+    run_uri = storage.absolute(args.run)
+    if args.list:
+        _list(run_uri)
+        return
+    if not args.out:
+        raise ConfigError("-o FILE: missing; say where to write the weights, or use --list")
+    out = storage.absolute(args.out)
+    if Path(out).suffix != ".safetensors":
+        raise ConfigError(f"-o {args.out}: the file is written in the safetensors format; name it .safetensors")
+    found = _find(run_uri, args.which)
+    tensors, metadata = _weights(found), _metadata(found)
+    storage.write(out, encode(tensors, metadata))
+    score = manifests.score(found.manifest)
+    scored = "not evaluated" if score is None else f"score {score:.4f}"
+    count = sum(value.numel() for value in tensors.values())
+    print(f"{args.out}: step {found.step}, {scored}, {count:,} numbers, from {found.uri}")
+
+
+if __name__ == "__main__":
+    run_cli(main)

@@ -1,0 +1,259 @@
+"""Verified weights out of a run: what is written, what is refused, and with which exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors
+import torch
+from torch import Tensor
+
+from icon_dist import fetch, storage
+from icon_dist.engine import checkpoint
+from icon_dist.errors import CheckpointError, run_cli
+
+CONFIG = {"model": {"backbone": "hrnet_w32"}, "data": {"input": "256x192"}}
+SKELETON = {"name": "two", "joints": ["head", "neck"]}
+
+
+def weights(step: int, *, ema: bool = False) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(step + 1000 * ema)
+    tensors = {"conv.weight": torch.randn(5, 3, generator=generator), "bn.mean": torch.full((3,), float(step))}
+    if ema:
+        del tensors["bn.mean"]  # averages may cover parameters only
+    return tensors
+
+
+def save(run: str, step: int, *, score: float | None = None, evaluated: str = "model") -> str:
+    tensors = {"model": weights(step), "optimizer": {"x": torch.zeros(2)}}
+    if evaluated == "ema":
+        tensors["ema"] = weights(step, ema=True)
+    said = {"score": score, "evaluated": evaluated, "config": CONFIG, "skeleton": SKELETON, "metrics": {"AP": score}}
+    return checkpoint.save(run, step=step, attempt="a", tensors=tensors, state={}, manifest=said, keep=9)
+
+
+@pytest.fixture(params=["local", "s3"])
+def run(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    place = str(tmp_path / "runs" / "w48") if request.param == "local" else str(request.getfixturevalue("s3"))
+    for step, score in [(1, 0.2), (2, 0.7), (3, 0.5)]:
+        save(place, step, score=score)
+    return place
+
+
+@pytest.fixture
+def local_run(tmp_path: Path) -> str:
+    save(str(tmp_path / "run"), 1, score=0.25)
+    return str(tmp_path / "run")
+
+
+def exit_code(*argv: str) -> int:
+    with pytest.raises(SystemExit) as left:
+        run_cli(fetch.main, list(argv))
+    return int(left.value.code or 0)
+
+
+def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+@pytest.mark.parametrize(("flags", "step"), [([], 2), (["--best"], 2), (["--last"], 3), (["--step", "1"], 1)])
+def test_one_file_with_its_story(
+    run: str, flags: list[str], step: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "best.safetensors"
+    assert exit_code(run, *flags, "-o", str(out)) == 0
+    line = capsys.readouterr().out
+    assert line.count("\n") == 1
+    assert f"step {step}, score 0." in line
+    tensors, metadata = fetch.load_weights(str(out))
+    assert equal(tensors, weights(step))
+    assert (metadata["step"], metadata["config"], metadata["skeleton"]) == (step, CONFIG, SKELETON)
+    assert metadata["score"] == metadata["metrics"]["AP"]
+    with safetensors.safe_open(out, "pt") as file:  # anyone can open it
+        assert json.loads(file.metadata()["step"]) == step
+        assert torch.equal(file.get_tensor("conv.weight"), weights(step)["conv.weight"])
+    from_run, story = fetch.load_weights(run, which=step)
+    assert equal(from_run, tensors)
+    assert story == metadata
+
+
+def test_a_run_without_scores_gives_its_last(tmp_path: Path) -> None:
+    for step in (1, 2):
+        save(str(tmp_path), step)
+    assert fetch.load_weights(str(tmp_path))[1]["step"] == 2
+
+
+def test_averaged_weights_when_they_are_what_is_evaluated(tmp_path: Path) -> None:
+    save(str(tmp_path), 1, evaluated="ema")
+    tensors, metadata = fetch.load_weights(str(tmp_path))
+    assert equal(tensors, weights(1) | weights(1, ema=True))
+    assert metadata["evaluated"] == "ema"
+
+
+def test_weights_file_on_s3(s3: str, local_run: str) -> None:
+    assert exit_code(local_run, "-o", f"{s3}/best.safetensors") == 0
+    assert equal(fetch.load_weights(f"{s3}/best.safetensors")[0], weights(1))
+
+
+def test_equal_weights_are_equal_bytes(local_run: str, tmp_path: Path) -> None:
+    code = "import sys; from icon_dist.fetch import main; main(sys.argv[1:])"
+    for name, seed in [("a", "1"), ("b", "2")]:
+        command = [sys.executable, "-c", code, local_run, "-o", str(tmp_path / f"{name}.safetensors")]
+        subprocess.run(command, check=True, env={**os.environ, "PYTHONHASHSEED": seed})
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+
+
+def test_damage_is_passed_over_aloud(run: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    storage.write(f"{run}/checkpoints/step-00000002-a/model.safetensors", b"garbage")
+    assert exit_code(run, "--best", "-o", str(tmp_path / "x.safetensors")) == 0
+    shown = capsys.readouterr()
+    assert "step 3" in shown.out
+    assert shown.err.count("\n") == 1
+    assert "step-00000002-a" in shown.err
+
+
+def test_a_list_writes_nothing(run: str, capsys: pytest.CaptureFixture[str]) -> None:
+    storage.write(f"{run}/checkpoints/step-00000002-a/model.safetensors", b"garbage")
+    before = storage.listing(run)
+    assert exit_code(run, "--list") == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
+    assert [row[:2] for row in rows] == [["1", "0.2000"], ["2", "-"], ["3", "0.5000"]]
+    assert rows[1][-1] == "incomplete"
+    assert storage.listing(run) == before
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "text"),
+    [
+        (["RUN"], 2, "-o FILE"),
+        (["RUN", "-o", "x.pt"], 2, "name it .safetensors"),
+        (["RUN", "--best", "--last", "-o", "x.safetensors"], 2, "not allowed with"),
+        (["RUN", "--step", "one", "-o", "x.safetensors"], 2, "invalid int"),
+        (["http://a/b", "-o", "x.safetensors"], 2, "not supported"),
+        (["RUN", "--step", "9", "-o", "x.safetensors"], 4, "no checkpoint of step 9; it has 1"),
+        (["absent", "-o", "x.safetensors"], 4, "no checkpoint is there"),
+        (["absent", "--list"], 4, "no checkpoint is there"),
+        (["RUN", "-o", "RUN/last.json/x.safetensors"], 5, "is a file, not a folder"),
+    ],
+)
+def test_refusals(
+    argv: list[str],
+    code: int,
+    text: str,
+    local_run: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "cwd").mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
+    before = storage.listing(local_run)
+    assert exit_code(*(word.replace("RUN", local_run) for word in argv)) == code
+    shown = capsys.readouterr()
+    assert text in shown.err
+    assert "Traceback" not in shown.err
+    assert os.listdir(tmp_path / "cwd") == []
+    assert storage.listing(local_run) == before
+
+
+@pytest.mark.usefixtures("s3")
+def test_no_bucket_is_a_storage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code("s3://absent-bucket/run", "-o", "x.safetensors") == 5
+    assert "does not exist" in capsys.readouterr().err
+
+
+def test_none_intact_is_a_checkpoint_error(local_run: str, tmp_path: Path) -> None:
+    storage.write(f"{local_run}/checkpoints/step-00000001-a/model.safetensors", b"garbage")
+    assert exit_code(local_run, "-o", str(tmp_path / "x.safetensors")) == 4
+    assert not (tmp_path / "x.safetensors").exists()
+
+
+class Harmful:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (os._exit, (99,))
+
+
+@pytest.mark.parametrize("name", ["model.pth", "model.safetensors"])
+def test_a_pickle_is_refused_and_not_loaded(name: str, tmp_path: Path) -> None:
+    writers: list[Callable[[Path], Any]] = [
+        lambda path: torch.save(Harmful(), path),
+        lambda path: path.write_bytes(pickle.dumps(Harmful())),
+    ]
+    for write in writers:
+        write(tmp_path / name)
+        with pytest.raises(CheckpointError, match="is a pickle"):
+            fetch.load_weights(str(tmp_path / name))
+
+
+def test_every_damage_of_a_file_is_noticed(local_run: str, tmp_path: Path) -> None:
+    out = tmp_path / "x.safetensors"
+    assert exit_code(local_run, "-o", str(out)) == 0
+    whole = out.read_bytes()
+    size = 8 + int.from_bytes(whole[:8], "little")
+    padding = len(whole[:size]) - len(whole[:size].rstrip(b" "))
+    for at in range(0, len(whole), 7):
+        out.write_bytes(whole[:at])
+        with pytest.raises(CheckpointError):
+            fetch.load_weights(str(out))
+        out.write_bytes(whole[:at] + bytes([whole[at] ^ 32]) + whole[at + 1 :])
+        if not size - padding <= at < size:
+            with pytest.raises(CheckpointError):
+                fetch.load_weights(str(out))
+
+
+def test_foreign_safetensors_are_refused(tmp_path: Path) -> None:
+    safetensors.torch.save_file(weights(1), tmp_path / "other.safetensors", metadata={"format": '"pt"'})
+    with pytest.raises(CheckpointError, match=r"not written by icon_dist\.fetch"):
+        fetch.load_weights(str(tmp_path / "other.safetensors"))
+    safetensors.torch.save_file(weights(1), tmp_path / "bare.safetensors")
+    with pytest.raises(CheckpointError, match=r"not written by icon_dist\.fetch"):
+        fetch.load_weights(str(tmp_path / "bare.safetensors"))
+
+
+def test_a_newer_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.safetensors").write_bytes(fetch.encode(weights(1), {"format": 2}))
+    with pytest.raises(CheckpointError, match="format 2 is newer"):
+        fetch.load_weights(str(tmp_path / "x.safetensors"))
+
+
+def test_neither_file_nor_run(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    for name in ("absent", "folder"):
+        with pytest.raises(CheckpointError, match="neither"):
+            fetch.load_weights(str(tmp_path / name))
+
+
+def test_the_command_on_a_full_disk(local_run: str, tmp_path: Path) -> None:
+    out = tmp_path / "x.safetensors"
+    out.write_bytes(b"old")
+    done = subprocess.run(
+        [sys.executable, "-m", "icon_dist.fetch", local_run, "-o", str(out)],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500)),
+    )
+    assert done.returncode == 5, done.stderr
+    assert done.stderr.startswith("icon_dist: error: ")
+    assert "disk full" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert out.read_bytes() == b"old"
+
+
+def test_a_long_download_is_told(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    progress = fetch._Progress()
+    for second in range(10):
+        now[0] = 100.0 + second
+        progress("model.safetensors", second * 1_000_000, 10_000_000)
+    assert capsys.readouterr().err.splitlines() == [f"model.safetensors: {second} of 10 MB" for second in (3, 6, 9)]
