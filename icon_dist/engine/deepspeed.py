@@ -1,0 +1,233 @@
+"""The optimiser side of training: a DeepSpeed engine, or the same interface in plain torch.
+
+State leaves as whole tensors under parameter names, whatever the ZeRO stage and world size: a checkpoint of four
+workers at stage 3 loads into one worker at stage 0. Nothing of DeepSpeed's own (pickled) checkpoint format is used.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from icon_dist.types import Outputs
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+Named = dict[str, Tensor]
+
+
+class Engine(Protocol):
+    """What the loop needs. Gradients are averaged over ranks and over ``accumulation`` micro-batches."""
+
+    module: nn.Module
+
+    def __call__(self, image: Tensor) -> Outputs: ...
+    def backward(self, loss: Tensor) -> None: ...
+    def step(self, *, lr: float) -> None:
+        """Call after every backward; the parameters move at the last one of an accumulation."""
+
+    def weights(self) -> Named:
+        """Whole fp32 parameters and buffers by name. Every rank must call it."""
+
+    def optimizer_state(self) -> Named:
+        """Adam's moments as ``exp_avg.NAME`` and ``exp_avg_sq.NAME``, and ``step``. Every rank must call it."""
+
+    def load_optimizer_state(self, state: Mapping[str, Tensor]) -> None: ...
+
+
+def wrap(
+    model: nn.Module,
+    *,
+    zero: int,
+    micro_batch: int,
+    accumulation: int,
+    world: int,
+    bf16: bool,
+    compiled: bool,
+    lr: float,
+) -> Engine:
+    """Adam without weight decay (the paper's) around ``model``, which already sits on its device.
+
+    Without the deepspeed package (a bare machine, one process) the same loop runs on plain torch.
+    """
+    if compiled:
+        model.compile()
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=lr)
+    if importlib.util.find_spec("deepspeed") is None:
+        assert world == 1, "several workers need deepspeed"
+        return PlainEngine(model, optimizer, accumulation=accumulation, bf16=bf16)
+    return DeepSpeedEngine(
+        model, optimizer, zero=zero, micro_batch=micro_batch, accumulation=accumulation, world=world, bf16=bf16
+    )
+
+
+class PlainEngine:
+    """One process, no DeepSpeed."""
+
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Adam, *, accumulation: int, bf16: bool) -> None:
+        self.module = model
+        self._optimizer = optimizer
+        self._accumulation = accumulation
+        self._calls = 0
+        self._bf16 = bf16
+
+    def __call__(self, image: Tensor) -> Outputs:
+        with torch.autocast(image.device.type, dtype=torch.bfloat16, enabled=self._bf16):
+            out: Outputs = self.module(image)
+        return out
+
+    def backward(self, loss: Tensor) -> None:
+        (loss / self._accumulation).backward()  # type: ignore[no-untyped-call]
+
+    def step(self, *, lr: float) -> None:
+        self._calls += 1
+        if self._calls % self._accumulation:
+            return
+        for group in self._optimizer.param_groups:
+            group["lr"] = lr
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+
+    def weights(self) -> Named:
+        return {name: tensor.detach().cpu().clone() for name, tensor in self.module.state_dict().items()}
+
+    def optimizer_state(self) -> Named:
+        return _adam_state(self._optimizer, self.module)
+
+    def load_optimizer_state(self, state: Mapping[str, Tensor]) -> None:
+        for parameter in self.module.parameters():
+            self._optimizer.state[parameter] = _fresh(parameter, state["step"])
+        for name, key, value in _moments(self.module, state):
+            self._optimizer.state[self.module.get_parameter(name)][key].copy_(value)
+
+
+class DeepSpeedEngine:
+    """ZeRO 0-3 over the process group that is already initialised (Ray's, or a group of one)."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Adam,
+        *,
+        zero: int,
+        micro_batch: int,
+        accumulation: int,
+        world: int,
+        bf16: bool,
+    ) -> None:
+        deepspeed = _import_deepspeed()
+        config: dict[str, Any] = {
+            "train_micro_batch_size_per_gpu": micro_batch,
+            "gradient_accumulation_steps": accumulation,
+            "train_batch_size": micro_batch * accumulation * world,
+            "zero_optimization": {"stage": zero},
+            "zero_allow_untested_optimizer": True,
+            # bf16 in autocast: parameters and BatchNorm stay fp32 ("bf16": enabled breaks BatchNorm's buffers).
+            "torch_autocast": {"enabled": bf16, "dtype": "bfloat16"},
+            "steps_per_print": 2**62,
+        }
+        self._engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
+        self._zero = zero
+        self.module: nn.Module = self._engine.module
+
+    def __call__(self, image: Tensor) -> Outputs:
+        out: Outputs = self._engine(image)
+        return out
+
+    def backward(self, loss: Tensor) -> None:
+        self._engine.backward(loss)
+
+    def step(self, *, lr: float) -> None:
+        for group in self._engine.optimizer.param_groups:
+            group["lr"] = lr
+        self._engine.step()
+
+    def weights(self) -> Named:
+        if self._zero < 3:
+            return {name: tensor.detach().cpu().clone() for name, tensor in self.module.state_dict().items()}
+        from deepspeed.utils import safe_get_full_fp32_param
+
+        whole = {n: safe_get_full_fp32_param(p).detach().cpu().clone() for n, p in self.module.named_parameters()}
+        whole |= {n: b.detach().cpu().clone() for n, b in self.module.named_buffers()}
+        return {name: whole[name] for name in self.module.state_dict()}
+
+    def optimizer_state(self) -> Named:
+        if self._zero == 0:
+            return _adam_state(self._engine.optimizer, self.module)
+        from deepspeed.utils import safe_get_full_optimizer_state
+
+        inner = self._engine.optimizer.optimizer
+        step = next(s["step"] for s in inner.state.values() if "step" in s)
+        state = {"step": torch.tensor(float(step))}
+        for name, parameter in self.module.named_parameters():
+            for key in MOMENTS:
+                state[f"{key}.{name}"] = safe_get_full_optimizer_state(parameter, key).cpu().clone()
+        return state
+
+    def load_optimizer_state(self, state: Mapping[str, Tensor]) -> None:
+        outer = self._engine.optimizer
+        inner = outer if self._zero == 0 else outer.optimizer
+        # Adam makes its state at the first step; here it must exist before, one entry per (flat) partition.
+        owned = {
+            0: lambda: list(self.module.parameters()),
+            1: lambda: outer.single_partition_of_fp32_groups,
+            2: lambda: outer.single_partition_of_fp32_groups,
+            3: lambda: outer.fp32_partitioned_groups_flat,
+        }[self._zero]()
+        for parameter in owned:
+            inner.state[parameter] = _fresh(parameter, state["step"])
+        if self._zero in (1, 2):
+            outer._lazy_init_hp_params_optimizer_state()
+        for name, key, value in _moments(self.module, state):
+            self._set_moment(self.module.get_parameter(name), key, value)
+
+    def _set_moment(self, parameter: nn.Parameter, key: str, value: Tensor) -> None:
+        outer = self._engine.optimizer
+        if self._zero == 0:
+            outer.state[parameter][key].copy_(value)
+        elif self._zero < 3:
+            from deepspeed.utils import safe_set_full_optimizer_state
+
+            safe_set_full_optimizer_state(parameter, value.to(parameter.device), key)
+        else:
+            # The public setter cannot cut a tensor whose size the world does not divide.
+            part, _ = outer._get_fp32_opt_state_partition(parameter, False, key)
+            first = part.numel() * outer._get_param_partition_rank(parameter)
+            mine = value.flatten()[first : first + part.numel()]
+            part[: mine.numel()].copy_(mine)
+
+
+def _import_deepspeed() -> Any:
+    os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
+    import deepspeed
+    from deepspeed.utils import logger
+
+    logger.setLevel(logging.ERROR)
+    if not torch.cuda.is_available():
+        # Otherwise the first collective compiles a shared-memory extension for over a minute.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    return deepspeed
+
+
+def _fresh(parameter: Tensor, step: Tensor) -> dict[str, Tensor]:
+    return {"step": step.detach().clone(), **{key: torch.zeros_like(parameter.data) for key in MOMENTS}}
+
+
+def _moments(module: nn.Module, state: Mapping[str, Tensor]) -> Iterator[tuple[str, str, Tensor]]:
+    for name, _ in module.named_parameters():
+        for key in MOMENTS:
+            yield name, key, state[f"{key}.{name}"]
+
+
+def _adam_state(optimizer: torch.optim.Optimizer, module: nn.Module) -> Named:
+    state: Named = {}
+    for name, parameter in module.named_parameters():
+        for key in MOMENTS:
+            state[f"{key}.{name}"] = optimizer.state[parameter][key].detach().cpu().clone()
+        state["step"] = optimizer.state[parameter]["step"].detach().cpu().clone()
+    return state

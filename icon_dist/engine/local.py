@@ -1,0 +1,28 @@
+"""Run the training loop in this process: debugging, or a box with one GPU and no Ray."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable
+
+import torch
+
+from icon_dist import distributed
+from icon_dist.config import Config
+from icon_dist.engine.progress import Progress
+
+
+def launch(config: Config, train: Callable[..., None], progress: Progress) -> None:
+    """``train(config, report=progress, device=...)`` here and now; DeepSpeed gets a process group of one."""
+    device = "cuda" if config.run.gpus_per_worker and torch.cuda.is_available() else "cpu"
+    alone = importlib.util.find_spec("deepspeed") is None
+    if not alone:
+        os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed insists
+        distributed.init_alone("nccl" if device == "cuda" else "gloo")
+    try:
+        train(config, report=progress, device=device)
+    finally:
+        progress.flush()
+        if not alone:
+            distributed.shut_down()

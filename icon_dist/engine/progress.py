@@ -1,0 +1,147 @@
+"""What a run tells people: one progress line, ``metrics.jsonl`` and TensorBoard files, all written by the driver.
+
+Rank 0 sends small events; nothing here knows where they come from. A resumed run first drops what was recorded after
+the step it resumes from, so that the files read like one undisturbed run.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TextIO
+
+from icon_dist import storage
+
+Event = dict[str, Any]
+Report = Callable[[Event], None]
+
+
+class Progress:
+    """Consumes events ``{"kind": "plan" | "start" | "train" | "eval" | "note" | "fatal" | "done", ...}`` in order."""
+
+    def __init__(self, run_uri: str, *, out: TextIO = sys.stderr) -> None:
+        self._run_uri = run_uri
+        self._metrics_uri = storage.join(run_uri, "metrics.jsonl")
+        self._lines: list[str] | None = None
+        self._out = out
+        self._live = out.isatty()
+        self._open_line = False
+        self._last_print = 0.0
+        self._total = self._batch = 0
+        self._rate: tuple[int, float] | None = None  # (step, time) where this attempt's speed counts from
+        self._board: _Board | None = None
+
+    def __call__(self, event: Event) -> None:
+        kind = event["kind"]
+        if kind == "plan":
+            self.say(event["text"])
+        elif kind == "start":
+            self._start(event)
+        elif kind in ("train", "eval"):
+            self._record(event)
+            self._show(event)
+        elif kind in ("note", "done"):
+            self.say(event["text"])
+        if kind in ("eval", "done"):
+            self.flush()
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        if self._open_line:
+            self._out.write("\n")
+            self._open_line = False
+        self._out.write(text + "\n")
+        self._out.flush()
+
+    def flush(self) -> None:
+        """Write what has been recorded to the run directory."""
+        if self._lines is not None:
+            storage.write(self._metrics_uri, "".join(self._lines).encode())
+        if self._board is not None:
+            self._board.upload()
+
+    def _start(self, event: Event) -> None:
+        step = event["step"]
+        lines = []
+        if storage.exists(self._metrics_uri):
+            lines = storage.read(self._metrics_uri).decode().splitlines(keepends=True)
+        self._lines = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+        self._total, self._batch = event["total"], event["batch"]
+        self._rate = None
+        if self._board is not None:
+            self._board.close()
+        self._board = _Board(self._run_uri, purge_step=step + 1)
+
+    def _record(self, event: Event) -> None:
+        assert self._lines is not None and self._board is not None, "start comes first"
+        self._lines.append(json.dumps(event) + "\n")
+        self._board.add(event)
+
+    def _show(self, event: Event) -> None:
+        now = time.monotonic()
+        step = event["step"]
+        if event["kind"] == "eval":
+            numbers = "  ".join(f"{k} {v:.2f}" for k, v in event["scores"].items())
+            self.say(f"epoch {event['epoch']:g}  {event['what']}  {numbers}")
+            return
+        if self._rate is None:
+            self._rate = (step, now)
+            return
+        if not self._live and now - self._last_print < 10:
+            return
+        self._last_print = now
+        per_step = (now - self._rate[1]) / max(1, step - self._rate[0])
+        left = int(per_step * (self._total - step))
+        parts = [f"step {step}/{self._total}", f"epoch {event['epoch']:.2f}", f"heatmap {event['heatmap']:.4f}"]
+        parts += [f"{k} {event[k]:.3f}" for k in ("single", "pair") if event["scale"]]
+        parts += [f"{self._batch / max(per_step, 1e-9):.0f} img/s", f"{left // 60}:{left % 60:02d} left"]
+        text = "  ".join(parts)
+        self._out.write(f"\r{text:<110}" if self._live else text + "\n")
+        self._out.flush()
+        self._open_line = self._live
+
+
+class _Board:
+    """TensorBoard event files: written locally, copied to the run directory at every flush."""
+
+    def __init__(self, run_uri: str, *, purge_step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._target = storage.join(run_uri, "tensorboard")
+        self._scratch = tempfile.TemporaryDirectory(prefix="icon-board-")
+        self._writer = SummaryWriter(self._scratch.name, purge_step=purge_step)
+
+    def add(self, event: Event) -> None:
+        values = event.get("scores", event)
+        for name, value in values.items():
+            if isinstance(value, int | float) and name != "step":
+                self._writer.add_scalar(f"{event['kind']}/{name}", value, event["step"])
+
+    def upload(self) -> None:
+        self._writer.flush()
+        for path in Path(self._scratch.name).iterdir():
+            storage.write(storage.join(self._target, path.name), path)
+
+    def close(self) -> None:
+        self.upload()
+        self._writer.close()
+        self._scratch.cleanup()
+
+
+def counter(unit: str, *, out: TextIO = sys.stderr) -> Callable[[str, int, int], None]:
+    """``show(verb, done, total)``: a line rewritten on a terminal, one at every tenth in a log."""
+    shown = ("", -1)
+
+    def show(verb: str, done: int, total: int) -> None:
+        nonlocal shown
+        live = out.isatty()
+        if (now := (verb, done if live else 10 * done // total)) != shown:
+            shown = now
+            end = "\n" if done == total or not live else ""
+            print(f"{chr(13) if live else ''}{verb} {done}/{total} {unit}", end=end, file=out, flush=True)
+
+    return show

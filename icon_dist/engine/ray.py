@@ -1,0 +1,207 @@
+"""Launch the training loop on Ray Train workers, and start it again when a process is lost.
+
+Ray supervises processes; our own checkpoints decide the state (a returned ``ray.train.report`` is not yet durable, and
+Ray retries a corrupt checkpoint for ever). So no checkpoint is reported to Ray, and a restart is simply a new worker
+group whose loop finds the newest intact checkpoint by itself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import os
+import socket
+import tempfile
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import ray
+import ray.train
+import ray.train.torch
+
+from icon_dist import config as configuration
+from icon_dist import errors
+from icon_dist.config import Config
+from icon_dist.engine.progress import Event, Progress
+
+TrainLoop = Callable[..., None]  # train(config, *, report, device)
+
+
+def launch(config: Config, train: TrainLoop, progress: Progress) -> None:
+    """Run ``train(config, report=..., device=...)`` on ``config.run.workers`` workers until it ends.
+
+    Joins the cluster named by RAY_ADDRESS (set inside ``ray job submit``), else starts one here for this run.
+    Raises the loop's own IconError, or ClusterError when workers were lost more than ``run.max_failures`` times.
+    """
+    # Read when the trainer starts; 2 s by default, and every wait for a worker pays it.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+    _connect(config, progress)
+    try:
+        for failure in range(config.run.max_failures + 1):
+            reason = _attempt(config, train, progress)
+            if reason is None:
+                return
+            if failure < config.run.max_failures:
+                progress.say(f"workers lost ({reason}); starting again from the newest checkpoint")
+        raise errors.ClusterError(
+            f"workers were lost {config.run.max_failures + 1} times, the last time: {reason}; "
+            "look at the nodes' memory and logs, then run the same command to resume"
+        )
+    finally:
+        ray.shutdown()
+
+
+def _attempt(config: Config, train: TrainLoop, progress: Progress) -> str | None:
+    """One worker group from start to end: None when the loop finished, else why processes were lost."""
+    mailbox = ray.remote(num_cpus=0)(_Mailbox).remote()
+    trainer = ray.train.torch.TorchTrainer(
+        _worker,
+        train_loop_config={
+            "config": dataclasses.asdict(config),
+            "loop": (train.__module__, train.__qualname__),
+            "mailbox": mailbox,
+        },
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=config.run.workers,
+            use_gpu=config.run.gpus_per_worker > 0,
+            resources_per_worker={"CPU": config.run.cpus_per_worker, "GPU": config.run.gpus_per_worker},
+        ),
+        torch_config=ray.train.torch.TorchConfig(backend="nccl" if config.run.gpus_per_worker else "gloo"),
+        run_config=ray.train.RunConfig(
+            name=config.run.name,
+            storage_path=tempfile.mkdtemp(prefix="icon-ray-"),  # Ray keeps no state of ours
+            failure_config=ray.train.FailureConfig(max_failures=0),
+        ),
+    )
+    with _Listener(mailbox, progress) as listener:
+        try:
+            trainer.fit()
+        except ray.train.TrainingFailedError as error:
+            listener.drain()
+            if listener.fatal is not None:
+                raise listener.fatal from None
+            return _reason(error)
+    return None
+
+
+def _worker(payload: dict[str, Any]) -> None:
+    module, name = payload["loop"]
+    train = getattr(importlib.import_module(module), name)
+    mailbox = payload["mailbox"]
+    first = ray.train.get_context().get_world_rank() == 0
+
+    def report(event: Event) -> None:
+        if first:
+            mailbox.put.remote(event)
+
+    try:
+        train(
+            configuration.from_dict(payload["config"]),
+            report=report,
+            device=str(ray.train.torch.get_device()),
+        )
+    except errors.IconError as error:
+        event = {"kind": "fatal", "error": type(error).__name__, "text": str(error)}
+        ray.get(mailbox.put.remote(event))
+        raise
+
+
+class _Mailbox:
+    """An actor between rank 0 and the driver; calls of one sender arrive in order."""
+
+    def __init__(self) -> None:
+        self._events: list[Event] = []
+
+    def put(self, event: Event) -> None:
+        self._events.append(event)
+
+    def take(self) -> list[Event]:
+        events, self._events = self._events, []
+        return events
+
+
+class _Listener:
+    """Hands the mailbox's events to ``progress`` while the driver waits in ``fit``."""
+
+    def __init__(self, mailbox: Any, progress: Progress) -> None:
+        self._mailbox = mailbox
+        self._progress = progress
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._lock = threading.Lock()
+        self.fatal: errors.IconError | None = None
+        self._broken: BaseException | None = None
+
+    def __enter__(self) -> _Listener:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self.drain()
+        self._progress.flush()
+        if self._broken is not None:
+            raise self._broken
+
+    def _run(self) -> None:
+        while not self._stop.wait(0.5):
+            try:
+                self.drain()
+            except BaseException as error:
+                self._broken = error
+                return
+
+    def drain(self) -> None:
+        with self._lock:
+            for event in ray.get(self._mailbox.take.remote()):
+                if event["kind"] == "fatal":
+                    self.fatal = self.fatal or getattr(errors, event["error"])(event["text"])
+                else:
+                    self._progress(event)
+
+
+def _connect(config: Config, progress: Progress) -> None:
+    need = {
+        "CPU": config.run.workers * config.run.cpus_per_worker,
+        "GPU": config.run.workers * config.run.gpus_per_worker,
+    }
+    address = os.environ.get("RAY_ADDRESS", "local")
+    try:
+        if address == "local":
+            ray.init(
+                address="local",
+                num_cpus=max(os.cpu_count() or 1, need["CPU"]),
+                include_dashboard=True,  # without it Train leaks placement groups
+                dashboard_host="127.0.0.1",
+                dashboard_port=_free_port(),
+                log_to_driver=False,
+                logging_level="ERROR",
+            )
+        else:
+            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise errors.ClusterError(f"RAY_ADDRESS={address}: {reason}; start one with 'ray start --head'") from None
+    have = ray.cluster_resources()
+    for kind, amount in need.items():
+        if have.get(kind, 0) < amount:
+            text = f"the cluster has {have.get(kind, 0):g} {kind}s, this run needs {amount:g} (run.workers)"
+            if address == "local":
+                ray.shutdown()
+                raise errors.ClusterError(f"{text}; lower run.workers or run.gpus_per_worker")
+            progress.say(f"{text}; waiting for more nodes to join")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _reason(error: Exception) -> str:
+    """The last line that says something: Ray's own text is pages long."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

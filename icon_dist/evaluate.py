@@ -1,0 +1,181 @@
+"""Score a checkpoint on a shard set: ``python -m icon_dist.evaluate CKPT --shards URI [--boxes gt|FILE]``.
+
+The same two functions serve the training loop, where every rank predicts its share of the people.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from icon_dist import config as configuration
+from icon_dist import distributed, storage
+from icon_dist.config import Config, EvalConfig
+from icon_dist.data import geometry, heatmap
+from icon_dist.data.shard import ShardSet, open_shards, read_truth
+from icon_dist.data.stream import EvalStream
+from icon_dist.datasets import skeleton_from_dict
+from icon_dist.errors import CheckpointError, ConfigError, run_cli
+from icon_dist.evaluation.score import main_metric, score
+from icon_dist.fetch import load_weights
+from icon_dist.models import PoseNet, build_model
+from icon_dist.types import Batch, Outputs, Predictions, Skeleton
+
+Forward = Callable[[UInt8[Tensor, "N H W 3"]], Outputs]
+
+
+@torch.no_grad()
+def predict(
+    forward: Forward,
+    batches: Iterable[Batch],
+    shards: ShardSet,
+    *,
+    input_hw: tuple[int, int],
+    stride: int,
+    flip: bool,
+    decode: str,
+    device: str,
+) -> Predictions:
+    """Poses of the people in ``batches``, in photo px (METHOD 6). ``forward`` must be in evaluation mode."""
+    flips = shards.skeleton.flips
+    rows, poses = [], []
+    for batch in batches:
+        image = batch.image.to(device, non_blocking=True)
+        maps = forward(image).heatmaps.float()
+        if flip:
+            maps = (maps + heatmap.flip_back(forward(image.flip(2)).heatmaps.float(), flips=flips)) / 2
+        xy, peak = heatmap.decode(maps, quarter=decode == "quarter")
+        xy = heatmap.to_photo(xy, stride=stride, matrix=batch.to_photo.to(device))
+        real = batch.row >= 0
+        rows.append(batch.row[real].numpy())
+        poses.append(torch.cat([xy, peak[..., None]], -1).cpu()[real].numpy())
+    row = np.concatenate(rows) if rows else np.zeros(0, np.int64)
+    _, scale = geometry.center_scale(shards.box[row], aspect=input_hw[1] / input_hw[0])
+    return Predictions(
+        instance=shards.instance[row],
+        image_id=shards.image_id[row],
+        keypoints=np.concatenate(poses) if poses else np.zeros((0, shards.skeleton.num_joints, 3), np.float32),
+        box_score=shards.score[row].astype(np.float32),
+        area=(scale * 200).prod(-1).astype(np.float32),
+    )
+
+
+def evaluate(
+    forward: Forward,
+    shards: ShardSet,
+    truth: dict[str, Any],
+    *,
+    input_hw: tuple[int, int],
+    stride: int,
+    settings: EvalConfig,
+    loaders: int,
+    device: str,
+) -> tuple[dict[str, float], Predictions]:
+    """Scores and all predictions, the same on every rank; each rank runs its share of the people."""
+    stream = EvalStream(
+        shards,
+        rank=distributed.rank(),
+        world=distributed.world_size(),
+        batch=settings.batch,
+        input_hw=input_hw,
+        loaders=loaders,
+        limit=settings.limit,
+    )
+    mine = predict(
+        forward,
+        stream,
+        shards,
+        input_hw=input_hw,
+        stride=stride,
+        flip=settings.flip,
+        decode=settings.decode,
+        device=device,
+    )
+    predictions = join(distributed.gather_objects(mine))
+    scores = None
+    if distributed.rank() == 0:
+        scores = score(truth, predictions, shards.skeleton)
+    return distributed.gather_objects(scores)[0] or {}, predictions
+
+
+def join(parts: list[Predictions]) -> Predictions:
+    """All ranks' predictions, in order of image and person: the same however many ranks there were."""
+    whole = {f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in dataclasses.fields(Predictions)}
+    order = np.lexsort((whole["instance"], whole["image_id"]))
+    return Predictions(**{name: values[order] for name, values in whole.items()})
+
+
+def conditions(shards: ShardSet, settings: EvalConfig, *, boxes: str) -> str:
+    """What every reported number must name."""
+    split = shards.manifest.get("split") or Path(shards.uri).name
+    parts = [f"split={split}", f"boxes={boxes}", f"flip={'yes' if settings.flip else 'no'}", f"decode={settings.decode}"]
+    if settings.limit:
+        parts.append(f"limit={settings.limit}")
+    return "  ".join(parts)
+
+
+def main(argv: list[str]) -> None:
+    assert __doc__ is not None
+    parser = argparse.ArgumentParser(prog="python -m icon_dist.evaluate", description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("checkpoint", metavar="CKPT", help="a fetched .safetensors file, or a run (its best checkpoint); path or s3://")
+    add("--shards", required=True, metavar="URI", help="the set to score on; path or s3://")
+    add("--boxes", default="gt", metavar="gt|FILE", help="ground truth, or a detector's COCO result json")
+    add("--images", metavar="DIR", help="photos for the boxes of FILE; the shards hold only the annotated people")
+    add("--no-flip", action="store_true", help="one pass instead of the average with the mirrored photo")
+    add("--decode", choices=("quarter", "argmax"), default="quarter", help="default %(default)s")
+    add("--batch", type=int, default=32, help="default %(default)s")
+    add("--limit", type=int, default=0, metavar="N", help="only the first N boxes")
+    add("--loaders", type=int, default=max(1, (os.cpu_count() or 1) - 1), help="decoding processes; default %(default)s")
+    add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default %(default)s")
+    add("--json", metavar="FILE", help="also write conditions and scores here")
+    add("--picture", metavar="FILE.png", help="draw predictions beside the ground truth")
+    args = parser.parse_args(argv)
+    settings = EvalConfig(batch=args.batch, flip=not args.no_flip, decode=args.decode, limit=args.limit)
+    tensors, metadata = load_weights(args.checkpoint)
+    config = configuration.from_dict(metadata["config"])
+    skeleton = skeleton_from_dict(metadata["skeleton"])
+    shards = open_shards(args.shards, input_hw=config.input_hw)
+    if shards.skeleton.joints != skeleton.joints:
+        raise CheckpointError(
+            f"{args.checkpoint}: predicts {skeleton.num_joints} joints of {skeleton.name}, {args.shards} has "
+            f"{shards.skeleton.num_joints} of {shards.skeleton.name}; use shards of the same skeleton"
+        )
+    people = shards
+    model = load_model(config, skeleton, tensors).to(args.device).eval()
+    scores, predictions = evaluate(
+        model,
+        people,
+        read_truth(args.shards),
+        input_hw=config.input_hw,
+        stride=model.stride,
+        settings=settings,
+        loaders=args.loaders,
+        device=args.device,
+    )
+    what = conditions(shards, settings, boxes=args.boxes)
+    width = max(map(len, scores))
+    for name, value in scores.items():
+        print(f"{name:<{width}}  {value:8.4f}  {what}")
+    if args.json:
+        result = {"scores": scores, "conditions": what, "checkpoint": metadata["checkpoint"], "step": metadata["step"]}
+        storage.write(storage.absolute(args.json), (json.dumps(result, indent=1) + "\n").encode())
+    if args.picture:
+        pass
+
+
+def load_model(config: Config, skeleton: Skeleton, tensors: dict[str, Tensor]) -> PoseNet:
+    """The model of a checkpoint without its projection head, which only training uses."""
+    model = build_model(config.model.backbone, joints=skeleton.num_joints, projection=None, input_hw=config.input_hw)
+    model.load_state_dict({name: t for name, t in tensors.items() if not name.startswith("projection.")})
+    return model

@@ -1,0 +1,273 @@
+"""Train a pose model with inter-image contrast: ``python -m icon_dist.train --cfg NAME|PATH [a.b=c ...]``.
+
+``main`` runs on the driver and launches; ``train`` is the run itself, on every worker, read from top to bottom.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+import os
+from contextlib import nullcontext
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from icon_dist import config as configuration
+from icon_dist import distributed, storage
+from icon_dist.config import Config, OptimConfig
+from icon_dist.data import heatmap
+from icon_dist.data.generate import generate_shards
+from icon_dist.data.shard import open_shards, read_manifest, read_truth
+from icon_dist.data.stream import TrainStream
+from icon_dist.datasets import skeleton_to_dict
+from icon_dist.engine import checkpoint, deepspeed
+from icon_dist.engine.average import Average
+from icon_dist.engine.progress import Progress, Report, counter
+from icon_dist.errors import DataError, DivergedError, run_cli
+from icon_dist.evaluate import conditions, evaluate
+from icon_dist.evaluation.score import main_metric
+from icon_dist.losses.diagnostics import collapsed
+from icon_dist.losses.objective import Objective
+from icon_dist.plan import model_of, plan_run
+from icon_dist.types import Skeleton
+
+COLLAPSED = (
+    "warning: the embeddings have collapsed (all alike, loss at chance): contrast started before the features tell "
+    "joints apart; raise loss.start_epoch, start from pretrained weights or lower loss.lambda_p"
+)
+
+
+def train(cfg: Config, *, report: Report, device: str) -> None:
+    """One worker's part of the run. Every rank calls the same collectives in the same order."""
+    rank, world = distributed.rank(), distributed.world_size()
+    torch.set_num_threads(cfg.run.cpus_per_worker)  # another number of threads gives other bits
+    torch.manual_seed(cfg.run.seed)
+    run_uri, hw = run_directory(cfg), cfg.input_hw
+
+    shards = open_shards(cfg.data.train, input_hw=hw)
+    val = open_shards(cfg.data.val, input_hw=hw) if cfg.data.val else None
+    truth = read_truth(cfg.data.val) if val is not None and rank == 0 else {}
+    skeleton = shards.skeleton
+    plan = plan_run(cfg, shards)
+    model = model_of(cfg, skeleton).to(device)
+    map_hw = (hw[0] // model.stride, hw[1] // model.stride)
+    objective = Objective(
+        cfg.loss,
+        skeleton,
+        embedding_dim=cfg.model.embedding,
+        embedding_stride=model.embedding_stride,
+        sigma=cfg.data.sigma,
+        heatmap_stride=model.stride,
+        seed=cfg.run.seed,
+    )
+
+    # What outlives a step is restored here and saved below: weights, Adam's moments, banks, averaged weights, position
+    # and best score. Randomness needs no state: it is a function of (seed, epoch, step, person).
+    found = _newest(run_uri, report)
+    step, best = 0, -math.inf
+    if found is not None:
+        checkpoint.require(found.manifest, backbone=cfg.model.backbone, joints=skeleton.joints)
+        model.load_state_dict(found.tensors("model"))
+        step, best = found.step, found.state()["best"] or -math.inf
+    engine = deepspeed.wrap(
+        model,
+        zero=cfg.run.zero,
+        micro_batch=plan.micro_batch,
+        accumulation=plan.accumulation,
+        world=world,
+        bf16=cfg.run.precision == "bf16" or (cfg.run.precision == "auto" and device != "cpu"),
+        compiled=cfg.run.compile,
+        lr=cfg.optim.lr,
+    )
+    average = Average(model, decay=cfg.optim.ema) if cfg.optim.ema else None
+    if found is not None:
+        engine.load_optimizer_state(found.tensors("optimizer"))
+        objective.load_state_dict(found.tensors("bank"))
+        if average is not None:
+            average.load_state_dict(found.tensors("ema"))
+        report({"kind": "note", "text": f"resumed at step {step} from {found.uri}"})
+    attempt = checkpoint.new_attempt()
+
+    def save(scores: dict[str, float]) -> None:
+        tensors = {"model": engine.weights(), "optimizer": engine.optimizer_state(), "bank": objective.state_dict()}
+        if average is not None:
+            tensors["ema"] = average.state_dict()
+        if rank == 0:
+            about = _about(cfg, skeleton, epoch=step / plan.steps_per_epoch, world=world, scores=scores)
+            state = {"best": best if math.isfinite(best) else None}
+            checkpoint.save(
+                run_uri, step=step, attempt=attempt, tensors=tensors, state=state, manifest=about, keep=cfg.run.keep
+            )
+
+    stream = TrainStream(
+        shards,
+        seed=cfg.run.seed,
+        batch=plan.batch,
+        streams=plan.streams,
+        rank=rank,
+        world=world,
+        micro_batch=plan.micro_batch,
+        input_hw=hw,
+        augment=cfg.data.augment,
+        loaders=cfg.data.loaders,
+        cache_mb=cfg.data.cache_mb,
+        pin=device != "cpu",
+    )
+    save_every = max(1, round(cfg.run.checkpoint_every * plan.steps_per_epoch))
+    warned = False
+    report({"kind": "start", "step": step, "total": plan.total_steps, "batch": plan.batch})
+
+    for epoch in range(step // plan.steps_per_epoch, cfg.optim.epochs):
+        model.train()
+        for micro, host_batch in enumerate(stream.epoch(epoch, start_step=step % plan.steps_per_epoch), start=1):
+            when = step / plan.steps_per_epoch  # in epochs
+            lr = learning_rate(cfg.optim, step, when)
+            moves = micro % plan.accumulation == 0  # the micro-batch that completes a step
+            log = moves and (step + 1) % cfg.run.log_every == 0
+            batch = host_batch.to(device, non_blocking=True)
+            target, weight = heatmap.encode(
+                batch.joints, batch.labelled, hw=map_hw, stride=model.stride, sigma=cfg.data.sigma
+            )
+            losses = objective(engine(batch.image), batch, target, weight, step=step, epoch=when, diagnose=log)
+            engine.backward(losses.total)
+            engine.step(lr=lr)
+            objective.commit()
+            if not moves:
+                continue
+            distributed.mean_buffers(model)  # equal bits on every rank: rank 0's checkpoint speaks for all
+            step += 1
+            if average is not None:
+                average.update(step)
+            if log:
+                values = losses.scalars()
+                if not math.isfinite(values["total"]):
+                    raise DivergedError(f"step {step}: the loss is {values['total']}; lower optim.lr or loss.lambda_p")
+                report({"kind": "train", "step": step, "epoch": step / plan.steps_per_epoch, "lr": lr, **values})
+                if collapsed(values) and not warned:
+                    warned = True
+                    report({"kind": "note", "text": COLLAPSED})
+            if step % save_every == 0 and step % plan.steps_per_epoch:
+                save({})
+
+        done = epoch + 1
+        stop = done in (cfg.optim.epochs, cfg.run.stop_after_epoch)
+        scores: dict[str, float] = {}
+        if val is not None and (stop or done % cfg.eval.every == 0):
+            model.eval()
+            with average.in_place() if average is not None else nullcontext():
+                scores, _ = evaluate(
+                    engine,
+                    val,
+                    truth,
+                    input_hw=hw,
+                    stride=model.stride,
+                    settings=cfg.eval,
+                    loaders=cfg.data.loaders,
+                    device=device,
+                )
+            best = max(best, scores[main_metric(skeleton)])
+            what = conditions(val, cfg.eval, boxes="gt")
+            report({"kind": "eval", "step": step, "epoch": done, "what": what, "scores": scores})
+        if stop or step % save_every == 0:
+            save(scores)
+        if stop:
+            break
+    stream.close()
+    end = "complete" if step == plan.total_steps else "stopped early"
+    headline = f", best {main_metric(skeleton)} {best:.4g}" if math.isfinite(best) else ""
+    report({"kind": "done", "text": f"{end}: step {step} of {plan.total_steps}{headline}; {run_uri}"})
+
+
+def learning_rate(optim: OptimConfig, step: int, epoch: float) -> float:
+    """A pure function of the position: linear warm-up, then times gamma at every milestone."""
+    warm = min(1.0, (step + 1) / optim.warmup_steps) if optim.warmup_steps else 1.0
+    return optim.lr * warm * optim.gamma ** sum(epoch >= milestone for milestone in optim.milestones)
+
+
+def run_directory(cfg: Config) -> str:
+    return storage.join(storage.absolute(cfg.run.dir), cfg.run.name)
+
+
+def _newest(run_uri: str, report: Report) -> checkpoint.Checkpoint | None:
+    """The newest intact checkpoint, the same on every rank: rank 0 chooses."""
+
+    def warn(text: str) -> None:
+        report({"kind": "note", "text": text})
+
+    first = distributed.rank() == 0
+    found = checkpoint.find(run_uri, warn=warn, missing_ok=True) if first else None
+    step = distributed.gather_objects(found.step if found is not None else None)[0]
+    return found if first or step is None else checkpoint.find(run_uri, which=step, warn=warn)
+
+
+def _about(cfg: Config, skeleton: Skeleton, *, epoch: float, world: int, scores: dict[str, float]) -> dict[str, Any]:
+    """What a checkpoint says of itself."""
+    return {
+        "config": dataclasses.asdict(cfg),
+        "config_hash": configuration.config_hash(cfg),
+        "skeleton": skeleton_to_dict(skeleton),
+        "epoch": epoch,
+        "metrics": scores,
+        "score": scores.get(main_metric(skeleton)),
+        "evaluated": "ema" if cfg.optim.ema else "model",
+        "world_size": world,
+        "versions": {name: version(name) for name in ("icon_dist", "torch", "numpy")},
+    }
+
+
+def main(argv: list[str]) -> None:
+    assert __doc__ is not None
+    parser = argparse.ArgumentParser(prog="python -m icon_dist.train", description=__doc__.splitlines()[0])
+    presets = ", ".join(configuration.presets())
+    parser.add_argument("--cfg", required=True, metavar="NAME|PATH", help=f"a YAML file, or a preset: {presets}")
+    parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="such as loss.tau=0.1 run.name=mine")
+    parser.add_argument("--print-config", action="store_true", help="print the whole config and leave")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be done and leave; touches nothing")
+    args = parser.parse_intermixed_args(argv)
+    cfg = configuration.load(args.cfg, args.overrides)
+    if args.print_config:
+        print(configuration.to_yaml(cfg), end="")
+        return
+    cfg = _anchored(cfg)
+    if cfg.data.dataset == "fake" and not args.dry_run:
+        _generate(cfg)
+    plan = plan_run(cfg, open_shards(cfg.data.train, input_hw=cfg.input_hw))
+    if cfg.data.val:
+        open_shards(cfg.data.val, input_hw=cfg.input_hw)
+    print(plan, flush=True)
+    if args.dry_run:
+        return
+    run_uri = run_directory(cfg)
+    storage.write(storage.join(run_uri, "config.yaml"), configuration.to_yaml(cfg).encode())
+    if cfg.run.launcher == "local":
+        from icon_dist.engine.local import launch
+    else:
+        from icon_dist.engine.ray import launch
+    launch(cfg, train, Progress(run_uri))
+
+
+def _anchored(cfg: Config) -> Config:
+    """Paths made absolute, because workers run in another directory."""
+    places = {"train": storage.absolute(cfg.data.train), "val": cfg.data.val and storage.absolute(cfg.data.val)}
+    run = dataclasses.replace(cfg.run, dir=storage.absolute(cfg.run.dir))
+    return dataclasses.replace(cfg, data=dataclasses.replace(cfg.data, **places), run=run)
+
+
+def _generate(cfg: Config) -> None:
+    """Render and pack what is missing of a generated data set; people of val are others than those of train."""
+    wanted = [(cfg.data.train, "train", cfg.data.generate, 0), (cfg.data.val, "val", cfg.data.generate // 4, 1)]
+    for uri, split, people, seed in wanted:
+        if not uri or not people:
+            continue
+        try:
+            read_manifest(uri)
+        except DataError:
+            jobs = os.cpu_count() or 1
+            generate_shards(uri, people=people, seed=seed, split=split, jobs=jobs, progress=counter("people"))
+
+
+if __name__ == "__main__":
+    run_cli(main)
