@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 PADDING = 1.25
 F64 = NDArray[np.float64]
+Numbers = NDArray[np.floating] | NDArray[np.integer] | Sequence[float | int] | float | int
 
 
-def center_scale(box: ArrayLike, *, aspect: float) -> tuple[F64, F64]:
+def center_scale(box: Numbers, *, aspect: float) -> tuple[F64, F64]:
     """Boxes ``[..., 4]`` (x, y, w, h px) to centre ``[..., 2]`` px and scale ``[..., 2]`` (w, h in units of 200 px).
 
     The short side is widened to ``aspect`` = input width / height, then both are padded by 1.25.
@@ -23,7 +26,7 @@ def center_scale(box: ArrayLike, *, aspect: float) -> tuple[F64, F64]:
     return center, np.stack([wide, wide / aspect], axis=-1) / 200 * PADDING
 
 
-def affine(center: ArrayLike, scale: ArrayLike, rotation: ArrayLike, *, out_wh: tuple[int, int]) -> F64:
+def affine(center: Numbers, scale: Numbers, rotation: Numbers, *, out_wh: tuple[int, int]) -> F64:
     """Matrices ``[..., 2, 3]``: photo px -> input px, for a box turned by ``rotation`` degrees.
 
     The box centre lands on ``(W / 2, H / 2)``; one uniform zoom ``W / (200 * scale_w)``.
@@ -51,7 +54,7 @@ def invert(matrix: F64) -> F64:
     return np.concatenate([linear, shift[..., None]], axis=-1)
 
 
-def transform(matrix: F64, xy: ArrayLike) -> F64:
+def transform(matrix: F64, xy: Numbers) -> F64:
     """Points ``[..., n, 2]`` through ``[..., 2, 3]``."""
     points = np.asarray(xy, dtype=np.float64)
     out: F64 = np.einsum("...ij,...nj->...ni", matrix[..., :2], points) + matrix[..., None, :, 2]

@@ -1,0 +1,1 @@
+"""From shards to batches: who reads what, crops, augmentation, target heatmaps and their decoding."""

@@ -1,0 +1,134 @@
+"""Rows to pixels: decode the stored image, warp it once to the network input.
+
+Decoding is exact (no fastdct, no fastupsample): into a reused buffer those save 8 % and cost 1.4 grey levels.
+"""
+
+from __future__ import annotations
+
+import mmap
+
+import cv2
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+
+from icon_dist.data.image import check_image, decode
+from icon_dist.data.reading import People, reader_of
+from icon_dist.errors import DataError
+
+U8 = NDArray[np.uint8]
+
+
+class CropCache:
+    """Decoded images of the first rows, as many as fit; memory that forked loader processes share.
+
+    The builder has shuffled people over shards, so the first rows are any rows. No lock: whoever comes first writes,
+    two writers write the same bytes, and an image is used only after its flag is up.
+    """
+
+    def __init__(self, stored_wh: NDArray[np.int32], *, budget: int) -> None:
+        size = stored_wh.astype(np.int64).prod(1) * 3
+        self._end = np.cumsum(size)
+        self._end = self._end[self._end <= budget]
+        self._start = self._end - size[: len(self._end)]
+        self._wh = stored_wh
+        # An anonymous map takes memory page by page when touched, and is not subject to the size of /dev/shm.
+        self._pixels: U8 = np.frombuffer(mmap.mmap(-1, max(1, int(self._end[-1]) if len(self) else 0)), np.uint8)
+        self._filled: U8 = np.frombuffer(mmap.mmap(-1, max(1, len(self))), np.uint8)
+
+    def __len__(self) -> int:
+        return len(self._end)
+
+    def holds(self, row: int) -> bool:
+        return row < len(self) and bool(self._filled[row])
+
+    def place(self, row: int) -> U8 | None:
+        """Where the image of this row belongs, ``[h, w, 3]``."""
+        if row >= len(self):
+            return None
+        width, height = self._wh[row]
+        return self._pixels[self._start[row] : self._end[row]].reshape(height, width, 3)
+
+    def mark(self, row: int) -> None:
+        if row < len(self):
+            self._filled[row] = 1
+
+
+class Crops:
+    """Cuts network inputs; the state is a scratch image and the cache."""
+
+    def __init__(self, people: People, *, input_hw: tuple[int, int], cache_bytes: int = 0) -> None:
+        self.input_hw = input_hw
+        self.reader = reader_of(people)
+        self.cache = CropCache(people.stored_wh, budget=cache_bytes) if cache_bytes else None
+        self._stored_wh = people.stored_wh
+        self._scratch: U8 = np.empty(0, dtype=np.uint8)
+        self._last: tuple[int, U8] | None = None  # image number and its pixels, for several boxes on one photo
+
+    def fill(
+        self, out: U8, *, places: NDArray[np.int64], rows: NDArray[np.int64], sampling: NDArray[np.float64]
+    ) -> None:
+        """Write the input of ``rows[i]`` to ``out[places[i]]``; ``sampling [k, 2, 3]`` maps input px -> stored px."""
+        height, width = self.input_hw
+        for place, row, matrix in zip(places.tolist(), rows.tolist(), sampling, strict=True):
+            cv2.warpAffine(
+                self._image(row),
+                matrix,
+                (width, height),
+                dst=out[place],
+                flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+                borderMode=cv2.BORDER_CONSTANT,
+            )
+
+    def uncached(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Those of ``rows`` that have to be read."""
+        cache = self.cache
+        return rows if cache is None else np.array([r for r in rows.tolist() if not cache.holds(r)], dtype=np.int64)
+
+    def _image(self, row: int) -> U8:
+        place = None
+        if self.cache is not None:
+            place = self.cache.place(row)
+            if place is not None and self.cache.holds(row):
+                return place
+        number = self.reader.image(row)
+        if self._last is not None and self._last[0] == number:
+            return self._last[1]
+        self._last = None
+        data = self.reader.read(row)
+        width, height = map(int, self._stored_wh[row])
+        if not width:
+            width, height = check_image(data, name=self.reader.name(row))
+        pixels = self._space(height, width) if place is None else place
+        if not _decode_plain(data, pixels):
+            _decode_any(data, pixels, name=self.reader.name(row))
+        if place is None:
+            self._last = number, pixels
+        elif self.cache is not None:
+            self.cache.mark(row)
+        return pixels
+
+    def _space(self, height: int, width: int) -> U8:
+        size = height * width * 3
+        if self._scratch.size < size:
+            self._scratch = np.empty(size, dtype=np.uint8)
+        return self._scratch[:size].reshape(height, width, 3)
+
+
+def _decode_plain(data: bytes, out: U8) -> bool:
+    """A sound RGB JPEG of the size of ``out [h, w, 3]``; False for anything else."""
+    if data[:3] != b"\xff\xd8\xff":
+        return False
+    try:
+        return bool(simplejpeg.decode_jpeg(data, colorspace="RGB", buffer=out).shape == out.shape)
+    except ValueError:
+        return False
+
+
+def _decode_any(data: bytes, out: U8, *, name: str) -> None:
+    """PNG, JPEGs of other inks, and the reason why a file is of no use."""
+    bgr = decode(data, name=name)
+    if bgr.shape != out.shape:
+        found, expected = (f"{shape[1]} x {shape[0]} px" for shape in (bgr.shape, out.shape))
+        raise DataError(f"{name}: the image is {found}, the index says {expected}; build the shards again")
+    cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB, dst=out)

@@ -1,0 +1,187 @@
+"""Loader processes: micro-batches of crops, in order, whatever the number of processes.
+
+Every process cuts some samples of each micro-batch and writes them to their final place in a ring that all share;
+orders and answers are small messages. So no crop is pickled or joined, and who cuts what cannot change a batch.
+"""
+
+from __future__ import annotations
+
+import mmap
+import multiprocessing
+import os
+import signal
+import traceback
+import warnings
+import weakref
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkProcess
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from icon_dist.data.augment import Joints
+from icon_dist.data.crops import Crops
+from icon_dist.errors import ClusterError, IconError
+
+I64 = NDArray[np.int64]
+Order = tuple[int, I64, I64, NDArray[np.float64], I64]  # slot, places, rows, sampling, rows to read ahead
+
+
+@dataclass(frozen=True)
+class Job:
+    """One micro-batch to cut, and what is already known of it."""
+
+    rows: I64  # [N]; -1 = padding
+    instance: I64  # [N]
+    joints: Joints
+    sampling: NDArray[np.float64]  # [N, 2, 3] input px -> stored px
+    to_photo: NDArray[np.float64]  # [N, 2, 3]
+    owner: I64  # [N] which process cuts it
+    ahead: dict[int, I64]  # rows that a process should begin to read for later
+
+
+class Loaders:
+    """``processes`` forked loaders, started at once and kept over epochs; 0 = cut in this process."""
+
+    def __init__(self, crops: Crops, *, processes: int, micro_batch: int, pin: bool) -> None:
+        self._crops = crops
+        self._micro_batch = micro_batch
+        self._pin = pin
+        self._workers: list[tuple[ForkProcess, Connection]] = []
+        self._busy = False
+        if not processes:
+            return
+        shape = (processes + 4, micro_batch, *crops.input_hw, 3)  # enough micro-batches under way to even out
+        self._ring = np.frombuffer(mmap.mmap(-1, int(np.prod(shape))), dtype=np.uint8).reshape(shape)
+        # fork: the index is shared instead of copied and a start takes milliseconds; loaders use no torch, no CUDA.
+        context = multiprocessing.get_context("fork")
+        for number in range(processes):
+            here, there = context.Pipe()
+            process = context.Process(
+                target=_serve, args=(there, crops, self._ring, os.getpid()), name=f"loader-{number}", daemon=True
+            )
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 on forking with threads
+                process.start()
+            there.close()
+            self._workers.append((process, here))
+        self._stop = weakref.finalize(self, _stop, self._workers, os.getpid())
+
+    def close(self) -> None:
+        if self._workers:
+            self._stop()
+
+    def run(self, jobs: Iterator[Job]) -> Iterator[tuple[Job, Tensor]]:
+        """The jobs in order, each with its crops ``[N, H, W, 3]`` uint8, which are the caller's to keep."""
+        if not self._workers:
+            yield from self._run_here(jobs)
+            return
+        assert not self._busy, "one iteration at a time"
+        self._busy = True
+        under_way: deque[tuple[Job, int, list[int]]] = deque()
+        try:
+            for number, job in enumerate(jobs):
+                if len(under_way) == len(self._ring):
+                    yield self._receive(*under_way.popleft())
+                slot = number % len(self._ring)
+                under_way.append((job, slot, self._send(job, slot)))
+            while under_way:
+                yield self._receive(*under_way.popleft())
+        finally:
+            # an iteration that is left early leaves no answer in the pipes and nobody writing to the ring
+            for _, _, workers in under_way:
+                for worker in workers:
+                    self._answer(worker)
+            self._busy = False
+
+    def _run_here(self, jobs: Iterator[Job]) -> Iterator[tuple[Job, Tensor]]:
+        for job in jobs:
+            for rows in job.ahead.values():
+                self._crops.reader.prefetch(self._crops.uncached(rows))
+            image = self._empty().zero_()
+            places = np.flatnonzero(job.rows >= 0)
+            self._crops.fill(image.numpy(), places=places, rows=job.rows[places], sampling=job.sampling[places])
+            yield job, image
+
+    def _empty(self) -> Tensor:
+        return torch.empty((self._micro_batch, *self._crops.input_hw, 3), dtype=torch.uint8, pin_memory=self._pin)
+
+    def _send(self, job: Job, slot: int) -> list[int]:
+        workers = []
+        for worker, (_, pipe) in enumerate(self._workers):
+            places = np.flatnonzero((job.owner == worker) & (job.rows >= 0))
+            ahead = job.ahead.get(worker, np.empty(0, dtype=np.int64))
+            if len(places) or len(ahead):
+                order: Order = slot, places, job.rows[places], job.sampling[places], ahead
+                try:
+                    pipe.send(order)
+                except OSError:
+                    raise self._died(worker) from None
+                workers.append(worker)
+        return workers
+
+    def _receive(self, job: Job, slot: int, workers: list[int]) -> tuple[Job, Tensor]:
+        errors = [error for worker in workers if (error := self._answer(worker)) is not None]
+        if errors:
+            raise errors[0]
+        image = self._empty()
+        image.copy_(torch.from_numpy(self._ring[slot]))
+        if (job.rows < 0).any():
+            image[torch.from_numpy(job.rows < 0)] = 0
+        return job, image
+
+    def _answer(self, worker: int) -> Exception | None:
+        process, pipe = self._workers[worker]
+        wait([pipe, process.sentinel])
+        try:
+            answer: Exception | None = pipe.recv() if pipe.poll() else self._died(worker)
+        except (EOFError, ConnectionError):
+            answer = self._died(worker)
+        return answer
+
+    def _died(self, worker: int) -> ClusterError:
+        process = self._workers[worker][0]
+        process.join(1)
+        return ClusterError(
+            f"loader process {worker} (pid {process.pid}) died with exit code {process.exitcode}; "
+            "-9 is usually too little memory: lower data.loaders or data.cache_mb"
+        )
+
+
+def _stop(workers: list[tuple[ForkProcess, Connection]], owner: int) -> None:
+    if os.getpid() != owner:  # a forked child must not stop its parent's loaders
+        return
+    for process, _ in workers:
+        process.kill()  # they hold nothing that needs an orderly end
+    for process, pipe in workers:
+        process.join()
+        pipe.close()
+    workers.clear()
+
+
+def _serve(pipe: Connection, crops: Crops, ring: NDArray[np.uint8], parent: int) -> None:
+    """A loader process: orders in, crops into the ring, None or the error out."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the parent's handlers came along with the fork
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+    cv2.setNumThreads(0)
+    while True:
+        # Later siblings hold this pipe open as well, so its end does not tell that the parent is gone.
+        while not pipe.poll(1.0):
+            if os.getppid() != parent:
+                return
+        slot, places, rows, sampling, ahead = pipe.recv()
+        answer: Exception | None = None
+        try:
+            crops.reader.prefetch(crops.uncached(ahead))
+            crops.fill(ring[slot], places=places, rows=rows, sampling=sampling)
+        except IconError as error:
+            answer = error
+        except Exception:
+            answer = RuntimeError(f"in a loader process:\n{traceback.format_exc()}")
+        pipe.send(answer)

@@ -1,0 +1,176 @@
+"""Encoded images by row: out of tar shards by saved offset, or whole photos; local or ``s3://``.
+
+A reader holds no open handle before its first use, so it can be built once and used after a fork.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from icon_dist import storage
+from icon_dist.data.shard import ShardSet
+from icon_dist.errors import DataError
+from icon_dist.types import Skeleton
+
+OPEN_FILES = 256  # shards of which a process keeps the descriptor
+THREADS = 4  # ranged reads under way at once in one process
+GAP = 1 << 16  # bytes between two crops that are read along rather than asked for separately
+RUN = 1 << 24  # bytes of the largest ranged read
+
+I64 = NDArray[np.int64]
+
+
+class ShardReader:
+    """Crops of tar shards; from S3 in ranged reads of neighbouring crops, by background threads."""
+
+    def __init__(self, shards: ShardSet) -> None:
+        self.remote = storage.is_remote(shards.uri)
+        self._shards = shards
+        self._files: OrderedDict[int, int] = OrderedDict()  # shard -> file descriptor
+        self._ahead: dict[int, tuple[Future[bytes], int]] = {}  # row -> a ranged read, and where it starts
+        self._threads: ThreadPoolExecutor | None = None
+
+    def image(self, row: int) -> int:
+        """Rows with the same number are cut from the same image."""
+        return row
+
+    def name(self, row: int) -> str:
+        """For messages."""
+        return f"{self._uri(int(self._shards.shard[row]))} key={self._shards.key[row]}"
+
+    def _uri(self, shard: int) -> str:
+        return storage.join(self._shards.uri, self._shards.shard_names[shard])
+
+    def read(self, row: int) -> bytes:
+        shard, start, size = int(self._shards.shard[row]), int(self._shards.offset[row]), int(self._shards.size[row])
+        try:
+            if self.remote:
+                if row not in self._ahead:
+                    self.prefetch(np.array([row], dtype=np.int64))
+                run, origin = self._ahead.pop(row)
+                data = run.result()[start - origin : start - origin + size]
+                if hashlib.sha256(data).hexdigest() != self._shards.sha256[row]:  # a body can arrive corrupted
+                    data = storage.read(self._uri(shard), start, size)
+            else:
+                data = os.pread(self._file(shard), size, start)
+        except FileNotFoundError:
+            raise DataError(f"{self._uri(shard)}: the shard is missing; build or copy the shards again") from None
+        if len(data) != size:
+            raise DataError(
+                f"{self.name(row)}: {len(data)} of {size} bytes, the shard is cut; build or copy the shards again"
+            )
+        if self.remote and hashlib.sha256(data).hexdigest() != self._shards.sha256[row]:
+            raise DataError(f"{self.name(row)}: sha256 differs from the index; build or copy the shards again")
+        return data
+
+    def _file(self, shard: int) -> int:
+        if shard in self._files:
+            self._files.move_to_end(shard)
+        else:
+            if len(self._files) == OPEN_FILES:
+                os.close(self._files.popitem(last=False)[1])
+            self._files[shard] = os.open(storage.absolute(self._uri(shard)), os.O_RDONLY)
+        return self._files[shard]
+
+    def prefetch(self, rows: I64) -> None:
+        """Begin to read these; without effect on local files."""
+        if not self.remote or not len(rows):
+            return
+        self._threads = self._threads or ThreadPoolExecutor(THREADS, "shard-read")
+        shard, offset, size = (column[rows] for column in (self._shards.shard, self._shards.offset, self._shards.size))
+        order = np.lexsort((offset, shard))
+        first, start, end = 0, 0, 0
+        for at, index in enumerate([*order, None]):
+            if index is not None and at > first:
+                same = shard[index] == shard[order[first]]
+                if same and offset[index] - end <= GAP and offset[index] + size[index] - start <= RUN:
+                    end = int(offset[index] + size[index])
+                    continue
+            if at > first:
+                uri = self._uri(int(shard[order[first]]))
+                run = self._threads.submit(storage.read, uri, start, end - start)
+                self._ahead.update({int(rows[i]): (run, start) for i in order[first:at]})
+            if index is not None:
+                first, start, end = at, int(offset[index]), int(offset[index] + size[index])
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Boxes on whole photos, such as a detector's: the image that is read is the photo itself."""
+
+    uri: str  # folder of the images
+    files: tuple[str, ...]  # [n] relative to it
+    skeleton: Skeleton
+    instance: I64
+    box: NDArray[np.float64]
+    keypoints: NDArray[np.float32]
+    stored_wh: NDArray[np.int32]  # 0: known when decoded
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def to_stored(self, rows: I64) -> NDArray[np.float64]:
+        return np.tile(np.eye(2, 3), (len(rows), 1, 1))
+
+
+def photo_source(uri: str, files: Sequence[str], boxes: NDArray[np.float64], *, skeleton: Skeleton) -> Photos:
+    """Boxes ``[n, 4]`` on ``files`` ``[n]`` below the folder ``uri``; boxes of one photo should be neighbours."""
+    assert len(files) == len(boxes)
+    return Photos(
+        uri=uri,
+        files=tuple(files),
+        skeleton=skeleton,
+        instance=np.arange(len(files)),
+        box=np.asarray(boxes, dtype=np.float64).reshape(-1, 4),
+        keypoints=np.zeros((len(files), skeleton.num_joints, 3), dtype=np.float32),
+        stored_wh=np.zeros((len(files), 2), dtype=np.int32),
+    )
+
+
+class PhotoReader:
+    """Whole files."""
+
+    def __init__(self, photos: Photos) -> None:
+        self.remote = storage.is_remote(photos.uri)
+        self._photos = photos
+        numbers: dict[str, int] = {}
+        self._image = [numbers.setdefault(file, len(numbers)) for file in photos.files]
+        self._ahead: dict[int, Future[bytes]] = {}  # image -> a read under way
+        self._threads: ThreadPoolExecutor | None = None
+
+    def image(self, row: int) -> int:
+        return self._image[row]
+
+    def name(self, row: int) -> str:
+        return storage.join(self._photos.uri, self._photos.files[row])
+
+    def read(self, row: int) -> bytes:
+        under_way = self._ahead.pop(self._image[row], None)
+        try:
+            return under_way.result() if under_way else storage.read(self.name(row))
+        except FileNotFoundError:
+            raise DataError(f"{self.name(row)}: no such image; check the images folder") from None
+
+    def prefetch(self, rows: I64) -> None:
+        if not self.remote or not len(rows):
+            return
+        self._threads = self._threads or ThreadPoolExecutor(THREADS, "photo-read")
+        for row in map(int, rows):
+            if self._image[row] not in self._ahead:
+                self._ahead[self._image[row]] = self._threads.submit(storage.read, self.name(row))
+
+
+People = ShardSet | Photos  # both: skeleton, instance, box, keypoints, stored_wh, to_stored(rows), one row a person
+Reader = ShardReader | PhotoReader  # both: remote, read(row), prefetch(rows), image(row), name(row)
+
+
+def reader_of(people: People) -> Reader:
+    return PhotoReader(people) if isinstance(people, Photos) else ShardReader(people)

@@ -1,0 +1,190 @@
+"""Streams of batches: the plan of who reads what, carried out by loader processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from icon_dist.config import AugmentConfig
+from icon_dist.data.augment import Joints, Placement, augment, draws, place_joints, plain
+from icon_dist.data.crops import Crops
+from icon_dist.data.geometry import compose, invert
+from icon_dist.data.loaders import Job, Loaders
+from icon_dist.data.plan import (
+    EpochPlan,
+    check_streams,
+    default_streams,
+    eval_rows,
+    plan_epoch,
+    rank_places,
+    rank_rows,
+    read_ahead,
+    split_over_loaders,
+)
+from icon_dist.data.reading import People
+from icon_dist.data.shard import ShardSet
+from icon_dist.types import Batch
+
+__all__ = ["EpochPlan", "EvalStream", "TrainStream", "default_streams", "eval_rows", "plan_epoch", "rank_rows"]
+
+TOGETHER = 256  # people whose augmentation is computed at once
+I64 = NDArray[np.int64]
+Place = Callable[[I64], Placement]
+
+
+class _Stream:
+    """Loader processes and the way from rows to batches."""
+
+    def __init__(
+        self, people: People, *, micro_batch: int, input_hw: tuple[int, int], loaders: int, cache_mb: int, pin: bool
+    ) -> None:
+        self._people = people
+        self._input_hw = input_hw
+        self._parts = max(1, loaders)
+        self._pin = pin
+        crops = Crops(people, input_hw=input_hw, cache_bytes=cache_mb * self._parts << 20)
+        self._remote = crops.reader.remote
+        self._loaders = Loaders(crops, processes=loaders, micro_batch=micro_batch, pin=pin)
+
+    def close(self) -> None:
+        """End the loader processes; also happens when the stream is forgotten."""
+        self._loaders.close()
+
+    def _batches(self, jobs: Iterator[Job]) -> Iterator[Batch]:
+        for job, image in self._loaders.run(jobs):
+            rest = (job.joints.xy, job.joints.labelled, job.joints.visible, job.instance, job.rows)
+            tensors = [torch.from_numpy(x) for x in (*rest, job.to_photo.astype(np.float32))]
+            yield Batch(image, *(x.pin_memory() if self._pin else x for x in tensors))
+
+    def _jobs(self, rows: I64, owner: I64, unit: I64, place: Place) -> Iterator[Job]:
+        """``rows, owner, unit [T, N]`` to T jobs; ``place`` says where people land in the input."""
+        people = self._people
+        ahead = read_ahead(rows, owner, unit) if self._remote else [{}] * len(rows)
+        width = rows.shape[1]
+        together = max(1, TOGETHER // width)
+        for start in range(0, len(rows), together):
+            flat = rows[start : start + together].ravel()
+            real = flat >= 0
+            picked = np.where(real, flat, 0)
+            placement = place(picked)
+            joints = place_joints(people.keypoints[picked], placement, skeleton=people.skeleton)
+            to_photo = invert(placement.matrix)
+            sampling = compose(people.to_stored(picked), to_photo)
+            instance = np.where(real, people.instance[picked], -1)
+            for i in range(len(flat) // width):
+                one = slice(i * width, (i + 1) * width)
+                known = real[one, None]
+                yield Job(
+                    rows=flat[one],
+                    instance=instance[one],
+                    joints=Joints(
+                        xy=np.where(known[..., None], joints.xy[one], np.float32(0)),
+                        labelled=joints.labelled[one] & known,
+                        visible=joints.visible[one] & known,
+                    ),
+                    sampling=sampling[one],
+                    to_photo=to_photo[one],
+                    owner=owner[start + i],
+                    ahead=ahead[start + i],
+                )
+
+
+class TrainStream(_Stream):
+    """Augmented micro-batches of one rank, epoch by epoch; the loader processes and their cache stay."""
+
+    def __init__(
+        self,
+        shards: ShardSet,
+        *,
+        seed: int,
+        batch: int,
+        streams: int,
+        rank: int,
+        world: int,
+        micro_batch: int,
+        input_hw: tuple[int, int],
+        augment: AugmentConfig,
+        loaders: int,
+        cache_mb: int = 0,
+        pin: bool = False,
+    ) -> None:
+        """``batch`` is global; ``streams`` 0 = :func:`default_streams`; ``loaders`` 0 = decode in this process."""
+        streams = streams or default_streams(batch)
+        check_streams(batch=batch, streams=streams, world=world, micro_batch=micro_batch)
+        self._shard = shards.shard
+        self._seed, self._batch, self._streams = seed, batch, streams
+        self._rank, self._world, self._micro_batch = rank, world, micro_batch
+        self._augment = augment
+        self.plan(0)  # too few people: say so before any process starts
+        super().__init__(
+            shards, micro_batch=micro_batch, input_hw=input_hw, loaders=loaders, cache_mb=cache_mb, pin=pin
+        )
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps in an epoch."""
+        return len(self._shard) // self._batch
+
+    @property
+    def accumulation(self) -> int:
+        """Micro-batches in an optimizer step."""
+        return self._batch // self._world // self._micro_batch
+
+    def plan(self, epoch: int) -> EpochPlan:
+        return plan_epoch(self._shard, seed=self._seed, epoch=epoch, streams=self._streams, batch=self._batch)
+
+    def epoch(self, epoch: int, *, start_step: int = 0) -> Iterator[Batch]:
+        """The micro-batches of an epoch from an optimizer step on: ``accumulation`` of them per step."""
+        plan = self.plan(epoch)
+        place = rank_places(plan, rank=self._rank, world=self._world, micro_batch=self._micro_batch)[start_step:]
+        place = place.reshape(-1, self._micro_batch)
+        owner, unit = split_over_loaders(plan, place, world=self._world, loaders=self._parts)
+
+        def augmented(rows: I64) -> Placement:
+            people = self._people
+            return augment(
+                people.box[rows],
+                people.keypoints[rows],
+                random=draws(self._seed, epoch, people.instance[rows]),
+                config=self._augment,
+                skeleton=people.skeleton,
+                input_hw=self._input_hw,
+            )
+
+        return self._batches(self._jobs(plan.sequence[place], owner, unit, augmented))
+
+
+class EvalStream(_Stream):
+    """People as they are, in order, sharded over ranks; every rank sees the same number of equal batches."""
+
+    def __init__(
+        self,
+        people: People,
+        *,
+        rank: int,
+        world: int,
+        batch: int,
+        input_hw: tuple[int, int],
+        loaders: int,
+        limit: int = 0,
+        pin: bool = False,
+    ) -> None:
+        """``batch`` is per rank; ``limit`` 0 = everyone. Rows of -1 fill the last batches."""
+        self._rows = eval_rows(min(len(people), limit or len(people)), rank=rank, world=world, batch=batch)
+        super().__init__(people, micro_batch=batch, input_hw=input_hw, loaders=loaders, cache_mb=0, pin=pin)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[Batch]:
+        batches, batch = self._rows.shape
+        # neighbours go to the same loader: they are cut from one photo, or read in one range
+        owner = np.tile(np.arange(batch) * self._parts // batch, (batches, 1))
+        unit = owner + np.arange(batches)[:, None] * self._parts
+        return self._batches(self._jobs(self._rows, owner, unit, self._as_they_are))
+
+    def _as_they_are(self, rows: I64) -> Placement:
+        return plain(self._people.box[rows], input_hw=self._input_hw)

@@ -1,0 +1,119 @@
+"""Targets and decoding against per-joint loops of the official HRNet code."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from icon_dist.data import heatmap
+from icon_dist.data.geometry import affine, invert, transform
+
+RNG = np.random.default_rng(0)
+
+
+def official_target(
+    joint: NDArray[np.float64], labelled: bool, *, w: int, h: int, sigma: int
+) -> tuple[NDArray[np.float64], float]:
+    """``generate_target`` for one joint. Two deviations, both METHOD 5: floor instead of int() for the mean
+    (int() pulls joints left of the crop into column 0), and a window that ends right before the map has no support."""
+    radius = sigma * 3
+    out, weight = np.zeros((h, w)), float(labelled)
+    mu_x, mu_y = math.floor(joint[0] / 4 + 0.5), math.floor(joint[1] / 4 + 0.5)
+    ul, br = (mu_x - radius, mu_y - radius), (mu_x + radius + 1, mu_y + radius + 1)
+    if ul[0] >= w or ul[1] >= h or br[0] <= 0 or br[1] <= 0:
+        return out, 0.0
+    size = 2 * radius + 1
+    x = np.arange(0, size, 1.0)
+    g = np.exp(-((x - size // 2) ** 2 + (x[:, None] - size // 2) ** 2) / (2 * sigma**2))
+    g_x = max(0, -ul[0]), min(br[0], w) - ul[0]
+    g_y = max(0, -ul[1]), min(br[1], h) - ul[1]
+    if weight > 0.5:
+        out[max(0, ul[1]) : min(br[1], h), max(0, ul[0]) : min(br[0], w)] = g[g_y[0] : g_y[1], g_x[0] : g_x[1]]
+    return out, weight
+
+
+def test_encode_equals_the_official_loop() -> None:
+    for sigma in (2, 3):
+        joints = RNG.uniform(-60, 260, size=(40, 17, 2))
+        joints[0, :6] = [[0, 0], [-2.1, 5], [-1.9, 5], [190, 254], [-26, 9], [-26.1, 9]]
+        labelled = RNG.random((40, 17)) < 0.8
+        labelled[0] = True
+        target, weight = heatmap.encode(
+            torch.tensor(joints), torch.tensor(labelled), hw=(64, 48), stride=4, sigma=float(sigma)
+        )
+        for n in range(40):
+            for k in range(17):
+                naive, naive_weight = official_target(joints[n, k], labelled[n, k], w=48, h=64, sigma=sigma)
+                assert weight[n, k] == naive_weight
+                np.testing.assert_allclose(target[n, k], naive, atol=1e-12)
+
+
+def test_encode_peak_is_one_at_the_joint() -> None:
+    target, weight = heatmap.encode(
+        torch.tensor([[[40.0, 80.0]]]), torch.tensor([[True]]), hw=(64, 48), stride=4, sigma=2.0
+    )
+    assert target[0, 0, 20, 10] == 1
+    assert target.count_nonzero() == target[0, 0, 14:27, 4:17].count_nonzero() == 13 * 13
+    assert weight[0, 0] == 1
+
+
+def official_decode(maps: NDArray[np.float32], *, quarter: bool) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+    """``get_max_preds`` and the post-processing of ``get_final_preds``."""
+    n, k, h, w = maps.shape
+    xy, peaks = np.zeros((n, k, 2)), np.zeros((n, k), np.float32)
+    for i in range(n):
+        for j in range(k):
+            index = int(np.argmax(maps[i, j]))
+            peaks[i, j] = maps[i, j].max()
+            if peaks[i, j] > 0:
+                xy[i, j] = index % w, index // w
+            px, py = math.floor(xy[i, j, 0] + 0.5), math.floor(xy[i, j, 1] + 0.5)
+            if quarter and 1 < px < w - 1 and 1 < py < h - 1:
+                hm = maps[i, j]
+                xy[i, j] += 0.25 * np.sign([hm[py, px + 1] - hm[py, px - 1], hm[py + 1, px] - hm[py - 1, px]])
+    return xy, peaks
+
+
+def test_decode_equals_the_official_loop() -> None:
+    maps = RNG.normal(size=(30, 17, 16, 12)).astype(np.float32)
+    maps[0] = -1.0  # nothing found
+    maps[1] = 0.5  # a plateau: the first index wins, and no neighbour is higher
+    for k, (x, y) in enumerate([(0, 5), (1, 5), (2, 5), (9, 5), (10, 5), (11, 5), (5, 1), (5, 2), (5, 14), (5, 15)]):
+        maps[2, k, y, x] = 9
+    for quarter in (False, True):
+        xy, score = heatmap.decode(torch.from_numpy(maps), quarter=quarter)
+        expected = official_decode(maps, quarter=quarter)
+        np.testing.assert_array_equal(xy, expected[0])
+        np.testing.assert_array_equal(score, expected[1])
+    assert (xy[0] == 0).all()
+
+
+def test_flip_back_equals_the_official_code() -> None:
+    maps = RNG.normal(size=(2, 5, 6, 8))
+    flips = ((1, 2), (3, 4))
+    expected = maps[:, :, :, ::-1].copy()
+    for a, b in flips:
+        expected[:, [a, b]] = expected[:, [b, a]]
+    expected[:, :, :, 1:] = expected.copy()[:, :, :, 0:-1]
+    np.testing.assert_array_equal(heatmap.flip_back(torch.from_numpy(maps), flips=flips), expected)
+
+
+def test_to_photo_equals_the_official_transform_preds() -> None:
+    """The official code inverts an affine built for the heatmap size."""
+    center, scale = RNG.uniform(100, 400, (8, 2)), np.repeat(RNG.uniform(0.5, 2, (8, 1)), 2, 1) * [0.75, 1]
+    xy = RNG.uniform(0, 48, (8, 17, 2))
+    official = transform(invert(affine(center, scale, np.zeros(8), out_wh=(48, 64))), xy)
+    matrix = invert(affine(center, scale, np.zeros(8), out_wh=(192, 256)))
+    found = heatmap.to_photo(torch.from_numpy(xy), stride=4, matrix=torch.from_numpy(matrix))
+    np.testing.assert_allclose(found, official, atol=1e-9)
+
+
+def test_encode_then_decode_finds_the_joint() -> None:
+    joints = torch.from_numpy(RNG.uniform(12, 180, (4, 17, 2)).astype(np.float32))
+    target, _ = heatmap.encode(joints, torch.ones(4, 17, dtype=torch.bool), hw=(64, 48), stride=4, sigma=2.0)
+    xy, score = heatmap.decode(target, quarter=True)
+    assert (score == 1).all()
+    assert (4 * xy - joints).abs().max() <= 2
