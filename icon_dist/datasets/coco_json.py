@@ -57,7 +57,7 @@ def read_people(
     ids, image_ids, categories, crowd = (
         np.array([e[k] for e in entries], dtype=np.int64) for k in ("id", "image_id", "category_id", "iscrowd")
     )
-    keypoints = _floats(chain.from_iterable(e["keypoints"] for e in entries)).reshape(len(entries), -1, 3)
+    keypoints = _floats(chain.from_iterable(e["keypoints"] for e in entries)).reshape(-1, skeleton.num_joints, 3)
     boxes = _floats(chain.from_iterable(e["bbox"] for e in entries)).reshape(-1, 4)
     areas = _floats(e["area"] for e in entries)
     labelled = keypoints[..., 2] > 0

@@ -69,7 +69,7 @@ def _detections(poses: Predictions) -> list[dict[str, Any]]:
     """As ``COCO.loadRes`` makes them from a results file: the area is that of the joints' bounding box."""
     keypoints = poses.keypoints.astype(np.float64)
     area = np.ptp(keypoints[..., :2], axis=1).prod(axis=1)
-    columns = (poses.image_id, keypoints.reshape(len(keypoints), -1), poses.box_score, area)
+    columns = (poses.image_id, keypoints.reshape(-1, 3 * keypoints.shape[1]), poses.box_score, area)
     return [
         {"id": i, "image_id": image, "category_id": 1, "keypoints": points, "score": value, "area": size}
         for i, (image, points, value, size) in enumerate(zip(*(c.tolist() for c in columns), strict=True), start=1)

@@ -47,6 +47,6 @@ def match(
     return Matched(people, error, joints[..., :2], joints[..., 2] > 0)
 
 
-def percent(hits: int | np.integer[Any], count: int | np.integer[Any]) -> float:
+def percent(hits: int, count: int) -> float:
     """-1 where there is nothing to count, as in pycocotools."""
-    return 100 * float(hits) / float(count) if count else -1.0
+    return 100 * hits / count if count else -1.0

@@ -15,13 +15,13 @@ JOINT_THRESHOLD = 0.2  # joints scored below it do not count for the score of a 
 
 
 def oks(
-    xy: Float[np.ndarray, "*n K 2"],
-    other: Float[np.ndarray, "*n K 2"],
+    xy: Float[np.ndarray, "*#n K 2"],
+    other: Float[np.ndarray, "*#n K 2"],
     *,
-    area: Float[np.ndarray, "*n"],
+    area: Float[np.ndarray, "*#n"],
     sigmas: Float[np.ndarray, " K"],
-    labelled: Bool[np.ndarray, "*n K"] | None = None,
-) -> Float[np.ndarray, "*n"]:
+    labelled: Bool[np.ndarray, "*#n K"] | None = None,
+) -> Float[np.ndarray, "*#n"]:
     """Mean over the (labelled) joints of ``exp(-d^2 / (2 area (2 sigma)^2))``; 0 where no joint is labelled."""
     squared = ((xy - other) ** 2).sum(axis=-1)
     similar = np.exp(-squared / (2 * sigmas) ** 2 / (area[..., None] + np.spacing(1)) / 2)
@@ -54,9 +54,9 @@ def nms(
 
 def rescore(predictions: Predictions) -> Predictions:
     """Box score x mean of the joint scores above .2: the score that AP ranks poses by."""
-    joint = predictions.keypoints[..., 2].astype(np.float64)
+    joint = predictions.keypoints[..., 2]
     counts = joint > JOINT_THRESHOLD
-    mean = (joint * counts).sum(axis=1) / np.maximum(counts.sum(axis=1), 1)
+    mean = (joint * counts).sum(axis=1, dtype=np.float64) / np.maximum(counts.sum(axis=1), 1)
     return dataclasses.replace(predictions, box_score=(predictions.box_score * mean).astype(np.float32))
 
 

@@ -21,7 +21,7 @@ def score(
     first, second = skeleton.torso
     torso = np.linalg.norm(matched.xy[:, first] - matched.xy[:, second], axis=1)
     counts = matched.labelled & (matched.labelled[:, [first]] & matched.labelled[:, [second]] & (torso > 0)[:, None])
-    hits = (counts & (matched.error <= THRESHOLD * torso[:, None])).sum(axis=0)
-    count = counts.sum(axis=0)
+    hits = (counts & (matched.error <= THRESHOLD * torso[:, None])).sum(axis=0).tolist()
+    count = counts.sum(axis=0).tolist()
     per_joint = {joint: percent(hits[i], count[i]) for i, joint in enumerate(skeleton.joints)}
-    return {**per_joint, "PCK@0.2": percent(hits.sum(), count.sum())}
+    return {**per_joint, "PCK@0.2": percent(sum(hits), sum(count))}

@@ -40,14 +40,15 @@ def score(
         )
     head = HEAD * np.array([a["head"] for a in matched.people], dtype=np.float64)
     relative = matched.error / head[:, None]
-    count = matched.labelled.sum(axis=0)
-    hits = {t: (matched.labelled & (relative <= t)).sum(axis=0) for t in (0.5, 0.1)}
+    count = matched.labelled.sum(axis=0).tolist()
+    hits, fine = ((matched.labelled & (relative <= t)).sum(axis=0).tolist() for t in (0.5, 0.1))
     at = skeleton.joints.index
     scores = {}
     for part, joints in PARTS.items():  # mean of left and right, not weighted
-        sides = [percent(hits[0.5][at(j)], count[at(j)]) for j in joints if count[at(j)]]
+        sides = [percent(hits[at(j)], count[at(j)]) for j in joints if count[at(j)]]
         scores[part] = float(np.mean(sides)) if sides else -1.0
     counted = [i for i, joint in enumerate(skeleton.joints) if joint not in UNCOUNTED]
-    scores["PCKh"] = percent(hits[0.5][counted].sum(), count[counted].sum())
-    scores["PCKh@0.1"] = percent(hits[0.1][counted].sum(), count[counted].sum())
+    total = sum(count[i] for i in counted)
+    scores["PCKh"] = percent(sum(hits[i] for i in counted), total)
+    scores["PCKh@0.1"] = percent(sum(fine[i] for i in counted), total)
     return scores
