@@ -86,7 +86,7 @@ def gradient_ratio(outputs: Outputs) -> Float[Tensor, ""] | None:
     contrast = outputs.tap.grad.float()
     heatmap = outputs.feature.grad.float() - contrast
     squares = sum_over_ranks(torch.stack([contrast.square().sum(), heatmap.square().sum()]))
-    return (squares[0] / squares[1]).sqrt()
+    return torch.where(squares[0] == 0, 0.0, (squares[0] / squares[1]).sqrt())  # no contrast: 0, even over 0
 
 
 def collapsed(scalars: dict[str, float]) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from eq1 import literal
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -15,52 +16,6 @@ from icon_dist.losses.consistency import consistency_loss, consistency_sums
 from icon_dist.types import KeySet
 
 TAU = 0.2
-
-
-def literal(
-    query: Tensor,
-    category: Tensor,
-    instance: Tensor,
-    active: Tensor,
-    keys: list[KeySet],
-    *,
-    hn: int,
-    strategy: str,
-    others_only: bool,
-    tau: float = TAU,
-) -> Tensor:
-    """Eq. 1 with a Python loop over everything; mean as in METHOD 2.13."""
-    classes = len(keys[0].valid)
-    per_category: dict[int, list[Tensor]] = {}
-    for a in range(len(query)):
-        if not active[a]:
-            continue
-        mine, person = int(category[a]), int(instance[a])
-        positives: list[Tensor] = []
-        candidates: dict[int, list[Tensor]] = {}
-        for keyset in keys:
-            for c in range(classes):
-                for s in range(keyset.valid.shape[1]):
-                    if not keyset.valid[c, s]:
-                        continue
-                    cosine = (query[a] * keyset.features[c, s]).sum()
-                    same_person = int(keyset.instance[c, s]) == person
-                    if c == mine and not same_person:
-                        positives.append(cosine)
-                    if c != mine and not (others_only and same_person):
-                        candidates.setdefault(c, []).append(cosine)
-        if strategy == "hard":
-            ranked = sorted(candidates, key=lambda c: (-torch.stack(candidates[c]).mean().item(), c))
-            candidates = {c: candidates[c] for c in ranked[:hn]}
-        negatives = [s for c in candidates for s in candidates[c]]
-        if not positives or not negatives:
-            continue
-        total = sum(torch.exp(s / tau) for s in negatives)
-        terms = [-torch.log(torch.exp(p / tau) / (torch.exp(p / tau) + total)) for p in positives]
-        per_category.setdefault(mine, []).append(torch.stack(terms).mean())
-    if not per_category:
-        return query.sum() * 0
-    return torch.stack([torch.stack(v).mean() for v in per_category.values()]).mean()
 
 
 def units(*shape: int, generator: torch.Generator) -> Tensor:
@@ -115,7 +70,7 @@ def test_equals_the_loops_over_eq_1(seed: int, strategy: str, others_only: bool)
     query, live, bank = random_case(seed)
     hn = 1 + seed % 4
     loss = consistency_loss(*query, live, bank=bank, negatives=hn, tau=TAU, negative=strategy, others_only=others_only)
-    expected = literal(*query, [live, bank], hn=hn, strategy=strategy, others_only=others_only)
+    expected = literal(*query, [live, bank], hn=hn, strategy=strategy, others_only=others_only, tau=TAU)
     torch.testing.assert_close(loss, expected, rtol=1e-9, atol=1e-9)
     leaves = [query[0], live.features]
     for ours, theirs in zip(
@@ -151,7 +106,7 @@ def test_random_negatives_are_some_category_set_of_the_asked_size() -> None:
                     kept = torch.zeros(6, 1, dtype=torch.bool)
                     kept[[mine, i, j]] = True
                     some = [replace(k, valid=k.valid & kept) for k in (live, bank)]
-                    options.append(literal(*one, some, hn=2, strategy="all", others_only=False).item())
+                    options.append(literal(*one, some, hn=2, strategy="all", others_only=False, tau=TAU).item())
         assert any(math.isclose(drawn.item(), o, abs_tol=1e-9) for o in options)
         found += drawn.item() > 0
     assert found > 5
@@ -226,7 +181,7 @@ def test_sums_and_counts_are_per_category() -> None:
     sums, counts = consistency_sums(*query, live, bank=bank, negatives=2, tau=TAU)
     for c in range(6):
         only = (*query[:3], query[3] & (query[1] == c))
-        alone = literal(*only, [live, bank], hn=2, strategy="hard", others_only=False)
+        alone = literal(*only, [live, bank], hn=2, strategy="hard", others_only=False, tau=TAU)
         torch.testing.assert_close(sums[c] / counts[c].clamp(min=1), alone, rtol=1e-9, atol=1e-9)
     assert counts[2] == 0  # its own category is empty
 

@@ -1,0 +1,109 @@
+"""Where embeddings are read, pixel sets and pair tokens."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from icon_dist.losses.tokens import pair_tokens, pixel_set, read_points, ring
+
+
+def gaussian(offset: tuple[float, float], sigma: float) -> float:
+    return math.exp(-(offset[0] ** 2 + offset[1] ** 2) / (2 * sigma**2))
+
+
+@pytest.mark.parametrize(("sigma", "pixels"), [(1.0, 4), (2.0, 20), (3.0, 36)])
+def test_ring_is_every_pixel_whose_gaussian_is_at_least_half(sigma: float, pixels: int) -> None:
+    offsets = [tuple(o) for o in ring(sigma=sigma, points=100).tolist()]
+    everything = [(x, y) for x in range(-9, 10) for y in range(-9, 10) if (x, y) != (0, 0)]
+    assert set(offsets) == {o for o in everything if gaussian(o, sigma) >= 0.5}
+    assert len(offsets) == pixels
+    distances = [x * x + y * y for x, y in offsets]
+    assert distances == sorted(distances)
+
+
+def test_ring_stops_at_the_asked_number_and_is_empty_in_point_mode() -> None:
+    assert len(ring(sigma=2.0, points=16)) == 15
+    assert ring(sigma=2.0, points=1).shape == (0, 2)
+    assert ring(sigma=2.0, points=5).tolist() == [[0, -1], [-1, 0], [1, 0], [0, 1]]
+
+
+def test_pixel_set_is_the_joint_then_pixels_around_the_peak_of_its_target() -> None:
+    joints = torch.tensor([[[13.5, 6.0]]])  # the peak is floor(x / 4 + .5) = (3, 2)
+    points = pixel_set(joints, torch.tensor([[0.0, -1.0], [2.0, 0.0]]))
+    assert points.tolist() == [[[[13.5, 6.0], [12.0, 4.0], [20.0, 8.0]]]]
+
+
+def naive_read(embedding: torch.Tensor, x: float, y: float) -> torch.Tensor:
+    """Bilinear, written out, then unit norm."""
+    x0, y0 = min(int(x), embedding.shape[2] - 2), min(int(y), embedding.shape[1] - 2)
+    a, b = x - x0, y - y0
+    mixed = (
+        embedding[:, y0, x0] * (1 - a) * (1 - b)
+        + embedding[:, y0, x0 + 1] * a * (1 - b)
+        + embedding[:, y0 + 1, x0] * (1 - a) * b
+        + embedding[:, y0 + 1, x0 + 1] * a * b
+    )
+    return mixed / mixed.norm()
+
+
+@pytest.mark.parametrize("stride", [4, 16])
+def test_read_points_is_bilinear_at_input_over_stride(stride: int) -> None:
+    embedding = F.normalize(torch.randn(2, 5, 7, 4, dtype=torch.float64), dim=1)
+    u = torch.rand(2, 3, 2, 2, dtype=torch.float64) * torch.tensor([3.0, 6.0], dtype=torch.float64)
+    features, inside = read_points(embedding, u * stride, stride=stride)
+    assert inside.all()
+    for n in range(2):
+        for k in range(3):
+            for t in range(2):
+                expected = naive_read(embedding[n], *u[n, k, t].tolist())
+                torch.testing.assert_close(features[n, k, t], expected, rtol=1e-9, atol=1e-9)
+
+
+def test_an_integer_point_is_the_pixel_itself_up_to_the_last_one() -> None:
+    embedding = F.normalize(torch.randn(1, 8, 6, 5), dim=1)
+    features, inside = read_points(embedding, torch.tensor([[[[16.0, 20.0]]]]), stride=4)  # (4, 5), the corner
+    assert inside.all()
+    torch.testing.assert_close(features[0, 0, 0], embedding[0, :, 5, 4])
+
+
+@pytest.mark.parametrize("xy", [(-0.1, 4.0), (4.0, -0.1), (16.1, 4.0), (4.0, 20.1)])
+def test_points_off_the_map_are_told_and_finite(xy: tuple[float, float]) -> None:
+    embedding = F.normalize(torch.randn(1, 8, 6, 5), dim=1)
+    features, inside = read_points(embedding, torch.tensor(xy).view(1, 1, 1, 2), stride=4)
+    assert not inside.any()
+    assert features.isfinite().all()
+
+
+def test_a_map_of_bf16_is_read_at_full_coordinates() -> None:
+    """As bf16, x = 45.25 would become 45.25 / 64 with 8 bits: a quarter of a pixel off."""
+    embedding = torch.arange(64.0).expand(1, 2, 64, 64).clone()
+    embedding[:, 1] = 32.0
+    features, _ = read_points(embedding.bfloat16(), torch.tensor([[[[181.0, 40.0]]]]), stride=4)
+    torch.testing.assert_close(features[0, 0, 0, 0] / features[0, 0, 0, 1] * 32, torch.tensor(45.25))
+
+
+def test_pair_tokens_are_unit_means_of_both_ends() -> None:
+    features = F.normalize(torch.randn(2, 4, 3, 6, dtype=torch.float64), dim=-1)
+    active = torch.rand(2, 4, 3) < 0.6
+    limbs = ((0, 2), (3, 1))
+    pairs, both = pair_tokens(features, active, limbs)
+    assert pairs.shape == (2, 2, 3, 6)
+    for n in range(2):
+        for p, (a, b) in enumerate(limbs):
+            for t in range(3):
+                mean = (features[n, a, t] + features[n, b, t]) / 2
+                torch.testing.assert_close(pairs[n, p, t], mean / mean.norm())
+                assert both[n, p, t] == (active[n, a, t] and active[n, b, t])
+
+
+def test_opposite_ends_make_a_finite_pair_and_gradient() -> None:
+    """Their mean is zero, which has no direction."""
+    features = torch.tensor([[[[1.0, 0.0]], [[-1.0, 0.0]]]], requires_grad=True)
+    pairs, _ = pair_tokens(features, torch.ones(1, 2, 1, dtype=torch.bool), ((0, 1),))
+    (grad,) = torch.autograd.grad(pairs.sum(), features)
+    assert pairs.isfinite().all()
+    assert grad.isfinite().all()
