@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from icon_dist import storage
-from icon_dist.engine import checkpoint
+from icon_dist.engine import checkpoint, manifest
 from icon_dist.storage import s3 as s3_storage
 
 CHANGES = ["write", "write_new", "delete"]
@@ -96,33 +96,36 @@ def test_a_kill_at_any_point_leaves_an_intact_checkpoint(run: str, after: bool) 
     assert survived == 9 or storage.is_remote(run)
 
 
-@pytest.mark.parametrize("point", ["fsync", "replace", "link"])
-def test_a_kill_inside_a_local_write(tmp_path: Path, point: str) -> None:
-    """Each system call of a commit in turn, until the save gets through."""
+@pytest.mark.parametrize("point", ["fsync", "replace", "link", "unlink", "rmdir"])
+def test_a_kill_inside_a_local_save(tmp_path: Path, point: str) -> None:
+    """Each system call of committing step 3 and removing step 2 in turn, until the save gets through."""
     for at in range(1, 60):
         run = str(tmp_path / str(at))
         save(run, 1, attempt="first")
+        save(run, 2, attempt="first")
 
         def child(run: str = run, at: int = at) -> None:
             call, count = getattr(os, point), 0
 
-            def deadly(*args: Any) -> Any:
+            def deadly(*args: Any, **kwargs: Any) -> Any:
                 nonlocal count
                 count += 1
                 if count == at:
                     os.kill(os.getpid(), signal.SIGKILL)
-                return call(*args)
+                return call(*args, **kwargs)
 
             setattr(os, point, deadly)
-            save(run, 2, attempt="killed")
+            save(run, 3, attempt="killed")
             os._exit(0)
 
         process = multiprocessing.get_context("fork").Process(target=child)
         process.start()
         process.join()
-        assert intact_step(run) in (1, 2)
+        assert intact_step(run) in (2, 3)
+        for entry in manifest.entries(run):  # half-removed is half-written, never a damaged checkpoint
+            assert manifest.whole(entry) is not None or not entry.committed
         if process.exitcode == 0:
-            assert intact_step(run) == 2
+            assert intact_step(run) == 3
             assert at > 1
             return
     pytest.fail("never got through")
