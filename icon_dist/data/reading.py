@@ -9,7 +9,7 @@ import hashlib
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +23,7 @@ from icon_dist.types import Skeleton
 OPEN_FILES = 256  # shards of which a process keeps the descriptor
 THREADS = 4  # ranged reads under way at once in one process
 GAP = 1 << 16  # bytes between two crops that are read along rather than asked for separately
-RUN = 1 << 24  # bytes of the largest ranged read
+RUN = 1 << 22  # bytes of a shard after which a new ranged read begins
 
 I64 = NDArray[np.int64]
 
@@ -82,24 +82,25 @@ class ShardReader:
 
     def prefetch(self, rows: I64) -> None:
         """Begin to read these; without effect on local files."""
+        rows = np.array([row for row in rows.tolist() if row not in self._ahead], dtype=np.int64)
         if not self.remote or not len(rows):
             return
-        self._threads = self._threads or ThreadPoolExecutor(THREADS, "shard-read")
-        shard, offset, size = (column[rows] for column in (self._shards.shard, self._shards.offset, self._shards.size))
-        order = np.lexsort((offset, shard))
-        first, start, end = 0, 0, 0
-        for at, index in enumerate([*order, None]):
-            if index is not None and at > first:
-                same = shard[index] == shard[order[first]]
-                if same and offset[index] - end <= GAP and offset[index] + size[index] - start <= RUN:
-                    end = int(offset[index] + size[index])
-                    continue
-            if at > first:
-                uri = self._uri(int(shard[order[first]]))
-                run = self._threads.submit(storage.read, uri, start, end - start)
-                self._ahead.update({int(rows[i]): (run, start) for i in order[first:at]})
-            if index is not None:
-                first, start, end = at, int(offset[index]), int(offset[index] + size[index])
+        columns = self._shards
+        rows = rows[np.lexsort((columns.offset[rows], columns.shard[rows]))]
+        shard, start, end = columns.shard[rows], columns.offset[rows], columns.offset[rows] + columns.size[rows]
+        apart = (np.diff(shard) != 0) | (start[1:] - end[:-1] > GAP) | (np.diff(start // RUN) != 0)
+        for run in np.split(np.arange(len(rows)), np.flatnonzero(apart) + 1):
+            first, last = run[0], run[-1]
+            begin, size = int(start[first]), int(end[last] - start[first])
+            self._ahead.update(dict.fromkeys(rows[run].tolist(), (self._submit(int(shard[first]), begin, size), begin)))
+
+    def _submit(self, shard: int, start: int, size: int) -> Future[bytes]:
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(THREADS, "shard-read")
+            # alone, because it opens the connection: several threads at once would each open one, slowly
+            wait([first := self._threads.submit(storage.read, self._uri(shard), start, size)])
+            return first
+        return self._threads.submit(storage.read, self._uri(shard), start, size)
 
 
 @dataclass(frozen=True)

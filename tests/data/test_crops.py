@@ -1,0 +1,96 @@
+"""Pixels of every kind of image file, against Pillow, and the cache of decoded images."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from icon_dist.data.crops import CropCache, Crops
+from icon_dist.data.reading import photo_source
+from icon_dist.datasets import load_skeleton
+from icon_dist.errors import DataError
+
+WIDTH, HEIGHT = 40, 30
+
+
+def smooth() -> NDArray[np.uint8]:
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    return np.stack([6 * x, 8 * y, 120 + 0 * x], -1).astype(np.uint8)
+
+
+def encoded(mode: str, kind: str, exif: int = 1) -> bytes:
+    sink = io.BytesIO()
+    meta = Image.Exif()
+    meta[0x0112] = exif
+    Image.fromarray(smooth()).convert(mode).save(sink, kind, exif=meta, **({"quality": 98} if kind == "JPEG" else {}))
+    return sink.getvalue()
+
+
+def as_read(folder: Path, data: bytes) -> NDArray[np.uint8]:
+    """The whole image through the reader, the decoder and a warp that changes nothing."""
+    (folder / "one").write_bytes(data)
+    source = photo_source(str(folder), ["one"], np.array([[0.0, 0, 1, 1]]), skeleton=load_skeleton("coco"))
+    out = np.full((1, HEIGHT, WIDTH, 3), 77, np.uint8)
+    zero = np.zeros(1, np.int64)
+    Crops(source, input_hw=(HEIGHT, WIDTH)).fill(out, places=zero, rows=zero, sampling=np.eye(2, 3)[None])
+    return out[0]
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind"), [("RGB", "JPEG"), ("L", "JPEG"), ("CMYK", "JPEG"), ("RGB", "PNG"), ("L", "PNG"), ("P", "PNG")]
+)
+def test_all_kinds_become_rgb(tmp_path: Path, mode: str, kind: str) -> None:
+    data = encoded(mode, kind)
+    expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
+    assert np.abs(as_read(tmp_path, data) - expected).max() <= (0 if kind == "PNG" else 4)
+
+
+def test_orientation_is_ignored(tmp_path: Path) -> None:
+    np.testing.assert_array_equal(
+        as_read(tmp_path, encoded("RGB", "JPEG", 6)), as_read(tmp_path, encoded("RGB", "JPEG"))
+    )
+
+
+@pytest.mark.parametrize("data", [b"", b"GIF89a....", encoded("RGB", "JPEG")[:300], encoded("RGB", "PNG")[:60]])
+def test_what_is_no_image_is_named(tmp_path: Path, data: bytes) -> None:
+    with pytest.raises(DataError, match=r"one: ") as error:
+        as_read(tmp_path, data)
+    assert "\n" not in str(error.value)
+
+
+def test_outside_is_black(tmp_path: Path) -> None:
+    (tmp_path / "one").write_bytes(encoded("RGB", "PNG"))
+    source = photo_source(str(tmp_path), ["one"], np.array([[0.0, 0, 1, 1]]), skeleton=load_skeleton("coco"))
+    out = np.full((1, HEIGHT, WIDTH, 3), 77, np.uint8)
+    zero = np.zeros(1, np.int64)
+    shift = np.array([[[1.0, 0, 10], [0, 1, -5]]])
+    Crops(source, input_hw=(HEIGHT, WIDTH)).fill(out, places=zero, rows=zero, sampling=shift)
+    np.testing.assert_array_equal(out[0, 5:, :-10], smooth()[:-5, 10:])
+    assert not out[0, :5].any()
+    assert not out[0, :, -10:].any()
+
+
+def test_cache_takes_the_first_rows_that_fit() -> None:
+    cache = CropCache(np.array([[10, 10], [20, 10], [10, 10]], np.int32), budget=950)
+    assert len(cache) == 2
+    assert cache.place(2) is None
+    assert not cache.holds(2)
+    for row, (h, w) in enumerate([(10, 10), (10, 20)]):
+        place = cache.place(row)
+        assert place is not None
+        assert place.shape == (h, w, 3)
+        assert not cache.holds(row)
+        place[:] = row + 1
+        cache.mark(row)
+    first = cache.place(0)
+    assert first is not None
+    assert (first == 1).all()
+    assert cache.holds(0)
+    assert cache.holds(1)
+    cache.mark(2)  # nothing to mark
+    assert len(CropCache(np.array([[10, 10]], np.int32), budget=1)) == 0
