@@ -58,7 +58,7 @@ def load_skeleton(name_or_yaml: str | Path) -> Skeleton:
 
 def _is_dataset(name: str) -> bool:
     """Read off the source: a misspelt name should not import whatever else lives here."""
-    file = Path(__file__).with_name(f"{name}.py")
+    file = Path(__file__).parent / f"{name}.py"
     return name.isidentifier() and file.is_file() and "\ndef read(" in file.read_text(encoding="utf-8")
 
 
