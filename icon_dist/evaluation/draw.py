@@ -1,0 +1,162 @@
+"""Pictures of poses: skeletons on crops, laid out as one sheet.
+
+Colours are of Okabe and Ito's palette, told apart with every kind of colour vision: blue left, orange right (of the
+person, not of the picture), yellow where a limb has no side. Everything is drawn at twice the size, then averaged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from icon_dist import storage
+from icon_dist.types import Skeleton
+
+U8 = NDArray[np.uint8]
+Color = tuple[int, int, int]
+Point = tuple[int, int]
+
+LEFT, RIGHT, CENTER = (86, 180, 233), (230, 140, 20), (240, 228, 66)
+TRUTH, PAPER, INK, EDGE = (255, 255, 255), (248, 248, 246), (35, 35, 40), (20, 20, 25)
+FACTOR = 2  # drawn px per sheet px
+GAP, STRIP, LEGEND = 8, 20, 26  # sheet px: between tiles, title, legend
+SHIFT = 4  # fractional bits of drawn coordinates
+FONT = cv2.FONT_HERSHEY_SIMPLEX
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One crop and its pose; points with v (or score) > 0 are drawn, those with v = 1 (occluded) hollow."""
+
+    image: U8  # [h, w, 3] RGB
+    keypoints: NDArray[np.floating]  # [K, 3] x, y in px of the tile, v or score
+    title: str = ""
+    reference: NDArray[np.floating] | None = None  # [K, 3] the ground truth, drawn thin
+
+
+def sheet(tiles: Sequence[Tile], skeleton: Skeleton, *, columns: int, tile_height: int = 256) -> U8:
+    """All tiles in rows of ``columns`` at one height, with titles and a legend, RGB ``[H, W, 3]``."""
+    drawn = [_draw(tile, skeleton, height=FACTOR * tile_height) for tile in tiles]
+    rows = [drawn[i : i + columns] for i in range(0, len(drawn), columns)]
+    gap, strip = FACTOR * GAP, FACTOR * STRIP
+    width = max(sum(t.shape[1] + gap for t in row) for row in rows) + gap
+    width = max(width, FACTOR * 420)  # the legend's
+    line = FACTOR * tile_height + strip + gap
+    page = np.full((gap + line * len(rows) + FACTOR * LEGEND, width, 3), PAPER, dtype=np.uint8)
+    for number, row in enumerate(rows):
+        x, y = gap, gap + number * line
+        for offset, picture in enumerate(row):
+            title = tiles[number * columns + offset].title
+            _text(page, title, (x, y + strip - FACTOR * 6), width=picture.shape[1])
+            page[y + strip : y + strip + picture.shape[0], x : x + picture.shape[1]] = picture
+            x += picture.shape[1] + gap
+    _legend(page, truth=any(tile.reference is not None for tile in tiles))
+    h, w = page.shape[:2]
+    return np.asarray(cv2.resize(page, (w // FACTOR, h // FACTOR), interpolation=cv2.INTER_AREA), dtype=np.uint8)
+
+
+def write_png(path: str, image: U8) -> None:
+    """Write RGB ``image`` to a path or s3://, all of it or nothing."""
+    done, png = cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1]))
+    assert done
+    storage.write(path, png.tobytes())
+
+
+def sides(skeleton: Skeleton) -> list[Color]:
+    """The colour of every joint: of mirrored joints, the one whose name starts with l is the left one."""
+    colors = [CENTER] * skeleton.num_joints
+    for pair in skeleton.flips:
+        for joint in pair:
+            colors[joint] = LEFT if skeleton.joints[joint].startswith("l") else RIGHT
+    return colors
+
+
+def _draw(tile: Tile, skeleton: Skeleton, *, height: int) -> U8:
+    zoom = height / tile.image.shape[0]
+    width = max(1, round(tile.image.shape[1] * zoom))
+    picture = np.asarray(cv2.resize(tile.image, (width, height), interpolation=cv2.INTER_CUBIC), dtype=np.uint8)
+    size = height / 256
+    colors = sides(skeleton)
+    if tile.reference is not None:
+        _pose(picture, tile.reference, skeleton, [TRUTH] * len(colors), zoom=zoom, thick=0.9 * size, dot=1.7 * size)
+    _pose(picture, tile.keypoints, skeleton, colors, zoom=zoom, thick=2.2 * size, dot=3.2 * size)
+    return picture
+
+
+def _pose(
+    picture: U8,
+    keypoints: NDArray[np.floating],
+    skeleton: Skeleton,
+    colors: list[Color],
+    *,
+    zoom: float,
+    thick: float,
+    dot: float,
+) -> None:
+    """Bones, then joints, each over a dark edge so that they stand out on any background."""
+    body = {joint for limb in skeleton.limbs for joint in limb}  # the face is drawn finer
+    points = [_fixed((x + 0.5) * zoom - 0.5, (y + 0.5) * zoom - 0.5) for x, y, _ in keypoints.tolist()]
+    shown = [value > 0 for value in keypoints[:, 2].tolist()]
+    edge = max(1, round(0.6 * thick))
+    weights = [1.0 if joint in body else 0.6 for joint in range(len(points))]
+    bones = [(a, b) for a, b in skeleton.bones if shown[a] and shown[b]]
+    for a, b in bones:
+        _line(picture, points[a], points[b], EDGE, round(thick * min(weights[a], weights[b])) + 2 * edge)
+    for a, b in bones:
+        color = colors[a] if colors[a] == colors[b] else CENTER
+        _line(picture, points[a], points[b], color, round(thick * min(weights[a], weights[b])))
+    for joint, value in enumerate(keypoints[:, 2].tolist()):
+        if value > 0:
+            _dot(picture, points[joint], dot * weights[joint], colors[joint], hollow=value == 1)
+
+
+def _fixed(x: float, y: float) -> Point:
+    """cv2's fixed point, SHIFT fractional bits; far-off predictions stay within its range."""
+    far = 8192.0
+    return round(min(max(x, -far), far) * (1 << SHIFT)), round(min(max(y, -far), far) * (1 << SHIFT))
+
+
+def _line(picture: U8, a: Point, b: Point, color: Color, thickness: int) -> None:
+    cv2.line(picture, a, b, color, max(1, thickness), cv2.LINE_AA, SHIFT)
+
+
+def _dot(picture: U8, point: Point, radius: float, color: Color, *, hollow: bool) -> None:
+    """A disk with a dark edge; hollow = occluded."""
+    unit = 1 << SHIFT
+    cv2.circle(picture, point, round((radius + 0.3 * radius) * unit), EDGE, -1, cv2.LINE_AA, SHIFT)
+    cv2.circle(picture, point, round(radius * unit), color, -1, cv2.LINE_AA, SHIFT)
+    if hollow:
+        cv2.circle(picture, point, round(0.55 * radius * unit), EDGE, -1, cv2.LINE_AA, SHIFT)
+
+
+def _text(page: U8, text: str, at: tuple[int, int], *, width: int) -> int:
+    """One line of text with its baseline at ``at``, cut to ``width``; the width it took."""
+    size = 0.42 * FACTOR
+    (long, _), _ = cv2.getTextSize(text, FONT, size, FACTOR)
+    while long > width and text:
+        text = text[:-1]
+        (long, _), _ = cv2.getTextSize(text + "...", FONT, size, FACTOR)
+        if long <= width:
+            text += "..."
+    cv2.putText(page, text, at, FONT, size, INK, FACTOR, cv2.LINE_AA)
+    return int(long)
+
+
+def _legend(page: U8, *, truth: bool) -> None:
+    """What the colours mean, along the bottom edge."""
+    x, y = 3 * FACTOR * GAP, page.shape[0] - FACTOR * LEGEND // 2
+    entries = [("left", LEFT, False), ("right", RIGHT, False), ("centre", CENTER, False), ("occluded", LEFT, True)]
+    entries += [("ground truth", TRUTH, False)] * truth
+    for name, color, hollow in entries:
+        thin = name == "ground truth"
+        ends = _fixed(x - 8 * FACTOR, y), _fixed(x + 8 * FACTOR, y)
+        if not hollow:
+            _line(page, *ends, EDGE, (3 if thin else 5) * FACTOR)
+            _line(page, *ends, color, (1 if thin else 3) * FACTOR)
+        _dot(page, _fixed(x, y), (2.0 if thin else 3.5) * FACTOR, color, hollow=hollow)
+        x += 14 * FACTOR
+        x += _text(page, name, (x, y + 4 * FACTOR), width=page.shape[1]) + 24 * FACTOR

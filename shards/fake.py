@@ -1,0 +1,69 @@
+"""Draw generated people and pack them into shards: the demo's data, from nothing. The same command again goes on."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from icon_dist.data.generate import generate_shards
+from icon_dist.errors import run_cli
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="shards/fake.py", description=__doc__)
+    add = parser.add_argument
+    add("--out", required=True, metavar="DIR|s3://...")
+    add("--people", type=_positive, default=2000, metavar="N", help="at least so many; default %(default)s")
+    add("--seed", type=int, default=0, help="another seed, other people; default %(default)s")
+    add("--difficulty", default="easy", metavar="easy|hard", help="poses, clutter, occlusion; default %(default)s")
+    add("--photos", type=Path, metavar="DIR", help="keep photos and annotations.json here; default: nowhere")
+    add("--split", default="fake", metavar="NAME", help="name of the set; default %(default)s")
+    add("--per-shard", type=_positive, default=250, metavar="N", help="people in a shard; default %(default)s")
+    add("--jobs", type=_positive, default=os.cpu_count() or 1, metavar="N", help="processes; default: one per core")
+    return parser.parse_args(argv)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+class Progress:
+    """A line on stderr: rewritten on a terminal, one at every tenth in a log."""
+
+    def __init__(self) -> None:
+        self.live = sys.stderr.isatty()
+        self.shown = ("", -1)
+
+    def __call__(self, verb: str, done: int, total: int) -> None:
+        step = (verb, done if self.live else 10 * done // total)
+        if step == self.shown:
+            return
+        self.shown = step
+        start, end = ("\r", "\n" if done == total else "") if self.live else ("", "\n")
+        print(f"{start}{verb} {done}/{total} people", end=end, file=sys.stderr, flush=True)
+
+
+def main(argv: list[str]) -> int:
+    options = parse(argv)
+    manifest = generate_shards(
+        options.out,
+        people=options.people,
+        seed=options.seed,
+        difficulty=options.difficulty,
+        split=options.split,
+        per_shard=options.per_shard,
+        photos=options.photos,
+        jobs=options.jobs,
+        progress=Progress(),
+    )
+    size = sum(file["bytes"] for file in manifest["files"].values())
+    print(f"{options.out}: {manifest['people']} people, {len(manifest['shards'])} shards, {size / 2**20:.1f} MiB")
+    return 0
+
+
+if __name__ == "__main__":
+    run_cli(main)
