@@ -102,7 +102,8 @@ def in_processes(count: int) -> Callable[[Callable[[Job], int], Sequence[Job]], 
     def map_jobs(function: Callable[[Job], int], jobs: Sequence[Job]) -> Iterator[int]:
         if not jobs:
             return
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context("forkserver")  # imports once, where spawn would in every process
+        context.set_forkserver_preload(["icon_dist.data.pack"])
         with ProcessPoolExecutor(min(count, len(jobs)), mp_context=context, initializer=_worker) as pool:
             try:
                 for future in as_completed([pool.submit(function, job) for job in jobs]):

@@ -50,8 +50,8 @@ class ShardSet:
     shard: NDArray[np.int32]  # [n] number of the tar in shard_names
     offset: NDArray[np.int64]  # [n] of the image bytes inside the tar
     size: NDArray[np.int64]  # [n] of the image bytes
-    sha256: NDArray[np.str_]  # [n] hex, of the image bytes
-    key: NDArray[np.str_]  # [n]
+    sha256: tuple[str, ...]  # [n] hex, of the image bytes
+    key: tuple[str, ...]  # [n]
     instance: NDArray[np.int64]  # [n] person id, unique in the set
     image_id: NDArray[np.int64]  # [n]
     box: NDArray[np.float64]  # [n, 4] x, y, w, h; photo px, unpadded
@@ -219,8 +219,8 @@ def _shard_set(
         shard=shard,
         offset=offset,
         size=size,
-        sha256=np.array(table["sha256"].to_pylist(), dtype=np.str_),
-        key=np.array(table["key"].to_pylist(), dtype=np.str_),
+        sha256=tuple(table["sha256"].to_pylist()),
+        key=tuple(table["key"].to_pylist()),
         instance=instance,
         image_id=numbers("image_id", np.int64),
         box=numbers("box", np.float64, 4),
