@@ -170,7 +170,8 @@ def train(cfg: Config, *, report: Report, device: str) -> None:
                 )
             best = max(best, scores[main_metric(skeleton)])
             what = conditions(val, cfg.eval, boxes="gt")
-            report({"kind": "eval", "step": step, "epoch": done, "what": what, "scores": scores})
+            headline = main_metric(skeleton)
+            report({"kind": "eval", "step": step, "epoch": done, "what": what, "headline": headline, "scores": scores})
         if stop or step % save_every == 0:
             save(scores)
         if stop:
@@ -246,14 +247,14 @@ def main(argv: list[str]) -> None:
         from icon_dist.engine.local import launch
     else:
         from icon_dist.engine.ray import launch
-    launch(cfg, train, Progress(run_uri))
+    launch(cfg, "icon_dist.train:train", Progress(run_uri))
 
 
 def _anchored(cfg: Config) -> Config:
     """Paths made absolute, because workers run in another directory."""
-    places = {"train": storage.absolute(cfg.data.train), "val": cfg.data.val and storage.absolute(cfg.data.val)}
+    train, val = storage.absolute(cfg.data.train), cfg.data.val and storage.absolute(cfg.data.val)
     run = dataclasses.replace(cfg.run, dir=storage.absolute(cfg.run.dir))
-    return dataclasses.replace(cfg, data=dataclasses.replace(cfg.data, **places), run=run)
+    return dataclasses.replace(cfg, data=dataclasses.replace(cfg.data, train=train, val=val), run=run)
 
 
 def _generate(cfg: Config) -> None:

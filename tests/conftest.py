@@ -15,7 +15,9 @@ import boto3.session
 import pytest
 from jaxtyping import install_import_hook
 
-install_import_hook("icon_dist", "beartype.beartype")
+import tests.shapes  # noqa: F401  (named below)
+
+install_import_hook("icon_dist", "tests.shapes.check")
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -76,3 +78,14 @@ def s3(s3_endpoint: str) -> str:
     """An empty ``s3://`` prefix for one test, served over real HTTP."""
     del s3_endpoint
     return f"s3://test-bucket/{uuid.uuid4().hex}"
+
+
+@pytest.fixture(scope="session")
+def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Generated people as shards: ``train`` (at least 64) and ``val`` (at least 24)."""
+    from icon_dist.data.generate import generate_shards
+
+    folder = tmp_path_factory.mktemp("people")
+    for split, count, seed in (("train", 64, 0), ("val", 24, 1)):
+        generate_shards(str(folder / split), people=count, seed=seed, split=split, per_shard=20)
+    return folder

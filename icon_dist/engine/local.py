@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable
+import pkgutil
 
 import torch
 
@@ -13,15 +13,15 @@ from icon_dist.config import Config
 from icon_dist.engine.progress import Progress
 
 
-def launch(config: Config, train: Callable[..., None], progress: Progress) -> None:
-    """``train(config, report=progress, device=...)`` here and now; DeepSpeed gets a process group of one."""
+def launch(config: Config, loop: str, progress: Progress) -> None:
+    """Call ``loop`` ("module:function") here and now; DeepSpeed gets a process group of one."""
     device = "cuda" if config.run.gpus_per_worker and torch.cuda.is_available() else "cpu"
     alone = importlib.util.find_spec("deepspeed") is None
     if not alone:
         os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed insists
         distributed.init_alone("nccl" if device == "cuda" else "gloo")
     try:
-        train(config, report=progress, device=device)
+        pkgutil.resolve_name(loop)(config, report=progress, device=device)
     finally:
         progress.flush()
         if not alone:

@@ -85,8 +85,8 @@ class Progress:
         now = time.monotonic()
         step = event["step"]
         if event["kind"] == "eval":
-            numbers = "  ".join(f"{k} {v:.2f}" for k, v in event["scores"].items())
-            self.say(f"epoch {event['epoch']:g}  {event['what']}  {numbers}")
+            name = event["headline"]
+            self.say(f"epoch {event['epoch']:g}  {name} {event['scores'][name]:.4g}  {event['what']}")
             return
         if self._rate is None:
             self._rate = (step, now)

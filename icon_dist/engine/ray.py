@@ -8,12 +8,12 @@ group whose loop finds the newest intact checkpoint by itself.
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import os
+import pkgutil
 import socket
 import tempfile
 import threading
-from collections.abc import Callable
+import traceback
 from typing import Any
 
 import ray
@@ -25,11 +25,9 @@ from icon_dist import errors
 from icon_dist.config import Config
 from icon_dist.engine.progress import Event, Progress
 
-TrainLoop = Callable[..., None]  # train(config, *, report, device)
 
-
-def launch(config: Config, train: TrainLoop, progress: Progress) -> None:
-    """Run ``train(config, report=..., device=...)`` on ``config.run.workers`` workers until it ends.
+def launch(config: Config, loop: str, progress: Progress) -> None:
+    """Run ``loop`` ("module:function") as ``f(config, report=..., device=...)`` on ``run.workers`` workers to its end.
 
     Joins the cluster named by RAY_ADDRESS (set inside ``ray job submit``), else starts one here for this run.
     Raises the loop's own IconError, or ClusterError when workers were lost more than ``run.max_failures`` times.
@@ -39,7 +37,7 @@ def launch(config: Config, train: TrainLoop, progress: Progress) -> None:
     _connect(config, progress)
     try:
         for failure in range(config.run.max_failures + 1):
-            reason = _attempt(config, train, progress)
+            reason = _attempt(config, loop, progress)
             if reason is None:
                 return
             if failure < config.run.max_failures:
@@ -52,16 +50,12 @@ def launch(config: Config, train: TrainLoop, progress: Progress) -> None:
         ray.shutdown()
 
 
-def _attempt(config: Config, train: TrainLoop, progress: Progress) -> str | None:
+def _attempt(config: Config, loop: str, progress: Progress) -> str | None:
     """One worker group from start to end: None when the loop finished, else why processes were lost."""
     mailbox = ray.remote(num_cpus=0)(_Mailbox).remote()
     trainer = ray.train.torch.TorchTrainer(
         _worker,
-        train_loop_config={
-            "config": dataclasses.asdict(config),
-            "loop": (train.__module__, train.__qualname__),
-            "mailbox": mailbox,
-        },
+        train_loop_config={"config": dataclasses.asdict(config), "loop": loop, "mailbox": mailbox},
         scaling_config=ray.train.ScalingConfig(
             num_workers=config.run.workers,
             use_gpu=config.run.gpus_per_worker > 0,
@@ -86,8 +80,7 @@ def _attempt(config: Config, train: TrainLoop, progress: Progress) -> str | None
 
 
 def _worker(payload: dict[str, Any]) -> None:
-    module, name = payload["loop"]
-    train = getattr(importlib.import_module(module), name)
+    loop = pkgutil.resolve_name(payload["loop"])
     mailbox = payload["mailbox"]
     first = ray.train.get_context().get_world_rank() == 0
 
@@ -96,15 +89,23 @@ def _worker(payload: dict[str, Any]) -> None:
             mailbox.put.remote(event)
 
     try:
-        train(
+        loop(
             configuration.from_dict(payload["config"]),
             report=report,
             device=str(ray.train.torch.get_device()),
         )
     except errors.IconError as error:
-        event = {"kind": "fatal", "error": type(error).__name__, "text": str(error)}
-        ray.get(mailbox.put.remote(event))
+        ray.get(mailbox.put.remote({"kind": "fatal", "error": type(error).__name__, "text": str(error)}))
         raise
+    except (RuntimeError, OSError):
+        raise  # what the others see when a process is lost: worth another start
+    except Exception:
+        ray.get(mailbox.put.remote({"kind": "fatal", "error": None, "text": traceback.format_exc()}))
+        raise
+
+
+class _BugError(Exception):
+    """A worker's traceback."""
 
 
 class _Mailbox:
@@ -130,7 +131,7 @@ class _Listener:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._lock = threading.Lock()
-        self.fatal: errors.IconError | None = None
+        self.fatal: Exception | None = None
         self._broken: BaseException | None = None
 
     def __enter__(self) -> _Listener:
@@ -157,7 +158,8 @@ class _Listener:
         with self._lock:
             for event in ray.get(self._mailbox.take.remote()):
                 if event["kind"] == "fatal":
-                    self.fatal = self.fatal or getattr(errors, event["error"])(event["text"])
+                    kind = getattr(errors, event["error"]) if event["error"] else _BugError
+                    self.fatal = self.fatal or kind(event["text"])
                 else:
                     self._progress(event)
 

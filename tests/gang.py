@@ -1,0 +1,66 @@
+"""Run the training loop on real gloo processes without Ray: a few seconds a run."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from icon_dist import config as configuration
+from icon_dist.config import Config
+from icon_dist.engine.progress import Progress
+
+TINY = {
+    "data.loaders": 0,
+    "data.input": "32x32",
+    "data.cache_mb": 0,
+    "model.backbone": "hrnet_small",
+    "model.embedding": 16,
+    "loss.start_epoch": 0,
+    "loss.ramp_epochs": 0,
+    "loss.bank.slots": 32,
+    "loss.bank.warmup": 2,
+    "optim.epochs": 3,
+    "optim.batch": 16,
+    "optim.micro_batch": 8,
+    "optim.milestones": (2,),
+    "run.log_every": 1,
+    "eval.every": 1,
+    "eval.batch": 16,
+}
+
+
+def tiny(people: Path, run_dir: str | Path, **more: Any) -> Config:
+    """The demo's config on the ``people`` fixture, small enough for seconds; ``more`` is section__key=value."""
+    values = {"data.train": f"{people}/train", "data.val": f"{people}/val", "run.dir": str(run_dir)}
+    return configuration.load("demo", TINY | values | {key.replace("__", "."): value for key, value in more.items()})
+
+
+def run_gang(config: Config, *, scratch: Path, world: int = 2) -> None:
+    """``train(config)`` on ``world`` processes; an exception in one of them is raised here."""
+    store = scratch / f"store-{os.urandom(4).hex()}"
+    mp.spawn(_member, (world, str(store), dataclasses.asdict(config)), nprocs=world)
+
+
+def _member(rank: int, world: int, store: str, values: dict[str, Any]) -> None:
+    warnings.simplefilter("ignore")  # of the libraries, in a process that pytest does not see
+    os.environ["LOCAL_RANK"] = str(rank)
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
+    from icon_dist.train import run_directory, train
+
+    config = configuration.from_dict(values)
+    report = Progress(run_directory(config), out=io.StringIO()) if rank == 0 else (lambda event: None)
+    try:
+        train(config, report=report, device="cpu")
+    finally:
+        if isinstance(report, Progress):
+            report.flush()
+        with contextlib.suppress(RuntimeError):
+            dist.destroy_process_group()
