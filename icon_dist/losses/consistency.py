@@ -130,33 +130,34 @@ class _Consistency(torch.autograd.Function):
         tau: float,
         others_only: bool,
     ) -> tuple[Tensor, Tensor]:
-        rows_total = len(query)
-        peak = query.new_full((rows_total,), -1 / tau)  # a cosine's least: finite, so that exp(-inf - peak) is 0
-        z = query.new_zeros(rows_total)
+        peak = query.new_full((len(query),), -1 / tau)  # a cosine's least: finite, so that exp(-inf - peak) is 0
+        z = torch.zeros_like(peak)
         pull = torch.zeros_like(query)  # sum_n e^{s_n - peak} k_n
         for rows, classes in _tiles(chosen, valid.shape[1]):
-            k = _keys(live, bank, classes)
+            q, k = query.index_select(0, rows), _keys(live, bank, classes)
             mask = _negative_mask(chosen, valid, owner, instance, others_only, rows, classes)
-            s = torch.addmm(_zero_or_inf(mask, query.dtype), query[rows], k.T, alpha=1 / tau)
-            top = torch.maximum(peak[rows], s.amax(1))
-            shrink = (peak[rows] - top).exp_()
+            s = torch.addmm(torch.where(mask, 0.0, -torch.inf).to(q.dtype), q, k.T, alpha=1 / tau)
+            old = peak.index_select(0, rows)
+            top = torch.maximum(old, s.amax(1))
+            shrink = old.sub_(top).exp_()
             s.sub_(top[:, None]).exp_()
-            z[rows] = z[rows] * shrink + s.sum(1)
-            pull[rows] = torch.addmm(pull[rows].mul_(shrink[:, None]), s, k)
-            peak[rows] = top
+            z.index_copy_(0, rows, torch.addcmul(s.sum(1), z.index_select(0, rows), shrink))
+            pull.index_copy_(0, rows, pull.index_select(0, rows).mul_(shrink[:, None]).addmm_(s, k))
+            peak.index_copy_(0, rows, top)
         log_z = peak + z.log()  # -inf without negatives
 
         positives, error, weight = torch.zeros_like(z), torch.zeros_like(z), torch.zeros_like(z)
         push = torch.zeros_like(query)  # sum_p w_p k_p
         for rows, classes in _tiles(own, valid.shape[1]):
-            k = _keys(live, bank, classes)
+            q, k = query.index_select(0, rows), _keys(live, bank, classes)
             mask = _positive_mask(own, valid, owner, instance, rows, classes)
-            t = torch.addmm(torch.where(mask, log_z[rows, None], -torch.inf), query[rows], k.T, alpha=-1 / tau)
-            positives[rows] = mask.sum(1).to(query.dtype)
-            error[rows] = F.softplus(t).sum(1)
+            bias = torch.where(mask, log_z.index_select(0, rows)[:, None], -torch.inf)
+            t = torch.addmm(bias, q, k.T, alpha=-1 / tau)
+            positives.index_copy_(0, rows, mask.sum(1).to(q.dtype))
+            error.index_copy_(0, rows, F.softplus(t).sum(1))
             w = t.sigmoid_()
-            weight[rows] = w.sum(1)
-            push[rows] = w @ k
+            weight.index_copy_(0, rows, w.sum(1))
+            push.index_copy_(0, rows, w @ k)
 
         usable = (positives > 0) & (z > 0)
         each = torch.where(usable, error / positives.clamp(min=1), 0.0)
@@ -182,39 +183,40 @@ class _Consistency(torch.autograd.Function):
                 pushed = query * (grad * scale)[:, None]
                 pulled = pushed * weight[:, None]
                 for rows, classes in _tiles(chosen, live.shape[1]):
-                    k = live[classes].flatten(0, 1)
+                    q, k = query.index_select(0, rows), live[classes].flatten(0, 1)
                     mask = _negative_mask(chosen, valid, owner, instance, ctx.others_only, rows, classes)
-                    bias = torch.where(mask, -log_z[rows, None], -torch.inf)
-                    r = torch.addmm(bias, query[rows], k.T, alpha=1 / ctx.tau).exp_()
-                    to_live[classes] += (r.T @ pulled[rows]).view_as(to_live[classes])
+                    bias = torch.where(mask, -log_z.index_select(0, rows)[:, None], -torch.inf)
+                    r = torch.addmm(bias, q, k.T, alpha=1 / ctx.tau).exp_()
+                    to_live[classes] += (r.T @ pulled.index_select(0, rows)).view_as(to_live[classes])
                 for rows, classes in _tiles(own, live.shape[1]):
-                    k = live[classes].flatten(0, 1)
+                    q, k = query.index_select(0, rows), live[classes].flatten(0, 1)
                     mask = _positive_mask(own, valid, owner, instance, rows, classes)
-                    bias = torch.where(mask, log_z[rows, None], -torch.inf)
-                    w = torch.addmm(bias, query[rows], k.T, alpha=-1 / ctx.tau).sigmoid_()
-                    to_live[classes] -= (w.T @ pushed[rows]).view_as(to_live[classes])
+                    bias = torch.where(mask, log_z.index_select(0, rows)[:, None], -torch.inf)
+                    w = torch.addmm(bias, q, k.T, alpha=-1 / ctx.tau).sigmoid_()
+                    to_live[classes] -= (w.T @ pushed.index_select(0, rows)).view_as(to_live[classes])
         return to_query, to_live, None, None, None, None, None, None, None, None
 
 
-Rows = Tensor | slice
-
-
-def _tiles(member: Tensor, width: int) -> Iterator[tuple[Rows, slice]]:
+def _tiles(member: Tensor, width: int) -> Iterator[tuple[Tensor, slice]]:
     """Rows by classes that cover every (row, class) of ``member`` [A, C]; each class has ``width`` candidates.
 
     A CPU takes one class at a time with just the rows that belong to it: the fewest operations. An accelerator takes
     all classes at once and masks: the fewest launches, static shapes, no synchronisation with the host.
     """
     rows_total, classes_total = member.shape
-    if member.device.type == "cpu":
+    if _by_class(member.device):
         for c in range(classes_total):
             rows = member[:, c].nonzero().squeeze(1)
             if len(rows):
                 yield rows, slice(c, c + 1)
     else:
         step = max(1, TILE // (classes_total * width))
-        for start in range(0, rows_total, step):
-            yield slice(start, start + step), slice(0, classes_total)
+        for rows in torch.split(torch.arange(rows_total, device=member.device), step):
+            yield rows, slice(0, classes_total)
+
+
+def _by_class(device: torch.device) -> bool:
+    return device.type == "cpu"
 
 
 def _keys(live: Tensor, bank: Tensor | None, classes: slice) -> Tensor:
@@ -224,23 +226,19 @@ def _keys(live: Tensor, bank: Tensor | None, classes: slice) -> Tensor:
 
 
 def _negative_mask(
-    chosen: Tensor, valid: Tensor, owner: Tensor, instance: Tensor, others_only: bool, rows: Rows, classes: slice
+    chosen: Tensor, valid: Tensor, owner: Tensor, instance: Tensor, others_only: bool, rows: Tensor, classes: slice
 ) -> Tensor:
-    """[rows or 1, classes * S]; one row where all rows of the tile share it."""
-    mask = valid[classes][None]
-    if isinstance(rows, slice):
-        mask = mask & chosen[rows, classes, None]
+    """[rows or 1, classes * S]: one row where all rows of the tile share it."""
+    mask = valid[None, classes]
+    if classes.stop - classes.start > 1:
+        mask = mask & chosen.index_select(0, rows)[..., None]
     if others_only:
-        mask = mask & (owner[classes] != instance[rows, None, None])
+        mask = mask & (owner[classes] != instance.index_select(0, rows)[:, None, None])
     return mask.flatten(1)
 
 
-def _positive_mask(own: Tensor, valid: Tensor, owner: Tensor, instance: Tensor, rows: Rows, classes: slice) -> Tensor:
-    mask = valid[classes] & (owner[classes] != instance[rows, None, None])
-    if isinstance(rows, slice):
-        mask = mask & own[rows, classes, None]
+def _positive_mask(own: Tensor, valid: Tensor, owner: Tensor, instance: Tensor, rows: Tensor, classes: slice) -> Tensor:
+    mask = valid[classes] & (owner[classes] != instance.index_select(0, rows)[:, None, None])
+    if classes.stop - classes.start > 1:
+        mask = mask & own.index_select(0, rows)[..., None]
     return mask.flatten(1)
-
-
-def _zero_or_inf(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    return torch.where(mask, 0.0, -torch.inf).to(dtype)

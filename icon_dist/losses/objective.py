@@ -80,7 +80,7 @@ class Objective:
         seed: int,
     ) -> None:
         self._cfg = cfg
-        self._limbs = skeleton.limbs
+        self._limbs = torch.tensor(skeleton.limbs, dtype=torch.int64).reshape(-1, 2)
         self._stride = embedding_stride
         self._heatmap_stride = heatmap_stride
         self._ring = tokens.ring(sigma=sigma, points=cfg.points)
@@ -179,6 +179,7 @@ class Objective:
     ) -> Float[Tensor, ""]:
         """``lambda_1 L_SKCC + lambda_2 L_PRCC``; also leaves the two in ``losses``, and the tokens for the banks."""
         assert outputs.embedding is not None
+        self._ring, self._limbs = (x.to(batch.joints.device) for x in (self._ring, self._limbs))  # copied once
         points = tokens.pixel_set(batch.joints, self._ring, stride=self._heatmap_stride)
         features, inside = tokens.read_points(outputs.embedding, points, stride=self._stride)
         present = batch.visible & inside[:, :, 0]  # a joint exists where its own embedding can be read

@@ -23,7 +23,7 @@ def key_of(*counters: int) -> int:
 
 def uniform(key: int, *counters: Int64[Tensor, ...]) -> Float[Tensor, ...]:
     """Uniform numbers in [0, 1), one per element of the broadcast counters (splitmix64 steps)."""
-    state = torch.tensor(key, device=counters[0].device)
+    state = torch.full((), key, device=counters[0].device)
     for counter in counters:
         state = _splitmix64(state + counter)
     return _shift(state, 11).double() * 2.0**-53
@@ -60,10 +60,9 @@ def hard_scores(
     return _share(entropy * present) + _share(errors * present)
 
 
-def pair_scores(score: Float[Tensor, "N K"], limbs: tuple[tuple[int, int], ...]) -> Float[Tensor, "N P"]:
+def pair_scores(score: Float[Tensor, "N K"], limbs: Int64[Tensor, "P 2"]) -> Float[Tensor, "N P"]:
     """A pair is as hard as its two ends together."""
-    ends = torch.tensor(limbs, device=score.device)
-    return score[:, ends].sum(2)
+    return score[:, limbs].sum(2)
 
 
 def choose_queries(
@@ -110,7 +109,7 @@ def choose_negatives(
     else:
         # mean_s cos(q, k_s) = q . mean_s k_s: one [A, m] x [m, C] product instead of all candidates
         number = sum(k.valid.sum(1) for k in keys)
-        total = sum(torch.einsum("csm,cs->cm", k.features.to(query), k.valid.to(query)) for k in keys)
+        total = sum(torch.bmm(k.valid[:, None].to(query), k.features.detach().to(query))[:, 0] for k in keys)
         assert isinstance(number, Tensor)
         assert isinstance(total, Tensor)
         score = query @ (total / number.clamp(min=1)[:, None]).T
@@ -131,7 +130,7 @@ def _mean_cosine_of_others(
     for k in keys:
         for c in range(total.shape[1]):  # by category: the whole [A, C, S] would be large
             others = (k.valid[c] & (k.instance[c] != instance[:, None])).to(query)
-            total[:, c] += (query @ k.features[c].to(query).T * others).sum(1)
+            total[:, c] += (query @ k.features[c].detach().to(query).T * others).sum(1)
             number[:, c] += others.sum(1)
     return total / number.clamp(min=1), number > 0
 

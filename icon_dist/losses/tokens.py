@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -40,20 +40,19 @@ def read_points(
     """
     n, k, t, _ = points.shape
     embedding = embedding.to(torch.promote_types(embedding.dtype, torch.float32))  # bf16 cannot hold coordinates
-    last = torch.tensor([embedding.shape[3] - 1, embedding.shape[2] - 1], device=points.device)
-    u = points / stride
-    inside = ((u >= 0) & (u <= last)).all(-1)
-    grid = (2 * u / last.clamp(min=1) - 1).to(embedding.dtype)
+    right, bottom = embedding.shape[3] - 1, embedding.shape[2] - 1
+    x, y = (points / stride).unbind(-1)
+    inside = (x >= 0) & (x <= right) & (y >= 0) & (y <= bottom)
+    grid = torch.stack([2 * x / max(right, 1) - 1, 2 * y / max(bottom, 1) - 1], -1).to(embedding.dtype)
     read = F.grid_sample(embedding, grid.view(n, k * t, 1, 2), align_corners=True)  # [N, m, K*T, 1]
     features = read.squeeze(3).transpose(1, 2).reshape(n, k, t, -1)
     return F.normalize(features, dim=-1), inside
 
 
 def pair_tokens(
-    features: Float[Tensor, "*rows K T m"], active: Bool[Tensor, "*rows K T"], limbs: tuple[tuple[int, int], ...]
-) -> tuple[Float[Tensor, "*rows P T m"], Bool[Tensor, "*rows P T"]]:
+    features: Float[Tensor, "rows K T m"], active: Bool[Tensor, "rows K T"], limbs: Int64[Tensor, "P 2"]
+) -> tuple[Float[Tensor, "rows P T m"], Bool[Tensor, "rows P T"]]:
     """``normalise((f_a + f_b) / 2)`` for each limb; a pair needs both ends. Point t of one goes with t of the other."""
-    ends = torch.tensor(limbs, device=features.device)
-    a, b = features[..., ends[:, 0], :, :], features[..., ends[:, 1], :, :]
-    both = active[..., ends[:, 0], :] & active[..., ends[:, 1], :]
-    return F.normalize((a + b) / 2, dim=-1), both
+    a, b = limbs.unbind(1)
+    middle = (features[:, a] + features[:, b]) / 2
+    return F.normalize(middle, dim=-1), active[:, a] & active[:, b]

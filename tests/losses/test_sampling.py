@@ -56,7 +56,7 @@ def test_a_flat_heatmap_is_harder_than_a_peak() -> None:
 
 def test_pair_score_is_the_sum_of_its_ends() -> None:
     torch.testing.assert_close(
-        pair_scores(torch.tensor([[1.0, 2.0, 4.0]]), ((0, 2), (2, 1))), torch.tensor([[5.0, 6.0]])
+        pair_scores(torch.tensor([[1.0, 2.0, 4.0]]), torch.tensor([[0, 2], [2, 1]])), torch.tensor([[5.0, 6.0]])
     )
 
 

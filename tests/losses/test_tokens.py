@@ -90,7 +90,7 @@ def test_pair_tokens_are_unit_means_of_both_ends() -> None:
     features = F.normalize(torch.randn(2, 4, 3, 6, dtype=torch.float64), dim=-1)
     active = torch.rand(2, 4, 3) < 0.6
     limbs = ((0, 2), (3, 1))
-    pairs, both = pair_tokens(features, active, limbs)
+    pairs, both = pair_tokens(features, active, torch.tensor(limbs))
     assert pairs.shape == (2, 2, 3, 6)
     for n in range(2):
         for p, (a, b) in enumerate(limbs):
@@ -103,7 +103,7 @@ def test_pair_tokens_are_unit_means_of_both_ends() -> None:
 def test_opposite_ends_make_a_finite_pair_and_gradient() -> None:
     """Their mean is zero, which has no direction."""
     features = torch.tensor([[[[1.0, 0.0]], [[-1.0, 0.0]]]], requires_grad=True)
-    pairs, _ = pair_tokens(features, torch.ones(1, 2, 1, dtype=torch.bool), ((0, 1),))
+    pairs, _ = pair_tokens(features, torch.ones(1, 2, 1, dtype=torch.bool), torch.tensor([[0, 1]]))
     (grad,) = torch.autograd.grad(pairs.sum(), features)
     assert pairs.isfinite().all()
     assert grad.isfinite().all()

@@ -1,0 +1,121 @@
+"""SKCC forward + backward against the loops over Eq. 1 and against a dense mask: ratios, in one process, interleaved.
+
+PERFORMANCE: N=64, K=17, m=256, bank 512, Q 5, Hn 6. ``pytest -m slow tests/benchmarks/test_consistency_speed.py -s``
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from icon_dist.losses.consistency import consistency_loss, mean_of_categories
+from icon_dist.losses.sampling import choose_negatives
+from icon_dist.types import KeySet
+
+N, K, M, S, Q, HN, TAU = 64, 17, 256, 512, 5, 6, 0.07
+Case = tuple[Tensor, Tensor, Tensor, KeySet, KeySet]
+
+
+def case(points: int) -> Case:
+    g = torch.Generator().manual_seed(0)
+
+    def units(*shape: int) -> Tensor:
+        return F.normalize(torch.randn(*shape, generator=g), dim=-1)
+
+    live = KeySet(units(K, N, M).requires_grad_(), torch.ones(K, N).bool(), torch.arange(N).expand(K, N))
+    bank = KeySet(units(K, S, M), torch.ones(K, S).bool(), torch.randint(1000, 2000, (K, S), generator=g))
+    asked = torch.stack([torch.randperm(K, generator=g)[:Q] for _ in range(N)])
+    category = asked[:, :, None].expand(N, Q, points).flatten()
+    instance = torch.arange(N)[:, None].expand(N, Q * points).flatten()
+    return units(N * Q * points, M).requires_grad_(), category, instance, live, bank
+
+
+def ours(query: Tensor, category: Tensor, instance: Tensor, live: KeySet, bank: KeySet) -> Tensor:
+    active = torch.ones_like(category).bool()
+    return consistency_loss(query, category, instance, active, live, bank=bank, negatives=HN, tau=TAU)
+
+
+def loops(query: Tensor, category: Tensor, instance: Tensor, live: KeySet, bank: KeySet) -> Tensor:
+    """Eq. 1 read aloud: for each query its positives, its categories by mean cosine, its negatives."""
+    features = torch.cat([live.features, bank.features], 1).unbind(0)  # indexing would fill a whole gradient a query
+    owner = torch.cat([live.instance, bank.instance], 1)
+    centroids = torch.stack([f.detach().mean(0) for f in features])
+    sums, counts = query.new_zeros(K), query.new_zeros(K)
+    for q, c, person in zip(query.unbind(0), category, instance, strict=True):
+        positives = (features[c] @ q / TAU)[owner[c] != person]
+        score = centroids @ q.detach()
+        score[c] = -torch.inf
+        negatives = torch.cat([features[k] @ q / TAU for k in score.topk(HN).indices])
+        loss = F.softplus(torch.logsumexp(negatives, 0) - positives).mean()
+        sums = sums.index_add(0, c[None], loss[None])
+        counts[c] += 1
+    return mean_of_categories(sums, counts)
+
+
+def dense(query: Tensor, category: Tensor, instance: Tensor, live: KeySet, bank: KeySet) -> Tensor:
+    """All queries against all candidates, then masks (as in ContrastiveSeg)."""
+    features = torch.cat([live.features, bank.features], 1)
+    owner = torch.cat([live.instance, bank.instance], 1).flatten()
+    chosen = choose_negatives(
+        "hard", HN, query.detach(), category, instance, [live, bank], others_only=False, key=0
+    ).repeat_interleave(N + S, 1)
+    own = category[:, None] == torch.arange(K).repeat_interleave(N + S)
+    s = query @ features.flatten(0, 1).T / TAU
+    log_z = s.masked_fill(~chosen, -torch.inf).logsumexp(1, keepdim=True)
+    positive = own & (owner != instance[:, None])
+    each = (F.softplus(log_z - s) * positive).sum(1) / positive.sum(1)
+    onehot = F.one_hot(category, K).to(each)
+    return mean_of_categories(each @ onehot, onehot.sum(0))
+
+
+def run(loss: Callable[..., Tensor], tensors: Case) -> float:
+    tensors[0].grad = tensors[3].features.grad = None
+    value = loss(*tensors)
+    value.backward()
+    return value.item()
+
+
+def peak_rss_growth(loss: Callable[..., Tensor], tensors: Case) -> float:
+    """MiB that the allocator handed out and still held at the worst moment."""
+    from torch.profiler import profile
+
+    with profile(profile_memory=True) as p:
+        run(loss, tensors)
+    held = worst = 0
+    for event in sorted(p.profiler.kineto_results.events(), key=lambda e: e.start_ns()):
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            worst = max(worst, held)
+    return worst / 2**20
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("points", "rounds"), [(1, 15), (16, 3)])
+def test_speed(points: int, rounds: int, benchmark: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.set_num_threads(1)
+    tensors = case(points)
+    peers = {"ours": ours, "dense mask": dense} | ({"loops": loops} if points == 1 else {})
+    values = {name: run(peer, tensors) for name, peer in peers.items()}
+    assert values["dense mask"] == pytest.approx(values["ours"], rel=1e-4)
+    assert values.get("loops", values["ours"]) == pytest.approx(values["ours"], rel=1e-4)
+    seconds: dict[str, list[float]] = {name: [] for name in peers}
+    for _ in range(rounds):
+        for name, peer in peers.items():
+            start = time.process_time()
+            run(peer, tensors)
+            seconds[name].append(time.process_time() - start)
+    benchmark.pedantic(run, args=(ours, tensors), rounds=rounds)
+    median = {name: statistics.median(s) for name, s in seconds.items()}
+    with capsys.disabled():
+        print(f"\nSKCC forward + backward, {points} point(s), {len(tensors[0])} queries:")
+        for name, peer in peers.items():
+            memory = f"+{peak_rss_growth(peer, tensors):.0f} MiB" if name != "loops" else ""
+            print(f"  {name:12} {1e3 * median[name]:8.1f} ms  {median[name] / median['ours']:6.1f} x ours  {memory}")
