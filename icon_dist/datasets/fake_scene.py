@@ -57,14 +57,33 @@ class Person:
     size: float  # canvas px of the standing height
 
 
+@dataclass(frozen=True)
+class Scene:
+    """What a photo is taken of. ``canvas.owner`` counts ``parts``; a part of nobody's has person -1."""
+
+    people: list[Person]
+    canvas: Canvas
+    parts: list[tuple[int, Part]]  # person, what was drawn
+
+
 def render(seed: int, index: int, *, difficulty: str = "easy") -> tuple[U8, list[dict[str, Any]]]:
     """Photo ``index`` of the set ``seed``, RGB, and one COCO annotation a person, without ids."""
-    level = LEVELS[difficulty]
     rng = np.random.default_rng([seed, index])
+    scene = compose(rng, difficulty=difficulty)
+    return _photograph(rng, scene.canvas.color), [_label(scene, number) for number in range(len(scene.people))]
+
+
+def compose(rng: Rng, *, difficulty: str) -> Scene:
+    level = LEVELS[difficulty]
     wh = SIZES[rng.integers(len(SIZES))]
     people = _people(rng, level, wh=wh, difficulty=difficulty)
-    canvas, owners = _paint(rng, level, people, wh=wh)
-    return _photograph(rng, canvas.color), [_label(canvas, owners, k, person) for k, person in enumerate(people)]
+    place = background(rng, wh=wh, clutter=level.clutter)
+    for person in people:
+        _shadow(place, person)
+    light = np.array([rng.uniform(-1, 1), -rng.uniform(0.2, 1.0), rng.uniform(0.5, 1.2)])
+    scene = Scene(people, Canvas(supersampled(place, FACTOR), light=light), [])
+    _draw(rng, level, scene)
+    return scene
 
 
 def _people(rng: Rng, level: Level, *, wh: tuple[int, int], difficulty: str) -> list[Person]:
@@ -89,25 +108,18 @@ def _people(rng: Rng, level: Level, *, wh: tuple[int, int], difficulty: str) -> 
     return people
 
 
-def _paint(
-    rng: Rng, level: Level, people: list[Person], *, wh: tuple[int, int]
-) -> tuple[Canvas, list[tuple[int, str]]]:
-    """The canvas and (person, part name) of every number in ``canvas.owner``; person -1 is clutter."""
-    place = background(rng, wh=wh, clutter=level.clutter)
-    for person in people:
-        _shadow(place, person)
-    light = np.array([rng.uniform(-1, 1), -rng.uniform(0.2, 1.0), rng.uniform(0.5, 1.2)])
-    canvas = Canvas(supersampled(place, FACTOR), light=light)
-    owners: list[tuple[int, str]] = []
+def _draw(rng: Rng, level: Level, scene: Scene) -> None:
+    """Distractors, then everybody with what they sit on and what stands before them."""
 
     def draw(parts: list[Part], person: int) -> None:
         for part in parts:
-            canvas.draw(part, len(owners))
-            owners.append((person, part.name))
+            scene.canvas.draw(part, len(scene.parts))
+            scene.parts.append((person, part))
 
+    h, w = scene.canvas.color.shape[:2]
     for _ in range(int(rng.integers(1, 3 + round(5 * level.clutter)))):
-        draw(limb_like(rng, wh=(FACTOR * wh[0], FACTOR * wh[1]), size=FACTOR * 150.0), -1)
-    for number, person in enumerate(people):
+        draw(limb_like(rng, wh=(w, h), size=FACTOR * 150.0), -1)
+    for number, person in enumerate(scene.people):
         origin, size = person.origin, person.size
         draw([part.placed(origin, size) for part in dress(person.pose, person.look)], number)
         if person.pose.seated:
@@ -115,7 +127,6 @@ def _paint(
         if rng.random() < level.obstacle:
             foot = origin + np.array([0, size * max(p[1] for p in person.pose.points.values()), 0.5 * STEP])
             draw(obstacle(rng, foot=foot, size=size), -1)
-    return canvas, owners
 
 
 def _shadow(place: U8, person: Person) -> None:
@@ -150,9 +161,10 @@ def _photograph(rng: Rng, color: U8) -> U8:
 GRAIN = (np.random.default_rng(11).standard_normal((400, 400, 3)) * 12).astype(np.int16)
 
 
-def _label(canvas: Canvas, owners: list[tuple[int, str]], number: int, person: Person) -> dict[str, Any]:
+def _label(scene: Scene, number: int) -> dict[str, Any]:
     """The COCO annotation: v 2 in sight, 1 hidden, 0 outside the photo; area and box of what is in sight."""
-    mine = np.array([owner == number for owner, _ in owners] + [False])[canvas.owner]
+    person, canvas = scene.people[number], scene.canvas
+    mine = np.array([owner == number for owner, _ in scene.parts] + [False])[canvas.owner]
     height, width = mine.shape
     keypoints: list[float] = []
     for joint in SKELETON.joints:
@@ -163,7 +175,7 @@ def _label(canvas: Canvas, owners: list[tuple[int, str]], number: int, person: P
             continue
         side, _, kind = joint.rpartition("_")
         parts, margin = SHOWS[kind]
-        front = owners[canvas.owner[row, column]][1] if mine[row, column] else ""
+        front = scene.parts[canvas.owner[row, column]][1].name if mine[row, column] else ""
         near = canvas.depth[row, column] - z < margin * person.size
         shown = near and front in {name.format(side) for name in parts}
         keypoints += [round((x - 0.5) / FACTOR, 2), round((y - 0.5) / FACTOR, 2), 2 if shown else 1]
