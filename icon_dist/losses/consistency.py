@@ -164,7 +164,7 @@ class _Consistency(torch.autograd.Function):
         scale = torch.where(usable, 1 / (positives.clamp(min=1) * tau), 0.0)
         mean_negative = pull.mul_(torch.where(usable, weight / z, 0.0)[:, None])
         slope = mean_negative.sub_(push).mul_(scale[:, None])
-        ctx.save_for_backward(query, live, valid, owner, instance, own, chosen, log_z, weight, scale, usable, slope)
+        ctx.save_for_backward(query, live, valid, owner, instance, own, chosen, log_z, weight, scale, slope)
         ctx.tau, ctx.others_only = tau, others_only
         ctx.mark_non_differentiable(usable)
         return each, usable
@@ -172,15 +172,14 @@ class _Consistency(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        query, live, valid, owner, instance, own, chosen, log_z, weight, scale, usable, slope = ctx.saved_tensors
+        query, live, valid, owner, instance, own, chosen, log_z, weight, scale, slope = ctx.saved_tensors
         to_query = slope * grad[:, None] if ctx.needs_input_grad[0] else None
         to_live = None
         if ctx.needs_input_grad[1]:
             with torch.autocast(query.device.type, enabled=False):
                 to_live = torch.zeros_like(live)
                 valid, owner = valid[:, : live.shape[1]], owner[:, : live.shape[1]]
-                own, chosen = own & usable[:, None], chosen & usable[:, None]
-                pushed = query * (grad * scale)[:, None]
+                pushed = query * (grad * scale)[:, None]  # scale is 0 for a query that does not count
                 pulled = pushed * weight[:, None]
                 for rows, classes in _tiles(chosen, live.shape[1]):
                     q, k = query.index_select(0, rows), live[classes].flatten(0, 1)

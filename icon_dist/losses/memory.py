@@ -42,7 +42,7 @@ class MemoryBank:
         self.to(features.device)
         order = visible.cumsum(0) - 1  # [G, C] place of each row among the visible ones of its category
         count = visible.sum(0)
-        kept = visible & (order >= count - self._slots)
+        kept = visible & (order >= count - self._slots)  # else two rows would race for a slot on a GPU
         slot = torch.where(kept, (self._next + order) % self._slots, self._slots).T  # [C, G]
         rows = features.transpose(0, 1).to(self._features.dtype)
         self._features.scatter_(1, slot[..., None].expand_as(rows), rows)

@@ -25,7 +25,7 @@ CFG = LossConfig(
     single=EVERYTHING,
     pair=EVERYTHING,
     heatmap=HeatmapLossConfig(reduction="sum", weight=2.0),
-    bank=BankConfig(slots=50, warmup=1),
+    bank=BankConfig(slots=50, warmup=2),
 )
 People = tuple[Outputs, Batch, Tensor, Tensor]
 
@@ -85,12 +85,12 @@ def eq1(live: KeySet, older: list[KeySet]) -> Tensor:
 
 def test_equals_eq_5_over_steps_with_a_bank() -> None:
     ours, older = objective(), [[], []]
-    for step in range(4):
+    for step in range(5):
         outputs, batch, target, weight = people(step)
         losses = ours(outputs, batch, target, weight, step=step, epoch=0.0)
         live = tokens_by_hand(outputs, batch)
-        # Warm-up: the bank began at step 0 and is used one step later, with all it has got.
-        single, pair = (eq1(now, before if step >= 1 else []) for now, before in zip(live, older, strict=True))
+        # Warm-up: the bank began at step 0 and is used two steps later, with all it has got.
+        single, pair = (eq1(now, before if step >= 2 else []) for now, before in zip(live, older, strict=True))
         heat = 2.0 * 0.5 * ((outputs.heatmaps - target) * weight[..., None, None]).square().sum((2, 3)).mean()
         expected = heat + 0.5 * (0.3 * single + 0.7 * pair)
         torch.testing.assert_close(losses.single, single.detach(), rtol=1e-6, atol=1e-9)
@@ -119,9 +119,11 @@ def test_the_bank_waits_for_its_warm_up_and_for_commit() -> None:
 
     first = singles(0, commit=True)
     assert first[0] == first[1]
-    once = singles(1, commit=False)
+    waiting = singles(1, commit=True)
+    assert waiting[0] == waiting[1]
+    once = singles(2, commit=False)
     assert once[0] != once[1]
-    assert singles(1, commit=True) == once  # nothing was pushed in between
+    assert singles(2, commit=True) == once  # nothing was pushed in between
 
 
 def test_baseline_is_the_heatmap_loss_alone() -> None:
