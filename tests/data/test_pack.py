@@ -113,7 +113,8 @@ def test_again_is_byte_identical(built: Path, mini: tuple[Annotations, str], tmp
 
 def test_goes_on_after_it_was_stopped(built: Path, mini: tuple[Annotations, str], tmp_path: Path) -> None:
     """Stopped after two shards and in the third, between a tar and its part of the index."""
-    out, packed = tmp_path / "mini", []
+    out = tmp_path / "mini"
+    packed: list[int] = []
 
     def stop_in_third(function: Callable[[Job], int], jobs: Sequence[Job]) -> Iterator[int]:
         for job in jobs[:2]:
@@ -143,7 +144,8 @@ def test_goes_on_after_it_was_stopped(built: Path, mini: tuple[Annotations, str]
 def test_complete_is_left_alone_and_another_build_refused(
     built: Path, mini: tuple[Annotations, str], tmp_path: Path
 ) -> None:
-    before, calls = digests(built), []
+    before = digests(built)
+    calls: list[tuple[int, int]] = []
     times = {p.name: p.stat().st_mtime_ns for p in built.iterdir()}
     build(
         *mini,
@@ -167,11 +169,10 @@ def test_complete_is_left_alone_and_another_build_refused(
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def one(file: str, wh: tuple[int, int], **changes: object) -> Instance:
+def one(file: str, wh: tuple[int, int], *, person: int = 1) -> Instance:
     keypoints = np.zeros((17, 3), np.float32)
     keypoints[0] = 1, 1, 2
-    person = Instance(1, 1, file, wh, (0.0, 0.0, float(wh[0]), float(wh[1])), 1.0, keypoints)
-    return dataclasses.replace(person, **changes)
+    return Instance(person, 1, file, wh, (0.0, 0.0, float(wh[0]), float(wh[1])), 1.0, keypoints)
 
 
 def job(folder: Path, person: Instance) -> Job:
@@ -194,7 +195,9 @@ def test_exif_orientation_is_ignored_and_not_passed_on(tmp_path: Path) -> None:
     raw = cv2.imencode(".jpg", noise)[1].tobytes()
     turned = b"Exif\0\0" + bytes.fromhex("4d4d002a00000008000101120003000000010006000000000000")
     (tmp_path / "a.jpg").write_bytes(raw[:2] + b"\xff\xe1" + (len(turned) + 2).to_bytes(2, "big") + turned + raw[2:])
-    assert cv2.imread(str(tmp_path / "a.jpg")).shape == (30, 40, 3), "the photo claims to be turned"
+    turned_pixels = cv2.imread(str(tmp_path / "a.jpg"))
+    assert turned_pixels is not None
+    assert turned_pixels.shape == (30, 40, 3), "the photo does not claim to be turned"
     data, table = tar.tar_and_index(job(tmp_path, one("a.jpg", (30, 40))))
     assert table["stored_wh"][0].as_py() == [30, 40]
     assert b"Exif" not in data
@@ -226,7 +229,7 @@ def test_grey_and_png_photos_become_colour_jpegs(tmp_path: Path) -> None:
 
 
 def test_plan_spreads_everybody_once() -> None:
-    everybody = [one("a.jpg", (30, 40), id=i) for i in range(103)]
+    everybody = [one("a.jpg", (30, 40), person=i) for i in range(103)]
     shards = plan(everybody, per_shard=10, seed=0)
     assert sorted(p.id for shard in shards for p in shard) == list(range(103))
     assert [len(shard) for shard in shards].count(10) == 4

@@ -36,9 +36,9 @@ def edit_index(folder: Path, change: Callable[[dict], None]) -> None:  # type: i
     edit_manifest(folder, lambda m: m["files"]["index.parquet"].update(sha256=digest))
 
 
-def refused(uri: Path | str, text: str, **asked: object) -> None:
+def refused(uri: Path, text: str, *, input_hw: tuple[int, int] | None = None, max_zoom: float | None = None) -> None:
     with pytest.raises(DataError, match=text) as caught:
-        open_shards(str(uri), **asked)
+        open_shards(str(uri), input_hw=input_hw, max_zoom=max_zoom)
     assert "\n" not in str(caught.value)
     assert str(uri) in str(caught.value)
 

@@ -20,6 +20,7 @@ import pytest
 
 from icon_dist import storage
 from icon_dist.data.shard import open_shards
+from icon_dist.data.verify import members
 from icon_dist.errors import run_cli
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -202,6 +203,39 @@ def test_look(some: Path, tmp_path: Path) -> None:
     page = cv2.imread(str(tmp_path / "page.png"))
     assert page.shape[1] > page.shape[0] * 0.8
     assert page.std() > 20
+
+
+def people_in(file: Path) -> int:
+    document = json.loads(file.read_text())
+    if isinstance(document, list):
+        return sum(any(person["joints_vis"]) for person in document)
+    return sum(not a["iscrowd"] and any(a["keypoints"][2::3]) for a in document["annotations"])
+
+
+@pytest.mark.parametrize(
+    ("name", "annotations", "parts"),
+    [
+        ("mpii", ["mpii/annotations.json"], set()),
+        ("crowdpose", ["crowdpose/annotations.json"], set()),
+        ("coco", ["coco/four/person_keypoints.json", "coco/mini/person_keypoints.json"], {"four", "mini"}),
+    ],
+)
+def test_other_sets(shared: Path, tmp_path: Path, name: str, annotations: list[str], parts: set[str]) -> None:
+    files = [part for file in annotations for part in ("--annotations", shared / file)]
+    folders = [part for file in annotations for part in ("--images", (shared / file).parent / "images")]
+    result = call("build.py", name, *files, *folders, "--out", "out", "--jobs", 1, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert call("verify.py", "out", cwd=tmp_path).returncode == 0
+    shards = open_shards(str(tmp_path / "out"))
+    assert shards.manifest["dataset"] == shards.skeleton.name == name
+    assert len(shards) == sum(people_in(shared / file) for file in annotations)
+    assert {str(Path(person["file"]).parent.parent) for person in texts(tmp_path / "out")} == (parts or {"."})
+
+
+def texts(folder: Path) -> list[dict[str, str]]:
+    shards = open_shards(str(folder))
+    raw = [data for name in shards.shard_names for _, _, data in members((folder / name).read_bytes())]
+    return [json.loads(data) for data in raw if data[:1] == b"{"]
 
 
 @pytest.mark.parametrize(
