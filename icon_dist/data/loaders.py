@@ -29,6 +29,7 @@ from icon_dist.data.augment import Joints
 from icon_dist.data.crops import Crops
 from icon_dist.errors import ClusterError, IconError
 
+HELD = 3  # micro-batches that the caller may hold without a copy
 I64 = NDArray[np.int64]
 Order = tuple[int, I64, I64, NDArray[np.float64], I64]  # slot, places, rows, sampling, rows to read ahead
 
@@ -46,6 +47,9 @@ class Job:
     ahead: dict[int, I64]  # rows that a process should begin to read for later
 
 
+UnderWay = tuple[Job, int, list[int]]  # with its slot and the processes that cut it
+
+
 class Loaders:
     """``processes`` forked loaders, started at once and kept over epochs; 0 = cut in this process."""
 
@@ -57,7 +61,9 @@ class Loaders:
         self._busy = False
         if not processes:
             return
-        shape = (processes + 4, micro_batch, *crops.input_hw, 3)  # enough micro-batches under way to even out
+        self._depth = processes + 4  # micro-batches under way: enough to even out
+        shape = (self._depth + HELD, micro_batch, *crops.input_hw, 3)
+        self._free = deque(range(shape[0]))  # slots of the ring
         self._ring = np.frombuffer(mmap.mmap(-1, int(np.prod(shape))), dtype=np.uint8).reshape(shape)
         # fork: the index is shared instead of copied and a start takes milliseconds; loaders use no torch, no CUDA.
         context = multiprocessing.get_context("fork")
@@ -84,29 +90,31 @@ class Loaders:
             return
         assert not self._busy, "one iteration at a time"
         self._busy = True
-        under_way: deque[tuple[Job, int, list[int]]] = deque()
+        under_way: deque[UnderWay] = deque()
         try:
-            for number, job in enumerate(jobs):
-                if len(under_way) == len(self._ring):
-                    yield self._receive(*under_way.popleft())
-                slot = number % len(self._ring)
+            for job in jobs:
+                if len(under_way) == self._depth:
+                    yield self._receive(under_way)
+                slot = self._free.popleft()
                 under_way.append((job, slot, self._send(job, slot)))
             while under_way:
-                yield self._receive(*under_way.popleft())
+                yield self._receive(under_way)
         finally:
             # an iteration that is left early leaves no answer in the pipes and nobody writing to the ring
-            for _, _, workers in under_way:
+            for _, slot, workers in under_way:
                 for worker in workers:
                     self._answer(worker)
+                self._free.append(slot)
             self._busy = False
 
     def _run_here(self, jobs: Iterator[Job]) -> Iterator[tuple[Job, Tensor]]:
         for job in jobs:
             for rows in job.ahead.values():
                 self._crops.reader.prefetch(self._crops.uncached(rows))
-            image = self._empty().zero_()
+            image = self._empty()
             places = np.flatnonzero(job.rows >= 0)
             self._crops.fill(image.numpy(), places=places, rows=job.rows[places], sampling=job.sampling[places])
+            _blacken(image, job)
             yield job, image
 
     def _empty(self) -> Tensor:
@@ -126,14 +134,24 @@ class Loaders:
                 workers.append(worker)
         return workers
 
-    def _receive(self, job: Job, slot: int, workers: list[int]) -> tuple[Job, Tensor]:
+    def _receive(self, under_way: deque[UnderWay]) -> tuple[Job, Tensor]:
+        held = len(self._ring) - len(self._free) - len(under_way)
+        job, slot, workers = under_way.popleft()
         errors = [error for worker in workers if (error := self._answer(worker)) is not None]
         if errors:
+            self._free.append(slot)
             raise errors[0]
-        image = self._empty()
-        image.copy_(torch.from_numpy(self._ring[slot]))
-        if (job.rows < 0).any():
-            image[torch.from_numpy(job.rows < 0)] = 0
+        crops = self._ring[slot]
+        if self._pin or held >= HELD:
+            image = self._empty()
+            image.copy_(torch.from_numpy(crops))
+            self._free.append(slot)
+        else:
+            # No copy: the slot is free again when the last tensor on it is gone (a fresh buffer costs ten times the
+            # copy in page faults). A caller that holds more than HELD of them gets copies, above.
+            image = torch.from_numpy(crops)
+            weakref.finalize(crops, self._free.append, slot).atexit = False
+        _blacken(image, job)
         return job, image
 
     def _answer(self, worker: int) -> Exception | None:
@@ -152,6 +170,12 @@ class Loaders:
             f"loader process {worker} (pid {process.pid}) died with exit code {process.exitcode}; "
             "-9 is usually too little memory: lower data.loaders or data.cache_mb"
         )
+
+
+def _blacken(image: Tensor, job: Job) -> None:
+    """Padding rows were not cut."""
+    if (job.rows < 0).any():
+        image[torch.from_numpy(job.rows < 0)] = 0
 
 
 def _stop(workers: list[tuple[ForkProcess, Connection]], owner: int) -> None:

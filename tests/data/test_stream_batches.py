@@ -126,6 +126,22 @@ def test_the_same_processes_serve_every_epoch_and_an_epoch_may_be_left(shards: S
         assert_same(a, b)
 
 
+def test_a_batch_is_the_callers_to_keep(shards: ShardSet) -> None:
+    """Batches may lie in memory that loaders write to; never while somebody holds a part of one."""
+    expected = [batch.image for batch in epoch_of(stream_of(shards))]
+    with closing(stream_of(shards, loaders=1)) as stream:
+        kept = []
+        for epoch in (1, 1, 1):
+            for batch in stream.epoch(epoch):
+                kept.append(batch.image[1:])  # a view alone keeps them
+                del batch
+        again = [batch.image.clone() for batch in stream.epoch(1)]
+    for a, b in zip(expected * 3, kept, strict=True):
+        assert torch.equal(a[1:], b)
+    for a, b in zip(expected, again, strict=True):
+        assert torch.equal(a, b)
+
+
 @pytest.mark.parametrize("loaders", [0, 2])
 def test_cached_crops_are_the_same_and_are_not_read_again(shards: ShardSet, loaders: int, tmp_path: Path) -> None:
     copy = copied(shards, tmp_path)
@@ -252,10 +268,11 @@ def test_evaluation_batches(shards: ShardSet, loaders: int) -> None:
         np.testing.assert_allclose(back[v > 0], shards.keypoints[row, v > 0, :2], atol=1e-3)
 
 
-def test_limit(shards: ShardSet) -> None:
-    stream = EvalStream(shards, rank=0, world=1, batch=8, input_hw=HW, loaders=0, limit=11)
+def test_chosen_rows(shards: ShardSet) -> None:
+    wanted = np.array([7, 3, 5, 2, 11, 0, 1, 4, 9])
+    stream = EvalStream(shards, rank=0, world=1, batch=8, input_hw=HW, loaders=0, rows=wanted)
     rows = torch.cat([b.row for b in stream])
-    assert rows[rows >= 0].tolist() == list(range(11))
+    assert rows[rows >= 0].tolist() == wanted.tolist()
 
 
 def test_a_crop_equals_the_warp_of_the_whole_photo(shards: ShardSet, annotations: Annotations, photos: Path) -> None:
@@ -280,9 +297,8 @@ def test_whole_photos_as_a_source(shards: ShardSet, annotations: Annotations, ph
     """Boxes on photos give what shards of the same people give."""
     order = [next(p for p in annotations.instances if p.id == i) for i in shards.instance.tolist()]
     order.sort(key=lambda p: p.id)
-    source = photo_source(
-        str(photos), [p.file for p in order], np.array([p.box for p in order]), skeleton=annotations.skeleton
-    )
+    source = photo_source(str(photos), order, skeleton=annotations.skeleton)
+    order.sort(key=lambda p: (p.image_id, p.id))
     for loaders in (0, 2):
         with closing(EvalStream(source, rank=0, world=1, batch=8, input_hw=HW, loaders=loaders)) as stream:
             images = torch.cat([b.image for b in stream])[:N]
