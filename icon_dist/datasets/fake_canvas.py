@@ -91,19 +91,19 @@ class Canvas:
         axis = part.b - part.a
         length = float(np.sqrt(axis @ axis))
         radius = np.float32(part.ra) + tau * np.float32(part.rb - part.ra)
-        point = np.empty((len(z), 3), dtype=np.float32)  # from the axis to the surface
-        point[:, 0], point[:, 1], point[:, 2] = xs, ys, z
-        point -= part.a.astype(np.float32)
-        point -= tau[:, None] * axis.astype(np.float32)
+        point = np.empty((3, len(z)), dtype=np.float32)  # from the axis to the surface
+        point[0], point[1], point[2] = xs, ys, z
+        point -= part.a.astype(np.float32)[:, None]
+        point -= np.multiply.outer(axis.astype(np.float32), tau)
         side = cross(part.front, axis / max(length, 1e-6))
         frame = np.stack([part.front, side]).astype(np.float32)
-        facing, aside = (frame @ flatten @ point.T) / radius
+        facing, aside = (frame @ flatten @ point) / radius
         around = aside * radius * (1 + np.float32(0.57) * aside * aside)  # about asin(aside): no matter front or back
         rgb = part.paint(tau * np.float32(length), around, facing)
-        normal = point @ (flatten @ flatten)
-        size = np.sqrt(np.einsum("ni,ni->n", normal, normal))
-        shade = np.float32(AMBIENT) + np.float32(LAMP) * np.maximum(normal @ self.light / size, 0)
-        shade *= np.float32(0.7) + np.float32(0.3) * (normal[:, 2] / size)
+        normal = flatten @ flatten @ point
+        size = np.sqrt(np.einsum("in,in->n", normal, normal))
+        shade = np.float32(AMBIENT) + np.float32(LAMP) * np.maximum(self.light @ normal / size, 0)
+        shade *= np.float32(0.7) + np.float32(0.3) * (normal[2] / size)
         lit: U8 = np.minimum(rgb * shade[:, None], 255).astype(np.uint8)
         return lit
 
