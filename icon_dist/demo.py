@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import time
+from typing import Any
 
 from icon_dist import storage
 from icon_dist.config import load
@@ -71,7 +72,7 @@ def _run(module: list[str]) -> None:
         raise SystemExit(done.returncode)
 
 
-def _events(run: str) -> list[dict[str, object]]:
+def _events(run: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in storage.read(storage.join(run, "metrics.jsonl")).splitlines()]
 
 

@@ -10,26 +10,31 @@ import dataclasses
 import json
 import os
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
+from numpy.typing import NDArray
 from torch import Tensor
 
 from icon_dist import config as configuration
 from icon_dist import distributed, storage
 from icon_dist.config import Config, EvalConfig
 from icon_dist.data import geometry, heatmap
+from icon_dist.data.people import detected
+from icon_dist.data.reading import People, photo_source
 from icon_dist.data.shard import ShardSet, open_shards, read_truth
 from icon_dist.data.stream import EvalStream
 from icon_dist.datasets import skeleton_from_dict
 from icon_dist.errors import CheckpointError, ConfigError, run_cli
-from icon_dist.evaluation.score import main_metric, score
+from icon_dist.evaluation import draw
+from icon_dist.evaluation.score import EVALUATORS, score
 from icon_dist.fetch import load_weights
 from icon_dist.models import PoseNet, build_model
-from icon_dist.types import Batch, Outputs, Predictions, Skeleton
+from icon_dist.types import Annotations, Batch, Outputs, Predictions, Skeleton
 
 Forward = Callable[[UInt8[Tensor, "N H W 3"]], Outputs]
 
@@ -38,7 +43,7 @@ Forward = Callable[[UInt8[Tensor, "N H W 3"]], Outputs]
 def predict(
     forward: Forward,
     batches: Iterable[Batch],
-    shards: ShardSet,
+    people: People,
     *,
     input_hw: tuple[int, int],
     stride: int,
@@ -47,7 +52,7 @@ def predict(
     device: str,
 ) -> Predictions:
     """Poses of the people in ``batches``, in photo px (METHOD 6). ``forward`` must be in evaluation mode."""
-    flips = shards.skeleton.flips
+    flips = people.skeleton.flips
     rows, poses = [], []
     for batch in batches:
         image = batch.image.to(device, non_blocking=True)
@@ -60,19 +65,19 @@ def predict(
         rows.append(batch.row[real].numpy())
         poses.append(torch.cat([xy, peak[..., None]], -1).cpu()[real].numpy())
     row = np.concatenate(rows) if rows else np.zeros(0, np.int64)
-    _, scale = geometry.center_scale(shards.box[row], aspect=input_hw[1] / input_hw[0])
+    _, scale = geometry.center_scale(people.box[row], aspect=input_hw[1] / input_hw[0])
     return Predictions(
-        instance=shards.instance[row],
-        image_id=shards.image_id[row],
-        keypoints=np.concatenate(poses) if poses else np.zeros((0, shards.skeleton.num_joints, 3), np.float32),
-        box_score=shards.score[row].astype(np.float32),
+        instance=people.instance[row],
+        image_id=people.image_id[row],
+        keypoints=np.concatenate(poses) if poses else np.zeros((0, people.skeleton.num_joints, 3), np.float32),
+        box_score=people.score[row].astype(np.float32),
         area=(scale * 200).prod(-1).astype(np.float32),
     )
 
 
 def evaluate(
     forward: Forward,
-    shards: ShardSet,
+    people: People,
     truth: dict[str, Any],
     *,
     input_hw: tuple[int, int],
@@ -82,30 +87,43 @@ def evaluate(
     device: str,
 ) -> tuple[dict[str, float], Predictions]:
     """Scores and all predictions, the same on every rank; each rank runs its share of the people."""
+    rows = first_photos(people, settings.limit) if settings.limit else None
     stream = EvalStream(
-        shards,
+        people,
         rank=distributed.rank(),
         world=distributed.world_size(),
         batch=settings.batch,
         input_hw=input_hw,
         loaders=loaders,
-        limit=settings.limit,
+        rows=rows,
+        pin=device != "cpu",
     )
-    mine = predict(
-        forward,
-        stream,
-        shards,
-        input_hw=input_hw,
-        stride=stride,
-        flip=settings.flip,
-        decode=settings.decode,
-        device=device,
-    )
+    with closing(stream):
+        mine = predict(
+            forward,
+            stream,
+            people,
+            input_hw=input_hw,
+            stride=stride,
+            flip=settings.flip,
+            decode=settings.decode,
+            device=device,
+        )
     predictions = join(distributed.gather_objects(mine))
-    scores = None
+    scores: dict[str, float] = {}
     if distributed.rank() == 0:
-        scores = score(truth, predictions, shards.skeleton)
-    return distributed.gather_objects(scores)[0] or {}, predictions
+        photos = None if rows is None else set(people.image_id[rows].tolist())
+        scores = score(truth, predictions, people.skeleton, image_ids=photos)
+    return distributed.gather_objects(scores)[0], predictions
+
+
+def first_photos(people: People, limit: int) -> NDArray[np.int64]:
+    """Rows of the first photos that hold ``limit`` people or more; a photo counts with everyone in it or not at all."""
+    photo, first = np.unique(people.image_id, return_index=True)
+    order = photo[np.argsort(first)]
+    rank_of = np.argsort(np.argsort(first))[np.searchsorted(photo, people.image_id)]
+    count = np.cumsum(np.bincount(rank_of, minlength=len(order)))
+    return np.flatnonzero(rank_of <= np.searchsorted(count, limit))
 
 
 def join(parts: list[Predictions]) -> Predictions:
@@ -115,13 +133,36 @@ def join(parts: list[Predictions]) -> Predictions:
     return Predictions(**{name: values[order] for name, values in whole.items()})
 
 
-def conditions(shards: ShardSet, settings: EvalConfig, *, boxes: str) -> str:
-    """What every reported number must name."""
-    split = shards.manifest.get("split") or Path(shards.uri).name
-    parts = [f"split={split}", f"boxes={boxes}", f"flip={'yes' if settings.flip else 'no'}", f"decode={settings.decode}"]
-    if settings.limit:
-        parts.append(f"limit={settings.limit}")
-    return "  ".join(parts)
+def conditions(shards: ShardSet, settings: EvalConfig, *, boxes: str = "") -> str:
+    """What every reported number must name. ``boxes``: of a file, if not those the shards were built with."""
+    flip = "yes" if settings.flip else "no"
+    boxes = boxes or shards.manifest["boxes"]
+    text = f"split={shards.manifest['split']} boxes={boxes} flip={flip} decode={settings.decode}"
+    text += f" evaluator={EVALUATORS[shards.skeleton.metric]}"
+    return text + (f" limit={settings.limit}" if settings.limit else "")
+
+
+def picture(people: People, predictions: Predictions, *, aspect: float, count: int = 24) -> NDArray[np.uint8]:
+    """Predicted poses of the first people, drawn on their crops over the thin ground truth."""
+    hw = (256, round(256 * aspect))
+    chosen = {int(p): k for k, p in enumerate(predictions.instance)}
+    rows = np.flatnonzero(np.isin(people.instance, predictions.instance))[:count]
+    tiles = []
+    with closing(EvalStream(people, rank=0, world=1, batch=8, input_hw=hw, loaders=0, rows=rows)) as stream:
+        for batch in stream:
+            for i in np.flatnonzero(batch.row.numpy() >= 0):
+                to_tile = geometry.invert(batch.to_photo[i].double().numpy())
+                pose = predictions.keypoints[chosen[int(batch.instance[i])]]
+                truth = people.keypoints[batch.row[i]]
+                tiles.append(
+                    draw.Tile(
+                        batch.image[i].numpy(),
+                        np.concatenate([geometry.transform(to_tile, pose[:, :2]), np.full_like(pose[:, :1], 2)], -1),
+                        title=str(int(batch.instance[i])),
+                        reference=np.concatenate([geometry.transform(to_tile, truth[:, :2]), truth[:, 2:]], -1),
+                    )
+                )
+    return draw.sheet(tiles, people.skeleton, columns=6)
 
 
 def main(argv: list[str]) -> None:
@@ -136,7 +177,9 @@ def main(argv: list[str]) -> None:
     add("--decode", choices=("quarter", "argmax"), default="quarter", help="default %(default)s")
     add("--batch", type=int, default=32, help="default %(default)s")
     add("--limit", type=int, default=0, metavar="N", help="only the first N boxes")
-    add("--loaders", type=int, default=max(1, (os.cpu_count() or 1) - 1), help="decoding processes; default %(default)s")
+    add(
+        "--loaders", type=int, default=max(1, (os.cpu_count() or 1) - 1), help="decoding processes; default %(default)s"
+    )
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default %(default)s")
     add("--json", metavar="FILE", help="also write conditions and scores here")
     add("--picture", metavar="FILE.png", help="draw predictions beside the ground truth")
@@ -151,19 +194,27 @@ def main(argv: list[str]) -> None:
             f"{args.checkpoint}: predicts {skeleton.num_joints} joints of {skeleton.name}, {args.shards} has "
             f"{shards.skeleton.num_joints} of {shards.skeleton.name}; use shards of the same skeleton"
         )
-    people = shards
+    truth = read_truth(args.shards)
+    people: People = shards
+    if args.boxes != "gt":
+        if args.images is None:
+            raise ConfigError(
+                f"--boxes {args.boxes}: needs --images DIR, because shards hold only the annotated people"
+            )
+        boxes = detected(Annotations(skeleton, [], truth), storage.absolute(args.boxes))
+        people = photo_source(storage.absolute(args.images), boxes.instances, skeleton=skeleton)
     model = load_model(config, skeleton, tensors).to(args.device).eval()
     scores, predictions = evaluate(
         model,
         people,
-        read_truth(args.shards),
+        truth,
         input_hw=config.input_hw,
         stride=model.stride,
         settings=settings,
         loaders=args.loaders,
         device=args.device,
     )
-    what = conditions(shards, settings, boxes=args.boxes)
+    what = conditions(shards, settings, boxes="" if args.boxes == "gt" else Path(args.boxes).name)
     width = max(map(len, scores))
     for name, value in scores.items():
         print(f"{name:<{width}}  {value:8.4f}  {what}")
@@ -171,7 +222,8 @@ def main(argv: list[str]) -> None:
         result = {"scores": scores, "conditions": what, "checkpoint": metadata["checkpoint"], "step": metadata["step"]}
         storage.write(storage.absolute(args.json), (json.dumps(result, indent=1) + "\n").encode())
     if args.picture:
-        pass
+        height, width = config.input_hw
+        draw.write_png(storage.absolute(args.picture), picture(people, predictions, aspect=width / height))
 
 
 def load_model(config: Config, skeleton: Skeleton, tensors: dict[str, Tensor]) -> PoseNet:
@@ -179,3 +231,7 @@ def load_model(config: Config, skeleton: Skeleton, tensors: dict[str, Tensor]) -
     model = build_model(config.model.backbone, joints=skeleton.num_joints, projection=None, input_hw=config.input_hw)
     model.load_state_dict({name: t for name, t in tensors.items() if not name.startswith("projection.")})
     return model
+
+
+if __name__ == "__main__":
+    run_cli(main)

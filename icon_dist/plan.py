@@ -37,13 +37,15 @@ class Plan:
         return self.steps_per_epoch * self.epochs
 
     def __str__(self) -> str:
-        split = f"{self.workers} x {self.micro_batch}" + (f" x {self.accumulation}" if self.accumulation > 1 else "")
+        split = f"{self.workers} workers x {self.micro_batch}"
+        if self.accumulation > 1:
+            split += f" x {self.accumulation} micro-batches"
         dropped = self.people - self.steps_per_epoch * self.batch
         left_out = f", {dropped} left out of each (others each time)" if dropped else ""
         return "\n".join(
             [
                 f"data        {self.people} people in {self.shards} shards, {_bytes(self.shard_bytes)}",
-                f"batch       {self.batch} = {split} (workers x micro-batch{' x steps' if self.accumulation > 1 else ''})",
+                f"batch       {self.batch} = {split}",
                 f"steps       {self.total_steps} = {self.epochs} epochs x {self.steps_per_epoch}{left_out}",
                 f"streams     {self.streams}, {self.streams // self.workers} per worker",
                 f"model       {self.parameters / 1e6:.2f} M parameters, trained",
@@ -63,13 +65,16 @@ def plan_run(config: Config, shards: ShardSet) -> Plan:
         )
     steps = len(shards) // config.optim.batch
     if not steps:
-        raise DataError(f"{shards.uri}: {len(shards)} people do not fill one batch; lower optim.batch={config.optim.batch}")
+        raise DataError(
+            f"{shards.uri}: {len(shards)} people do not fill one batch; lower optim.batch={config.optim.batch}"
+        )
     with torch.device("meta"):
         model = model_of(config, shards.skeleton)
     weights = sum(p.numel() for p in model.parameters())
     state = sum(t.numel() for t in model.state_dict().values())
-    tokens = (config.loss.lambda_1 > 0) * shards.skeleton.num_joints + (config.loss.lambda_2 > 0) * len(shards.skeleton.limbs)
-    bank = tokens * config.loss.bank.slots * config.model.embedding if uses_bank(config) else 0
+    loss, skeleton = config.loss, shards.skeleton
+    classes = (loss.lambda_1 > 0) * skeleton.num_joints + (loss.lambda_2 > 0) * len(skeleton.limbs)
+    bank = classes * loss.bank.slots * config.model.embedding if loss.bank.enabled and loss.lambda_p > 0 else 0
     copies = state + 2 * weights + (state if config.optim.ema else 0) + bank
     per_worker, micro = configuration.per_worker(config), configuration.micro_batch(config)
     return Plan(
@@ -98,10 +103,6 @@ def model_of(config: Config, skeleton: Skeleton) -> PoseNet:
         embedding=config.model.embedding,
         input_hw=config.input_hw,
     )
-
-
-def uses_bank(config: Config) -> bool:
-    return config.loss.bank.enabled and config.loss.lambda_p > 0
 
 
 def _bytes(count: float) -> str:

@@ -47,7 +47,7 @@ def train(cfg: Config, *, report: Report, device: str) -> None:
     torch.manual_seed(cfg.run.seed)
     run_uri, hw = run_directory(cfg), cfg.input_hw
 
-    shards = open_shards(cfg.data.train, input_hw=hw)
+    shards = open_shards(cfg.data.train, input_hw=hw, max_zoom=1 + cfg.data.augment.scale)
     val = open_shards(cfg.data.val, input_hw=hw) if cfg.data.val else None
     truth = read_truth(cfg.data.val) if val is not None and rank == 0 else {}
     skeleton = shards.skeleton
@@ -169,7 +169,7 @@ def train(cfg: Config, *, report: Report, device: str) -> None:
                     device=device,
                 )
             best = max(best, scores[main_metric(skeleton)])
-            what = conditions(val, cfg.eval, boxes="gt")
+            what = conditions(val, cfg.eval)
             headline = main_metric(skeleton)
             report({"kind": "eval", "step": step, "epoch": done, "what": what, "headline": headline, "scores": scores})
         if stop or step % save_every == 0:
@@ -235,7 +235,7 @@ def main(argv: list[str]) -> None:
     cfg = _anchored(cfg)
     if cfg.data.dataset == "fake" and not args.dry_run:
         _generate(cfg)
-    plan = plan_run(cfg, open_shards(cfg.data.train, input_hw=cfg.input_hw))
+    plan = plan_run(cfg, open_shards(cfg.data.train, input_hw=cfg.input_hw, max_zoom=1 + cfg.data.augment.scale))
     if cfg.data.val:
         open_shards(cfg.data.val, input_hw=cfg.input_hw)
     print(plan, flush=True)

@@ -43,24 +43,25 @@ def tiny(people: Path, run_dir: str | Path, **more: Any) -> Config:
     return configuration.load("demo", TINY | values | {key.replace("__", "."): value for key, value in more.items()})
 
 
-def run_gang(config: Config, *, scratch: Path, world: int = 2) -> None:
-    """``train(config)`` on ``world`` processes; an exception in one of them is raised here."""
+def run_gang(*configs: Config, scratch: Path, world: int = 2) -> None:
+    """``train(config)`` for one config after the other on ``world`` processes; an exception in one is raised here."""
     store = scratch / f"store-{os.urandom(4).hex()}"
-    mp.spawn(_member, (world, str(store), dataclasses.asdict(config)), nprocs=world)
+    mp.spawn(_member, (world, str(store), [dataclasses.asdict(config) for config in configs]), nprocs=world)
 
 
-def _member(rank: int, world: int, store: str, values: dict[str, Any]) -> None:
+def _member(rank: int, world: int, store: str, runs: list[dict[str, Any]]) -> None:
     warnings.simplefilter("ignore")  # of the libraries, in a process that pytest does not see
     os.environ["LOCAL_RANK"] = str(rank)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
     from icon_dist.train import run_directory, train
 
-    config = configuration.from_dict(values)
-    report = Progress(run_directory(config), out=io.StringIO()) if rank == 0 else (lambda event: None)
     try:
-        train(config, report=report, device="cpu")
+        for values in runs:
+            config = configuration.from_dict(values)
+            report = Progress(run_directory(config), out=io.StringIO()) if rank == 0 else (lambda _: None)
+            train(config, report=report, device="cpu")
+            if isinstance(report, Progress):
+                report.flush()
     finally:
-        if isinstance(report, Progress):
-            report.flush()
         with contextlib.suppress(RuntimeError):
             dist.destroy_process_group()

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from icon_dist import storage
 from icon_dist.data.shard import ShardSet
 from icon_dist.errors import DataError
-from icon_dist.types import Skeleton
+from icon_dist.types import Instance, Skeleton
 
 OPEN_FILES = 256  # shards of which a process keeps the descriptor
 THREADS = 4  # ranged reads under way at once in one process
@@ -111,7 +111,9 @@ class Photos:
     files: tuple[str, ...]  # [n] relative to it
     skeleton: Skeleton
     instance: I64
+    image_id: I64
     box: NDArray[np.float64]
+    score: NDArray[np.float64]
     keypoints: NDArray[np.float32]
     stored_wh: NDArray[np.int32]  # 0: known when decoded
 
@@ -122,17 +124,19 @@ class Photos:
         return np.tile(np.eye(2, 3), (len(rows), 1, 1))
 
 
-def photo_source(uri: str, files: Sequence[str], boxes: NDArray[np.float64], *, skeleton: Skeleton) -> Photos:
-    """Boxes ``[n, 4]`` on ``files`` ``[n]`` below the folder ``uri``; boxes of one photo should be neighbours."""
-    assert len(files) == len(boxes)
+def photo_source(uri: str, people: Sequence[Instance], *, skeleton: Skeleton) -> Photos:
+    """``people``, such as a detector's boxes, on the photos below the folder ``uri``, photo by photo."""
+    people = sorted(people, key=lambda p: (p.image_id, p.id))
     return Photos(
         uri=uri,
-        files=tuple(files),
+        files=tuple(p.file for p in people),
         skeleton=skeleton,
-        instance=np.arange(len(files)),
-        box=np.asarray(boxes, dtype=np.float64).reshape(-1, 4),
-        keypoints=np.zeros((len(files), skeleton.num_joints, 3), dtype=np.float32),
-        stored_wh=np.zeros((len(files), 2), dtype=np.int32),
+        instance=np.array([p.id for p in people], dtype=np.int64),
+        image_id=np.array([p.image_id for p in people], dtype=np.int64),
+        box=np.array([p.box for p in people], dtype=np.float64).reshape(-1, 4),
+        score=np.array([p.score for p in people], dtype=np.float64),
+        keypoints=np.array([p.keypoints for p in people], dtype=np.float32).reshape(-1, skeleton.num_joints, 3),
+        stored_wh=np.zeros((len(people), 2), dtype=np.int32),
     )
 
 

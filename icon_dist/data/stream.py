@@ -169,11 +169,13 @@ class EvalStream(_Stream):
         batch: int,
         input_hw: tuple[int, int],
         loaders: int,
-        limit: int = 0,
+        rows: I64 | None = None,
         pin: bool = False,
     ) -> None:
-        """``batch`` is per rank; ``limit`` 0 = everyone. Rows of -1 fill the last batches."""
-        self._rows = eval_rows(min(len(people), limit or len(people)), rank=rank, world=world, batch=batch)
+        """``batch`` is per rank; ``rows`` of ``people`` are wanted, None = all. Rows of -1 fill the last batches."""
+        wanted = np.arange(len(people)) if rows is None else rows
+        place = eval_rows(len(wanted), rank=rank, world=world, batch=batch)
+        self._rows = np.where(place >= 0, wanted[place], -1)
         super().__init__(people, micro_batch=batch, input_hw=input_hw, loaders=loaders, cache_mb=0, pin=pin)
 
     def __len__(self) -> int:

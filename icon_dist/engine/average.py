@@ -19,7 +19,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """After optimizer step number ``step`` (from 1). Early steps forget faster, or the random start would linger."""
+        """After optimizer step number ``step`` (from 1); early steps forget faster: no trace of the random start."""
         decay = min(self._decay, (1 + step) / (10 + step))
         for name, tensor in self._floating():
             self._mean[name].lerp_(tensor, 1 - decay)

@@ -159,32 +159,37 @@ class DeepSpeedEngine:
     def optimizer_state(self) -> Named:
         if self._zero == 0:
             return _adam_state(self._engine.optimizer, self.module)
-        from deepspeed.utils import safe_get_full_optimizer_state
+        import deepspeed.utils
 
+        whole: Any = deepspeed.utils.safe_get_full_optimizer_state
         inner = self._engine.optimizer.optimizer
         step = next(s["step"] for s in inner.state.values() if "step" in s)
         state = {"step": torch.tensor(float(step))}
         for name, parameter in self.module.named_parameters():
             for key in MOMENTS:
-                state[f"{key}.{name}"] = safe_get_full_optimizer_state(parameter, key).cpu().clone()
+                state[f"{key}.{name}"] = whole(parameter, key).cpu().clone()
         return state
 
     def load_optimizer_state(self, state: Mapping[str, Tensor]) -> None:
         outer = self._engine.optimizer
         inner = outer if self._zero == 0 else outer.optimizer
         # Adam makes its state at the first step; here it must exist before, one entry per (flat) partition.
-        owned = {
-            0: lambda: list(self.module.parameters()),
-            1: lambda: outer.single_partition_of_fp32_groups,
-            2: lambda: outer.single_partition_of_fp32_groups,
-            3: lambda: outer.fp32_partitioned_groups_flat,
-        }[self._zero]()
-        for parameter in owned:
+        for parameter in self._partitions():
             inner.state[parameter] = _fresh(parameter, state["step"])
         if self._zero in (1, 2):
             outer._lazy_init_hp_params_optimizer_state()
         for name, key, value in _moments(self.module, state):
             self._set_moment(self.module.get_parameter(name), key, value)
+
+    def _partitions(self) -> list[Tensor]:
+        """The tensors that this rank's Adam moves."""
+        if self._zero == 0:
+            return list(self.module.parameters())
+        outer: Any = self._engine.optimizer
+        flat: list[Tensor] = (
+            outer.fp32_partitioned_groups_flat if self._zero == 3 else outer.single_partition_of_fp32_groups
+        )
+        return flat
 
     def _set_moment(self, parameter: nn.Parameter, key: str, value: Tensor) -> None:
         outer = self._engine.optimizer

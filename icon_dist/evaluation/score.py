@@ -13,6 +13,7 @@ from icon_dist.evaluation.oks import select
 from icon_dist.types import Predictions, Skeleton
 
 MAIN = {"coco": "AP", "crowdpose": "AP", "pckh": "PCKh", "pck": "PCK@0.2"}
+EVALUATORS = {"coco": "pycocotools", "crowdpose": "pycocotools", "pckh": "icon_dist", "pck": "icon_dist"}
 
 
 def main_metric(skeleton: Skeleton) -> str:

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from icon_dist.data.crops import CropCache, Crops
-from icon_dist.data.reading import photo_source
+from icon_dist.data.reading import Photos, photo_source
 from icon_dist.datasets import load_skeleton
 from icon_dist.errors import DataError
+from icon_dist.types import Instance
 
 WIDTH, HEIGHT = 40, 30
 
@@ -31,10 +32,18 @@ def encoded(mode: str, kind: str, exif: int = 1) -> bytes:
     return sink.getvalue()
 
 
+def one_photo(folder: Path) -> Photos:
+    skeleton = load_skeleton("coco")
+    keypoints = np.zeros((skeleton.num_joints, 3), np.float32)
+    return photo_source(
+        str(folder), [Instance(0, 0, "one", (1, 1), (0.0, 0.0, 1.0, 1.0), 1.0, keypoints)], skeleton=skeleton
+    )
+
+
 def as_read(folder: Path, data: bytes) -> NDArray[np.uint8]:
     """The whole image through the reader, the decoder and a warp that changes nothing."""
     (folder / "one").write_bytes(data)
-    source = photo_source(str(folder), ["one"], np.array([[0.0, 0, 1, 1]]), skeleton=load_skeleton("coco"))
+    source = one_photo(folder)
     out = np.full((1, HEIGHT, WIDTH, 3), 77, np.uint8)
     zero = np.zeros(1, np.int64)
     Crops(source, input_hw=(HEIGHT, WIDTH)).fill(out, places=zero, rows=zero, sampling=np.eye(2, 3)[None])
@@ -65,7 +74,7 @@ def test_what_is_no_image_is_named(tmp_path: Path, data: bytes) -> None:
 
 def test_outside_is_black(tmp_path: Path) -> None:
     (tmp_path / "one").write_bytes(encoded("RGB", "PNG"))
-    source = photo_source(str(tmp_path), ["one"], np.array([[0.0, 0, 1, 1]]), skeleton=load_skeleton("coco"))
+    source = one_photo(tmp_path)
     out = np.full((1, HEIGHT, WIDTH, 3), 77, np.uint8)
     zero = np.zeros(1, np.int64)
     shift = np.array([[[1.0, 0, 10], [0, 1, -5]]])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,6 @@ from torch import Tensor
 
 from icon_dist.config import Config
 from icon_dist.engine import checkpoint
-from icon_dist.errors import CheckpointError
 from tests.gang import run_gang, tiny
 
 Tensors = dict[str, dict[str, Tensor]]
@@ -42,10 +40,9 @@ def losses(config: Config) -> list[float]:
 @pytest.mark.parametrize("zero", [0, 1, 2, 3])
 def test_every_zero_stage_trains_two_workers_and_resumes_bit_for_bit(people: Path, tmp_path: Path, zero: int) -> None:
     straight = tiny(people, tmp_path, run__name="straight", run__zero=zero)
-    run_gang(straight, scratch=tmp_path)
-    run_gang(tiny(people, tmp_path, run__name="parts", run__zero=zero, run__stop_after_epoch=1), scratch=tmp_path)
+    first = tiny(people, tmp_path, run__name="parts", run__zero=zero, run__stop_after_epoch=1)
     resumed = tiny(people, tmp_path, run__name="parts", run__zero=zero)
-    run_gang(resumed, scratch=tmp_path)
+    run_gang(straight, first, resumed, scratch=tmp_path)
     assert_equal(final(straight), final(resumed))
     assert losses(straight) == losses(resumed)
     assert len(losses(straight)) == 3 * (64 // 16)
@@ -53,9 +50,6 @@ def test_every_zero_stage_trains_two_workers_and_resumes_bit_for_bit(people: Pat
 
 
 def test_loss_curves_of_stages_0_and_1_agree(people: Path, tmp_path: Path) -> None:
-    curves = []
-    for zero in (0, 1):
-        config = tiny(people, tmp_path, run__name=f"zero{zero}", run__zero=zero)
-        run_gang(config, scratch=tmp_path)
-        curves.append(losses(config))
-    assert curves[0] == pytest.approx(curves[1], rel=1e-5)
+    configs = [tiny(people, tmp_path, run__name=f"zero{zero}", run__zero=zero) for zero in (0, 1)]
+    run_gang(*configs, scratch=tmp_path)
+    assert losses(configs[0]) == pytest.approx(losses(configs[1]), rel=1e-5)
