@@ -166,17 +166,21 @@ def presets() -> list[str]:
     return sorted(path.stem for path in CONFIGS.glob("*.yaml"))
 
 
-def preset_path(name_or_path: str) -> Path:
-    """The YAML of a preset name, or of a path when it looks like one (has a slash or a .yaml suffix)."""
+def preset_path(name_or_path: str, *, below: Path | None = None) -> Path:
+    """The YAML of a preset name, or of a path when it looks like one (has a slash or a .yaml suffix).
+
+    ``below`` is the file that extends it: its folder is where a relative path starts.
+    """
+    where = f"--cfg {name_or_path}" if below is None else f"{below}: extends={name_or_path}"
     if "/" in name_or_path or name_or_path.endswith((".yaml", ".yml")):
-        path = Path(name_or_path)
+        path = Path(name_or_path) if below is None else below.parent / name_or_path
         if not path.is_file():
-            raise ConfigError(f"--cfg {name_or_path}: no such file; presets are {', '.join(presets())}")
+            raise ConfigError(f"{where}: no such file; presets are {', '.join(presets())}")
         return path
     if name_or_path not in presets():
         close = difflib.get_close_matches(name_or_path, presets(), n=1)
         hint = f"did you mean {close[0]}? " if close else ""
-        raise ConfigError(f"--cfg {name_or_path}: no such preset; {hint}presets are {', '.join(presets())}")
+        raise ConfigError(f"{where}: no such preset; {hint}presets are {', '.join(presets())}")
     return CONFIGS / f"{name_or_path}.yaml"
 
 
@@ -207,6 +211,7 @@ def config_hash(config: Config) -> str:
 def _merge(layers: Sequence[tuple[str, Any]]) -> Config:
     merged = OmegaConf.structured(Config)
     for where, layer in layers:
+        _refuse_notations(where, OmegaConf.to_container(layer, resolve=False))
         try:
             merged = OmegaConf.merge(merged, layer)
         except OmegaConfBaseException as error:
@@ -214,6 +219,22 @@ def _merge(layers: Sequence[tuple[str, Any]]) -> Config:
     config = OmegaConf.to_object(merged)
     assert isinstance(config, Config)
     return config
+
+
+def _refuse_notations(where: str, node: Any, key: str = "") -> None:
+    """A value means what it says: no interpolation (it would copy environment variables into files), no other type."""
+    if isinstance(node, dict):
+        for name, value in node.items():
+            _refuse_notations(where, value, f"{key}.{name}" if key else str(name))
+        return
+    default = _default(key)
+    if isinstance(node, str) and ("${" in node or node == "???"):
+        raise ConfigError(f"{where}: {key}: '${{...}}' and '???' are not understood here; write the value itself")
+    if isinstance(default, str) and not isinstance(node, str):
+        raise ConfigError(f"{where}: {key}={node}: expected text; put quotes around it")
+    if dataclasses.is_dataclass(default):
+        names = [f.name for f in dataclasses.fields(default)]
+        raise ConfigError(f"{where}: {key}={node}: a section, not a value; its keys are {', '.join(names)}")
 
 
 def _explain(error: OmegaConfBaseException) -> str:
@@ -226,43 +247,60 @@ def _explain(error: OmegaConfBaseException) -> str:
     return f"{error.full_key}: {text}" if error.full_key else text
 
 
-def _yaml_layers(path: Path) -> list[tuple[Path, Any]]:
+def _yaml_layers(path: Path, *, extended_by: tuple[Path, ...] = ()) -> list[tuple[Path, Any]]:
     """The file and everything it extends, base first."""
+    if path.resolve() in extended_by:
+        raise ConfigError(f"{path}: extends itself; the chain of 'extends' must end")
     try:
-        text = path.read_text(encoding="utf-8")
+        values = OmegaConf.load(path)
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: not UTF-8 text; save it as UTF-8") from None
-    try:
-        values = OmegaConf.create(text)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ConfigError(f"{path}:{line}: {error.problem}; fix the YAML") from None
     except (yaml.YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(f"{path}: {str(error).splitlines()[0]}; fix the YAML") from None
+    except OSError as error:
+        if error.strerror is not None:
+            raise ConfigError(f"{path}: {error.strerror}") from None
+        values = None  # a single number or truth value
     if not isinstance(values, DictConfig) or not values or None in values.values():
         raise ConfigError(f"{path}: expected sections such as 'optim:' with keys below them; see --print-config")
     base = values.pop("extends", None)
     if base is None:
         return [(path, values)]
-    return [*_yaml_layers(preset_path(str(base))), (path, values)]
+    return [
+        *_yaml_layers(preset_path(str(base), below=path), extended_by=(*extended_by, path.resolve())),
+        (path, values),
+    ]
 
 
 def _override_layers(overrides: Sequence[str] | Mapping[str, Any]) -> list[tuple[str, Any]]:
     if isinstance(overrides, Mapping):
-        return [(f"{key}={value}", _nest(key, value)) for key, value in overrides.items()]
+        named = [(f"{key}={value}", key, value) for key, value in overrides.items()]
+    else:
+        named = [(item, *_parse(item)) for item in overrides]
     layers = []
-    for item in overrides:
-        key, equals, text = item.partition("=")
-        if not equals or not key:
-            raise ConfigError(f"{item!r}: expected KEY=VALUE such as loss.tau=0.1")
-        # Text fields take the text as typed: run.name=007 is not the number 7.
-        is_text = isinstance(_default(key), str)
+    for item, key, value in named:
         try:
-            layer = _nest(key, text) if is_text else OmegaConf.from_dotlist([item])
-        except (yaml.YAMLError, OmegaConfBaseException) as error:
+            layers.append((item, _nest(key, value)))
+        except OmegaConfBaseException as error:
             raise ConfigError(f"{item}: {str(error).splitlines()[0]}") from None
-        layers.append((item, layer))
     return layers
+
+
+def _parse(item: str) -> tuple[str, Any]:
+    """Key and value of ``"loss.tau=0.1"``. Text fields take the text as typed: run.name=007 is not the number 7."""
+    key, equals, text = item.partition("=")
+    if not equals or not re.fullmatch(r"\w+(\.\w+)*", key):
+        raise ConfigError(f"{item!r}: expected KEY=VALUE such as loss.tau=0.1")
+    if isinstance(_default(key), str):
+        return key, text
+    try:
+        parsed: Any = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]), resolve=False)
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError(f"{item}: {str(error).splitlines()[0]}") from None
+    return key, parsed["value"]
 
 
 def _default(key: str) -> Any:
@@ -314,7 +352,8 @@ def validate(config: Config) -> None:
         "run.name",
         "expected letters, digits, '.', '_' and '-'",
     )
-    check(config.run.dir != "", "run.dir", "expected a path or s3://bucket/prefix")
+    for key in ("run.dir", "data.train"):
+        check(get(config, key) != "", key, "expected a path or s3://bucket/prefix")
     positive("run.workers", "run.cpus_per_worker", "run.checkpoint_every", "run.keep", "run.log_every")
     one_of("data.dataset", "coco", "mpii", "crowdpose", "custom", "fake")
     height, width = config.input_hw
@@ -331,7 +370,15 @@ def validate(config: Config) -> None:
         one_of(f"{term}.query", "hard", "random", "all")
         one_of(f"{term}.negative", "hard", "random", "all")
         positive(f"{term}.queries", f"{term}.negatives")
+        for count, strategy in (("queries", "query"), ("negatives", "negative")):
+            low, high = get(config, f"{term}.{count}"), get(config, f"{term}.{count}_to")
+            is_random = get(config, f"{term}.{strategy}") == "random"
+            check(high == 0 or is_random, f"{term}.{count}_to", f"only {term}.{strategy}=random draws a number")
+            check(high == 0 or high >= low, f"{term}.{count}_to", f"expected {term}.{count}={low} or more")
     positive("optim.epochs", "optim.batch", "optim.micro_batch", "optim.lr")
+    milestones = config.optim.milestones
+    rising = all(a < b for a, b in zip((0, *milestones), milestones, strict=False))
+    check(rising, "optim.milestones", "expected rising epochs above 0")
     check(config.optim.ema < 1, "optim.ema", "expected a decay below 1, such as 0.999")
     check(
         config.optim.ema == 0 or config.run.zero < 3,

@@ -1,0 +1,337 @@
+"""Config: presets, layers, and every kind of mistake refused in one line (RELIABILITY, Errors: Config)."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from icon_dist import config as configuration
+from icon_dist.config import CONFIGS, Config, config_hash, from_dict, load, parse_size, presets, to_yaml
+from icon_dist.errors import ConfigError
+
+
+def refused(name_or_path: str | Path, overrides: Any = ()) -> str:
+    with pytest.raises(ConfigError) as error:
+        load(str(name_or_path), overrides)
+    text = str(error.value)
+    assert "\n" not in text
+    return text
+
+
+# ---------------------------------------------------------------------------------------------------------- presets
+
+
+def test_the_paper_has_its_presets() -> None:
+    assert {"coco", "coco_384", "coco_r50", "coco_w48", "mpii", "crowdpose", "lsp", "demo"} <= set(presets())
+
+
+@pytest.mark.parametrize("name", presets())
+def test_a_preset_loads_and_survives_its_ways_of_travel(name: str, tmp_path: Path) -> None:
+    config = load(name)
+    assert config.run.name == name
+    assert from_dict(dataclasses.asdict(config)) == config
+    (tmp_path / "printed.yaml").write_text(to_yaml(config))
+    assert load(str(tmp_path / "printed.yaml")) == config
+
+
+@pytest.mark.parametrize("name", presets())
+def test_a_preset_says_its_command_its_score_and_its_cost(name: str) -> None:
+    lines = (CONFIGS / f"{name}.yaml").read_text().splitlines()
+    header = [line for line in lines if line.startswith("#")]
+    assert lines[: len(header)] == header, "comments come first"
+    assert any(line.split("  (")[0].rstrip().endswith(f"-m icon_dist.train --cfg {name}") for line in header)
+    assert any(line.startswith("# Paper: ") for line in header)
+    assert any(line.startswith("# Cost: ") for line in header)
+
+
+def test_defaults_are_the_papers_values() -> None:
+    """METHOD 1, "Paper values", and METHOD 2.14."""
+    loss, optim = Config().loss, Config().optim
+    assert (loss.lambda_1, loss.lambda_2, loss.lambda_p, loss.tau) == (0.3, 0.7, 1.0, 0.07)
+    assert (loss.single.query, loss.single.queries, loss.single.negative, loss.single.negatives) == (
+        "hard",
+        5,
+        "hard",
+        6,
+    )
+    assert (loss.pair.query, loss.pair.queries, loss.pair.negative, loss.pair.negatives) == ("all", 8, "hard", 4)
+    assert loss.bank.slots == 512
+    assert (optim.batch, optim.micro_batch, optim.lr, optim.epochs, optim.milestones) == (64, 16, 1e-3, 210, (170, 200))
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "sigma", "epochs", "milestones"),
+    [
+        ("coco", (256, 192), 2, 210, (170, 200)),
+        ("coco_384", (384, 288), 3, 210, (170, 200)),
+        ("coco_w48_384", (384, 288), 3, 210, (170, 200)),
+        ("mpii", (256, 256), 2, 180, (146, 171)),
+        ("crowdpose", (256, 192), 2, 220, (178, 210)),
+        ("crowdpose_384", (384, 288), 3, 220, (178, 210)),
+    ],
+)
+def test_schedules_of_the_paper(
+    name: str, size: tuple[int, int], sigma: float, epochs: int, milestones: tuple[int, ...]
+) -> None:
+    config = load(name)
+    assert (config.input_hw, config.data.sigma) == (size, sigma)
+    assert (config.optim.epochs, config.optim.milestones) == (epochs, milestones)
+    assert (config.run.workers, configuration.micro_batch(config), config.optim.batch) == (4, 16, 64)
+    assert (config.loss, config.optim.lr) == (Config().loss, 1e-3), "the paper's losses are the defaults"
+
+
+def test_augmentation_of_coco_and_of_mpii() -> None:
+    assert load("coco").data.augment == configuration.AugmentConfig(45, 0.6, 0.35, 0.5, 0.3, 8)
+    assert load("mpii").data.augment == configuration.AugmentConfig(30, 0.6, 0.25, 0.5, 0, 8)
+
+
+def test_extends_changes_only_what_it_says() -> None:
+    base, child = load("coco"), load("coco_w48")
+    assert child == dataclasses.replace(
+        base,
+        run=dataclasses.replace(base.run, name="coco_w48"),
+        model=dataclasses.replace(base.model, backbone="hrnet_w48"),
+    )
+
+
+def test_extends_is_relative_to_its_own_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "base.yaml").write_text("extends: mpii\nloss: {tau: 0.1, lambda_p: 0.5}\n")
+    (tmp_path / "mine" / "child.yaml").write_text("extends: ./base.yaml\nloss: {tau: 0.2}\n")
+    monkeypatch.chdir(tmp_path)
+    config = load("mine/child.yaml")
+    assert (config.loss.tau, config.loss.lambda_p, config.data.dataset) == (0.2, 0.5, "mpii")
+
+
+# -------------------------------------------------------------------------------------------------------- overrides
+
+
+def test_the_last_layer_wins() -> None:
+    assert load("coco", ["loss.tau=0.1", "loss.tau=0.2"]).loss.tau == 0.2
+
+
+def test_a_list_and_a_mapping_of_overrides_are_the_same() -> None:
+    items = ["loss.tau=0.1", "run.name=w48", "optim.milestones=[3,5]", "eval.flip=no", "loss.bank.slots=8"]
+    values = {"loss.tau": 0.1, "run.name": "w48", "optim.milestones": (3, 5), "eval.flip": False, "loss.bank.slots": 8}
+    config = load("coco", items)
+    assert config == load("coco", values)
+    assert (config.loss.tau, config.run.name, config.optim.milestones) == (0.1, "w48", (3, 5))
+    assert (config.eval.flip, config.loss.bank.slots) == (False, 8)
+
+
+@pytest.mark.parametrize("text", ["007", "1e3", "no", "null", "0x10", "1.0", "2026-01-02"])
+def test_text_stays_text(text: str) -> None:
+    assert load("coco", [f"run.name={text}"]).run.name == text
+    assert load("coco", {"run.name": text}).run.name == text
+
+
+def test_an_equals_sign_belongs_to_the_value() -> None:
+    assert load("coco", ["data.train=a=b"]).data.train == "a=b"
+
+
+@pytest.mark.parametrize(("text", "value"), [("1e-3", 1e-3), ("2.0e-3", 2e-3), ("1", 1.0), (".5", 0.5)])
+def test_numbers_as_people_write_them(text: str, value: float) -> None:
+    config = load("coco", [f"optim.lr={text}"])
+    assert config.optim.lr == value
+    assert type(config.optim.lr) is float
+
+
+def test_configs_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        load("coco").loss.tau = 0.5  # type: ignore[misc]
+
+
+# ------------------------------------------------------------------------------------------------------------- hash
+
+
+def test_the_hash_is_of_what_decides_the_result() -> None:
+    same = ["run.name=other", "run.dir=elsewhere", "run.workers=2", "run.zero=2", "run.keep=9"]
+    different = ["loss.tau=0.1", "run.seed=1", "optim.batch=128", "data.input=384x288", "loss.bank.slots=64"]
+    base = config_hash(load("coco"))
+    assert {config_hash(load("coco", [item])) for item in same} == {base}
+    assert len({base} | {config_hash(load("coco", [item])) for item in different}) == 1 + len(different)
+    assert config_hash(from_dict(dataclasses.asdict(load("coco")))) == base
+
+
+# --------------------------------------------------------------------------------------------------------- mistakes
+
+
+@pytest.mark.parametrize(
+    ("item", "says"),
+    [
+        ("loss.tua=0.1", "Did you mean: 'tau'"),
+        ("los.tau=0.1", "Did you mean: 'loss'"),
+        ("loss.zzz=1", "loss keys are lambda_p, lambda_1"),
+        ("zzz=1", "top-level keys are run, data, model"),
+        ("extends=coco", "top-level keys are run"),
+        ("run.__doc__=x", "Key '__doc__' not in 'RunConfig'"),
+        ("loss.tau", "expected KEY=VALUE such as loss.tau=0.1"),
+        ("=1", "expected KEY=VALUE"),
+        ("loss..tau=1", "expected KEY=VALUE"),
+        (".tau=1", "expected KEY=VALUE"),
+        (" loss.tau=1", "expected KEY=VALUE"),
+        ("loss[tau]=1", "expected KEY=VALUE"),
+        ("--loss.tau=1", "expected KEY=VALUE"),
+        ("loss=3", "loss=3: a section, not a value; its keys are lambda_p"),
+        ("run=null", "run=None: a section"),
+        ("data.augment=[1]", "data.augment=[1]: a section"),
+        ("loss.tau.x=1", "loss.tau"),
+        ("run.name.x=1", "run.name.x"),
+        ("loss.tau=0", "loss.tau=0.0: expected a number above 0"),
+        ("loss.tau=nan", "loss.tau=nan: expected a finite number"),
+        ("loss.tau=inf", "loss.tau=inf: expected a finite number"),
+        ("loss.tau=-1", "loss.tau=-1.0"),
+        ("loss.tau=fast", "'fast'"),
+        ("loss.tau=0,1", "'0,1'"),
+        ("optim.lr=true", "bool"),
+        ("optim.lr=", "None"),
+        ("run.workers=two", "'two'"),
+        ("run.workers=1.5", "'1.5'"),
+        ("run.workers=true", "bool"),
+        ("run.compile=maybe", "not a valid bool"),
+        ("optim.milestones=5", "optim.milestones"),
+        ("optim.milestones=[a]", "an element"),
+        ("optim.milestones=[1,2", "flow sequence"),
+        ("optim.milestones=[200,170]", "optim.milestones=(200, 170): expected rising epochs"),
+        ("optim.milestones=[-1]", "expected rising epochs above 0"),
+        ("loss.single.queries=0", "loss.single.queries=0: expected a number above 0"),
+        ("loss.pair.negatives=0", "loss.pair.negatives=0"),
+        ("loss.single.query=soft", "expected one of hard, random, all"),
+        ("loss.single.queries_to=9", "only loss.single.query=random draws a number"),
+        ("optim.batch=66", "the global batch must be a multiple of run.workers=4"),
+        ("optim.batch=100", "25 per worker is not a multiple of optim.micro_batch=16"),
+        ("data.streams=7", "data.streams=7: must divide optim.batch=64"),
+        ("run.zero=4", "run.zero=4: DeepSpeed ZeRO has stages 0, 1, 2 and 3"),
+        ("run.launcher=slurm", "expected one of ray, local"),
+        ("run.launcher=local", "run.workers=4: run.launcher=local is one process"),
+        ("run.name=../x", "expected letters"),
+        ("run.name=", "expected letters"),
+        ("run.dir=", "run.dir=: expected a path or s3://"),
+        ("data.train=", "data.train=: expected a path or s3://"),
+        ("run.precision=fp16", "expected one of auto, fp32, bf16"),
+        ("run.seed=-1", "run.seed=-1: expected a finite number, 0 or more"),
+        ("data.input=250x192", "data.input=250x192: height and width must be multiples of 32"),
+        ("data.input=256", "expected HEIGHTxWIDTH"),
+        ("data.input=0x32", "expected HEIGHTxWIDTH"),
+        ("data.augment.flip_p=1.5", "expected a share from 0 to 1"),
+        ("optim.ema=1", "expected a decay below 1"),
+        ("run.name=${oc.env:HOME}", "write the value itself"),
+        ("loss.tau=${loss.lambda_1}", "write the value itself"),
+        ("optim.milestones=${optim.epochs}", "write the value itself"),
+        ("optim.lr=???", "write the value itself"),
+    ],
+)
+def test_a_wrong_override_names_itself_and_the_rule(item: str, says: str) -> None:
+    text = refused("coco", [item])
+    assert says in text
+    assert item.partition("=")[0] in text
+
+
+def test_random_counts_may_be_drawn_upwards_only() -> None:
+    random = ["loss.single.query=random", "loss.single.queries=6"]
+    assert load("coco", [*random, "loss.single.queries_to=9"]).loss.single.queries_to == 9
+    assert "expected loss.single.queries=6 or more" in refused("coco", [*random, "loss.single.queries_to=5"])
+
+
+def test_averaged_weights_need_whole_parameters() -> None:
+    assert "run.zero=2 or less" in refused("coco", ["optim.ema=0.9", "run.zero=3"])
+
+
+def test_an_environment_variable_never_gets_into_a_config(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_SECRET", "hunter2")
+    for overrides in (["run.dir=${oc.env:SOME_SECRET}"], {"run.dir": "${oc.env:SOME_SECRET}"}):
+        assert "hunter2" not in refused("coco", overrides)
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"loss.tua": 1}, "Did you mean: 'tau'"),
+        ({"loss.tau": math.nan}, "loss.tau=nan"),
+        ({"loss.tau": None}, "loss.tau"),
+        ({"loss.tau": "fast"}, "'fast'"),
+        ({"run.name": 7}, "expected text; put quotes around it"),
+        ({"run.name": Path("x")}, "run.name"),
+        ({"loss": 3}, "a section, not a value"),
+    ],
+)
+def test_wrong_values_in_a_mapping(values: dict[str, Any], says: str) -> None:
+    assert says in refused("coco", values)
+
+
+@pytest.mark.parametrize(
+    ("yaml", "says"),
+    [
+        (b"", "expected sections"),
+        (b"# nothing\n", "expected sections"),
+        (b"null\n", "expected sections"),
+        (b"3\n", "expected sections"),
+        (b"hello\n", "expected sections"),
+        (b"- 1\n- 2\n", "expected sections"),
+        (b"optim:\n", "expected sections"),
+        (b"\xff\xfe\x00a", "not UTF-8 text; save it as UTF-8"),
+        ("optim: {batch: 64}\n".encode("utf-16"), "not UTF-8"),
+        (b"optim: {batch: 64, batch: 32}\n", ":1: found duplicate key batch"),
+        (b"optim: {batch: 64}\noptim: {lr: 1}\n", ":2: found duplicate key optim"),
+        (b"optim: [1\n", "; fix the YAML"),
+        (b"\toptim: 1\n", ":1: found character"),
+        (b"---\na: 1\n---\nb: 2\n", "another document"),
+        (b"optim: \x00\n", "fix the YAML"),
+        (b"run: !!python/object/apply:os.getcwd []\n", "could not determine a constructor"),
+        (b"loss: {tua: 1}\n", "Did you mean: 'tau'"),
+        (b"1: 2\n", "top-level keys are"),
+        (b"loss: 3\n", "a section, not a value"),
+        (b"loss: {single: {negatives: many}}\n", "loss.single.negatives: Value 'many'"),
+        (b"run: {name: 007}\n", "run.name=7: expected text; put quotes around it"),
+        (b"run: {name: no}\n", "run.name=False: expected text"),
+        (b"run: {dir: '${oc.env:HOME}'}\n", "write the value itself"),
+        (b"extends: cocoo\n", "extends=cocoo: no such preset; did you mean coco?"),
+        (b"extends: ./nowhere.yaml\n", "extends=./nowhere.yaml: no such file"),
+        (b"extends: [coco]\n", "no such preset"),
+        (b"extends: bad.yaml\n", "extends itself"),
+    ],
+)
+def test_a_bad_file_is_named(yaml: bytes, says: str, tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_bytes(yaml)
+    text = refused(path)
+    assert says in text
+    assert text.startswith(str(path))
+
+
+def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
+    path = tmp_path / "windows.yaml"
+    path.write_bytes(b"\xef\xbb\xbfoptim: {batch: 32}\r\n")
+    assert load(str(path)).optim.batch == 32
+
+
+def test_a_circle_of_files_ends(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("extends: b.yaml\n")
+    (tmp_path / "b.yaml").write_text("extends: a.yaml\n")
+    assert "extends itself" in refused(tmp_path / "a.yaml")
+
+
+@pytest.mark.parametrize("name", ["cocoo", "COCO", "", "zzz", "nowhere.yaml", "folder/nowhere"])
+def test_an_unknown_preset_lists_the_names(name: str) -> None:
+    text = refused(name)
+    assert text.startswith(f"--cfg {name}: no such ")
+    assert ", ".join(presets()) in text
+    assert ("did you mean coco?" in text) == (name == "cocoo")
+
+
+def test_a_folder_is_no_config(tmp_path: Path) -> None:
+    assert "no such file" in refused(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "x", "256x", "x192", "256x192x3", "-256x192", "256 x 192", "²56x192", "25.6x192"])
+def test_sizes_that_are_none(text: str) -> None:
+    with pytest.raises(ConfigError, match="expected HEIGHTxWIDTH"):
+        parse_size(text, where="here")
+
+
+def test_a_size_is_height_then_width() -> None:
+    assert parse_size("384x288", where="here") == (384, 288)
