@@ -11,11 +11,14 @@ import torch
 from icon_dist import distributed
 from icon_dist.config import Config
 from icon_dist.engine.progress import Progress
+from icon_dist.errors import ClusterError
 
 
 def launch(config: Config, loop: str, progress: Progress) -> None:
     """Call ``loop`` ("module:function") here and now; DeepSpeed gets a process group of one."""
-    device = "cuda" if config.run.gpus_per_worker and torch.cuda.is_available() else "cpu"
+    if config.run.gpus_per_worker and not torch.cuda.is_available():
+        raise ClusterError("run.gpus_per_worker=1: this machine has no GPU that torch can use; set it to 0")
+    device = "cuda" if config.run.gpus_per_worker else "cpu"
     alone = importlib.util.find_spec("deepspeed") is None
     if not alone:
         os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed insists
@@ -23,6 +26,6 @@ def launch(config: Config, loop: str, progress: Progress) -> None:
     try:
         pkgutil.resolve_name(loop)(config, report=progress, device=device)
     finally:
-        progress.flush()
+        progress.close()
         if not alone:
             distributed.shut_down()

@@ -7,6 +7,8 @@ the step it resumes from, so that the files read like one undisturbed run.
 from __future__ import annotations
 
 import json
+import math
+import shutil
 import sys
 import tempfile
 import time
@@ -19,9 +21,12 @@ from icon_dist import storage
 Event = dict[str, Any]
 Report = Callable[[Event], None]
 
+SHOW_EVERY = 10.0  # s, a line of training in a log
+FLUSH_EVERY = 30.0  # s: what a driver that is killed may lose of metrics.jsonl
+
 
 class Progress:
-    """Consumes events ``{"kind": "plan" | "start" | "train" | "eval" | "note" | "fatal" | "done", ...}`` in order."""
+    """Consumes events ``{"kind": "plan" | "start" | "train" | "eval" | "note" | "done", ...}`` in order."""
 
     def __init__(self, run_uri: str, *, out: TextIO = sys.stderr) -> None:
         self._run_uri = run_uri
@@ -30,7 +35,8 @@ class Progress:
         self._out = out
         self._live = out.isatty()
         self._open_line = False
-        self._last_print = 0.0
+        self._last_print = -math.inf
+        self._last_flush = time.monotonic()
         self._total = self._batch = 0
         self._rate: tuple[int, float] | None = None  # (step, time) where this attempt's speed counts from
         self._board: _Board | None = None
@@ -46,25 +52,39 @@ class Progress:
             self._show(event)
         elif kind in ("note", "done"):
             self.say(event["text"])
-        if kind in ("eval", "done"):
+        if kind in ("eval", "done") or time.monotonic() - self._last_flush > FLUSH_EVERY:
             self.flush()
 
     def say(self, text: str) -> None:
         """A line that stays."""
-        if self._open_line:
-            self._out.write("\n")
-            self._open_line = False
+        self._end_line()
         self._out.write(text + "\n")
         self._out.flush()
 
     def flush(self) -> None:
         """Write what has been recorded to the run directory."""
+        self._last_flush = time.monotonic()
         if self._lines is not None:
             storage.write(self._metrics_uri, "".join(self._lines).encode())
         if self._board is not None:
             self._board.upload()
 
+    def close(self) -> None:
+        """The last call, also after an error: all is written, and what comes next begins on a line of its own."""
+        self._end_line()
+        self.flush()
+        if self._board is not None:
+            self._board.close()
+            self._board = None
+
+    def _end_line(self) -> None:
+        if self._open_line:
+            self._out.write("\n")
+            self._out.flush()
+            self._open_line = False
+
     def _start(self, event: Event) -> None:
+        self.flush()  # of an attempt before this one, steps that its checkpoint holds and the file does not yet
         step = event["step"]
         lines = []
         if storage.exists(self._metrics_uri):
@@ -77,8 +97,9 @@ class Progress:
         self._board = _Board(self._run_uri, purge_step=step + 1)
 
     def _record(self, event: Event) -> None:
-        assert self._lines is not None and self._board is not None, "start comes first"
-        self._lines.append(json.dumps(event) + "\n")
+        assert self._lines is not None, "start comes first"
+        assert self._board is not None
+        self._lines.append(json.dumps(_strict(event), allow_nan=False) + "\n")
         self._board.add(event)
 
     def _show(self, event: Event) -> None:
@@ -91,7 +112,7 @@ class Progress:
         if self._rate is None:
             self._rate = (step, now)
             return
-        if not self._live and now - self._last_print < 10:
+        if not self._live and now - self._last_print < SHOW_EVERY:
             return
         self._last_print = now
         per_step = (now - self._rate[1]) / max(1, step - self._rate[0])
@@ -100,9 +121,17 @@ class Progress:
         parts += [f"{k} {event[k]:.3f}" for k in ("single", "pair") if event["scale"]]
         parts += [f"{self._batch / max(per_step, 1e-9):.0f} img/s", f"{left // 60}:{left % 60:02d} left"]
         text = "  ".join(parts)
-        self._out.write(f"\r{text:<110}" if self._live else text + "\n")
+        width = shutil.get_terminal_size().columns - 1  # a full line would wrap, and the next one not replace it
+        self._out.write(f"\r{text[:width]:<{width}}" if self._live else text + "\n")
         self._out.flush()
         self._open_line = self._live
+
+
+def _strict(value: Any) -> Any:
+    """JSON has no nan and no inf: they become null."""
+    if isinstance(value, dict):
+        return {key: _strict(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class _Board:

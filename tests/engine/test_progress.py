@@ -1,0 +1,286 @@
+"""What a run leaves behind and what a person sees of it: metrics.jsonl, TensorBoard files, progress lines."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from icon_dist import storage
+from icon_dist.engine import progress as module
+from icon_dist.engine.progress import Event, Progress, counter
+
+SCORES = {"PCK@0.2": 61.5, "head": 80.0}
+
+
+def start(step: int = 0) -> Event:
+    return {"kind": "start", "step": step, "total": 100, "batch": 16}
+
+
+def train(step: int, **more: float) -> Event:
+    values = {"total": 2.0 / step, "heatmap": 1.0 / step, "single": 3.0, "pair": 4.0, "scale": 0.5, "lr": 1e-3}
+    return {"kind": "train", "step": step, "epoch": step / 10, **values, **more}
+
+
+def evaluation(step: int) -> Event:
+    what = "split=val boxes=gt"
+    return {"kind": "eval", "step": step, "epoch": 1, "what": what, "headline": "PCK@0.2", "scores": SCORES}
+
+
+def recorded(run: str) -> list[Event]:
+    text = storage.read(f"{run}/metrics.jsonl").decode()
+    assert text.endswith("\n") or not text
+
+    def strict(constant: str) -> Any:
+        pytest.fail(f"{constant} is not JSON")
+
+    return [json.loads(line, parse_constant=strict) for line in text.splitlines()]
+
+
+def board(folder: Path) -> EventAccumulator:
+    accumulator = EventAccumulator(str(folder), purge_orphaned_data=True)
+    accumulator.Reload()
+    return accumulator
+
+
+def steps(folder: Path, tag: str) -> list[int]:
+    return [scalar.step for scalar in board(folder).Scalars(tag)]
+
+
+class Log(io.TextIOWrapper):
+    """A text file in memory; io.StringIO lacks mode and name, which beartype wants of a TextIO."""
+
+    mode, name = "w", "memory"
+
+    def __init__(self) -> None:
+        self._bytes = io.BytesIO()
+        super().__init__(self._bytes, encoding="utf-8", newline="")
+
+    def text(self) -> str:
+        self.flush()
+        return self._bytes.getvalue().decode()
+
+
+class Terminal(Log):
+    def isatty(self) -> bool:
+        return True
+
+
+class Clock:
+    """Stands still until it is moved."""
+
+    now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+def shown(screen: Log) -> list[str]:
+    """The lines a terminal shows: a carriage return starts the line again, longer old text stays behind."""
+    lines = []
+    for raw in screen.text().split("\n"):
+        line = ""
+        for part in raw.split("\r"):
+            line = part + line[len(part) :]
+        lines.append(line.rstrip())
+    return lines
+
+
+# ------------------------------------------------------------------------------------------------------------ files
+
+
+@pytest.mark.parametrize("place", ["local", "s3"])
+def test_events_become_lines_and_board_files(place: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    run = str(tmp_path / "run") if place == "local" else str(request.getfixturevalue("s3")) + "/run"
+    progress = Progress(run, out=Log())
+    events = [train(1), train(2), evaluation(2), train(3)]
+    for event in [start(), *events]:
+        progress(event)
+    progress.close()
+    assert recorded(run) == events
+
+    folder = tmp_path / "board"
+    names = storage.listing(f"{run}/tensorboard")
+    assert len(names) == 1
+    storage.copy_to(f"{run}/tensorboard/{names[0]}", folder / names[0])
+    found = board(folder)
+    assert [(s.step, s.value) for s in found.Scalars("train/heatmap")] == [
+        (1, 1.0),
+        (2, 0.5),
+        (3, pytest.approx(1 / 3)),
+    ]
+    assert [(s.step, s.value) for s in found.Scalars("eval/PCK@0.2")] == [(2, 61.5)]
+    assert "train/step" not in found.Tags()["scalars"]
+    assert set(found.Tags()["scalars"]) >= {"train/total", "train/single", "train/pair", "train/lr", "eval/head"}
+
+
+def test_an_evaluation_is_on_disk_at_once(tmp_path: Path) -> None:
+    progress = Progress(str(tmp_path), out=Log())
+    for event in (start(), train(1), evaluation(2)):
+        progress(event)
+    assert [e["step"] for e in recorded(str(tmp_path))] == [1, 2], "before close"
+    assert steps(tmp_path / "tensorboard", "train/total") == [1]
+    progress.close()
+
+
+def test_a_long_epoch_is_written_every_so_often(tmp_path: Path, clock: Clock) -> None:
+    progress = Progress(str(tmp_path), out=Log())
+    progress(start())
+    progress(train(1))
+    first = recorded(str(tmp_path)) if (tmp_path / "metrics.jsonl").exists() else []
+    clock.now += module.FLUSH_EVERY + 1
+    progress(train(2))
+    assert first == []
+    assert [e["step"] for e in recorded(str(tmp_path))] == [1, 2]
+    progress.close()
+
+
+def test_a_resumed_run_drops_what_came_after_its_checkpoint(tmp_path: Path) -> None:
+    run = str(tmp_path)
+    first = Progress(run, out=Log())
+    for event in (start(), train(1), train(2), evaluation(2), train(3), train(4)):
+        first(event)
+    first.close()
+    second = Progress(run, out=Log())
+    again = [train(3, lr=0.5), train(4, lr=0.5)]
+    for event in (start(2), *again):
+        second(event)
+    second.close()
+    assert recorded(run) == [train(1), train(2), evaluation(2), *again]
+    found = board(tmp_path / "tensorboard").Scalars("train/lr")
+    assert [(s.step, s.value) for s in found] == [
+        (1, pytest.approx(1e-3)),
+        (2, pytest.approx(1e-3)),
+        (3, 0.5),
+        (4, 0.5),
+    ]
+
+
+def test_workers_that_start_again_lose_no_line_before_their_checkpoint(tmp_path: Path) -> None:
+    """The driver lives on, and what it had not yet written counts as well."""
+    progress = Progress(str(tmp_path), out=Log())
+    for event in (start(), train(1), train(2), train(3), start(2), train(3, lr=0.5)):
+        progress(event)
+    progress.close()
+    assert recorded(str(tmp_path)) == [train(1), train(2), train(3, lr=0.5)]
+    assert steps(tmp_path / "tensorboard", "train/total") == [1, 2, 3]
+
+
+def test_a_half_written_last_line_is_dropped(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(train(1)) + '\n{"kind": "tr')
+    progress = Progress(str(tmp_path), out=Log())
+    progress(start(1))
+    progress.close()
+    assert recorded(str(tmp_path)) == [train(1)]
+
+
+def test_what_is_no_number_is_null(tmp_path: Path) -> None:
+    progress = Progress(str(tmp_path), out=Log())
+    for event in (start(), train(1, gradient_ratio=math.inf, total=math.nan)):
+        progress(event)
+    progress.close()
+    (line,) = recorded(str(tmp_path))
+    assert (line["gradient_ratio"], line["total"], line["heatmap"]) == (None, None, 1.0)
+
+
+def test_nothing_is_written_before_the_run_has_started(tmp_path: Path) -> None:
+    out = Log()
+    progress = Progress(str(tmp_path / "run"), out=out)
+    progress({"kind": "note", "text": "hello"})
+    progress.close()
+    assert out.text() == "hello\n"
+    assert not (tmp_path / "run").exists()
+
+
+# ------------------------------------------------------------------------------------------------------------ lines
+
+
+def test_a_log_gets_whole_lines_some_seconds_apart(tmp_path: Path, clock: Clock) -> None:
+    out = Log()
+    progress = Progress(str(tmp_path), out=out)
+    progress(start())
+    for step in range(1, 31):
+        clock.now += 1
+        progress(train(step))
+    progress(evaluation(30))
+    progress({"kind": "done", "text": "complete"})
+    progress.close()
+    text = out.text()
+    assert "\r" not in text
+    assert text.endswith("\n")
+    lines = text.splitlines()
+    assert [line.split()[1] for line in lines[:3]] == ["2/100", "12/100", "22/100"]
+    # one step a second with 16 people each; the first event is where the clock of the rate starts
+    assert lines[0] == "step 2/100  epoch 0.20  heatmap 0.5000  single 3.000  pair 4.000  16 img/s  1:38 left"
+    assert lines[3:] == ["epoch 1  PCK@0.2 61.5  split=val boxes=gt", "complete"]
+
+
+def test_contrast_that_is_off_is_not_shown(tmp_path: Path, clock: Clock) -> None:
+    out = Log()
+    progress = Progress(str(tmp_path), out=out)
+    progress(start())
+    for step in (1, 2):
+        clock.now += 1
+        progress(train(step, scale=0.0))
+    progress.close()
+    assert "single" not in out.text()
+    assert "heatmap 0.5" in out.text()
+
+
+def test_a_terminal_has_one_line_that_changes(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    screen = Terminal()
+    progress = Progress(str(tmp_path), out=screen)
+    progress(start())
+    for step in (1, 2, 3):
+        clock.now += 1
+        progress(train(step))
+    assert screen.text().count("\n") == 0
+    assert [part.split()[1] for part in screen.text().split("\r")[1:]] == ["2/100", "3/100"]
+    assert all(len(part) < 60 for part in screen.text().split("\r")), "a full line would wrap"
+    progress({"kind": "note", "text": "a note"})
+    progress(train(4))
+    progress(evaluation(4))
+    progress({"kind": "done", "text": "complete"})
+    progress.close()
+    lines = shown(screen)
+    assert [line.split()[1] for line in lines[::2][:2]] == ["3/100", "4/100"]
+    assert lines[1] == "a note"
+    assert lines[3:] == ["epoch 1  PCK@0.2 61.5  split=val boxes=gt", "complete", ""]
+
+
+def test_an_error_after_half_a_line_begins_a_new_one(tmp_path: Path, clock: Clock) -> None:
+    screen = Terminal()
+    progress = Progress(str(tmp_path), out=screen)
+    progress(start())
+    for step in (1, 2):
+        clock.now += 1
+        progress(train(step))
+    assert not screen.text().endswith("\n")
+    progress.close()
+    assert screen.text().endswith("\n")
+    progress.close()
+    assert screen.text().count("\n") == 1
+
+
+@pytest.mark.parametrize("kind", [Log, Terminal])
+def test_a_counter_ends_its_line(kind: type[Log]) -> None:
+    out = kind()
+    show = counter("people", out=out)
+    for done in range(101):
+        show("drawn", done, 100)
+    assert out.text().endswith("drawn 100/100 people\n")
+    assert out.text().count("\n") == (1 if out.isatty() else 11)
+    assert shown(out)[-2] == "drawn 100/100 people"
