@@ -91,7 +91,14 @@ def train(cfg: Config, *, report: Report, device: str) -> None:
         report({"kind": "note", "text": f"resumed at step {step} from {found.uri}"})
     attempt = checkpoint.new_attempt()
 
+    finite = torch.ones((), device=device)  # 0 from the first loss that is not
+
+    def require_finite() -> None:
+        if distributed.mean_over_ranks(finite) < 1:
+            raise DivergedError(f"step {step}: the loss is not finite; lower optim.lr or loss.lambda_p")
+
     def save(scores: dict[str, float]) -> None:
+        require_finite()
         tensors = {"model": engine.weights(), "optimizer": engine.optimizer_state(), "bank": objective.state_dict()}
         if average is not None:
             tensors["ema"] = average.state_dict()
@@ -132,6 +139,7 @@ def train(cfg: Config, *, report: Report, device: str) -> None:
                 batch.joints, batch.labelled, hw=map_hw, stride=model.stride, sigma=cfg.data.sigma
             )
             losses = objective(engine(batch.image), batch, target, weight, step=step, epoch=when, diagnose=log)
+            finite *= losses.total.detach().isfinite()
             engine.backward(losses.total)
             engine.step(lr=lr)
             objective.commit()
@@ -142,9 +150,8 @@ def train(cfg: Config, *, report: Report, device: str) -> None:
             if average is not None:
                 average.update(step)
             if log:
+                require_finite()
                 values = losses.scalars()
-                if not math.isfinite(values["total"]):
-                    raise DivergedError(f"step {step}: the loss is {values['total']}; lower optim.lr or loss.lambda_p")
                 report({"kind": "train", "step": step, "epoch": step / plan.steps_per_epoch, "lr": lr, **values})
                 if collapsed(values) and not warned:
                     warned = True

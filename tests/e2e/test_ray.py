@@ -1,0 +1,127 @@
+"""The user's commands on real Ray: a lost worker, a submitted job."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.conftest import free_port
+from tests.engine.test_resume import assert_equal, final
+from tests.gang import TINY, run_gang, tiny
+
+pytestmark = pytest.mark.ray
+LONG = {"optim__epochs": 12, "optim__milestones": (10,), "eval__every": 100}
+
+
+def arguments(people: Path, run_dir: Path, **more: object) -> list[str]:
+    values = TINY | {"data.train": f"{people}/train", "data.val": f"{people}/val", "run.dir": str(run_dir)}
+    values |= {key.replace("__", "."): value for key, value in more.items()}
+    text = {key: str(list(value) if isinstance(value, tuple) else value) for key, value in values.items()}
+    return ["-m", "icon_dist.train", "--cfg", "demo", *(f"{key}={value}" for key, value in text.items())]
+
+
+def workers_of(driver: int) -> list[psutil.Process]:
+    found = []
+    for process in psutil.Process(driver).children(recursive=True):
+        try:
+            title = " ".join(process.cmdline())
+        except psutil.NoSuchProcess:
+            continue
+        if title.startswith("ray::RayTrainWorker"):
+            found.append(process)
+    return found
+
+
+@pytest.mark.timeout(280)
+def test_a_killed_worker_changes_nothing(people: Path, tmp_path: Path) -> None:
+    """kill -9 in the middle of an epoch: the run ends with the bits of an undisturbed one."""
+    straight = tiny(people, tmp_path, run__name="straight", **LONG)
+    run_gang(straight, scratch=tmp_path)
+
+    command = [sys.executable, *arguments(people, tmp_path, run__name="killed", **LONG)]
+    log = tmp_path / "log"
+    with log.open("w") as out:
+        driver = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
+    try:
+        checkpoints = tmp_path / "killed" / "checkpoints"
+        deadline = time.monotonic() + 150
+        while len(list(checkpoints.glob("step-*/MANIFEST.json"))) < 2:
+            assert driver.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.05)
+        time.sleep(0.3)  # into the next epoch
+        victims = workers_of(driver.pid)
+        assert len(victims) == 2
+        victims[1].send_signal(signal.SIGKILL)
+        assert driver.wait(150) == 0, log.read_text()
+    finally:
+        if driver.poll() is None:
+            driver.terminate()
+            driver.wait(30)
+    assert "starting again from the newest checkpoint" in log.read_text()
+    assert "resumed at step" in log.read_text()
+    assert_equal(final(straight), final(tiny(people, tmp_path, run__name="killed", **LONG)))
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A head node as an operator starts it, with token authentication and a home of its own; the jobs' address."""
+    home = Path(tempfile.mkdtemp(prefix="icon-"))  # short: Ray's sockets live below it
+    port = free_port()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", f"http://127.0.0.1:{port}")
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    subprocess.run(["ray", "get-auth-token", "--generate"], check=True, stdout=subprocess.DEVNULL)
+    command = ["ray", "start", "--head", "--port", str(free_port()), "--dashboard-port", str(port)]
+    command += ["--num-cpus", "2", "--temp-dir", str(home / "ray"), "--disable-usage-stats", "--block"]
+    log = home / "head.log"
+    with log.open("w") as out:
+        head = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
+    try:
+        deadline = time.monotonic() + 90
+        while subprocess.run(["ray", "job", "list"], capture_output=True, check=False).returncode:
+            assert head.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        processes = [*psutil.Process(head.pid).children(recursive=True)]
+        head.terminate()
+        head.wait(60)
+        _, alive = psutil.wait_procs(processes, timeout=10)
+        for process in alive:
+            process.kill()
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.mark.timeout(280)
+@pytest.mark.usefixtures("cluster")
+def test_the_users_own_line(people: Path, tmp_path: Path) -> None:
+    """``ray job submit -- python -m icon_dist.train --cfg ...``: success, resume, and a failure that says why."""
+
+    def submit(*line: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["ray", "job", "submit", "--", *line], capture_output=True, text=True, check=False)
+
+    done = submit("python", *arguments(people, tmp_path, run__name="job", optim__epochs=1))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "complete: step 4 of 4" in done.stdout
+    final(tiny(people, tmp_path, run__name="job"))
+
+    failed = submit("python", "-m", "icon_dist.train", "--cfg", "coco", f"data.train={tmp_path}/none")
+    assert failed.returncode == 1
+    lines = [line for line in failed.stdout.splitlines() if "icon_dist: error:" in line]
+    assert len(lines) == 1
+    assert "shards/build.py" in lines[0]
+    assert "exit code 3" in failed.stdout + failed.stderr
+    assert "Traceback" not in failed.stdout
