@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
 from icon_dist import config as configuration
-from icon_dist.config import Config
+from icon_dist.config import Config, ContrastConfig, LossConfig
 from icon_dist.data.shard import ShardSet
 from icon_dist.data.stream import default_streams
 from icon_dist.errors import ConfigError, DataError
@@ -63,6 +64,7 @@ def plan_run(config: Config, shards: ShardSet) -> Plan:
             f"run.workers={workers}: must divide the {streams} streams (data.streams; by default the largest divisor "
             "of optim.batch up to 256)"
         )
+    check_contrast(config.loss, shards.skeleton)
     steps = len(shards) // config.optim.batch
     if not steps:
         raise DataError(
@@ -72,9 +74,8 @@ def plan_run(config: Config, shards: ShardSet) -> Plan:
         model = model_of(config, shards.skeleton)
     weights = sum(p.numel() for p in model.parameters())
     state = sum(t.numel() for t in model.state_dict().values())
-    loss, skeleton = config.loss, shards.skeleton
-    classes = (loss.lambda_1 > 0) * skeleton.num_joints + (loss.lambda_2 > 0) * len(skeleton.limbs)
-    bank = classes * loss.bank.slots * config.model.embedding if loss.bank.enabled and loss.lambda_p > 0 else 0
+    classes = sum(term.categories for term in _terms(config.loss, shards.skeleton))
+    bank = classes * config.loss.bank.slots * config.model.embedding if config.loss.bank.enabled else 0
     copies = state + 2 * weights + (state if config.optim.ema else 0) + bank
     per_worker, micro = configuration.per_worker(config), configuration.micro_batch(config)
     return Plan(
@@ -94,15 +95,51 @@ def plan_run(config: Config, shards: ShardSet) -> Plan:
 
 
 def model_of(config: Config, skeleton: Skeleton) -> PoseNet:
-    """The model a config means for a skeleton; without contrast it has no projection head."""
+    """The model a config means for a skeleton; without contrast it has no projection head to train."""
     return build_model(
         config.model.backbone,
         joints=skeleton.num_joints,
-        projection=config.model.projection if config.loss.lambda_p > 0 else None,
+        projection=config.model.projection if _terms(config.loss, skeleton) else None,
         feature=config.model.feature,
         embedding=config.model.embedding,
         input_hw=config.input_hw,
     )
+
+
+class _Term(NamedTuple):
+    """One of the two terms of contrast that is switched on."""
+
+    key: str  # of its section
+    weight: str  # key of its weight
+    categories: int
+    what: str  # they are
+
+
+def _terms(loss: LossConfig, skeleton: Skeleton) -> list[_Term]:
+    both = (
+        _Term("single", "lambda_1", skeleton.num_joints, "joints"),
+        _Term("pair", "lambda_2", len(skeleton.limbs), "limb pairs"),
+    )
+    return [term for term in both if loss.lambda_p > 0 and getattr(loss, term.weight) > 0]
+
+
+def check_contrast(loss: LossConfig, skeleton: Skeleton) -> None:
+    """A person cannot ask with more categories than there are, nor be compared with more than all others."""
+    for term in _terms(loss, skeleton):
+        have = f"skeleton {skeleton.name} has {term.categories} {term.what}"
+        if term.categories < 2:
+            raise ConfigError(
+                f"loss.{term.weight}={getattr(loss, term.weight)}: {have}, contrast needs 2; set loss.{term.weight}=0"
+            )
+        section: ContrastConfig = getattr(loss, term.key)
+        for strategy, name, most in (
+            (section.query, "queries", term.categories),
+            (section.negative, "negatives", term.categories - 1),
+        ):
+            for key in (name, f"{name}_to"):
+                value = getattr(section, key)
+                if strategy != "all" and value > most:
+                    raise ConfigError(f"loss.{term.key}.{key}={value}: {have}; expected at most {most}")
 
 
 def _bytes(count: float) -> str:
