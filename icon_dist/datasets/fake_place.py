@@ -19,7 +19,7 @@ def background(rng: Rng, *, wh: tuple[int, int], clutter: float) -> U8:
     horizon = int(h * rng.uniform(0.35, 0.8))
     image = np.empty((h, w, 3), dtype=np.float32)
     for rows in (slice(0, horizon), slice(horizon, h)):
-        top, bottom = (sample_color(rng, saturation=(0, 0.5), value=(0.25, 0.95)) for _ in range(2))
+        top, bottom = (sample_color(rng, saturation=(0, 0.1 + 0.5 * clutter), value=(0.25, 0.95)) for _ in range(2))
         ramp = np.linspace(0, 1, rows.stop - rows.start, dtype=np.float32)[:, None, None]
         image[rows] = top + 0.6 * ramp * (bottom - top)
     for cells in (6, 24, 80):

@@ -20,7 +20,7 @@ SPINE, SHOULDER, UPPER_ARM, FOREARM, HAND = 0.285, 0.118, 0.175, 0.150, 0.065
 NECK, HEAD = 0.055, 0.068  # shoulder line to chin, head radius
 
 STANCES = {  # share of people per stance
-    "easy": {"stand": 0.25, "stride": 0.25, "sit": 0.18, "squat": 0.12, "free": 0.20},
+    "easy": {"stand": 0.32, "stride": 0.28, "sit": 0.15, "squat": 0.07, "free": 0.18},
     "hard": {"stand": 0.22, "stride": 0.24, "sit": 0.20, "squat": 0.12, "free": 0.22},
 }
 
@@ -75,10 +75,11 @@ def turn(axis: str, degrees: float) -> F64:
 
 def _view(rng: Rng, difficulty: str) -> F64:
     """Where the person faces, how they tilt in the picture and how high the camera stands."""
-    facing = rng.choice(4, p=[0.45, 0.25, 0.15, 0.15])
-    yaw = (0, 180, 90, -90)[facing] + rng.uniform(-45, 45)
-    tilt = rng.normal(0, 8 if difficulty == "easy" else 12)
-    if difficulty == "hard" and rng.random() < 0.08:  # lying, falling, doing a cartwheel
+    easy = difficulty == "easy"
+    facing = rng.choice(4, p=[0.55, 0.23, 0.11, 0.11] if easy else [0.4, 0.24, 0.18, 0.18])
+    yaw = (0, 180, 90, -90)[facing] + (rng.uniform(-35, 35) if easy else rng.uniform(-45, 45))
+    tilt = rng.normal(0, 6 if easy else 12)
+    if not easy and rng.random() < 0.08:  # lying, falling, doing a cartwheel
         tilt = rng.uniform(-180, 180)
     return turn("z", tilt) @ turn("x", rng.uniform(-16, 4)) @ turn("y", yaw)
 

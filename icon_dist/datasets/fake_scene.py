@@ -44,7 +44,7 @@ class Level:
 
 
 LEVELS = {
-    "easy": Level(people=(0.30, 0.35, 0.25, 0.10), clutter=0.4, obstacle=0.2, truncated=0.12, apart=0.35, contrast=0.7),
+    "easy": Level(people=(0.40, 0.40, 0.20), clutter=0.15, obstacle=0.1, truncated=0.06, apart=0.75, contrast=0.5),
     "hard": Level(people=(0.15, 0.30, 0.30, 0.25), clutter=1.0, obstacle=0.4, truncated=0.3, apart=0.12, contrast=1.0),
 }
 
@@ -117,7 +117,7 @@ def _draw(rng: Rng, level: Level, scene: Scene) -> None:
             scene.parts.append((person, part))
 
     h, w = scene.canvas.color.shape[:2]
-    for _ in range(int(rng.integers(1, 3 + round(5 * level.clutter)))):
+    for _ in range(int(rng.integers(0, 2 + round(6 * level.clutter)))):
         draw(limb_like(rng, wh=(w, h), size=FACTOR * 150.0), -1)
     for number, person in enumerate(scene.people):
         origin, size = person.origin, person.size

@@ -15,7 +15,7 @@ from icon_dist.errors import ConfigError, DataError
 from icon_dist.evaluation import pck
 from icon_dist.types import Predictions
 
-CONSTANT_PCK = {"easy": 28.0, "hard": 23.0}  # no fixed pose gets further (measured: 23.1 and 18.2)
+CONSTANT_PCK = {"easy": 30.0, "hard": 22.0}  # above the best fixed pose of 200 people (measured: 27.1 and 18.5)
 
 
 def test_a_photo_is_a_function_of_seed_and_index() -> None:
