@@ -10,7 +10,7 @@ import importlib.util
 import logging
 import os
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 Named = dict[str, Tensor]
 
 
+@runtime_checkable
 class Engine(Protocol):
     """What the loop needs. Gradients are averaged over ranks and over ``accumulation`` micro-batches."""
 
@@ -127,6 +128,7 @@ class DeepSpeedEngine:
             "train_batch_size": micro_batch * accumulation * world,
             "zero_optimization": {"stage": zero},
             "zero_allow_untested_optimizer": True,
+            "gradient_clipping": 0.0,  # its default is 1: the paper does not clip
             # bf16 in autocast: parameters and BatchNorm stay fp32 ("bf16": enabled breaks BatchNorm's buffers).
             "torch_autocast": {"enabled": bf16, "dtype": "bfloat16"},
             "steps_per_print": 2**62,
