@@ -21,7 +21,7 @@ from icon_dist import storage
 from icon_dist.config import load
 from icon_dist.errors import run_cli
 
-MIN_PCK = 50.0  # the best fixed pose reaches CONSTANT_PCK (tests/datasets/test_fake.py)
+MIN_PCK = 40.0  # the best fixed pose stays below 30 (CONSTANT_PCK in tests/datasets/test_fake.py)
 STOP_AFTER = 5  # epochs before the interruption
 
 
