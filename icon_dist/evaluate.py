@@ -201,8 +201,8 @@ def main(argv: list[str]) -> None:
             raise ConfigError(
                 f"--boxes {args.boxes}: needs --images DIR, because shards hold only the annotated people"
             )
-        boxes = detected(Annotations(skeleton, [], truth), storage.absolute(args.boxes))
-        people = photo_source(storage.absolute(args.images), boxes.instances, skeleton=skeleton)
+        boxes = detected(Annotations(shards.skeleton, [], truth), storage.absolute(args.boxes))
+        people = photo_source(storage.absolute(args.images), boxes.instances, skeleton=shards.skeleton)
     model = load_model(config, skeleton, tensors).to(args.device).eval()
     scores, predictions = evaluate(
         model,
