@@ -105,7 +105,8 @@ def test_a_detectors_boxes_on_photos_and_in_shards_agree(
     np.testing.assert_allclose(photos.box_score, shards.box_score)
     assert len(set(photos.box_score.tolist())) > 10, "the detector's own scores"
     moved = np.linalg.norm((photos.keypoints - shards.keypoints)[..., :2], axis=-1) / np.sqrt(photos.area)[:, None]
-    assert np.quantile(moved, 0.9) < 0.02  # a weak net on JPEG windows against whole photos: few peaks jump
+    assert np.median(moved) < 1e-3  # JPEG windows against whole photos: of so weak a net, some peaks jump a pixel
+    assert np.mean(moved < 0.1) > 0.8
 
     arguments = ["--shards", str(tmp_path / "gt"), "--boxes", str(four / "detections.json"), "--images"]
     evaluate.main([str(run), *arguments, str(four / "images"), "--loaders", "0"])
