@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import importlib.util
 import os
 import pkgutil
@@ -19,13 +21,17 @@ def launch(config: Config, loop: str, progress: Progress) -> None:
     if config.run.gpus_per_worker and not torch.cuda.is_available():
         raise ClusterError("run.gpus_per_worker=1: this machine has no GPU that torch can use; set it to 0")
     device = "cuda" if config.run.gpus_per_worker else "cpu"
-    alone = importlib.util.find_spec("deepspeed") is None
-    if not alone:
-        os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed insists
-        distributed.init_alone("nccl" if device == "cuda" else "gloo")
+    if importlib.util.find_spec("deepspeed") is not None:
+        group_of_one("nccl" if device == "cuda" else "gloo")
     try:
         pkgutil.resolve_name(loop)(config, report=progress, device=device)
     finally:
         progress.close()
-        if not alone:
-            distributed.shut_down()
+
+
+@functools.cache
+def group_of_one(backend: str) -> None:
+    """DeepSpeed wants a process group, and remembers the first one for good: it lasts as long as the process."""
+    os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed insists
+    distributed.init_alone(backend)
+    atexit.register(distributed.shut_down)

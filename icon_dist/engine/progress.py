@@ -28,12 +28,13 @@ FLUSH_EVERY = 30.0  # s: what a driver that is killed may lose of metrics.jsonl
 class Progress:
     """Consumes events ``{"kind": "plan" | "start" | "train" | "eval" | "note" | "done", ...}`` in order."""
 
-    def __init__(self, run_uri: str, *, out: TextIO = sys.stderr) -> None:
+    def __init__(self, run_uri: str, *, out: TextIO | None = None) -> None:
+        """Lines go to ``out``, by default to stderr as it is now."""
         self._run_uri = run_uri
         self._metrics_uri = storage.join(run_uri, "metrics.jsonl")
         self._lines: list[str] | None = None
-        self._out = out
-        self._live = out.isatty()
+        self._out = out or sys.stderr
+        self._live = self._out.isatty()
         self._open_line = False
         self._last_print = -math.inf
         self._last_flush = time.monotonic()
@@ -161,16 +162,16 @@ class _Board:
         self._scratch.cleanup()
 
 
-def counter(unit: str, *, out: TextIO = sys.stderr) -> Callable[[str, int, int], None]:
-    """``show(verb, done, total)``: a line rewritten on a terminal, one at every tenth in a log."""
-    shown = ("", -1)
+def counter(unit: str, *, out: TextIO | None = None) -> Callable[[str, int, int], None]:
+    """``show(verb, done, total)`` on stderr: a line rewritten on a terminal, one at every tenth in a log."""
+    file, shown = out or sys.stderr, ("", -1)
 
     def show(verb: str, done: int, total: int) -> None:
         nonlocal shown
-        live = out.isatty()
+        live = file.isatty()
         if (now := (verb, done if live else 10 * done // total)) != shown:
             shown = now
             end = "\n" if done == total or not live else ""
-            print(f"{chr(13) if live else ''}{verb} {done}/{total} {unit}", end=end, file=out, flush=True)
+            print(f"{chr(13) if live else ''}{verb} {done}/{total} {unit}", end=end, file=file, flush=True)
 
     return show

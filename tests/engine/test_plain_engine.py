@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import Tensor, nn
 
-from icon_dist import distributed
 from icon_dist.engine.deepspeed import DeepSpeedEngine, Engine, PlainEngine
+from icon_dist.engine.local import group_of_one
 from icon_dist.types import Outputs
 
 LR = (1e-2, 1e-2, 3e-3, 1e-4)  # a schedule: the engine takes what each step is given
@@ -135,14 +133,9 @@ def test_state_goes_on_in_another_engine() -> None:
 # -------------------------------------------------------------------------------------------------------- DeepSpeed
 
 
-@pytest.fixture(scope="module")
-def alone() -> Iterator[None]:
-    """A process group of one, as run.launcher=local makes it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LOCAL_RANK", "0")
-        distributed.init_alone("gloo")
-        yield
-        distributed.shut_down()
+@pytest.fixture
+def alone() -> None:
+    group_of_one("gloo")
 
 
 # What DeepSpeed and torch warn of on DeepSpeed's import is none of ours.
