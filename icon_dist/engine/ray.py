@@ -14,6 +14,8 @@ import socket
 import tempfile
 import threading
 import traceback
+from collections.abc import Callable
+from concurrent.futures import Future, wait
 from typing import Any
 
 import ray
@@ -53,30 +55,53 @@ def launch(config: Config, loop: str, progress: Progress) -> None:
 def _attempt(config: Config, loop: str, progress: Progress) -> str | None:
     """One worker group from start to end: None when the loop finished, else why processes were lost."""
     mailbox = ray.remote(num_cpus=0)(_Mailbox).remote()
-    trainer = ray.train.torch.TorchTrainer(
-        _worker,
-        train_loop_config={"config": dataclasses.asdict(config), "loop": loop, "mailbox": mailbox},
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=config.run.workers,
-            use_gpu=config.run.gpus_per_worker > 0,
-            resources_per_worker={"CPU": config.run.cpus_per_worker, "GPU": config.run.gpus_per_worker},
-        ),
-        torch_config=ray.train.torch.TorchConfig(backend="nccl" if config.run.gpus_per_worker else "gloo"),
-        run_config=ray.train.RunConfig(
-            name=config.run.name,
-            storage_path=tempfile.mkdtemp(prefix="icon-ray-"),  # Ray keeps no state of ours
-            failure_config=ray.train.FailureConfig(max_failures=0),
-        ),
-    )
-    with _Listener(mailbox, progress) as listener:
+    with tempfile.TemporaryDirectory(prefix="icon-ray-", ignore_cleanup_errors=True) as scratch:
+        trainer = ray.train.torch.TorchTrainer(
+            _worker,
+            train_loop_config={"config": dataclasses.asdict(config), "loop": loop, "mailbox": mailbox},
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=config.run.workers,
+                use_gpu=config.run.gpus_per_worker > 0,
+                resources_per_worker={"CPU": config.run.cpus_per_worker, "GPU": config.run.gpus_per_worker},
+            ),
+            torch_config=ray.train.torch.TorchConfig(backend="nccl" if config.run.gpus_per_worker else "gloo"),
+            run_config=ray.train.RunConfig(
+                name=config.run.name,
+                storage_path=scratch,  # Ray keeps no state of ours
+                failure_config=ray.train.FailureConfig(max_failures=0),
+            ),
+        )
+        # Beside the main thread, because in it Ray would turn Ctrl-C into exit code 0.
+        fit: Future[object] = Future()
+        threading.Thread(target=_fulfil, args=(fit, trainer.fit), daemon=True).start()
+        fatal: Exception | None = None
         try:
-            trainer.fit()
-        except ray.train.TrainingFailedError as error:
-            listener.drain()
-            if listener.fatal is not None:
-                raise listener.fatal from None
-            return _reason(error)
-    return None
+            over = False
+            while not over:
+                over = wait([fit], timeout=0.5).done != set()  # before the last look into the mailbox
+                for event in ray.get(mailbox.take.remote()):
+                    if event["kind"] == "fatal":
+                        kind = getattr(errors, event["error"]) if event["error"] else _BugError
+                        fatal = fatal or kind(event["text"])
+                    else:
+                        progress(event)
+        finally:
+            progress.flush()
+    lost = fit.exception()
+    if lost is None:
+        return None
+    if fatal is not None:
+        raise fatal
+    if not isinstance(lost, ray.train.TrainingFailedError):
+        raise lost
+    return _reason(lost)
+
+
+def _fulfil(future: Future[object], call: Callable[[], object]) -> None:
+    try:
+        future.set_result(call())
+    except BaseException as error:
+        future.set_exception(error)
 
 
 def _worker(payload: dict[str, Any]) -> None:
@@ -120,48 +145,6 @@ class _Mailbox:
     def take(self) -> list[Event]:
         events, self._events = self._events, []
         return events
-
-
-class _Listener:
-    """Hands the mailbox's events to ``progress`` while the driver waits in ``fit``."""
-
-    def __init__(self, mailbox: Any, progress: Progress) -> None:
-        self._mailbox = mailbox
-        self._progress = progress
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._lock = threading.Lock()
-        self.fatal: Exception | None = None
-        self._broken: BaseException | None = None
-
-    def __enter__(self) -> _Listener:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-        self.drain()
-        self._progress.flush()
-        if self._broken is not None:
-            raise self._broken
-
-    def _run(self) -> None:
-        while not self._stop.wait(0.5):
-            try:
-                self.drain()
-            except BaseException as error:
-                self._broken = error
-                return
-
-    def drain(self) -> None:
-        with self._lock:
-            for event in ray.get(self._mailbox.take.remote()):
-                if event["kind"] == "fatal":
-                    kind = getattr(errors, event["error"]) if event["error"] else _BugError
-                    self.fatal = self.fatal or kind(event["text"])
-                else:
-                    self._progress(event)
 
 
 def _connect(config: Config, progress: Progress) -> None:
