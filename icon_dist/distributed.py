@@ -53,13 +53,13 @@ def mean_buffers(module: nn.Module) -> None:
     """Average the floating buffers (BatchNorm's running statistics) over ranks, in place, in one all-reduce.
 
     Every rank leaves with the same bits, so that a checkpoint written by rank 0 speaks for all. Integer buffers are
-    counters that already agree.
+    counters that already agree. In fp64, where the mean of equal fp32 numbers is that number: constants among the
+    buffers are not saved, and must not drift.
     """
     buffers = [b for b in module.buffers() if b.is_floating_point()]
     if world_size() == 1 or not buffers:
         return
-    wide = torch.float64 if any(b.dtype == torch.float64 for b in buffers) else torch.float32
-    flat = mean_over_ranks(torch.cat([b.flatten().to(wide) for b in buffers]))
+    flat = mean_over_ranks(torch.cat([b.flatten() for b in buffers]).double())
     for buffer, mean in zip(buffers, torch.split(flat, [b.numel() for b in buffers]), strict=True):
         buffer.copy_(mean.view_as(buffer))
 

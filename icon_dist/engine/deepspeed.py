@@ -15,6 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from icon_dist.errors import DivergedError
 from icon_dist.types import Outputs
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -121,7 +122,7 @@ class DeepSpeedEngine:
         world: int,
         bf16: bool,
     ) -> None:
-        deepspeed = _import_deepspeed()
+        deepspeed = _import_deepspeed(next(model.parameters()).device)
         config: dict[str, Any] = {
             "train_micro_batch_size_per_gpu": micro_batch,
             "gradient_accumulation_steps": accumulation,
@@ -165,7 +166,9 @@ class DeepSpeedEngine:
 
         whole: Any = deepspeed.utils.safe_get_full_optimizer_state
         inner = self._engine.optimizer.optimizer
-        step = next(s["step"] for s in inner.state.values() if "step" in s)
+        step = next((s["step"] for s in inner.state.values() if "step" in s), None)
+        if step is None:  # DeepSpeed passes over a step whose gradients overflow, and so far it was every step
+            raise DivergedError("the gradients are not finite, so no weight has moved; lower the weights of the loss")
         state = {"step": torch.tensor(float(step))}
         for name, parameter in self.module.named_parameters():
             for key in MOMENTS:
@@ -209,13 +212,14 @@ class DeepSpeedEngine:
             part[: mine.numel()].copy_(mine)
 
 
-def _import_deepspeed() -> Any:
-    os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
+def _import_deepspeed(device: torch.device) -> Any:
+    # It would move the model to a GPU that the machine has but this run does not use (run.gpus_per_worker=0).
+    os.environ["DS_ACCELERATOR"] = device.type
     import deepspeed
     from deepspeed.utils import logger
 
     logger.setLevel(logging.ERROR)
-    if not torch.cuda.is_available():
+    if device.type == "cpu":
         # Otherwise the first collective compiles a shared-memory extension for over a minute.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     return deepspeed

@@ -252,3 +252,21 @@ def test_gradient_ratio_equals_two_separate_backward_passes() -> None:
     ratio = diagnostics.gradient_ratio(outputs)
     assert ratio is not None
     torch.testing.assert_close(ratio.double(), contrast.norm() / heat.norm(), rtol=1e-5, atol=0)
+
+
+def share_constants(rank: int, world: int, folder: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
+    module = nn.Module()
+    module.register_buffer("constant", torch.tensor([1 / 255 / 0.229, 1 / 255 / 0.224, 0.485 / 0.229, 0.406 / 0.225]))
+    distributed.mean_buffers(module)
+    torch.save(module.constant, f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_buffers_that_are_equal_keep_their_bits(tmp_path: Path) -> None:
+    """Six fp32 numbers summed and divided by six need not be the number; a resumed run would then differ."""
+    mp.spawn(share_constants, args=(6, str(tmp_path)), nprocs=6)
+    constant = torch.tensor([1 / 255 / 0.229, 1 / 255 / 0.224, 0.485 / 0.229, 0.406 / 0.225])
+    for rank in range(6):
+        assert torch.equal(torch.load(tmp_path / f"{rank}.pt", weights_only=True), constant)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -158,6 +161,22 @@ def test_deepspeed_alone_has_the_same_bits(zero: int) -> None:
         run(ours, range(step, step + 1))
         run(theirs, range(step, step + 1))
         assert_same_bits(ours, theirs)
+
+
+def test_a_model_on_the_cpu_stays_there_beside_a_gpu() -> None:
+    """DeepSpeed takes a GPU wherever torch sees one; with run.gpus_per_worker=0 it must not."""
+    code = """
+import torch
+torch.cuda.is_available = lambda: True
+from icon_dist.engine.local import group_of_one
+from tests.engine.test_plain_engine import Net, deepspeed, run
+group_of_one("gloo")
+engine = deepspeed(Net(), zero=1)
+run(engine, range(1))
+print({p.device.type for p in engine.module.parameters()})
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[-1:] == ["{'cpu'}"], done.stderr
 
 
 @pytest.mark.usefixtures("alone")
