@@ -55,8 +55,8 @@ class Plan:
         )
 
 
-def plan_run(config: Config, shards: ShardSet) -> Plan:
-    """Raises ConfigError or DataError where the config and the data do not fit each other."""
+def plan_run(config: Config, shards: ShardSet, *, val: ShardSet | None = None) -> Plan:
+    """Raises ConfigError or DataError where the config and the data, to train and to evaluate on, do not fit."""
     streams = config.data.streams or default_streams(config.optim.batch)
     workers = config.run.workers
     if streams % workers:
@@ -65,6 +65,12 @@ def plan_run(config: Config, shards: ShardSet) -> Plan:
             "of optim.batch up to 256)"
         )
     check_contrast(config.loss, shards.skeleton)
+    if val is not None and _scored(val.skeleton) != _scored(shards.skeleton):
+        (mine, metric), (theirs, other) = _scored(shards.skeleton), _scored(val.skeleton)
+        raise DataError(
+            f"data.val={val.uri}: {len(theirs)} joints of {val.skeleton.name} scored by {other}, but data.train has "
+            f"{len(mine)} of {shards.skeleton.name} scored by {metric}; evaluate on shards of the same skeleton"
+        )
     steps = len(shards) // config.optim.batch
     if not steps:
         raise DataError(
@@ -92,6 +98,10 @@ def plan_run(config: Config, shards: ShardSet) -> Plan:
         parameters=weights,
         checkpoint_bytes=copies * FP32,
     )
+
+
+def _scored(skeleton: Skeleton) -> tuple[tuple[str, ...], str]:
+    return skeleton.joints, skeleton.metric
 
 
 def model_of(config: Config, skeleton: Skeleton) -> PoseNet:

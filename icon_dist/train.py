@@ -51,7 +51,7 @@ def train(cfg: Config, *, report: Report, device: str) -> None:
     val = open_shards(cfg.data.val, input_hw=hw) if cfg.data.val else None
     truth = read_truth(cfg.data.val) if val is not None and rank == 0 else {}
     skeleton = shards.skeleton
-    plan = plan_run(cfg, shards)
+    plan = plan_run(cfg, shards, val=val)
     model = model_of(cfg, skeleton).to(device)
     map_hw = (hw[0] // model.stride, hw[1] // model.stride)
     objective = Objective(
@@ -69,9 +69,12 @@ def train(cfg: Config, *, report: Report, device: str) -> None:
     found = _newest(run_uri, report)
     step, best = 0, -math.inf
     if found is not None:
-        checkpoint.require(found.manifest, backbone=cfg.model.backbone, joints=skeleton.joints)
-        model.load_state_dict(found.tensors("model"))
-        step, best = found.step, found.state()["best"] or -math.inf
+        step, weights, scored = found.step, found.tensors("model"), found.state()["best"]
+        at = step / plan.steps_per_epoch
+        checkpoint.require(found.manifest, backbone=cfg.model.backbone, joints=skeleton.joints, epoch=at)
+        checkpoint.require_same_tensors(weights, model.state_dict())
+        model.load_state_dict(weights)
+        best = best if scored is None else scored
     engine = deepspeed.wrap(
         model,
         zero=cfg.run.zero,
@@ -89,6 +92,8 @@ def train(cfg: Config, *, report: Report, device: str) -> None:
         if average is not None:
             average.load_state_dict(found.tensors("ema"))
         report({"kind": "note", "text": f"resumed at step {step} from {found.uri}"})
+    if rank == 0:  # only now: a run that its checkpoint refuses keeps its config
+        storage.write(storage.join(run_uri, "config.yaml"), configuration.to_yaml(cfg).encode())
     attempt = checkpoint.new_attempt()
 
     finite = torch.ones((), device=device)  # 0 from the first loss that is not
@@ -100,6 +105,8 @@ def train(cfg: Config, *, report: Report, device: str) -> None:
     def save(scores: dict[str, float]) -> None:
         require_finite()
         tensors = {"model": engine.weights(), "optimizer": engine.optimizer_state(), "bank": objective.state_dict()}
+        if not all(t.isfinite().all() for name in ("model", "optimizer") for t in tensors[name].values()):
+            raise DivergedError(f"step {step}: the weights or their gradients are not finite; lower optim.lr")
         if average is not None:
             tensors["ema"] = average.state_dict()
         if rank == 0:
@@ -127,7 +134,8 @@ def train(cfg: Config, *, report: Report, device: str) -> None:
     warned = False
     report({"kind": "start", "step": step, "total": plan.total_steps, "batch": plan.batch})
 
-    for epoch in range(step // plan.steps_per_epoch, cfg.optim.epochs):
+    last = min(cfg.optim.epochs, cfg.run.stop_after_epoch or cfg.optim.epochs)
+    for epoch in range(step // plan.steps_per_epoch, last):
         model.train()
         for micro, host_batch in enumerate(stream.epoch(epoch, start_step=step % plan.steps_per_epoch), start=1):
             when = step / plan.steps_per_epoch  # in epochs
@@ -160,9 +168,9 @@ def train(cfg: Config, *, report: Report, device: str) -> None:
                 save({})
 
         done = epoch + 1
-        stop = done in (cfg.optim.epochs, cfg.run.stop_after_epoch)
         scores: dict[str, float] = {}
-        if val is not None and (stop or done % cfg.eval.every == 0):
+        if val is not None and (done == last or done % cfg.eval.every == 0):
+            require_finite()
             model.eval()
             with average.in_place() if average is not None else nullcontext():
                 scores, _ = evaluate(
@@ -179,10 +187,8 @@ def train(cfg: Config, *, report: Report, device: str) -> None:
             what = conditions(val, cfg.eval)
             headline = main_metric(skeleton)
             report({"kind": "eval", "step": step, "epoch": done, "what": what, "headline": headline, "scores": scores})
-        if stop or step % save_every == 0:
+        if done == last or scores or step % save_every == 0:  # a score without its weights is of no use
             save(scores)
-        if stop:
-            break
     stream.close()
     end = "complete" if step == plan.total_steps else "stopped early"
     headline = f", best {main_metric(skeleton)} {best:.4g}" if math.isfinite(best) else ""
@@ -242,19 +248,17 @@ def main(argv: list[str]) -> None:
     cfg = _anchored(cfg)
     if cfg.data.dataset == "fake" and not args.dry_run:
         _generate(cfg)
-    plan = plan_run(cfg, open_shards(cfg.data.train, input_hw=cfg.input_hw, max_zoom=1 + cfg.data.augment.scale))
-    if cfg.data.val:
-        open_shards(cfg.data.val, input_hw=cfg.input_hw)
+    shards = open_shards(cfg.data.train, input_hw=cfg.input_hw, max_zoom=1 + cfg.data.augment.scale)
+    val = open_shards(cfg.data.val, input_hw=cfg.input_hw) if cfg.data.val else None
+    plan = plan_run(cfg, shards, val=val)
     print(plan, flush=True)
     if args.dry_run:
         return
-    run_uri = run_directory(cfg)
-    storage.write(storage.join(run_uri, "config.yaml"), configuration.to_yaml(cfg).encode())
     if cfg.run.launcher == "local":
         from icon_dist.engine.local import launch
     else:
         from icon_dist.engine.ray import launch
-    launch(cfg, "icon_dist.train:train", Progress(run_uri))
+    launch(cfg, "icon_dist.train:train", Progress(run_directory(cfg)))
 
 
 def _anchored(cfg: Config) -> Config:

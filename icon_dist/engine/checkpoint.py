@@ -213,8 +213,8 @@ def _refuse_lost(run_uri: str, partial: Sequence[Entry], *, missing_ok: bool, wa
         warn(f"{entry.uri}: skipped: half-written (no {manifests.NAME}), and no other checkpoint was ever saved")
 
 
-def require(manifest: Manifest, *, backbone: str, joints: Sequence[str]) -> None:
-    """Refuse a checkpoint of another model, naming both."""
+def require(manifest: Manifest, *, backbone: str, joints: Sequence[str], epoch: float) -> None:
+    """Refuse a checkpoint of another model, or whose step is another position in this run's data, naming both."""
     where = f"checkpoint of step {manifest['step']}"
     theirs = manifest["config"]["model"]["backbone"]
     if theirs != backbone:
@@ -223,4 +223,21 @@ def require(manifest: Manifest, *, backbone: str, joints: Sequence[str]) -> None
     if list(saved) != list(joints):
         raise CheckpointError(
             f"{where}: {len(saved)} joints ({', '.join(saved)}), but the data has {len(joints)} ({', '.join(joints)})"
+        )
+    if manifest["epoch"] != epoch:
+        raise CheckpointError(
+            f"{where}: was epoch {manifest['epoch']:g}, but would be epoch {epoch:g} here; "
+            "resume with the data and the optim.batch it was trained with, or use another run.name"
+        )
+
+
+def require_same_tensors(saved: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    """Refuse weights that do not fit the model, naming the first that does not."""
+    theirs, ours = ({name: list(tensor.shape) for name, tensor in group.items()} for group in (saved, own))
+    if differ := [name for name in sorted({*theirs, *ours}) if theirs.get(name) != ours.get(name)]:
+        name = differ[0]
+        raise CheckpointError(
+            f"checkpoint: {name} is {theirs.get(name, 'absent')} there and {ours.get(name, 'absent')} here "
+            f"({len(differ)} such tensors); resume with the model.* and loss.lambda_* it was trained with, "
+            "or use another run.name"
         )

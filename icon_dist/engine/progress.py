@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from icon_dist import storage
+from icon_dist.errors import StorageError
 
 Event = dict[str, Any]
 Report = Callable[[Event], None]
@@ -54,7 +55,10 @@ class Progress:
         elif kind in ("note", "done"):
             self.say(event["text"])
         if kind in ("eval", "done") or time.monotonic() - self._last_flush > FLUSH_EVERY:
-            self.flush()
+            try:
+                self.flush()
+            except StorageError as error:  # an outage must not end the training it tells of; all is kept for the next
+                self.say(f"warning: metrics are not written: {error}")
 
     def say(self, text: str) -> None:
         """A line that stays."""

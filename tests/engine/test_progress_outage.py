@@ -1,0 +1,31 @@
+"""A run directory that cannot be written for a while does not end the training it tells of."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from icon_dist.engine.progress import Progress
+from icon_dist.errors import StorageError
+
+
+def evaluation(step: int) -> dict[str, Any]:
+    return {"kind": "eval", "step": step, "epoch": 1, "what": "", "headline": "AP", "scores": {"AP": 0.5}}
+
+
+def test_metrics_wait_for_storage_to_come_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    metrics = tmp_path / "metrics.jsonl"
+    progress = Progress(str(tmp_path))
+    progress({"kind": "start", "step": 0, "total": 9, "batch": 4})
+    metrics.mkdir()  # in the way
+    progress(evaluation(1))
+    assert "warning: metrics are not written" in capsys.readouterr().err
+    with pytest.raises(StorageError):  # at the very end it is an error
+        progress.flush()
+    metrics.rmdir()
+    progress(evaluation(2))
+    assert [json.loads(line)["step"] for line in metrics.read_text().splitlines()] == [1, 2]
+    progress.close()
