@@ -202,6 +202,13 @@ def to_yaml(config: Config) -> str:
     return text
 
 
+def changes(old: Mapping[str, Any], new: Config) -> list[str]:
+    """``loss.tau=0.1 (was 0.07)`` for every value that differs from a saved config's, outside the ``run`` section."""
+    was = dict(_leaves(from_dict(old)))
+    differ = [(key, value) for key, value in _leaves(new) if value != was[key] and not key.startswith("run.")]
+    return [f"{key}={value} (was {was[key]})" for key, value in differ]
+
+
 def config_hash(config: Config) -> str:
     """Identity of what decides the result: everything but the ``run`` section, plus its seed."""
     values = dataclasses.asdict(config) | {"run": {"seed": config.run.seed}}

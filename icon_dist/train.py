@@ -19,14 +19,14 @@ from icon_dist import config as configuration
 from icon_dist import distributed, storage
 from icon_dist.config import Config, OptimConfig
 from icon_dist.data import heatmap
-from icon_dist.data.generate import generate_shards
-from icon_dist.data.shard import open_shards, read_manifest, read_truth
+from icon_dist.data.generate import generate_shards, missing_sets
+from icon_dist.data.shard import open_shards, read_truth
 from icon_dist.data.stream import TrainStream
 from icon_dist.datasets import skeleton_to_dict
 from icon_dist.engine import checkpoint, deepspeed
 from icon_dist.engine.average import Average
 from icon_dist.engine.progress import Progress, Report, counter
-from icon_dist.errors import DataError, DivergedError, run_cli
+from icon_dist.errors import DivergedError, run_cli
 from icon_dist.evaluate import conditions, evaluate
 from icon_dist.evaluation.score import main_metric
 from icon_dist.losses.diagnostics import collapsed
@@ -44,6 +44,8 @@ def train(cfg: Config, *, report: Report, device: str) -> None:
     """One worker's part of the run. Every rank calls the same collectives in the same order."""
     rank, world = distributed.rank(), distributed.world_size()
     torch.set_num_threads(cfg.run.cpus_per_worker)  # another number of threads gives other bits
+    if device != "cpu":
+        torch.cuda.set_device(device)  # before the first collective, which would else use GPU 0
     torch.manual_seed(cfg.run.seed)
     run_uri, hw = run_directory(cfg), cfg.input_hw
 
@@ -66,7 +68,7 @@ def train(cfg: Config, *, report: Report, device: str) -> None:
 
     # What outlives a step is restored here and saved below: weights, Adam's moments, banks, averaged weights, position
     # and best score. Randomness needs no state: it is a function of (seed, epoch, step, person).
-    found = _newest(run_uri, report)
+    found = checkpoint.newest_for_all(run_uri, warn=lambda text: report({"kind": "note", "text": text}))
     step, best = 0, -math.inf
     if found is not None:
         step, weights, scored = found.step, found.tensors("model"), found.state()["best"]
@@ -92,6 +94,8 @@ def train(cfg: Config, *, report: Report, device: str) -> None:
         if average is not None:
             average.load_state_dict(found.tensors("ema"))
         report({"kind": "note", "text": f"resumed at step {step} from {found.uri}"})
+        if changed := configuration.changes(found.manifest["config"], cfg):
+            report({"kind": "note", "text": f"with another config from here on: {', '.join(changed)}"})
     if rank == 0:  # only now: a run that its checkpoint refuses keeps its config
         storage.write(storage.join(run_uri, "config.yaml"), configuration.to_yaml(cfg).encode())
     attempt = checkpoint.new_attempt()
@@ -205,18 +209,6 @@ def run_directory(cfg: Config) -> str:
     return storage.join(storage.absolute(cfg.run.dir), cfg.run.name)
 
 
-def _newest(run_uri: str, report: Report) -> checkpoint.Checkpoint | None:
-    """The newest intact checkpoint, the same on every rank: rank 0 chooses."""
-
-    def warn(text: str) -> None:
-        report({"kind": "note", "text": text})
-
-    first = distributed.rank() == 0
-    found = checkpoint.find(run_uri, warn=warn, missing_ok=True) if first else None
-    step = distributed.gather_objects(found.step if found is not None else None)[0]
-    return found if first or step is None else checkpoint.find(run_uri, which=step, warn=warn)
-
-
 def _about(cfg: Config, skeleton: Skeleton, *, epoch: float, world: int, scores: dict[str, float]) -> dict[str, Any]:
     """What a checkpoint says of itself."""
     return {
@@ -246,8 +238,13 @@ def main(argv: list[str]) -> None:
         print(configuration.to_yaml(cfg), end="")
         return
     cfg = _anchored(cfg)
-    if cfg.data.dataset == "fake" and not args.dry_run:
-        _generate(cfg)
+    if cfg.data.dataset == "fake":
+        for uri, split, people, seed in missing_sets(cfg.data):
+            if args.dry_run:
+                print(f"data        {people} people would be rendered to {uri}; the plan follows from them")
+                return
+            jobs = os.cpu_count() or 1
+            generate_shards(uri, people=people, seed=seed, split=split, jobs=jobs, progress=counter("people"))
     shards = open_shards(cfg.data.train, input_hw=cfg.input_hw, max_zoom=1 + cfg.data.augment.scale)
     val = open_shards(cfg.data.val, input_hw=cfg.input_hw) if cfg.data.val else None
     plan = plan_run(cfg, shards, val=val)
@@ -266,19 +263,6 @@ def _anchored(cfg: Config) -> Config:
     train, val = storage.absolute(cfg.data.train), cfg.data.val and storage.absolute(cfg.data.val)
     run = dataclasses.replace(cfg.run, dir=storage.absolute(cfg.run.dir))
     return dataclasses.replace(cfg, data=dataclasses.replace(cfg.data, train=train, val=val), run=run)
-
-
-def _generate(cfg: Config) -> None:
-    """Render and pack what is missing of a generated data set; people of val are others than those of train."""
-    wanted = [(cfg.data.train, "train", cfg.data.generate, 0), (cfg.data.val, "val", cfg.data.generate // 4, 1)]
-    for uri, split, people, seed in wanted:
-        if not uri or not people:
-            continue
-        try:
-            read_manifest(uri)
-        except DataError:
-            jobs = os.cpu_count() or 1
-            generate_shards(uri, people=people, seed=seed, split=split, jobs=jobs, progress=counter("people"))
 
 
 if __name__ == "__main__":

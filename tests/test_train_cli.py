@@ -219,6 +219,15 @@ def test_flags_and_overrides_in_any_order(command: Command) -> None:
     assert len(printed) == 1
 
 
+def test_a_dry_run_of_the_demo_draws_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    train.main(["--cfg", "demo", "--dry-run"])
+    assert "1600 people would be rendered to" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_dry_run_tells_the_plan_and_touches_nothing(people: Path, tmp_path: Path, command: Command) -> None:
     before = tree(people)
     done = command(*arguments(people, tmp_path / "runs"), "--dry-run")

@@ -7,8 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from icon_dist.config import DataConfig
 from icon_dist.data.pack import Settings, build
+from icon_dist.data.shard import read_manifest
 from icon_dist.datasets import fake
+from icon_dist.errors import DataError
 
 Progress = Callable[[str, int, int], None]  # drawn | packed, people so far, people in all
 
@@ -52,3 +55,16 @@ def generate_shards(
             settings=Settings(per_shard=per_shard),
             progress=part("packed"),
         )
+
+
+def missing_sets(config: DataConfig) -> list[tuple[str, str, int, int]]:
+    """(uri, split, people, seed) of what ``data.dataset=fake`` still has to draw; val has other people than train."""
+    sets = [(config.train, "train", config.generate, 0), (config.val, "val", config.generate // 4, 1)]
+    missing = []
+    for uri, split, people, seed in sets:
+        if uri and people:
+            try:
+                read_manifest(uri)
+            except DataError:
+                missing.append((uri, split, people, seed))
+    return missing

@@ -18,7 +18,7 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor
 
-from icon_dist import storage
+from icon_dist import distributed, storage
 from icon_dist.engine import manifest as manifests
 from icon_dist.engine.manifest import DamagedError, Entry, Manifest, Progress
 from icon_dist.errors import CheckpointError, StorageError
@@ -177,6 +177,14 @@ def find(
         except DamagedError as error:
             warn(f"{entry.uri}: skipped: {error}")
     raise CheckpointError(f"{run_uri}: no intact checkpoint ({which}); restore one, or use another run.name")
+
+
+def newest_for_all(run_uri: str, *, warn: Callable[[str], None]) -> Checkpoint | None:
+    """The newest intact checkpoint, the same on every rank because rank 0 chooses; None at a first start."""
+    first = distributed.rank() == 0
+    found = find(run_uri, warn=warn, missing_ok=True) if first else None
+    step = distributed.gather_objects(found.step if found is not None else None)[0]
+    return found if first or step is None else find(run_uri, which=step, warn=warn)
 
 
 def _in_order(run_uri: str, found: Sequence[Entry], which: str | int, warn: Callable[[str], None]) -> list[Entry]:
