@@ -13,7 +13,7 @@ from icon_dist.data.augment import Joints, Placement, augment, draws, place_join
 from icon_dist.data.crops import Crops
 from icon_dist.data.geometry import compose, invert
 from icon_dist.data.loaders import Job, Loaders
-from icon_dist.data.plan import (
+from icon_dist.data.order import (
     EpochPlan,
     check_streams,
     default_streams,
