@@ -21,6 +21,8 @@ from typing import Any
 import ray
 import ray.train
 import ray.train.torch
+import torch
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from icon_dist import config as configuration
 from icon_dist import errors
@@ -36,8 +38,8 @@ def launch(config: Config, loop: str, progress: Progress) -> None:
     """
     # Read when the trainer starts; 2 s by default, and every wait for a worker pays it.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
-    _connect(config, progress)
     try:
+        _connect(config, progress)
         for failure in range(config.run.max_failures + 1):
             reason = _attempt(config, loop, progress)
             if reason is None:
@@ -50,11 +52,14 @@ def launch(config: Config, loop: str, progress: Progress) -> None:
         )
     finally:
         ray.shutdown()
+        progress.close()
 
 
 def _attempt(config: Config, loop: str, progress: Progress) -> str | None:
     """One worker group from start to end: None when the loop finished, else why processes were lost."""
-    mailbox = ray.remote(num_cpus=0)(_Mailbox).remote()
+    # On the driver's own node: the loss of another one must not take the mailbox with it.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    mailbox = ray.remote(num_cpus=0, scheduling_strategy=here)(_Mailbox).remote()
     with tempfile.TemporaryDirectory(prefix="icon-ray-", ignore_cleanup_errors=True) as scratch:
         trainer = ray.train.torch.TorchTrainer(
             _worker,
@@ -74,24 +79,21 @@ def _attempt(config: Config, loop: str, progress: Progress) -> str | None:
         # Beside the main thread, because in it Ray would turn Ctrl-C into exit code 0.
         fit: Future[object] = Future()
         threading.Thread(target=_fulfil, args=(fit, trainer.fit), daemon=True).start()
-        fatal: Exception | None = None
-        try:
-            over = False
-            while not over:
-                over = wait([fit], timeout=0.5).done != set()  # before the last look into the mailbox
-                for event in ray.get(mailbox.take.remote()):
-                    if event["kind"] == "fatal":
-                        kind = getattr(errors, event["error"]) if event["error"] else _BugError
-                        fatal = fatal or kind(event["text"])
-                    else:
-                        progress(event)
-        finally:
-            progress.flush()
+        end: Exception | None = None
+        over = False
+        while not over:
+            over = wait([fit], timeout=0.5).done != set()  # before the last look into the mailbox
+            for event in ray.get(mailbox.take.remote()):
+                if event["kind"] == "fatal":
+                    kind = getattr(errors, event["error"]) if event["error"] else _BugError
+                    end = end or kind(event["text"])
+                else:
+                    progress(event)
     lost = fit.exception()
     if lost is None:
         return None
-    if fatal is not None:
-        raise fatal
+    if end is not None:
+        raise end
     if not isinstance(lost, ray.train.TrainingFailedError):
         raise lost
     return _reason(lost)
@@ -119,14 +121,22 @@ def _worker(payload: dict[str, Any]) -> None:
             report=report,
             device=str(ray.train.torch.get_device()),
         )
-    except errors.IconError as error:
-        ray.get(mailbox.put.remote({"kind": "fatal", "error": type(error).__name__, "text": str(error)}))
+    except Exception as error:
+        if (event := fatal(error)) is not None:
+            ray.get(mailbox.put.remote(event))
         raise
-    except (RuntimeError, OSError):
-        raise  # what the others see when a process is lost: worth another start
-    except Exception:
-        ray.get(mailbox.put.remote({"kind": "fatal", "error": None, "text": traceback.format_exc()}))
-        raise
+
+
+def fatal(error: Exception) -> Event | None:
+    """What ends the run; None for a lost process and for what the others see of it: worth another start."""
+    kind, text = type(error).__name__, str(error)
+    if isinstance(error, torch.OutOfMemoryError):
+        kind, text = "ClusterError", f"{text.splitlines()[0]} Lower optim.micro_batch; the same command resumes"
+    elif isinstance(error, errors.ClusterError | RuntimeError | OSError):
+        return None
+    elif not isinstance(error, errors.IconError):
+        kind, text = "", "".join(traceback.format_exception(error))
+    return {"kind": "fatal", "error": kind, "text": text}
 
 
 class _BugError(Exception):
