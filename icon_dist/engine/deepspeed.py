@@ -131,7 +131,8 @@ class DeepSpeedEngine:
             "zero_allow_untested_optimizer": True,
             "gradient_clipping": 0.0,  # its default is 1: the paper does not clip
             # bf16 in autocast: parameters and BatchNorm stay fp32 ("bf16": enabled breaks BatchNorm's buffers).
-            "torch_autocast": {"enabled": bf16, "dtype": "bfloat16"},
+            # No modules are "safe": it would round their gradients to bf16, and with them Adam's moments.
+            "torch_autocast": {"enabled": bf16, "dtype": "bfloat16", "lower_precision_safe_modules": []},
             "steps_per_print": 2**62,
         }
         self._engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)

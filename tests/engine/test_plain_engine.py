@@ -154,9 +154,11 @@ def deepspeed(net: nn.Module, *, zero: int, bf16: bool = False) -> DeepSpeedEngi
 
 @pytest.mark.usefixtures("alone")
 @with_deepspeed
+@pytest.mark.parametrize("bf16", [False, True])
 @pytest.mark.parametrize("zero", [0, 1, 2, 3])
-def test_deepspeed_alone_has_the_same_bits(zero: int) -> None:
-    ours, theirs = plain(Net()), deepspeed(Net(), zero=zero)
+def test_deepspeed_alone_has_the_same_bits(zero: int, bf16: bool) -> None:
+    """In bf16 too: its autocast is torch's, and gradients stay fp32."""
+    ours, theirs = plain(Net(), bf16=bf16), deepspeed(Net(), zero=zero, bf16=bf16)
     for step in range(len(LR)):
         run(ours, range(step, step + 1))
         run(theirs, range(step, step + 1))
