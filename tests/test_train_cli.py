@@ -462,6 +462,18 @@ def test_a_loss_that_is_not_finite_ends_the_run(people: Path, tmp_path: Path, co
     assert not (tmp_path / "first" / "checkpoints").exists(), "what has diverged is not saved"
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("zero", [0, 1, 2, 3])
+def test_a_run_on_a_gpu(zero: int, people: Path, tmp_path: Path) -> None:
+    """bf16, pinned memory, the bank on the device; in a process of its own, since NCCL's group lasts as long."""
+    more = ("run.gpus_per_worker=1", f"run.zero={zero}", "data.loaders=1", "optim.ema=0")
+    argv = [sys.executable, "-m", "icon_dist.train", *arguments(people, tmp_path, *more)]
+    for _ in ("first", "resumed"):
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert "complete: step 8 of 8" in done.stderr
+
+
 @pytest.mark.parametrize("zero", [0, 1])
 def test_gradients_that_overflow_are_not_saved(zero: int, people: Path, tmp_path: Path, command: Command) -> None:
     """The loss is finite, its gradients' squares are not: Adam is spoilt at stage 0, DeepSpeed skips steps above."""

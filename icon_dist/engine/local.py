@@ -20,9 +20,9 @@ def launch(config: Config, loop: str, progress: Progress) -> None:
     """Call ``loop`` ("module:function") here and now; DeepSpeed gets a process group of one."""
     if config.run.gpus_per_worker and not torch.cuda.is_available():
         raise ClusterError("run.gpus_per_worker=1: this machine has no GPU that torch can use; set it to 0")
-    device = "cuda" if config.run.gpus_per_worker else "cpu"
+    device = "cuda:0" if config.run.gpus_per_worker else "cpu"
     if importlib.util.find_spec("deepspeed") is not None:
-        group_of_one("nccl" if device == "cuda" else "gloo")
+        group_of_one("gloo" if device == "cpu" else "nccl")
     try:
         pkgutil.resolve_name(loop)(config, report=progress, device=device)
     finally:
