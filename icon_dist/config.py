@@ -369,6 +369,11 @@ def validate(config: Config) -> None:
     share("data.augment.rotation_p", "data.augment.flip_p", "data.augment.half_body_p")
     check(config.data.augment.scale < 1, "data.augment.scale", "expected less than 1")
     positive("model.embedding")
+    check(
+        not config.run.compile or config.run.zero < 3,
+        "run.compile",
+        "ZeRO-3 gathers parameters in hooks that a compiled model does not run; use run.zero=2 or less",
+    )
     one_of("model.feature", "default", "all", "deconv")
     one_of("model.projection", "mlp", "linear")
     positive("loss.tau", "loss.points", "loss.bank.slots")

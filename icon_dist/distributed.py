@@ -60,8 +60,8 @@ def mean_buffers(module: nn.Module) -> None:
     if world_size() == 1 or not buffers:
         return
     flat = mean_over_ranks(torch.cat([b.flatten() for b in buffers]).double())
-    for buffer, mean in zip(buffers, torch.split(flat, [b.numel() for b in buffers]), strict=True):
-        buffer.copy_(mean.view_as(buffer))
+    means = torch.split(flat, [b.numel() for b in buffers])
+    torch._foreach_copy_(buffers, [mean.view_as(b) for mean, b in zip(means, buffers, strict=True)])  # one launch
 
 
 def gather_objects(item: T) -> list[T]:
@@ -71,11 +71,6 @@ def gather_objects(item: T) -> list[T]:
     items: list[Any] = [None] * world_size()
     dist.all_gather_object(items, item)
     return items
-
-
-def barrier() -> None:
-    if world_size() > 1:
-        dist.barrier()
 
 
 def _initialised() -> bool:

@@ -64,6 +64,12 @@ def plan_run(config: Config, shards: ShardSet, *, val: ShardSet | None = None) -
             f"run.workers={workers}: must divide the {streams} streams (data.streams; by default the largest divisor "
             "of optim.batch up to 256)"
         )
+    packed = shards.manifest["dataset"]
+    if packed != config.data.dataset:
+        raise ConfigError(
+            f"data.dataset={config.data.dataset}: the shards at {shards.uri} were packed from {packed}; "
+            f"give their URI as data.train, or data.dataset={packed}"
+        )
     check_contrast(config.loss, shards.skeleton)
     if val is not None and _scored(val.skeleton) != _scored(shards.skeleton):
         (mine, metric), (theirs, other) = _scored(shards.skeleton), _scored(val.skeleton)

@@ -27,7 +27,7 @@ FLUSH_EVERY = 30.0  # s: what a driver that is killed may lose of metrics.jsonl
 
 
 class Progress:
-    """Consumes events ``{"kind": "plan" | "start" | "train" | "eval" | "note" | "done", ...}`` in order."""
+    """Consumes events ``{"kind": "start" | "train" | "eval" | "note" | "done", ...}`` in order."""
 
     def __init__(self, run_uri: str, *, out: TextIO | None = None) -> None:
         """Lines go to ``out``, by default to stderr as it is now."""
@@ -45,9 +45,7 @@ class Progress:
 
     def __call__(self, event: Event) -> None:
         kind = event["kind"]
-        if kind == "plan":
-            self.say(event["text"])
-        elif kind == "start":
+        if kind == "start":
             self._start(event)
         elif kind in ("train", "eval"):
             self._record(event)
