@@ -28,7 +28,7 @@ from icon_dist.engine.average import Average
 from icon_dist.engine.progress import Progress, Report, counter
 from icon_dist.errors import DivergedError, run_cli
 from icon_dist.evaluate import conditions, evaluate
-from icon_dist.evaluation.score import main_metric
+from icon_dist.evaluation.score import check_truth, main_metric
 from icon_dist.losses.diagnostics import collapsed
 from icon_dist.losses.objective import Objective
 from icon_dist.plan import model_of, plan_run
@@ -51,8 +51,10 @@ def train(cfg: Config, *, report: Report, device: str) -> None:
 
     shards = open_shards(cfg.data.train, input_hw=hw, max_zoom=1 + cfg.data.augment.scale)
     val = open_shards(cfg.data.val, input_hw=hw) if cfg.data.val else None
-    truth = read_truth(cfg.data.val) if val is not None and rank == 0 else {}
     skeleton = shards.skeleton
+    truth = read_truth(cfg.data.val) if val is not None and rank == 0 else {}
+    if truth:
+        check_truth(truth, skeleton)
     plan = plan_run(cfg, shards, val=val)
     model = model_of(cfg, skeleton).to(device)
     map_hw = (hw[0] // model.stride, hw[1] // model.stride)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,16 @@ PARTS = {
 UNCOUNTED = ("pelvis", "thorax")  # left out of the mean
 
 
+def require_heads(people: Iterable[dict[str, Any]]) -> None:
+    """The json of MPII does not have the head boxes that PCKh is measured in."""
+    for person in people:
+        if "head" not in person:
+            raise DataError(
+                f"person {person['id']}: no head size in the ground truth, which PCKh needs; "
+                "build the shards again with --headboxes gt_valid.mat"
+            )
+
+
 def score(
     truth: dict[str, Any], predictions: Predictions, skeleton: Skeleton, *, image_ids: Collection[int]
 ) -> dict[str, float]:
@@ -32,12 +42,7 @@ def score(
     (The public code's "@0.1" is really at .11.)
     """
     matched = match(truth, predictions, skeleton, image_ids=image_ids)
-    without = [a["id"] for a in matched.people if "head" not in a]
-    if without:
-        raise DataError(
-            f"person {without[0]}: no head size in the ground truth, which PCKh needs; "
-            "build the shards again with --headboxes gt_valid.mat"
-        )
+    require_heads(matched.people)
     head = HEAD * np.array([a["head"] for a in matched.people], dtype=np.float64)
     relative = matched.error / head[:, None]
     count = matched.labelled.sum(axis=0).tolist()

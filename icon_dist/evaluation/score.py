@@ -21,6 +21,12 @@ def main_metric(skeleton: Skeleton) -> str:
     return MAIN[skeleton.metric]
 
 
+def check_truth(truth: dict[str, Any], skeleton: Skeleton) -> None:
+    """DataError now if :func:`score` would raise one hours later for want of something in the ground truth."""
+    if skeleton.metric == "pckh":
+        pckh.require_heads(truth["annotations"])
+
+
 def score(
     truth: dict[str, Any],
     predictions: Predictions,

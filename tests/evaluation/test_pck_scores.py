@@ -11,7 +11,7 @@ import pytest
 from icon_dist import datasets
 from icon_dist.errors import DataError
 from icon_dist.evaluation.oks import select
-from icon_dist.evaluation.score import main_metric, score
+from icon_dist.evaluation.score import check_truth, main_metric, score
 from icon_dist.types import Annotations, Predictions
 
 
@@ -99,6 +99,8 @@ def test_pckh_without_head_sizes(shared: Path) -> None:
     found = datasets.read("mpii", shared / "mpii/annotations.json")
     with pytest.raises(DataError, match=r"person 0: no head size .*--headboxes gt_valid.mat"):
         score(found.truth, truth_as_poses(found), found.skeleton)
+    with pytest.raises(DataError, match=r"person 0: no head size .*--headboxes gt_valid.mat"):
+        check_truth(found.truth, found.skeleton)
 
 
 def test_pckh_leaves_pelvis_and_thorax_out(mpii_valid: Annotations) -> None:
