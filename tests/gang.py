@@ -15,7 +15,7 @@ import torch.multiprocessing as mp
 
 from icon_dist import config as configuration
 from icon_dist.config import Config
-from icon_dist.engine.progress import Progress
+from icon_dist.engine.progress import Progress, Report
 
 TINY = {
     "data.loaders": 0,
@@ -65,3 +65,10 @@ def _member(rank: int, world: int, store: str, runs: list[dict[str, Any]]) -> No
     finally:
         with contextlib.suppress(RuntimeError):
             dist.destroy_process_group()
+
+
+def broken(config: Config, *, report: Report, device: str) -> None:
+    """A loop with a bug that looks like what the others see of a lost process."""
+    del config, device
+    report({"kind": "note", "text": "about to fail"})
+    raise RuntimeError("shapes do not fit")

@@ -40,23 +40,25 @@ def launch(config: Config, loop: str, progress: Progress) -> None:
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     try:
         _connect(config, progress)
-        for failure in range(config.run.max_failures + 1):
-            reason = _attempt(config, loop, progress)
-            if reason is None:
-                return
-            if failure < config.run.max_failures:
-                progress.say(f"workers lost ({reason}); starting again from the newest checkpoint")
-        raise errors.ClusterError(
-            f"workers were lost {config.run.max_failures + 1} times, the last time: {reason}; "
-            "look at the nodes' memory and logs, then run the same command to resume"
-        )
+        losses: list[tuple[int, str]] = []
+        while (lost := _attempt(config, loop, progress)) is not None:
+            step, reason = lost
+            if lost in losses:  # not bad luck: the loop fails there
+                raise errors.ClusterError(f"step {step}: failed twice in the same way: {reason}")
+            losses.append(lost)
+            if len(losses) > config.run.max_failures:
+                raise errors.ClusterError(
+                    f"workers were lost {len(losses)} times, the last time: {reason}; "
+                    "look at the nodes' memory and logs, then run the same command to resume"
+                )
+            progress.say(f"workers lost ({reason}); starting again from the newest checkpoint")
     finally:
         ray.shutdown()
         progress.close()
 
 
-def _attempt(config: Config, loop: str, progress: Progress) -> str | None:
-    """One worker group from start to end: None when the loop finished, else why processes were lost."""
+def _attempt(config: Config, loop: str, progress: Progress) -> tuple[int, str] | None:
+    """One worker group from start to end: None when the loop finished, else the last reported step and the loss."""
     # On the driver's own node: the loss of another one must not take the mailbox with it.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     mailbox = ray.remote(num_cpus=0, scheduling_strategy=here)(_Mailbox).remote()
@@ -80,7 +82,7 @@ def _attempt(config: Config, loop: str, progress: Progress) -> str | None:
         fit: Future[object] = Future()
         threading.Thread(target=_fulfil, args=(fit, trainer.fit), daemon=True).start()
         end: Exception | None = None
-        over = False
+        step, over = 0, False
         while not over:
             over = wait([fit], timeout=0.5).done != set()  # before the last look into the mailbox
             for event in ray.get(mailbox.take.remote()):
@@ -88,6 +90,7 @@ def _attempt(config: Config, loop: str, progress: Progress) -> str | None:
                     kind = getattr(errors, event["error"]) if event["error"] else _BugError
                     end = end or kind(event["text"])
                 else:
+                    step = event.get("step", step)
                     progress(event)
     lost = fit.exception()
     if lost is None:
@@ -96,7 +99,7 @@ def _attempt(config: Config, loop: str, progress: Progress) -> str | None:
         raise end
     if not isinstance(lost, ray.train.TrainingFailedError):
         raise lost
-    return _reason(lost)
+    return step, _reason(lost)
 
 
 def _fulfil(future: Future[object], call: Callable[[], object]) -> None:

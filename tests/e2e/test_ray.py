@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.conftest import free_port
+from tests.conftest import ROOT, free_port
 from tests.engine.test_resume import assert_equal, final
 from tests.gang import TINY, run_gang, tiny
 
@@ -71,6 +71,22 @@ def test_a_killed_worker_changes_nothing(people: Path, tmp_path: Path) -> None:
     assert "starting again from the newest checkpoint" in log.read_text()
     assert "resumed at step" in log.read_text()
     assert_equal(final(straight), final(tiny(people, tmp_path, run__name="killed", **LONG)))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(280)
+def test_the_same_failure_twice_is_not_bad_luck(people: Path, tmp_path: Path) -> None:
+    script = f"""
+from icon_dist.engine.progress import Progress
+from icon_dist.engine.ray import launch
+from icon_dist.errors import run_cli
+from tests.gang import tiny
+run_cli(lambda _: launch(tiny({str(people)!r}, {str(tmp_path)!r}), "tests.gang:broken", Progress({str(tmp_path)!r})))
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 7, done.stderr
+    assert done.stderr.count("about to fail") == 2
+    assert "failed twice in the same way: RuntimeError: shapes do not fit" in done.stderr
 
 
 @pytest.fixture
