@@ -9,8 +9,8 @@ import torch
 
 from icon_dist import config as configuration
 from icon_dist.config import Config, ContrastConfig, LossConfig
+from icon_dist.data.order import check_streams, default_streams
 from icon_dist.data.shard import ShardSet
-from icon_dist.data.stream import default_streams
 from icon_dist.errors import ConfigError, DataError
 from icon_dist.models import PoseNet, build_model
 from icon_dist.types import Skeleton
@@ -59,11 +59,9 @@ def plan_run(config: Config, shards: ShardSet, *, val: ShardSet | None = None) -
     """Raises ConfigError or DataError where the config and the data, to train and to evaluate on, do not fit."""
     streams = config.data.streams or default_streams(config.optim.batch)
     workers = config.run.workers
-    if streams % workers:
-        raise ConfigError(
-            f"run.workers={workers}: must divide the {streams} streams (data.streams; by default the largest divisor "
-            "of optim.batch up to 256)"
-        )
+    check_streams(
+        batch=config.optim.batch, streams=streams, world=workers, micro_batch=configuration.micro_batch(config)
+    )
     packed = shards.manifest["dataset"]
     if packed != config.data.dataset:
         raise ConfigError(

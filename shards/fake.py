@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from pathlib import Path
 
 from icon_dist.data.generate import generate_shards
+from icon_dist.engine.progress import counter
 from icon_dist.errors import run_cli
 
 
@@ -31,22 +31,6 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-class Progress:
-    """A line on stderr: rewritten on a terminal, one at every tenth in a log."""
-
-    def __init__(self) -> None:
-        self.live = sys.stderr.isatty()
-        self.shown = ("", -1)
-
-    def __call__(self, verb: str, done: int, total: int) -> None:
-        step = (verb, done if self.live else 10 * done // total)
-        if step == self.shown:
-            return
-        self.shown = step
-        start, end = ("\r", "\n" if done == total else "") if self.live else ("", "\n")
-        print(f"{start}{verb} {done}/{total} people", end=end, file=sys.stderr, flush=True)
-
-
 def main(argv: list[str]) -> int:
     options = parse(argv)
     manifest = generate_shards(
@@ -58,7 +42,7 @@ def main(argv: list[str]) -> int:
         per_shard=options.per_shard,
         photos=options.photos,
         jobs=options.jobs,
-        progress=Progress(),
+        progress=counter("people"),
     )
     size = sum(file["bytes"] for file in manifest["files"].values())
     print(f"{options.out}: {manifest['people']} people, {len(manifest['shards'])} shards, {size / 2**20:.1f} MiB")

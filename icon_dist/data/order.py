@@ -97,14 +97,10 @@ def _staggered(stream: I64, at: I64, *, streams: int, block: int) -> I64:
 
 
 def rank_places(plan: EpochPlan, *, rank: int, world: int, micro_batch: int) -> I64:
+    """Where in ``plan.sequence`` rank ``rank`` of ``world`` reads: ``[steps, accumulation, micro_batch]``."""
     steps, batch = plan.place.shape
     mine = plan.place.reshape(steps, plan.streams // world, world, -1)[:, :, rank]
     return mine.reshape(steps, batch // world // micro_batch, micro_batch)
-
-
-def rank_rows(plan: EpochPlan, *, rank: int, world: int, micro_batch: int) -> I64:
-    """What rank ``rank`` of ``world`` reads: ``[steps, accumulation, micro_batch]``."""
-    return plan.sequence[rank_places(plan, rank=rank, world=world, micro_batch=micro_batch)]
 
 
 def eval_rows(n: int, *, rank: int, world: int, batch: int) -> I64:

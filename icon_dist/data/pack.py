@@ -190,9 +190,7 @@ def build(
     people = annotations.instances
     if not people:
         raise DataError(f"{out}: no people to pack; the annotations hold none with keypoints")
-    head: dict[str, Any] = json.loads(
-        _json(_head(annotations, dataset=dataset, split=split, boxes=boxes, settings=settings))
-    )
+    head = _head(annotations, dataset=dataset, split=split, boxes=boxes, settings=settings)
     report = progress or _silent
     if (manifest := _begin(out, head)) is not None:
         _clean(out)

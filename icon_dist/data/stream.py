@@ -20,7 +20,6 @@ from icon_dist.data.order import (
     eval_rows,
     plan_epoch,
     rank_places,
-    rank_rows,
     read_ahead,
     split_over_loaders,
 )
@@ -28,7 +27,7 @@ from icon_dist.data.reading import People
 from icon_dist.data.shard import ShardSet
 from icon_dist.types import Batch
 
-__all__ = ["EpochPlan", "EvalStream", "TrainStream", "default_streams", "eval_rows", "plan_epoch", "rank_rows"]
+__all__ = ["EpochPlan", "EvalStream", "TrainStream", "default_streams", "eval_rows", "plan_epoch"]
 
 TOGETHER = 256  # people whose augmentation is computed at once
 I64 = NDArray[np.int64]

@@ -8,6 +8,7 @@ import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -20,13 +21,13 @@ from icon_dist.datasets import load_skeleton
 from icon_dist.errors import DataError
 
 
-def edit_manifest(folder: Path, change: Callable[[dict], None]) -> None:  # type: ignore[type-arg]
+def edit_manifest(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
     manifest = json.loads((folder / "manifest.json").read_text())
     change(manifest)
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
-def edit_index(folder: Path, change: Callable[[dict], None]) -> None:  # type: ignore[type-arg]
+def edit_index(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
     """Another index that the manifest vouches for."""
     table = pq.read_table(folder / "index.parquet")
     columns = table.to_pydict()
@@ -88,7 +89,7 @@ def test_bad_manifests(copy: Path, content: str, text: str) -> None:
 
 
 def test_shard_names_stay_in_the_folder(copy: Path) -> None:
-    def escape(manifest: dict) -> None:  # type: ignore[type-arg]
+    def escape(manifest: dict[str, Any]) -> None:
         manifest["shards"][0] = "../shard-00000.tar"
         manifest["files"]["../shard-00000.tar"] = manifest["files"].pop("shard-00000.tar")
 

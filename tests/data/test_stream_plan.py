@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from icon_dist.data.order import check_streams, read_ahead, split_over_loaders
-from icon_dist.data.stream import EpochPlan, default_streams, eval_rows, plan_epoch, rank_rows
+from icon_dist.data.order import check_streams, rank_places, read_ahead, split_over_loaders
+from icon_dist.data.stream import EpochPlan, default_streams, eval_rows, plan_epoch
 from icon_dist.errors import ConfigError, DataError
 
 
@@ -43,7 +43,7 @@ def test_every_sample_exactly_once(setup: tuple[EpochPlan, int, int, int]) -> No
 def test_any_world_sees_the_same_global_batches(setup: tuple[EpochPlan, int, int, int], data: st.DataObject) -> None:
     plan, _, world, batch = setup
     micro = data.draw(st.sampled_from([m for m in range(1, batch // world + 1) if batch // world % m == 0]))
-    parts = [rank_rows(plan, rank=r, world=world, micro_batch=micro) for r in range(world)]
+    parts = [plan.sequence[rank_places(plan, rank=r, world=world, micro_batch=micro)] for r in range(world)]
     steps = len(plan.rows)
     # canonical order: stream by stream; rank r serves the streams r, r + world, ...
     by_rank = [part.reshape(steps, plan.streams // world, -1) for part in parts]
