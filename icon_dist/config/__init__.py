@@ -1,0 +1,51 @@
+"""The whole configuration: what there is (``schema``), how it is read (``loading``), the rules (``rules``)."""
+
+from __future__ import annotations
+
+from icon_dist.config.loading import CONFIGS, changes, config_hash, from_dict, load, presets, to_yaml
+from icon_dist.config.rules import validate
+from icon_dist.config.schema import (
+    AugmentConfig,
+    BankConfig,
+    Config,
+    ContrastConfig,
+    DataConfig,
+    EvalConfig,
+    HeatmapLossConfig,
+    LossConfig,
+    ModelConfig,
+    OptimConfig,
+    RunConfig,
+    SemiConfig,
+    get,
+    micro_batch,
+    parse_size,
+    per_worker,
+)
+
+__all__ = [
+    "CONFIGS",
+    "AugmentConfig",
+    "BankConfig",
+    "Config",
+    "ContrastConfig",
+    "DataConfig",
+    "EvalConfig",
+    "HeatmapLossConfig",
+    "LossConfig",
+    "ModelConfig",
+    "OptimConfig",
+    "RunConfig",
+    "SemiConfig",
+    "changes",
+    "config_hash",
+    "from_dict",
+    "get",
+    "load",
+    "micro_batch",
+    "parse_size",
+    "per_worker",
+    "presets",
+    "to_yaml",
+    "validate",
+]
