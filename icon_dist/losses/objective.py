@@ -6,7 +6,6 @@ queries, and the numbers of queries are summed over ranks. N ranks then equal on
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,18 +13,17 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from icon_dist.config import ContrastConfig, LossConfig
-from icon_dist.distributed import all_gather_rows, sum_over_ranks, world_size
+from icon_dist.distributed import sum_over_ranks, world_size
 from icon_dist.errors import CheckpointError
 from icon_dist.losses import diagnostics, sampling, tokens
 from icon_dist.losses.consistency import consistency_sums, mean_of_categories
+from icon_dist.losses.exchange import Centres, Exchange, pairs
 from icon_dist.losses.heatmap import heatmap_loss, joint_errors
 from icon_dist.losses.memory import MemoryBank
 from icon_dist.losses.terms import Losses
 from icon_dist.types import Batch, KeySet, Outputs, Skeleton
 
 __all__ = ["Losses", "Objective", "ramp"]
-
-BUDGET = 0  # what a random key is for; term i uses 1 + 2 i for its queries and 2 + 2 i for its negatives
 
 
 @dataclass(frozen=True)
@@ -44,18 +42,6 @@ class _Term:
     @property
     def negatives(self) -> sampling.Count:
         return self.config.negatives, max(self.config.negatives, self.config.negatives_to)
-
-
-@dataclass(frozen=True)
-class _Centres:
-    """One token per person and category, of all ranks: this step's keys, and what goes into the bank."""
-
-    features: Float[Tensor, "G C m"]
-    visible: Bool[Tensor, "G C"]
-    instance: Int64[Tensor, " G"]
-
-    def keys(self) -> KeySet:
-        return KeySet(self.features.transpose(0, 1), self.visible.T, self.instance.expand(self.visible.T.shape))
 
 
 class Objective:
@@ -85,6 +71,7 @@ class Objective:
         self._heatmap_stride = heatmap_stride
         self._ring = tokens.ring(sigma=sigma, points=cfg.points)
         self._seed = seed
+        self._exchange = Exchange(budget=cfg.bank.budget, seed=seed)
         self._terms = [
             _Term(
                 name,
@@ -98,7 +85,7 @@ class Objective:
             )
             if cfg.lambda_p > 0 and weight > 0 and categories > 0
         ]
-        self._pending: tuple[int, dict[str, _Centres]] | None = None
+        self._pending: tuple[int, dict[str, Centres]] | None = None
 
     def __call__(
         self,
@@ -186,13 +173,13 @@ class Objective:
         active = inside & present[..., None]
         scores = sampling.hard_scores(outputs.heatmaps.detach(), errors, present)
         tokens_of = {"single": (features, active, scores)}
-        centres = {"single": self._gather(features[:, :, 0], present, batch.instance, step=step)}
+        centres = {"single": self._exchange.share(features[:, :, 0], present, batch.instance, step=step)}
         if any(term.name == "pair" for term in self._terms):
             tokens_of["pair"] = (
                 *tokens.pair_tokens(features, active, self._limbs),
                 sampling.pair_scores(scores, self._limbs),
             )
-            centres["pair"] = self._pairs(centres["single"])
+            centres["pair"] = pairs(centres["single"], self._limbs)
 
         sums, counts = [], []
         for i, term in enumerate(self._terms):
@@ -220,28 +207,6 @@ class Objective:
             setattr(losses, term.name, loss.detach())
         self._pending = (step, {name: replace(c, features=c.features.detach()) for name, c in centres.items()})
         return torch.stack([term.weight * loss for term, loss in zip(self._terms, found, strict=True)]).sum()
-
-    def _gather(
-        self,
-        features: Float[Tensor, "N K m"],
-        present: Bool[Tensor, "N K"],
-        instance: Int64[Tensor, " N"],
-        *,
-        step: int,
-    ) -> _Centres:
-        """Everybody's centre embeddings; with a budget, an equal random part of each rank's people."""
-        if self._cfg.bank.budget:
-            part = min(len(instance), math.ceil(self._cfg.bank.budget / world_size()))
-            draw = sampling.uniform(self._key(step, BUDGET), instance)
-            kept = draw.argsort(stable=True)[:part].sort().values
-            features, present, instance = features[kept], present[kept], instance[kept]
-        small = all_gather_rows(torch.cat([present.long(), instance[:, None]], 1))
-        return _Centres(all_gather_rows(features), small[:, :-1].bool(), small[:, -1])
-
-    def _pairs(self, joints: _Centres) -> _Centres:
-        """Limb pairs of the gathered joints: no communication of their own."""
-        pairs, both = tokens.pair_tokens(joints.features[:, :, None], joints.visible[..., None], self._limbs)
-        return _Centres(pairs[:, :, 0], both[..., 0], joints.instance)
 
     def _queries(
         self,
@@ -279,7 +244,7 @@ def ramp(epoch: float, cfg: LossConfig) -> float:
     return min(1.0, (epoch - cfg.start_epoch) / cfg.ramp_epochs) if cfg.ramp_epochs > 0 else 1.0
 
 
-def _measure(term: _Term, centres: _Centres, stored: list[KeySet], step: int) -> dict[str, Tensor]:
+def _measure(term: _Term, centres: Centres, stored: list[KeySet], step: int) -> dict[str, Tensor]:
     most = centres.visible.shape[1] - 1 if term.config.negative == "all" else term.config.negatives
     measured = diagnostics.measure(centres.features, centres.visible, centres.instance, stored, categories=most)
     if term.bank is not None:
