@@ -87,6 +87,7 @@ class Batch:
     labelled: Bool[Tensor, "N K"]  # v > 0: counts for the heatmap loss
     visible: Bool[Tensor, "N K"]  # the dataset's rule: counts for contrast
     instance: Int64[Tensor, " N"]  # person id, unique in the dataset
+    image_id: Int64[Tensor, " N"]  # of the photo, which other people may share
     row: Int64[Tensor, " N"]  # row of the shard index; -1 = padding, to be ignored
     to_photo: Float[Tensor, "N 2 3"]  # affine: input px -> original photo px
 

@@ -40,6 +40,7 @@ class Job:
 
     rows: I64  # [N]; -1 = padding
     instance: I64  # [N]
+    image_id: I64  # [N]
     joints: Joints
     sampling: NDArray[np.float64]  # [N, 2, 3] input px -> stored px
     to_photo: NDArray[np.float64]  # [N, 2, 3]

@@ -54,7 +54,7 @@ class _Stream:
 
     def _batches(self, jobs: Iterator[Job]) -> Iterator[Batch]:
         for job, image in self._loaders.run(jobs):
-            rest = (job.joints.xy, job.joints.labelled, job.joints.visible, job.instance, job.rows)
+            rest = (job.joints.xy, job.joints.labelled, job.joints.visible, job.instance, job.image_id, job.rows)
             tensors = [torch.from_numpy(x) for x in (*rest, job.to_photo.astype(np.float32))]
             yield Batch(image, *(x.pin_memory() if self._pin else x for x in tensors))
 
@@ -72,13 +72,14 @@ class _Stream:
             joints = place_joints(people.keypoints[picked], placement, skeleton=people.skeleton)
             to_photo = invert(placement.matrix)
             sampling = compose(people.to_stored(picked), to_photo)
-            instance = np.where(real, people.instance[picked], -1)
+            instance, image_id = (np.where(real, x[picked], -1) for x in (people.instance, people.image_id))
             for i in range(len(flat) // width):
                 one = slice(i * width, (i + 1) * width)
                 known = real[one, None]
                 yield Job(
                     rows=flat[one],
                     instance=instance[one],
+                    image_id=image_id[one],
                     joints=Joints(
                         xy=np.where(known[..., None], joints.xy[one], np.float32(0)),
                         labelled=joints.labelled[one] & known,

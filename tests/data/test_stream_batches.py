@@ -256,6 +256,7 @@ def test_evaluation_batches(shards: ShardSet, loaders: int) -> None:
     padding = parts[1][-1]
     assert (padding.row[-3:] == -1).all()
     assert (padding.instance[-3:] == -1).all()
+    assert (padding.image_id[-3:] == -1).all()
     assert not padding.image[-3:].any()
     assert not padding.labelled[-3:].any()
     assert padding.image[0].any()
@@ -280,6 +281,7 @@ def test_a_crop_equals_the_warp_of_the_whole_photo(shards: ShardSet, annotations
     by_id = {p.id: p for p in annotations.instances}
     for batch in epoch_of(stream_of(shards)):
         for i in range(len(batch.row)):
+            assert int(batch.image_id[i]) == by_id[int(batch.instance[i])].image_id
             photo = cv2.imread(str(photos / by_id[int(batch.instance[i])].file))[..., ::-1]
             sampling = batch.to_photo[i].double().numpy()
             whole = cv2.warpAffine(

@@ -69,6 +69,7 @@ def joined_batch(step: int) -> tuple[Tensor, Batch, Tensor, Tensor]:
         labelled=visible,
         visible=visible,
         instance=torch.randint(0, 12, (PEOPLE,), generator=g),  # people come back
+        image_id=torch.arange(PEOPLE) // 2,
         row=torch.arange(PEOPLE),
         to_photo=torch.zeros(PEOPLE, 2, 3),
     )

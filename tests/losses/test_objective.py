@@ -46,6 +46,7 @@ def people(seed: int, *, count: int = 3) -> People:
         labelled=visible,
         visible=visible,
         instance=torch.randint(0, 5, (count,), generator=g),
+        image_id=torch.arange(count) // 2,
         row=torch.arange(count),
         to_photo=torch.zeros(count, 2, 3),
     )
