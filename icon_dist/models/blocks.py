@@ -83,3 +83,4 @@ def init_from_scratch(module: nn.Module) -> None:
     for part in module.modules():
         if isinstance(part, nn.Conv2d):
             nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
+            part.weight *= part.groups**0.5  # an input reaches only the outputs of its group

@@ -31,6 +31,7 @@ class Heads:
     projection: str | None = None  # mlp | linear | None: no contrast
     feature: str = "default"  # what the projection head reads, one of the backbone's sources
     embedding: int = 256  # m
+    bones: tuple[tuple[int, int], ...] = ()  # joints that belong together, for models that know the skeleton
 
 
 class Source(NamedTuple):
@@ -45,6 +46,7 @@ class Encoded(NamedTuple):
 
     final: Tensor  # [N D h w], read by the heatmap head
     shared: tuple[Tensor, ...]  # intermediate maps, finest first, all on the way to ``final``
+    pyramid: tuple[Tensor, ...] = ()  # maps on the way up, coarsest first, of a backbone that has them
 
 
 class PoseNet(nn.Module):
@@ -54,6 +56,8 @@ class PoseNet(nn.Module):
     """
 
     stride = 4  # input px per heatmap px
+    mean: tuple[float, float, float] = IMAGENET_MEAN  # of the normalised input, whose range is 0..1
+    std: tuple[float, float, float] = IMAGENET_STD
     _scale: Tensor
     _shift: Tensor
 
@@ -62,9 +66,9 @@ class PoseNet(nn.Module):
         self.backbone_name = name
         self.heads = heads
         self.colour = "rgb"
-        std = torch.tensor(IMAGENET_STD)
+        std = torch.tensor(self.std)
         self.register_buffer("_scale", 1 / (255 * std), persistent=False)
-        self.register_buffer("_shift", -torch.tensor(IMAGENET_MEAN) / std, persistent=False)
+        self.register_buffer("_shift", -torch.tensor(self.mean) / std, persistent=False)
 
     def add_heads(self, channels: int, sources: Mapping[str, Source]) -> None:
         """Add ``final_layer`` on ``channels`` features, and the projection head on the chosen source.
@@ -91,7 +95,7 @@ class PoseNet(nn.Module):
         raise NotImplementedError
 
     def normalise(self, image: UInt8[Tensor, "N H W 3"]) -> Float[Tensor, "N 3 H W"]:
-        """ImageNet normalisation; the result is laid out channels-last at no cost.
+        """Normalisation with the backbone's mean and std; the result is laid out channels-last at no cost.
 
         The official BGR models normalise by channel *position*: the mean of red is taken from blue (cv2 images were
         never converted), and their weights expect it.
@@ -101,9 +105,13 @@ class PoseNet(nn.Module):
         return (image * self._scale + self._shift).permute(0, 3, 1, 2)
 
     def forward(self, image: UInt8[Tensor, "N H W 3"]) -> Outputs:
-        final, shared = self.encode(self.normalise(image))
+        return self.apply_heads(self.encode(self.normalise(image)))
+
+    def apply_heads(self, encoded: Encoded) -> Outputs:
+        """Heatmaps, and in training the embeddings."""
+        final, shared = encoded.final, encoded.shared
         # fp32 also under autocast: with the 8 bits of bf16 neighbouring pixels tie and argmax becomes coarse.
-        with torch.autocast(image.device.type, enabled=False):
+        with torch.autocast(final.device.type, enabled=False):
             heatmaps = self.final_layer(final.float())
         if self.projection is None or not self.training:
             return Outputs(heatmaps)

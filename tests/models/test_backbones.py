@@ -28,7 +28,16 @@ def photos(count: int = 2) -> torch.Tensor:
 
 
 def test_the_suite_sees_every_family() -> None:
-    assert {"hrnet_small", "hrnet_w32", "hrnet_w48", "resnet18", "resnet50", "resnet101", "resnet152"} <= set(CONCRETE)
+    assert {
+        "efficientnet_lite0",
+        "hrnet_small",
+        "hrnet_w32",
+        "hrnet_w48",
+        "resnet18",
+        "resnet50",
+        "resnet101",
+        "resnet152",
+    } <= set(CONCRETE)
 
 
 @pytest.mark.parametrize("name", LIGHT)
@@ -82,7 +91,7 @@ def test_autocast_keeps_what_losses_read_in_fp32(name: str) -> None:
     torch.testing.assert_close(out.embedding.norm(dim=1), torch.ones(out.embedding[:, 0].shape))
 
 
-@pytest.mark.parametrize("name", ["hrnet_small", "resnet18"])
+@pytest.mark.parametrize("name", ["hrnet_small", "resnet18", "efficientnet_lite0"])
 def test_memory_format_of_the_weights_does_not_matter(name: str) -> None:
     torch.manual_seed(0)
     model = build_model(name, joints=JOINTS, projection="linear", embedding=DIM, input_hw=HW).eval()
@@ -94,7 +103,7 @@ def test_memory_format_of_the_weights_does_not_matter(name: str) -> None:
     torch.testing.assert_close(heatmaps, expected, rtol=1e-3, atol=1e-4 * expected.abs().max().item())
 
 
-@pytest.mark.parametrize("name", ["hrnet_small", "resnet18"])
+@pytest.mark.parametrize("name", ["hrnet_small", "resnet18", "efficientnet_lite0"])
 def test_the_head_does_not_move_other_initial_weights(name: str) -> None:
     """Baseline and contrast start from the same net, so that they can be compared at equal seeds."""
     states = []
