@@ -39,15 +39,21 @@ def final_poses(predictions: Predictions, *, sigmas: NDArray[np.float64], nms: f
 
 
 def statistics(
-    truth: dict[str, Any], poses: Predictions, *, sigmas: NDArray[np.float64], image_ids: Collection[int]
+    truth: dict[str, Any],
+    poses: Predictions,
+    *,
+    sigmas: NDArray[np.float64],
+    image_ids: Collection[int],
+    smallest: float = 0.0,
 ) -> list[float]:
-    """pycocotools' ten statistics over ``image_ids``."""
+    """pycocotools' ten statistics over ``image_ids``; people smaller than ``smallest`` px^2 do not count."""
     # Ids from 1: pycocotools takes a match with annotation 0 for no match. Copies: it writes into the dicts.
     people = [{**a, "id": i} for i, a in enumerate(truth["annotations"], start=1)]
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation = COCOeval(_index(truth, people), _index(truth, _detections(poses)), "keypoints")
         evaluation.params.kpt_oks_sigmas = sigmas
         evaluation.params.imgIds = sorted(image_ids)
+        evaluation.params.areaRng[0][0] = smallest  # of "all"
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()

@@ -14,6 +14,19 @@ F64 = NDArray[np.float64]
 JOINT_THRESHOLD = 0.2  # joints scored below it do not count for the score of a pose
 
 
+def similarity(
+    xy: Float[np.ndarray, "*#n K 2"],
+    other: Float[np.ndarray, "*#n K 2"],
+    *,
+    area: Float[np.ndarray, "*#n"],
+    sigmas: Float[np.ndarray, " K"],
+) -> Float[np.ndarray, "*#n K"]:
+    """Of each joint: ``exp(-d^2 / (2 area (2 sigma)^2))``."""
+    squared = ((xy - other) ** 2).sum(axis=-1)
+    similar: F64 = np.exp(-squared / (2 * sigmas) ** 2 / (area[..., None] + np.spacing(1)) / 2)
+    return similar
+
+
 def oks(
     xy: Float[np.ndarray, "*#n K 2"],
     other: Float[np.ndarray, "*#n K 2"],
@@ -22,9 +35,8 @@ def oks(
     sigmas: Float[np.ndarray, " K"],
     labelled: Bool[np.ndarray, "*#n K"] | None = None,
 ) -> Float[np.ndarray, "*#n"]:
-    """Mean over the (labelled) joints of ``exp(-d^2 / (2 area (2 sigma)^2))``; 0 where no joint is labelled."""
-    squared = ((xy - other) ** 2).sum(axis=-1)
-    similar = np.exp(-squared / (2 * sigmas) ** 2 / (area[..., None] + np.spacing(1)) / 2)
+    """Mean :func:`similarity` of the (labelled) joints; 0 where no joint is labelled."""
+    similar = similarity(xy, other, area=area, sigmas=sigmas)
     counts = np.ones(similar.shape, dtype=bool) if labelled is None else labelled
     mean: F64 = (similar * counts).sum(axis=-1) / np.maximum(counts.sum(axis=-1), 1)
     return mean
