@@ -6,6 +6,7 @@ The launcher makes and ends the process group.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
@@ -25,12 +26,30 @@ def world_size() -> int:
     return dist.get_world_size() if _initialised() else 1
 
 
-def all_gather_rows(x: Shaped[Tensor, n * rest]) -> Shaped[Tensor, rows * rest]:
-    """The rows of all ranks in rank-major order; the gradient of a row returns, summed over ranks, to its owner."""
+def start_gather(x: Shaped[Tensor, "n ..."]) -> Callable[[], Shaped[Tensor, "rows ..."]]:
+    """Begin to gather the rows of all ranks in rank-major order; the call that fetches them waits for their arrival.
+
+    Without a gradient. Fetching is no collective, but must happen: until then, what travels is kept alive.
+    """
     if world_size() == 1:
-        return x
-    gathered: Tensor = _GatherRows.apply(x)  # type: ignore[no-untyped-call]
-    return gathered
+        return lambda: x
+    rows = x.new_empty(world_size() * x.shape[0], *x.shape[1:])
+    # torch 2.13 renamed the single-tensor collectives and warns about the old names.
+    gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+    sent = x.contiguous()
+    work = gather(rows, sent, async_op=True)
+
+    def fetch() -> Tensor:
+        work.wait()
+        return rows
+
+    return fetch
+
+
+def return_gradient(rows: Shaped[Tensor, "rows ..."], *, to: Shaped[Tensor, "n ..."]) -> Shaped[Tensor, "rows ..."]:
+    """``rows`` of all ranks; their gradient goes, summed over ranks, to the rows that this rank contributed."""
+    returned: Tensor = _ReturnGradient.apply(rows, to)  # type: ignore[no-untyped-call]
+    return returned
 
 
 @torch.no_grad()
@@ -77,28 +96,27 @@ def _initialised() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
-class _GatherRows(torch.autograd.Function):
+class _ReturnGradient(torch.autograd.Function):
     @staticmethod
-    def forward(_: Any, x: Tensor) -> Tensor:
-        rows = x.new_empty(world_size() * x.shape[0], *x.shape[1:])
-        # torch 2.13 renamed the single-tensor collectives and warns about the old names.
-        gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
-        gather(rows, x.contiguous())
-        return rows
+    def forward(_: Any, rows: Tensor, to: Tensor) -> Tensor:
+        del to
+        return rows.view_as(rows)
 
     @staticmethod
     @once_differentiable
-    def backward(_: Any, grad: Tensor) -> Tensor:
+    def backward(_: Any, grad: Tensor) -> tuple[None, Tensor]:
+        if world_size() == 1:
+            return None, grad
         grad = grad.contiguous()
         own = grad.shape[0] // world_size()
         if dist.get_backend() == "nccl":
             mine = grad.new_empty(own, *grad.shape[1:])
             scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
             scatter(mine, grad)
-            return mine
+            return None, mine
         total = grad.clone()  # autograd may hand the same tensor to somebody else
         dist.all_reduce(total)
-        return total[rank() * own : (rank() + 1) * own]
+        return None, total[rank() * own : (rank() + 1) * own]
 
 
 def init_alone(backend: str) -> None:

@@ -1,15 +1,25 @@
-"""What the ranks tell each other of a step: one centre embedding per person and category (METHOD 3)."""
+"""What the ranks tell each other of a step: one centre embedding per person and joint (METHOD 3).
+
+Everything travels in one message per step. With a budget each rank tells of ``ceil(budget / world)`` of its people,
+chosen at random, so that what a rank receives does not grow with the number of ranks.
+
+``sync``: a step's candidates are everybody's joints, and the gradient of a joint returns to the rank that owns it.
+``async``: they are this rank's own joints; the others' travel during the backward pass and are waited for when the next
+step wants them in the bank, which therefore holds the same as with ``sync``, at the same steps.
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
+from torch.nn import functional as F
 
-from icon_dist.distributed import all_gather_rows, world_size
+from icon_dist.distributed import return_gradient, start_gather, world_size
 from icon_dist.losses import sampling, tokens
 from icon_dist.types import KeySet
 
@@ -29,30 +39,88 @@ class Centres:
 
 
 class Exchange:
-    """Gathers this step's joints from all ranks, or from an equal random part of each rank's people."""
+    """One step's joints on their way to all ranks, and from there into the banks unless the step is discarded.
 
-    def __init__(self, *, budget: int, seed: int) -> None:
-        self._budget, self._seed = budget, seed
+    Collective: ``share``, and the backward pass of what it returns. The rest is local.
+    """
 
-    def share(
-        self,
-        features: Float[Tensor, "N K m"],
-        present: Bool[Tensor, "N K"],
-        instance: Int64[Tensor, " N"],
-        *,
-        step: int,
-    ) -> Centres:
-        """The joints this step's queries are compared with; collective."""
-        if self._budget:
-            part = min(len(instance), math.ceil(self._budget / world_size()))
-            draw = sampling.uniform(sampling.key_of(self._seed, step, BUDGET), instance)
-            kept = draw.argsort(stable=True)[:part].sort().values
-            features, present, instance = features[kept], present[kept], instance[kept]
-        small = all_gather_rows(torch.cat([present.long(), instance[:, None]], 1))
-        return Centres(all_gather_rows(features), small[:, :-1].bool(), small[:, -1])
+    def __init__(self, *, mode: str = "sync", wire: str = "fp32", budget: int = 0, seed: int) -> None:
+        self._waits, self._rounds, self._budget, self._seed = mode == "sync", wire == "bf16", budget, seed
+        self._shared: tuple[int, Callable[[], Centres]] | None = None
+        self._committed: tuple[int, Callable[[], Centres]] | None = None
+
+    def share(self, joints: Centres, *, step: int) -> Centres:
+        """Tell the other ranks of ``joints``; returns the joints that this step's queries are compared with."""
+        told = self._part(joints, step)
+        sent = replace(told, features=told.features.detach())
+        fetch = start_gather(_pack(sent, rounded=self._rounds))
+
+        def everybody() -> Centres:
+            return _unpack(fetch(), like=sent, rounded=self._rounds)
+
+        if not self._waits:
+            self._shared = step, everybody
+            return joints
+        centres = everybody()
+        self._shared = step, lambda: centres
+        return replace(centres, features=return_gradient(centres.features, to=told.features))
+
+    def commit(self) -> None:
+        """The last step counts: its joints may enter the banks."""
+        if self._shared is not None:
+            assert self._committed is None, "arrived() comes first"
+            self._committed, self._shared = self._shared, None
+
+    def discard(self) -> None:
+        """The last step does not count unless it was committed."""
+        if self._shared is not None:
+            self._shared[1]()
+            self._shared = None
+
+    def arrived(self) -> tuple[int, Centres] | None:
+        """The step that was committed and everybody's joints of it, once; waits for them."""
+        if self._committed is None:
+            return None
+        (step, everybody), self._committed = self._committed, None
+        return step, everybody()
+
+    def _part(self, joints: Centres, step: int) -> Centres:
+        if not self._budget:
+            return joints
+        part = min(len(joints.instance), math.ceil(self._budget / world_size()))
+        draw = sampling.uniform(sampling.key_of(self._seed, step, BUDGET), joints.instance)
+        kept = draw.argsort(stable=True)[:part].sort().values
+        return Centres(joints.features[kept], joints.visible[kept], joints.instance[kept])
 
 
 def pairs(joints: Centres, limbs: Int64[Tensor, "P 2"]) -> Centres:
     """Limb pairs of gathered joints: no communication of their own."""
     features, both = tokens.pair_tokens(joints.features[:, :, None], joints.visible[..., None], limbs)
     return Centres(features[:, :, 0], both[..., 0], joints.instance)
+
+
+def _pack(joints: Centres, *, rounded: bool) -> UInt8[Tensor, "N bytes"]:
+    features = joints.features.flatten(1)
+    if rounded:
+        features = features.bfloat16()
+    return torch.cat(
+        [
+            features.contiguous().view(torch.uint8),
+            joints.visible.to(torch.uint8),
+            joints.instance[:, None].contiguous().view(torch.uint8),  # all 64 bits of it
+        ],
+        1,
+    )
+
+
+def _unpack(rows: UInt8[Tensor, "G bytes"], *, like: Centres, rounded: bool) -> Centres:
+    """Rounded features get their unit norm back; the gradient passes the rounding as if it were not there."""
+    _, categories, dim = like.features.shape
+    wire = torch.bfloat16 if rounded else like.features.dtype
+    features, visible, instance = torch.split(rows, [categories * dim * wire.itemsize, categories, 8], 1)
+    read = features.flatten().clone().view(wire).view(-1, categories, dim).to(like.features.dtype)
+    return Centres(
+        F.normalize(read, dim=-1) if rounded else read,
+        visible.bool(),
+        instance.flatten().clone().view(torch.int64),
+    )

@@ -6,7 +6,7 @@ queries, and the numbers of queries are summed over ranks. N ranks then equal on
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -71,7 +71,7 @@ class Objective:
         self._heatmap_stride = heatmap_stride
         self._ring = tokens.ring(sigma=sigma, points=cfg.points)
         self._seed = seed
-        self._exchange = Exchange(budget=cfg.bank.budget, seed=seed)
+        self._exchange = Exchange(mode=cfg.bank.exchange, wire=cfg.bank.wire, budget=cfg.bank.budget, seed=seed)
         self._terms = [
             _Term(
                 name,
@@ -85,7 +85,6 @@ class Objective:
             )
             if cfg.lambda_p > 0 and weight > 0 and categories > 0
         ]
-        self._pending: tuple[int, dict[str, Centres]] | None = None
 
     def __call__(
         self,
@@ -100,9 +99,9 @@ class Objective:
     ) -> Losses:
         """``step`` counts optimizer steps, ``epoch`` is fractional. With ``diagnose``, measure for the log as well.
 
-        All ranks run the same collectives, whatever their people: two gathers and one sum, none without contrast.
+        All ranks run the same collectives, whatever their people: one gather and one sum, none without contrast.
         """
-        self._pending = None
+        self._exchange.discard()
         errors = joint_errors(outputs.heatmaps, target, weight, reduction=self._cfg.heatmap.reduction)
         heatmap = heatmap_loss(errors)
         total = self._cfg.heatmap.weight * heatmap
@@ -123,18 +122,12 @@ class Objective:
         return losses
 
     def commit(self) -> None:
-        """Push this step's tokens into the banks: after backward, and not at all when the step is discarded."""
-        if self._pending is None:
-            return
-        step, centres = self._pending
-        for term in self._terms:
-            if term.bank is not None:
-                new = centres[term.name]
-                term.bank.push(new.features, new.visible, new.instance, step=step)
-        self._pending = None
+        """This step's tokens may enter the banks: after backward, and not at all when the step is discarded."""
+        self._exchange.commit()
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The banks as plain tensors, the same bits on every rank; empty without banks."""
+        """The banks as plain tensors, the same bits on every rank; empty without banks. Waits for what travels."""
+        self._push()
         return {
             f"{term.name}.{name}": tensor
             for term in self._terms
@@ -143,6 +136,7 @@ class Objective:
         }
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self._push()  # of the state that is replaced
         banks = {term.name: term.bank for term in self._terms if term.bank is not None}
         saved = {name.partition(".")[0] for name in state}
         if saved != set(banks):
@@ -173,13 +167,13 @@ class Objective:
         active = inside & present[..., None]
         scores = sampling.hard_scores(outputs.heatmaps.detach(), errors, present)
         tokens_of = {"single": (features, active, scores)}
-        centres = {"single": self._exchange.share(features[:, :, 0], present, batch.instance, step=step)}
-        if any(term.name == "pair" for term in self._terms):
+        self._push()
+        centres = self._of_terms(self._exchange.share(Centres(features[:, :, 0], present, batch.instance), step=step))
+        if "pair" in centres:
             tokens_of["pair"] = (
                 *tokens.pair_tokens(features, active, self._limbs),
                 sampling.pair_scores(scores, self._limbs),
             )
-            centres["pair"] = pairs(centres["single"], self._limbs)
 
         sums, counts = [], []
         for i, term in enumerate(self._terms):
@@ -205,8 +199,25 @@ class Objective:
         found = [world_size() * mean_of_categories(s, c) for s, c in zip(sums, everywhere, strict=True)]
         for term, loss in zip(self._terms, found, strict=True):
             setattr(losses, term.name, loss.detach())
-        self._pending = (step, {name: replace(c, features=c.features.detach()) for name, c in centres.items()})
         return torch.stack([term.weight * loss for term, loss in zip(self._terms, found, strict=True)]).sum()
+
+    def _push(self) -> None:
+        """The joints of the last committed step, once they are here, enter the banks."""
+        arrived = self._exchange.arrived()
+        if arrived is None:
+            return
+        step, joints = arrived
+        centres = self._of_terms(joints)
+        for term in self._terms:
+            if term.bank is not None:
+                new = centres[term.name]
+                term.bank.push(new.features, new.visible, new.instance, step=step)
+
+    def _of_terms(self, joints: Centres) -> dict[str, Centres]:
+        centres = {"single": joints}
+        if any(term.name == "pair" for term in self._terms):
+            centres["pair"] = pairs(joints, self._limbs)
+        return centres
 
     def _queries(
         self,

@@ -103,7 +103,7 @@ def run(name: str) -> dict[str, Any]:
 def primitives() -> dict[str, Any]:
     rank, world = distributed.rank(), distributed.world_size()
     x = (torch.arange(6.0).view(3, 2) + 100 * rank).requires_grad_()
-    rows = distributed.all_gather_rows(x)
+    rows = distributed.return_gradient(distributed.start_gather(x.detach())(), to=x)
     # Rank r weights row i of all ranks by (r + 1) (i + 1): its owner must receive the sum of that over r.
     loss = (rows.sum(1) * torch.arange(1.0, 3 * world + 1)).sum() * (rank + 1)
     loss.backward()
@@ -231,7 +231,8 @@ def test_one_process_is_the_identity() -> None:
     x = torch.randn(3, 2)
     assert distributed.rank() == 0
     assert distributed.world_size() == 1
-    assert distributed.all_gather_rows(x) is x
+    assert distributed.start_gather(x)() is x
+    assert torch.equal(distributed.return_gradient(x, to=x), x)
     assert torch.equal(distributed.sum_over_ranks(x), x)
     assert distributed.gather_objects("me") == ["me"]
 
