@@ -11,6 +11,7 @@ VERBS = {
     "train": "train a model on a cluster or here; the same run name again resumes",
     "evaluate": "score a checkpoint on a shard set",
     "fetch": "retrieve and verify a checkpoint as one safetensors file",
+    "recipes": "the paper's tables row by row: list them, run them, record what they give",
     "demo": "the whole system on generated people, in about two minutes",
 }
 

@@ -246,7 +246,15 @@ def main(argv: list[str]) -> None:
                 print(f"data        {people} people would be rendered to {uri}; the plan follows from them")
                 return
             jobs = os.cpu_count() or 1
-            generate_shards(uri, people=people, seed=seed, split=split, jobs=jobs, progress=counter("people"))
+            generate_shards(
+                uri,
+                people=people,
+                seed=seed,
+                difficulty=cfg.data.difficulty,
+                split=split,
+                jobs=jobs,
+                progress=counter("people"),
+            )
     shards = open_shards(cfg.data.train, input_hw=cfg.input_hw, max_zoom=1 + cfg.data.augment.scale)
     val = open_shards(cfg.data.val, input_hw=cfg.input_hw) if cfg.data.val else None
     plan = plan_run(cfg, shards, val=val)

@@ -52,6 +52,7 @@ def validate(config: Config) -> None:
     height, width = config.input_hw
     check(height % 32 == 0 and width % 32 == 0, "data.input", "height and width must be multiples of 32")
     positive("data.sigma")
+    one_of("data.difficulty", "easy", "hard")
     one_of("data.codec", "msra", "dark", "udp")
     check(0 < config.data.labelled <= 1, "data.labelled", "expected a share above 0, up to 1")
     share("data.augment.rotation_p", "data.augment.flip_p", "data.augment.half_body_p")

@@ -42,6 +42,7 @@ class AugmentConfig:
 class DataConfig:
     dataset: str = "coco"  # coco | mpii | crowdpose | custom | fake
     generate: int = 0  # dataset=fake: people to render when the shards are missing (and a quarter of it for val)
+    difficulty: str = "easy"  # dataset=fake: easy | hard (crowds, occlusion, clutter)
     train: str = "data/coco/train"  # shards: path or s3://
     val: str = ""  # shards to evaluate on; empty = no evaluation
     input: str = "256x192"  # height x width, px
