@@ -37,6 +37,7 @@ def consistency_loss(
     negative: str = "hard",
     others_only: bool = False,
     bank: KeySet | None = None,
+    person: Int64[Tensor, " A"] | None = None,
     key: int = 0,
 ) -> Float[Tensor, ""]:
     """Mean of L_i over the queries of a category, then over the categories; arguments as :func:`consistency_sums`."""
@@ -51,6 +52,7 @@ def consistency_loss(
         negative=negative,
         others_only=others_only,
         bank=bank,
+        person=person,
         key=key,
     )
     return mean_of_categories(sums, counts)
@@ -73,20 +75,30 @@ def consistency_sums(
     negative: str = "hard",
     others_only: bool = False,
     bank: KeySet | None = None,
+    person: Int64[Tensor, " A"] | None = None,
     key: int = 0,
 ) -> tuple[Float[Tensor, " C"], Float[Tensor, " C"]]:
     """Per category, the sum of L_i and the number of queries with at least one positive and one negative.
 
     Candidates are ``keys``, which may carry gradient, and ``bank``, which receives none. ``negatives`` is Hn, chosen
     ``hard | random | all`` per query (METHOD 2.9, 2.10; random draws from ``key``); ``others_only`` also keeps the
-    query's own person out of them. In fp32, or fp64 for an fp64 query, whatever the autocast.
+    query's own person out of them. Who owns a token is told by ``instance``, which may be the photo's id; random draws
+    are for the ``person``, who is the owner if not given. In fp32, or fp64 for an fp64 query, whatever the autocast.
     """
     wide = torch.promote_types(query.dtype, torch.float32)
     stored = [keys] if bank is None else [keys, bank]
     with torch.autocast(query.device.type, enabled=False):
         query = query.to(wide)
         chosen = choose_negatives(
-            negative, negatives, query.detach(), category, instance, stored, others_only=others_only, key=key
+            negative,
+            negatives,
+            query.detach(),
+            category,
+            instance,
+            stored,
+            others_only=others_only,
+            person=instance if person is None else person,
+            key=key,
         )
         own = category[:, None] == torch.arange(chosen.shape[1], device=query.device)
         each, usable = _Consistency.apply(  # type: ignore[no-untyped-call]

@@ -96,11 +96,13 @@ def choose_negatives(
     keys: list[KeySet],
     *,
     others_only: bool,
+    person: Int64[Tensor, " A"],
     key: int,
 ) -> Bool[Tensor, "A C"]:
     """The categories each query is compared with: never its own, never one without a candidate.
 
-    Hard: by mean cosine to the category's candidates. Random: the same for all points of a joint.
+    Hard: by mean cosine to the category's candidates. Random: drawn for each ``person``, the same for all points of a
+    joint. ``instance`` is who owns a query, as in the keys.
     """
     categories = torch.arange(len(keys[0].valid), device=query.device)
     other = category[:, None] != categories
@@ -114,12 +116,27 @@ def choose_negatives(
         assert isinstance(total, Tensor)
         score = query @ (total / number.clamp(min=1)[:, None]).T
         some = (number > 0).expand_as(score)
+    return choose_categories(strategy, count, score, other & some, category, person, key=key)
+
+
+def choose_categories(
+    strategy: str,
+    count: Count,
+    score: Float[Tensor, "A C"],
+    allowed: Bool[Tensor, "A C"],
+    category: Int64[Tensor, " A"],
+    instance: Int64[Tensor, " A"],
+    *,
+    key: int,
+) -> Bool[Tensor, "A C"]:
+    """The ``count`` best by score, as many at random, or all, of the categories that a query may be compared with."""
     if strategy == "all":
-        return other & some
+        return allowed
+    categories = torch.arange(allowed.shape[1], device=allowed.device)
     wanted = draw_count(count, key, instance, most=len(categories) - 1)
     if strategy == "random":
         score = uniform(key, instance[:, None], category[:, None], categories).to(score.dtype)
-    return choose(score, other & some, wanted)
+    return choose(score, allowed, wanted)
 
 
 def _mean_cosine_of_others(

@@ -32,9 +32,9 @@ def pixel_set(
 
 
 def read_points(
-    embedding: Float[Tensor, "N m he we"], points: Float[Tensor, "N K T 2"], *, stride: int
+    embedding: Float[Tensor, "N m he we"], points: Float[Tensor, "N K T 2"], *, stride: int, read: str = "bilinear"
 ) -> tuple[Float[Tensor, "N K T m"], Bool[Tensor, "N K T"]]:
-    """Unit embeddings at points (input px), bilinear, and which points lie on the map.
+    """Unit embeddings at points (input px), ``bilinear`` or of the ``nearest`` pixel, and which points lie on the map.
 
     Strided convolutions of the encoder are centred on ``stride * i``, hence no half pixel (METHOD 2.3).
     """
@@ -43,9 +43,11 @@ def read_points(
     right, bottom = embedding.shape[3] - 1, embedding.shape[2] - 1
     x, y = (points / stride).unbind(-1)
     inside = (x >= 0) & (x <= right) & (y >= 0) & (y <= bottom)
+    if read == "nearest":
+        x, y = torch.floor(x + 0.5), torch.floor(y + 0.5)  # halves go up, as in targets; grid_sample's go to even
     grid = torch.stack([2 * x / max(right, 1) - 1, 2 * y / max(bottom, 1) - 1], -1).to(embedding.dtype)
-    read = F.grid_sample(embedding, grid.view(n, k * t, 1, 2), align_corners=True)  # [N, m, K*T, 1]
-    features = read.squeeze(3).transpose(1, 2).reshape(n, k, t, -1)
+    values = F.grid_sample(embedding, grid.view(n, k * t, 1, 2), mode=read, align_corners=True)  # [N, m, K*T, 1]
+    features = values.squeeze(3).transpose(1, 2).reshape(n, k, t, -1)
     return F.normalize(features, dim=-1), inside
 
 

@@ -142,7 +142,7 @@ def test_hard_negatives_have_the_largest_mean_cosine(others_only: bool) -> None:
         k.valid[3] = False
     query = F.normalize(torch.randn(30, 3, generator=g), dim=-1)
     category, person = torch.randint(0, 5, (30,), generator=g), torch.randint(0, 4, (30,), generator=g)
-    chosen = choose_negatives("hard", 2, query, category, person, keys, others_only=others_only, key=0)
+    chosen = choose_negatives("hard", 2, query, category, person, keys, others_only=others_only, person=person, key=0)
     for a in range(30):
         means = {}
         for c in range(5):
@@ -166,7 +166,23 @@ def test_negatives_are_other_categories_with_candidates(strategy: str, number: i
         k.valid[3] = False
     category = torch.tensor([0, 1, 2, 4] * 5)
     query = F.normalize(torch.randn(20, 3), dim=-1)
-    chosen = choose_negatives(strategy, 2, query, category, torch.arange(20), keys, others_only=False, key=3)
+    person = torch.arange(20)
+    chosen = choose_negatives(strategy, 2, query, category, person, keys, others_only=False, person=person, key=3)
     assert not chosen[torch.arange(20), category].any()
     assert not chosen[:, 3].any()
     assert (chosen.sum(1) == number).all()
+
+
+def test_random_negatives_are_drawn_for_the_person_not_the_owner() -> None:
+    """People of one photo, which owns the queries when positives come from other images, draw on their own."""
+    keys = keys_of(torch.Generator().manual_seed(1))
+    for k in keys:
+        k.valid[:] = True
+    category, photo, person = torch.zeros(40, dtype=torch.int64), torch.zeros(40, dtype=torch.int64), torch.arange(40)
+    query = F.normalize(torch.randn(40, 3), dim=-1)
+
+    def drawn(owner: torch.Tensor) -> torch.Tensor:
+        return choose_negatives("random", 2, query, category, owner, keys, others_only=True, person=person, key=3)
+
+    assert len(drawn(photo).unique(dim=0)) > 1
+    assert torch.equal(drawn(photo), drawn(person + 100))

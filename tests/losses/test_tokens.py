@@ -63,6 +63,24 @@ def test_read_points_is_bilinear_at_input_over_stride(stride: int) -> None:
                 torch.testing.assert_close(features[n, k, t], expected, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("stride", [4, 16])
+def test_read_points_can_take_the_nearest_pixel(stride: int) -> None:
+    """Halves go up, as where targets have their peak."""
+    embedding = F.normalize(torch.randn(1, 5, 7, 4, dtype=torch.float64), dim=1)
+    where = torch.rand(1, 40, 1, 2, dtype=torch.float64) * torch.tensor([3.0, 6.0], dtype=torch.float64)
+    where[0, :3, 0] = torch.tensor([[0.5, 2.5], [1.5, 0.49], [2.5, 5.5]])
+    features, inside = read_points(embedding, where * stride, stride=stride, read="nearest")
+    assert inside.all()
+    for k in range(40):
+        x, y = (math.floor(v + 0.5) for v in where[0, k, 0].tolist())
+        torch.testing.assert_close(features[0, k, 0], embedding[0, :, y, x])
+
+
+def test_a_point_off_the_map_stays_off_when_the_nearest_pixel_is_on_it() -> None:
+    _, inside = read_points(torch.randn(1, 2, 4, 4), torch.tensor([[[[12.4, 4.0]]]]), stride=4, read="nearest")
+    assert not inside.any()
+
+
 def test_an_integer_point_is_the_pixel_itself_up_to_the_last_one() -> None:
     embedding = F.normalize(torch.randn(1, 8, 6, 5), dim=1)
     features, inside = read_points(embedding, torch.tensor([[[[16.0, 20.0]]]]), stride=4)  # (4, 5), the corner
