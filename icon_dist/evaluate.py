@@ -31,7 +31,7 @@ from icon_dist.data.stream import EvalStream
 from icon_dist.datasets import skeleton_from_dict
 from icon_dist.errors import CheckpointError, ConfigError, run_cli
 from icon_dist.evaluation import draw
-from icon_dist.evaluation.score import EVALUATORS, score
+from icon_dist.evaluation.score import ENGINES, evaluator, score
 from icon_dist.fetch import load_weights
 from icon_dist.models import PoseNet, build_model
 from icon_dist.types import Annotations, Batch, Outputs, Predictions, Skeleton
@@ -113,7 +113,7 @@ def evaluate(
     scores: dict[str, float] = {}
     if distributed.rank() == 0:
         photos = None if rows is None else set(people.image_id[rows].tolist())
-        scores = score(truth, predictions, people.skeleton, image_ids=photos)
+        scores = score(truth, predictions, people.skeleton, image_ids=photos, engine=settings.engine)
     return distributed.gather_objects(scores)[0], predictions
 
 
@@ -138,7 +138,7 @@ def conditions(shards: ShardSet, settings: EvalConfig, *, boxes: str = "") -> st
     flip = "yes" if settings.flip else "no"
     boxes = boxes or shards.manifest["boxes"]
     text = f"split={shards.manifest['split']} boxes={boxes} flip={flip} decode={settings.decode}"
-    text += f" evaluator={EVALUATORS[shards.skeleton.metric]}"
+    text += f" evaluator={evaluator(shards.skeleton, engine=settings.engine)}"
     return text + (f" limit={settings.limit}" if settings.limit else "")
 
 
@@ -175,6 +175,7 @@ def main(argv: list[str]) -> None:
     add("--images", metavar="DIR", help="photos for the boxes of FILE; the shards hold only the annotated people")
     add("--no-flip", action="store_true", help="one pass instead of the average with the mirrored photo")
     add("--decode", choices=("quarter", "argmax"), default="quarter", help="default %(default)s")
+    add("--engine", choices=ENGINES, default="pycocotools", help="what computes AP; default %(default)s")
     add("--batch", type=int, default=32, help="default %(default)s")
     add("--limit", type=int, default=0, metavar="N", help="only the first N boxes")
     add(
@@ -184,7 +185,9 @@ def main(argv: list[str]) -> None:
     add("--json", metavar="FILE", help="also write conditions and scores here")
     add("--picture", metavar="FILE.png", help="draw predictions beside the ground truth")
     args = parser.parse_args(argv)
-    settings = EvalConfig(batch=args.batch, flip=not args.no_flip, decode=args.decode, limit=args.limit)
+    settings = EvalConfig(
+        batch=args.batch, flip=not args.no_flip, decode=args.decode, engine=args.engine, limit=args.limit
+    )
     tensors, metadata = load_weights(args.checkpoint)
     config = configuration.from_dict(metadata["config"])
     skeleton = skeleton_from_dict(metadata["skeleton"])

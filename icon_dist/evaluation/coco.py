@@ -1,4 +1,4 @@
-"""COCO keypoint AP, by pycocotools (METHOD 7)."""
+"""COCO keypoint AP, by pycocotools or by :mod:`icon_dist.evaluation.fast`, which says the same (METHOD 7)."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from icon_dist.evaluation import fast
 from icon_dist.evaluation.oks import rescore, suppress
 from icon_dist.types import Predictions, Skeleton
 
@@ -25,11 +26,13 @@ def score(
     *,
     nms: float | None,
     image_ids: Collection[int],
+    engine: str,
 ) -> dict[str, float]:
     """The ten numbers in 0..1; -1 where no person of that size is in the truth."""
     sigmas = np.array(skeleton.sigmas)
     poses = final_poses(predictions, sigmas=sigmas, nms=nms)
-    return dict(zip(NAMES, statistics(truth, poses, sigmas=sigmas, image_ids=image_ids), strict=True))
+    values = statistics(truth, poses, sigmas=sigmas, image_ids=image_ids, engine=engine)
+    return dict(zip(NAMES, values, strict=True))
 
 
 def final_poses(predictions: Predictions, *, sigmas: NDArray[np.float64], nms: float | None) -> Predictions:
@@ -45,8 +48,15 @@ def statistics(
     sigmas: NDArray[np.float64],
     image_ids: Collection[int],
     smallest: float = 0.0,
+    engine: str = "pycocotools",
 ) -> list[float]:
-    """pycocotools' ten statistics over ``image_ids``; people smaller than ``smallest`` px^2 do not count."""
+    """pycocotools' ten statistics over ``image_ids``; people smaller than ``smallest`` px^2 do not count.
+
+    ``engine``: pycocotools, or fast for the same numbers from :mod:`icon_dist.evaluation.fast`.
+    """
+    if engine == "fast":
+        return fast.statistics(truth, poses, sigmas=sigmas, image_ids=image_ids, smallest=smallest)
+    assert engine == "pycocotools", engine
     # Ids from 1: pycocotools takes a match with annotation 0 for no match. Copies: it writes into the dicts.
     people = [{**a, "id": i} for i, a in enumerate(truth["annotations"], start=1)]
     with contextlib.redirect_stdout(io.StringIO()):

@@ -25,17 +25,20 @@ def score(
     *,
     nms: float | None,
     image_ids: Collection[int],
+    engine: str,
 ) -> dict[str, float]:
     """AP and AR, and AP per subset, in 0..1; -1 where the truth has no person."""
     sigmas = np.array(skeleton.sigmas)
     poses = final_poses(predictions, sigmas=sigmas, nms=nms)
     wanted = set(image_ids)
     crowding = {i["id"]: i["crowdIndex"] for i in truth["images"] if i["id"] in wanted}
-    whole = dict(zip(NAMES, statistics(truth, poses, sigmas=sigmas, image_ids=image_ids), strict=True))
+    values = statistics(truth, poses, sigmas=sigmas, image_ids=image_ids, engine=engine)
+    whole = dict(zip(NAMES, values, strict=True))
     scores = {name: value for name, value in whole.items() if not name.endswith(("(M)", "(L)"))}
     for label, cuts in CUTS.items():
         level = dict(zip(crowding, np.digitize(list(crowding.values()), cuts).tolist(), strict=True))
         for number, subset in enumerate(SUBSETS):
             members = [image for image, of in level.items() if of == number]
-            scores[f"AP {subset} {label}"] = statistics(truth, poses, sigmas=sigmas, image_ids=members)[0]
+            values = statistics(truth, poses, sigmas=sigmas, image_ids=members, engine=engine)
+            scores[f"AP {subset} {label}"] = values[0]
     return scores

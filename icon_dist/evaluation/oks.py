@@ -12,6 +12,7 @@ from icon_dist.types import Predictions
 
 F64 = NDArray[np.float64]
 JOINT_THRESHOLD = 0.2  # joints scored below it do not count for the score of a pose
+PAIRS = 1 << 13  # pairs of poses compared at once: their arrays stay in the cache
 
 
 def similarity(
@@ -55,13 +56,29 @@ def nms(
     The similarity of two poses uses the mean of their areas.
     """
     order = np.argsort(-score, kind="stable")
-    xy, area = xy[order], area[order]
-    close = oks(xy[:, None], xy[None], area=(area[:, None] + area[None]) / 2, sigmas=sigmas) > threshold
-    alive = np.ones(len(order), dtype=bool)
-    for i in range(len(order)):
-        if alive[i]:
-            alive[i + 1 :] &= ~close[i, i + 1 :]
+    alive = survivors(xy[None, order], area[None, order], sigmas=sigmas, threshold=threshold)[0]
     return [int(i) for i in order[alive]]
+
+
+def survivors(
+    xy: Float[np.ndarray, "I n K 2"],
+    area: Float[np.ndarray, "I n"],
+    *,
+    sigmas: Float[np.ndarray, " K"],
+    threshold: float,
+) -> Bool[np.ndarray, "I n"]:
+    """:func:`nms` of I images with n poses each, best first."""
+    first, second = np.nonzero(np.tri(area.shape[1], k=-1, dtype=bool).T)
+    x, y = (np.ascontiguousarray(xy[..., i]) for i in range(2))
+    squared = (x[:, first] - x[:, second]) ** 2 + (y[:, first] - y[:, second]) ** 2
+    mean_area = (area[:, first] + area[:, second]) / 2 + np.spacing(1)
+    similar = np.exp(-(squared / (2 * sigmas) ** 2 / mean_area[..., None] / 2)).mean(axis=-1)
+    image, pair = np.nonzero(similar > threshold)  # within an image in order of the better pose
+    alive = [True] * area.size
+    for better, worse in zip(*((image * area.shape[1] + of[pair]).tolist() for of in (first, second)), strict=True):
+        if alive[better]:
+            alive[worse] = False
+    return np.array(alive, dtype=bool).reshape(area.shape)
 
 
 def rescore(predictions: Predictions) -> Predictions:
@@ -74,14 +91,17 @@ def rescore(predictions: Predictions) -> Predictions:
 
 def suppress(predictions: Predictions, *, sigmas: Float[np.ndarray, " K"], threshold: float) -> Predictions:
     """NMS image by image, on predictions already rescored; rows keep their order."""
-    xy = predictions.keypoints[..., :2].astype(np.float64)
-    score, area = predictions.box_score.astype(np.float64), predictions.area.astype(np.float64)
-    by_image = np.argsort(predictions.image_id, kind="stable")
-    starts = np.flatnonzero(np.diff(predictions.image_id[by_image])) + 1
-    kept: list[int] = []
-    for rows in np.split(by_image, starts):
-        kept += rows[nms(xy[rows], score[rows], area[rows], sigmas=sigmas, threshold=threshold)].tolist()
-    return select(predictions, np.array(sorted(kept), dtype=np.int64))
+    best_first = np.lexsort((-predictions.box_score, predictions.image_id))
+    _, start, poses = np.unique(predictions.image_id[best_first], return_index=True, return_counts=True)
+    kept = np.zeros(len(best_first), dtype=bool)
+    for n in np.unique(poses).tolist():
+        of_size = start[poses == n]
+        chunk = max(1, PAIRS // n**2)
+        for some in np.split(of_size, range(chunk, len(of_size), chunk)):
+            rows = best_first[some[:, None] + np.arange(n)]
+            xy, area = (column[rows].astype(np.float64) for column in (predictions.keypoints, predictions.area))
+            kept[rows] = survivors(xy[..., :2], area, sigmas=sigmas, threshold=threshold)
+    return select(predictions, kept)
 
 
 def select(predictions: Predictions, rows: NDArray[np.int64] | NDArray[np.bool_]) -> Predictions:

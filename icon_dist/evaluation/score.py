@@ -13,12 +13,17 @@ from icon_dist.evaluation.oks import select
 from icon_dist.types import Predictions, Skeleton
 
 MAIN = {"coco": "AP", "crowdpose": "AP", "pckh": "PCKh", "pck": "PCK@0.2"}
-EVALUATORS = {"coco": "pycocotools", "crowdpose": "pycocotools", "pckh": "icon_dist", "pck": "icon_dist"}
+ENGINES = ("pycocotools", "fast")  # of AP
 
 
 def main_metric(skeleton: Skeleton) -> str:
     """Name of the headline number among the scores."""
     return MAIN[skeleton.metric]
+
+
+def evaluator(skeleton: Skeleton, *, engine: str) -> str:
+    """What computes the numbers of :func:`score`, to be named beside them."""
+    return engine if skeleton.metric in ("coco", "crowdpose") else "icon_dist"
 
 
 def check_truth(truth: dict[str, Any], skeleton: Skeleton) -> None:
@@ -34,11 +39,13 @@ def score(
     *,
     nms: float | None = 0.9,
     image_ids: Collection[int] | None = None,
+    engine: str = "pycocotools",
 ) -> dict[str, float]:
     """Scores by name: AP and AR in 0..1, PCKh and PCK in percent.
 
     ``nms``: OKS above which the lesser of two poses goes (AP only), None for no suppression. ``image_ids``: count these
-    images only (a limited evaluation); people and predictions elsewhere are left out. ``truth`` is not changed.
+    images only (a limited evaluation); people and predictions elsewhere are left out. ``engine``: of AP, one of
+    :data:`ENGINES`; both give the same numbers. ``truth`` is not changed.
     """
     known = {image["id"] for image in truth["images"]}
     wanted = known if image_ids is None else set(image_ids)
@@ -51,9 +58,9 @@ def score(
     ours = select(predictions, np.isin(predictions.image_id, sorted(wanted)))
     match skeleton.metric:
         case "coco":
-            return coco.score(truth, ours, skeleton, nms=nms, image_ids=wanted)
+            return coco.score(truth, ours, skeleton, nms=nms, image_ids=wanted, engine=engine)
         case "crowdpose":
-            return crowdpose.score(truth, ours, skeleton, nms=nms, image_ids=wanted)
+            return crowdpose.score(truth, ours, skeleton, nms=nms, image_ids=wanted, engine=engine)
         case "pckh":
             return pckh.score(truth, ours, skeleton, image_ids=wanted)
         case "pck":

@@ -18,7 +18,7 @@ from icon_dist.data.geometry import center_scale
 from icon_dist.errors import DataError
 from icon_dist.evaluation.coco import NAMES
 from icon_dist.evaluation.oks import select
-from icon_dist.evaluation.score import main_metric, score
+from icon_dist.evaluation.score import ENGINES, main_metric, score
 from icon_dist.types import Annotations, Predictions
 
 
@@ -75,14 +75,15 @@ def test_the_truth_is_perfect(shared: Path) -> None:
     assert main_metric(found.skeleton) == "AP"
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("noise", [0.02, 0.08])
-def test_equals_pycocotools_on_files(shared: Path, tmp_path: Path, noise: float) -> None:
+def test_equals_pycocotools_on_files(shared: Path, tmp_path: Path, noise: float, engine: str) -> None:
     path = shared / "coco/mini/person_keypoints.json"
     found = datasets.read("coco", path)
     moved = fed_back(found, noise=noise)
     expected = by_files(path, as_results(moved), tmp_path)
     assert 0.1 < expected[0] < 0.95
-    scores = score(found.truth, moved, found.skeleton, nms=None)
+    scores = score(found.truth, moved, found.skeleton, nms=None, engine=engine)
     assert list(scores.values()) == pytest.approx(expected, abs=1e-12)
 
 
