@@ -206,7 +206,7 @@ def main(argv: list[str]) -> None:
             )
         boxes = detected(Annotations(shards.skeleton, [], truth), storage.absolute(args.boxes))
         people = photo_source(storage.absolute(args.images), boxes.instances, skeleton=shards.skeleton)
-    model = load_model(config, skeleton, tensors).to(args.device).eval()
+    model = load_model(config, skeleton, tensors, colour=metadata.get("colour") or "rgb").to(args.device).eval()
     scores, predictions = evaluate(
         model,
         people,
@@ -229,10 +229,11 @@ def main(argv: list[str]) -> None:
         draw.write_png(storage.absolute(args.picture), picture(people, predictions, aspect=width / height))
 
 
-def load_model(config: Config, skeleton: Skeleton, tensors: dict[str, Tensor]) -> PoseNet:
+def load_model(config: Config, skeleton: Skeleton, tensors: dict[str, Tensor], *, colour: str) -> PoseNet:
     """The model of a checkpoint without its projection head, which only training uses."""
     model = build_model(config.model.backbone, joints=skeleton.num_joints, projection=None, input_hw=config.input_hw)
     model.load_state_dict({name: t for name, t in tensors.items() if not name.startswith("projection.")})
+    model.colour = colour
     return model
 
 

@@ -27,7 +27,7 @@ from icon_dist.engine.checkpoint import Checkpoint
 from icon_dist.errors import CheckpointError, ConfigError, run_cli
 
 FORMAT = 1
-SAID_OF_WEIGHTS = ("config", "skeleton", "step", "metrics", "score", "evaluated")  # out of the checkpoint's manifest
+SAID_OF_WEIGHTS = ("config", "skeleton", "step", "metrics", "score", "evaluated", "colour")  # out of its manifest
 
 Metadata = dict[str, Any]
 
@@ -35,7 +35,8 @@ Metadata = dict[str, Any]
 def load_weights(uri: str, *, which: str | int | None = None) -> tuple[dict[str, Tensor], Metadata]:
     """Weights and metadata from a fetched file, or from a run: ``which``, by default its best or else its last.
 
-    Metadata: format, config, skeleton, step, metrics, score, evaluated (model | ema), checkpoint, manifest_sha256.
+    Metadata: format, config, skeleton, step, metrics, score, evaluated (model | ema), colour (of the input, rgb | bgr),
+    checkpoint, manifest_sha256.
     """
     uri = storage.absolute(uri)
     if not storage.exists(storage.join(uri, manifests.FOLDER)):

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from icon_dist import config as configuration
-from icon_dist import distributed, storage
+from icon_dist import distributed, pretrained, storage
 from icon_dist.config import Config, OptimConfig
 from icon_dist.data import heatmap
 from icon_dist.data.generate import generate_shards, missing_sets
@@ -72,6 +72,7 @@ def train(cfg: Config, *, report: Report, device: str) -> None:
     # and best score. Randomness needs no state: it is a function of (seed, epoch, step, person).
     found = checkpoint.newest_for_all(run_uri, warn=lambda text: report({"kind": "note", "text": text}))
     step, best = 0, -math.inf
+    origin: dict[str, str] | None = None  # of the weights that training started from
     if found is not None:
         step, weights, scored = found.step, found.tensors("model"), found.state()["best"]
         at = step / plan.steps_per_epoch
@@ -79,6 +80,10 @@ def train(cfg: Config, *, report: Report, device: str) -> None:
         checkpoint.require_same_tensors(weights, model.state_dict())
         model.load_state_dict(weights)
         best = best if scored is None else scored
+        model.colour, origin = found.manifest.get("colour", "rgb"), found.manifest.get("pretrained")
+    elif cfg.model.pretrained:
+        origin, note = pretrained.start(model, cfg.model.pretrained, joints=skeleton.joints)
+        report({"kind": "note", "text": note})
     engine = deepspeed.wrap(
         model,
         zero=cfg.run.zero,
@@ -117,6 +122,7 @@ def train(cfg: Config, *, report: Report, device: str) -> None:
             tensors["ema"] = average.state_dict()
         if rank == 0:
             about = _about(cfg, skeleton, epoch=step / plan.steps_per_epoch, world=world, scores=scores)
+            about |= {"colour": model.colour, "pretrained": origin}
             state = {"best": best if math.isfinite(best) else None}
             checkpoint.save(
                 run_uri, step=step, attempt=attempt, tensors=tensors, state=state, manifest=about, keep=cfg.run.keep
@@ -260,6 +266,9 @@ def main(argv: list[str]) -> None:
     plan = plan_run(cfg, shards, val=val)
     print(plan, flush=True)
     if args.dry_run:
+        if cfg.model.pretrained:
+            joints = shards.skeleton.joints
+            print(pretrained.start(model_of(cfg, shards.skeleton), cfg.model.pretrained, joints=joints).note)
         return
     if cfg.run.launcher == "local":
         from icon_dist.engine.local import launch
@@ -272,7 +281,8 @@ def _anchored(cfg: Config) -> Config:
     """Paths made absolute, because workers run in another directory."""
     train, val = storage.absolute(cfg.data.train), cfg.data.val and storage.absolute(cfg.data.val)
     run = dataclasses.replace(cfg.run, dir=storage.absolute(cfg.run.dir))
-    return dataclasses.replace(cfg, data=dataclasses.replace(cfg.data, train=train, val=val), run=run)
+    model = dataclasses.replace(cfg.model, pretrained=pretrained.anchored(cfg.model.pretrained))
+    return dataclasses.replace(cfg, data=dataclasses.replace(cfg.data, train=train, val=val), model=model, run=run)
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ def test_a_detectors_boxes_on_photos_and_in_shards_agree(
 
     tensors, metadata = load_weights(str(run))
     config, skeleton = configuration.from_dict(metadata["config"]), skeleton_from_dict(metadata["skeleton"])
-    model = evaluate.load_model(config, skeleton, tensors).eval()
+    model = evaluate.load_model(config, skeleton, tensors, colour="rgb").eval()
     ours = []
     for people in (photo_source(str(four / "images"), boxes.instances, skeleton=truth.skeleton), open_shards(packed)):
         _, predictions = evaluate.evaluate(

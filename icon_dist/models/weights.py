@@ -1,0 +1,184 @@
+"""Weights of others, by name into a model of ours (METHOD 4): strict, with the exact list of what may be missing.
+
+Which code wrote a state dict is read from its keys. Files are unpickled by ``torch.load(weights_only=True)`` alone.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from io import BytesIO
+from typing import NamedTuple
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from icon_dist.errors import CheckpointError
+from icon_dist.models.pose import PoseNet
+
+SUFFIXES = (".pth", ".pt", ".pth.tar", ".safetensors")
+FRESH_HEADS = r"deconv_layers\..*|final_layer\..*"
+OURS_ALONE = r"(projection|cascade|graph)\..*"  # the projection head, and what OPEC-Net adds to its base
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A family of public files. ``seen`` are beginnings of keys that it has, ``unseen`` of keys that it lacks."""
+
+    name: str
+    family: str  # what the names of the backbones that it fits have in common
+    seen: tuple[str, ...]
+    unseen: tuple[str, ...] = ()
+    renamed: Mapping[str, str] = field(default_factory=dict)  # beginning of their names -> of ours
+    dropped: str = ""  # their names without a place here, as a pattern
+    missing: str = ""  # our names that they lack
+    colour: str = "rgb"
+
+
+MMPOSE_0 = {"backbone.": "", "keypoint_head.": ""}
+MMPOSE_1 = {"backbone.": "", "head.": ""}
+HRNET_CLASSIFIER = r"(head|incre_modules|downsamp_modules|final_layer\.[01]|classifier)\..*"
+KINDS = (
+    Kind("MMPose 0.x HRNet", "hrnet", ("backbone.stage4.", "keypoint_head.final_layer.weight"), renamed=MMPOSE_0),
+    Kind("MMPose 0.x ResNet", "resnet", ("backbone.layer4.", "keypoint_head.deconv_layers."), renamed=MMPOSE_0),
+    Kind("MMPose 1.x HRNet", "hrnet", ("backbone.stage4.", "head.final_layer.weight"), renamed=MMPOSE_1),
+    Kind("MMPose 1.x ResNet", "resnet", ("backbone.layer4.", "head.deconv_layers."), renamed=MMPOSE_1),
+    Kind("official pose_hrnet", "hrnet", ("stage4.", "final_layer.weight")),
+    Kind("official pose_resnet", "resnet", ("layer4.", "deconv_layers.", "final_layer.weight"), colour="bgr"),
+    Kind(
+        "ImageNet HRNet",
+        "hrnet",
+        ("stage4.",),
+        unseen=("final_layer.weight", "backbone."),
+        dropped=HRNET_CLASSIFIER + r"|stage4\.2\.fuse_layers\.[123]\..*",  # the pose network ends in one branch
+        missing=r"final_layer\..*",
+    ),
+    Kind(
+        "ImageNet ResNet",
+        "resnet",
+        ("layer4.",),
+        unseen=("deconv_layers.", "final_layer."),
+        dropped=r"fc\.(weight|bias)",
+        missing=FRESH_HEADS,
+    ),
+    Kind(
+        "ImageNet EfficientNet-Lite0",
+        "efficientnet_lite0",
+        ("_conv_stem.", "_fc."),
+        dropped=r"_conv_head\.weight|_bn1\.\w+|_fc\.(weight|bias)",
+        missing=FRESH_HEADS,
+    ),
+)
+
+
+class Adapted(NamedTuple):
+    """What another state dict is to a model of ours."""
+
+    kind: Kind
+    state: dict[str, Tensor]  # by our names
+    new: list[str]  # our names that keep their fresh weights
+    dropped: list[str]  # their names that have no place here
+    joints: int  # of their final layer where ours stays fresh because of that; otherwise 0
+
+
+def unpack(data: bytes, *, name: str) -> dict[str, Tensor]:
+    """The state dict in the bytes of a file, taken out of a training checkpoint and of DataParallel."""
+    if not name.endswith(SUFFIXES):
+        raise CheckpointError(f"{name}: not one of {', '.join(SUFFIXES)}; give a file of weights, or a run")
+    try:
+        if name.endswith(".safetensors"):
+            found: object = safetensors.torch.load(data)
+        else:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of old file formats
+                found = torch.load(BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load documents none of what it raises
+        why = str(error).strip().split("\n")[0][:100] or type(error).__name__
+        raise CheckpointError(
+            f"{name}: cut, or more than plain tensors ({why}); download it again, or save its state_dict alone"
+        ) from None
+    if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
+        found = found["state_dict"]
+    if not isinstance(found, dict) or not found or not all(isinstance(value, Tensor) for value in found.values()):
+        what = f"has {', '.join(map(str, list(found)[:4]))}" if isinstance(found, dict) else type(found).__name__
+        raise CheckpointError(f"{name}: neither names of tensors nor a state_dict of them ({what}); save a state_dict")
+    wrapped = all(key.startswith("module.") for key in found)
+    return {key.removeprefix("module.") if wrapped else key: value for key, value in found.items()}
+
+
+def adapt(tensors: Mapping[str, Tensor], model: PoseNet, *, name: str, kind: Kind | None = None) -> Adapted:
+    """``tensors`` as weights of ``model``; a CheckpointError about ``name`` where they are not.
+
+    A final layer of another number of joints stays fresh, and so does what no other code has.
+    """
+    kind = kind or kind_of(tensors, name=name)
+    if kind.family not in model.backbone_name:
+        raise CheckpointError(f"{name}: is {kind.name}; set model.backbone={kind.family}..., not {model.backbone_name}")
+    own = model.state_dict()
+    state: dict[str, Tensor] = {}
+    dropped = []
+    for key, value in tensors.items():
+        if re.fullmatch(kind.dropped, key):
+            dropped.append(key)
+            continue
+        ours = _renamed(key, kind.renamed)
+        if ours not in own:
+            raise CheckpointError(
+                f"{name}: {key} {list(value.shape)} ({kind.name}) has no place in {model.backbone_name}; "
+                "set the model.backbone it was trained as"
+            )
+        state[ours] = value
+    joints = 0
+    final = state.get("final_layer.weight")
+    fresh = own["final_layer.weight"]
+    if final is not None and len(final) != len(fresh) and final.shape[1:] == fresh.shape[1:]:
+        joints = len(final)
+        state = {key: value for key, value in state.items() if not key.startswith("final_layer.")}
+    for key, value in state.items():
+        if value.shape != own[key].shape:
+            raise CheckpointError(
+                f"{name}: {key} is {list(value.shape)} there and {list(own[key].shape)} in {model.backbone_name}; "
+                "set the model.backbone it was trained as"
+            )
+    allowed = "|".join(filter(None, [OURS_ALONE, kind.missing, r"final_layer\..*" if joints else ""]))
+    new = [key for key in own if key not in state and not key.endswith(".num_batches_tracked")]  # old files lack those
+    for key in new:
+        if not re.fullmatch(allowed, key):
+            raise CheckpointError(
+                f"{name}: has no {key} {list(own[key].shape)}, which {kind.name} for {model.backbone_name} must have; "
+                "download it again, or set the model.backbone it was trained as"
+            )
+    return Adapted(kind, state, new, dropped, joints)
+
+
+def kind_of(tensors: Iterable[str], *, name: str) -> Kind:
+    """Whose names these are."""
+    keys = list(tensors)
+
+    def has(beginning: str) -> bool:
+        return any(key.startswith(beginning) for key in keys)
+
+    for kind in KINDS:
+        if all(map(has, kind.seen)) and not any(map(has, kind.unseen)):
+            return kind
+    known = ", ".join(kind.name for kind in KINDS)
+    raise CheckpointError(f"{name}: whose weights are these? {', '.join(keys[:3])} ... are not names of {known}")
+
+
+def load(adapted: Adapted, model: PoseNet) -> None:
+    """Strictly: every tensor of the model is theirs or is named in ``new``."""
+    own = model.state_dict()
+    kept = {key: value for key, value in own.items() if key in adapted.new or key.endswith(".num_batches_tracked")}
+    model.load_state_dict({**kept, **adapted.state})
+    model.colour = adapted.kind.colour
+
+
+def _renamed(key: str, beginnings: Mapping[str, str]) -> str:
+    for theirs, ours in beginnings.items():
+        if key.startswith(theirs):
+            return ours + key.removeprefix(theirs)
+    return key
