@@ -23,6 +23,7 @@ from torch import Tensor
 from icon_dist import config as configuration
 from icon_dist import distributed, storage
 from icon_dist.config import Config, EvalConfig
+from icon_dist.data import decode as decoding
 from icon_dist.data import geometry, heatmap
 from icon_dist.data.people import detected
 from icon_dist.data.reading import People, photo_source
@@ -47,20 +48,27 @@ def predict(
     *,
     input_hw: tuple[int, int],
     stride: int,
+    codec: str,
+    sigma: float,
     flip: bool,
     decode: str,
     device: str,
 ) -> Predictions:
-    """Poses of the people in ``batches``, in photo px (METHOD 6). ``forward`` must be in evaluation mode."""
+    """Poses of the people in ``batches``, in photo px (METHOD 6). ``forward`` must be in evaluation mode.
+
+    ``codec`` and ``sigma`` are those of the targets that the model was trained with.
+    """
     flips = people.skeleton.flips
     rows, poses = [], []
     for batch in batches:
         image = batch.image.to(device, non_blocking=True)
         maps = forward(image).heatmaps.float()
         if flip:
-            maps = (maps + heatmap.flip_back(forward(image.flip(2)).heatmaps.float(), flips=flips)) / 2
-        xy, peak = heatmap.decode(maps, quarter=decode == "quarter")
-        xy = heatmap.to_photo(xy, stride=stride, matrix=batch.to_photo.to(device))
+            mirrored = forward(image.flip(2)).heatmaps.float()
+            maps = (maps + heatmap.flip_back(mirrored, flips=flips, codec=codec)) / 2
+        xy, peak = decoding.decode(maps, method=decode, sigma=sigma, codec=codec)
+        xy = heatmap.to_input(xy, hw=(maps.shape[2], maps.shape[3]), stride=stride, codec=codec)
+        xy = heatmap.to_photo(xy, matrix=batch.to_photo.to(device))
         real = batch.row >= 0
         rows.append(batch.row[real].numpy())
         poses.append(torch.cat([xy, peak[..., None]], -1).cpu()[real].numpy())
@@ -82,6 +90,8 @@ def evaluate(
     *,
     input_hw: tuple[int, int],
     stride: int,
+    codec: str,
+    sigma: float,
     settings: EvalConfig,
     loaders: int,
     device: str,
@@ -94,6 +104,7 @@ def evaluate(
         world=distributed.world_size(),
         batch=settings.batch,
         input_hw=input_hw,
+        codec=codec,
         loaders=loaders,
         rows=rows,
         pin=device != "cpu",
@@ -105,6 +116,8 @@ def evaluate(
             people,
             input_hw=input_hw,
             stride=stride,
+            codec=codec,
+            sigma=sigma,
             flip=settings.flip,
             decode=settings.decode,
             device=device,
@@ -133,11 +146,12 @@ def join(parts: list[Predictions]) -> Predictions:
     return Predictions(**{name: values[order] for name, values in whole.items()})
 
 
-def conditions(shards: ShardSet, settings: EvalConfig, *, boxes: str = "") -> str:
+def conditions(shards: ShardSet, settings: EvalConfig, *, codec: str, boxes: str = "") -> str:
     """What every reported number must name. ``boxes``: of a file, if not those the shards were built with."""
     flip = "yes" if settings.flip else "no"
     boxes = boxes or shards.manifest["boxes"]
     text = f"split={shards.manifest['split']} boxes={boxes} flip={flip} decode={settings.decode}"
+    text += "" if codec == "msra" else f" codec={codec}"
     text += f" evaluator={evaluator(shards.skeleton, engine=settings.engine)}"
     return text + (f" limit={settings.limit}" if settings.limit else "")
 
@@ -174,7 +188,7 @@ def main(argv: list[str]) -> None:
     add("--boxes", default="gt", metavar="gt|FILE", help="ground truth, or a detector's COCO result json")
     add("--images", metavar="DIR", help="photos for the boxes of FILE; the shards hold only the annotated people")
     add("--no-flip", action="store_true", help="one pass instead of the average with the mirrored photo")
-    add("--decode", choices=("quarter", "argmax"), default="quarter", help="default %(default)s")
+    add("--decode", choices=("quarter", "argmax", "dark"), default="quarter", help="default %(default)s")
     add("--engine", choices=ENGINES, default="pycocotools", help="what computes AP; default %(default)s")
     add("--batch", type=int, default=32, help="default %(default)s")
     add("--limit", type=int, default=0, metavar="N", help="only the first N boxes")
@@ -213,11 +227,15 @@ def main(argv: list[str]) -> None:
         truth,
         input_hw=config.input_hw,
         stride=model.stride,
+        codec=config.data.codec,
+        sigma=config.data.sigma,
         settings=settings,
         loaders=args.loaders,
         device=args.device,
     )
-    what = conditions(shards, settings, boxes="" if args.boxes == "gt" else Path(args.boxes).name)
+    what = conditions(
+        shards, settings, codec=config.data.codec, boxes="" if args.boxes == "gt" else Path(args.boxes).name
+    )
     width = max(map(len, scores))
     for name, value in scores.items():
         print(f"{name:<{width}}  {value:8.4f}  {what}")

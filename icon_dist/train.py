@@ -137,6 +137,7 @@ def train(cfg: Config, *, report: Report, device: str) -> None:
         world=world,
         micro_batch=plan.micro_batch,
         input_hw=hw,
+        codec=cfg.data.codec,
         augment=cfg.data.augment,
         loaders=cfg.data.loaders,
         cache_mb=cfg.data.cache_mb,
@@ -156,7 +157,12 @@ def train(cfg: Config, *, report: Report, device: str) -> None:
             log = moves and (step + 1) % cfg.run.log_every == 0
             batch = host_batch.to(device, non_blocking=True)
             target, weight = heatmap.encode(
-                batch.joints, batch.labelled, hw=map_hw, stride=model.stride, sigma=cfg.data.sigma
+                batch.joints,
+                batch.labelled,
+                hw=map_hw,
+                stride=model.stride,
+                sigma=cfg.data.sigma,
+                codec=cfg.data.codec,
             )
             losses = objective(engine(batch.image), batch, target, weight, step=step, epoch=when, diagnose=log)
             finite *= losses.total.detach().isfinite()
@@ -191,12 +197,14 @@ def train(cfg: Config, *, report: Report, device: str) -> None:
                     truth,
                     input_hw=hw,
                     stride=model.stride,
+                    codec=cfg.data.codec,
+                    sigma=cfg.data.sigma,
                     settings=cfg.eval,
                     loaders=cfg.data.loaders,
                     device=device,
                 )
             best = max(best, scores[main_metric(skeleton)])
-            what = conditions(val, cfg.eval)
+            what = conditions(val, cfg.eval, codec=cfg.data.codec)
             headline = main_metric(skeleton)
             report({"kind": "eval", "step": step, "epoch": done, "what": what, "headline": headline, "scores": scores})
         if done == last or scores or step % save_every == 0:  # a score without its weights is of no use

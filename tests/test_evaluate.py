@@ -95,6 +95,8 @@ def test_a_detectors_boxes_on_photos_and_in_shards_agree(
             truth.truth,
             input_hw=config.input_hw,
             stride=model.stride,
+            codec=config.data.codec,
+            sigma=config.data.sigma,
             settings=config.eval,
             loaders=0,
             device="cpu",

@@ -42,12 +42,12 @@ def draws(seed: int, epoch: int, instance: NDArray[np.int64]) -> F64:
     return uniforms(hashed(seed, epoch, instance), DRAWS)
 
 
-def plain(box: F64, *, input_hw: tuple[int, int]) -> Placement:
+def plain(box: F64, *, input_hw: tuple[int, int], codec: str = "msra") -> Placement:
     """Boxes ``[n, 4]`` as the network sees them at test time."""
     height, width = input_hw
     center, scale = center_scale(box, aspect=width / height)
     turn = np.zeros(len(box))
-    return Placement(matrix=affine(center, scale, turn, out_wh=(width, height)), flipped=turn > 0)
+    return Placement(matrix=affine(center, scale, turn, out_wh=(width, height), codec=codec), flipped=turn > 0)
 
 
 def augment(
@@ -58,6 +58,7 @@ def augment(
     config: AugmentConfig,
     skeleton: Skeleton,
     input_hw: tuple[int, int],
+    codec: str = "msra",
 ) -> Placement:
     """Boxes ``[n, 4]``, keypoints ``[n, K, 3]`` and ``random [n, DRAWS]`` to where training sees these people."""
     height, width = input_hw
@@ -74,7 +75,7 @@ def augment(
     turn = np.where(u[7] < config.rotation_p, turn, 0.0)
     flipped = u[8] < config.flip_p
 
-    matrix = affine(center, scale * zoom[:, None], turn, out_wh=(width, height))
+    matrix = affine(center, scale * zoom[:, None], turn, out_wh=(width, height), codec=codec)
     # The official code mirrors the photo and its box centre, then rotates. About the centre that mirror is
     # diag(-1, 1), whatever the width of the photo.
     to_origin = np.tile(np.eye(2, 3), (len(box), 1, 1))

@@ -1,4 +1,7 @@
-"""Boxes and affine matrices (METHOD 5; the HRNet ``get_affine_transform`` convention), batched in float64."""
+"""Boxes and affine matrices (METHOD 5), batched in float64.
+
+The HRNet convention (``get_affine_transform``), or UDP's (Huang et al., CVPR 2020; ``get_udp_warp_matrix`` of MMPose).
+"""
 
 from __future__ import annotations
 
@@ -26,17 +29,25 @@ def center_scale(box: Numbers, *, aspect: float) -> tuple[F64, F64]:
     return center, np.stack([wide, wide / aspect], axis=-1) / 200 * PADDING
 
 
-def affine(center: Numbers, scale: Numbers, rotation: Numbers, *, out_wh: tuple[int, int]) -> F64:
+def affine(center: Numbers, scale: Numbers, rotation: Numbers, *, out_wh: tuple[int, int], codec: str = "msra") -> F64:
     """Matrices ``[..., 2, 3]``: photo px -> input px, for a box turned by ``rotation`` degrees.
 
-    The box centre lands on ``(W / 2, H / 2)``; one uniform zoom ``W / (200 * scale_w)``.
+    The box centre lands on ``(W / 2, H / 2)``; one uniform zoom ``W / (200 * scale_w)``. With ``codec="udp"`` the edges
+    of the box land on the outermost pixel centres: centre ``((W - 1) / 2, (H - 1) / 2)``, a zoom for each axis, which
+    are .1 % apart at 192x256. The rotation keeps HRNet's sense, which is not UDP's; it is drawn from both alike.
     """
     c = np.asarray(center, dtype=np.float64)
-    zoom = out_wh[0] / (200 * np.asarray(scale, dtype=np.float64)[..., 0])
+    lengths = 200 * np.asarray(scale, dtype=np.float64)
+    if codec == "udp":
+        span = np.asarray(out_wh, dtype=np.float64) - 1
+        zoom_x, zoom_y = np.moveaxis(span / lengths, -1, 0)
+    else:
+        span = np.asarray(out_wh, dtype=np.float64)
+        zoom_x = zoom_y = span[0] / lengths[..., 0]
     turn = np.deg2rad(np.asarray(rotation, dtype=np.float64))
-    cos, sin = zoom * np.cos(turn), zoom * np.sin(turn)
-    linear = np.stack([np.stack([cos, sin], -1), np.stack([-sin, cos], -1)], -2)
-    shift = np.asarray(out_wh, dtype=np.float64) / 2 - np.einsum("...ij,...j->...i", linear, c)
+    cos, sin = np.cos(turn), np.sin(turn)
+    linear = np.stack([np.stack([zoom_x * cos, zoom_x * sin], -1), np.stack([-zoom_y * sin, zoom_y * cos], -1)], -2)
+    shift = span / 2 - np.einsum("...ij,...j->...i", linear, c)
     return np.concatenate([linear, shift[..., None]], axis=-1)
 
 

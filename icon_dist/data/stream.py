@@ -106,6 +106,7 @@ class TrainStream(_Stream):
         world: int,
         micro_batch: int,
         input_hw: tuple[int, int],
+        codec: str = "msra",
         augment: AugmentConfig,
         loaders: int,
         cache_mb: int = 0,
@@ -117,7 +118,7 @@ class TrainStream(_Stream):
         self._shard = shards.shard
         self._seed, self._batch, self._streams = seed, batch, streams
         self._rank, self._world, self._micro_batch = rank, world, micro_batch
-        self._augment = augment
+        self._augment, self._codec = augment, codec
         self.plan(0)  # too few people: say so before any process starts
         super().__init__(
             shards, micro_batch=micro_batch, input_hw=input_hw, loaders=loaders, cache_mb=cache_mb, pin=pin
@@ -152,6 +153,7 @@ class TrainStream(_Stream):
                 config=self._augment,
                 skeleton=people.skeleton,
                 input_hw=self._input_hw,
+                codec=self._codec,
             )
 
         return self._batches(self._jobs(plan.sequence[place], owner, unit, augmented))
@@ -168,6 +170,7 @@ class EvalStream(_Stream):
         world: int,
         batch: int,
         input_hw: tuple[int, int],
+        codec: str = "msra",
         loaders: int,
         rows: I64 | None = None,
         pin: bool = False,
@@ -176,6 +179,7 @@ class EvalStream(_Stream):
         wanted = np.arange(len(people)) if rows is None else rows
         place = eval_rows(len(wanted), rank=rank, world=world, batch=batch)
         self._rows = np.where(place >= 0, wanted[place], -1)
+        self._codec = codec
         super().__init__(people, micro_batch=batch, input_hw=input_hw, loaders=loaders, cache_mb=0, pin=pin)
 
     def __len__(self) -> int:
@@ -189,4 +193,4 @@ class EvalStream(_Stream):
         return self._batches(self._jobs(self._rows, owner, unit, self._as_they_are))
 
     def _as_they_are(self, rows: I64) -> Placement:
-        return plain(self._people.box[rows], input_hw=self._input_hw)
+        return plain(self._people.box[rows], input_hw=self._input_hw, codec=self._codec)

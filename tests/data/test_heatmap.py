@@ -1,4 +1,4 @@
-"""Targets and decoding against per-joint loops of the official HRNet code."""
+"""Targets, and the way to the photo, against per-joint loops of the official HRNet code."""
 
 from __future__ import annotations
 
@@ -60,37 +60,6 @@ def test_encode_peak_is_one_at_the_joint() -> None:
     assert weight[0, 0] == 1
 
 
-def official_decode(maps: NDArray[np.float32], *, quarter: bool) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-    """``get_max_preds`` and the post-processing of ``get_final_preds``."""
-    n, k, h, w = maps.shape
-    xy, peaks = np.zeros((n, k, 2)), np.zeros((n, k), np.float32)
-    for i in range(n):
-        for j in range(k):
-            index = int(np.argmax(maps[i, j]))
-            peaks[i, j] = maps[i, j].max()
-            if peaks[i, j] > 0:
-                xy[i, j] = index % w, index // w
-            px, py = math.floor(xy[i, j, 0] + 0.5), math.floor(xy[i, j, 1] + 0.5)
-            if quarter and 1 < px < w - 1 and 1 < py < h - 1:
-                hm = maps[i, j]
-                xy[i, j] += 0.25 * np.sign([hm[py, px + 1] - hm[py, px - 1], hm[py + 1, px] - hm[py - 1, px]])
-    return xy, peaks
-
-
-def test_decode_equals_the_official_loop() -> None:
-    maps = RNG.normal(size=(30, 17, 16, 12)).astype(np.float32)
-    maps[0] = -1.0  # nothing found
-    maps[1] = 0.5  # a plateau: the first index wins, and no neighbour is higher
-    for k, (x, y) in enumerate([(0, 5), (1, 5), (2, 5), (9, 5), (10, 5), (11, 5), (5, 1), (5, 2), (5, 14), (5, 15)]):
-        maps[2, k, y, x] = 9
-    for quarter in (False, True):
-        xy, score = heatmap.decode(torch.from_numpy(maps), quarter=quarter)
-        expected = official_decode(maps, quarter=quarter)
-        np.testing.assert_array_equal(xy, expected[0])
-        np.testing.assert_array_equal(score, expected[1])
-    assert (xy[0] == 0).all()
-
-
 def test_flip_back_equals_the_official_code() -> None:
     maps = RNG.normal(size=(2, 5, 6, 8))
     flips = ((1, 2), (3, 4))
@@ -107,13 +76,6 @@ def test_to_photo_equals_the_official_transform_preds() -> None:
     xy = RNG.uniform(0, 48, (8, 17, 2))
     official = transform(invert(affine(center, scale, np.zeros(8), out_wh=(48, 64))), xy)
     matrix = invert(affine(center, scale, np.zeros(8), out_wh=(192, 256)))
-    found = heatmap.to_photo(torch.from_numpy(xy), stride=4, matrix=torch.from_numpy(matrix))
+    in_input = heatmap.to_input(torch.from_numpy(xy), hw=(64, 48), stride=4)
+    found = heatmap.to_photo(in_input, matrix=torch.from_numpy(matrix))
     np.testing.assert_allclose(found, official, atol=1e-9)
-
-
-def test_encode_then_decode_finds_the_joint() -> None:
-    joints = torch.from_numpy(RNG.uniform(12, 180, (4, 17, 2)).astype(np.float32))
-    target, _ = heatmap.encode(joints, torch.ones(4, 17, dtype=torch.bool), hw=(64, 48), stride=4, sigma=2.0)
-    xy, score = heatmap.decode(target, quarter=True)
-    assert (score == 1).all()
-    assert (4 * xy - joints).abs().max() <= 2

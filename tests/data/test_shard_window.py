@@ -23,8 +23,9 @@ def person(rng: np.random.Generator, joints: int) -> Instance:
     return Instance(7, 1, "a.jpg", WH, (x, y, w, h), w * h, np.column_stack([xy, v]).astype(np.float32))
 
 
+@pytest.mark.parametrize("codec", ["msra", "udp"])
 @pytest.mark.parametrize("hw", [(256, 192), (256, 256), (64, 64), (384, 320)])
-def test_no_augmentation_leaves_the_window(hw: tuple[int, int]) -> None:
+def test_no_augmentation_leaves_the_window(hw: tuple[int, int], codec: str) -> None:
     skeleton = load_skeleton("coco")
     config = AugmentConfig(half_body_p=0.7, half_body_min=2)
     rng = np.random.default_rng(0)
@@ -37,7 +38,7 @@ def test_no_augmentation_leaves_the_window(hw: tuple[int, int]) -> None:
         box, keypoints = np.tile(one.box, (200, 1)), np.tile(one.keypoints, (200, 1, 1))
         random = rng.random((200, 9))
         random[0] = [1, 0, 0, 1e-12, 0.0, 1e-12, 0.0, 0, 0]
-        placed = augment(box, keypoints, random=random, config=config, skeleton=skeleton, input_hw=hw)
+        placed = augment(box, keypoints, random=random, config=config, skeleton=skeleton, input_hw=hw, codec=codec)
         reached = transform(invert(placed.matrix), np.tile(np.array(corners, float), (200, 1, 1)))
         slack = np.minimum(reached - (x, y), (x + w - 1, y + h - 1) - reached).min()
         assert slack >= 1  # and one pixel more for bilinear sampling
