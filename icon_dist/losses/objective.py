@@ -63,9 +63,11 @@ class Objective:
         embedding_stride: int,
         sigma: float,
         heatmap_stride: int = 4,
+        lambda_u: float = 0.0,
         seed: int,
     ) -> None:
         self._cfg = cfg
+        self._lambda_u = lambda_u
         self._limbs = torch.tensor(skeleton.limbs, dtype=torch.int64).reshape(-1, 2)
         self._stride = embedding_stride
         self._heatmap_stride = heatmap_stride
@@ -96,16 +98,24 @@ class Objective:
         step: int,
         epoch: float,
         diagnose: bool = False,
+        labelled: int | None = None,
     ) -> Losses:
         """``step`` counts optimizer steps, ``epoch`` is fractional. With ``diagnose``, measure for the log as well.
+
+        After the first ``labelled`` people come those without labels (Eq. 6-7): ``target`` is what a teacher says, and
+        their heatmap error is weighted by lambda_u. For contrast all are alike.
 
         All ranks run the same collectives, whatever their people: one gather and one sum, none without contrast.
         """
         self._exchange.discard()
         errors = joint_errors(outputs.heatmaps, target, weight, reduction=self._cfg.heatmap.reduction)
-        heatmap = heatmap_loss(errors)
+        heatmap = heatmap_loss(errors[:labelled])
         total = self._cfg.heatmap.weight * heatmap
         losses = Losses(total, heatmap.detach(), torch.zeros_like(heatmap), torch.zeros_like(heatmap))
+        if labelled is not None:
+            unlabelled = heatmap_loss(errors[labelled:])
+            losses.total = total = total + self._cfg.heatmap.weight * self._lambda_u * unlabelled
+            losses.unlabelled = unlabelled.detach()
         if outputs.embedding is None or not self._terms:
             return losses
         if epoch < self._cfg.start_epoch:

@@ -21,6 +21,7 @@ class Losses:
     heatmap: Float[Tensor, ""]  # L_heatmap, without its weight
     single: Float[Tensor, ""]  # L_SKCC
     pair: Float[Tensor, ""]  # L_PRCC
+    unlabelled: Float[Tensor, ""] | None = None  # heatmap error of people without labels, without its weights
     scale: float = 0.0  # lambda_p times the ramp
     measured: dict[str, Tensor] = field(default_factory=dict)  # when asked to diagnose; equal on all ranks
     watched: Outputs | None = None
