@@ -21,6 +21,7 @@ Color = tuple[int, int, int]
 Point = tuple[int, int]
 
 LEFT, RIGHT, CENTER = (86, 180, 233), (230, 140, 20), (240, 228, 66)
+WRONG = (213, 60, 94)
 TRUTH, PAPER, INK, EDGE = (255, 255, 255), (248, 248, 246), (35, 35, 40), (20, 20, 25)
 FACTOR = 2  # drawn px per sheet px
 GAP, STRIP, LEGEND = 8, 20, 26  # sheet px: between tiles, title, legend
@@ -36,6 +37,7 @@ class Tile:
     keypoints: NDArray[np.floating]  # [K, 3] x, y in px of the tile, v or score
     title: str = ""
     reference: NDArray[np.floating] | None = None  # [K, 3] the ground truth, drawn thin
+    wrong: NDArray[np.bool_] | None = None  # [K] ringed, with a line to where the reference has them
 
 
 def sheet(tiles: Sequence[Tile], skeleton: Skeleton, *, columns: int, tile_height: int = 256) -> U8:
@@ -44,7 +46,7 @@ def sheet(tiles: Sequence[Tile], skeleton: Skeleton, *, columns: int, tile_heigh
     rows = [drawn[i : i + columns] for i in range(0, len(drawn), columns)]
     gap, strip = FACTOR * GAP, FACTOR * STRIP
     width = max(sum(t.shape[1] + gap for t in row) for row in rows) + gap
-    width = max(width, FACTOR * 420)  # the legend's
+    width = max(width, FACTOR * (640 if any(t.wrong is not None for t in tiles) else 420))  # the legend's
     line = FACTOR * tile_height + strip + gap
     page = np.full((gap + line * len(rows) + FACTOR * LEGEND, width, 3), PAPER, dtype=np.uint8)
     for number, row in enumerate(rows):
@@ -54,16 +56,22 @@ def sheet(tiles: Sequence[Tile], skeleton: Skeleton, *, columns: int, tile_heigh
             _text(page, title, (x, y + strip - FACTOR * 6), width=picture.shape[1])
             page[y + strip : y + strip + picture.shape[0], x : x + picture.shape[1]] = picture
             x += picture.shape[1] + gap
-    _legend(page, truth=any(tile.reference is not None for tile in tiles))
+    truth, wrong = (any(getattr(t, name) is not None for t in tiles) for name in ("reference", "wrong"))
+    _legend(page, truth=truth, wrong=wrong)
     h, w = page.shape[:2]
     return np.asarray(cv2.resize(page, (w // FACTOR, h // FACTOR), interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
 def write_png(path: str, image: U8) -> None:
     """Write RGB ``image`` to a path or s3://, all of it or nothing."""
+    storage.write(path, encode_png(image))
+
+
+def encode_png(image: U8) -> bytes:
+    """RGB ``image`` as a file."""
     done, png = cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1]))
     assert done
-    storage.write(path, png.tobytes())
+    return png.tobytes()
 
 
 def sides(skeleton: Skeleton) -> list[Color]:
@@ -84,6 +92,10 @@ def _draw(tile: Tile, skeleton: Skeleton, *, height: int) -> U8:
     if tile.reference is not None:
         _pose(picture, tile.reference, skeleton, [TRUTH] * len(colors), zoom=zoom, thick=0.9 * size, dot=1.7 * size)
     _pose(picture, tile.keypoints, skeleton, colors, zoom=zoom, thick=2.2 * size, dot=3.2 * size)
+    if tile.wrong is not None and tile.reference is not None:
+        for joint in np.flatnonzero(tile.wrong).tolist():
+            at, to = (_point(*p[joint, :2].tolist(), zoom=zoom) for p in (tile.keypoints, tile.reference))
+            _mark(picture, at, to, size=size)
     return picture
 
 
@@ -99,7 +111,7 @@ def _pose(
 ) -> None:
     """Bones, then joints, each over a dark edge so that they stand out on any background."""
     body = {joint for limb in skeleton.limbs for joint in limb}  # the face is drawn finer
-    points = [_fixed((x + 0.5) * zoom - 0.5, (y + 0.5) * zoom - 0.5) for x, y, _ in keypoints.tolist()]
+    points = [_point(x, y, zoom=zoom) for x, y, _ in keypoints.tolist()]
     shown = [value > 0 for value in keypoints[:, 2].tolist()]
     edge = max(1, round(0.6 * thick))
     weights = [1.0 if joint in body else 0.6 for joint in range(len(points))]
@@ -112,6 +124,19 @@ def _pose(
     for joint, value in enumerate(keypoints[:, 2].tolist()):
         if value > 0:
             _dot(picture, points[joint], dot * weights[joint], colors[joint], hollow=value == 1)
+
+
+def _mark(picture: U8, at: Point, to: Point, *, size: float) -> None:
+    """A ring, and a line from it to where the joint belongs."""
+    radius, line = round(5.5 * size * (1 << SHIFT)), max(1, round(1.3 * size))
+    for color, thickness in ((EDGE, line + 2 * max(1, round(0.5 * size))), (WRONG, line)):
+        _line(picture, at, to, color, thickness)
+        cv2.circle(picture, at, radius, color, thickness, cv2.LINE_AA, SHIFT)
+
+
+def _point(x: float, y: float, *, zoom: float) -> Point:
+    """Px of the tile to drawn px; pixel centres sit on integers in both."""
+    return _fixed((x + 0.5) * zoom - 0.5, (y + 0.5) * zoom - 0.5)
 
 
 def _fixed(x: float, y: float) -> Point:
@@ -146,7 +171,7 @@ def _text(page: U8, text: str, at: tuple[int, int], *, width: int) -> int:
     return int(long)
 
 
-def _legend(page: U8, *, truth: bool) -> None:
+def _legend(page: U8, *, truth: bool, wrong: bool) -> None:
     """What the colours mean, along the bottom edge."""
     x, y = 3 * FACTOR * GAP, page.shape[0] - FACTOR * LEGEND // 2
     entries = [("left", LEFT, False), ("right", RIGHT, False), ("centre", CENTER, False), ("occluded", LEFT, True)]
@@ -160,3 +185,6 @@ def _legend(page: U8, *, truth: bool) -> None:
         _dot(page, _fixed(x, y), (2.0 if thin else 3.5) * FACTOR, color, hollow=hollow)
         x += 14 * FACTOR
         x += _text(page, name, (x, y + 4 * FACTOR), width=page.shape[1]) + 24 * FACTOR
+    if wrong:
+        _mark(page, _fixed(x, y), _fixed(x + 18 * FACTOR, y), size=FACTOR)
+        _text(page, "wrong, to where it belongs", (x + 24 * FACTOR, y + 4 * FACTOR), width=page.shape[1])

@@ -19,6 +19,7 @@ class Matched:
 
     people: list[dict[str, Any]]  # their annotations
     error: Float[np.ndarray, "n K"]  # px; infinite where nothing was predicted
+    peak: Float[np.ndarray, "n K"]  # joint score; 0 where nothing was predicted
     xy: Float[np.ndarray, "n K 2"]  # true joints, px
     labelled: Bool[np.ndarray, "n K"]
 
@@ -44,7 +45,9 @@ def match(
     predicted = np.full((*joints.shape[:2], 2), np.inf)
     predicted[rows] = predictions.keypoints[..., :2]
     error = np.linalg.norm(predicted - joints[..., :2], axis=2)
-    return Matched(people, error, joints[..., :2], joints[..., 2] > 0)
+    peak = np.zeros(error.shape)
+    peak[rows] = predictions.keypoints[..., 2]
+    return Matched(people, error, peak, joints[..., :2], joints[..., 2] > 0)
 
 
 def percent(hits: int, count: int) -> float:

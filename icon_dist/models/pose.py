@@ -109,16 +109,24 @@ class PoseNet(nn.Module):
 
     def apply_heads(self, encoded: Encoded) -> Outputs:
         """Heatmaps, and in training the embeddings."""
-        final, shared = encoded.final, encoded.shared
+        final = encoded.final
         # fp32 also under autocast: with the 8 bits of bf16 neighbouring pixels tie and argmax becomes coarse.
         with torch.autocast(final.device.type, enabled=False):
             heatmaps = self.final_layer(final.float())
         if self.projection is None or not self.training:
             return Outputs(heatmaps)
-        feature, *coarser = {"default": shared[:1], "all": shared, "deconv": (final,)}[self.heads.feature]
+        feature, *coarser = self._sources(encoded)
         tap = feature.view_as(feature)
         embedding = F.normalize(self.projection(concatenate([tap, *coarser])).float(), dim=1)
         return Outputs(heatmaps, embedding, feature=feature, tap=tap)
+
+    def features(self, image: UInt8[Tensor, "N H W 3"]) -> Float[Tensor, "N D he we"]:
+        """What the projection head reads, or would read, at ``embedding_stride``; also outside training (Fig. 5)."""
+        return concatenate(self._sources(self.encode(self.normalise(image))))
+
+    def _sources(self, encoded: Encoded) -> tuple[Tensor, ...]:
+        """The maps that ``model.feature`` names, finest first."""
+        return {"default": encoded.shared[:1], "all": encoded.shared, "deconv": (encoded.final,)}[self.heads.feature]
 
 
 def projection_head(kind: str, inputs: int, outputs: int) -> nn.Sequential:

@@ -1,0 +1,59 @@
+"""Crops of people with poses on them, to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int64
+
+from icon_dist.data import geometry
+from icon_dist.data.reading import People
+from icon_dist.data.stream import EvalStream
+from icon_dist.evaluation.draw import Tile
+
+HEIGHT = 256  # of a crop, px
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One pose to draw on the crop of one person."""
+
+    row: int  # of the people
+    pose: Float[np.ndarray, "K 2"]  # photo px
+    truth: Float[np.ndarray, "K 3"]  # photo px, v
+    title: str
+    wrong: Bool[np.ndarray, " K"] | None = None
+
+
+def tiles(people: People, subjects: Sequence[Subject], *, aspect: float) -> list[Tile]:
+    """Each pose, and thinly the truth, on the crop of its person; ``aspect`` is width over height."""
+    hw = (HEIGHT, round(HEIGHT * aspect))
+    rows = np.array([subject.row for subject in subjects], np.int64)
+    drawn: list[Tile] = []
+    with closing(EvalStream(people, rank=0, world=1, batch=8, input_hw=hw, loaders=0, rows=rows)) as stream:
+        for batch in stream:
+            for i in np.flatnonzero(batch.row.numpy() >= 0):
+                subject = subjects[len(drawn)]
+                to_tile = geometry.invert(batch.to_photo[i].double().numpy())
+                pose = geometry.transform(to_tile, subject.pose)
+                truth = geometry.transform(to_tile, subject.truth[:, :2])
+                drawn.append(
+                    Tile(
+                        batch.image[i].numpy(),
+                        np.concatenate([pose, np.full_like(pose[:, :1], 2)], -1),
+                        title=subject.title,
+                        reference=np.concatenate([truth, subject.truth[:, 2:]], -1),
+                        wrong=subject.wrong,
+                    )
+                )
+    return drawn
+
+
+def rows_of(people: People, instance: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
+    """Rows of ``people`` whose ids are ``instance``, one for each."""
+    order = np.argsort(people.instance)
+    found: Int64[np.ndarray, " n"] = order[np.searchsorted(people.instance, instance, sorter=order)]
+    return found
