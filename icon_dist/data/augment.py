@@ -37,8 +37,8 @@ class Joints:
     visible: NDArray[np.bool_]  # [n, K] by the rule of the dataset
 
 
-def draws(seed: int, epoch: int, instance: NDArray[np.int64]) -> F64:
-    """The random numbers ``[n, DRAWS]`` of these people in this epoch."""
+def draws(seed: int, epoch: int | NDArray[np.int64], instance: NDArray[np.int64]) -> F64:
+    """The random numbers ``[n, DRAWS]`` of these people in this epoch, or each in an epoch of its own."""
     return uniforms(hashed(seed, epoch, instance), DRAWS)
 
 

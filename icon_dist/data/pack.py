@@ -28,6 +28,7 @@ from icon_dist.data.shard import (
     TRUTH,
     read_manifest,
 )
+from icon_dist.data.split import stored_splits
 from icon_dist.data.tar import Job, Settings, tar_and_index
 from icon_dist.data.window import ZOOM
 from icon_dist.datasets import skeleton_to_dict
@@ -143,6 +144,7 @@ def _finish(out: str, head: dict[str, Any], truth: dict[str, Any], jobs: Sequenc
         "people": len(index),
         "photos": len(set(index["image_id"].to_pylist())),
         "shards": [_tar_name(job.number) for job in jobs],
+        "splits": stored_splits(index["instance"].to_numpy()),
         "files": files,
     }
     storage.write(storage.join(out, MANIFEST), _json(manifest))

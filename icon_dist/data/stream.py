@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -31,7 +32,7 @@ __all__ = ["EpochPlan", "EvalStream", "TrainStream", "default_streams", "eval_ro
 
 TOGETHER = 256  # people whose augmentation is computed at once
 I64 = NDArray[np.int64]
-Place = Callable[[I64], Placement]
+Place = Callable[[I64, slice], Placement]  # rows, and where they stand among all rows in order of time
 
 
 class _Stream:
@@ -68,7 +69,7 @@ class _Stream:
             flat = rows[start : start + together].ravel()
             real = flat >= 0
             picked = np.where(real, flat, 0)
-            placement = place(picked)
+            placement = place(picked, slice(start * width, start * width + len(flat)))
             joints = place_joints(people.keypoints[picked], placement, skeleton=people.skeleton)
             to_photo = invert(placement.matrix)
             sampling = compose(people.to_stored(picked), to_photo)
@@ -92,8 +93,26 @@ class _Stream:
                 )
 
 
+@dataclass(frozen=True)
+class _Part:
+    """People who take turns with one another only: so many of every global batch."""
+
+    rows: I64  # of the shard set, ascending
+    batch: int  # global
+    streams: int
+
+    @property
+    def steps(self) -> int:
+        return len(self.rows) // self.batch
+
+
 class TrainStream(_Stream):
-    """Augmented micro-batches of one rank, epoch by epoch; the loader processes and their cache stay."""
+    """Augmented micro-batches of one rank, epoch by epoch; the loader processes and their cache stay.
+
+    With ``unlabelled_share`` every micro-batch ends with so many people who are not ``labelled``, whose joints nobody
+    gets to see. An epoch is one of the labelled people; the others go through epochs of their own, from step 0 of the
+    run on. So the position is still the number of steps, and both kinds come exactly once in each of their epochs.
+    """
 
     def __init__(
         self,
@@ -111,15 +130,34 @@ class TrainStream(_Stream):
         loaders: int,
         cache_mb: int = 0,
         pin: bool = False,
+        labelled: I64 | None = None,
+        unlabelled_share: float = 0.0,
     ) -> None:
-        """``batch`` is global; ``streams`` 0 = :func:`default_streams`; ``loaders`` 0 = decode in this process."""
-        streams = streams or default_streams(batch)
-        check_streams(batch=batch, streams=streams, world=world, micro_batch=micro_batch)
+        """``batch`` is global; ``streams`` 0 = :func:`default_streams`; ``loaders`` 0 = decode in this process.
+
+        ``labelled`` are rows of ``shards``, None = all. ``unlabelled_share`` of a micro-batch is a whole number.
+        """
+        known = np.ones(len(shards), dtype=bool)
+        if labelled is not None:
+            known[:] = False
+            known[labelled] = True
+            shards = replace(shards, keypoints=np.where(known[:, None, None], shards.keypoints, np.float32(0)))
+        others = round(batch * unlabelled_share)
+        self._mixed = [
+            _Part(np.flatnonzero(who), count, streams or default_streams(count))
+            for who, count in ((known, batch - others), (~known, others))
+            if count
+        ]
+        for part in self._mixed:
+            micro = micro_batch * part.batch // batch
+            check_streams(batch=part.batch, streams=part.streams, world=world, micro_batch=micro)
+            assert micro * batch == micro_batch * part.batch, "no whole number of people of a micro-batch"
         self._shard = shards.shard
-        self._seed, self._batch, self._streams = seed, batch, streams
+        self._seed, self._batch = seed, batch
         self._rank, self._world, self._micro_batch = rank, world, micro_batch
         self._augment, self._codec = augment, codec
-        self.plan(0)  # too few people: say so before any process starts
+        for part in self._mixed:
+            self._plan(part, 0)  # too few people: say so before any process starts
         super().__init__(
             shards, micro_batch=micro_batch, input_hw=input_hw, loaders=loaders, cache_mb=cache_mb, pin=pin
         )
@@ -127,7 +165,7 @@ class TrainStream(_Stream):
     @property
     def steps(self) -> int:
         """Optimizer steps in an epoch."""
-        return len(self._shard) // self._batch
+        return self._mixed[0].steps
 
     @property
     def accumulation(self) -> int:
@@ -135,28 +173,53 @@ class TrainStream(_Stream):
         return self._batch // self._world // self._micro_batch
 
     def plan(self, epoch: int) -> EpochPlan:
-        return plan_epoch(self._shard, seed=self._seed, epoch=epoch, streams=self._streams, batch=self._batch)
+        """Of the labelled people; its rows count them alone."""
+        return self._plan(self._mixed[0], epoch)
+
+    def _plan(self, part: _Part, epoch: int) -> EpochPlan:
+        return plan_epoch(
+            self._shard[part.rows], seed=self._seed, epoch=epoch, streams=part.streams, batch=part.batch
+        )
+
+    def _orders(self, part: _Part, first: int, last: int) -> tuple[I64, I64, I64, I64]:
+        """Of the steps ``[first, last)`` of the run: row, epoch of its part, owner and unit, each [T, N]."""
+        micro = self._micro_batch * part.batch // self._batch
+        pieces, unit_base = [], 0
+        for epoch in range(first // part.steps, -(-last // part.steps)):
+            plan = self._plan(part, epoch)
+            place = rank_places(plan, rank=self._rank, world=self._world, micro_batch=micro)
+            begin = epoch * part.steps
+            place = place[max(0, first - begin) : last - begin].reshape(-1, micro)
+            owner, unit = split_over_loaders(plan, place, world=self._world, loaders=self._parts)
+            rows = part.rows[plan.sequence[place]]
+            pieces.append((rows, np.full_like(rows, epoch), owner, unit + unit_base))
+            unit_base += int(unit.max()) + 1
+        row, epochs, owner, unit = (np.concatenate(arrays) for arrays in zip(*pieces, strict=True))
+        return row, epochs, owner, unit
 
     def epoch(self, epoch: int, *, start_step: int = 0) -> Iterator[Batch]:
         """The micro-batches of an epoch from an optimizer step on: ``accumulation`` of them per step."""
-        plan = self.plan(epoch)
-        place = rank_places(plan, rank=self._rank, world=self._world, micro_batch=self._micro_batch)[start_step:]
-        place = place.reshape(-1, self._micro_batch)
-        owner, unit = split_over_loaders(plan, place, world=self._world, loaders=self._parts)
+        first, last = epoch * self.steps + start_step, (epoch + 1) * self.steps
+        if first == last:
+            return iter(())
+        orders = [self._orders(part, first, last) for part in self._mixed]
+        row, epochs, owner, unit = (np.concatenate(arrays, axis=1) for arrays in zip(*orders, strict=True))
+        if len(self._mixed) > 1:  # the two count their units alike
+            unit[:, orders[0][3].shape[1] :] += orders[0][3].max() + 1
 
-        def augmented(rows: I64) -> Placement:
+        def augmented(rows: I64, at: slice) -> Placement:
             people = self._people
             return augment(
                 people.box[rows],
                 people.keypoints[rows],
-                random=draws(self._seed, epoch, people.instance[rows]),
+                random=draws(self._seed, epochs.ravel()[at], people.instance[rows]),
                 config=self._augment,
                 skeleton=people.skeleton,
                 input_hw=self._input_hw,
                 codec=self._codec,
             )
 
-        return self._batches(self._jobs(plan.sequence[place], owner, unit, augmented))
+        return self._batches(self._jobs(row, owner, unit, augmented))
 
 
 class EvalStream(_Stream):
@@ -192,5 +255,5 @@ class EvalStream(_Stream):
         unit = owner + np.arange(batches)[:, None] * self._parts
         return self._batches(self._jobs(self._rows, owner, unit, self._as_they_are))
 
-    def _as_they_are(self, rows: I64) -> Placement:
+    def _as_they_are(self, rows: I64, _: slice) -> Placement:
         return plain(self._people.box[rows], input_hw=self._input_hw, codec=self._codec)
