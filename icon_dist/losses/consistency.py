@@ -10,7 +10,7 @@ Each positive stands alone in its denominator with all the negatives (this is no
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,10 +19,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from icon_dist.losses.sampling import Count, choose_negatives
+from icon_dist.losses.negatives import choose_negatives, limit
+from icon_dist.losses.sampling import Count
+from icon_dist.losses.tiles import tiles
 from icon_dist.types import KeySet
-
-TILE = 1 << 24  # similarities held at once on an accelerator: 64 MiB of fp32
 
 
 def consistency_loss(
@@ -37,6 +37,8 @@ def consistency_loss(
     negative: str = "hard",
     others_only: bool = False,
     bank: KeySet | None = None,
+    category_score: str = "mean",
+    max_negatives: int = 0,
     person: Int64[Tensor, " A"] | None = None,
     key: int = 0,
 ) -> Float[Tensor, ""]:
@@ -52,6 +54,8 @@ def consistency_loss(
         negative=negative,
         others_only=others_only,
         bank=bank,
+        category_score=category_score,
+        max_negatives=max_negatives,
         person=person,
         key=key,
     )
@@ -75,181 +79,135 @@ def consistency_sums(
     negative: str = "hard",
     others_only: bool = False,
     bank: KeySet | None = None,
+    category_score: str = "mean",
+    max_negatives: int = 0,
     person: Int64[Tensor, " A"] | None = None,
     key: int = 0,
 ) -> tuple[Float[Tensor, " C"], Float[Tensor, " C"]]:
     """Per category, the sum of L_i and the number of queries with at least one positive and one negative.
 
     Candidates are ``keys``, which may carry gradient, and ``bank``, which receives none. ``negatives`` is Hn, chosen
-    ``hard | random | all`` per query (METHOD 2.9, 2.10; random draws from ``key``); ``others_only`` also keeps the
-    query's own person out of them. Who owns a token is told by ``instance``, which may be the photo's id; random draws
-    are for the ``person``, who is the owner if not given. In fp32, or fp64 for an fp64 query, whatever the autocast.
+    ``hard | random | all`` per query (METHOD 2.9, 2.10; random draws from ``key``), the hard ones by the ``mean`` or
+    ``max`` cosine to a category. ``others_only`` also keeps the query's own person out of them, and ``max_negatives``
+    all but so many candidates of each category, chosen at random for all queries alike (paper Table 8).
+
+    Who owns a token is told by ``instance``, which may be the photo's id; random draws are for the ``person``, who is
+    the owner if not given. In fp32, or fp64 for an fp64 query, whatever the autocast.
     """
     wide = torch.promote_types(query.dtype, torch.float32)
     stored = [keys] if bank is None else [keys, bank]
     with torch.autocast(query.device.type, enabled=False):
-        query = query.to(wide)
+        query, live = query.to(wide), keys.features.to(wide)
+        joined = KeySet(
+            live.detach() if bank is None else torch.cat([live.detach(), bank.features.to(wide)], 1),
+            torch.cat([k.valid for k in stored], 1),
+            torch.cat([k.instance for k in stored], 1),
+        )
+        limited = limit(joined.valid, max_negatives, key=key) if max_negatives else joined.valid
         chosen = choose_negatives(
             negative,
             negatives,
             query.detach(),
             category,
             instance,
-            stored,
+            replace(joined, valid=limited),
             others_only=others_only,
+            score=category_score,
             person=instance if person is None else person,
             key=key,
         )
-        own = category[:, None] == torch.arange(chosen.shape[1], device=query.device)
         each, usable = _Consistency.apply(  # type: ignore[no-untyped-call]
-            query,
-            keys.features.to(wide),
-            None if bank is None else bank.features.detach().to(wide),
-            torch.cat([k.valid for k in stored], 1),
-            torch.cat([k.instance for k in stored], 1),
-            instance,
-            own & active[:, None],
-            chosen & active[:, None],
-            tau,
-            others_only,
+            query, live, category, instance, active, joined, limited, chosen, tau, others_only
         )
-        by_category = own.to(wide)  # a product with the one-hot matrix: deterministic on a GPU, unlike index_add
+        # A product with the one-hot matrix: deterministic on a GPU, unlike index_add.
+        by_category = F.one_hot(category, chosen.shape[1]).to(wide)
         return each @ by_category, usable.to(wide) @ by_category
 
 
 class _Consistency(torch.autograd.Function):
     """L_i of every query, with its gradient in closed form.
 
-    With w_p = sigmoid(logZ - s_p), Z = sum_n e^{s_n} and softmax weights r_n = e^{s_n} / Z::
+    With Z = sum_n e^{s_n} and w_p = sigmoid(log Z - s_p)::
 
-        tau * |P| * dL_i/dq = (sum_p w_p) sum_n r_n k_n - sum_p w_p k_p
+        dL_i/ds_p = -w_p / |P|          dL_i/ds_n = (sum_p w_p / |P|) e^{s_n} / Z
 
-    Both sums are collected during the forward pass with a running maximum, so that no matrix of similarities outlives
-    its tile. The backward pass recomputes similarities to the keys of this step only (the bank needs no gradient).
+    A query meets its own category and its negative ones in one product; the similarities turn into these slopes in
+    place, and a second product makes the query's gradient of them. The slopes of this step's keys are kept for theirs;
+    the bank needs none.
     """
 
     @staticmethod
     def forward(
         ctx: Any,
         query: Tensor,  # [A, m]
-        live: Tensor,  # [C, G, m]
-        bank: Tensor | None,  # [C, S, m]
-        valid: Tensor,  # [C, G + S]
-        owner: Tensor,  # [C, G + S]
+        live: Tensor,  # [C, G, m] the first of the keys, for their gradient
+        category: Tensor,  # [A]
         instance: Tensor,  # [A]
-        own: Tensor,  # [A, C] the query's category
-        chosen: Tensor,  # [A, C] its negative categories
+        active: Tensor,  # [A]
+        keys: KeySet,
+        limited: Tensor,  # [C, G + S] the candidates that may be negatives
+        chosen: Tensor,  # [A, C] negative categories
         tau: float,
         others_only: bool,
     ) -> tuple[Tensor, Tensor]:
-        peak = query.new_full((len(query),), -1 / tau)  # a cosine's least: finite, so that exp(-inf - peak) is 0
-        z = torch.zeros_like(peak)
-        pull = torch.zeros_like(query)  # sum_n e^{s_n - peak} k_n
-        for rows, classes in _tiles(chosen, valid.shape[1]):
-            q, k = query.index_select(0, rows), _keys(live, bank, classes)
-            mask = _negative_mask(chosen, valid, owner, instance, others_only, rows, classes)
-            s = torch.addmm(torch.where(mask, 0.0, -torch.inf).to(q.dtype), q, k.T, alpha=1 / tau)
-            old = peak.index_select(0, rows)
-            top = torch.maximum(old, s.amax(1))
-            shrink = old.sub_(top).exp_()
-            s.sub_(top[:, None]).exp_()
-            z.index_copy_(0, rows, torch.addcmul(s.sum(1), z.index_select(0, rows), shrink))
-            pull.index_copy_(0, rows, pull.index_select(0, rows).mul_(shrink[:, None]).addmm_(s, k))
-            peak.index_copy_(0, rows, top)
-        log_z = peak + z.log()  # -inf without negatives
+        absent = torch.where(keys.valid, 0.0, -torch.inf).to(query.dtype)
+        own = F.one_hot(category, chosen.shape[1]).bool()
+        member = (own | chosen) & active[:, None]
+        each, usable, gradient = [], [], []
+        ctx.tiles = []
+        for rows, tile in tiles(member, width=keys.valid.shape[1]):
+            s = tile.similarities(query[rows] / tau, keys.features, absent)  # [pairs, G + S]
+            asks, who = active[rows], instance[rows]
+            mine = (tile.category == category[rows].index_select(0, tile.row)).nonzero().squeeze(1)
+            asking = tile.row.index_select(0, mine)  # the rows of the pairs with their own category
+            same = keys.instance.index_select(0, tile.category[mine]) == who.index_select(0, asking)[:, None]
+            s_p = s.index_select(0, mine).masked_fill_(same, -torch.inf)
+            if limited is not keys.valid:
+                s.masked_fill_(~limited.index_select(0, tile.category), -torch.inf)
+            if others_only:
+                same = keys.instance.index_select(0, tile.category) == who.index_select(0, tile.row)[:, None]
+                s.masked_fill_(same, -torch.inf)
 
-        positives, error, weight = torch.zeros_like(z), torch.zeros_like(z), torch.zeros_like(z)
-        push = torch.zeros_like(query)  # sum_p w_p k_p
-        for rows, classes in _tiles(own, valid.shape[1]):
-            q, k = query.index_select(0, rows), _keys(live, bank, classes)
-            mask = _positive_mask(own, valid, owner, instance, rows, classes)
-            bias = torch.where(mask, log_z.index_select(0, rows)[:, None], -torch.inf)
-            t = torch.addmm(bias, q, k.T, alpha=-1 / tau)
-            positives.index_copy_(0, rows, mask.sum(1).to(q.dtype))
-            error.index_copy_(0, rows, F.softplus(t).sum(1))
+            negative = chosen[rows][tile.row, tile.category]
+            # A cosine's least where there is no negative: finite, so that exp(-inf - peak) is 0.
+            peak = tile.row_max(torch.where(negative, s.amax(1), -torch.inf)).clamp(min=-1 / tau)
+            shift = torch.where(negative, peak.index_select(0, tile.row), torch.inf)
+            r = s.sub_(shift[:, None]).exp_()
+            z = tile.row_sum(r.sum(1))
+            log_z = peak + z.log()  # -inf without negatives
+
+            t = log_z.index_select(0, asking)[:, None] - s_p
+            t.masked_fill_(s_p == -torch.inf, -torch.inf)
+            zero = torch.zeros_like(z)
+            positives = zero.index_copy(0, asking, (t > -torch.inf).sum(1).to(z))
+            error = zero.index_copy(0, asking, F.softplus(t).sum(1))
             w = t.sigmoid_()
-            weight.index_copy_(0, rows, w.sum(1))
-            push.index_copy_(0, rows, w @ k)
+            weight = zero.index_copy(0, asking, w.sum(1))
+            good = (positives > 0) & (z > 0) & asks
+            each.append(torch.where(good, error / positives.clamp(min=1), 0.0))
+            usable.append(good)
 
-        usable = (positives > 0) & (z > 0)
-        each = torch.where(usable, error / positives.clamp(min=1), 0.0)
-        scale = torch.where(usable, 1 / (positives.clamp(min=1) * tau), 0.0)
-        mean_negative = pull.mul_(torch.where(usable, weight / z, 0.0)[:, None])
-        slope = mean_negative.sub_(push).mul_(scale[:, None])
-        ctx.save_for_backward(query, live, valid, owner, instance, own, chosen, log_z, weight, scale, slope)
-        ctx.tau, ctx.others_only = tau, others_only
-        ctx.mark_non_differentiable(usable)
-        return each, usable
+            scale = torch.where(good, 1 / (positives.clamp(min=1) * tau), 0.0)  # of dL / d(q . k)
+            r.mul_(torch.where(good, scale * weight / z, 0.0).index_select(0, tile.row)[:, None])
+            r.index_copy_(0, mine, w.mul_(-scale.index_select(0, asking)[:, None]))
+            gradient.append(tile.to_queries(r, keys.features))
+            ctx.tiles.append((rows, tile, r[:, : live.shape[1]].clone()))
+        ctx.save_for_backward(query, torch.cat(gradient))
+        ctx.live = live.shape
+        out = torch.cat(usable)
+        ctx.mark_non_differentiable(out)
+        return torch.cat(each), out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        query, live, valid, owner, instance, own, chosen, log_z, weight, scale, slope = ctx.saved_tensors
+        query, slope = ctx.saved_tensors
         to_query = slope * grad[:, None] if ctx.needs_input_grad[0] else None
         to_live = None
         if ctx.needs_input_grad[1]:
+            to_live = query.new_zeros(ctx.live)
             with torch.autocast(query.device.type, enabled=False):
-                to_live = torch.zeros_like(live)
-                valid, owner = valid[:, : live.shape[1]], owner[:, : live.shape[1]]
-                pushed = query * (grad * scale)[:, None]  # scale is 0 for a query that does not count
-                pulled = pushed * weight[:, None]
-                for rows, classes in _tiles(chosen, live.shape[1]):
-                    q, k = query.index_select(0, rows), live[classes].flatten(0, 1)
-                    mask = _negative_mask(chosen, valid, owner, instance, ctx.others_only, rows, classes)
-                    bias = torch.where(mask, -log_z.index_select(0, rows)[:, None], -torch.inf)
-                    r = torch.addmm(bias, q, k.T, alpha=1 / ctx.tau).exp_()
-                    to_live[classes] += (r.T @ pulled.index_select(0, rows)).view_as(to_live[classes])
-                for rows, classes in _tiles(own, live.shape[1]):
-                    q, k = query.index_select(0, rows), live[classes].flatten(0, 1)
-                    mask = _positive_mask(own, valid, owner, instance, rows, classes)
-                    bias = torch.where(mask, log_z.index_select(0, rows)[:, None], -torch.inf)
-                    w = torch.addmm(bias, q, k.T, alpha=-1 / ctx.tau).sigmoid_()
-                    to_live[classes] -= (w.T @ pushed.index_select(0, rows)).view_as(to_live[classes])
+                weighted = query * grad[:, None]
+                for rows, tile, slopes in ctx.tiles:
+                    tile.add_to_keys(to_live, slopes, weighted[rows])
         return to_query, to_live, None, None, None, None, None, None, None, None
-
-
-def _tiles(member: Tensor, width: int) -> Iterator[tuple[Tensor, slice]]:
-    """Rows by classes that cover every (row, class) of ``member`` [A, C]; each class has ``width`` candidates.
-
-    A CPU takes one class at a time with just the rows that belong to it: the fewest operations. An accelerator takes
-    all classes at once and masks: the fewest launches, static shapes, no synchronisation with the host.
-    """
-    rows_total, classes_total = member.shape
-    if _by_class(member.device):
-        for c in range(classes_total):
-            rows = member[:, c].nonzero().squeeze(1)
-            if len(rows):
-                yield rows, slice(c, c + 1)
-    else:
-        step = max(1, TILE // (classes_total * width))
-        for rows in torch.split(torch.arange(rows_total, device=member.device), step):
-            yield rows, slice(0, classes_total)
-
-
-def _by_class(device: torch.device) -> bool:
-    return device.type == "cpu"
-
-
-def _keys(live: Tensor, bank: Tensor | None, classes: slice) -> Tensor:
-    if bank is None:
-        return live[classes].flatten(0, 1)
-    return torch.cat([live[classes], bank[classes]], 1).flatten(0, 1)
-
-
-def _negative_mask(
-    chosen: Tensor, valid: Tensor, owner: Tensor, instance: Tensor, others_only: bool, rows: Tensor, classes: slice
-) -> Tensor:
-    """[rows or 1, classes * S]: one row where all rows of the tile share it."""
-    mask = valid[None, classes]
-    if classes.stop - classes.start > 1:
-        mask = mask & chosen.index_select(0, rows)[..., None]
-    if others_only:
-        mask = mask & (owner[classes] != instance.index_select(0, rows)[:, None, None])
-    return mask.flatten(1)
-
-
-def _positive_mask(own: Tensor, valid: Tensor, owner: Tensor, instance: Tensor, rows: Tensor, classes: slice) -> Tensor:
-    mask = valid[classes] & (owner[classes] != instance.index_select(0, rows)[:, None, None])
-    if classes.stop - classes.start > 1:
-        mask = mask & own.index_select(0, rows)[..., None]
-    return mask.flatten(1)

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from icon_dist.losses.consistency import consistency_loss, mean_of_categories
-from icon_dist.losses.sampling import choose_negatives
+from icon_dist.losses.negatives import choose_negatives
 from icon_dist.types import KeySet
 
 N, K, M, S, Q, HN, TAU = 64, 17, 256, 512, 5, 6, 0.07
@@ -62,14 +62,22 @@ def loops(query: Tensor, category: Tensor, instance: Tensor, live: KeySet, bank:
 def dense(query: Tensor, category: Tensor, instance: Tensor, live: KeySet, bank: KeySet) -> Tensor:
     """All queries against all candidates, then masks (as in ContrastiveSeg)."""
     features = torch.cat([live.features, bank.features], 1)
-    owner = torch.cat([live.instance, bank.instance], 1).flatten()
+    owner = torch.cat([live.instance, bank.instance], 1)
     chosen = choose_negatives(
-        "hard", HN, query.detach(), category, instance, [live, bank], others_only=False, key=0
+        "hard",
+        HN,
+        query.detach(),
+        category,
+        instance,
+        KeySet(features.detach(), torch.ones_like(owner).bool(), owner),
+        others_only=False,
+        person=instance,
+        key=0,
     ).repeat_interleave(N + S, 1)
     own = category[:, None] == torch.arange(K).repeat_interleave(N + S)
     s = query @ features.flatten(0, 1).T / TAU
     log_z = s.masked_fill(~chosen, -torch.inf).logsumexp(1, keepdim=True)
-    positive = own & (owner != instance[:, None])
+    positive = own & (owner.flatten() != instance[:, None])
     each = (F.softplus(log_z - s) * positive).sum(1) / positive.sum(1)
     onehot = F.one_hot(category, K).to(each)
     return mean_of_categories(each @ onehot, onehot.sum(0))

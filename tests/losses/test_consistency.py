@@ -11,7 +11,7 @@ from eq1 import literal
 from torch import Tensor
 from torch.nn import functional as F
 
-from icon_dist.losses import consistency
+from icon_dist.losses import tiles
 from icon_dist.losses.consistency import consistency_loss, consistency_sums
 from icon_dist.types import KeySet
 
@@ -53,8 +53,8 @@ def random_case(seed: int) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], KeySe
 def both_tilings(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """The accelerator's tiles, which a CPU would not take, must give the same numbers."""
     if request.param == "masked tiles":
-        monkeypatch.setattr(consistency, "_by_class", lambda _: False)
-        monkeypatch.setattr(consistency, "TILE", 300)  # several tiles
+        monkeypatch.setattr(tiles, "grouped", lambda _: False)
+    monkeypatch.setattr(tiles, "HELD", {"cpu": 300})  # several tiles
 
 
 @pytest.mark.usefixtures("both_tilings")
