@@ -31,7 +31,7 @@ from icon_dist.models import PoseNet
 from icon_dist.pictures import Subject, rows_of, tiles
 from icon_dist.types import Predictions, Skeleton
 
-WORST = 12  # people on a sheet
+WORST, COLUMNS = 12, 6  # people on a sheet, in a row of it (4 where the crops are wide)
 EMBEDDED_PEOPLE = 800  # whose features are read
 PER_JOINT = 150  # features kept of each joint
 NMS = 0.9
@@ -98,9 +98,10 @@ def diagnose(
     }
     aspect = input_hw[1] / input_hw[0]
     sheets = {kind: worst(scored, poses, found, skeleton, kind=kind, aspect=aspect) for kind in errors.WRONG}
-    images = {kind: draw.encode_png(sheet) for kind, sheet in sheets.items() if sheet is not None}
-    for kind, png in images.items():
-        storage.write(storage.join(folder, f"worst-{kind}.png"), png)
+    drawn = {kind: sheet for kind, sheet in sheets.items() if sheet is not None}
+    for kind, sheet in drawn.items():
+        draw.write_png(storage.join(folder, f"worst-{kind}.png"), sheet)
+    images = {kind: draw.encode(sheet, ".jpg") for kind, sheet in drawn.items()}
     text = page(diagnosis, skeleton, plane=plane, joint=joint, sheets=images)
     storage.write(storage.join(folder, "diagnosis.html"), text.encode())
     storage.write(storage.join(folder, "diagnosis.json"), (json.dumps(diagnosis, indent=1) + "\n").encode())
@@ -246,17 +247,17 @@ def worst(
     for row, match in zip(rows.tolist(), chosen.tolist(), strict=True):
         person = scored.truth["annotations"][found.person[match]]
         wrong = found.kind[match] == errors.KINDS.index(kind)
-        names = [joint for joint, bad in zip(skeleton.joints, wrong, strict=True) if bad]
+        labelled = int((found.kind[match] >= 0).sum())
         subjects.append(
             Subject(
                 row=row,
                 pose=poses.keypoints[found.pose[match], :, :2].astype(np.float64),
                 truth=np.array(person["keypoints"], np.float64).reshape(-1, 3),
-                title=f"#{person['id']}: {len(names)} {', '.join(names)}",
+                title=f"#{person['id']}: {int(wrong.sum())} of {labelled} joints",
                 wrong=wrong,
             )
         )
-    return draw.sheet(tiles(scored.people, subjects, aspect=aspect), skeleton, columns=6)
+    return draw.sheet(tiles(scored.people, subjects, aspect=aspect), skeleton, columns=COLUMNS if aspect < 0.9 else 4)
 
 
 def _mean(values: Float[np.ndarray, " n"]) -> float | None:

@@ -76,7 +76,7 @@ def lines(x: Sequence[float], curves: Mapping[str, Sequence[float]], *, label: s
         place = at(value, 0)[0]
         parts.append(f'<text x="{place:.1f}" y="{top + high + 20}" text-anchor="middle">{value:g}</text>')
     parts.append(f'<text x="{left + wide / 2:.0f}" y="{height - 6}" text-anchor="middle">{escape(x_label)}</text>')
-    ends = _apart([at(x[-1], curve[-1])[1] for curve in curves.values()], gap=18)
+    ends = _apart([at(x[-1], curve[-1])[1] for curve in curves.values()], gap=18, lowest=top + high)
     for (name, curve), end, color, dash in zip(curves.items(), ends, LINE_COLORS, DASHES, strict=False):
         points = " ".join("{:.1f},{:.1f}".format(*at(a, b)) for a, b in zip(x, curve, strict=True))
         parts.append(
@@ -128,12 +128,12 @@ def _mark(x: float, y: float, *, filled: bool, size: float = 2.6) -> str:
     return f'<path d="M{x:.1f} {y - s:.1f}l{s:.1f} {1.8 * s:.1f}h{-2 * s:.1f}z"/>'
 
 
-def _apart(places: Sequence[float], *, gap: float) -> list[float]:
-    """The same order, moved down until no two are nearer than ``gap``."""
-    moved = list(places)
-    order = sorted(range(len(places)), key=lambda i: places[i])
-    for above, below in itertools.pairwise(order):
-        moved[below] = max(moved[below], moved[above] + gap)
+def _apart(places: Sequence[float], *, gap: float, lowest: float) -> list[float]:
+    """The same order from top to ``lowest``, moved up until no two are nearer than ``gap``."""
+    moved = [min(place, lowest) for place in places]
+    order = sorted(range(len(places)), key=lambda i: -places[i])
+    for below, above in itertools.pairwise(order):
+        moved[above] = min(moved[above], moved[below] - gap)
     return moved
 
 

@@ -64,14 +64,14 @@ def sheet(tiles: Sequence[Tile], skeleton: Skeleton, *, columns: int, tile_heigh
 
 def write_png(path: str, image: U8) -> None:
     """Write RGB ``image`` to a path or s3://, all of it or nothing."""
-    storage.write(path, encode_png(image))
+    storage.write(path, encode(image, ".png"))
 
 
-def encode_png(image: U8) -> bytes:
-    """RGB ``image`` as a file."""
-    done, png = cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1]))
+def encode(image: U8, kind: str) -> bytes:
+    """RGB ``image`` as a file: ``.png``, or ``.jpg`` where size matters."""
+    done, file = cv2.imencode(kind, np.ascontiguousarray(image[..., ::-1]))
     assert done
-    return png.tobytes()
+    return file.tobytes()
 
 
 def sides(skeleton: Skeleton) -> list[Color]:
@@ -128,7 +128,7 @@ def _pose(
 
 def _mark(picture: U8, at: Point, to: Point, *, size: float) -> None:
     """A ring, and a line from it to where the joint belongs."""
-    radius, line = round(5.5 * size * (1 << SHIFT)), max(1, round(1.3 * size))
+    radius, line = round(4.8 * size * (1 << SHIFT)), max(1, round(1.1 * size))
     for color, thickness in ((EDGE, line + 2 * max(1, round(0.5 * size))), (WRONG, line)):
         _line(picture, at, to, color, thickness)
         cv2.circle(picture, at, radius, color, thickness, cv2.LINE_AA, SHIFT)

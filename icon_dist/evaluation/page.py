@@ -32,7 +32,7 @@ def page(
     joint: Int64[np.ndarray, " n"],
     sheets: Mapping[str, bytes],
 ) -> str:
-    """HTML of what ``diagnosis.json`` holds, with the t-SNE ``plane`` of joints and a PNG sheet for each kind."""
+    """HTML of what ``diagnosis.json`` holds, with the t-SNE ``plane`` of joints and a JPEG sheet for each kind."""
     found, recall = diagnosis["errors"], diagnosis["recall"]
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("icon_dist.evaluation", package_path=""),
@@ -81,12 +81,13 @@ def heat(kind: str, share: float | None) -> str:
     """Background of a cell: the colour of its kind, stronger the larger the share."""
     if kind == "good" or not share:
         return ""
-    return f"background: color-mix(in srgb, {charts.KIND_COLORS[kind]} {min(100, round(180 * share))}%, white)"
+    strength = round(60 * min(1.0, 1.6 * share))  # black text stays legible
+    return f"background: color-mix(in srgb, {charts.KIND_COLORS[kind]} {strength}%, white)"
 
 
 def _spoken(share: Mapping[str, float | None]) -> str:
     return "Shares of labelled joints: " + ", ".join(f"{k} {100 * (v or 0):.1f} percent" for k, v in share.items())
 
 
-def _base64(png: bytes | None) -> str:
-    return "" if png is None else base64.b64encode(png).decode()
+def _base64(image: bytes | None) -> str:
+    return "" if image is None else base64.b64encode(image).decode()
