@@ -30,11 +30,13 @@ from icon_dist.data.reading import People, photo_source
 from icon_dist.data.shard import ShardSet, open_shards, read_truth
 from icon_dist.data.stream import EvalStream
 from icon_dist.datasets import skeleton_from_dict
+from icon_dist.diagnose import Scored, diagnose
 from icon_dist.errors import CheckpointError, ConfigError, run_cli
-from icon_dist.evaluation import draw
+from icon_dist.evaluation import draw, embedding
 from icon_dist.evaluation.score import ENGINES, evaluator, score
 from icon_dist.fetch import load_weights
 from icon_dist.models import PoseNet, build_model
+from icon_dist.pictures import Subject, tiles
 from icon_dist.types import Annotations, Batch, Outputs, Predictions, Skeleton
 
 Forward = Callable[[UInt8[Tensor, "N H W 3"]], Outputs]
@@ -158,25 +160,13 @@ def conditions(shards: ShardSet, settings: EvalConfig, *, codec: str, boxes: str
 
 def picture(people: People, predictions: Predictions, *, aspect: float, count: int = 24) -> NDArray[np.uint8]:
     """Predicted poses of the first people, drawn on their crops over the thin ground truth."""
-    hw = (256, round(256 * aspect))
-    chosen = {int(p): k for k, p in enumerate(predictions.instance)}
     rows = np.flatnonzero(np.isin(people.instance, predictions.instance))[:count]
-    tiles = []
-    with closing(EvalStream(people, rank=0, world=1, batch=8, input_hw=hw, loaders=0, rows=rows)) as stream:
-        for batch in stream:
-            for i in np.flatnonzero(batch.row.numpy() >= 0):
-                to_tile = geometry.invert(batch.to_photo[i].double().numpy())
-                pose = predictions.keypoints[chosen[int(batch.instance[i])]]
-                truth = people.keypoints[batch.row[i]]
-                tiles.append(
-                    draw.Tile(
-                        batch.image[i].numpy(),
-                        np.concatenate([geometry.transform(to_tile, pose[:, :2]), np.full_like(pose[:, :1], 2)], -1),
-                        title=str(int(batch.instance[i])),
-                        reference=np.concatenate([geometry.transform(to_tile, truth[:, :2]), truth[:, 2:]], -1),
-                    )
-                )
-    return draw.sheet(tiles, people.skeleton, columns=6)
+    chosen = {int(p): k for k, p in enumerate(predictions.instance)}
+    subjects = []
+    for row, instance in zip(rows.tolist(), people.instance[rows].tolist(), strict=True):
+        pose = predictions.keypoints[chosen[instance], :, :2].astype(np.float64)
+        subjects.append(Subject(row, pose, people.keypoints[row].astype(np.float64), title=str(instance)))
+    return draw.sheet(tiles(people, subjects, aspect=aspect), people.skeleton, columns=6)
 
 
 def main(argv: list[str]) -> None:
@@ -198,7 +188,10 @@ def main(argv: list[str]) -> None:
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default %(default)s")
     add("--json", metavar="FILE", help="also write conditions and scores here")
     add("--picture", metavar="FILE.png", help="draw predictions beside the ground truth")
+    add("--diagnose", metavar="DIR", help="write what goes wrong, and for whom: a page, its numbers and pictures")
     args = parser.parse_args(argv)
+    if args.diagnose:
+        embedding.require_tsne()
     settings = EvalConfig(
         batch=args.batch, flip=not args.no_flip, decode=args.decode, engine=args.engine, limit=args.limit
     )
@@ -245,11 +238,33 @@ def main(argv: list[str]) -> None:
     if args.picture:
         height, width = config.input_hw
         draw.write_png(storage.absolute(args.picture), picture(people, predictions, aspect=width / height))
+    if args.diagnose:
+        photos = {image["id"] for image in truth["images"]}
+        if settings.limit:
+            photos = set(people.image_id[first_photos(people, settings.limit)].tolist())
+        diagnose(
+            storage.absolute(args.diagnose),
+            Scored(people, truth, predictions, scores, photos, args.boxes),
+            model=model,
+            shards=shards,
+            input_hw=config.input_hw,
+            codec=config.data.codec,
+            batch=settings.batch,
+            loaders=args.loaders,
+            device=args.device,
+            about={"checkpoint": metadata["checkpoint"], "step": metadata["step"], "conditions": what},
+        )
 
 
 def load_model(config: Config, skeleton: Skeleton, tensors: dict[str, Tensor], *, colour: str) -> PoseNet:
     """The model of a checkpoint without its projection head, which only training uses."""
-    model = build_model(config.model.backbone, joints=skeleton.num_joints, projection=None, input_hw=config.input_hw)
+    model = build_model(
+        config.model.backbone,
+        joints=skeleton.num_joints,
+        projection=None,
+        feature=config.model.feature,
+        input_hw=config.input_hw,
+    )
     model.load_state_dict({name: t for name, t in tensors.items() if not name.startswith("projection.")})
     model.colour = colour
     return model
