@@ -38,33 +38,25 @@ def purity(
     return (counted & (category[nearest] == category)).sum() / counted.sum().clamp(min=1)
 
 
-def chance_loss(stored: list[KeySet], *, categories: int) -> Float[Tensor, ""]:
+def chance_loss(stored: list[KeySet], *, categories: int, most: int = 0) -> Float[Tensor, ""]:
     """Loss of a query to which all candidates look alike: log(1 + number of negatives).
 
     It has ``categories`` negative categories (fewer where fewer are populated), each with their mean number of
-    candidates.
+    candidates, of which it is compared with ``most`` in a category; 0 = all.
     """
     number = torch.stack([k.valid.sum(1) for k in stored]).sum(0)
+    number = number.clamp(max=most) if most else number
     populated = (number > 0).sum()
     taken = (populated - 1).clamp(min=0, max=categories)
     return torch.log1p(taken * number.sum() / populated.clamp(min=1))
 
 
 def measure(
-    features: Float[Tensor, "G C m"],
-    visible: Bool[Tensor, "G C"],
-    instance: Int64[Tensor, " G"],
-    stored: list[KeySet],
-    *,
-    categories: int,
+    features: Float[Tensor, "G C m"], visible: Bool[Tensor, "G C"], instance: Int64[Tensor, " G"]
 ) -> dict[str, Tensor]:
     """Health of one term's gathered embeddings; the same on all ranks."""
     features = features.detach()
-    return {
-        "cosine": mean_cosine(features, visible),
-        "purity": purity(features, visible, instance),
-        "chance": chance_loss(stored, categories=categories),
-    }
+    return {"cosine": mean_cosine(features, visible), "purity": purity(features, visible, instance)}
 
 
 def watch_gradients(outputs: Outputs) -> None:

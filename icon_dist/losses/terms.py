@@ -1,4 +1,4 @@
-"""The terms of the objective on one micro-batch, and the numbers to log of them."""
+"""The terms of the objective: what they are, and on one micro-batch their values and the numbers to log."""
 
 from __future__ import annotations
 
@@ -8,9 +8,29 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from icon_dist.config import ContrastConfig
 from icon_dist.distributed import mean_over_ranks
 from icon_dist.losses import diagnostics
+from icon_dist.losses.sampling import Count
 from icon_dist.types import Outputs
+
+
+@dataclass(frozen=True)
+class Term:
+    """SKCC (``single``) or PRCC (``pair``)."""
+
+    name: str
+    weight: float
+    config: ContrastConfig
+    categories: int
+
+    @property
+    def queries(self) -> Count:
+        return self.config.queries, max(self.config.queries, self.config.queries_to)
+
+    @property
+    def negatives(self) -> Count:
+        return self.config.negatives, max(self.config.negatives, self.config.negatives_to)
 
 
 @dataclass
@@ -28,9 +48,11 @@ class Losses:
 
     def scalars(self) -> dict[str, float]:
         """All there is to log. After backward and on every rank: it averages over ranks."""
-        names = ("total", "heatmap", "single", "pair")
-        means = mean_over_ranks(torch.stack([self.total.detach(), self.heatmap, self.single, self.pair]))
-        out = dict(zip(names, means.tolist(), strict=True)) | {"scale": self.scale}
+        terms = {"total": self.total.detach(), "heatmap": self.heatmap, "single": self.single, "pair": self.pair}
+        if self.unlabelled is not None:
+            terms["unlabelled"] = self.unlabelled
+        means = mean_over_ranks(torch.stack(list(terms.values())))
+        out = dict(zip(terms, means.tolist(), strict=True)) | {"scale": self.scale}
         out |= {name: value.item() for name, value in self.measured.items()}
         for term in ("single", "pair"):
             if out.get(f"{term}_chance"):

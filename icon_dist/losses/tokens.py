@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The joints of a micro-batch, or its limb pairs, each with the points read around it."""
+
+    features: Float[Tensor, "N C T m"]  # unit norm; point 0 is the centre: the joint itself, or the pair of the two
+    active: Bool[Tensor, "N C T"]
+    score: Float[Tensor, "N C"]  # how hard
 
 
 def ring(*, sigma: float, points: int) -> Float[Tensor, "ring 2"]:
