@@ -47,7 +47,8 @@ def start(model: PoseNet, uri: str, *, joints: Sequence[str]) -> Start:
     weights.load(adapted, model)
     new = _summary(adapted.new)
     if adapted.joints:
-        new += f" (final_layer: {adapted.joints} joints there, here {len(joints)})"
+        others = " others" if adapted.joints == len(joints) else ""
+        new += f" (final_layer: {adapted.joints} joints there, here {len(joints)}{others})"
     note = f"weights: {adapted.kind.name} from {uri} (sha256 {sha256[:12]}), colour {model.colour}"
     note += f"; {len(adapted.new)} tensors new: {new}" if adapted.new else "; none new"
     note += f"; {len(adapted.dropped)} dropped: {_summary(adapted.dropped)}" if adapted.dropped else ""
