@@ -29,7 +29,7 @@ import numpy as np
 from jaxtyping import Float, Int8, Int64
 from numpy.typing import NDArray
 
-from icon_dist.evaluation import coco
+from icon_dist.evaluation import fast
 from icon_dist.evaluation.oks import oks, similarity
 from icon_dist.types import Predictions, Skeleton
 
@@ -132,7 +132,7 @@ def gains(
     photos = {image["id"] for image in truth["images"]} if image_ids is None else set(image_ids)
 
     def ap(of: Predictions) -> float:
-        return coco.statistics(truth, of, sigmas=np.array(skeleton.sigmas), image_ids=photos, smallest=SMALLEST)[0]
+        return fast.statistics(truth, of, sigmas=np.array(skeleton.sigmas), image_ids=photos, smallest=SMALLEST)[0]
 
     before = ap(poses)
     after = {k: ap(correct(truth, poses, errors, skeleton, kinds=[k], to_truth=to_truth)) for k in WRONG}
