@@ -40,6 +40,7 @@ from icon_dist.pictures import Subject, tiles
 from icon_dist.types import Annotations, Batch, Outputs, Predictions, Skeleton
 
 Forward = Callable[[UInt8[Tensor, "N H W 3"]], Outputs]
+UNSURE = 0.2  # peaks below it: the joint comes from a model's refinement, if it has one (OPEC-Net's core/eval.py)
 
 
 @torch.no_grad()
@@ -64,13 +65,18 @@ def predict(
     rows, poses = [], []
     for batch in batches:
         image = batch.image.to(device, non_blocking=True)
-        maps = forward(image).heatmaps.float()
+        out = forward(image)
+        maps = out.heatmaps.float()
         if flip:
             mirrored = forward(image.flip(2)).heatmaps.float()
             maps = (maps + heatmap.flip_back(mirrored, flips=flips, codec=codec)) / 2
         xy, peak = decoding.decode(maps, method=decode, sigma=sigma, codec=codec)
         xy = heatmap.to_input(xy, hw=(maps.shape[2], maps.shape[3]), stride=stride, codec=codec)
-        xy = heatmap.to_photo(xy, matrix=batch.to_photo.to(device))
+        matrix = batch.to_photo.to(device)
+        xy = heatmap.to_photo(xy, matrix=matrix)
+        if out.joints is not None:  # of the photo itself: the public code does not average them with the mirrored one
+            refined = heatmap.to_photo(out.joints[-1].float(), matrix=matrix)
+            xy = torch.where(peak[..., None] < UNSURE, refined, xy)
         real = batch.row >= 0
         rows.append(batch.row[real].numpy())
         poses.append(torch.cat([xy, peak[..., None]], -1).cpu()[real].numpy())
@@ -263,6 +269,7 @@ def load_model(config: Config, skeleton: Skeleton, tensors: dict[str, Tensor], *
         joints=skeleton.num_joints,
         projection=None,
         feature=config.model.feature,
+        bones=skeleton.bones + skeleton.limbs,
         input_hw=config.input_hw,
     )
     model.load_state_dict({name: t for name, t in tensors.items() if not name.startswith("projection.")})

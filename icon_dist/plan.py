@@ -116,6 +116,7 @@ def model_of(config: Config, skeleton: Skeleton) -> PoseNet:
         projection=config.model.projection if _terms(config.loss, skeleton) else None,
         feature=config.model.feature,
         embedding=config.model.embedding,
+        bones=skeleton.bones + skeleton.limbs,
         input_hw=config.input_hw,
     )
 

@@ -8,6 +8,7 @@ G       gathered instances, ``world * N``, in rank-major order
 K       joints of the skeleton
 P       limb pairs of the skeleton
 C       token classes: K (joints, SKCC) or P (limb pairs, PRCC)
+R       refinements of the joints, the last is the best
 T       points read around one joint (the pixel set; T = 1 is point mode)
 S       keys per class
 A       queries
@@ -97,7 +98,8 @@ class Batch:
 
 @dataclass
 class Outputs:
-    """What a pose model returns. ``embedding`` is unit norm over m; only ``heatmaps`` exist outside training.
+    """What a pose model returns. ``embedding`` is unit norm over m; outside training only ``heatmaps`` exist, and
+    ``joints`` of a model that refines them.
 
     ``feature`` is the encoder map (D channels) that both heads depend on: the one that the projection head reads, the
     finest if it reads several. ``tap`` is the same map seen by the projection head alone. With ``retain_grad()`` on
@@ -108,6 +110,7 @@ class Outputs:
     embedding: Float[Tensor, "N m he we"] | None = None
     feature: Float[Tensor, "N D he we"] | None = None
     tap: Float[Tensor, "N D he we"] | None = None
+    joints: Float[Tensor, "R N K 2"] | None = None  # input px
 
 
 @dataclass

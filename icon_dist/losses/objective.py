@@ -13,6 +13,7 @@ from icon_dist.config import LossConfig
 from icon_dist.losses import diagnostics
 from icon_dist.losses.contrast import Contrast
 from icon_dist.losses.heatmap import heatmap_loss, joint_errors
+from icon_dist.losses.joints import refinement_loss
 from icon_dist.losses.terms import Losses
 from icon_dist.types import Batch, Outputs, Skeleton
 
@@ -75,6 +76,13 @@ class Objective:
             unlabelled = heatmap_loss(errors[labelled:])
             losses.total = total = total + self._cfg.heatmap.weight * self._lambda_u * unlabelled
             losses.unlabelled = unlabelled.detach()
+        if outputs.joints is not None:
+            h, w = (side * self._heatmap_stride for side in target.shape[2:])
+            joints = refinement_loss(
+                outputs.joints[:, :labelled], batch.joints[:labelled], weight[:labelled], hw=(h, w)
+            )
+            losses.total = total = total + joints
+            losses.joints = joints.detach()
         if outputs.embedding is None or not self._contrast.terms:
             return losses
         if epoch < self._cfg.start_epoch:

@@ -41,6 +41,7 @@ class Losses:
     heatmap: Float[Tensor, ""]  # L_heatmap, without its weight
     single: Float[Tensor, ""]  # L_SKCC
     pair: Float[Tensor, ""]  # L_PRCC
+    joints: Float[Tensor, ""] | None = None  # of a model that refines joints
     unlabelled: Float[Tensor, ""] | None = None  # heatmap error of people without labels, without its weights
     scale: float = 0.0  # lambda_p times the ramp
     measured: dict[str, Tensor] = field(default_factory=dict)  # when asked to diagnose; equal on all ranks
@@ -49,6 +50,8 @@ class Losses:
     def scalars(self) -> dict[str, float]:
         """All there is to log. After backward and on every rank: it averages over ranks."""
         terms = {"total": self.total.detach(), "heatmap": self.heatmap, "single": self.single, "pair": self.pair}
+        if self.joints is not None:
+            terms["joints"] = self.joints
         if self.unlabelled is not None:
             terms["unlabelled"] = self.unlabelled
         means = mean_over_ranks(torch.stack(list(terms.values())))

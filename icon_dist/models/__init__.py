@@ -28,6 +28,7 @@ def build_model(
     projection: str | None,
     feature: str = "default",
     embedding: int = 256,
+    bones: tuple[tuple[int, int], ...] = (),
     input_hw: tuple[int, int],
 ) -> PoseNet:
     """A model with fresh weights; the letters that begin ``backbone`` are the name of its file."""
@@ -35,7 +36,7 @@ def build_model(
         height, width = input_hw
         near = "x".join(str(max(COARSEST, round(side / COARSEST) * COARSEST)) for side in input_hw)
         raise ConfigError(f"data.input={height}x{width}: {backbone} needs multiples of {COARSEST}, e.g. {near}")
-    heads = Heads(joints=joints, projection=projection, feature=feature, embedding=embedding)
+    heads = Heads(joints=joints, projection=projection, feature=feature, embedding=embedding, bones=bones)
     model = _build(backbone, heads)
     if model is None:
         raise ConfigError(f"model.backbone={backbone}: not one of {', '.join(backbone_names())}")

@@ -46,7 +46,12 @@ class ResNet(PoseNet):
     def encode(self, x: Float[Tensor, "N 3 H W"]) -> Encoded:
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         third = self.layer3(self.layer2(self.layer1(x)))
-        return Encoded(final=self.deconv_layers(self.layer4(third)), shared=(third,))
+        x, pyramid = self.layer4(third), []
+        for layer in self.deconv_layers:
+            x = layer(x)
+            if isinstance(layer, nn.ReLU):
+                pyramid.append(x)
+        return Encoded(final=x, shared=(third,), pyramid=tuple(pyramid))
 
 
 def upsampler(inputs: int) -> tuple[nn.ConvTranspose2d, nn.BatchNorm2d, nn.ReLU]:

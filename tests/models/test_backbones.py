@@ -14,13 +14,14 @@ from icon_dist.models import PoseNet, backbone_names, build_model
 CONCRETE = [name for name in backbone_names() if re.fullmatch(r"\w+", name)]  # not the pattern hrnet_wN (...)
 LIGHT = [*CONCRETE, "hrnet_w18"]
 JOINTS, DIM, HW = 14, 16, (64, 96)
+BONES = tuple((k, k + 1) for k in range(JOINTS - 1))
 
 
 @functools.cache
 def built(name: str) -> PoseNet:
     """One model per backbone: no test here changes weights, only batch statistics."""
     torch.manual_seed(0)
-    return build_model(name, joints=JOINTS, projection="mlp", embedding=DIM, input_hw=HW)
+    return build_model(name, joints=JOINTS, projection="mlp", embedding=DIM, bones=BONES, input_hw=HW)
 
 
 def photos(count: int = 2) -> torch.Tensor:
@@ -55,6 +56,8 @@ def test_training_outputs_and_gradients(name: str) -> None:
     assert out.feature.shape[2:] == out.embedding.shape[2:]
     torch.testing.assert_close(out.embedding.norm(dim=1), torch.ones(out.embedding[:, 0].shape))
     heatmap = (out.heatmaps - 1).square().sum()
+    if out.joints is not None:
+        heatmap = heatmap + (out.joints - 20).abs().sum()
     contrast = (out.embedding[0] * out.embedding[1].roll(1, -1)).sum()
     alone = torch.autograd.grad(heatmap, out.feature, retain_graph=True)[0]
     out.feature.retain_grad()

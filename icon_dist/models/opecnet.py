@@ -1,0 +1,177 @@
+"""OPEC-Net (Qiu et al., "Peeking into occluded joints", ECCV 2020): joints refined by an image-guided progressive GCN.
+
+The base estimator finds joints by heatmaps. The cascaded feature adaptation (CFA) reads its three upsampling maps,
+coarse to fine, and says where to look for each joint. The graph network (IGP-GCN) starts from the base's joints and
+scores, takes in the features found there stage by stage, and after each stage gives the joints again.
+
+Facts from the public code (github.com/lingtengqiu/OPEC-Net), with shapes for K joints:
+
+- CFA (``common/HM.py``): 3x3 convolutions with bias to 256, 128, 128 channels at stride 16, 8, 4, each but the last
+  followed by ReLU and a 2x2 transposed convolution, which a squeeze-and-excitation gate over both maps adds to the
+  base's next map; then a 3x3 convolution to K heatmaps.
+- Where features are read (``SemGCN_Attention.py``, ``helper.py``): the mean of the softmax of the CFA's heatmaps
+  (integral regression). Another variant (``SeGCN_FC.py``) reads them from a perceptron over all pixels, 6.3 M
+  parameters for one fixed input size; not built.
+- GCN: (x, y, score) -> 128; residual blocks of 128, 128+256=384, 384+128=512, 512+128=640, the features of one more
+  scale joined before each but the first; a graph convolution to (x, y) after each of the last three.
+- The base's joints enter without a gradient, coordinates from -1 to 1 over the input, (0, 0) in its middle.
+- The loss (``core/train.py``) is in ``losses/joints.py``, its evaluation (``core/eval.py``) in ``evaluate.predict``.
+
+Parameters of CFA + GCN: 2,210,956 + 1,900,742 as published (12 joints, a base with 512, 256, 128 channels); a test
+counts them layer by layer. Here the base is SimpleBaseline, whose maps have 256 channels each (theirs: FastPose, a
+SE-ResNet101), so that the CFA's second transposed convolution goes to 256: 1,984,270 + 1,901,678 for CrowdPose,
+1,987,729 + 1,903,070 for COCO, 1,986,576 + 1,902,542 for MPII.
+
+Choices: the base trains with them (their command freezes it; its variant ``Alpha`` trains it, without any loss on its
+heatmaps). A head's output is added to the base's joints, theirs is the joints: training starts from the base. The
+graph has the skeleton's bones and limbs (theirs: 12 joints and 12 edges of CrowdPose). Features are read without a
+half pixel (METHOD 2.3). The paper's CoupleGraph, which joins two people's graphs, is not in the public code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from icon_dist.errors import ConfigError
+from icon_dist.models import resnet
+from icon_dist.models.blocks import init_from_scratch
+from icon_dist.models.graph import GraphConv, NormedGraphConv, ResidualGraphConv, listening
+from icon_dist.models.pose import Heads, Source
+from icon_dist.types import Outputs
+
+PREFIX = "opecnet_"
+NAMES = tuple(PREFIX + name for name in resnet.NAMES)
+STRIDES = (16, 8, 4)  # of the maps that the CFA reads and makes
+ADAPTED = (256, 128, 128)  # channels that it makes
+NODE = 128  # features of a joint before any are read from the image
+
+
+def build(name: str, heads: Heads) -> OPECNet | None:
+    """The named model, or None if this file does not know the name."""
+    if name not in NAMES:
+        return None
+    if not heads.bones:
+        raise ConfigError(f"model.backbone={name}: the skeleton has no bones and no limbs to make a graph of")
+    block, counts = resnet.LAYOUTS[name.removeprefix(PREFIX)]
+    return OPECNet(name, heads, block=block, counts=counts)
+
+
+class OPECNet(resnet.ResNet):
+    """SimpleBaseline and the refinement of its joints; all parameters of the base keep their names."""
+
+    def add_heads(self, channels: int, sources: Mapping[str, Source]) -> None:
+        # Before the heads, of which the projection comes last (PoseNet.add_heads).
+        self.cascade = FeatureCascade((resnet.DECONV,) * 3, joints=self.heads.joints)
+        self.graph = ProgressiveGraph(ADAPTED, joints=self.heads.joints, bones=self.heads.bones)
+        super().add_heads(channels, sources)
+
+    def forward(self, image: UInt8[Tensor, "N H W 3"]) -> Outputs:
+        encoded = self.encode(self.normalise(image))
+        outputs = self.apply_heads(encoded)
+        adapted, searched = self.cascade(encoded.pyramid)
+        # fp32 also under autocast: bf16 has 8 bits for a coordinate.
+        with torch.autocast(image.device.type, enabled=False):
+            where = centroids(searched.float()) * self.stride
+            features = [read(m.float(), where, stride=s) for m, s in zip(adapted, STRIDES, strict=True)]
+            xy, score = peaks(outputs.heatmaps.detach())
+            middle = xy.new_tensor((image.shape[2], image.shape[1])) / 2
+            base = xy * self.stride / middle - 1
+            stages = self.graph(base, score, features)
+        outputs.joints = torch.stack([where, *((base + stage + 1) * middle for stage in stages)])
+        return outputs
+
+
+class FeatureCascade(nn.Module):
+    """The CFA: three maps of the base, coarse to fine, to three for the graph, and heatmaps of where to read them."""
+
+    def __init__(self, base: Sequence[int], *, joints: int) -> None:
+        super().__init__()
+        widths = zip(base, ADAPTED, strict=True)
+        self.adapt = nn.ModuleList(nn.Conv2d(i, o, kernel_size=3, padding=1) for i, o in widths)
+        finer = list(zip(ADAPTED, base[1:], strict=False))
+        self.up = nn.ModuleList(nn.ConvTranspose2d(i, o, kernel_size=2, stride=2) for i, o in finer)
+        self.gate = nn.ModuleList(Gate(o) for _, o in finer)
+        self.heatmaps = nn.Conv2d(ADAPTED[-1], joints, kernel_size=3, padding=1)
+        init_from_scratch(self)
+
+    def forward(self, maps: tuple[Tensor, ...]) -> tuple[list[Tensor], Float[Tensor, "N K h w"]]:
+        adapted: list[Tensor] = [F.relu(self.adapt[0](maps[0]))]
+        for adapt, up, gate, finer in zip(self.adapt[1:], self.up, self.gate, maps[1:], strict=True):
+            adapted.append(F.relu(adapt(gate(F.relu(up(adapted[-1])), finer))))
+        return adapted, self.heatmaps(adapted[-1])
+
+
+class Gate(nn.Module):
+    """``g * x + finer``; ``g`` in 0..1 per channel, from the means of both maps (squeeze and excitation)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.fc = nn.Sequential(
+            nn.Linear(2 * channels, channels), nn.ReLU(), nn.Linear(channels, channels), nn.Sigmoid()
+        )
+
+    def forward(self, x: Float[Tensor, "N D a b"], finer: Float[Tensor, "N D a b"]) -> Float[Tensor, "N D a b"]:
+        gain: Tensor = self.fc(torch.cat([x.mean((2, 3)), finer.mean((2, 3))], 1))
+        return x * gain[..., None, None] + finer
+
+
+class ProgressiveGraph(nn.Module):
+    """The IGP-GCN: joints (x, y in -1..1) and scores to one offset of every joint per scale of features."""
+
+    def __init__(self, features: Sequence[int], *, joints: int, bones: Sequence[tuple[int, int]]) -> None:
+        super().__init__()
+        edges = listening(joints, bones)
+        widths = [NODE + sum(features[: i + 1]) for i in range(len(features))]
+        self.start = NormedGraphConv(3, NODE, joints=joints, edges=edges)
+        self.pose = ResidualGraphConv(NODE, joints=joints, edges=edges)
+        self.blocks = nn.ModuleList(ResidualGraphConv(w, joints=joints, edges=edges) for w in widths)
+        heads = [GraphConv(w, 2, joints=joints, edges=edges) for w in widths]
+        for head in heads:  # offsets start at nearly nothing: the joints are the base's
+            nn.init.normal_(head.weight, std=0.001)
+            nn.init.zeros_(head.bias)
+        self.heads = nn.ModuleList(heads)
+
+    def forward(
+        self, xy: Float[Tensor, "N K 2"], score: Float[Tensor, "N K"], features: list[Tensor]
+    ) -> list[Float[Tensor, "N K 2"]]:
+        nodes = self.pose(self.start(torch.cat([xy, score[..., None]], -1)))
+        offsets = []
+        for block, head, seen in zip(self.blocks, self.heads, features, strict=True):
+            nodes = block(torch.cat([seen, nodes], -1))
+            offsets.append(head(nodes))
+        return offsets
+
+
+def centroids(logits: Float[Tensor, "N K h w"]) -> Float[Tensor, "N K 2"]:
+    """Mean position under the softmax over the pixels, in heatmap px (integral regression; Sun et al., ECCV 2018)."""
+    h, w = logits.shape[2:]
+    mass = logits.flatten(2).softmax(-1).view_as(logits)
+    x, y = (torch.arange(size, device=logits.device, dtype=logits.dtype) for size in (w, h))
+    return torch.stack([mass.sum(2) @ x, mass.sum(3) @ y], -1)
+
+
+def peaks(heatmaps: Float[Tensor, "N K h w"]) -> tuple[Float[Tensor, "N K 2"], Float[Tensor, "N K"]]:
+    """Highest pixels, moved by a quarter towards the higher neighbour, in heatmap px, and their values."""
+    w = heatmaps.shape[3]
+    score, at = heatmaps.flatten(2).max(-1)
+    x, y = at % w, at // w
+    wide = w + 2  # with a border that repeats the edge, every pixel has four neighbours
+    centre = (y + 1) * wide + x + 1
+    around = centre[..., None] + torch.tensor([1, -1, wide, -wide], device=at.device)
+    bordered = F.pad(heatmaps, (1, 1, 1, 1), mode="replicate").flatten(2)
+    right, left, below, above = bordered.gather(2, around).unbind(-1)
+    step = torch.stack([right - left, below - above], -1).sign() / 4
+    return torch.stack([x, y], -1) + step, score
+
+
+def read(features: Float[Tensor, "N D a b"], xy: Float[Tensor, "N K 2"], *, stride: int) -> Float[Tensor, "N K D"]:
+    """Bilinear at ``xy`` (input px), pixel i at ``stride * i``; what lies beyond the last pixel repeats it."""
+    last = xy.new_tensor((features.shape[3] - 1, features.shape[2] - 1))
+    grid = 2 * xy / stride / last - 1
+    found = F.grid_sample(features, grid[:, None], align_corners=True, padding_mode="border")
+    return found[:, :, 0].transpose(1, 2)

@@ -1,0 +1,115 @@
+"""OPEC-Net through the trainer, its checkpoints and the evaluation, like any other model."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from icon_dist import config as configuration
+from icon_dist import evaluate
+from icon_dist.data.decode import decode
+from icon_dist.data.shard import open_shards
+from icon_dist.data.stream import EvalStream
+from icon_dist.datasets import skeleton_from_dict
+from icon_dist.engine import checkpoint
+from icon_dist.fetch import load_weights
+from icon_dist.types import Outputs
+from tests.gang import run_gang, tiny
+
+OPECNET = {"model__backbone": "opecnet_resnet18", "optim__epochs": 2, "optim__milestones": ()}
+
+
+@pytest.fixture(scope="module")
+def run(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One epoch with contrast by the train command, no Ray. DeepSpeed warns, hence a process of its own."""
+    folder = tmp_path_factory.mktemp("opecnet")
+    config = tiny(people, folder, **OPECNET, run__name="local", run__launcher="local", run__workers=1)
+    file = folder / "config.yaml"
+    file.write_text(configuration.to_yaml(config))
+    command = [sys.executable, "-m", "icon_dist.train", "--cfg", str(file), "run.stop_after_epoch=1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return folder / "local"
+
+
+def test_training_logs_the_loss_of_the_joints(run: Path) -> None:
+    events = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    steps = [event for event in events if event["kind"] == "train"]
+    assert all(np.isfinite(event["joints"]) and event["joints"] > 0 for event in steps)
+    assert steps[-1]["joints"] < steps[0]["joints"]
+    assert any(event["single"] > 0 for event in steps)
+    assert any(event["kind"] == "eval" for event in events)
+
+
+def test_evaluation_takes_unsure_joints_from_the_refinement(run: Path, people: Path) -> None:
+    tensors, metadata = load_weights(str(run))
+    config, skeleton = configuration.from_dict(metadata["config"]), skeleton_from_dict(metadata["skeleton"])
+    model = evaluate.load_model(config, skeleton, tensors, colour="rgb").eval()
+    shards = open_shards(f"{people}/val")
+    rows = np.arange(6)
+
+    def forward(image: Tensor) -> Outputs:
+        out: Outputs = model(image)
+        peak = out.heatmaps.amax((2, 3), keepdim=True)
+        level = torch.linspace(0.1, 0.3, skeleton.num_joints)[:, None, None]
+        return Outputs(out.heatmaps / peak * level, joints=out.joints)  # some of each
+
+    def batches() -> EvalStream:
+        return EvalStream(shards, rank=0, world=1, batch=4, input_hw=config.input_hw, loaders=0, rows=rows)
+
+    predictions = evaluate.predict(
+        forward,
+        batches(),
+        shards,
+        input_hw=config.input_hw,
+        stride=4,
+        codec="msra",
+        sigma=1,
+        flip=False,
+        decode="quarter",
+        device="cpu",
+    )
+    expected = []
+    for batch in batches():
+        with torch.no_grad():
+            out = forward(batch.image)
+        assert out.joints is not None
+        base, peak = decode(out.heatmaps, method="quarter", sigma=1)
+        for n in np.flatnonzero(batch.row.numpy() >= 0):
+            matrix = batch.to_photo[n]
+            for k in range(skeleton.num_joints):
+                xy = out.joints[-1, n, k] if peak[n, k] < 0.2 else base[n, k] * 4
+                expected.append(matrix[:, :2] @ xy + matrix[:, 2])
+    np.testing.assert_allclose(
+        predictions.keypoints[..., :2].reshape(-1, 2), torch.stack(expected).numpy(), rtol=1e-4, atol=1e-3
+    )
+
+
+def test_the_evaluate_command_reads_its_checkpoint(run: Path, people: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    evaluate.main([str(run), "--shards", f"{people}/val", "--loaders", "0"])
+    assert any(line.startswith("PCK@0.2 ") for line in capsys.readouterr().out.splitlines())
+
+
+@pytest.mark.slow
+def test_two_workers_at_zero_3_resume_bit_for_bit(people: Path, tmp_path: Path) -> None:
+    straight = tiny(people, tmp_path, **OPECNET, run__name="straight", run__zero=3)
+    first = tiny(people, tmp_path, **OPECNET, run__name="parts", run__zero=3, run__stop_after_epoch=1)
+    resumed = tiny(people, tmp_path, **OPECNET, run__name="parts", run__zero=3)
+    run_gang(straight, first, resumed, scratch=tmp_path)
+    for kind in ("model", "optimizer"):
+        one, other = (found(f"{tmp_path}/{name}", kind) for name in ("straight", "parts"))
+        assert one.keys() == other.keys()
+        assert [key for key in one if not torch.equal(one[key], other[key])] == []
+
+
+def found(run_uri: str, kind: str) -> dict[str, Tensor]:
+    newest = checkpoint.find(run_uri, warn=pytest.fail)
+    assert newest is not None
+    return newest.tensors(kind)
