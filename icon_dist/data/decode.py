@@ -8,6 +8,7 @@ place of two, a higher floor under the logarithm, and without leaving out the bo
 
 from __future__ import annotations
 
+import functools
 import math
 
 import cv2
@@ -16,6 +17,7 @@ from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 FLOOR = {"msra": 1e-10, "dark": 1e-10, "udp": 1e-3}  # least value that the logarithm sees
+REACH = {"msra": 2, "dark": 2, "udp": 1}  # of the differences, px
 SINGULAR = 1e-12  # |det H| of what rounding leaves of a plateau; of a peak as wide as the target it is 1e-3 or more
 
 
@@ -27,6 +29,7 @@ def decode(
     ``method``: argmax | quarter | dark. ``sigma`` and ``codec`` are those of the targets that the model was trained
     with; they matter to dark alone.
     """
+    heatmaps = heatmaps.contiguous()
     peak, score = _peaks(heatmaps)
     x, y = peak % heatmaps.shape[-1], peak // heatmaps.shape[-1]
     xy = torch.stack([x, y], -1).to(heatmaps.dtype)
@@ -51,11 +54,12 @@ def _peaks(heatmaps: Float[Tensor, "N K h w"]) -> tuple[Int64[Tensor, "N K"], Fl
     which band of rows, then where in the band.
     """
     n, k, h, w = heatmaps.shape
-    bands = heatmaps.reshape(n, k, -1, math.gcd(h, 4) * w)
+    bands = heatmaps.view(n * k, -1, math.gcd(h, 4) * w)
     highest = bands.amax(-1)
     band = highest.argmax(-1)
-    rows = bands.gather(2, band[..., None, None].expand(-1, -1, 1, bands.shape[-1]))[:, :, 0]
-    return band * bands.shape[-1] + rows.argmax(-1), highest.amax(-1)
+    where = band + torch.arange(n * k, device=band.device) * bands.shape[1]
+    index = band * bands.shape[2] + bands.flatten(0, 1).index_select(0, where).argmax(-1)
+    return index.view(n, k), highest.amax(-1).view(n, k)
 
 
 def _quarter(
@@ -82,21 +86,23 @@ def _taylor(
 ) -> Float64[Tensor, "N K 2"]:
     """``-H^-1 g`` of the logarithm of the blurred map at its peak; nothing where H has no inverse.
 
-    Derivatives need the 5 x 5 blurred values around the peak, and those a patch of ``kernel + 4`` pixels of the map:
-    the blur is one product with a fixed matrix. In float64, because the logarithms differ in their last digits.
+    Derivatives need the 5 x 5 blurred values around the peak (UDP's 3 x 3), and those a patch of 15 x 15 pixels of the
+    map: the blur is one product with a fixed matrix. In float64, because the logarithms differ in their last digits.
     """
     h, w = heatmaps.shape[-2:]
-    patch, _ = _around(heatmaps, x, y, radius=kernel // 2 + 2)
-    window = patch.double() @ _blur(kernel).to(patch.device)
+    reach = REACH[codec]
+    patch = _around(heatmaps, x, y, radius=kernel // 2 + reach)
+    window = patch.double() @ _blur(kernel, reach).to(patch.device)
     # The public code scales the blurred map to the old peak. That only decides what the floor cuts off.
     top = window.amax(-1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
     floor = FLOOR[codec] / score.double().clamp(min=FLOOR[codec])[..., None]
     logs = (window / top).maximum(floor).log()
-    inside = (x > 1) & (x < w - 2) & (y > 1) & (y < h - 2)
     if codec == "udp":  # the outermost pixels repeat outside
-        columns, rows = (_repeat(at, size)[..., None] for at, size in ((x, w), (y, h)))
-        logs = logs.gather(-1, (rows * 5 + columns.transpose(-1, -2)).flatten(2))
-        inside = torch.ones_like(inside)
+        columns, rows = (_repeat(at, size) for at, size in ((x, w), (y, h)))
+        logs = logs.gather(-1, (rows[..., None] * 3 + columns[..., None, :]).flatten(2))
+        inside = torch.ones_like(x, dtype=torch.bool)
+    else:
+        inside = (x > 1) & (x < w - 2) & (y > 1) & (y < h - 2)
     dx, dy, dxx, dxy, dyy = (logs @ _stencils(codec).to(logs.device)).unbind(-1)
     det = dxx * dyy - dxy**2
     sound: Bool[Tensor, "N K"] = inside & (det.abs() > SINGULAR)
@@ -106,38 +112,44 @@ def _taylor(
 
 def _around(
     heatmaps: Float[Tensor, "N K h w"], x: Int64[Tensor, "N K"], y: Int64[Tensor, "N K"], *, radius: int
-) -> tuple[Float[Tensor, "N K patch"], Bool[Tensor, "N K patch"]]:
-    """The square around a pixel, row by row, 0 outside the map; and which of it is inside."""
+) -> Float[Tensor, "N K patch"]:
+    """The square around a pixel, row by row, 0 outside the map."""
     h, w = heatmaps.shape[-2:]
     reach = torch.arange(-radius, radius + 1, device=x.device)
-    columns, rows = x[..., None, None] + reach, y[..., None, None] + reach[:, None]
-    inside = (((columns >= 0) & (columns < w)) & ((rows >= 0) & (rows < h))).flatten(2)
-    index = (rows.clamp(0, h - 1) * w + columns.clamp(0, w - 1)).flatten(2)
-    return heatmaps.flatten(2).gather(-1, index) * inside, inside
+    index = (y * w + x)[..., None] + (reach[:, None] * w + reach).flatten()
+    square = heatmaps.flatten(2).gather(-1, index.clamp_(0, h * w - 1)).view(*x.shape, len(reach), -1)
+    columns, rows = x[..., None] + reach, y[..., None] + reach
+    # What lies outside was read from elsewhere. Two products with short masks cost less than one mask of the square.
+    square *= ((rows >= 0) & (rows < h))[..., None]
+    square *= ((columns >= 0) & (columns < w))[..., None, :]
+    return square.flatten(2)
 
 
-def _blur(kernel: int) -> Float64[Tensor, "patch 25"]:
-    """A patch of ``(kernel + 4)^2`` pixels to its 5 x 5 blurred values; the weights are OpenCV's, as in the peers."""
+@functools.cache
+def _blur(kernel: int, reach: int) -> Float64[Tensor, "patch window"]:
+    """A patch to the blurred values of the window in its middle; the weights are OpenCV's, as in the public code."""
     weights = torch.from_numpy(cv2.getGaussianKernel(kernel, 0)[:, 0])
-    rows = torch.stack([torch.nn.functional.pad(weights, (i, 4 - i)) for i in range(5)])
+    rows = torch.stack([torch.nn.functional.pad(weights, (i, 2 * reach - i)) for i in range(2 * reach + 1)])
     return torch.kron(rows, rows).T.contiguous()
 
 
-def _stencils(codec: str) -> Float64[Tensor, "25 5"]:
-    """Finite differences on a 5 x 5 window: d/dx, d/dy, d2/dx2, d2/dxdy, d2/dy2."""
-    at = torch.zeros(5, 5, 5, dtype=torch.float64)  # [derivative, y + 2, x + 2]
-    at[0, 2, 3], at[0, 2, 1] = 0.5, -0.5
+@functools.cache
+def _stencils(codec: str) -> Float64[Tensor, "window 5"]:
+    """Finite differences on a window: d/dx, d/dy, d2/dx2, d2/dxdy, d2/dy2."""
+    reach = REACH[codec]
+    at = torch.zeros(5, 2 * reach + 1, 2 * reach + 1, dtype=torch.float64)  # [derivative, y, x]
+    at[0, reach, reach + 1], at[0, reach, reach - 1] = 0.5, -0.5
     if codec == "udp":
-        at[2, 2, 1:4] = torch.tensor([1, -2, 1])
-        at[3, 1:4, 1:4] = 0.5 * torch.tensor([[1, -1, 0], [-1, 2, -1], [0, -1, 1]])
+        at[2, reach] = torch.tensor([1, -2, 1])
+        at[3] = 0.5 * torch.tensor([[1, -1, 0], [-1, 2, -1], [0, -1, 1]])
     else:
-        at[2, 2, 0::2] = 0.25 * torch.tensor([1, -2, 1])
+        at[2, reach, ::2] = 0.25 * torch.tensor([1, -2, 1])
         at[3, 1:4:2, 1:4:2] = 0.25 * torch.tensor([[1, -1], [-1, 1]])
     at[1], at[4] = at[0].T, at[2].T
     return at.flatten(1).T.contiguous()
 
 
-def _repeat(at: Int64[Tensor, "N K"], size: int) -> Int64[Tensor, "N K 5"]:
-    """Index 0-4 into a window around ``at`` that stays on the map."""
-    reach = torch.arange(-2, 3, device=at.device)
-    return (at[..., None] + reach).clamp(0, size - 1) - at[..., None] + 2
+def _repeat(at: Int64[Tensor, "N K"], size: int) -> Int64[Tensor, "N K 3"]:
+    """Index 0-2 into a window around ``at`` that stays on the map."""
+    reach = torch.arange(-1, 2, device=at.device)
+    return (at[..., None] + reach).clamp(0, size - 1) - at[..., None] + 1
