@@ -236,13 +236,14 @@ def _kinds(
     )
     mine = np.flatnonzero(member == person[group])  # one pair a pose, in order
     own, other_side = straight[mine], inverted[mine]
-    others = np.maximum(straight, inverted)
-    others[mine] = -1.0
-    other = np.maximum.reduceat(others, mine - (person - start)) if len(mine) else own
-    best = np.max([own, other_side, other], axis=0)
+    straight[mine] = inverted[mine] = -1.0
+    first = mine - (person - start)
+    neighbour, far_side = (np.maximum.reduceat(x, first) if len(mine) else own for x in (straight, inverted))
+    best = np.max([own, neighbour, other_side, far_side], axis=0)
+    # Of equals the first in this order, as in the public code: a joint on the midline has no inversion.
     kind = np.full(own.shape, SWAP, np.int8)
-    kind[(other_side == best) & (other < best)] = INVERSION
-    kind[own == best] = JITTER  # of equals the own joint: one on the midline has no inversion
+    kind[(other_side == best) & (neighbour < best)] = INVERSION
+    kind[own == best] = JITTER
     kind[(own == best) & (own > FINE)] = GOOD
     kind[best < COARSE] = MISS
     kind[own < 0] = -1

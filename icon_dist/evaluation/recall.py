@@ -30,7 +30,7 @@ def recall(
     skeleton: Skeleton,
     *,
     image_ids: Collection[int] | None = None,
-) -> dict[str, Float[np.ndarray, "9 K+1"]]:
+) -> dict[str, Float[np.ndarray, "9 _"]]:
     """By definition: percent at each threshold, per joint and (last) over all joints; -1 where none is labelled.
 
     ``predictions`` of ground-truth boxes, not rescored; a person without one is missed.
@@ -53,7 +53,7 @@ def shares(
     *,
     definition: str,
     thresholds: tuple[float, ...],
-) -> Float[np.ndarray, "t K+1"]:
+) -> Float[np.ndarray, "t _"]:
     """Percent of labelled joints found at each threshold, per joint and (last) over all joints."""
     at = np.array(thresholds)[:, None, None]
     found: NDArray[np.bool_] = {
