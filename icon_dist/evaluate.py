@@ -1,5 +1,8 @@
 """Score a checkpoint on a shard set: ``python -m icon_dist.evaluate CKPT --shards URI [--boxes gt|FILE]``.
 
+Or predict what only a test server scores: ``--photos image_info_test-dev2017.json --boxes FILE --images DIR --results
+FILE``.
+
 The same two functions serve the training loop, where every rank predicts its share of the people.
 """
 
@@ -11,7 +14,6 @@ import json
 import os
 from collections.abc import Callable, Iterable
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,19 +27,19 @@ from icon_dist import distributed, storage
 from icon_dist.config import Config, EvalConfig
 from icon_dist.data import decode as decoding
 from icon_dist.data import geometry, heatmap
-from icon_dist.data.people import detected
-from icon_dist.data.reading import People, photo_source
-from icon_dist.data.shard import ShardSet, open_shards, read_truth
+from icon_dist.data import subjects as who
+from icon_dist.data.reading import People
+from icon_dist.data.shard import open_shards
 from icon_dist.data.stream import EvalStream
 from icon_dist.datasets import skeleton_from_dict
 from icon_dist.diagnose import Scored, diagnose
 from icon_dist.errors import CheckpointError, ConfigError, run_cli
-from icon_dist.evaluation import draw, embedding
+from icon_dist.evaluation import draw, embedding, export
 from icon_dist.evaluation.score import ENGINES, evaluator, score
 from icon_dist.fetch import load_weights
 from icon_dist.models import PoseNet, build_model
 from icon_dist.pictures import Subject, tiles
-from icon_dist.types import Annotations, Batch, Outputs, Predictions, Skeleton
+from icon_dist.types import Batch, Outputs, Predictions, Skeleton
 
 Forward = Callable[[UInt8[Tensor, "N H W 3"]], Outputs]
 UNSURE = 0.2  # peaks below it: the joint comes from a model's refinement, if it has one (OPEC-Net's core/eval.py)
@@ -94,7 +96,7 @@ def predict(
 def evaluate(
     forward: Forward,
     people: People,
-    truth: dict[str, Any],
+    truth: dict[str, Any] | None,
     *,
     input_hw: tuple[int, int],
     stride: int,
@@ -104,7 +106,7 @@ def evaluate(
     loaders: int,
     device: str,
 ) -> tuple[dict[str, float], Predictions]:
-    """Scores and all predictions, the same on every rank; each rank runs its share of the people."""
+    """Scores (none without ``truth``) and predictions, the same on every rank; each rank runs its share of people."""
     rows = first_photos(people, settings.limit) if settings.limit else None
     stream = EvalStream(
         people,
@@ -132,7 +134,7 @@ def evaluate(
         )
     predictions = join(distributed.gather_objects(mine))
     scores: dict[str, float] = {}
-    if distributed.rank() == 0:
+    if truth is not None and distributed.rank() == 0:
         photos = None if rows is None else set(people.image_id[rows].tolist())
         scores = score(truth, predictions, people.skeleton, image_ids=photos, engine=settings.engine)
     return distributed.gather_objects(scores)[0], predictions
@@ -154,13 +156,12 @@ def join(parts: list[Predictions]) -> Predictions:
     return Predictions(**{name: values[order] for name, values in whole.items()})
 
 
-def conditions(shards: ShardSet, settings: EvalConfig, *, codec: str, boxes: str = "") -> str:
-    """What every reported number must name. ``boxes``: of a file, if not those the shards were built with."""
+def conditions(settings: EvalConfig, skeleton: Skeleton, *, codec: str, split: str, boxes: str) -> str:
+    """What every reported number must name."""
     flip = "yes" if settings.flip else "no"
-    boxes = boxes or shards.manifest["boxes"]
-    text = f"split={shards.manifest['split']} boxes={boxes} flip={flip} decode={settings.decode}"
+    text = f"split={split} boxes={boxes} flip={flip} decode={settings.decode}"
     text += "" if codec == "msra" else f" codec={codec}"
-    text += f" evaluator={evaluator(shards.skeleton, engine=settings.engine)}"
+    text += f" evaluator={evaluator(skeleton, engine=settings.engine)}"
     return text + (f" limit={settings.limit}" if settings.limit else "")
 
 
@@ -180,9 +181,11 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m icon_dist.evaluate", description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("checkpoint", metavar="CKPT", help="a fetched .safetensors file, or a run (its best checkpoint); path or s3://")
-    add("--shards", required=True, metavar="URI", help="the set to score on; path or s3://")
+    scored = parser.add_mutually_exclusive_group(required=True)
+    scored.add_argument("--shards", metavar="URI", help="the set to score on; path or s3://")
+    scored.add_argument("--photos", metavar="FILE", help="a test set: image_info_*.json of COCO, test.json of MPII")
     add("--boxes", default="gt", metavar="gt|FILE", help="ground truth, or a detector's COCO result json")
-    add("--images", metavar="DIR", help="photos for the boxes of FILE; the shards hold only the annotated people")
+    add("--images", metavar="DIR", help="photos, for --photos and --boxes FILE; shards hold only the annotated people")
     add("--no-flip", action="store_true", help="one pass instead of the average with the mirrored photo")
     add("--decode", choices=("quarter", "argmax", "dark"), default="quarter", help="default %(default)s")
     add("--engine", choices=ENGINES, default="pycocotools", help="what computes AP; default %(default)s")
@@ -193,9 +196,12 @@ def main(argv: list[str]) -> None:
     )
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default %(default)s")
     add("--json", metavar="FILE", help="also write conditions and scores here")
+    add("--results", metavar="FILE", help="also write the poses for the test server: FILE.json, MPII's is FILE.mat")
     add("--picture", metavar="FILE.png", help="draw predictions beside the ground truth")
     add("--diagnose", metavar="DIR", help="write what goes wrong, and for whom: a page, its numbers and pictures")
     args = parser.parse_args(argv)
+    if args.photos and (args.diagnose or not args.results):
+        raise ConfigError(f"--photos {args.photos}: has no truth to score by; give --results FILE and no --diagnose")
     if args.diagnose:
         embedding.require_tsne()
     settings = EvalConfig(
@@ -204,21 +210,19 @@ def main(argv: list[str]) -> None:
     tensors, metadata = load_weights(args.checkpoint)
     config = configuration.from_dict(metadata["config"])
     skeleton = skeleton_from_dict(metadata["skeleton"])
-    shards = open_shards(args.shards, input_hw=config.input_hw)
-    if shards.skeleton.joints != skeleton.joints:
-        raise CheckpointError(
-            f"{args.checkpoint}: predicts {skeleton.num_joints} joints of {skeleton.name}, {args.shards} has "
-            f"{shards.skeleton.num_joints} of {shards.skeleton.name}; use shards of the same skeleton"
-        )
-    truth = read_truth(args.shards)
-    people: People = shards
-    if args.boxes != "gt":
-        if args.images is None:
-            raise ConfigError(
-                f"--boxes {args.boxes}: needs --images DIR, because shards hold only the annotated people"
+    if args.results:
+        export.check_results(args.results, skeleton, boxes=args.boxes)
+    if args.photos:
+        chosen = who.unlabelled(args.photos, skeleton=skeleton, boxes=args.boxes, images=args.images)
+    else:
+        shards = open_shards(args.shards, input_hw=config.input_hw)
+        if shards.skeleton.joints != skeleton.joints:
+            raise CheckpointError(
+                f"{args.checkpoint}: predicts {skeleton.num_joints} joints of {skeleton.name}, {args.shards} has "
+                f"{shards.skeleton.num_joints} of {shards.skeleton.name}; use shards of the same skeleton"
             )
-        boxes = detected(Annotations(shards.skeleton, [], truth), storage.absolute(args.boxes))
-        people = photo_source(storage.absolute(args.images), boxes.instances, skeleton=shards.skeleton)
+        chosen = who.annotated(shards, boxes=args.boxes, images=args.images)
+    people, truth = chosen.people, chosen.truth
     model = load_model(config, skeleton, tensors, colour=metadata.get("colour") or "rgb").to(args.device).eval()
     scores, predictions = evaluate(
         model,
@@ -232,19 +236,22 @@ def main(argv: list[str]) -> None:
         loaders=args.loaders,
         device=args.device,
     )
-    what = conditions(
-        shards, settings, codec=config.data.codec, boxes="" if args.boxes == "gt" else Path(args.boxes).name
-    )
-    width = max(map(len, scores))
+    what = conditions(settings, skeleton, codec=config.data.codec, split=chosen.split, boxes=chosen.boxes)
+    width = max(map(len, scores), default=0)
     for name, value in scores.items():
         print(f"{name:<{width}}  {value:8.4f}  {what}")
     if args.json:
         result = {"scores": scores, "conditions": what, "checkpoint": metadata["checkpoint"], "step": metadata["step"]}
         storage.write(storage.absolute(args.json), (json.dumps(result, indent=1) + "\n").encode())
+    if args.results:
+        ids = people.instance.tolist() if truth is None else [one["id"] for one in truth["annotations"]]
+        storage.write(storage.absolute(args.results), export.results(predictions, skeleton, people=ids))
+        print(f"{args.results}: poses of {len(predictions.instance)} boxes  {what}")
     if args.picture:
         height, width = config.input_hw
         draw.write_png(storage.absolute(args.picture), picture(people, predictions, aspect=width / height))
     if args.diagnose:
+        assert truth is not None
         photos = {image["id"] for image in truth["images"]}
         if settings.limit:
             photos = set(people.image_id[first_photos(people, settings.limit)].tolist())

@@ -204,7 +204,9 @@ def train(cfg: Config, *, report: Report, device: str) -> None:
                     device=device,
                 )
             best = max(best, scores[main_metric(skeleton)])
-            what = conditions(val, cfg.eval, codec=cfg.data.codec)
+            what = conditions(
+                cfg.eval, skeleton, codec=cfg.data.codec, split=val.manifest["split"], boxes=val.manifest["boxes"]
+            )
             headline = main_metric(skeleton)
             report({"kind": "eval", "step": step, "epoch": done, "what": what, "headline": headline, "scores": scores})
         if done == last or scores or step % save_every == 0:  # a score without its weights is of no use

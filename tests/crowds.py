@@ -55,7 +55,7 @@ def _person(rng: np.random.Generator, image: int, joints: int) -> dict[str, Any]
 
 
 def _pose(rng: np.random.Generator, person: dict[str, Any], *, spread: float) -> np.ndarray:
-    pose = np.array(person["keypoints"]).reshape(-1, 3)
+    pose = np.array(person["keypoints"], dtype=np.float64).reshape(-1, 3)
     x, y, w, h = person["bbox"]
     pose[pose[:, 2] == 0, :2] = x + w / 2, y + h / 2
     pose[:, :2] += rng.normal(size=(len(pose), 2)) * spread * np.sqrt(person["area"])

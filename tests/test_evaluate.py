@@ -8,6 +8,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from icon_dist import config as configuration
 from icon_dist import evaluate
@@ -15,11 +17,13 @@ from icon_dist.data import people as packing
 from icon_dist.data.pack import Settings, build
 from icon_dist.data.reading import photo_source
 from icon_dist.data.shard import open_shards
-from icon_dist.datasets import read, skeleton_from_dict
+from icon_dist.datasets import load_skeleton, read, skeleton_from_dict, skeleton_to_dict
 from icon_dist.errors import CheckpointError, ConfigError, DataError
-from icon_dist.fetch import load_weights
+from icon_dist.fetch import encode, load_weights
 from icon_dist.fetch import main as fetch
 from tests.gang import run_gang, tiny
+
+LOOSE = Settings(max_input=None)
 
 
 @pytest.fixture(scope="module")
@@ -78,11 +82,10 @@ def test_a_detectors_boxes_on_photos_and_in_shards_agree(
 ) -> None:
     four = shared / "coco" / "four"
     truth = read("coco", four / "person_keypoints.json", images=four / "images")
-    loose = Settings(max_input=None)
-    build(truth, str(four / "images"), str(tmp_path / "gt"), dataset="coco", split="four", settings=loose)
+    build(truth, str(four / "images"), str(tmp_path / "gt"), dataset="coco", split="four", settings=LOOSE)
     boxes = packing.detected(truth, str(four / "detections.json"))
     packed = str(tmp_path / "boxes")
-    build(boxes, str(four / "images"), packed, dataset="coco", split="four", boxes="detections", settings=loose)
+    build(boxes, str(four / "images"), packed, dataset="coco", split="four", boxes="detections", settings=LOOSE)
 
     tensors, metadata = load_weights(str(run))
     config, skeleton = configuration.from_dict(metadata["config"]), skeleton_from_dict(metadata["skeleton"])
@@ -115,6 +118,55 @@ def test_a_detectors_boxes_on_photos_and_in_shards_agree(
     assert "split=four boxes=detections.json flip=yes" in capsys.readouterr().out
     with pytest.raises(ConfigError, match="--images DIR"):
         evaluate.main([str(run), *arguments[:-1]])
+
+
+@pytest.fixture(scope="module")
+def coco(run: Path, shared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The same weights, said to predict COCO's 17 joints, and four photos as shards."""
+    folder = tmp_path_factory.mktemp("coco")
+    tensors, metadata = load_weights(str(run))
+    metadata["skeleton"] = skeleton_to_dict(load_skeleton("coco"))
+    (folder / "weights.safetensors").write_bytes(encode(tensors, metadata))
+    four = shared / "coco" / "four"
+    truth = read("coco", four / "person_keypoints.json", images=four / "images")
+    build(truth, str(four / "images"), str(folder / "shards"), dataset="coco", split="four", settings=LOOSE)
+    return folder / "weights.safetensors", folder / "shards"
+
+
+def test_results_for_the_test_server(
+    coco: tuple[Path, Path], shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights, shards = coco
+    four = shared / "coco" / "four"
+    detector = ["--boxes", str(four / "detections.json"), "--images", str(four / "images"), "--loaders", "0"]
+    with_truth, without = tmp_path / "with.json", tmp_path / "without.json"
+    scores = tmp_path / "scores.json"
+    arguments = [str(weights), "--shards", str(shards), *detector, "--engine", "fast", "--json", str(scores)]
+    evaluate.main([*arguments, "--results", str(with_truth)])
+    printed = capsys.readouterr().out.splitlines()
+    assert all("split=four boxes=detections.json flip=yes decode=quarter evaluator=fast" in line for line in printed)
+    truth = COCO(str(four / "person_keypoints.json"))
+    official = COCOeval(truth, truth.loadRes(str(with_truth)), "keypoints")
+    official.evaluate()
+    official.accumulate()
+    official.summarize()
+    assert list(json.loads(scores.read_text())["scores"].values()) == pytest.approx(official.stats.tolist())
+
+    images = json.loads((four / "person_keypoints.json").read_text())["images"]
+    (tmp_path / "image_info_four.json").write_text(json.dumps({"images": images, "categories": []}))
+    capsys.readouterr()
+    photos = [str(weights), "--photos", str(tmp_path / "image_info_four.json"), "--results", str(without)]
+    evaluate.main([*photos, *detector])
+    assert without.read_bytes() == with_truth.read_bytes()
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"{without}: poses of ")
+    assert "split=image_info_four boxes=detections.json flip=yes" in line
+    refused = {"give --results": photos[:3], "needs --images": photos, "--boxes FILE": [*photos, *detector[2:]]}
+    for what, missing in refused.items():
+        with pytest.raises(ConfigError, match=what):
+            evaluate.main(missing)
+    with pytest.raises(ConfigError, match=r"poses of coco are a \.json file"):
+        evaluate.main([*photos[:-1], "pred.mat", *detector])
 
 
 def test_refusals(run: Path, people: Path, shared: Path, tmp_path: Path) -> None:

@@ -116,6 +116,15 @@ def read_people(
     return Annotations(skeleton, people, {"images": list(photos.values()), "annotations": kept})
 
 
+def read_photos(file: str | Path, *, skeleton: Skeleton) -> Annotations:
+    """The photos of a set without annotations, such as ``image_info_test-dev2017.json``; nobody is known in them."""
+    document = load(file)
+    if type(document) is not dict or type(document.get("images")) is not list:
+        raise DataError(f"{file}: no list of images; expected a file like image_info_test-dev2017.json")
+    photos = _photos(document["images"], Faults(file, drop=False), image_field=None)
+    return Annotations(skeleton, [], {"images": list(photos.values()), "annotations": []})
+
+
 def _check_sections(document: Any, skeleton: Skeleton, *, source: str | Path) -> None:
     if type(document) is not dict:
         kind = "a list" if type(document) is list else f"{type(document).__name__}"

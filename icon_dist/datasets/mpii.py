@@ -51,14 +51,12 @@ def read(
     ``headboxes``: ``gt_valid.mat``, whose rows are the people of ``valid.json``; PCKh needs it, and takes joints and
     visibility from it as the official script does. Photo sizes come from the jpegs: without ``images`` they are (0, 0).
     """
-    document = load(annotations)
-    if type(document) is not list:
-        raise DataError(f"{annotations}: expected a list of people on top, as in HRNet's valid.json")
+    document = _entries(annotations)
     faults = Faults(annotations, drop=drop_invalid)
     absent = _absent(document, images)
     rows = []
     for row, entry in enumerate(document):
-        fault = _fault(entry)
+        fault = _place_fault(entry) or _joints_fault(entry)
         if fault is None and entry["image"] in absent:
             fault = f"image={entry['image']!r}: not in {images}"
         if fault is None:
@@ -110,6 +108,30 @@ def read(
     return Annotations(SKELETON, people, {"images": photos, "annotations": records})
 
 
+def read_places(annotations: str | Path) -> Annotations:
+    """``test.json``: where the people are, without joints; ids are rows of the file, the truth is empty."""
+    entries = _entries(annotations)
+    faults = Faults(annotations, drop=False)
+    for row, entry in enumerate(entries):
+        if (fault := _place_fault(entry)) is not None:
+            faults.add(f"ann id={row} {fault}")
+    image_ids = {f: i for i, f in enumerate(dict.fromkeys(e["image"] for e in entries))}
+    nothing = np.zeros((SKELETON.num_joints, 3), np.float32)
+    people = [
+        Instance(row, image_ids[e["image"]], e["image"], (0, 0), (x, y, w, h), w * h, nothing)
+        for row, (e, (x, y, w, h)) in enumerate(zip(entries, _boxes(entries).tolist(), strict=True))
+    ]
+    photos = [{"id": i, "file_name": f, "width": 0, "height": 0} for f, i in image_ids.items()]
+    return Annotations(SKELETON, people, {"images": photos, "annotations": []})
+
+
+def _entries(annotations: str | Path) -> list[Any]:
+    document = load(annotations)
+    if type(document) is not list or not document:
+        raise DataError(f"{annotations}: expected a list of people on top, as in HRNet's valid.json")
+    return document
+
+
 def _boxes(entries: list[dict[str, Any]]) -> NDArray[np.float64]:
     """Squares ``[n, 4]`` that :func:`icon_dist.data.geometry.center_scale` turns into the official centre and scale."""
     center = np.array([e["center"] for e in entries], dtype=np.float64).reshape(-1, 2)
@@ -121,7 +143,7 @@ def _boxes(entries: list[dict[str, Any]]) -> NDArray[np.float64]:
     return np.concatenate([corner, side[:, None], side[:, None]], axis=1)
 
 
-def _fault(entry: Any) -> str | None:
+def _place_fault(entry: Any) -> str | None:
     if type(entry) is not dict:
         return "is not an object"
     if (fault := name_fault(entry.get("image"))) is not None:
@@ -130,6 +152,10 @@ def _fault(entry: Any) -> str | None:
         return f"center={entry.get('center')!r}: expected [x, y]"
     if not _numbers([entry.get("scale")], 1) or entry["scale"] <= 0:
         return f"scale={entry.get('scale')!r}: expected a number > 0"
+    return None
+
+
+def _joints_fault(entry: dict[str, Any]) -> str | None:
     joints, visible = entry.get("joints"), entry.get("joints_vis")
     if type(joints) is not list or type(visible) is not list:
         return "joints, joints_vis: missing; the test set has none, use train.json or valid.json"

@@ -16,6 +16,7 @@ from icon_dist.evaluation import fast
 from icon_dist.evaluation.oks import rescore, suppress
 from icon_dist.types import Predictions, Skeleton
 
+NMS = 0.9  # OKS above which the lesser of two poses goes
 NAMES = ("AP", "AP .5", "AP .75", "AP (M)", "AP (L)", "AR", "AR .5", "AR .75", "AR (M)", "AR (L)")
 
 
@@ -60,7 +61,7 @@ def statistics(
     # Ids from 1: pycocotools takes a match with annotation 0 for no match. Copies: it writes into the dicts.
     people = [{**a, "id": i} for i, a in enumerate(truth["annotations"], start=1)]
     with contextlib.redirect_stdout(io.StringIO()):
-        evaluation = COCOeval(_index(truth, people), _index(truth, _detections(poses)), "keypoints")
+        evaluation = COCOeval(_index(truth, people), _index(truth, detections(poses)), "keypoints")
         evaluation.params.kpt_oks_sigmas = sigmas
         evaluation.params.imgIds = sorted(image_ids)
         evaluation.params.areaRng[0][0] = smallest  # of "all"
@@ -81,7 +82,7 @@ def _index(truth: dict[str, Any], annotations: list[dict[str, Any]]) -> Any:
     return indexed
 
 
-def _detections(poses: Predictions) -> list[dict[str, Any]]:
+def detections(poses: Predictions) -> list[dict[str, Any]]:
     """As ``COCO.loadRes`` makes them from a results file: the area is that of the joints' bounding box."""
     keypoints = poses.keypoints.astype(np.float64)
     area = np.ptp(keypoints[..., :2], axis=1).prod(axis=1)

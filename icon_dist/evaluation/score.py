@@ -37,7 +37,7 @@ def score(
     predictions: Predictions,
     skeleton: Skeleton,
     *,
-    nms: float | None = 0.9,
+    nms: float | None = coco.NMS,
     image_ids: Collection[int] | None = None,
     engine: str = "pycocotools",
 ) -> dict[str, float]:

@@ -1,0 +1,50 @@
+"""Who is evaluated: the people of shards, a detector's boxes in the same photos, or a test set without annotations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+from icon_dist import storage
+from icon_dist.data.people import detected
+from icon_dist.data.reading import People, photo_source
+from icon_dist.data.shard import ShardSet, read_truth
+from icon_dist.datasets import coco_json, mpii
+from icon_dist.errors import ConfigError
+from icon_dist.types import Annotations, Skeleton
+
+
+@dataclass(frozen=True)
+class Subjects:
+    people: People
+    truth: dict[str, Any] | None  # None: only a test server knows
+    split: str
+    boxes: str  # where the boxes are from
+
+
+def annotated(shards: ShardSet, *, boxes: str, images: str | None) -> Subjects:
+    """``boxes``: gt for those of the shards, or a detector's file, for which ``images`` is the folder of the photos."""
+    truth, split = read_truth(shards.uri), str(shards.manifest["split"])
+    if boxes == "gt":
+        return Subjects(shards, truth, split, str(shards.manifest["boxes"]))
+    if images is None:
+        raise ConfigError(f"--boxes {boxes}: needs --images DIR, because shards hold only the annotated people")
+    found = detected(Annotations(shards.skeleton, [], truth), storage.absolute(boxes))
+    people = photo_source(storage.absolute(images), found.instances, skeleton=shards.skeleton)
+    return Subjects(people, truth, split, PurePath(boxes).name)
+
+
+def unlabelled(photos: str, *, skeleton: Skeleton, boxes: str, images: str | None) -> Subjects:
+    """A test set: MPII's ``test.json``, or COCO's ``image_info_*.json`` with a detector's boxes."""
+    if images is None:
+        raise ConfigError(f"--photos {photos}: needs --images DIR with the photos")
+    if skeleton.metric == "pckh":
+        found = mpii.read_places(photos)
+    elif boxes == "gt":
+        raise ConfigError(f"--photos {photos}: nobody is annotated in it; needs a detector's --boxes FILE")
+    else:
+        found = detected(coco_json.read_photos(photos, skeleton=skeleton), storage.absolute(boxes))
+    people = photo_source(storage.absolute(images), found.instances, skeleton=skeleton)
+    source = "given" if boxes == "gt" else PurePath(boxes).name
+    return Subjects(people, None, PurePath(photos).stem, source)

@@ -1,0 +1,138 @@
+"""COCO AP of 5000 images and 100k poses, and OKS-NMS of 20 people: ratios to peers, in one process, interleaved.
+
+``pytest -m slow tests/benchmarks/test_evaluation_speed.py -s``
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jaxtyping
+import numpy as np
+import pytest
+
+from icon_dist.datasets import load_skeleton
+from icon_dist.evaluation import coco, fast
+from icon_dist.evaluation.oks import nms, suppress
+from icon_dist.types import Predictions
+from tests.crowds import full_size
+
+SIGMAS = np.array(load_skeleton("coco").sigmas)
+
+
+@pytest.fixture(autouse=True)
+def unchecked() -> Iterator[None]:
+    """Without the shape checks that tests put on every call: they would take longer than NMS itself."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def timed(peers: dict[str, Callable[[], Any]], *, rounds: int) -> dict[str, float]:
+    """Median seconds of process time."""
+    seconds: dict[str, list[float]] = {name: [] for name in peers}
+    for _ in range(rounds):
+        for name, peer in peers.items():
+            start = time.process_time()
+            peer()
+            seconds[name].append(time.process_time() - start)
+    return {name: statistics.median(s) for name, s in seconds.items()}
+
+
+def table(median: dict[str, float], *, unit: float) -> None:
+    for name, value in median.items():
+        print(f"  {name:24} {value / unit:10.1f}  {value / median['ours']:6.1f} x ours")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_engines(shared: Path, benchmark: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    truth, poses = full_size(shared)
+    images = [image["id"] for image in truth["images"]]
+
+    def ours() -> list[float]:
+        return fast.statistics(truth, poses, sigmas=SIGMAS, image_ids=images)
+
+    def pycocotools() -> list[float]:
+        return coco.statistics(truth, poses, sigmas=SIGMAS, image_ids=images)
+
+    def faster_coco_eval() -> list[float]:
+        library = pytest.importorskip("faster_coco_eval")
+        people = [{**a, "id": i} for i, a in enumerate(truth["annotations"], start=1)]
+        person = {"id": 1, "name": "person", "keypoints": ["joint"] * 17, "skeleton": []}
+        with contextlib.redirect_stdout(io.StringIO()):
+            gt = library.COCO({"images": truth["images"], "annotations": people, "categories": [person]})
+            found = gt.loadRes(coco.detections(poses))
+            evaluation = library.COCOeval_faster(gt, found, "keypoints")
+            evaluation.params.kpt_oks_sigmas = SIGMAS
+            evaluation.evaluate()
+            evaluation.accumulate()
+            evaluation.summarize()
+        return [float(value) for value in evaluation.stats[:10]]
+
+    assert ours() == pycocotools()
+    assert faster_coco_eval() == pytest.approx(ours())
+    peers = {"ours": ours, "pycocotools": pycocotools, "faster-coco-eval": faster_coco_eval}
+    median = timed(peers, rounds=3)
+    benchmark.pedantic(ours, rounds=3)
+    with capsys.disabled():
+        print("\nten statistics of 5000 images, 11004 people, 100k poses, s:")
+        table(median, unit=1)
+
+
+def loop(xy: np.ndarray, score: np.ndarray, area: np.ndarray) -> list[int]:
+    """HRNet's ``oks_nms``, pair by pair."""
+    order, kept = np.argsort(-score, kind="stable"), []
+    while len(order):
+        best, rest = order[0], order[1:]
+        kept.append(int(best))
+        similar = np.zeros(len(rest))
+        for i, other in enumerate(rest):
+            dx, dy = xy[other, :, 0] - xy[best, :, 0], xy[other, :, 1] - xy[best, :, 1]
+            e = (dx**2 + dy**2) / (SIGMAS * 2) ** 2 / ((area[best] + area[other]) / 2 + np.spacing(1)) / 2
+            similar[i] = np.sum(np.exp(-e)) / len(e)
+        order = rest[similar <= 0.9]
+    return kept
+
+
+def crowd(rng: np.random.Generator, *, twins: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    xy = rng.uniform(0, 400, size=(20, 17, 2))
+    if twins:
+        xy = xy[rng.integers(10, size=20)] + rng.normal(scale=3, size=(20, 17, 2))
+    return xy.astype(np.float32).astype(np.float64), rng.permutation(20) / 20 + 0.01, rng.uniform(5000, 90000, 20)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("twins", [False, True])
+def test_nms(twins: bool, benchmark: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(0)
+    crowds = [crowd(rng, twins=twins) for _ in range(100)]
+    xy, score, area = (np.concatenate(column) for column in zip(*crowds, strict=True))
+    all_at_once = Predictions(
+        instance=np.arange(len(xy)),
+        image_id=np.repeat(np.arange(100), 20),
+        keypoints=np.concatenate([xy, np.ones((*xy.shape[:2], 1))], axis=2).astype(np.float32),
+        box_score=score.astype(np.float32),
+        area=area.astype(np.float32),
+    )
+    peers: dict[str, Callable[[], Any]] = {
+        "ours": lambda: [nms(*c, sigmas=SIGMAS, threshold=0.9) for c in crowds],
+        "ours, images together": lambda: suppress(all_at_once, sigmas=SIGMAS, threshold=0.9),
+        "loop": lambda: [loop(*c) for c in crowds],
+    }
+    expected = peers["loop"]()
+    assert peers["ours"]() == expected
+    together = [20 * image + row for image, rows in enumerate(expected) for row in sorted(rows)]
+    assert peers["ours, images together"]().instance.tolist() == together
+    assert (len(together) < 2000) == twins
+    median = timed(peers, rounds=9)
+    benchmark.pedantic(peers["ours"], rounds=3)
+    with capsys.disabled():
+        print(f"\nOKS-NMS of 20 people, {'some of them twice' if twins else 'all different'}, us an image:")
+        table(median, unit=1e-4)
