@@ -87,14 +87,17 @@ class MemoryBank:
         }
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """A ring of another size keeps all there is, or the newest that fit."""
         own = self.state_dict()
         if state.keys() != own.keys():
             raise CheckpointError(f"memory bank: holds {sorted(state)}, expected {sorted(own)}; use another checkpoint")
+        if state["features"].shape[1] != self._slots:
+            state = _resized(state, self._slots)
         for name, tensor in own.items():
             if state[name].shape != tensor.shape:
                 raise CheckpointError(
                     f"memory bank: {name} is {list(state[name].shape)} in the checkpoint, {list(tensor.shape)} here; "
-                    "restore the skeleton, model.embedding and loss.bank.slots it was trained with"
+                    "restore the skeleton and model.embedding it was trained with"
                 )
         self._features[:, :-1] = state["features"]
         self._instance[:, :-1] = state["instance"]
@@ -105,3 +108,21 @@ class MemoryBank:
 
     def _valid(self) -> Bool[Tensor, "C S"]:
         return torch.arange(self._slots, device=self._filled.device) < self._filled[:, None]
+
+
+def _resized(state: dict[str, Tensor], slots: int) -> dict[str, Tensor]:
+    """The newest rows of each ring, the oldest of them first, in rings of ``slots``."""
+    had = state["features"].shape[1]
+    filled = state["filled"].clamp(max=slots)
+    place = torch.arange(slots, device=filled.device)
+    source = (state["next"][:, None] - filled[:, None] + place) % had  # the ring holds at least as many as are filled
+    empty = place >= filled[:, None]
+    features = state["features"].take_along_dim(source[..., None], 1)
+    return {
+        "features": features.masked_fill(empty[..., None], 0),
+        "instance": state["instance"].take_along_dim(source, 1).masked_fill(empty, NOBODY),
+        "step": state["step"].take_along_dim(source, 1).masked_fill(empty, NOBODY),
+        "next": filled % slots,
+        "filled": filled,
+        "began": state["began"],
+    }

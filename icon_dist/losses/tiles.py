@@ -30,21 +30,21 @@ class Grouped:
         q = query.index_select(0, self.row)
         s = q.new_empty(len(q), keys.shape[1])
         for c, span in self._spans:
-            torch.addmm(bias[c], q[span], keys[c].T, out=s[span])
+            torch.add(_product(q[span], keys[c].T), bias[c], out=s[span])
         return s
 
     def to_queries(self, slopes: Tensor, keys: Tensor) -> Tensor:
         """[rows, m]: keys [C, S, m] weighted by slopes [pairs, S]."""
         each = slopes.new_empty(len(slopes), keys.shape[2])
         for c, span in self._spans:
-            torch.mm(slopes[span], keys[c], out=each[span])
+            each[span] = _product(slopes[span], keys[c])
         return slopes.new_zeros(self._rows, keys.shape[2]).index_add_(0, self.row, each)
 
     def add_to_keys(self, keys: Tensor, slopes: Tensor, query: Tensor) -> None:
         """Add to keys [C, S, m] the query [rows, m] weighted by slopes [pairs, S]."""
         q = query.index_select(0, self.row)
         for c, span in self._spans:
-            keys[c].addmm_(slopes[span].T, q[span])
+            keys[c] += _product(slopes[span].T, q[span])
 
     def row_sum(self, x: Tensor) -> Tensor:
         return x.new_zeros(self._rows).index_add_(0, self.row, x)
@@ -87,6 +87,14 @@ def tiles(member: Tensor, *, width: int) -> Iterator[tuple[slice, Grouped | Dens
     for start in range(0, rows, step):
         part = slice(start, start + step)
         yield part, layout(member[part])
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """``a @ b`` by oneDNN, as compiled models do it: on AMD that is twice as fast as MKL, and elsewhere no slower."""
+    if a.dtype == torch.float32 and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(a, b.T, None, "none", [], "")
+        return product
+    return a @ b
 
 
 def grouped(device: torch.device) -> bool:

@@ -1,4 +1,7 @@
-"""Each known bug of public memory banks (METHOD 3) has a test; the expected contents come from Python deques."""
+"""Each known bug of public memory banks (METHOD 3) has a test, ``test_bug_*``; expected contents come from deques.
+
+``test_bug_per_rank_order_differs`` needs ranks: tests/dist/test_exchange.py.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +50,7 @@ def test_equals_deques_over_many_random_pushes() -> None:
         assert contents(bank) == [set(d) for d in expected]
 
 
-def test_unfilled_slots_are_no_data() -> None:
+def test_bug_random_vectors_before_the_ring_is_full() -> None:
     """Bug: the ring starts as random vectors that are used before it is full."""
     bank = MemoryBank(2, 8, 2)
     assert not bank.keys().valid.any()
@@ -56,7 +59,7 @@ def test_unfilled_slots_are_no_data() -> None:
     assert bank.fill().item() == 3 / 16
 
 
-def test_pointer_advances_by_what_was_written() -> None:
+def test_bug_pointer_advanced_by_1_after_writing_many() -> None:
     """Bug: the pointer moves on by 1 after writing several rows."""
     bank = MemoryBank(2, 8, 2)
     push(bank, [1, 2, 3])
@@ -64,8 +67,16 @@ def test_pointer_advances_by_what_was_written() -> None:
     assert contents(bank)[0] == {(n, n) for n in (1, 2, 3, 4, 5)}
 
 
-def test_wrap_around_overwrites_the_oldest() -> None:
-    """Bugs: the wrap overwrites the newest; what is left over at the wrap is dropped."""
+def test_bug_wrap_overwrites_the_newest() -> None:
+    """The wrap replaces the oldest: one write at a time, the ring always holds the last four."""
+    bank = MemoryBank(2, 4, 2)
+    for n in range(1, 12):
+        push(bank, [n])
+        assert contents(bank)[0] == {(k, k) for k in range(max(1, n - 3), n + 1)}
+
+
+def test_bug_remainder_dropped_at_the_wrap() -> None:
+    """Of three rows with room for one before the end, the other two go to the beginning."""
     bank = MemoryBank(2, 4, 2)
     push(bank, [1, 2, 3])
     push(bank, [4, 5, 6])
@@ -81,7 +92,7 @@ def test_a_push_larger_than_the_ring_keeps_the_newest_and_then_goes_on() -> None
     assert contents(bank)[0] == {(n, n) for n in (8, 9, 10)}
 
 
-def test_category_0_is_a_category() -> None:
+def test_bug_category_0_skipped() -> None:
     """Bug: category 0 is taken for background and skipped."""
     bank = MemoryBank(2, 4, 2)
     push(bank, [1], category=0)
@@ -89,7 +100,7 @@ def test_category_0_is_a_category() -> None:
     assert contents(bank) == [{(1, 1)}, {(2, 2)}]
 
 
-def test_the_visible_rows_are_written_not_the_first_ones() -> None:
+def test_bug_wrong_rows_picked_by_a_permutation_of_a_subset() -> None:
     """Bug: a permutation of the subset indexes the whole set. Embedding, person and step stay together."""
     bank = MemoryBank(1, 4, 1)
     features = torch.arange(6.0).view(6, 1, 1)
@@ -99,7 +110,7 @@ def test_the_visible_rows_are_written_not_the_first_ones() -> None:
     assert bank.age(10).item() == 7
 
 
-def test_resume_continues_bit_for_bit() -> None:
+def test_bug_positions_lost_on_resume() -> None:
     """Bug: write positions are lost on resume."""
     bank = MemoryBank(2, 4, 2)
     push(bank, [1, 2, 3], step=7)
@@ -115,9 +126,12 @@ def test_resume_continues_bit_for_bit() -> None:
     assert not resumed.ready(16, warmup=10)
 
 
-def test_state_is_not_a_module_buffer() -> None:
-    """Bug: a broadcast of module buffers overwrites the bank of the other ranks."""
-    assert not isinstance(MemoryBank(1, 1, 1), torch.nn.Module)
+def test_bug_buffers_overwritten_by_a_broadcast() -> None:
+    """Who holds a bank does not hand it to a broadcast, or an average, of the module's buffers."""
+    holder = torch.nn.Linear(1, 1)
+    holder.bank = MemoryBank(1, 1, 1)
+    assert not list(holder.buffers())
+    assert set(holder.state_dict()) == {"weight", "bias"}
 
 
 @pytest.mark.parametrize("rows", [0, 3])
@@ -129,7 +143,7 @@ def test_pushing_nothing_changes_nothing(rows: int) -> None:
     assert contents(bank) == before
 
 
-def test_empty_bank_gives_a_finite_loss() -> None:
+def test_bug_nan_when_a_mask_is_empty() -> None:
     """Bug: NaN when a mask is empty."""
     query = torch.eye(2, 4).requires_grad_()
     empty = MemoryBank(2, 4, 4).keys()
@@ -151,8 +165,38 @@ def test_pushed_rows_keep_no_gradient() -> None:
     assert not bank.keys().features.requires_grad
 
 
+@pytest.mark.parametrize("pushed", [0, 3, 5, 13])
+@pytest.mark.parametrize("slots", [1, 3, 5, 9])
+def test_a_ring_of_another_size_keeps_all_or_the_newest(slots: int, pushed: int) -> None:
+    bank, resumed = MemoryBank(2, 5, 2), MemoryBank(2, slots, 2)
+    expected = deque[int](maxlen=5)
+    for n in range(1, pushed + 1):
+        push(bank, [n], step=n)
+        expected.append(n)
+    resumed.load_state_dict(bank.state_dict())
+    for more in range(100, 100 + slots + 2):  # goes on after what it holds, round the ring
+        newest = list(expected)[-slots:]
+        assert contents(resumed)[0] == {(n, n) for n in newest}
+        if more == 100:
+            age = sum(50 - n for n in newest) / max(len(newest), 1)
+            assert resumed.age(50).item() == pytest.approx(age)
+            expected = deque(newest, maxlen=slots)
+        push(resumed, [more], step=more)
+        expected.append(more)
+
+
+def test_a_ring_of_the_same_size_keeps_its_places() -> None:
+    """Bit-exact resume: the order of candidates is the order of summation."""
+    bank, resumed = MemoryBank(2, 4, 2), MemoryBank(2, 4, 2)
+    push(bank, [1, 2, 3, 4, 5, 6])
+    resumed.load_state_dict(bank.state_dict())
+    assert torch.equal(resumed.keys().features, bank.keys().features)
+
+
 def test_a_bank_of_another_run_is_refused_in_one_line() -> None:
-    with pytest.raises(CheckpointError, match=r"features is \[2, 4, 2\] in the checkpoint, \[2, 8, 2\] here"):
-        MemoryBank(2, 8, 2).load_state_dict(MemoryBank(2, 4, 2).state_dict())
+    with pytest.raises(CheckpointError, match=r"features is \[2, 8, 3\] in the checkpoint, \[2, 8, 2\] here"):
+        MemoryBank(2, 8, 2).load_state_dict(MemoryBank(2, 8, 3).state_dict())
+    with pytest.raises(CheckpointError, match=r"features is \[3, 8, 2\] in the checkpoint, \[2, 8, 2\] here"):
+        MemoryBank(2, 8, 2).load_state_dict(MemoryBank(3, 8, 2).state_dict())
     with pytest.raises(CheckpointError, match="holds \\[\\]"):
         MemoryBank(2, 8, 2).load_state_dict({})
