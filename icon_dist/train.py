@@ -128,6 +128,10 @@ def train(cfg: Config, *, report: Report, device: str) -> None:
                 run_uri, step=step, attempt=attempt, tensors=tensors, state=state, manifest=about, keep=cfg.run.keep
             )
 
+    what = ""
+    if val is not None:
+        split, boxes = val.manifest["split"], val.manifest["boxes"]
+        what = conditions(cfg.eval, skeleton, codec=cfg.data.codec, split=split, boxes=boxes)
     stream = TrainStream(
         shards,
         seed=cfg.run.seed,
@@ -204,16 +208,13 @@ def train(cfg: Config, *, report: Report, device: str) -> None:
                     device=device,
                 )
             best = max(best, scores[main_metric(skeleton)])
-            what = conditions(
-                cfg.eval, skeleton, codec=cfg.data.codec, split=val.manifest["split"], boxes=val.manifest["boxes"]
-            )
             headline = main_metric(skeleton)
             report({"kind": "eval", "step": step, "epoch": done, "what": what, "headline": headline, "scores": scores})
         if done == last or scores or step % save_every == 0:  # a score without its weights is of no use
             save(scores)
     stream.close()
     end = "complete" if step == plan.total_steps else "stopped early"
-    headline = f", best {main_metric(skeleton)} {best:.4g}" if math.isfinite(best) else ""
+    headline = f", best {main_metric(skeleton)} {best:.4g} ({what})" if math.isfinite(best) else ""
     report({"kind": "done", "text": f"{end}: step {step} of {plan.total_steps}{headline}; {run_uri}"})
 
 

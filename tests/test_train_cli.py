@@ -331,7 +331,9 @@ def test_the_same_command_again_changes_no_weight(copy: Path, people: Path, comm
     assert done.code == 0
     assert "resumed at step 8 from " in done.err
     *_, last = done.err.splitlines()
-    assert last.startswith("complete: step 8 of 8, best PCK@0.2 ")
+    assert re.match(
+        r"complete: step 8 of 8, best PCK@0.2 [0-9.]+ \(split=val boxes=gt flip=.*evaluator=icon_dist\); ", last
+    )
     assert tree(copy / "first" / "checkpoints") == before
     assert (copy / "first" / "metrics.jsonl").read_bytes() == metrics
 
