@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from test_ranks import SKELETON, Net, flat, joined_batch
 from torch import Tensor
 from torch.nn import functional as F
@@ -22,22 +21,10 @@ from icon_dist.config import BankConfig, LossConfig
 from icon_dist.losses.exchange import Centres, Exchange
 from icon_dist.losses.objective import Objective
 from icon_dist.types import Batch
+from tests.ranks import on_ranks
 
 PEOPLE, K, M = 32, 3, 8  # of one rank
 BIG = 2**62  # ids that a float could not hold
-
-
-def gang(function: Callable[..., Any], *args: Any, world: int, folder: Path) -> list[Any]:
-    """What ``function(*args)`` returns on every rank of a gloo group. Forked: 16 imports would take long."""
-    mp.start_processes(_member, (function, args, world, str(folder)), nprocs=world, start_method="fork")
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(world)]
-
-
-def _member(rank: int, function: Callable[..., Any], args: tuple[Any, ...], world: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
-    torch.save(function(*args), f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
 
 
 def joints(step: int, rank: int) -> Centres:
@@ -97,7 +84,7 @@ def test_bytes_received_do_not_grow_with_the_world(budget: int, tmp_path: Path) 
         expected = {f"sync {wire}": {"messages": 2, "bytes": there + back} for wire, there in forth.items()} | {
             f"async {wire}": {"messages": 1, "bytes": there} for wire, there in forth.items()
         }
-        for found in gang(traffic, budget, world=world, folder=tmp_path):
+        for found in on_ranks(traffic, budget, world=world, folder=tmp_path):
             assert found == expected
         assert people == budget or budget % world
 
@@ -132,7 +119,7 @@ def test_everybody_gets_the_same_in_rank_order(mode: str, wire: str, tmp_path: P
     if wire == "bf16":
         features = F.normalize(features.bfloat16().float(), dim=-1)  # rounded on the way, of unit norm on arrival
         assert not torch.equal(features, torch.cat([c.features.detach() for c in everybody]))
-    for rank, found in enumerate(gang(told, mode, wire, world=world, folder=tmp_path)):
+    for rank, found in enumerate(on_ranks(told, mode, wire, world=world, folder=tmp_path)):
         assert torch.equal(found["features"], features)
         assert torch.equal(found["visible"], torch.cat([c.visible for c in everybody]))
         assert torch.equal(found["instance"], torch.cat([c.instance for c in everybody]))
@@ -210,7 +197,7 @@ def same(a: Any, b: Any) -> bool:
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
     folder = tmp_path_factory.mktemp("runs")
     modes = [("sync", "fp32"), ("async", "fp32"), ("async", "bf16")]
-    return {" ".join(mode): gang(train, *mode, world=2, folder=folder) for mode in modes}
+    return {" ".join(mode): on_ranks(train, *mode, world=2, folder=folder) for mode in modes}
 
 
 @pytest.mark.parametrize("mode", ["sync fp32", "async fp32", "async bf16"])
@@ -238,7 +225,7 @@ def test_async_holds_the_same_bank_and_sees_fewer_live_tokens(runs: dict[str, li
 def test_bug_per_rank_order_differs(tmp_path: Path) -> None:
     """Every rank pushes in rank-major order, whoever is first to send: rings as of one deque per joint."""
     for mode in ("sync", "async"):
-        rings = gang(straight, mode, world=4, folder=tmp_path)
+        rings = on_ranks(straight, mode, world=4, folder=tmp_path)
         for found in rings:
             assert same(found, rings[0])
         for joint in range(4):
@@ -265,8 +252,8 @@ def resume(saved: dict[str, Tensor]) -> dict[str, Any]:
 
 def test_a_bank_of_two_ranks_goes_on_with_one_or_four(runs: dict[str, list[dict[str, Any]]], tmp_path: Path) -> None:
     saved = runs["sync fp32"][0]["saved"]
-    expected = gang(resume, saved, world=2, folder=tmp_path)[0]
-    for found in [resume(saved), *gang(resume, saved, world=4, folder=tmp_path)]:
+    expected = on_ranks(resume, saved, world=2, folder=tmp_path)[0]
+    for found in [resume(saved), *on_ranks(resume, saved, world=4, folder=tmp_path)]:
         assert same(found["loaded"], saved)
         for path, value in flat(found).items():
             torch.testing.assert_close(value, flat(expected)[path], rtol=1e-6, atol=1e-9, msg=path)
