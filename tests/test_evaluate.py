@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
+from typing import Any, NoReturn
 
 import cv2
 import numpy as np
@@ -59,6 +61,44 @@ def test_one_process_scores_what_two_ranks_scored(
     drawn = cv2.imread(str(picture))
     assert drawn is not None
     assert drawn.shape[0] > 256
+
+
+def test_codec_and_sigma_are_the_checkpoints(
+    run: Path, people: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tensors, metadata = load_weights(str(run))
+    config = configuration.from_dict(metadata["config"])
+    data = dataclasses.replace(config.data, codec="udp", sigma=1.5)
+    metadata["config"] = dataclasses.asdict(dataclasses.replace(config, data=data))
+    monkeypatch.setattr(evaluate, "load_weights", lambda _: (tensors, metadata))
+    asked = {}
+
+    def predict(*_: object, codec: str, sigma: float, decode: str, **__: Any) -> NoReturn:
+        asked.update(codec=codec, sigma=sigma, decode=decode)
+        raise InterruptedError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate, "predict", predict)
+        with pytest.raises(InterruptedError):
+            evaluate.main([str(run), "--shards", f"{people}/val", "--loaders", "0", "--decode", "dark"])
+    assert asked == {"codec": "udp", "sigma": 1.5, "decode": "dark"}
+    evaluate.main([str(run), "--shards", f"{people}/val", "--loaders", "0", "--decode", "dark", "--limit", "4"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines
+    assert all("flip=yes decode=dark codec=udp evaluator=" in line for line in lines)
+
+
+@pytest.mark.slow
+def test_a_run_with_udp_scores_the_same_afterwards(
+    people: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tiny(people, tmp_path, run__name="udp", data__codec="udp", eval__decode="dark", optim__epochs=1)
+    run_gang(config, scratch=tmp_path, world=1)
+    events = [json.loads(line) for line in (tmp_path / "udp" / "metrics.jsonl").read_text().splitlines()]
+    logged = next(event for event in events if event["kind"] == "eval")
+    assert "decode=dark codec=udp" in logged["what"]
+    found = scores_of(capsys, str(tmp_path / "udp"), "--shards", f"{people}/val", "--decode", "dark")
+    assert found == pytest.approx(logged["scores"], abs=1e-4)
 
 
 def test_every_line_names_its_conditions(run: Path, people: Path, capsys: pytest.CaptureFixture[str]) -> None:

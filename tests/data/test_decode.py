@@ -104,12 +104,14 @@ def test_peak_and_quarter_equal_the_official_loop() -> None:
 @pytest.mark.parametrize(("hw", "sigma"), SIZES)
 @pytest.mark.parametrize("codec", ["dark", "udp"])
 def test_taylor_step_on_a_patch_equals_the_whole_map(hw: tuple[int, int], sigma: float, codec: str) -> None:
-    """PERFORMANCE asks for 4e-6 px; also for peaks on the border."""
+    """PERFORMANCE asks for 4e-6 px, the rounding of float32 coordinates; also for peaks on the border."""
     maps = seen_by_a_net(hw, sigma, people=12, margin=-0.5)
     found, score = decode(torch.from_numpy(maps), method="dark", sigma=sigma, codec=codec)
     official = official_udp if codec == "udp" else official_dark
     expected = [[official(hm.astype(np.float64), blur_kernel(sigma)) for hm in person] for person in maps]
     np.testing.assert_allclose(found, expected, rtol=0, atol=4e-6)
+    exact, _ = decode(torch.from_numpy(maps).double(), method="dark", sigma=sigma, codec=codec)
+    np.testing.assert_allclose(exact, expected, rtol=0, atol=1e-9)
     np.testing.assert_array_equal(score, maps.max((2, 3)))
     moved = np.abs(np.array(expected) - decode(torch.from_numpy(maps), method="argmax", sigma=sigma)[0].numpy())
     assert np.mean(moved > 0.1) > 0.4
