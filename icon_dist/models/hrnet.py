@@ -38,12 +38,17 @@ SMALL = Layout(width=16, stem=32, layer1=1, modules=(1, 1, 1), blocks=2)
 
 def build(name: str, heads: Heads) -> PoseNet | None:
     """The named model, or None if this file does not know the name."""
+    layout = layout_of(name)
+    return None if layout is None else HRNet(name, heads, layout)
+
+
+def layout_of(name: str) -> Layout | None:
     if name == "hrnet_small":
-        return HRNet(name, heads, SMALL)
+        return SMALL
     width = re.fullmatch(r"hrnet_w(\d+)", name)
     if width is None or int(width[1]) < 8 or int(width[1]) % 2:
         return None
-    return HRNet(name, heads, Layout(int(width[1])))
+    return Layout(int(width[1]))
 
 
 class HRNet(PoseNet):
@@ -74,7 +79,7 @@ class HRNet(PoseNet):
         second = self.stage2(self.transition1([x]))
         third = self.stage3(self.transition2(second))
         fourth = self.stage4(self.transition3(third))
-        return Encoded(final=fourth[0], shared=tuple(third))
+        return Encoded(final=fourth[0], shared=tuple(third), pyramid=tuple(third[::-1]))
 
 
 class Module(nn.Module):

@@ -1,31 +1,32 @@
 """OPEC-Net (Qiu et al., "Peeking into occluded joints", ECCV 2020): joints refined by an image-guided progressive GCN.
 
-The base estimator finds joints by heatmaps. The cascaded feature adaptation (CFA) reads its three upsampling maps,
+The base estimator finds joints by heatmaps. The cascaded feature adaptation (CFA) reads three maps of its features,
 coarse to fine, and says where to look for each joint. The graph network (IGP-GCN) starts from the base's joints and
 scores, takes in the features found there stage by stage, and after each stage gives the joints again.
 
-Facts from the public code (github.com/lingtengqiu/OPEC-Net), with shapes for K joints:
+The paper names the modules; sizes are facts of its authors' code (github.com/lingtengqiu/OPEC-Net, ``engineer/``):
 
-- CFA (``common/HM.py``): 3x3 convolutions with bias to 256, 128, 128 channels at stride 16, 8, 4, each but the last
-  followed by ReLU and a 2x2 transposed convolution, which a squeeze-and-excitation gate over both maps adds to the
-  base's next map; then a 3x3 convolution to K heatmaps.
-- Where features are read (``SemGCN_Attention.py``, ``helper.py``): the mean of the softmax of the CFA's heatmaps
-  (integral regression). Another variant (``SeGCN_FC.py``) reads them from a perceptron over all pixels, 6.3 M
-  parameters for one fixed input size; not built.
-- GCN: (x, y, score) -> 128; residual blocks of 128, 128+256=384, 384+128=512, 512+128=640, the features of one more
-  scale joined before each but the first; a graph convolution to (x, y) after each of the last three.
-- The base's joints enter without a gradient, coordinates from -1 to 1 over the input, (0, 0) in its middle.
-- The loss (``core/train.py``) is in ``losses/joints.py``, its evaluation (``core/eval.py``) in ``evaluate.predict``.
+- CFA (``common/HM.py``): 3x3 convolutions to 256, 128, 128 channels at stride 16, 8, 4, then ReLU. On the way to the
+  next finer one a 2x2 transposed convolution and ReLU, weighted by a squeeze-and-excitation gate over both, added to
+  the base's map. At the end a 3x3 convolution to K heatmaps. All with bias, none with batch norm.
+- Where features are read (``SemGCN_Attention.py``, ``helper.py``): the mean under the softmax of the CFA's heatmaps
+  (integral regression). A variant (``SeGCN_FC.py``) reads the places from a perceptron over all pixels, 6.3 M
+  parameters for one size of input: not built.
+- GCN (``SemGCN_Attention.py``): (x, y, score) -> 128; a residual block of 128; then three of 128+256=384,
+  384+128=512, 512+128=640, each with the features of one more scale, each followed by a graph convolution to (x, y).
+- The base's joints enter without a gradient, coordinates from -1 to 1 over the input.
+- The loss (``core/train.py``) is in ``losses/joints.py``, the evaluation (``core/eval.py``) in ``evaluate.predict``.
 
-Parameters of CFA + GCN: 2,210,956 + 1,900,742 as published (12 joints, a base with 512, 256, 128 channels); a test
-counts them layer by layer. Here the base is SimpleBaseline, whose maps have 256 channels each (theirs: FastPose, a
-SE-ResNet101), so that the CFA's second transposed convolution goes to 256: 1,984,270 + 1,901,678 for CrowdPose,
-1,987,729 + 1,903,070 for COCO, 1,986,576 + 1,902,542 for MPII.
+Parameters of CFA + GCN: 2,210,956 + 1,900,742 as published (12 joints; the base is FastPose, a SE-ResNet101 with maps
+of 512, 256, 128 channels). SimpleBaseline's transposed convolutions have 256 each, and so has the CFA's second:
+1,984,270 + 1,901,678 for CrowdPose, 1,987,729 + 1,903,070 for COCO, 1,986,576 + 1,902,542 for MPII. A test counts
+them layer by layer.
 
-Choices: the base trains with them (their command freezes it; its variant ``Alpha`` trains it, without any loss on its
-heatmaps). A head's output is added to the base's joints, theirs is the joints: training starts from the base. The
-graph has the skeleton's bones and limbs (theirs: 12 joints and 12 edges of CrowdPose). Features are read without a
-half pixel (METHOD 2.3). The paper's CoupleGraph, which joins two people's graphs, is not in the public code.
+Choices: the base trains along, with its heatmap loss (the authors' command freezes it; their variant ``Alpha`` trains
+it without). A head gives what to add to the base's joints, theirs the joints: training starts from the base. The graph
+has the skeleton's bones and limbs (theirs: 12 joints and 12 edges of CrowdPose). Features are read without a half pixel
+(METHOD 2.3). HRNet may be the base too. The paper's CoupleGraph, which joins the graphs of two people, is not in the
+public code, nor here.
 """
 
 from __future__ import annotations
@@ -38,14 +39,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from icon_dist.errors import ConfigError
-from icon_dist.models import resnet
+from icon_dist.models import hrnet, resnet
 from icon_dist.models.blocks import init_from_scratch
 from icon_dist.models.graph import GraphConv, NormedGraphConv, ResidualGraphConv, listening
-from icon_dist.models.pose import Heads, Source
+from icon_dist.models.pose import Heads, PoseNet, Source
 from icon_dist.types import Outputs
 
 PREFIX = "opecnet_"
-NAMES = tuple(PREFIX + name for name in resnet.NAMES)
+NAMES = tuple(PREFIX + name for name in (*resnet.NAMES, *hrnet.NAMES))
 STRIDES = (16, 8, 4)  # of the maps that the CFA reads and makes
 ADAPTED = (256, 128, 128)  # channels that it makes
 NODE = 128  # features of a joint before any are read from the image
@@ -53,20 +54,26 @@ NODE = 128  # features of a joint before any are read from the image
 
 def build(name: str, heads: Heads) -> OPECNet | None:
     """The named model, or None if this file does not know the name."""
-    if name not in NAMES:
+    base = name.removeprefix(PREFIX)
+    layout = hrnet.layout_of(base)
+    if base == name or (layout is None and base not in resnet.LAYOUTS):
         return None
     if not heads.bones:
         raise ConfigError(f"model.backbone={name}: the skeleton has no bones and no limbs to make a graph of")
-    block, counts = resnet.LAYOUTS[name.removeprefix(PREFIX)]
-    return OPECNet(name, heads, block=block, counts=counts)
+    if layout is not None:
+        return OnHRNet(name, heads, layout)
+    block, counts = resnet.LAYOUTS[base]
+    return OnResNet(name, heads, block=block, counts=counts)
 
 
-class OPECNet(resnet.ResNet):
-    """SimpleBaseline and the refinement of its joints; all parameters of the base keep their names."""
+class OPECNet(PoseNet):
+    """The refinement, before a base estimator in the order of classes; the base's parameters keep their names."""
+
+    widths: tuple[int, int, int]  # of the base's maps at the three strides, in channels of the map under its heatmaps
 
     def add_heads(self, channels: int, sources: Mapping[str, Source]) -> None:
         # Before the heads, of which the projection comes last (PoseNet.add_heads).
-        self.cascade = FeatureCascade((resnet.DECONV,) * 3, joints=self.heads.joints)
+        self.cascade = FeatureCascade([channels * width for width in self.widths], joints=self.heads.joints)
         self.graph = ProgressiveGraph(ADAPTED, joints=self.heads.joints, bones=self.heads.bones)
         super().add_heads(channels, sources)
 
@@ -84,6 +91,18 @@ class OPECNet(resnet.ResNet):
             stages = self.graph(base, score, features)
         outputs.joints = torch.stack([where, *((base + stage + 1) * middle for stage in stages)])
         return outputs
+
+
+class OnResNet(OPECNet, resnet.ResNet):
+    """The maps are those of the three transposed convolutions."""
+
+    widths = (1, 1, 1)
+
+
+class OnHRNet(OPECNet, hrnet.HRNet):
+    """The maps are the branches of stage 3, one stage before the heatmaps."""
+
+    widths = (4, 2, 1)
 
 
 class FeatureCascade(nn.Module):

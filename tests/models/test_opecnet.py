@@ -157,13 +157,14 @@ def test_joints_stay_fp32_under_autocast() -> None:
     torch.testing.assert_close(joints[0], expected[0], rtol=0, atol=1)  # px; peaks of untrained maps may move
 
 
-def test_the_base_has_the_names_of_pose_resnet() -> None:
-    plain = build_model("resnet18", joints=17, projection=None, input_hw=HW).state_dict()
-    model = built(coco.SKELETON)
+@pytest.mark.parametrize("base", ["resnet18", "hrnet_small"])
+def test_the_base_keeps_its_names(base: str) -> None:
+    plain = build_model(base, joints=17, projection=None, input_hw=HW).state_dict()
+    model = built(coco.SKELETON, name=f"opecnet_{base}")
     missing, unexpected = model.load_state_dict(plain, strict=False)
     assert unexpected == []
     assert {key.split(".")[0] for key in missing} == {"cascade", "graph"}
-    reference = build_model("resnet18", joints=17, projection=None, input_hw=HW).eval()
+    reference = build_model(base, joints=17, projection=None, input_hw=HW).eval()
     reference.load_state_dict(plain)
     with torch.no_grad():
         assert torch.equal(model.eval()(photos()).heatmaps, reference(photos()).heatmaps)

@@ -23,7 +23,7 @@ from icon_dist.fetch import load_weights
 from icon_dist.types import Outputs
 from tests.gang import run_gang, tiny
 
-OPECNET = {"model__backbone": "opecnet_resnet18", "optim__epochs": 2, "optim__milestones": ()}
+OPECNET = {"model__backbone": "opecnet_hrnet_small", "optim__epochs": 2, "optim__milestones": ()}
 
 
 @pytest.fixture(scope="module")
