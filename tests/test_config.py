@@ -244,6 +244,30 @@ def test_random_counts_may_be_drawn_upwards_only() -> None:
     assert "expected loss.single.queries=6 or more" in refused("coco", [*random, "loss.single.queries_to=5"])
 
 
+@pytest.mark.parametrize(
+    ("items", "says"),
+    [
+        (
+            ["loss.contrast=intra", "loss.positives_from=images"],
+            "loss.positives_from=images: loss.contrast=intra compares",
+        ),
+        (
+            ["loss.contrast=intra", "loss.negatives_from_others=true"],
+            "loss.negatives_from_others=True: loss.contrast=intra",
+        ),
+        (["loss.contrast=intra", "loss.max_negatives=64"], "nobody else's; leave it at 0"),
+        (["loss.single.query=all", "loss.query_scope=batch"], "loss.query_scope=batch: loss.single.query=all and"),
+        (["loss.single.query=random", "loss.entropy=peak"], "loss.entropy=peak: only hard queries are scored"),
+        (["loss.pair.negative=all", "loss.pair.category_score=max"], "only loss.pair.negative=hard ranks categories"),
+        (["loss.bank.enabled=false", "loss.bank.exchange=async"], "set loss.bank.enabled=true"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(items: list[str], says: str) -> None:
+    assert says in refused("coco", items)
+    for item in items:
+        load("coco", [item])  # each alone means something
+
+
 def test_averaged_weights_need_whole_parameters() -> None:
     assert "run.zero=2 or less" in refused("coco", ["optim.ema=0.9", "run.zero=3"])
 

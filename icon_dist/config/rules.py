@@ -85,6 +85,30 @@ def validate(config: Config) -> None:
             is_random = get(config, f"{term}.{strategy}") == "random"
             check(high == 0 or is_random, f"{term}.{count}_to", f"only {term}.{strategy}=random draws a number")
             check(high == 0 or high >= low, f"{term}.{count}_to", f"expected {term}.{count}={low} or more")
+        ranked = get(config, f"{term}.negative") == "hard"
+        by_mean = get(config, f"{term}.category_score") == "mean"
+        check(ranked or by_mean, f"{term}.category_score", f"only {term}.negative=hard ranks categories")
+    loss = config.loss
+    if loss.contrast == "intra":
+        for key, plain in (("positives_from", "persons"), ("negatives_from_others", False), ("max_negatives", 0)):
+            rule = "loss.contrast=intra compares the points of one person, nobody else's"
+            check(getattr(loss, key) == plain, f"loss.{key}", f"{rule}; leave it at {plain}")
+    queries = {loss.single.query, loss.pair.query}
+    check(
+        loss.query_scope == "person" or queries != {"all"},
+        "loss.query_scope",
+        "loss.single.query=all and loss.pair.query=all leave nothing to choose; make one hard or random",
+    )
+    check(
+        loss.entropy == "heatmap" or "hard" in queries,
+        "loss.entropy",
+        "only hard queries are scored; set loss.single.query=hard or loss.pair.query=hard",
+    )
+    check(
+        loss.bank.exchange == "sync" or loss.bank.enabled,
+        "loss.bank.exchange",
+        "what arrives a step later goes into the bank; set loss.bank.enabled=true",
+    )
     positive("optim.epochs", "optim.batch", "optim.micro_batch", "optim.lr")
     milestones = config.optim.milestones
     rising = all(a < b for a, b in zip((0, *milestones), milestones, strict=False))
