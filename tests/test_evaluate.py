@@ -209,6 +209,32 @@ def test_results_for_the_test_server(
         evaluate.main([*photos[:-1], "pred.mat", *detector])
 
 
+def test_diagnose_writes_a_page_its_numbers_and_pictures(
+    run: Path, people: Path, shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluate.main([str(run), "--shards", f"{people}/val", "--loaders", "0", "--diagnose", str(tmp_path / "all")])
+    whole = json.loads((tmp_path / "all" / "diagnosis.json").read_text())
+    assert "split=val boxes=gt flip=yes" in whole["conditions"]
+    assert whole["errors"]["poses"] > 0
+    assert len(whole["recall"]["peak"]) == 9
+    assert whole["embedding"]["people"] >= 24
+    assert (tmp_path / "all" / "worst-miss.png").exists()
+    assert "worst-miss" not in (tmp_path / "all" / "diagnosis.html").read_text(), "the page stands alone"
+    evaluate.main([str(run), "--shards", f"{people}/val", "--limit", "5", "--diagnose", str(tmp_path / "some")])
+    some = json.loads((tmp_path / "some" / "diagnosis.json").read_text())
+    assert 5 <= some["embedding"]["people"] <= 8
+
+    four = shared / "coco" / "four"
+    truth = read("coco", four / "person_keypoints.json", images=four / "images")
+    build(truth, str(four / "images"), str(tmp_path / "gt"), dataset="coco", split="four", settings=LOOSE)
+    boxes = ["--boxes", str(four / "detections.json"), "--images", str(four / "images"), "--loaders", "0"]
+    evaluate.main([str(run), "--shards", str(tmp_path / "gt"), *boxes, "--diagnose", str(tmp_path / "boxes")])
+    detected = json.loads((tmp_path / "boxes" / "diagnosis.json").read_text())
+    assert detected["recall"] is None, "which needs ground-truth boxes"
+    assert "Not measured" in (tmp_path / "boxes" / "diagnosis.html").read_text()
+    capsys.readouterr()
+
+
 def test_refusals(run: Path, people: Path, shared: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="neither a weights file nor a run"):
         evaluate.main([str(tmp_path / "none"), "--shards", f"{people}/val"])
