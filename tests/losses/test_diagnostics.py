@@ -58,6 +58,8 @@ def test_chance_loss_counts_the_negatives() -> None:
     keys = KeySet(torch.zeros(4, 4, 2), valid, torch.zeros(4, 4, dtype=torch.int64))
     assert chance_loss([keys], categories=2).item() == pytest.approx(math.log(9))
     assert chance_loss([keys, keys], categories=3).item() == pytest.approx(math.log(17))  # only 2 others exist
+    assert chance_loss([keys, keys], categories=3, most=3).item() == pytest.approx(math.log(7))  # 3 of 8 in each
+    assert chance_loss([keys], categories=2, most=64).item() == pytest.approx(math.log(9))  # no more than there are
     none = KeySet(keys.features, valid & False, keys.instance)
     assert chance_loss([none], categories=2) == 0
 
