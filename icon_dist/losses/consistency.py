@@ -158,8 +158,8 @@ class _Consistency(torch.autograd.Function):
         for rows, tile in tiles(member, width=keys.valid.shape[1]):
             s = tile.similarities(query[rows] / tau, keys.features, absent)  # [pairs, G + S]
             asks, who = active[rows], instance[rows]
-            mine = (tile.category == category[rows].index_select(0, tile.row)).nonzero().squeeze(1)
-            asking = tile.row.index_select(0, mine)  # the rows of the pairs with their own category
+            mine = tile.pairs_with(category[rows])
+            asking = tile.row.index_select(0, mine)
             same = keys.instance.index_select(0, tile.category[mine]) == who.index_select(0, asking)[:, None]
             s_p = s.index_select(0, mine).masked_fill_(same, -torch.inf)
             if limited is not keys.valid:

@@ -25,20 +25,24 @@ class Grouped:
         self._spans = [(c, slice(a, b)) for c, (a, b) in enumerate(zip([0, *ends], ends, strict=False)) if b > a]
         self._rows = len(member)
 
+    def pairs_with(self, category: Tensor) -> Tensor:
+        """The places of the pairs of rows with their category [rows]; rows that have no such pair are left out."""
+        return (self.category == category.index_select(0, self.row)).nonzero().squeeze(1)
+
     def similarities(self, query: Tensor, keys: Tensor, bias: Tensor) -> Tensor:
         """[pairs, S] of query [rows, m] and keys [C, S, m], plus bias [C, S]."""
         q = query.index_select(0, self.row)
         s = q.new_empty(len(q), keys.shape[1])
         for c, span in self._spans:
-            torch.add(_product(q[span], keys[c].T), bias[c], out=s[span])
+            s[span] = _product(q[span], keys[c].T, bias[c])
         return s
 
     def to_queries(self, slopes: Tensor, keys: Tensor) -> Tensor:
         """[rows, m]: keys [C, S, m] weighted by slopes [pairs, S]."""
-        each = slopes.new_empty(len(slopes), keys.shape[2])
+        total = slopes.new_zeros(self._rows, keys.shape[2])
         for c, span in self._spans:
-            each[span] = _product(slopes[span], keys[c])
-        return slopes.new_zeros(self._rows, keys.shape[2]).index_add_(0, self.row, each)
+            total.index_add_(0, self.row[span], _product(slopes[span], keys[c]))
+        return total
 
     def add_to_keys(self, keys: Tensor, slopes: Tensor, query: Tensor) -> None:
         """Add to keys [C, S, m] the query [rows, m] weighted by slopes [pairs, S]."""
@@ -60,6 +64,9 @@ class Dense:
         self._shape = rows, categories = member.shape
         self.row = torch.arange(rows, device=member.device).repeat_interleave(categories)
         self.category = torch.arange(categories, device=member.device).repeat(rows)
+
+    def pairs_with(self, category: Tensor) -> Tensor:
+        return torch.arange(len(category), device=category.device) * self._shape[1] + category
 
     def similarities(self, query: Tensor, keys: Tensor, bias: Tensor) -> Tensor:
         return torch.addmm(bias.flatten(), query, keys.flatten(0, 1).T).view(-1, keys.shape[1])
@@ -89,12 +96,12 @@ def tiles(member: Tensor, *, width: int) -> Iterator[tuple[slice, Grouped | Dens
         yield part, layout(member[part])
 
 
-def _product(a: Tensor, b: Tensor) -> Tensor:
-    """``a @ b`` by oneDNN, as compiled models do it: on AMD that is twice as fast as MKL, and elsewhere no slower."""
+def _product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``a @ b + bias`` by oneDNN, as compiled models do it: on AMD twice as fast as MKL, and elsewhere no slower."""
     if a.dtype == torch.float32 and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
-        product: Tensor = torch.ops.mkldnn._linear_pointwise(a, b.T, None, "none", [], "")
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(a, b.T, bias, "none", [], "")
         return product
-    return a @ b
+    return a @ b if bias is None else torch.addmm(bias, a, b)
 
 
 def grouped(device: torch.device) -> bool:

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from icon_dist.losses import tiles
 from icon_dist.losses.consistency import consistency_loss, consistency_sums
+from icon_dist.losses.negatives import limit
 from icon_dist.types import KeySet
 
 TAU = 0.2
@@ -190,3 +191,41 @@ def test_bf16_in_fp32_out() -> None:
         under = consistency_loss(*args, bank=replace(bank, features=low[2]), negatives=2, tau=TAU)
     assert loss.dtype == torch.float32
     assert loss.item() == under.item()
+
+
+@pytest.mark.usefixtures("both_tilings")
+def test_fp32_is_the_same_loss() -> None:
+    """Its products take another path on a CPU."""
+    query, live, bank = random_case(1)
+    q, features = (t.detach().float().requires_grad_() for t in (query[0], live.features))
+    low = replace(bank, features=bank.features.float())
+    loss = consistency_loss(q, *query[1:], replace(live, features=features), bank=low, negatives=3, tau=TAU)
+    exact = consistency_loss(*query, live, bank=bank, negatives=3, tau=TAU)
+    torch.testing.assert_close(loss.double(), exact, rtol=1e-5, atol=1e-6)
+    found, expected = torch.autograd.grad(loss, [q, features]), torch.autograd.grad(exact, [query[0], live.features])
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours.double(), theirs, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.usefixtures("both_tilings")
+def test_max_negatives_limits_negatives_and_not_positives() -> None:
+    """All embeddings equal: the loss counts the negatives, log(1 + Hn * most); every positive stays in the mean."""
+    features = F.normalize(torch.ones(4, 9, 8), dim=-1)
+    keys = KeySet(features, torch.ones(4, 9, dtype=torch.bool), torch.arange(9).expand(4, 9).contiguous())
+    args = (features[0, :1].clone(), torch.tensor([0]), torch.tensor([0]), torch.tensor([True]))
+    for most, count in ((1, 2), (5, 10), (9, 18), (100, 18), (0, 18)):
+        loss = consistency_loss(*args, keys, negatives=2, tau=TAU, max_negatives=most)
+        torch.testing.assert_close(loss, torch.tensor(math.log(1 + count)))
+
+
+def test_limited_negatives_are_a_random_part_of_every_category() -> None:
+    valid = torch.rand(5, 40, generator=torch.Generator().manual_seed(0)) < 0.7
+    parts = [limit(valid, 8, key=key) for key in (1, 1, 2)]
+    assert torch.equal(parts[0], parts[1])
+    assert not torch.equal(parts[0], parts[2])
+    for part in parts:
+        assert (part & ~valid).sum() == 0
+        assert part.sum(1).tolist() == [8] * 5
+    often = torch.stack([limit(valid, 8, key=key) for key in range(600)]).float().mean(0)
+    expected = 8 / valid.sum(1, keepdim=True) * valid
+    assert (often - expected).abs().max() < 0.1  # 5 standard deviations
