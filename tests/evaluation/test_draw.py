@@ -20,6 +20,7 @@ from icon_dist.evaluation.draw import (
     RIGHT,
     STRIP,
     TRUTH,
+    WRONG,
     Tile,
     sheet,
     sides,
@@ -124,3 +125,15 @@ def test_png_has_the_colours_that_were_written(tmp_path: Path) -> None:
     back = cv2.imread(str(tmp_path / "new" / "a.png"))
     np.testing.assert_array_equal(back[..., ::-1], image)
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["a.png"]
+
+
+def test_a_wrong_joint_is_ringed_with_a_line_to_where_it_belongs() -> None:
+    at, to = pose(left_wrist=(40, 128, 2), nose=(40, 40, 2)), pose(left_wrist=(150, 128, 2), nose=(150, 40, 2))
+    marked = np.array([name == "left_wrist" for name in coco.SKELETON.joints])
+    drawn = tile_of(sheet([Tile(GREEN, at, reference=to, wrong=marked)], coco.SKELETON, columns=1))
+    assert near(drawn[128, 95], WRONG)
+    assert near(drawn[128 - 5, 40], WRONG)
+    assert near(drawn[128, 40], LEFT)
+    assert near(drawn[40, 95], (20, 120, 20)), "the nose is not marked"
+    unmarked = tile_of(sheet([Tile(GREEN, at, reference=to)], coco.SKELETON, columns=1))
+    assert near(unmarked[128, 95], (20, 120, 20))
