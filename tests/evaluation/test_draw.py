@@ -133,7 +133,7 @@ def test_a_wrong_joint_is_ringed_with_a_line_to_where_it_belongs() -> None:
     drawn = tile_of(sheet([Tile(GREEN, at, reference=to, wrong=marked)], coco.SKELETON, columns=1))
     assert near(drawn[128, 95], WRONG)
     assert near(drawn[128 - 5, 40], WRONG)
-    assert near(drawn[128, 40], LEFT)
+    assert near(drawn[128, 38], LEFT)
     assert near(drawn[40, 95], (20, 120, 20)), "the nose is not marked"
     unmarked = tile_of(sheet([Tile(GREEN, at, reference=to)], coco.SKELETON, columns=1))
     assert near(unmarked[128, 95], (20, 120, 20))
