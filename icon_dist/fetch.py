@@ -25,16 +25,18 @@ from icon_dist.engine import checkpoint
 from icon_dist.engine import manifest as manifests
 from icon_dist.engine.checkpoint import Checkpoint
 from icon_dist.errors import CheckpointError, ConfigError, run_cli
+from icon_dist.semi.pair import NETS
 
 FORMAT = 1
-SAID_OF_WEIGHTS = ("config", "skeleton", "step", "metrics", "score", "evaluated", "colour")  # out of its manifest
+SAID_OF_WEIGHTS = ("config", "skeleton", "step", "metrics", "score", "evaluated", "colour", "split", "index")
 
 Metadata = dict[str, Any]
 
 
-def load_weights(uri: str, *, which: str | int | None = None) -> tuple[dict[str, Tensor], Metadata]:
+def load_weights(uri: str, *, which: str | int | None = None, net: int = 1) -> tuple[dict[str, Tensor], Metadata]:
     """Weights and metadata from a fetched file, or from a run: ``which``, by default its best or else its last.
 
+    ``net`` chooses between the students of a run with two; whatever it was, the weights are those of one model.
     Metadata: format, config, skeleton, step, metrics, score, evaluated (model | ema), colour (of the input, rgb | bgr),
     checkpoint, manifest_sha256.
     """
@@ -45,7 +47,7 @@ def load_weights(uri: str, *, which: str | int | None = None) -> tuple[dict[str,
         except FileNotFoundError:
             raise CheckpointError(f"{uri}: neither a weights file nor a run with checkpoints; check the path") from None
     found = _find(uri, which)
-    return _weights(found), _metadata(found)
+    return _weights(found, net=net), _metadata(found)
 
 
 def encode(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> bytes:
@@ -103,10 +105,15 @@ def _default(run_uri: str) -> str:
     return "best" if any(manifests.score(whole) is not None for whole in wholes if whole) else "last"
 
 
-def _weights(found: Checkpoint) -> dict[str, Tensor]:
+def _weights(found: Checkpoint, *, net: int) -> dict[str, Tensor]:
     merged: dict[str, Tensor] = {}
     for name in checkpoint.weights_files(found.manifest):
         merged |= found.tensors(name)
+    prefix = f"{NETS[net - 1]}."
+    if own := {name.removeprefix(prefix): t for name, t in merged.items() if name.startswith(prefix)}:
+        return own
+    if net != 1:
+        raise CheckpointError(f"{found.uri}: --net {net}: holds one network; leave it out")
     return merged
 
 
@@ -148,6 +155,7 @@ def main(argv: list[str]) -> None:
     wanted.add_argument("--last", action="store_const", dest="which", const="last", help="newest intact")
     wanted.add_argument("--step", type=int, dest="which", metavar="N", help="of this step; default: --best, or --last")
     wanted.add_argument("--list", action="store_true", help="show what is there and write nothing")
+    parser.add_argument("--net", type=int, choices=(1, 2), default=1, help="of semi.method=sspose; default %(default)s")
     parser.add_argument("-o", "--out", metavar="FILE", help="the safetensors file to write")
     args = parser.parse_args(argv)
     run_uri = storage.absolute(args.run)
@@ -160,7 +168,7 @@ def main(argv: list[str]) -> None:
     if Path(out).suffix != ".safetensors":
         raise ConfigError(f"-o {args.out}: the file is written in the safetensors format; name it .safetensors")
     found = _find(run_uri, args.which)
-    tensors, metadata = _weights(found), _metadata(found)
+    tensors, metadata = _weights(found, net=args.net), _metadata(found)
     storage.write(out, encode(tensors, metadata))
     score = manifests.score(found.manifest)
     scored = "not evaluated" if score is None else f"score {score:.4f}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -11,8 +11,10 @@ from icon_dist import config as configuration
 from icon_dist.config import Config, ContrastConfig, LossConfig
 from icon_dist.data.order import check_streams, default_streams
 from icon_dist.data.shard import ShardSet
+from icon_dist.data.split import Split, check_stored, split
 from icon_dist.errors import ConfigError, DataError
 from icon_dist.models import PoseNet, build_model
+from icon_dist.semi.pair import Pair
 from icon_dist.types import Skeleton
 
 FP32 = 4  # bytes
@@ -32,21 +34,24 @@ class Plan:
     epochs: int
     parameters: int
     checkpoint_bytes: int
+    split: Split = field(compare=False)  # who has labels
+    unlabelled_batch: int  # of each batch
 
     @property
     def total_steps(self) -> int:
         return self.steps_per_epoch * self.epochs
 
     def __str__(self) -> str:
-        split = f"{self.workers} workers x {self.micro_batch}"
+        parts = f"{self.workers} workers x {self.micro_batch}"
         if self.accumulation > 1:
-            split += f" x {self.accumulation} micro-batches"
-        dropped = self.people - self.steps_per_epoch * self.batch
+            parts += f" x {self.accumulation} micro-batches"
+        dropped = len(self.split.labelled) - self.steps_per_epoch * (self.batch - self.unlabelled_batch)
         left_out = f", {dropped} left out of each (others each time)" if dropped else ""
         return "\n".join(
             [
                 f"data        {self.people} people in {self.shards} shards, {_bytes(self.shard_bytes)}",
-                f"batch       {self.batch} = {split}",
+                *self._labels(),
+                f"batch       {self.batch} = {parts}",
                 f"steps       {self.total_steps} = {self.epochs} epochs x {self.steps_per_epoch}{left_out}",
                 f"streams     {self.streams}, {self.streams // self.workers} per worker",
                 f"model       {self.parameters / 1e6:.2f} M parameters, trained",
@@ -54,14 +59,25 @@ class Plan:
             ]
         )
 
+    def _labels(self) -> list[str]:
+        """Who has labels, if not everybody."""
+        known, others = len(self.split.labelled), len(self.split.unlabelled)
+        if not others:
+            return []
+        use = "are not used"
+        if self.unlabelled_batch:
+            use = f"come without, {self.unlabelled_batch} of each batch; epochs count those with labels"
+        which = f"seed {self.split.seed}, sha256 {self.split.fingerprint[:12]}"
+        return [f"labels      {known} people ({which}); {others} {use}"]
+
 
 def plan_run(config: Config, shards: ShardSet, *, val: ShardSet | None = None) -> Plan:
     """Raises ConfigError or DataError where the config and the data, to train and to evaluate on, do not fit."""
-    streams = config.data.streams or default_streams(config.optim.batch)
-    workers = config.run.workers
-    check_streams(
-        batch=config.optim.batch, streams=streams, world=workers, micro_batch=configuration.micro_batch(config)
-    )
+    batch, micro, workers = config.optim.batch, configuration.micro_batch(config), config.run.workers
+    others = 0 if config.semi.method == "none" else round(batch * config.semi.unlabelled_share)
+    for part in filter(None, (others, batch - others)):
+        streams = config.data.streams or default_streams(part)
+        check_streams(batch=part, streams=streams, world=workers, micro_batch=micro * part // batch)
     packed = shards.manifest["dataset"]
     if packed != config.data.dataset:
         raise ConfigError(
@@ -75,32 +91,39 @@ def plan_run(config: Config, shards: ShardSet, *, val: ShardSet | None = None) -
             f"data.val={val.uri}: {len(theirs)} joints of {val.skeleton.name} scored by {other}, but data.train has "
             f"{len(mine)} of {shards.skeleton.name} scored by {metric}; evaluate on shards of the same skeleton"
         )
-    steps = len(shards) // config.optim.batch
-    if not steps:
+    known = split(shards.instance, share=config.data.labelled, seed=config.data.split_seed)
+    check_stored(known, shards.manifest, uri=shards.uri)
+    steps = len(known.labelled) // (batch - others)
+    if not steps or len(known.unlabelled) < others:
+        few, kind = (len(known.labelled), "labelled ") if not steps else (len(known.unlabelled), "unlabelled ")
         raise DataError(
-            f"{shards.uri}: {len(shards)} people do not fill one batch; lower optim.batch={config.optim.batch}"
+            f"{shards.uri}: {few} {kind if config.data.labelled < 1 else ''}people do not fill one batch; "
+            f"lower optim.batch={batch}"
         )
     with torch.device("meta"):
-        model = model_of(config, shards.skeleton)
+        model = students_of(config, shards.skeleton)
     weights = sum(p.numel() for p in model.parameters())
     state = sum(t.numel() for t in model.state_dict().values())
     classes = sum(term.categories for term in _terms(config.loss, shards.skeleton))
-    bank = classes * config.loss.bank.slots * config.model.embedding if config.loss.bank.enabled else 0
-    copies = state + 2 * weights + (state if config.optim.ema else 0) + bank
-    per_worker, micro = configuration.per_worker(config), configuration.micro_batch(config)
+    remembers = config.loss.bank.enabled and config.loss.contrast == "inter"
+    bank = classes * config.loss.bank.slots * config.model.embedding if remembers else 0
+    banks = 2 * bank if isinstance(model, Pair) else bank
+    copies = state + 2 * weights + (state if config.optim.ema else 0) + banks
     return Plan(
         people=len(shards),
         shards=len(shards.shard_names),
         shard_bytes=sum(shards.manifest["files"][name]["bytes"] for name in shards.shard_names),
         workers=workers,
-        batch=config.optim.batch,
+        batch=batch,
         micro_batch=micro,
-        accumulation=per_worker // micro,
+        accumulation=configuration.per_worker(config) // micro,
         streams=streams,
         steps_per_epoch=steps,
         epochs=config.optim.epochs,
         parameters=weights,
         checkpoint_bytes=copies * FP32,
+        split=known,
+        unlabelled_batch=others,
     )
 
 
@@ -119,6 +142,13 @@ def model_of(config: Config, skeleton: Skeleton) -> PoseNet:
         bones=skeleton.bones + skeleton.limbs,
         input_hw=config.input_hw,
     )
+
+
+def students_of(config: Config, skeleton: Skeleton) -> PoseNet | Pair:
+    """What is trained: one such model, or two."""
+    if config.semi.method == "sspose":
+        return Pair(model_of(config, skeleton), model_of(config, skeleton))
+    return model_of(config, skeleton)
 
 
 class _Term(NamedTuple):

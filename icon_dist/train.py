@@ -18,7 +18,6 @@ import torch
 from icon_dist import config as configuration
 from icon_dist import distributed, pretrained, storage
 from icon_dist.config import Config, OptimConfig
-from icon_dist.data import heatmap
 from icon_dist.data.generate import generate_shards, missing_sets
 from icon_dist.data.shard import open_shards, read_truth
 from icon_dist.data.stream import TrainStream
@@ -30,8 +29,10 @@ from icon_dist.errors import DivergedError, run_cli
 from icon_dist.evaluate import conditions, evaluate
 from icon_dist.evaluation.score import check_truth, main_metric
 from icon_dist.losses.diagnostics import collapsed
-from icon_dist.losses.objective import Objective
-from icon_dist.plan import model_of, plan_run
+from icon_dist.plan import model_of, plan_run, students_of
+from icon_dist.semi.building import method_of
+from icon_dist.semi.pair import Pair
+from icon_dist.teacher import load_teacher
 from icon_dist.types import Skeleton
 
 COLLAPSED = (
@@ -56,17 +57,14 @@ def train(cfg: Config, *, report: Report, device: str) -> None:
     if truth:
         check_truth(truth, skeleton)
     plan = plan_run(cfg, shards, val=val)
-    model = model_of(cfg, skeleton).to(device)
-    map_hw = (hw[0] // model.stride, hw[1] // model.stride)
-    objective = Objective(
-        cfg.loss,
-        skeleton,
-        embedding_dim=cfg.model.embedding,
-        embedding_stride=model.embedding_stride,
-        sigma=cfg.data.sigma,
-        heatmap_stride=model.stride,
-        seed=cfg.run.seed,
-    )
+    model = students_of(cfg, skeleton).to(device)
+    bf16 = cfg.run.precision == "bf16" or (cfg.run.precision == "auto" and device != "cpu")
+    teacher = load_teacher(cfg, shards, plan.split, device=device, bf16=bf16) if cfg.semi.method == "pseudo" else None
+    if teacher is not None:
+        report({"kind": "note", "text": teacher.note})
+    guess = None if teacher is None else teacher.forward
+    method = method_of(cfg, skeleton, model, micro_batch=plan.micro_batch, teacher=guess)
+    same = {"split": plan.split.record(), "teacher": teacher and teacher.origin}  # whenever this run is resumed
 
     # What outlives a step is restored here and saved below: weights, Adam's moments, banks, averaged weights, position
     # and best score. Randomness needs no state: it is a function of (seed, epoch, step, person).
@@ -77,12 +75,14 @@ def train(cfg: Config, *, report: Report, device: str) -> None:
         step, weights, scored = found.step, found.tensors("model"), found.state()["best"]
         at = step / plan.steps_per_epoch
         checkpoint.require(found.manifest, backbone=cfg.model.backbone, joints=skeleton.joints, epoch=at)
+        checkpoint.require_same(found.manifest, same)
         checkpoint.require_same_tensors(weights, model.state_dict())
         model.load_state_dict(weights)
         best = best if scored is None else scored
         model.colour, origin = found.manifest.get("colour", "rgb"), found.manifest.get("pretrained")
     elif cfg.model.pretrained:
-        origin, note = pretrained.start(model, cfg.model.pretrained, joints=skeleton.joints)
+        for net in (model.net1, model.net2) if isinstance(model, Pair) else (model,):
+            origin, note = pretrained.start(net, cfg.model.pretrained, joints=skeleton.joints)
         report({"kind": "note", "text": note})
     engine = deepspeed.wrap(
         model,
@@ -90,14 +90,14 @@ def train(cfg: Config, *, report: Report, device: str) -> None:
         micro_batch=plan.micro_batch,
         accumulation=plan.accumulation,
         world=world,
-        bf16=cfg.run.precision == "bf16" or (cfg.run.precision == "auto" and device != "cpu"),
+        bf16=bf16,
         compiled=cfg.run.compile,
         lr=cfg.optim.lr,
     )
     average = Average(model, decay=cfg.optim.ema) if cfg.optim.ema else None
     if found is not None:
         engine.load_optimizer_state(found.tensors("optimizer"))
-        objective.load_state_dict(found.tensors("bank"))
+        method.load_state_dict(found.tensors("bank"))
         if average is not None:
             average.load_state_dict(found.tensors("ema"))
         report({"kind": "note", "text": f"resumed at step {step} from {found.uri}"})
@@ -115,14 +115,14 @@ def train(cfg: Config, *, report: Report, device: str) -> None:
 
     def save(scores: dict[str, float]) -> None:
         require_finite()
-        tensors = {"model": engine.weights(), "optimizer": engine.optimizer_state(), "bank": objective.state_dict()}
+        tensors = {"model": engine.weights(), "optimizer": engine.optimizer_state(), "bank": method.state_dict()}
         if not all(t.isfinite().all() for name in ("model", "optimizer") for t in tensors[name].values()):
             raise DivergedError(f"step {step}: the weights or their gradients are not finite; lower optim.lr")
         if average is not None:
             tensors["ema"] = average.state_dict()
         if rank == 0:
             about = _about(cfg, skeleton, epoch=step / plan.steps_per_epoch, world=world, scores=scores)
-            about |= {"colour": model.colour, "pretrained": origin}
+            about |= {"colour": model.colour, "pretrained": origin, "index": shards.index_sha256, **same}
             state = {"best": best if math.isfinite(best) else None}
             checkpoint.save(
                 run_uri, step=step, attempt=attempt, tensors=tensors, state=state, manifest=about, keep=cfg.run.keep
@@ -136,7 +136,7 @@ def train(cfg: Config, *, report: Report, device: str) -> None:
         shards,
         seed=cfg.run.seed,
         batch=plan.batch,
-        streams=plan.streams,
+        streams=cfg.data.streams,
         rank=rank,
         world=world,
         micro_batch=plan.micro_batch,
@@ -146,6 +146,8 @@ def train(cfg: Config, *, report: Report, device: str) -> None:
         loaders=cfg.data.loaders,
         cache_mb=cfg.data.cache_mb,
         pin=device != "cpu",
+        labelled=plan.split.labelled,
+        unlabelled_share=plan.unlabelled_batch / plan.batch,
     )
     save_every = max(1, round(cfg.run.checkpoint_every * plan.steps_per_epoch))
     warned = False
@@ -160,19 +162,11 @@ def train(cfg: Config, *, report: Report, device: str) -> None:
             moves = micro % plan.accumulation == 0  # the micro-batch that completes a step
             log = moves and (step + 1) % cfg.run.log_every == 0
             batch = host_batch.to(device, non_blocking=True)
-            target, weight = heatmap.encode(
-                batch.joints,
-                batch.labelled,
-                hw=map_hw,
-                stride=model.stride,
-                sigma=cfg.data.sigma,
-                codec=cfg.data.codec,
-            )
-            losses = objective(engine(batch.image), batch, target, weight, step=step, epoch=when, diagnose=log)
+            losses = method(engine, batch, step=step, epoch=when, diagnose=log)
             finite *= losses.total.detach().isfinite()
             engine.backward(losses.total)
             engine.step(lr=lr)
-            objective.commit()
+            method.commit()
             if not moves:
                 continue
             distributed.mean_buffers(model)  # equal bits on every rank: rank 0's checkpoint speaks for all
@@ -195,18 +189,20 @@ def train(cfg: Config, *, report: Report, device: str) -> None:
             require_finite()
             model.eval()
             with average.in_place() if average is not None else nullcontext():
-                scores, _ = evaluate(
-                    engine,
-                    val,
-                    truth,
-                    input_hw=hw,
-                    stride=model.stride,
-                    codec=cfg.data.codec,
-                    sigma=cfg.data.sigma,
-                    settings=cfg.eval,
-                    loaders=cfg.data.loaders,
-                    device=device,
-                )
+                for student, forward in method.students(engine).items():
+                    measured, _ = evaluate(
+                        forward,
+                        val,
+                        truth,
+                        input_hw=hw,
+                        stride=model.stride,
+                        codec=cfg.data.codec,
+                        sigma=cfg.data.sigma,
+                        settings=cfg.eval,
+                        loaders=cfg.data.loaders,
+                        device=device,
+                    )
+                    scores |= {student + name: value for name, value in measured.items()}
             best = max(best, scores[main_metric(skeleton)])
             headline = main_metric(skeleton)
             report({"kind": "eval", "step": step, "epoch": done, "what": what, "headline": headline, "scores": scores})
@@ -280,6 +276,8 @@ def main(argv: list[str]) -> None:
         if cfg.model.pretrained:
             joints = shards.skeleton.joints
             print(pretrained.start(model_of(cfg, shards.skeleton), cfg.model.pretrained, joints=joints).note)
+        if cfg.semi.method == "pseudo":
+            print(load_teacher(cfg, shards, plan.split, device="cpu", bf16=False).note)
         return
     if cfg.run.launcher == "local":
         from icon_dist.engine.local import launch
@@ -293,7 +291,9 @@ def _anchored(cfg: Config) -> Config:
     train, val = storage.absolute(cfg.data.train), cfg.data.val and storage.absolute(cfg.data.val)
     run = dataclasses.replace(cfg.run, dir=storage.absolute(cfg.run.dir))
     model = dataclasses.replace(cfg.model, pretrained=pretrained.anchored(cfg.model.pretrained))
-    return dataclasses.replace(cfg, data=dataclasses.replace(cfg.data, train=train, val=val), model=model, run=run)
+    semi = dataclasses.replace(cfg.semi, teacher=cfg.semi.teacher and storage.absolute(cfg.semi.teacher))
+    data = dataclasses.replace(cfg.data, train=train, val=val)
+    return dataclasses.replace(cfg, data=data, model=model, semi=semi, run=run)
 
 
 if __name__ == "__main__":

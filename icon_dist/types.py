@@ -108,8 +108,8 @@ class Outputs:
 
     heatmaps: Float[Tensor, "N K h w"]
     embedding: Float[Tensor, "N m he we"] | None = None
-    feature: Float[Tensor, "N D he we"] | None = None
-    tap: Float[Tensor, "N D he we"] | None = None
+    feature: Float[Tensor, "_ D he we"] | None = None  # in a semi-supervised step of the labelled people alone
+    tap: Float[Tensor, "_ D he we"] | None = None
     joints: Float[Tensor, "R N K 2"] | None = None  # input px
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from icon_dist.config import Config, load
 from icon_dist.data.shard import ShardSet, open_shards
+from icon_dist.data.split import split
 from icon_dist.datasets import load_skeleton
 from icon_dist.errors import ConfigError, DataError
 from icon_dist.plan import Plan, check_contrast, model_of, plan_run
@@ -53,7 +55,7 @@ def test_a_micro_batch_is_no_larger_than_a_workers_part(people: Path, tmp_path: 
 
 @pytest.mark.parametrize(("batch", "streams"), [(64, 64), (256, 256), (512, 256), (300, 150), (257, 1)])
 def test_streams_by_default(people: Path, tmp_path: Path, shards: ShardSet, batch: int, streams: int) -> None:
-    many = dataclasses.replace(shards, key=shards.key * 9)
+    many = dataclasses.replace(shards, key=shards.key * 9, instance=np.arange(9 * len(shards)))
     config = tiny(people, tmp_path, optim__batch=batch, optim__micro_batch=batch, run__workers=1)
     assert plan_run(config, many).streams == streams
 
@@ -72,6 +74,8 @@ def test_text() -> None:
         epochs=210,
         parameters=28_536_113,
         checkpoint_bytes=346_000_000,
+        split=split(np.arange(149_813), share=1, seed=0),
+        unlabelled_batch=0,
     )
     assert str(plan).splitlines() == [
         "data        149813 people in 300 shards, 5.4 GB",
@@ -81,7 +85,15 @@ def test_text() -> None:
         "model       28.54 M parameters, trained",
         "checkpoint  346.0 MB",
     ]
-    even = dataclasses.replace(plan, people=149_760, accumulation=1, batch=64, steps_per_epoch=2340, shard_bytes=999)
+    even = dataclasses.replace(
+        plan,
+        split=split(np.arange(149_760), share=1, seed=0),
+        people=149_760,
+        accumulation=1,
+        batch=64,
+        steps_per_epoch=2340,
+        shard_bytes=999,
+    )
     lines = str(even).splitlines()
     assert lines[0].endswith("300 shards, 999 B")
     assert lines[1] == "batch       64 = 4 workers x 16"

@@ -138,10 +138,22 @@ def validate(config: Config) -> None:
     one_of("eval.decode", "quarter", "argmax", "dark")
     one_of("eval.engine", "pycocotools", "fast")
     one_of("semi.method", "none", "pseudo", "sspose")
-    share("semi.gamma")
     check(0 < config.semi.unlabelled_share < 1, "semi.unlabelled_share", "expected a share between 0 and 1")
     positive("semi.cutout")
     semi = config.semi.method
+    if semi != "none":
+        people, part = micro_batch(config), config.semi.unlabelled_share
+        check(
+            abs(people * part - round(people * part)) < 1e-6 and 0 < round(people * part) < people,
+            "semi.unlabelled_share",
+            f"{people * part:g} of the {people} people of a micro-batch; expected a whole number of each kind",
+        )
+        streams, others = config.data.streams, round(config.optim.batch * part)
+        check(
+            streams == 0 or (others % streams == 0 and (config.optim.batch - others) % streams == 0),
+            "data.streams",
+            f"must divide both the {config.optim.batch - others} labelled and the {others} other people of a batch",
+        )
     check(
         semi == "none" or config.data.labelled < 1,
         "data.labelled",

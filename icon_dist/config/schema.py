@@ -49,6 +49,7 @@ class DataConfig:
     sigma: float = 2.0  # of the target Gaussian, heatmap px
     codec: str = "msra"  # msra (centre rounded) | dark (exact centre) | udp (exact centre and unit lengths, no shift)
     labelled: float = 1.0  # share of the people whose joints are used; the rest is unlabelled (semi)
+    split_seed: int = 0  # which people these are; apart from run.seed, because a teacher and its students share them
     streams: int = 0  # V, divides the global batch; 0 = its largest divisor up to 256
     loaders: int = 2  # decoding processes per worker; 0 = decode in the training process
     cache_mb: int = 0  # memory per loader for decoded crops, reused in later epochs
@@ -123,7 +124,7 @@ class SemiConfig:
 
     method: str = "none"  # none | pseudo (a frozen teacher) | sspose (two students that teach each other)
     teacher: str = ""  # pseudo: a run (its best checkpoint) or a fetched file; path or s3://
-    gamma: float = 0.75  # pseudo: a joint counts where the teacher's peak is higher
+    gamma: float = 0.75  # a joint counts where the teacher's peak is higher (sspose: for contrast only)
     lambda_u: float = 0.1  # pseudo: weight of the unlabelled term
     unlabelled_share: float = 0.5  # of every batch
     cutout: int = 5  # sspose: joints erased in the hard view

@@ -65,6 +65,12 @@ class ShardSet:
     def __len__(self) -> int:
         return len(self.key)
 
+    @property
+    def index_sha256(self) -> str:
+        """Tells this set from all others."""
+        digest: str = self.manifest["files"][INDEX]["sha256"]
+        return digest
+
     def to_stored(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """Affine ``[n, 2, 3]``: photo px -> px of the stored image. Pixel centres sit on integers in both."""
         window = self.window[rows]

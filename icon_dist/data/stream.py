@@ -177,9 +177,7 @@ class TrainStream(_Stream):
         return self._plan(self._mixed[0], epoch)
 
     def _plan(self, part: _Part, epoch: int) -> EpochPlan:
-        return plan_epoch(
-            self._shard[part.rows], seed=self._seed, epoch=epoch, streams=part.streams, batch=part.batch
-        )
+        return plan_epoch(self._shard[part.rows], seed=self._seed, epoch=epoch, streams=part.streams, batch=part.batch)
 
     def _orders(self, part: _Part, first: int, last: int) -> tuple[I64, I64, I64, I64]:
         """Of the steps ``[first, last)`` of the run: row, epoch of its part, owner and unit, each [T, N]."""

@@ -239,6 +239,17 @@ def require(manifest: Manifest, *, backbone: str, joints: Sequence[str], epoch: 
         )
 
 
+def require_same(manifest: Manifest, facts: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint of a run that stood on something else, such as other labelled people, naming the first."""
+    for name, here in facts.items():
+        if (there := manifest.get(name)) != here:
+            theirs, ours = (json.dumps(fact, sort_keys=True) for fact in (there, here))
+            raise CheckpointError(
+                f"checkpoint of step {manifest['step']}: {name} was {theirs}, but is {ours} here; "
+                "resume with what it was trained with, or use another run.name"
+            )
+
+
 def require_same_tensors(saved: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
     """Refuse weights that do not fit the model, naming the first that does not."""
     theirs, ours = ({name: list(tensor.shape) for name, tensor in group.items()} for group in (saved, own))
@@ -246,6 +257,6 @@ def require_same_tensors(saved: Mapping[str, Tensor], own: Mapping[str, Tensor])
         name = differ[0]
         raise CheckpointError(
             f"checkpoint: {name} is {theirs.get(name, 'absent')} there and {ours.get(name, 'absent')} here "
-            f"({len(differ)} such tensors); resume with the model.* and loss.lambda_* it was trained with, "
-            "or use another run.name"
+            f"({len(differ)} such tensors); resume with the model.*, loss.lambda_* and semi.method it was trained "
+            "with, or use another run.name"
         )

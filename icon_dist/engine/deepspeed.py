@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from icon_dist.errors import DivergedError
-from icon_dist.types import Outputs
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 Named = dict[str, Tensor]
@@ -28,7 +27,9 @@ class Engine(Protocol):
 
     module: nn.Module
 
-    def __call__(self, image: Tensor) -> Outputs: ...
+    def __call__(self, *images: Tensor | None) -> Any:
+        """What the module makes of them."""
+
     def backward(self, loss: Tensor) -> None: ...
     def step(self, *, lr: float) -> None:
         """Call after every backward; the parameters move at the last one of an accumulation."""
@@ -77,11 +78,11 @@ class PlainEngine:
         self._accumulation = accumulation
         self._calls = 0
         self._bf16 = bf16
+        self._device = next(model.parameters()).device.type
 
-    def __call__(self, image: Tensor) -> Outputs:
-        with torch.autocast(image.device.type, dtype=torch.bfloat16, enabled=self._bf16):
-            out: Outputs = self.module(image)
-        return out
+    def __call__(self, *images: Tensor | None) -> Any:
+        with torch.autocast(self._device, dtype=torch.bfloat16, enabled=self._bf16):
+            return self.module(*images)
 
     def backward(self, loss: Tensor) -> None:
         (loss / self._accumulation).backward()  # type: ignore[no-untyped-call]
@@ -139,9 +140,8 @@ class DeepSpeedEngine:
         self._zero = zero
         self.module: nn.Module = self._engine.module
 
-    def __call__(self, image: Tensor) -> Outputs:
-        out: Outputs = self._engine(image)
-        return out
+    def __call__(self, *images: Tensor | None) -> Any:
+        return self._engine(*images)
 
     def backward(self, loss: Tensor) -> None:
         self._engine.backward(loss)

@@ -1,0 +1,71 @@
+"""The method that a config means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from icon_dist.config import Config
+from icon_dist.losses.objective import Objective
+from icon_dist.models import PoseNet
+from icon_dist.semi.method import Method, Supervised, Targets
+from icon_dist.semi.pair import Pair
+from icon_dist.semi.pseudo import Pseudo
+from icon_dist.semi.sspose import LAMBDA_U, SSPose
+from icon_dist.types import Outputs, Skeleton
+
+
+def method_of(
+    config: Config,
+    skeleton: Skeleton,
+    model: PoseNet | Pair,
+    *,
+    micro_batch: int,
+    teacher: Callable[[Tensor], Outputs] | None,
+) -> Method:
+    """``micro_batch`` counts all people of a forward pass; ``teacher`` there is with ``semi.method=pseudo`` alone."""
+    semi = config.semi
+    height, width = config.input_hw
+    targets = Targets(
+        hw=(height // model.stride, width // model.stride),
+        stride=model.stride,
+        sigma=config.data.sigma,
+        codec=config.data.codec,
+    )
+
+    def objective(lambda_u: float) -> Objective:
+        return Objective(
+            config.loss,
+            skeleton,
+            embedding_dim=config.model.embedding,
+            embedding_stride=model.embedding_stride,
+            sigma=config.data.sigma,
+            heatmap_stride=model.stride,
+            lambda_u=lambda_u,
+            seed=config.run.seed,
+        )
+
+    unlabelled = round(micro_batch * semi.unlabelled_share)
+    if semi.method == "pseudo":
+        assert teacher is not None
+        return Pseudo(
+            objective(semi.lambda_u),
+            targets,
+            model=model,
+            teacher=teacher,
+            gamma=semi.gamma,
+            unlabelled=unlabelled,
+            joints=skeleton.joints,
+        )
+    if semi.method == "sspose":
+        return SSPose(
+            (objective(LAMBDA_U), objective(LAMBDA_U)),
+            targets,
+            gamma=semi.gamma,
+            unlabelled=unlabelled,
+            cutout=semi.cutout,
+            compat=semi.compat,
+            seed=config.run.seed,
+        )
+    return Supervised(objective(0.0), targets)

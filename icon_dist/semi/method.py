@@ -1,0 +1,100 @@
+"""What the loop asks of a method, and the plainest one: labelled people only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from icon_dist.data import heatmap
+from icon_dist.data.decode import decode
+from icon_dist.losses.objective import Losses, Objective
+from icon_dist.types import Batch, Outputs
+
+Forward = Callable[..., Any]  # the engine: photos in, what the model returns out
+
+
+@runtime_checkable
+class Method(Protocol):
+    """One training step's arithmetic. State that outlives a step is in ``state_dict``; all else is a function of
+    (seed, step, person)."""
+
+    def __call__(self, forward: Forward, batch: Batch, *, step: int, epoch: float, diagnose: bool) -> Losses:
+        """``losses.total`` is to be differentiated. In ``batch`` the labelled people come first."""
+
+    def commit(self) -> None:
+        """After the backward pass: the banks take in this step."""
+
+    def state_dict(self) -> dict[str, Tensor]: ...
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None: ...
+
+    def students(self, forward: Forward) -> dict[str, Callable[[Tensor], Outputs]]:
+        """What to evaluate, by the prefix of its scores; the one without a prefix speaks for the run."""
+
+
+@dataclass(frozen=True)
+class Targets:
+    """How joints become heatmaps and heatmaps joints."""
+
+    hw: tuple[int, int]  # of the heatmaps
+    stride: int
+    sigma: float
+    codec: str
+
+    def encode(
+        self, joints: Float[Tensor, "N K 2"], labelled: Bool[Tensor, "N K"]
+    ) -> tuple[Float[Tensor, "N K h w"], Float[Tensor, "N K"]]:
+        """Targets and weights of joints in input px."""
+        return heatmap.encode(joints, labelled, hw=self.hw, stride=self.stride, sigma=self.sigma, codec=self.codec)
+
+    def peaks(self, maps: Float[Tensor, "N K h w"]) -> tuple[Float[Tensor, "N K 2"], Float[Tensor, "N K"]]:
+        """Where heatmaps are highest, input px, and how high."""
+        xy, peak = decode(maps, method="argmax", sigma=self.sigma, codec=self.codec)
+        return heatmap.to_input(xy, hw=self.hw, stride=self.stride, codec=self.codec), peak
+
+    @property
+    def unit(self) -> tuple[float, float]:
+        """Input px per heatmap px, (x, y)."""
+        return heatmap.unit(self.hw, stride=self.stride, codec=self.codec)
+
+
+class Supervised:
+    """Eq. 5 on labelled people."""
+
+    def __init__(self, objective: Objective, targets: Targets) -> None:
+        self.objective, self.targets = objective, targets
+
+    def __call__(self, forward: Forward, batch: Batch, *, step: int, epoch: float, diagnose: bool) -> Losses:
+        target, weight = self.targets.encode(batch.joints, batch.labelled)
+        return self.objective(forward(batch.image), batch, target, weight, step=step, epoch=epoch, diagnose=diagnose)
+
+    def commit(self) -> None:
+        self.objective.commit()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return self.objective.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        self.objective.load_state_dict(dict(state))
+
+    def students(self, forward: Forward) -> dict[str, Callable[[Tensor], Outputs]]:
+        return {"": forward}
+
+
+def joined(known: Outputs, unknown: Outputs) -> Outputs:
+    """Outputs of labelled and of unlabelled people as one. The maps that only diagnostics look at are the first's."""
+
+    def cat(a: Tensor | None, b: Tensor | None, dim: int) -> Tensor | None:
+        return None if a is None or b is None else torch.cat([a, b], dim)
+
+    return Outputs(
+        torch.cat([known.heatmaps, unknown.heatmaps]),
+        cat(known.embedding, unknown.embedding, 0),
+        feature=known.feature,
+        tap=known.tap,
+        joints=cat(known.joints, unknown.joints, 1),
+    )

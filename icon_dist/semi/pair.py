@@ -1,0 +1,38 @@
+"""Two students in one module, so that one engine, one optimizer and one checkpoint carry both."""
+
+from __future__ import annotations
+
+from jaxtyping import UInt8
+from torch import Tensor, nn
+
+from icon_dist.models import PoseNet
+from icon_dist.types import Outputs
+
+NETS = ("net1", "net2")  # what the names of their tensors begin with
+
+
+class Pair(nn.Module):
+    """Networks of one kind that start from different random weights; nothing is shared, heads included."""
+
+    def __init__(self, net1: PoseNet, net2: PoseNet) -> None:
+        super().__init__()
+        self.net1, self.net2 = net1, net2
+        self.stride, self.embedding_stride = net1.stride, net1.embedding_stride
+
+    @property
+    def colour(self) -> str:
+        """Of the weights of both."""
+        return self.net1.colour
+
+    @colour.setter
+    def colour(self, colour: str) -> None:
+        self.net1.colour = self.net2.colour = colour
+
+    def forward(
+        self, first: UInt8[Tensor, "N H W 3"] | None, second: UInt8[Tensor, "N H W 3"] | None
+    ) -> tuple[Outputs | None, Outputs | None]:
+        """``first`` through net 1 and ``second`` through net 2; None = not now."""
+        return (
+            None if first is None else self.net1(first),
+            None if second is None else self.net2(second),
+        )

@@ -1,0 +1,88 @@
+"""Pseudo labels of a frozen teacher (paper Eq. 6-7; METHOD 8): ``L = Eq. 5 + lambda_u * masked MSE(teacher, student)``.
+
+On unlabelled people a joint counts where the teacher's peak is above gamma; elsewhere it is ignored, which is not the
+same as background. The target is the teacher's raw heatmap of the same crop, and contrast reads the student there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from icon_dist.distributed import mean_over_ranks
+from icon_dist.losses.objective import Losses, Objective
+from icon_dist.semi.method import Forward, Supervised, Targets, joined
+from icon_dist.types import Batch, Outputs
+
+
+class Pseudo(Supervised):
+    """One student, one teacher."""
+
+    def __init__(
+        self,
+        objective: Objective,
+        targets: Targets,
+        *,
+        model: nn.Module,
+        teacher: Callable[[Tensor], Outputs],
+        gamma: float,
+        unlabelled: int,
+        joints: Sequence[str],
+    ) -> None:
+        """``unlabelled`` people end every micro-batch; ``objective`` knows lambda_u; ``joints`` are names, for the log.
+
+        ``teacher`` must be in evaluation mode. ``model`` is what ``forward`` runs.
+        """
+        super().__init__(objective, targets)
+        self._model, self._teacher = model, teacher
+        self._gamma, self._unlabelled, self._joints = gamma, unlabelled, joints
+
+    def __call__(self, forward: Forward, batch: Batch, *, step: int, epoch: float, diagnose: bool) -> Losses:
+        n = len(batch.row) - self._unlabelled  # labelled people
+        with torch.no_grad():
+            guess = self._teacher(batch.image[n:]).heatmaps.float()
+        place, peak = self.targets.peaks(guess)
+        sure = peak > self._gamma
+        target, weight = self.targets.encode(batch.joints[:n], batch.labelled[:n])
+        known = forward(batch.image[:n])
+        with statistics_held(self._model):
+            unknown = forward(batch.image[n:])
+        losses = self.objective(
+            joined(known, unknown),
+            replace(
+                batch,
+                joints=torch.cat([batch.joints[:n], place]),
+                labelled=torch.cat([batch.labelled[:n], sure]),
+                visible=torch.cat([batch.visible[:n], sure]),
+            ),
+            torch.cat([target, guess]),
+            torch.cat([weight, sure.to(weight.dtype)]),
+            labelled=n,
+            step=step,
+            epoch=epoch,
+            diagnose=diagnose,
+        )
+        if diagnose:
+            rates = mean_over_ranks(sure.float().mean(0))
+            losses.measured |= {f"pass_{name}": rate for name, rate in zip(self._joints, rates, strict=True)}
+        return losses
+
+
+@contextmanager
+def statistics_held(model: nn.Module) -> Iterator[None]:
+    """BatchNorm normalises by the batch as in training, and its running statistics stay: they are labelled people's.
+
+    So unlabelled people act through the loss alone, and without a joint above gamma they do not act at all.
+    """
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True

@@ -1,0 +1,158 @@
+"""SSPose: two students that teach each other (Xie et al., ICCV 2021, dual networks; METHOD 8).
+
+Each sees unlabelled people twice. The easy view, the crop as it comes, tells the other one what to learn; the hard
+view, with joints erased and turned once more (:mod:`icon_dist.semi.views`), is what it has to learn it from::
+
+    L = (L_1 + L_2) / 2 + c_1 + c_2       c_1 = MSE(net 1 on its hard view, heatmaps of net 2 turned alike), c_2 alike
+
+without a threshold. L_i is Eq. 5 of net i with its own projection head and bank; contrast, which needs places, reads
+unlabelled people where the other net's turned heatmap is higher than gamma.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from icon_dist.losses.objective import Losses, Objective
+from icon_dist.losses.sampling import key_of
+from icon_dist.semi import views
+from icon_dist.semi.method import Forward, Targets, joined
+from icon_dist.semi.pair import NETS
+from icon_dist.types import Batch, Outputs
+
+LAMBDA_U = 2.0  # in the objective of each net, because the sum of the two is halved
+TURN, ERASE = 100, 101  # what a random key is for; the objective's own are small
+
+
+class SSPose:
+    """``forward`` runs a :class:`icon_dist.semi.pair.Pair`."""
+
+    def __init__(
+        self,
+        objectives: tuple[Objective, Objective],
+        targets: Targets,
+        *,
+        gamma: float,
+        unlabelled: int,
+        cutout: int,
+        compat: bool,
+        seed: int,
+    ) -> None:
+        """``objectives`` have ``lambda_u=LAMBDA_U``; ``unlabelled`` people end every micro-batch."""
+        self._objectives, self._targets = objectives, targets
+        self._gamma, self._unlabelled = gamma, unlabelled
+        self._cutout, self._compat, self._seed = cutout, compat, seed
+
+    def __call__(self, forward: Forward, batch: Batch, *, step: int, epoch: float, diagnose: bool) -> Losses:
+        n = len(batch.row) - self._unlabelled  # labelled people
+        known, easy = batch.image[:n], batch.image[n:]
+        with torch.no_grad():
+            said = [out.heatmaps.float() for out in forward(easy, easy)]
+            hard, lessons = self._hard_views(easy, batch.instance[n:], said, step=step)
+        target, weight = self._targets.encode(batch.joints[:n], batch.labelled[:n])
+        pairs = zip(forward(known, known), forward(*hard), strict=True)
+        losses = []
+        for objective, (on_known, on_hard), lesson in zip(self._objectives, pairs, lessons, strict=True):
+            place, peak = self._targets.peaks(lesson)
+            sure = peak > self._gamma
+            people = replace(
+                batch,
+                joints=torch.cat([batch.joints[:n], place]),
+                labelled=torch.cat([batch.labelled[:n], sure]),
+                visible=torch.cat([batch.visible[:n], sure]),
+            )
+            losses.append(
+                objective(
+                    joined(on_known, on_hard),
+                    people,
+                    torch.cat([target, lesson]),
+                    torch.cat([weight, torch.ones_like(peak, dtype=weight.dtype)]),
+                    labelled=n,
+                    step=step,
+                    epoch=epoch,
+                    diagnose=diagnose,
+                )
+            )
+        return mean_of(*losses)
+
+    def _hard_views(
+        self, easy: Tensor, instance: Tensor, said: list[Tensor], *, step: int
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """For each net: the photos it gets, and the heatmaps it has to learn, both turned alike."""
+        height, width = easy.shape[1:3]
+        turns = views.turns(instance, key=key_of(self._seed, step, TURN))
+        unit = self._targets.unit
+        in_photo = turns.matrix(unit=(1, 1), centre=(width / 2, height / 2))
+        in_map = turns.matrix(unit=unit, centre=(width / 2 / unit[0], height / 2 / unit[1]))
+        if self._compat:
+            h, w = self._targets.hw
+            in_photo, in_map = (
+                turns.matrix(unit=(1 / b, 1 / a), centre=((b - 1) / 2, (a - 1) / 2))
+                for a, b in ((height, width), (h, w))
+            )
+        hard, lessons = [], []
+        for number, other in enumerate(reversed(said)):  # each net's cutouts sit where the other one sees joints
+            place, peak = self._targets.peaks(other)
+            boxes = views.erased_boxes(
+                place,
+                peak > 0,
+                instance,
+                count=self._cutout,
+                key=key_of(self._seed, step, ERASE + number),
+                hw=(height, width),
+                compat=self._compat,
+            )
+            hard.append(views.warp_image(views.erase(easy, boxes), in_photo))
+            lessons.append(views.warp(other, in_map))
+        return hard, lessons
+
+    def commit(self) -> None:
+        for objective in self._objectives:
+            objective.commit()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {
+            f"{net}.{name}": tensor
+            for net, objective in zip(NETS, self._objectives, strict=True)
+            for name, tensor in objective.state_dict().items()
+        }
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        for net, objective in zip(NETS, self._objectives, strict=True):
+            own = {name.removeprefix(f"{net}."): t for name, t in state.items() if name.startswith(f"{net}.")}
+            objective.load_state_dict(own)
+
+    def students(self, forward: Forward) -> dict[str, Callable[[Tensor], Outputs]]:
+        """Net 1 speaks for the run: taking the better of the two on the people it is scored on would flatter it."""
+
+        def mean(image: Tensor) -> Outputs:
+            one, two = forward(image, image)
+            return Outputs((one.heatmaps + two.heatmaps) / 2)
+
+        return {
+            "": lambda image: forward(image, None)[0],
+            f"{NETS[1]}_": lambda image: forward(None, image)[1],
+            "mean_": mean,
+        }
+
+
+def mean_of(one: Losses, two: Losses) -> Losses:
+    """``(L_1 + L_2) / 2``, and the two nets' numbers for the log."""
+
+    def mean(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+        return None if a is None or b is None else (a + b) / 2
+
+    return replace(
+        one,
+        total=(one.total + two.total) / 2,
+        heatmap=(one.heatmap + two.heatmap) / 2,
+        single=(one.single + two.single) / 2,
+        pair=(one.pair + two.pair) / 2,
+        joints=mean(one.joints, two.joints),
+        unlabelled=mean(one.unlabelled, two.unlabelled),
+        measured=one.measured | {f"{NETS[1]}_{name}": value for name, value in two.measured.items()},
+    )

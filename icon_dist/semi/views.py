@@ -1,0 +1,122 @@
+"""The hard view of SSPose (Xie et al., ICCV 2021; METHOD 8): JointCutout, then a second affine, batched on a device.
+
+The network input is the easy view. Lengths are those published for 256 px of height and grow with the input. What is
+erased, and what lies outside the image, has the mean colour: 0 behind the normalisation.
+
+``compat`` repeats what the public code (xierc/Semi_Human_Pose ``pose_dual.py``) gets wrong, for parity: the clamp of
+the erased boxes takes height for width; joints of its 24 that the data set does not have are erased too; the affine
+turns coordinates from -1 to 1 on both axes, which shears an image that is not square. (The map of a joint that nobody
+trains peaks anywhere, so it is erased anywhere.)
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int64, UInt8
+from torch import Tensor
+from torch.nn import functional as F
+
+from icon_dist.losses.sampling import uniform
+
+MEAN_COLOUR = (124, 116, 104)  # ImageNet's, in grey levels
+HEIGHT = 256  # px, of the input that the published lengths are meant for
+JITTER, LEAST, MOST = 10.0, 10, 19  # px: deviation of the centre, and range of half a side, of an erased box
+TURN, TURN_P, ZOOM = 30.0, 0.8, 0.25  # degrees, share of the people that are turned at all, relative zoom
+UNION = 24  # joints of the public code, whatever the data set
+
+
+@dataclass(frozen=True)
+class Turns:
+    """The second affine of each person, in any frame."""
+
+    angle: Float[Tensor, " N"]  # radians
+    zoom: Float[Tensor, " N"]  # above 1 the person becomes smaller
+
+    def matrix(self, *, unit: tuple[float, float], centre: tuple[float, float]) -> Float[Tensor, "N 2 3"]:
+        """Px of the hard view -> px of the easy view, of a frame with pixels of size ``unit`` (x, y), turned about
+        ``centre`` px."""
+        aspect = unit[1] / unit[0]
+        cos, sin = self.zoom * self.angle.cos(), self.zoom * self.angle.sin()
+        linear = torch.stack([torch.stack([cos, sin * aspect], -1), torch.stack([-sin / aspect, cos], -1)], 1)
+        middle = torch.tensor(centre, dtype=linear.dtype, device=linear.device)
+        return torch.cat([linear, (middle - linear @ middle)[..., None]], -1)
+
+
+def turns(instance: Int64[Tensor, " N"], *, key: int) -> Turns:
+    """What ``key`` draws for these people: with p .8 N(0, 30) degrees up to 60; zoom 1 + N(0, .25), .75 to 1.25."""
+    u = uniform(key, instance[:, None], torch.arange(5, device=instance.device))
+    (angle, _), (zoom, _) = _normals(u[:, 0], u[:, 1]), _normals(u[:, 2], u[:, 3])
+    angle = (angle * TURN).clamp(-2 * TURN, 2 * TURN) * (u[:, 4] <= TURN_P)
+    return Turns(angle * (math.pi / 180), (1 + zoom * ZOOM).clamp(1 - ZOOM, 1 + ZOOM))
+
+
+def erased_boxes(
+    joints: Float[Tensor, "N K 2"],
+    found: Bool[Tensor, "N K"],
+    instance: Int64[Tensor, " N"],
+    *,
+    count: int,
+    key: int,
+    hw: tuple[int, int],
+    compat: bool = False,
+) -> Int64[Tensor, "N count 4"]:
+    """JointCutout: ``count`` times a joint, the same one perhaps twice; boxes ``[x0, x1) x [y0, y1)`` around them.
+
+    ``joints`` in input px, boxes as (x0, x1, y0, y1); a joint that is not ``found`` gives an empty one.
+    """
+    height, width = hw
+    scale = 1.0 if compat else height / HEIGHT
+    numbers = torch.arange(7 * count, device=instance.device)
+    u = uniform(key, instance[:, None], numbers).reshape(-1, count, 7).unbind(-1)
+    drawn = (u[0] * (UNION if compat else joints.shape[1])).long()
+    known = drawn < joints.shape[1]
+    index = torch.where(known, drawn, 0)
+    at = joints.gather(1, index[..., None].expand(-1, -1, 2)).to(u[0].dtype)
+    anywhere = torch.stack([u[5] * width, u[6] * height], -1)
+    at = torch.where(known[..., None], at, anywhere)
+    half = torch.stack([LEAST + (x * (MOST - LEAST + 1)).floor() for x in u[3:5]], -1) * scale
+    centre = (at + torch.stack(_normals(u[1], u[2]), -1) * JITTER * scale).trunc()
+    limit = torch.tensor((height, width) if compat else (width, height), device=at.device)
+    low, high = ((centre + side * half.round()).long() for side in (-1, 1))
+    low, high = low.clamp(min=0).minimum(limit), high.clamp(min=0).minimum(limit)
+    shown = ~known | found.gather(1, index)
+    return torch.stack([low, torch.where(shown[..., None], high, low)], -1).flatten(2)
+
+
+def erase(image: UInt8[Tensor, "N H W 3"], boxes: Int64[Tensor, "N count 4"]) -> UInt8[Tensor, "N H W 3"]:
+    """The image with boxes (x0, x1, y0, y1) in the mean colour."""
+    x0, x1, y0, y1 = boxes[..., None].unbind(2)
+    y, x = (torch.arange(side, device=image.device) for side in image.shape[1:3])
+    rows, columns = (y >= y0) & (y < y1), (x >= x0) & (x < x1)
+    inside = torch.einsum("nbh,nbw->nhw", rows.float(), columns.float()) > 0
+    return torch.where(inside[..., None], _mean_colour(image), image)
+
+
+def warp(maps: Float[Tensor, "N D a b"], matrix: Float[Tensor, "N 2 3"]) -> Float[Tensor, "N D a b"]:
+    """Bilinear: ``out[p] = maps[matrix p]``, 0 outside. Pixel centres sit on integers."""
+    a, b = maps.shape[2:]
+    y, x = torch.meshgrid(*(torch.arange(side, device=maps.device) for side in (a, b)), indexing="ij")
+    out = torch.stack([x, y, torch.ones_like(x)], -1).to(matrix.dtype)
+    source = torch.einsum("nij,hwj->nhwi", matrix, out)
+    size = torch.tensor([b - 1, a - 1], dtype=source.dtype, device=maps.device)
+    return F.grid_sample(maps, (2 * source / size - 1).to(maps.dtype), align_corners=True)
+
+
+def warp_image(image: UInt8[Tensor, "N H W 3"], matrix: Float[Tensor, "N 2 3"]) -> UInt8[Tensor, "N H W 3"]:
+    """The same for photos; outside is the mean colour."""
+    mean = _mean_colour(image).float()
+    warped = warp((image - mean).permute(0, 3, 1, 2), matrix).permute(0, 2, 3, 1) + mean
+    return warped.round().clamp(0, 255).to(torch.uint8)
+
+
+def _mean_colour(image: Tensor) -> Tensor:
+    return torch.tensor(MEAN_COLOUR, dtype=torch.uint8, device=image.device)
+
+
+def _normals(u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Two standard normal numbers from two uniform ones (Box and Muller)."""
+    radius = (-2 * torch.log1p(-u)).sqrt()
+    return radius * torch.cos(2 * math.pi * v), radius * torch.sin(2 * math.pi * v)

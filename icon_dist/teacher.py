@@ -1,0 +1,70 @@
+"""The frozen teacher of ``semi.method=pseudo``: any run or fetched file, verified, and checked against this run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from icon_dist import config as configuration
+from icon_dist.config import Config
+from icon_dist.data.shard import ShardSet
+from icon_dist.data.split import Split, split
+from icon_dist.datasets import skeleton_from_dict
+from icon_dist.errors import CheckpointError, ConfigError
+from icon_dist.evaluate import load_model
+from icon_dist.fetch import Metadata, load_weights
+from icon_dist.types import Outputs
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """Photos to heatmaps, and what it was."""
+
+    forward: Callable[[Tensor], Outputs]
+    origin: dict[str, str]  # for our own checkpoints: a resumed run must have the same teacher
+    note: str  # one line for people
+
+
+def load_teacher(config: Config, shards: ShardSet, known: Split, *, device: str, bf16: bool) -> Teacher:
+    """The network that ``semi.teacher`` names, in evaluation mode; ``known`` are the people labelled in this run."""
+    uri = config.semi.teacher
+    tensors, metadata = load_weights(uri)
+    theirs, skeleton = configuration.from_dict(metadata["config"]), skeleton_from_dict(metadata["skeleton"])
+    if skeleton.joints != shards.skeleton.joints:
+        raise CheckpointError(
+            f"semi.teacher={uri}: predicts {skeleton.num_joints} joints of {skeleton.name}, the shards have "
+            f"{shards.skeleton.num_joints} of {shards.skeleton.name}; give a teacher of the same skeleton"
+        )
+    for key in ("data.input", "data.sigma", "data.codec"):  # its heatmaps are the targets
+        there, here = (configuration.get(c, key) for c in (theirs, config))
+        if there != here:
+            raise ConfigError(f"semi.teacher={uri}: trained with {key}={there}, this run has {here}; make them equal")
+    _refuse_leak(uri, metadata, shards, known)
+    model = load_model(theirs, skeleton, tensors, colour=metadata.get("colour") or "rgb").to(device).eval()
+
+    @torch.no_grad()
+    def forward(image: Tensor) -> Outputs:
+        with torch.autocast(image.device.type, dtype=torch.bfloat16, enabled=bf16):
+            outputs: Outputs = model(image)
+        return outputs
+
+    score = "not evaluated" if metadata["score"] is None else f"score {metadata['score']:.4f}"
+    origin = {"checkpoint": metadata["checkpoint"], "sha256": metadata["manifest_sha256"]}
+    return Teacher(forward, origin, f"teacher: step {metadata['step']} of {metadata['checkpoint']}, {score}")
+
+
+def _refuse_leak(uri: str, metadata: Metadata, shards: ShardSet, known: Split) -> None:
+    """A teacher that saw labels of people who are unlabelled here would make every figure of the run worthless."""
+    said = metadata.get("split")
+    if said is None or metadata["index"] != shards.index_sha256:  # trained on other people altogether
+        return
+    seen = split(shards.instance, share=said["share"], seed=said["seed"]).labelled
+    if hidden := len(np.setdiff1d(seen, known.labelled)):
+        raise ConfigError(
+            f"semi.teacher={uri}: was trained with the labels of {hidden} people who are unlabelled here; train it "
+            f"with data.labelled={known.share:g} data.split_seed={known.seed}"
+        )

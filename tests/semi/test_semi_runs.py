@@ -1,0 +1,160 @@
+"""Whole semi-supervised runs on generated people: their invariants, and resuming them in the middle."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from icon_dist import fetch
+from icon_dist.config import Config
+from icon_dist.data.shard import open_shards
+from icon_dist.engine import checkpoint
+from icon_dist.engine.local import launch
+from icon_dist.engine.progress import Progress
+from icon_dist.errors import CheckpointError, ConfigError
+from icon_dist.train import run_directory
+from tests.gang import run_gang, tiny
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+
+HALF: dict[str, Any] = {
+    "data__labelled": 0.5,
+    "data__val": "",
+    "run__checkpoint_every": 0.5,
+    "run__keep": 9,
+    "run__launcher": "local",
+    "run__workers": 1,
+    "optim__epochs": 1,
+    "optim__milestones": (),
+}
+
+
+def run(*configs: Config) -> None:
+    for config in configs:
+        launch(config, "icon_dist.train:train", Progress(run_directory(config)))
+
+
+def final(config: Config) -> dict[str, dict[str, Tensor]]:
+    found = checkpoint.find(f"{config.run.dir}/{config.run.name}", warn=pytest.fail)
+    assert found is not None
+    return {name: found.tensors(name) for name in ("model", "optimizer", "bank", "ema") if found.has(name)}
+
+
+def assert_equal(a: dict[str, dict[str, Tensor]], b: dict[str, dict[str, Tensor]]) -> None:
+    assert a.keys() == b.keys()
+    for name in a:
+        assert a[name].keys() == b[name].keys()
+        different = [key for key in a[name] if not torch.equal(a[name][key], b[name][key])]
+        assert not different, f"{name}: {different[:5]} of {len(different)} differ"
+
+
+def events(config: Config) -> list[dict[str, float]]:
+    text = Path(config.run.dir, config.run.name, "metrics.jsonl").read_text()
+    return [e for e in map(json.loads, text.splitlines()) if e["kind"] == "train"]
+
+
+def semi(people: Path, run_dir: Path, method: str, **more: Any) -> Config:
+    teacher = {"semi__teacher": f"{run_dir}/teacher"} if method == "pseudo" else {}
+    return tiny(people, run_dir, semi__method=method, **{**HALF, **teacher, **more})
+
+
+@pytest.fixture(scope="module")
+def taught(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the run ``teacher``."""
+    folder = tmp_path_factory.mktemp("taught")
+    run(tiny(people, folder, run__name="teacher", **HALF))
+    return folder
+
+
+@pytest.mark.parametrize("method", ["pseudo", "sspose"])
+def test_resume_in_the_middle_bit_for_bit(people: Path, taught: Path, method: str) -> None:
+    """Both positions, both banks, averaged weights, the teacher; from a checkpoint inside an epoch."""
+    config = semi(people, taught, method, run__name=method, optim__ema=0.9, semi__gamma=0.01, optim__epochs=2)
+    run(config)
+    straight, told = final(config), events(config)
+    steps = sorted((taught / method / "checkpoints").iterdir())
+    assert [int(step.name.split("-")[1]) for step in steps] == [2, 4, 6, 8]  # 32 labelled people, 8 of each batch
+    for late in steps[1:]:
+        shutil.rmtree(late)
+    run(config)
+    assert_equal(straight, final(config))
+    assert [e["total"] for e in events(config)] == [e["total"] for e in told]
+    assert all(np.isfinite(e["total"]) for e in told)
+    nets = {name.split(".")[0] for name in straight["bank"]}
+    assert nets == ({"net1", "net2"} if method == "sspose" else {"single", "pair"})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("zero", [0, 1, 2, 3])
+@pytest.mark.parametrize("method", ["pseudo", "sspose"])
+def test_two_workers_at_every_zero_stage(people: Path, taught: Path, method: str, zero: int) -> None:
+    config = semi(people, taught, method, run__name=f"{method}-{zero}", run__zero=zero, run__launcher="ray",
+                  run__workers=2, semi__gamma=0.01)  # fmt: skip
+    run_gang(config, scratch=taught)
+    straight = final(config)
+    late = sorted((taught / config.run.name / "checkpoints").iterdir())[-1]
+    shutil.rmtree(late)
+    run_gang(config, scratch=taught)
+    assert_equal(straight, final(config))
+
+
+def test_a_teacher_that_is_never_sure_leaves_supervised_training(people: Path, taught: Path) -> None:
+    """gamma above every peak: the labelled half of each batch trains as if it were alone, bit for bit."""
+    plain = tiny(people, taught, run__name="alone", **HALF, optim__batch=8, optim__micro_batch=4, loss__lambda_p=0)
+    never = semi(people, taught, "pseudo", run__name="never", semi__gamma=1.1, loss__lambda_p=0)
+    sure = semi(people, taught, "pseudo", run__name="sure", semi__gamma=0.0, loss__lambda_p=0)
+    run(plain, never, sure)
+    assert_equal(final(plain), final(never))
+    assert not torch.equal(final(sure)["model"]["conv1.weight"], final(plain)["model"]["conv1.weight"])
+    passed = {name: value for name, value in events(sure)[0].items() if name.startswith("pass_")}
+    assert len(passed) == open_shards(f"{people}/train").skeleton.num_joints
+    assert max(passed.values()) > 0.5
+    assert not any(value for name, value in events(never)[0].items() if name.startswith("pass_"))
+
+
+def test_with_contrast_the_unsure_teacher_changes_rounding_at_most(people: Path, taught: Path) -> None:
+    plain = tiny(people, taught, run__name="alone-icon", **HALF, optim__batch=8, optim__micro_batch=4)
+    never = semi(people, taught, "pseudo", run__name="never-icon", semi__gamma=1.1)
+    run(plain, never)
+    for name in ("total", "heatmap", "single", "pair"):
+        np.testing.assert_allclose([e[name] for e in events(never)], [e[name] for e in events(plain)], rtol=1e-4)
+    assert any(e["single"] for e in events(plain))
+
+
+def test_students_are_scored_and_fetched_apart(people: Path, taught: Path) -> None:
+    config = semi(people, taught, "sspose", run__name="scored", data__val=f"{people}/val")
+    run(config)
+    uri = run_directory(config)
+    found = checkpoint.find(uri, which="best", warn=pytest.fail)
+    assert found is not None
+    metrics = found.manifest["metrics"]
+    names = {name for name in metrics if not name.startswith(("net2_", "mean_"))}
+    assert set(metrics) == names | {f"net2_{n}" for n in names} | {f"mean_{n}" for n in names}
+    assert found.manifest["score"] in [metrics[n] for n in names]
+    model = found.tensors("model")
+    for net in (1, 2):
+        tensors, _ = fetch.load_weights(uri, net=net)
+        assert {f"net{net}.{name}" for name in tensors} == {n for n in model if n.startswith(f"net{net}.")}
+        assert torch.equal(tensors["conv1.weight"], model[f"net{net}.conv1.weight"])
+    with pytest.raises(CheckpointError, match="holds one network"):
+        fetch.load_weights(f"{taught}/teacher", net=2)
+
+
+def test_other_labelled_people_are_refused(people: Path, taught: Path) -> None:
+    """By a checkpoint, and by a teacher who would pass on what it was told of them."""
+    for change, text in (
+        ({"data__split_seed": 1}, "trained with the labels of .* people who are unlabelled here"),
+        ({"data__labelled": 0.25}, "trained with the labels of 16 people who are unlabelled here"),
+        ({"data__sigma": 2}, r"trained with data.sigma=1.0, this run has 2.0; make them equal"),
+    ):
+        with pytest.raises(ConfigError, match=text):
+            run(semi(people, taught, "pseudo", run__name="leak", **change))
+    with pytest.raises(CheckpointError, match=r"checkpoint of step 2: split was .*use another run.name"):
+        run(tiny(people, taught, run__name="teacher", **{**HALF, "data__split_seed": 1}))
