@@ -12,6 +12,7 @@ VERBS = {
     "evaluate": "score a checkpoint on a shard set",
     "fetch": "retrieve and verify a checkpoint as one safetensors file",
     "recipes": "the paper's tables row by row: list them, run them, record what they give",
+    "doctor": "is this machine, storage and cluster fit to train, and what to do about it",
     "demo": "the whole system on generated people, in about two minutes",
 }
 

@@ -6,10 +6,13 @@ Raise one of these for the user (what, where, value, fix); use ``assert`` for ou
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
 from typing import NoReturn
+
+LONGEST = 2000  # characters of a line
 
 
 class IconError(Exception):
@@ -54,6 +57,19 @@ class ClusterError(IconError):
     exit_code = 7
 
 
+def plain(text: str) -> str:
+    """One line that is safe to show: data can name things with control characters, and hold very long values.
+
+    Control characters become escapes, passwords in URIs are covered, and of a long line the middle is left out.
+
+    >>> plain("s3://me:secret@bucket/a\\nb\\x1b[2J")
+    's3://***@bucket/a b\\\\x1b[2J'
+    """
+    line = re.sub(r"(\w://)[^\s/@:]*:[^\s@]*@", r"\1***@", " ".join(text.split()))
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 500]} ... {line[-500:]}"
+
+
 def run_cli(main: Callable[[list[str]], int | None], argv: list[str] | None = None) -> NoReturn:
     """Run ``main(argv)`` and leave with its exit code; an IconError becomes one line on stderr.
 
@@ -68,8 +84,7 @@ def run_cli(main: Callable[[list[str]], int | None], argv: list[str] | None = No
     except IconError as error:
         if debug:
             raise
-        line = " ".join(str(error).split())
-        print(f"icon_dist: error: {line}", file=sys.stderr)
+        print(f"icon_dist: error: {plain(str(error))}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt:
         print("icon_dist: interrupted", file=sys.stderr)

@@ -10,13 +10,13 @@ import json
 import math
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
 from icon_dist import storage
+from icon_dist.engine import scratch
 from icon_dist.errors import StorageError
 
 Event = dict[str, Any]
@@ -144,7 +144,7 @@ class _Board:
         from torch.utils.tensorboard import SummaryWriter
 
         self._target = storage.join(run_uri, "tensorboard")
-        self._scratch = tempfile.TemporaryDirectory(prefix="icon-board-")
+        self._scratch = scratch.folder("board")
         self._writer = SummaryWriter(self._scratch.name, purge_step=purge_step)
 
     def add(self, event: Event) -> None:

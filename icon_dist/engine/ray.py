@@ -11,7 +11,6 @@ import dataclasses
 import os
 import pkgutil
 import socket
-import tempfile
 import threading
 import traceback
 from collections.abc import Callable
@@ -27,6 +26,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from icon_dist import config as configuration
 from icon_dist import errors
 from icon_dist.config import Config
+from icon_dist.engine import scratch
 from icon_dist.engine.progress import Event, Progress
 
 
@@ -62,7 +62,7 @@ def _attempt(config: Config, loop: str, progress: Progress) -> tuple[int, str] |
     # On the driver's own node: the loss of another one must not take the mailbox with it.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     mailbox = ray.remote(num_cpus=0, scheduling_strategy=here)(_Mailbox).remote()
-    with tempfile.TemporaryDirectory(prefix="icon-ray-", ignore_cleanup_errors=True) as scratch:
+    with scratch.folder("ray") as storage_path:
         trainer = ray.train.torch.TorchTrainer(
             _worker,
             train_loop_config={"config": dataclasses.asdict(config), "loop": loop, "mailbox": mailbox},
@@ -74,7 +74,7 @@ def _attempt(config: Config, loop: str, progress: Progress) -> tuple[int, str] |
             torch_config=ray.train.torch.TorchConfig(backend="nccl" if config.run.gpus_per_worker else "gloo"),
             run_config=ray.train.RunConfig(
                 name=config.run.name,
-                storage_path=scratch,  # Ray keeps no state of ours
+                storage_path=storage_path,  # Ray keeps no state of ours
                 failure_config=ray.train.FailureConfig(max_failures=0),
             ),
         )

@@ -1,0 +1,179 @@
+"""Is this machine fit to train, and the cluster? One line a check, the fix beside every failure.
+
+Neither this nor :mod:`icon_dist.machine` imports more than the standard library at the top: the doctor must run where
+a package is missing. No secret is printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import platform
+import re
+import secrets
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple
+
+from icon_dist import machine
+from icon_dist.errors import IconError, StorageError, plain, run_cli
+from icon_dist.machine import NAMED, Finding, fail, ok, warn
+
+CLUSTER_PATIENCE_S = 60.0
+
+
+def probe(uri: str) -> str:
+    """Use the place as a run does; how long each took. Raises the IconError that a run would."""
+    from icon_dist import storage
+
+    uri = storage.absolute(uri)
+    if not storage.is_remote(uri):
+        while not Path(uri).exists():
+            uri = str(Path(uri).parent)
+    place = storage.join(uri, f".icon-doctor-{secrets.token_hex(4)}")
+    data, taken = secrets.token_bytes(1 << 16), {}
+
+    def timed(name: str, call: Callable[[], object]) -> object:
+        start = time.monotonic()
+        result = call()
+        taken[name] = time.monotonic() - start
+        return result
+
+    if not timed("conditional put", lambda: storage.write_new(place, data)):
+        raise StorageError(f"{uri}: a new name is said to be taken; do not use this storage for checkpoints")
+    try:
+        if storage.write_new(place, b""):
+            raise StorageError(f"{uri}: ignores If-None-Match, so two runs could overwrite each other; use another S3")
+        if timed("read", lambda: storage.read(place)) != data:
+            raise StorageError(f"{uri}: gave back other bytes than were written; do not use this storage")
+        timed("write", lambda: storage.write(place, data[::-1]))
+    finally:
+        timed("delete", lambda: storage.delete(place))
+    return f"{uri}: " + ", ".join(f"{name} {1000 * s:.0f} ms" for name, s in taken.items())
+
+
+def place(what: str, uri: str) -> Iterator[Finding]:
+    try:
+        yield ok(what, probe(uri))
+    except ImportError as error:
+        yield fail(what, f"{error.name or error} is missing; pip install -c constraints.txt -e .")
+
+
+class Node(NamedTuple):
+    """What a node says of itself."""
+
+    versions: dict[str, str]
+    storage: str
+    code: int  # 0: the storage works
+
+
+def examine(uri: str) -> Node:
+    """Runs on a node."""
+    try:
+        return Node(_versions(), probe(uri), 0)
+    except IconError as error:
+        return Node(_versions(), str(error), error.exit_code)
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version(), "sources": _sources()}
+    for name in ("icon_dist", *NAMED, "numpy"):
+        with suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return versions
+
+
+def _sources() -> str:
+    """Tells two working copies of one version apart."""
+    import icon_dist
+
+    digest = hashlib.sha256()
+    folder = Path(icon_dist.__file__).parent
+    for file in sorted(folder.rglob("*.py")):
+        digest.update(file.relative_to(folder).as_posix().encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def cluster(uri: str) -> Iterator[Finding]:
+    """Every node: the same versions as here, and the storage reached from there."""
+    from icon_dist import storage
+    from icon_dist.engine.nodes import on_every_node
+
+    own = _versions()
+    for name, answer in on_every_node(partial(examine, storage.absolute(uri)), patience_s=CLUSTER_PATIENCE_S).items():
+        if isinstance(answer, str):
+            yield fail("node", f"{name}: {answer}")
+            continue
+        node = Node(*answer)
+        said = {key: node.versions.get(key, "absent") for key in own}
+        differ = [f"{key} {said[key]}, here {own[key]}" for key in own if said[key] != own[key]]
+        if differ:
+            yield fail("node", f"{name}: {'; '.join(differ)}; install the same on every node")
+        else:
+            yield ok("node", f"{name}: versions as here")
+        yield Finding("FAIL" if node.code else "ok", "node", f"{name}: {node.storage}", node.code)
+
+
+def examined(check: Callable[[], Iterator[Finding]], what: str) -> list[Finding]:
+    """A check that breaks off is a finding of its own."""
+    findings = []
+    try:
+        for finding in check():  # one at a time, to keep those before an error
+            findings.append(finding)  # noqa: PERF402
+    except IconError as error:
+        findings.append(Finding("FAIL", what, str(error), error.exit_code))
+    except Exception as error:  # the machine is not as the check expects; the others still tell something
+        findings.append(warn(what, f"could not look: {type(error).__name__}: {error}"))
+    return findings
+
+
+def main(argv: list[str]) -> int:
+    assert __doc__ is not None
+    parser = argparse.ArgumentParser(prog="python -m icon_dist.doctor", description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "uri", nargs="?", default="runs", metavar="URI", help="where runs go: path or s3://; default %(default)s"
+    )
+    parser.add_argument("--cluster", action="store_true", help="ask every node too; without it if RAY_ADDRESS is set")
+    parser.add_argument("--fix", action="store_true", help="remove what dead runs left, close the token's file")
+    args = parser.parse_args(argv)
+    checks: dict[str, Callable[[], Iterator[Finding]]] = {
+        "packages": machine.packages,
+        "gpu": machine.gpu,
+        "memory": machine.memory,
+        "shared": machine.shared_memory,
+        "tmp": partial(machine.disk, "tmp", Path(tempfile.gettempdir())),
+        "locks": partial(machine.extension_locks, fix=args.fix),
+        "leftovers": partial(machine.leftovers, fix=args.fix),
+        "token": partial(machine.ray_token, fix=args.fix),
+        "ports": machine.ray_ports,
+        "storage": partial(place, "storage", args.uri),
+    }
+    if not re.match(r"\w+:", args.uri):
+        checks["disk"] = partial(machine.disk, "disk", Path(args.uri).expanduser().absolute())
+    code = 0
+    with ThreadPoolExecutor(len(checks)) as pool:  # an endpoint that does not answer takes seconds, so does torch
+        waiting = [pool.submit(examined, check, what) for what, check in checks.items()]
+        for future in waiting:
+            shown = _show(future.result())
+            code = code or shown  # of the first that fails
+    if args.cluster or "RAY_ADDRESS" in os.environ:
+        shown = _show(examined(partial(cluster, args.uri), "cluster"))
+        code = code or shown
+    return code
+
+
+def _show(findings: list[Finding]) -> int:
+    for level, what, text, _ in findings:
+        print(f"{level:<4}  {what:<10} {plain(text)}", flush=True)
+    return next((finding.code for finding in findings if finding.level == "FAIL"), 0)
+
+
+if __name__ == "__main__":
+    run_cli(main)

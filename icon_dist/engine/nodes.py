@@ -1,0 +1,50 @@
+"""The same question to every node of a running Ray cluster."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TypeVar
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from icon_dist.errors import ClusterError
+
+T = TypeVar("T")
+
+
+def on_every_node(task: Callable[[], T], *, patience_s: float) -> dict[str, T | str]:
+    """What ``task`` returns on each living node, by the node's address; a text instead says why there is no answer.
+
+    The cluster is the one that RAY_ADDRESS names, else the one that runs on this machine.
+    """
+    address = os.environ.get("RAY_ADDRESS", "auto")
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        reason = str(error).splitlines()[0]
+        fix = "start one with 'ray start --head', or set RAY_ADDRESS"
+        raise ClusterError(f"RAY_ADDRESS={address}: {reason}; {fix}") from None
+    try:
+        asked = {}
+        for node in ray.nodes():
+            if node["Alive"]:
+                there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+                remote = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(task)
+                asked[f"{node['NodeManagerAddress']} ({node['NodeID'][:6]})"] = remote.remote()
+        ray.wait(list(asked.values()), num_returns=len(asked), timeout=patience_s)
+        return {name: _answer(answer, patience_s) for name, answer in asked.items()}
+    finally:
+        ray.shutdown()
+
+
+def _answer(answer: ray.ObjectRef[T], patience_s: float) -> T | str:
+    try:
+        result: T = ray.get(answer, timeout=0)
+    except ray.exceptions.GetTimeoutError:
+        return f"no answer within {patience_s:.0f} s; look at the node, or restart Ray on it"
+    except ray.exceptions.RayError as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        return f"{lines[-1] if lines else type(error).__name__}; install icon_dist there as here"
+    return result
