@@ -187,6 +187,7 @@ def main(argv: list[str]) -> None:
     add("--boxes", default="gt", metavar="gt|FILE", help="ground truth, or a detector's COCO result json")
     add("--images", metavar="DIR", help="photos, for --photos and --boxes FILE; shards hold only the annotated people")
     add("--no-flip", action="store_true", help="one pass instead of the average with the mirrored photo")
+    add("--net", type=int, choices=(1, 2), default=1, help="of a run with two students; default %(default)s")
     add("--decode", choices=("quarter", "argmax", "dark"), default="quarter", help="default %(default)s")
     add("--engine", choices=ENGINES, default="pycocotools", help="what computes AP; default %(default)s")
     add("--batch", type=int, default=32, help="default %(default)s")
@@ -207,7 +208,7 @@ def main(argv: list[str]) -> None:
     settings = EvalConfig(
         batch=args.batch, flip=not args.no_flip, decode=args.decode, engine=args.engine, limit=args.limit
     )
-    tensors, metadata = load_weights(args.checkpoint)
+    tensors, metadata = load_weights(args.checkpoint, net=args.net)
     config = configuration.from_dict(metadata["config"])
     skeleton = skeleton_from_dict(metadata["skeleton"])
     if args.results:
