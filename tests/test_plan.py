@@ -223,3 +223,37 @@ def test_a_plan_is_checked_against_the_skeleton_of_its_shards(people: Path, tmp_
     text = refused(tiny(people, tmp_path, loss__single__negatives=most + 1), shards)
     assert f"loss.single.negatives={most + 1}" in text
     assert f"{most + 1} joints" in text
+
+
+# ---------------------------------------------------------------------------------------------- people without labels
+
+SEMI = {
+    "data__labelled": 0.25,
+    "semi__method": "sspose",
+    "run__workers": 2,
+    "optim__batch": 16,
+    "optim__micro_batch": 4,
+}
+
+
+def test_epochs_count_labelled_people(people: Path, tmp_path: Path, shards: ShardSet) -> None:
+    known = round(len(shards) / 4)
+    plan = plan_run(tiny(people, tmp_path, **SEMI), shards)
+    assert (plan.batch, plan.unlabelled_batch, plan.accumulation) == (16, 8, 2)
+    assert plan.steps_per_epoch == known // 8
+    assert len(plan.split.labelled) == known
+    line = str(plan).splitlines()[1]
+    assert line.startswith(f"labels      {known} people (seed 0, sha256 {plan.split.fingerprint[:12]}); ")
+    assert line.endswith(f"{len(shards) - known} come without, 8 of each batch; epochs count those with labels")
+    alone = plan_run(tiny(people, tmp_path, **{**SEMI, "semi__method": "none"}), shards)
+    assert alone.steps_per_epoch == known // 16
+    assert str(alone).splitlines()[1].endswith(f"{len(shards) - known} are not used")
+    assert plan.parameters == 2 * alone.parameters
+    assert plan.checkpoint_bytes == 2 * alone.checkpoint_bytes
+
+
+@pytest.mark.parametrize(("share", "kind"), [(0.05, "labelled"), (0.95, "unlabelled")])
+def test_both_kinds_fill_a_batch(people: Path, tmp_path: Path, shards: ShardSet, share: float, kind: str) -> None:
+    few = round(len(shards) * 0.05) if kind == "labelled" else len(shards) - round(len(shards) * 0.95)
+    with pytest.raises(DataError, match=rf"{few} {kind} people do not fill one batch; lower optim.batch=16"):
+        plan_run(tiny(people, tmp_path, **{**SEMI, "data__labelled": share}), shards)
