@@ -13,6 +13,7 @@ from icon_dist.errors import DataError
 
 MAX_BYTES = 64 << 20  # of one file
 MAX_PIXELS = 50_000_000  # of one image
+NO_LENGTH = {0x00, 0x01, *range(0xD0, 0xDA)}  # markers that stand alone, none of which belongs into a header
 START_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 
 
@@ -43,6 +44,8 @@ def jpeg_segments(data: bytes) -> list[tuple[int, bytes]]:
         if marker == 0xFF:  # fill byte
             at += 1
             continue
+        if marker in NO_LENGTH:  # a decoder would go on elsewhere, and could find another size there
+            return []
         length = int.from_bytes(data[at + 2 : at + 4], "big")
         if length < 2 or at + 2 + length > len(data):
             return []

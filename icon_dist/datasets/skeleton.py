@@ -82,7 +82,7 @@ def read_skeleton(path: str | Path) -> Skeleton:
     """The skeleton of a YAML file; ``datasets/lsp.yaml`` is an example with every field."""
     try:
         text = Path(path).read_text(encoding="utf-8")
-        fields = yaml.load(text, Loader=_UniqueKeys)
+        fields = yaml.load(text, Loader=_UniqueKeys)  # noqa: S506  (a SafeLoader)
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}; give the path of a skeleton YAML or the name of one") from None
     except UnicodeDecodeError:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import warnings
+import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -93,9 +94,12 @@ def unpack(data: bytes, *, name: str) -> dict[str, Tensor]:
         if name.endswith(".safetensors"):
             found: object = safetensors.torch.load(data)
         else:
+            _refuse_bomb(data, name=name)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of old file formats
                 found = torch.load(BytesIO(data), map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
     except Exception as error:  # torch.load documents none of what it raises
         why = str(error).strip().split("\n")[0][:100] or type(error).__name__
         raise CheckpointError(
@@ -106,8 +110,21 @@ def unpack(data: bytes, *, name: str) -> dict[str, Tensor]:
     if not isinstance(found, dict) or not found or not all(isinstance(value, Tensor) for value in found.values()):
         what = f"has {', '.join(map(str, list(found)[:4]))}" if isinstance(found, dict) else type(found).__name__
         raise CheckpointError(f"{name}: neither names of tensors nor a state_dict of them ({what}); save a state_dict")
+    for key, value in found.items():
+        if type(key) is not str or not key.isprintable():
+            raise CheckpointError(f"{name}: {key!r} is no name of a tensor; save a state_dict")
+        if value.layout != torch.strided or value.is_meta or value.is_quantized:
+            raise CheckpointError(f"{name}: {key} is no plain tensor ({value.layout}, {value.device}); save it dense")
     wrapped = all(key.startswith("module.") for key in found)
     return {key.removeprefix("module.") if wrapped else key: value for key, value in found.items()}
+
+
+def _refuse_bomb(data: bytes, *, name: str) -> None:
+    """``torch.save`` never compresses its zip, so that what unpacks to more than itself was made to fill the memory."""
+    if zipfile.is_zipfile(BytesIO(data)):
+        with zipfile.ZipFile(BytesIO(data)) as file:
+            if sum(member.file_size for member in file.infolist()) > len(data):
+                raise CheckpointError(f"{name}: unpacks to more than it is; download it again")
 
 
 def adapt(tensors: Mapping[str, Tensor], model: PoseNet, *, name: str, kind: Kind | None = None) -> Adapted:

@@ -46,6 +46,9 @@ def absolute(uri: str) -> str:
     """
     if not uri or "\0" in uri:
         raise ConfigError(f"path {uri!r}: empty or unusable; give a path or s3://bucket/prefix")
+    if re.match(r"\w[\w+.-]*://[^/]*@|\w[\w+.-]*://[^/@]*:.*@", uri):
+        kind = uri.partition("://")[0]
+        raise ConfigError(f"{kind}://***: a URI is stored and shown, so no password may be in it; use AWS_* variables")
     if is_remote(uri):
         bucket, *parts = [part for part in uri.removeprefix("s3://").split("/") if part] or [""]
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{2,62}", bucket):
