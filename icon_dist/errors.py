@@ -15,6 +15,20 @@ from typing import NoReturn
 LONGEST = 2000  # characters of a line
 
 
+def shorten(text: str, most: int = 100) -> str:
+    """``text`` on one line, without its middle if it is long: a message quotes values of any size."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else f"{line[: most * 3 // 4]} ... {line[-most // 4 :]}"
+
+
+def shown(value: object) -> str:
+    """``repr`` of a value that somebody else wrote, fit for a message."""
+    try:
+        return shorten(repr(value))
+    except ValueError:  # Python writes out integers of some thousand digits at most
+        return "a number of thousands of digits"
+
+
 class IconError(Exception):
     """Base of every error meant for the user; ``str(error)`` is one line."""
 
@@ -57,15 +71,25 @@ class ClusterError(IconError):
     exit_code = 7
 
 
+class StoppedError(IconError):
+    """Asked to leave before its end: nothing went wrong, and the same command goes on."""
+
+    exit_code = 75
+
+    def __init__(self, text: str, *, exit_code: int = exit_code) -> None:
+        super().__init__(text)
+        self.exit_code = exit_code
+
+
 def plain(text: str) -> str:
     """One line that is safe to show: data can name things with control characters, and hold very long values.
 
     Control characters become escapes, passwords in URIs are covered, and of a long line the middle is left out.
 
-    >>> plain("s3://me:secret@bucket/a\\nb\\x1b[2J")
-    's3://***@bucket/a b\\\\x1b[2J'
+    >>> plain("s3://me:secret@bucket/a\\x1b[2J")
+    's3://***@bucket/a\\\\x1b[2J'
     """
-    line = re.sub(r"(\w://)[^\s/@:]*:[^\s@]*@", r"\1***@", " ".join(text.split()))
+    line = re.sub(r"(\w://)[^\s/@:]*:[^\s@]*@", r"\1***@", text)
     line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
     return line if len(line) <= LONGEST else f"{line[: LONGEST - 500]} ... {line[-500:]}"
 
@@ -81,10 +105,13 @@ def run_cli(main: Callable[[list[str]], int | None], argv: list[str] | None = No
     try:
         code = main(args)
         sys.stdout.flush()
+    except StoppedError as stopped:
+        print(f"icon_dist: {plain(str(stopped))}", file=sys.stderr)
+        raise SystemExit(stopped.exit_code) from None
     except IconError as error:
         if debug:
             raise
-        print(f"icon_dist: error: {plain(str(error))}", file=sys.stderr)
+        print(f"icon_dist: error: {plain(' '.join(str(error).split()))}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt:
         print("icon_dist: interrupted", file=sys.stderr)

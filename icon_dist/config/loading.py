@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import hashlib
+import io
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -19,9 +20,10 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
+from icon_dist.config.plain import require_plain
 from icon_dist.config.rules import validate
 from icon_dist.config.schema import Config, get, leaves
-from icon_dist.errors import ConfigError
+from icon_dist.errors import ConfigError, shorten, shown
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
@@ -37,7 +39,8 @@ def preset_path(name_or_path: str, *, below: Path | None = None) -> Path:
     """
     where = f"--cfg {name_or_path}" if below is None else f"{below}: extends={name_or_path}"
     if "/" in name_or_path or name_or_path.endswith((".yaml", ".yml")):
-        path = Path(name_or_path) if below is None else below.parent / name_or_path
+        path = Path(name_or_path).expanduser()
+        path = path if below is None else below.parent / path
         if not path.is_file():
             raise ConfigError(f"{where}: no such file; presets are {', '.join(presets())}")
         return path
@@ -102,15 +105,17 @@ def _refuse_notations(where: str, node: Any, key: str = "") -> None:
     if isinstance(node, str) and ("${" in node or node == "???"):
         raise ConfigError(f"{where}: {key}: '${{...}}' and '???' are not understood here; write the value itself")
     if isinstance(default, str) and not isinstance(node, str):
-        raise ConfigError(f"{where}: {key}={node}: expected text; put quotes around it")
+        raise ConfigError(f"{where}: {key}={shorten(str(node))}: expected text; put quotes around it")
     if dataclasses.is_dataclass(default):
         names = [f.name for f in dataclasses.fields(default)]
-        raise ConfigError(f"{where}: {key}={node}: a section, not a value; its keys are {', '.join(names)}")
+        raise ConfigError(
+            f"{where}: {key}={shorten(str(node))}: a section, not a value; its keys are {', '.join(names)}"
+        )
 
 
 def _explain(error: OmegaConfBaseException) -> str:
     """Omegaconf's first line, with the key in full and, where it has no suggestion, the valid keys."""
-    text = str(error).splitlines()[0].replace("Value '$VALUE' of type '$VALUE_TYPE'", "an element")
+    text = shorten(str(error).splitlines()[0], 200).replace("Value '$VALUE' of type '$VALUE_TYPE'", "an element")
     if error.full_key and isinstance(error, ConfigKeyError) and "Did you mean" not in text:
         section = error.full_key.rpartition(".")[0]
         names = [f.name for f in dataclasses.fields(get(Config(), section))]
@@ -123,20 +128,28 @@ def _yaml_layers(path: Path, *, extended_by: tuple[Path, ...] = ()) -> list[tupl
     if path.resolve() in extended_by:
         raise ConfigError(f"{path}: extends itself; the chain of 'extends' must end")
     try:
-        values = OmegaConf.load(path)
+        text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: not UTF-8 text; save it as UTF-8") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}; give a YAML file that can be read") from None
+    try:
+        require_plain(text)
+        values = OmegaConf.load(io.StringIO(text))
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ConfigError(f"{path}:{line}: {error.problem}; fix the YAML") from None
     except (yaml.YAMLError, OmegaConfBaseException) as error:
-        raise ConfigError(f"{path}: {str(error).splitlines()[0]}; fix the YAML") from None
-    except OSError as error:
-        if error.strerror is not None:
-            raise ConfigError(f"{path}: {error.strerror}") from None
+        raise ConfigError(f"{path}: {shorten(str(error).splitlines()[0])}; fix the YAML") from None
+    except ValueError as error:  # a number or a date that is none
+        raise ConfigError(f"{path}: {shorten(str(error))}; put quotes around text") from None
+    except OSError:
         values = None  # a single number or truth value
-    if not isinstance(values, DictConfig) or not values or None in values.values():
+    # as it is written: looking at a value of Omegaconf would put the environment in its place
+    written = OmegaConf.to_container(values, resolve=False) if isinstance(values, DictConfig) else None
+    if not isinstance(values, DictConfig) or not isinstance(written, dict) or not written or None in written.values():
         raise ConfigError(f"{path}: expected sections such as 'optim:' with keys below them; see --print-config")
+    _refuse_notations(str(path), written)
     base = values.pop("extends", None)
     if base is None:
         return [(path, values)]
@@ -164,13 +177,14 @@ def _parse(item: str) -> tuple[str, Any]:
     """Key and value of ``"loss.tau=0.1"``. Text fields take the text as typed: run.name=007 is not the number 7."""
     key, equals, text = item.partition("=")
     if not equals or not re.fullmatch(r"\w+(\.\w+)*", key):
-        raise ConfigError(f"{item!r}: expected KEY=VALUE such as loss.tau=0.1")
+        raise ConfigError(f"{shown(item)}: expected KEY=VALUE such as loss.tau=0.1")
     if isinstance(_default(key), str):
         return key, text
     try:
+        require_plain(text)
         parsed: Any = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]), resolve=False)
-    except (yaml.YAMLError, OmegaConfBaseException) as error:
-        raise ConfigError(f"{item}: {str(error).splitlines()[0]}") from None
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError) as error:
+        raise ConfigError(f"{shorten(item)}: {shorten(str(error).splitlines()[0])}; expected a plain value") from None
     return key, parsed["value"]
 
 

@@ -6,7 +6,7 @@ import math
 import re
 
 from icon_dist.config.schema import Config, get, leaves, micro_batch, per_worker
-from icon_dist.errors import ConfigError
+from icon_dist.errors import ConfigError, shorten
 
 
 def validate(config: Config) -> None:
@@ -14,7 +14,7 @@ def validate(config: Config) -> None:
 
     def check(ok: bool, key: str, rule: str) -> None:
         if not ok:
-            raise ConfigError(f"{key}={get(config, key)}: {rule}")
+            raise ConfigError(f"{key}={shorten(str(get(config, key)))}: {rule}")
 
     def one_of(key: str, *values: str) -> None:
         check(get(config, key) in values, key, f"expected one of {', '.join(values)}")

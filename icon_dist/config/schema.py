@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from icon_dist.errors import ConfigError
+from icon_dist.errors import ConfigError, shown
 
 
 @dataclass(frozen=True)
@@ -170,10 +171,10 @@ class Config:
 
 def parse_size(text: str, *, where: str) -> tuple[int, int]:
     """``"256x192"`` -> (256, 192): height x width, as papers write it."""
-    height, _, width = text.partition("x")
-    if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
-        raise ConfigError(f"{where}={text!r}: expected HEIGHTxWIDTH in pixels, such as 256x192")
-    return int(height), int(width)
+    found = re.fullmatch(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})", text)
+    if found is None:
+        raise ConfigError(f"{where}={shown(text)}: expected HEIGHTxWIDTH in pixels, such as 256x192")
+    return int(found[1]), int(found[2])
 
 
 def per_worker(config: Config) -> int:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from icon_dist import storage
-from icon_dist.errors import DataError
+from icon_dist.datasets.document import are_numbers, is_id, parse
+from icon_dist.errors import DataError, shown
 from icon_dist.types import Annotations, Instance
 
 PERSON = 1  # category id of a person in COCO-format files
@@ -75,11 +74,10 @@ def first(whole: Annotations, count: int) -> Annotations:
 
 def _entries(detections: str) -> list[Any]:
     try:
-        entries = json.loads(storage.read(detections))
+        raw = storage.read(detections)
     except FileNotFoundError:
         raise DataError(f"{detections}: no such file; give the json of a person detector to --boxes") from None
-    except ValueError as error:
-        raise DataError(f"{detections}: not a json file ({error}); copy it again") from None
+    entries = parse(raw, source=detections)
     if not isinstance(entries, list) or not entries:
         raise DataError(f"{detections}: expected a list of {{image_id, category_id, bbox, score}}; correct the file")
     return entries
@@ -97,19 +95,22 @@ def detected(whole: Annotations, detections: str) -> Annotations:
     found = []
     for row, entry in enumerate(_entries(detections)):
         where = f"{detections}#{row}"
-        try:
-            image_id, category = int(entry["image_id"]), int(entry.get("category_id", PERSON))
-            x, y, w, h = (float(value) for value in entry["bbox"])
-            score = float(entry["score"])
-        except (KeyError, TypeError, ValueError, AttributeError):
-            raise DataError(f"{where}: expected image_id, bbox [x, y, w, h] and score; correct the file") from None
+        if type(entry) is not dict or not {"image_id", "bbox", "score"} <= entry.keys():
+            raise DataError(f"{where}: expected image_id, bbox [x, y, w, h] and score; correct the file")
+        image_id, category = entry["image_id"], entry.get("category_id", PERSON)
+        for name, value in (("image_id", image_id), ("category_id", category)):
+            if not is_id(value):
+                raise DataError(f"{where} {name}={shown(value)}: expected an integer >= 0; correct the file")
         if category != PERSON:
             continue
-        if not (all(map(math.isfinite, (x, y, w, h, score))) and w > 0 and h > 0):
-            raise DataError(f"{where} bbox={entry['bbox']} score={score}: not a box with a score; correct the file")
+        box, score = entry["bbox"], entry["score"]
+        if type(box) is not list or len(box) != 4 or not are_numbers([*box, score]) or min(box[2:]) <= 0:
+            said = f"bbox={shown(box)} score={shown(score)}"
+            raise DataError(f"{where} {said}: not a box with a score; correct the file")
         if image_id not in photos:
             raise DataError(f"{where} image_id={image_id}: not in the annotations; give the boxes of the same split")
         file, wh = photos[image_id]
         keypoints = np.zeros((whole.skeleton.num_joints, 3), np.float32)
-        found.append(Instance(row, image_id, file, wh, (x, y, w, h), w * h, keypoints, score))
+        x, y, w, h = map(float, box)
+        found.append(Instance(row, image_id, file, wh, (x, y, w, h), w * h, keypoints, float(score)))
     return Annotations(whole.skeleton, found, whole.truth)

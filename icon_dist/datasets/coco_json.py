@@ -13,8 +13,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from icon_dist.datasets.document import NUMBER, Faults, collector_off, is_id, load, missing_files, name_fault
-from icon_dist.errors import DataError
+from icon_dist.datasets.document import (
+    LARGEST,
+    NUMBER,
+    Faults,
+    are_numbers,
+    collector_off,
+    is_id,
+    load,
+    missing_files,
+    name_fault,
+)
+from icon_dist.errors import DataError, shown
 from icon_dist.types import Annotations, Instance, Skeleton
 
 F64 = NDArray[np.float64]
@@ -51,14 +61,18 @@ def read_people(
     entries = _well_formed(document["annotations"], faults, skeleton=skeleton, box_area=box_area)
     for entry in entries:
         entry.setdefault("iscrowd", 0)
-        if box_area is not None:
-            entry["area"] = entry["bbox"][2] * entry["bbox"][3] * box_area
 
     ids, image_ids, categories, crowd = (
         np.array([e[k] for e in entries], dtype=np.int64) for k in ("id", "image_id", "category_id", "iscrowd")
     )
     keypoints = _floats(chain.from_iterable(e["keypoints"] for e in entries)).reshape(-1, skeleton.num_joints, 3)
     boxes = _floats(chain.from_iterable(e["bbox"] for e in entries)).reshape(-1, 4)
+    wild_points, wild_boxes = _wild(keypoints), _wild(boxes)
+    keypoints_in_use = np.where(wild_points[:, None, None], 0, keypoints)
+    boxes_in_use = np.where(wild_boxes[:, None], 0, boxes)
+    if box_area is not None:
+        for entry, area in zip(entries, (boxes_in_use[:, 2] * boxes_in_use[:, 3] * box_area).tolist(), strict=True):
+            entry["area"] = area
     areas = _floats(e["area"] for e in entries)
     labelled = keypoints[..., 2] > 0
     count = labelled[:, :counted].sum(axis=1)
@@ -66,7 +80,7 @@ def read_people(
         entry.setdefault("num_keypoints", number)
     stated = np.array([e["num_keypoints"] for e in entries], dtype=np.int64)
     sizes = np.array([_size(photos.get(i)) for i in image_ids.tolist()], dtype=np.float64).reshape(-1, 2)
-    cleaned = clean_boxes(boxes, sizes)
+    cleaned = clean_boxes(boxes_in_use, sizes)
     wanted = labelled.any(axis=1) & (crowd == 0) & ~(areas == 0)
     names = [photos[i]["file_name"] if i in photos else "" for i in image_ids.tolist()]
     absent = missing_files({n for n, w in zip(names, wanted, strict=True) if w and n}, images) if images else set()
@@ -78,11 +92,11 @@ def read_people(
         (~first, lambda i: f"id={ids[i]}: given twice"),
         (sizes[:, 0] == 0, lambda i: f"image_id={image_ids[i]}: no such image in this file"),
         (categories != category, lambda i: f"category_id={categories[i]}: the only category is {category}"),
-        (~np.isfinite(keypoints).all(axis=(1, 2)), lambda i: _not_finite(keypoints[i], skeleton)),
+        (wild_points, lambda i: _not_finite(keypoints[i], skeleton)),
         (~np.isin(keypoints[..., 2], (0, 1, 2)).all(axis=1), lambda i: _visibility(keypoints[i, :, 2], skeleton)),
         (stated != count, lambda i: f"num_keypoints={stated[i]}: {count[i]} joints have v > 0"),
-        (~np.isfinite(boxes).all(axis=1) | (boxes[:, 2:] < 0).any(axis=1), lambda i: f"bbox={boxes[i].tolist()}: bad"),
-        (~(areas >= 0) | np.isinf(areas), lambda i: f"area={areas[i]}: expected a finite number >= 0"),
+        (wild_boxes | (boxes[:, 2:] < 0).any(axis=1), lambda i: _bad_box(boxes[i])),
+        (~((areas >= 0) & (areas < LARGEST**2)), lambda i: f"area={areas[i]}: expected a finite number >= 0"),
         ((crowd != 0) & (crowd != 1), lambda i: f"iscrowd={crowd[i]}: expected 0 or 1"),
         (wanted & ~(cleaned[:, 2:] > 0).all(axis=1), lambda i: _outside(boxes[i], sizes[i])),
         (wanted & np.array([n in absent for n in names], dtype=bool), lambda i: f"image {names[i]!r}: not in {images}"),
@@ -98,7 +112,7 @@ def read_people(
     rows = rows[np.argsort(ids[rows])]
     if not len(rows):
         raise DataError(f"{annotations}: no person with a labelled joint; nothing to train on or to score")
-    points = keypoints.astype(np.float32)
+    points = keypoints_in_use.astype(np.float32)
     whs = sizes.astype(int)
     people = [
         Instance(id=i, image_id=m, file=names[r], wh=(w, h), box=(x, y, bw, bh), area=a, keypoints=points[r])
@@ -139,7 +153,7 @@ def _check_sections(document: Any, skeleton: Skeleton, *, source: str | Path) ->
     names = categories[0].get("keypoints", list(skeleton.joints))
     if names != list(skeleton.joints):
         raise DataError(
-            f"{source} categories[0].keypoints: {names} are not the joints of skeleton {skeleton.name}: "
+            f"{source} categories[0].keypoints: {shown(names)} are not the joints of skeleton {skeleton.name}: "
             f"{list(skeleton.joints)}; name the right dataset or skeleton"
         )
 
@@ -162,14 +176,14 @@ def _photo_fault(entry: Any, *, image_field: str | None) -> str | None:
     if type(entry) is not dict:
         return "is not an object"
     if not is_id(entry.get("id")):
-        return f"id={entry.get('id')!r}: expected an integer >= 0"
+        return f"id={shown(entry.get('id'))}: expected an integer >= 0"
     if (fault := name_fault(entry.get("file_name"))) is not None:
         return f"file_name={fault}"
     for key in ("width", "height"):
         if not is_id(entry.get(key)) or entry[key] == 0:
-            return f"{key}={entry.get(key)!r}: expected a positive integer"
-    if image_field and (type(entry.get(image_field)) not in NUMBER or not np.isfinite(entry[image_field])):
-        return f"{image_field}={entry.get(image_field)!r}: expected a number"
+            return f"{key}={shown(entry.get(key))}: expected a positive integer"
+    if image_field and not are_numbers([entry.get(image_field)]):
+        return f"{image_field}={shown(entry.get(image_field))}: expected a number"
     return None
 
 
@@ -192,21 +206,21 @@ def _form_fault(entry: Any, *, joints: int, has_area: bool) -> str | None:
         return "is not an object"
     for key in ("id", "image_id", "category_id"):
         if not is_id(entry.get(key)):
-            return f"{key}={entry.get(key)!r}: expected an integer >= 0"
+            return f"{key}={shown(entry.get(key))}: expected an integer >= 0"
     for key in ("iscrowd", "num_keypoints"):
         if key in entry and not is_id(entry[key]):
-            return f"{key}={entry[key]!r}: expected an integer >= 0"
+            return f"{key}={shown(entry[key])}: expected an integer >= 0"
     if has_area and type(entry.get("area")) not in NUMBER:
-        return f"area={entry.get('area')!r}: expected a number"
+        return f"area={shown(entry.get('area'))}: expected a number"
     for key, length, form in (("bbox", 4, "[x,y,w,h]"), ("keypoints", 3 * joints, f"{joints} x [x,y,v]")):
         values = entry.get(key)
         if type(values) is not list:
-            return f"{key}={values!r}: expected a list of {length} numbers ({form})"
+            return f"{key}={shown(values)}: expected a list of {length} numbers ({form})"
         if len(values) != length:
             return f"{key}: {len(values)} values, expected {length} ({form})"
         if not NUMBER.issuperset(map(type, values)):
             wrong = next(v for v in values if type(v) not in NUMBER)
-            return f"{key}: {wrong!r} is not a number, expected {length} numbers ({form})"
+            return f"{key}: {shown(wrong)} is not a number, expected {length} numbers ({form})"
     return None
 
 
@@ -223,6 +237,11 @@ def _floats(values: Iterable[float]) -> F64:
         return np.array([v if abs(v) < 1e300 else np.inf for v in listed], dtype=np.float64)
 
 
+def _wild(values: F64) -> NDArray[np.bool_]:
+    """Rows with a number that is not finite, or too large to be a coordinate."""
+    return np.asarray(~(np.abs(values) < LARGEST).all(axis=tuple(range(1, values.ndim))))
+
+
 def _size(photo: dict[str, Any] | None) -> tuple[int, int]:
     return (photo["width"], photo["height"]) if photo else (0, 0)
 
@@ -233,8 +252,12 @@ def _visibility(values: F64, skeleton: Skeleton) -> str:
 
 
 def _not_finite(points: F64, skeleton: Skeleton) -> str:
-    joint = skeleton.joints[int(np.flatnonzero(~np.isfinite(points).all(axis=1))[0])]
-    return f"keypoints: {points[skeleton.joints.index(joint)].tolist()} of {joint}, expected finite numbers"
+    first = int(np.flatnonzero(_wild(points))[0])
+    return f"keypoints: {points[first].tolist()} of {skeleton.joints[first]}, expected finite numbers below {LARGEST:g}"
+
+
+def _bad_box(box: F64) -> str:
+    return f"bbox={box.tolist()}: expected finite numbers below {LARGEST:g}, width and height not below 0"
 
 
 def _outside(box: F64, wh: Sequence[float] | F64) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import gzip
+import io
 import json
 import logging
 import os
@@ -16,12 +17,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from icon_dist.errors import DataError
+from icon_dist.errors import DataError, plain, shown
 
 log = logging.getLogger(__name__)
 
 NUMBER = frozenset((int, float))  # exact types: bool is an int, and no coordinate
+MAX_BYTES = 1 << 30  # of an unpacked file; COCO's largest has a quarter of it
 LARGEST_ID = 2**53  # exact in every reader of json
+LARGEST = 1e9  # coordinate, px; far from the limits of float32
+LONGEST_NAME = 255  # bytes of a file name on every file system in use
 
 
 @contextmanager
@@ -42,25 +46,41 @@ def load(path: str | Path) -> Any:
         raw = Path(path).read_bytes()
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}; give the path of an annotation file") from None
+    return parse(raw, source=path)
+
+
+def parse(raw: bytes, *, source: str | Path) -> Any:
+    """Content of a json file whose bytes are ``raw``, compressed or not."""
     if raw[:2] == b"\x1f\x8b":
         try:
-            raw = gzip.decompress(raw)
+            raw = unzip(raw, source=source)
         except (OSError, EOFError, zlib.error):
-            raise DataError(f"{path}: truncated or damaged gzip file; download it again") from None
+            raise DataError(f"{source}: truncated or damaged gzip file; download it again") from None
     if not raw.strip():
-        raise DataError(f"{path}: empty file; download it again")
+        raise DataError(f"{source}: empty file; download it again")
     if raw.lstrip()[:1] == b"<":
-        raise DataError(f"{path}: HTML or XML, not json; the download was probably an error page, get it again")
+        raise DataError(f"{source}: HTML or XML, not json; the download was probably an error page, get it again")
     try:
         with collector_off():
             return json.loads(raw)
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
+        raise DataError(f"{source}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
     except json.JSONDecodeError as error:
         where = f"line {error.lineno} column {error.colno}"
-        raise DataError(f"{path}: not json, or truncated, at {where}: {error.msg}; download it again") from None
+        raise DataError(f"{source}: not json, or truncated, at {where}: {error.msg}; download it again") from None
     except RecursionError:
-        raise DataError(f"{path}: nested too deeply for an annotation file") from None
+        raise DataError(f"{source}: nested too deeply for an annotation file; get it again") from None
+    except ValueError:
+        raise DataError(f"{source}: a number of thousands of digits in it; get it again") from None
+
+
+def unzip(data: bytes, *, source: str | Path) -> bytes:
+    """What gzip ``data`` holds; more than ``MAX_BYTES`` is refused before it fills the memory."""
+    with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
+        raw = file.read(MAX_BYTES + 1)
+    if len(raw) > MAX_BYTES:
+        raise DataError(f"{source}: unpacks to more than {MAX_BYTES >> 20} MiB; no annotation file is so large")
+    return raw
 
 
 class Faults:
@@ -79,7 +99,13 @@ class Faults:
 
     def warn(self) -> None:
         if self.texts:
-            log.warning("%s: dropped %d invalid entries; the first: %s", self.source, len(self.texts), self.texts[0])
+            first = plain(f"{self.source}: dropped {len(self.texts)} invalid entries; the first: {self.texts[0]}")
+            log.warning("%s", first)
+
+
+def are_numbers(values: Iterable[object]) -> bool:
+    """Finite, and of a size that a coordinate can have."""
+    return all(type(v) in NUMBER and abs(v) < LARGEST for v in values)  # type: ignore[arg-type]
 
 
 def is_id(value: object) -> bool:
@@ -89,9 +115,17 @@ def is_id(value: object) -> bool:
 def name_fault(name: object) -> str | None:
     """Why ``name`` is no relative path inside the images folder."""
     if type(name) is not str or not name.strip():
-        return f"{name!r}: expected the name of an image"
+        return f"{shown(name)}: expected the name of an image"
+    if not name.isprintable():
+        return f"{name!r}: holds control characters, expected a plain name"
     if name.startswith(("/", "~")) or "\\" in name or ":" in name or "\0" in name or ".." in name.split("/"):
-        return f"{name!r}: leaves the images folder, expected a relative path without '..'"
+        return f"{shown(name)}: leaves the images folder, expected a relative path without '..'"
+    try:
+        longest = max(map(len, name.encode().split(b"/")))
+    except UnicodeEncodeError:  # half of a surrogate pair
+        longest = 0
+    if not 0 < longest <= LONGEST_NAME:
+        return f"{shown(name)}: no file can have this name"
     return None
 
 
@@ -105,7 +139,10 @@ def missing_files(names: Iterable[str], folder: str | Path) -> set[str]:
     for name in names:
         parent, _, leaf = name.rpartition("/")
         if parent not in present:
-            present[parent] = set(os.listdir(root / parent)) if (root / parent).is_dir() else set()
+            try:
+                present[parent] = set(os.listdir(root / parent)) if (root / parent).is_dir() else set()
+            except OSError as error:
+                raise DataError(f"{root / parent}: {error.strerror}; make the images folder readable") from None
         if leaf not in present[parent]:
             missing.add(name)
     return missing

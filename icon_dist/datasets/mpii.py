@@ -10,8 +10,8 @@ import simplejpeg
 from numpy.typing import NDArray
 from scipy.io import loadmat
 
-from icon_dist.datasets.document import NUMBER, Faults, load, missing_files, name_fault
-from icon_dist.errors import DataError
+from icon_dist.datasets.document import NUMBER, Faults, are_numbers, load, missing_files, name_fault
+from icon_dist.errors import DataError, shown
 from icon_dist.types import Annotations, Instance, Skeleton
 
 SKELETON = Skeleton(
@@ -149,9 +149,9 @@ def _place_fault(entry: Any) -> str | None:
     if (fault := name_fault(entry.get("image"))) is not None:
         return f"image={fault}"
     if not _numbers(entry.get("center"), 2):
-        return f"center={entry.get('center')!r}: expected [x, y]"
-    if not _numbers([entry.get("scale")], 1) or entry["scale"] <= 0:
-        return f"scale={entry.get('scale')!r}: expected a number > 0"
+        return f"center={shown(entry.get('center'))}: expected [x, y]"
+    if not are_numbers([entry.get("scale")]) or entry["scale"] <= 0:
+        return f"scale={shown(entry.get('scale'))}: expected a number > 0"
     return None
 
 
@@ -162,14 +162,12 @@ def _joints_fault(entry: dict[str, Any]) -> str | None:
     if len(joints) != 16 or not all(_numbers(xy, 2) for xy in joints):
         return f"joints: {len(joints)} entries, expected 16 x [x, y] of finite numbers"
     if len(visible) != 16 or not all(type(v) in NUMBER and v in (0, 1) for v in visible):
-        return f"joints_vis={visible}: expected 16 x 0 or 1"
+        return f"joints_vis={shown(visible)}: expected 16 x 0 or 1"
     return None
 
 
 def _numbers(values: object, length: int) -> bool:
-    if type(values) is not list or len(values) != length:
-        return False
-    return all(type(v) in NUMBER and abs(v) < 1e9 for v in values)  # also refuses nan and infinity
+    return type(values) is list and len(values) == length and are_numbers(values)
 
 
 def _absent(document: list[Any], images: str | Path | None) -> set[str]:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 
-from icon_dist.errors import DataError
+from icon_dist.config.plain import require_plain
+from icon_dist.errors import DataError, shorten, shown
 from icon_dist.types import Skeleton
 
 T = TypeVar("T")
+MAX_JOINTS = 1000
 METRICS = ("coco", "crowdpose", "pckh", "pck")
 PAIRS = ("flips", "limbs", "bones")
 GROUPS = ("upper", "lower")
@@ -40,22 +41,24 @@ def skeleton_from_dict(fields: Mapping[str, Any], *, source: str = "skeleton") -
     _check_keys(fields, source=source)
     joints = fields["joints"]
     if not _is_list(joints, str) or not joints or len(set(joints)) != len(joints):
-        raise DataError(f"{source} joints={joints!r}: expected different names, in annotation order; quote them")
+        raise DataError(f"{source} joints={shown(joints)}: expected different names, in annotation order; quote them")
+    if len(joints) > MAX_JOINTS or not all(name.isprintable() for name in joints):
+        raise DataError(f"{source} joints: expected at most {MAX_JOINTS} printable names; shorten or correct them")
     index = {name: i for i, name in enumerate(joints)}
 
     def at(key: str, names: Any, *, length: int | None = None) -> tuple[int, ...]:
         if not _is_list(names, str) or (length is not None and len(names) != length):
-            raise DataError(f"{source} {key}={names!r}: expected a list of {length or ''} joint names")
+            raise DataError(f"{source} {key}={shown(names)}: expected a list of {length or ''} joint names")
         for name in names:
             if name not in index:
-                raise DataError(f"{source} {key}: no joint {name!r}{_suggest(name, index)}")
+                raise DataError(f"{source} {key}: no joint {shown(name)}{_suggest(name, index)}")
         if len(set(names)) != len(names):
-            raise DataError(f"{source} {key}={names!r}: the same joint twice")
+            raise DataError(f"{source} {key}={shown(names)}: the same joint twice")
         return tuple(index[name] for name in names)
 
     def pairs(key: str) -> tuple[tuple[int, int], ...]:
         if not _is_list(fields[key], list):
-            raise DataError(f"{source} {key}={fields[key]!r}: expected a list of [joint, joint]")
+            raise DataError(f"{source} {key}={shown(fields[key])}: expected a list of [joint, joint]")
         ends = (at(f"{key}[{i}]", names, length=2) for i, names in enumerate(fields[key]))
         return tuple((a, b) for a, b in ends)
 
@@ -82,13 +85,16 @@ def read_skeleton(path: str | Path) -> Skeleton:
     """The skeleton of a YAML file; ``datasets/lsp.yaml`` is an example with every field."""
     try:
         text = Path(path).read_text(encoding="utf-8")
+        require_plain(text)
         fields = yaml.load(text, Loader=_UniqueKeys)  # noqa: S506  (a SafeLoader)
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}; give the path of a skeleton YAML or the name of one") from None
     except UnicodeDecodeError:
         raise DataError(f"{path}: not UTF-8; save it as UTF-8") from None
     except yaml.YAMLError as error:
-        raise DataError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+        raise DataError(f"{path}: not YAML: {shorten(str(error), 200)}") from None
+    except ValueError as error:  # a number or a date that is none
+        raise DataError(f"{path}: not YAML: {shorten(str(error))}; put quotes around text") from None
     if type(fields) is not dict:
         raise DataError(f"{path}: expected a mapping with {', '.join(FIELDS)}")
     return skeleton_from_dict(fields, source=str(path))
@@ -108,7 +114,7 @@ class _UniqueKeys(yaml.SafeLoader):
 def _check_keys(fields: Mapping[str, Any], *, source: str) -> None:
     for key in fields:
         if key not in FIELDS:
-            raise DataError(f"{source}: unknown key {key!r}{_suggest(str(key), FIELDS)}")
+            raise DataError(f"{source}: unknown key {shown(key)}{_suggest(str(key), FIELDS)}")
     missing = [key for key in FIELDS if key not in fields]
     if missing:
         raise DataError(f"{source}: missing {', '.join(missing)}; a skeleton has {', '.join(FIELDS)}")
@@ -119,15 +125,15 @@ def _is_list(value: object, kind: type) -> bool:
 
 
 def _name(value: object, *, source: str) -> str:
-    if type(value) is not str or not value:
-        raise DataError(f"{source} name={value!r}: expected a name")
+    if type(value) is not str or not value or not value.isprintable():
+        raise DataError(f"{source} name={shown(value)}: expected a name")
     return value
 
 
 def _choice(key: str, value: T, choices: Iterable[T], *, source: str) -> T:
     allowed = list(choices)
     if value not in allowed or type(value) is bool:
-        raise DataError(f"{source} {key}={value!r}: expected one of {allowed}")
+        raise DataError(f"{source} {key}={shown(value)}: expected one of {allowed}")
     return value
 
 
@@ -135,8 +141,8 @@ def _sigmas(values: object, joints: int, *, source: str) -> tuple[float, ...]:
     if type(values) is not list or len(values) != joints:
         raise DataError(f"{source} sigmas: expected {joints} numbers, one per joint")
     for value in values:
-        if type(value) not in (int, float) or not 0 < value < math.inf:
-            raise DataError(f"{source} sigmas: {value!r} is no number > 0 (in YAML write 0.05 or 5.0e-2)")
+        if type(value) not in (int, float) or not 0 < value < 1e9:
+            raise DataError(f"{source} sigmas: {shown(value)} is no number > 0 (in YAML write 0.05 or 5.0e-2)")
     return tuple(float(v) for v in values)
 
 
