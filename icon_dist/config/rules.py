@@ -142,6 +142,7 @@ def validate(config: Config) -> None:
     positive("semi.cutout")
     semi = config.semi.method
     if semi != "none":
+        check(config.run.zero < 3, "run.zero", f"semi.method={semi} runs a network twice a step; use run.zero=2 or less")
         people, part = micro_batch(config), config.semi.unlabelled_share
         check(
             abs(people * part - round(people * part)) < 1e-6 and 0 < round(people * part) < people,
