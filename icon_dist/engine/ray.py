@@ -36,25 +36,30 @@ def launch(config: Config, loop: str, progress: Progress) -> None:
     Joins the cluster named by RAY_ADDRESS (set inside ``ray job submit``), else starts one here for this run.
     Raises the loop's own IconError, or ClusterError when workers were lost more than ``run.max_failures`` times.
     """
-    # Read when the trainer starts; 2 s by default, and every wait for a worker pays it.
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     try:
         _connect(config, progress)
-        losses: list[tuple[int, str]] = []
-        while (lost := _attempt(config, loop, progress)) is not None:
-            step, reason = lost
-            if lost in losses:  # not bad luck: the loop fails there
-                raise errors.ClusterError(f"step {step}: failed twice in the same way: {reason}")
-            losses.append(lost)
-            if len(losses) > config.run.max_failures:
-                raise errors.ClusterError(
-                    f"workers were lost {len(losses)} times, the last time: {reason}; "
-                    "look at the nodes' memory and logs, then run the same command to resume"
-                )
-            progress.say(f"workers lost ({reason}); starting again from the newest checkpoint")
+        supervise(config, loop, progress)
     finally:
         ray.shutdown()
         progress.close()
+
+
+def supervise(config: Config, loop: str, progress: Progress) -> None:
+    """The same on the cluster that this process is part of already, as a trial of a sweep is."""
+    # Read when the trainer starts; 2 s by default, and every wait for a worker pays it.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+    losses: list[tuple[int, str]] = []
+    while (lost := _attempt(config, loop, progress)) is not None:
+        step, reason = lost
+        if lost in losses:  # not bad luck: the loop fails there
+            raise errors.ClusterError(f"step {step}: failed twice in the same way: {reason}")
+        losses.append(lost)
+        if len(losses) > config.run.max_failures:
+            raise errors.ClusterError(
+                f"workers were lost {len(losses)} times, the last time: {reason}; "
+                "look at the nodes' memory and logs, then run the same command to resume"
+            )
+        progress.say(f"workers lost ({reason}); starting again from the newest checkpoint")
 
 
 def _attempt(config: Config, loop: str, progress: Progress) -> tuple[int, str] | None:
