@@ -99,6 +99,8 @@ def overrides(recipe: Recipe, cfg: str, *, seed: int, extra: Sequence[str] = ())
     """``a.b=c`` of a run: the row's, then the user's; ``@ID`` becomes that run's directory."""
     given = [f"{key}={_text(value)}" for key, value in recipe.changes.items()]
     given += [*extra, f"run.seed={seed}", f"run.name={run_name(recipe.id, cfg, seed)}"]
+    if not any("=@" in item for item in given):
+        return given
     runs = configuration.load(cfg, [item for item in extra if "=@" not in item]).run.dir
     out = []
     for item in given:
@@ -257,7 +259,7 @@ def main(argv: list[str]) -> None:
         for cfg in presets_of(recipe, args.cfg)
     ]
     for recipe, cfg, seed in todo:
-        overrides(recipe, cfg, seed=seed, extra=args.set)  # a mistake in the last row shows before the first run
+        configuration.load(cfg, overrides(recipe, cfg, seed=seed, extra=args.set))  # mistakes show before the first run
     for recipe, cfg, seed in todo:
         key = (recipe.id, cfg, shlex.join(args.set), seed)
         if args.record and any((r.recipe, r.cfg, r.overrides, r.seed) == key for r in read_results(args.record)):
