@@ -22,7 +22,6 @@ from jaxtyping import UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
-from icon_dist import config as configuration
 from icon_dist import distributed, storage
 from icon_dist.config import Config, EvalConfig
 from icon_dist.data import decode as decoding
@@ -31,12 +30,12 @@ from icon_dist.data import subjects as who
 from icon_dist.data.reading import People
 from icon_dist.data.shard import open_shards
 from icon_dist.data.stream import EvalStream
-from icon_dist.datasets import skeleton_from_dict
 from icon_dist.diagnose import Scored, diagnose
+from icon_dist.engine.checkpoint import require_same_tensors
 from icon_dist.errors import CheckpointError, ConfigError, run_cli
 from icon_dist.evaluation import draw, embedding, export
 from icon_dist.evaluation.score import ENGINES, evaluator, score
-from icon_dist.fetch import load_weights
+from icon_dist.fetch import described, load_weights
 from icon_dist.models import PoseNet, build_model
 from icon_dist.pictures import Subject, tiles
 from icon_dist.types import Batch, Outputs, Predictions, Skeleton
@@ -209,8 +208,7 @@ def main(argv: list[str]) -> None:
         batch=args.batch, flip=not args.no_flip, decode=args.decode, engine=args.engine, limit=args.limit
     )
     tensors, metadata = load_weights(args.checkpoint, net=args.net)
-    config = configuration.from_dict(metadata["config"])
-    skeleton = skeleton_from_dict(metadata["skeleton"])
+    config, skeleton = described(metadata, name=args.checkpoint)
     if args.results:
         export.check_results(args.results, skeleton, boxes=args.boxes)
     if args.photos:
@@ -272,15 +270,20 @@ def main(argv: list[str]) -> None:
 
 def load_model(config: Config, skeleton: Skeleton, tensors: dict[str, Tensor], *, colour: str) -> PoseNet:
     """The model of a checkpoint without its projection head, which only training uses."""
-    model = build_model(
-        config.model.backbone,
-        joints=skeleton.num_joints,
-        projection=None,
-        feature=config.model.feature,
-        bones=skeleton.bones + skeleton.limbs,
-        input_hw=config.input_hw,
-    )
-    model.load_state_dict({name: t for name, t in tensors.items() if not name.startswith("projection.")})
+    try:
+        model = build_model(
+            config.model.backbone,
+            joints=skeleton.num_joints,
+            projection=None,
+            feature=config.model.feature,
+            bones=skeleton.bones + skeleton.limbs,
+            input_hw=config.input_hw,
+        )
+    except ConfigError as error:
+        raise CheckpointError(f"checkpoint: {error}") from None
+    weights = {name: tensor for name, tensor in tensors.items() if not name.startswith("projection.")}
+    require_same_tensors(weights, model.state_dict())
+    model.load_state_dict(weights)
     model.colour = colour
     return model
 

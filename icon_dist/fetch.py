@@ -18,14 +18,19 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+from safetensors import SafetensorError
 from torch import Tensor
 
+from icon_dist import config as configuration
 from icon_dist import storage
+from icon_dist.config import Config
+from icon_dist.datasets import skeleton_from_dict
 from icon_dist.engine import checkpoint
 from icon_dist.engine import manifest as manifests
 from icon_dist.engine.checkpoint import Checkpoint
-from icon_dist.errors import CheckpointError, ConfigError, run_cli
+from icon_dist.errors import CheckpointError, ConfigError, DataError, plain, run_cli
 from icon_dist.semi.pair import NETS
+from icon_dist.types import Skeleton
 
 FORMAT = 1
 SAID_OF_WEIGHTS = ("config", "skeleton", "step", "metrics", "score", "evaluated", "colour", "split", "index")
@@ -78,7 +83,26 @@ def decode(data: bytes, *, name: str) -> tuple[dict[str, Tensor], Metadata]:
         raise CheckpointError(f"{name}: format {version} is newer than this icon_dist reads ({FORMAT}); upgrade it")
     if said.get("sha256") != _digest(header, memoryview(data)[8 + size :]):
         raise CheckpointError(f"{name}: damaged (sha256 differs); fetch it again from its run")
-    return safetensors.torch.load(data), metadata
+    kinds = {"config": dict, "skeleton": dict, "step": int, "checkpoint": str, "manifest_sha256": str}
+    if not all(type(metadata.get(key)) is kind for key, kind in kinds.items()):
+        raise CheckpointError(f"{name}: does not say what it is ({', '.join(kinds)}); fetch it again from its run")
+    try:
+        return safetensors.torch.load(data), metadata
+    except (SafetensorError, ValueError) as error:
+        raise CheckpointError(f"{name}: no safetensors file ({error}); fetch it again from its run") from None
+
+
+def described(metadata: Metadata, *, name: str) -> tuple[Config, Skeleton]:
+    """What ``metadata`` says of the model, as checked as what a user says; else a CheckpointError about ``name``."""
+    try:
+        config = configuration.from_dict(metadata["config"])
+        configuration.validate(config)
+        return config, skeleton_from_dict(metadata["skeleton"])
+    except (ConfigError, DataError) as error:
+        raise CheckpointError(f"{name}: its config or skeleton is not ours ({error}); fetch it again") from None
+    except (TypeError, ValueError, AttributeError, KeyError) as error:
+        what = type(error).__name__
+        raise CheckpointError(f"{name}: its config or skeleton is not ours ({what}); fetch it again") from None
 
 
 def _digest(header: Mapping[str, Any], data: memoryview) -> str:
@@ -92,7 +116,7 @@ def _find(run_uri: str, which: str | int | None) -> Checkpoint:
     found = checkpoint.find(
         run_uri,
         which=which if which is not None else _default(run_uri),
-        warn=lambda line: print(f"icon_dist: warning: {line}", file=sys.stderr),
+        warn=lambda line: print(f"icon_dist: warning: {plain(line)}", file=sys.stderr),
         weights_only=True,
         progress=_Progress(),
     )

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from icon_dist import fetch, storage
 from icon_dist.engine import manifest as manifests
-from icon_dist.errors import CheckpointError, ConfigError
+from icon_dist.errors import CheckpointError, ConfigError, plain
 from icon_dist.models import PoseNet, weights
 
 IMAGENET = "imagenet"  # instead of a file: what a package brings
@@ -52,7 +52,7 @@ def start(model: PoseNet, uri: str, *, joints: Sequence[str]) -> Start:
     note = f"weights: {adapted.kind.name} from {uri} (sha256 {sha256[:12]}), colour {model.colour}"
     note += f"; {len(adapted.new)} tensors new: {new}" if adapted.new else "; none new"
     note += f"; {len(adapted.dropped)} dropped: {_summary(adapted.dropped)}" if adapted.dropped else ""
-    return Start({"kind": adapted.kind.name, "uri": uri, "sha256": sha256}, note)
+    return Start({"kind": adapted.kind.name, "uri": uri, "sha256": sha256}, plain(note))
 
 
 def anchored(uri: str) -> str:
@@ -105,7 +105,8 @@ def _own(
     tensors: dict[str, Tensor], metadata: fetch.Metadata, model: PoseNet, *, uri: str, joints: Sequence[str]
 ) -> weights.Adapted:
     """A checkpoint of ours; either head stays fresh unless it is the same here: equal shapes, the very same joints."""
-    backbone, theirs = metadata["config"]["model"]["backbone"], metadata["skeleton"]["joints"]
+    config, skeleton = fetch.described(metadata, name=uri)
+    backbone, theirs = config.model.backbone, skeleton.joints
     if backbone != model.backbone_name:
         raise CheckpointError(f"{uri}: model.backbone={backbone} there and {model.backbone_name} in this run; set it")
     same = {

@@ -13,10 +13,9 @@ from icon_dist import config as configuration
 from icon_dist.config import Config
 from icon_dist.data.shard import ShardSet
 from icon_dist.data.split import Split, split
-from icon_dist.datasets import skeleton_from_dict
-from icon_dist.errors import CheckpointError, ConfigError
+from icon_dist.errors import CheckpointError, ConfigError, plain
 from icon_dist.evaluate import load_model
-from icon_dist.fetch import Metadata, load_weights
+from icon_dist.fetch import Metadata, described, load_weights
 from icon_dist.types import Outputs
 
 
@@ -33,7 +32,7 @@ def load_teacher(config: Config, shards: ShardSet, known: Split, *, device: str,
     """The network that ``semi.teacher`` names, in evaluation mode; ``known`` are the people labelled in this run."""
     uri = config.semi.teacher
     tensors, metadata = load_weights(uri)
-    theirs, skeleton = configuration.from_dict(metadata["config"]), skeleton_from_dict(metadata["skeleton"])
+    theirs, skeleton = described(metadata, name=uri)
     if skeleton.joints != shards.skeleton.joints:
         raise CheckpointError(
             f"semi.teacher={uri}: predicts {skeleton.num_joints} joints of {skeleton.name}, the shards have "
@@ -54,7 +53,7 @@ def load_teacher(config: Config, shards: ShardSet, known: Split, *, device: str,
 
     score = "not evaluated" if metadata["score"] is None else f"score {metadata['score']:.4f}"
     origin = {"checkpoint": metadata["checkpoint"], "sha256": metadata["manifest_sha256"]}
-    return Teacher(forward, origin, f"teacher: step {metadata['step']} of {metadata['checkpoint']}, {score}")
+    return Teacher(forward, origin, plain(f"teacher: step {metadata['step']} of {metadata['checkpoint']}, {score}"))
 
 
 def _refuse_leak(uri: str, metadata: Metadata, shards: ShardSet, known: Split) -> None:

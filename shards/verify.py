@@ -10,7 +10,7 @@ from icon_dist.data.geometry import PADDING
 from icon_dist.data.shard import ShardSet, open_shards
 from icon_dist.data.swaps import signs, wrong_flips
 from icon_dist.data.verify import verify
-from icon_dist.errors import DataError, run_cli
+from icon_dist.errors import DataError, plain, run_cli
 
 
 def statistics(shards: ShardSet) -> list[str]:
@@ -53,7 +53,7 @@ def main(argv: list[str]) -> int:
     for source in (wrong_flips(shards.skeleton), swapped, verify(shards)):
         for line in source:
             findings += 1
-            print(f"FOUND {line}", flush=True)
+            print(f"FOUND {plain(line)}", flush=True)
     if findings:
         raise DataError(f"{shards.uri}: {findings} findings, listed above; build the shards again")
     print(f"{shards.uri}: sound, every byte of {len(shards)} people")

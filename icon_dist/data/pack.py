@@ -105,7 +105,11 @@ def _begin(out: str, head: dict[str, Any]) -> dict[str, Any] | None:
             raise ConfigError(f"{out}: holds shards of another build ({', '.join(differ)} differ); {other}")
         return manifest
     if BUILDING in found:
-        if json.loads(storage.read(storage.join(out, BUILDING))) != head:
+        try:
+            begun = json.loads(storage.read(storage.join(out, BUILDING)))
+        except (ValueError, RecursionError):  # cut, or not ours
+            begun = None
+        if begun != head:
             raise ConfigError(f"{out}: holds an unfinished build with other settings or annotations; {other}")
         return None
     if found:

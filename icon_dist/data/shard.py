@@ -12,7 +12,6 @@ Everything here reads; ``pack.py`` writes.
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
 import re
@@ -22,12 +21,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from icon_dist import storage
 from icon_dist.data.image import MAX_BYTES, MAX_PIXELS, check_image
 from icon_dist.datasets import skeleton_from_dict
+from icon_dist.datasets.document import parse
 from icon_dist.errors import DataError
 from icon_dist.types import Skeleton
 
@@ -36,6 +37,9 @@ __all__ = ["FORMAT", "ShardSet", "check_image", "index_schema", "open_shards", "
 FORMAT = 1
 MANIFEST, INDEX, TRUTH = "manifest.json", "index.parquet", "truth.json.gz"
 BUILDING = "building.json"  # there as long as a build is unfinished
+LEAST_BYTES = 2048  # of a person in a tar: two headers, a block of image and one of json
+LONGEST_KEY = 100
+KEY = re.compile(r"[A-Za-z0-9_-]+")
 BUILD_COMMAND = "python shards/build.py coco|mpii|crowdpose|custom --annotations FILE --images DIR --out"
 
 
@@ -125,7 +129,8 @@ def read_manifest(uri: str) -> dict[str, Any]:
         named = all(re.fullmatch(r"shard-\d{5}\.tar", name) for name in shards)
         sound = complete and named and all(int(files[name]["bytes"]) >= 0 for name in files)
         sound = sound and int(manifest["people"]) > 0
-    except (ValueError, KeyError, TypeError, AttributeError):
+        sound = sound and all(manifest[name].isprintable() for name in ("dataset", "split", "boxes"))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         sound = False
     if not sound:
         raise DataError(f"{place}: damaged or not a shard manifest; build the shards again")
@@ -146,7 +151,7 @@ def _verified(uri: str, name: str, manifest: dict[str, Any]) -> bytes:
 
 def read_truth(uri: str) -> dict[str, Any]:
     """Ground truth of the whole set, as ``Annotations.truth``."""
-    truth: dict[str, Any] = json.loads(gzip.decompress(_verified(uri, TRUTH, read_manifest(uri))))
+    truth: dict[str, Any] = parse(_verified(uri, TRUTH, read_manifest(uri)), source=storage.join(uri, TRUTH))
     return truth
 
 
@@ -160,14 +165,43 @@ def open_shards(uri: str, *, input_hw: tuple[int, int] | None = None, max_zoom: 
     manifest = read_manifest(uri)
     try:
         skeleton = skeleton_from_dict(manifest["skeleton"])
-        table = pq.read_table(pa.BufferReader(_verified(uri, INDEX, manifest)))
+        names = tuple(manifest["shards"])
+        present = storage.sizes(uri)
+        if missing := sorted(set(names) - set(present)):
+            place = storage.join(uri, missing[0])
+            raise DataError(f"{place}: missing ({len(missing)} of {len(names)} shards); copy again")
+        room = sum(present[name] for name in names) // LEAST_BYTES
+        table = _read_index(uri, _verified(uri, INDEX, manifest), skeleton, room=room)
     except (KeyError, TypeError, pa.ArrowInvalid) as error:
         raise DataError(f"{uri}: manifest and index cannot be read ({error}); build the shards again") from None
-    names = tuple(manifest["shards"])
-    if missing := sorted(set(names) - set(storage.listing(uri))):
-        raise DataError(f"{storage.join(uri, missing[0])}: missing ({len(missing)} of {len(names)} shards); copy again")
     _check_settings(uri, manifest, input_hw=input_hw, max_zoom=max_zoom)
     return _shard_set(uri, manifest, skeleton, names, table)
+
+
+def _read_index(uri: str, raw: bytes, skeleton: Skeleton, *, room: int) -> pa.Table:
+    """The table, whose size is known before it is unpacked: a few kilobytes of parquet can say gigabytes.
+
+    No more rows than people fit into the tars (``room``), no longer texts than are written.
+    """
+    place, joints = storage.join(uri, INDEX), skeleton.num_joints
+    if not pq.read_schema(pa.BufferReader(raw)).equals(index_schema(joints)):
+        raise DataError(f"{place}: columns differ from the format of {joints} joints; build the shards again")
+    file = pq.ParquetFile(pa.BufferReader(raw), read_dictionary=["sha256", "key"])
+    groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
+    rows = file.metadata.num_rows
+    if rows > room or sum(g.num_rows for g in groups) != rows:
+        raise DataError(f"{place}: {rows} rows, the shards have room for {room}; copy them or build them again")
+    if sum(g.total_byte_size for g in groups) > (rows + 1) * (1024 + 64 * joints):
+        raise DataError(f"{place}: unpacks to more than {rows} people take; build the shards again")
+    table = file.read()
+    for name, longest in (("sha256", 64), ("key", LONGEST_KEY)):
+        lengths = [pc.max(pc.binary_length(chunk.dictionary)).as_py() or 0 for chunk in table[name].chunks]
+        if max(lengths, default=0) > longest or table[name].null_count:
+            raise DataError(f"{place} {name}: expected texts of up to {longest} letters; build the shards again")
+        table = table.set_column(table.schema.get_field_index(name), name, table[name].cast(pa.string()))
+    if wrong := next((key for key in table["key"].to_pylist() if not KEY.fullmatch(key)), None):
+        raise DataError(f"{place} key={wrong!r}: expected letters, digits, '-' and '_'; build the shards again")
+    return table
 
 
 def _check_settings(
@@ -196,8 +230,6 @@ def _shard_set(
     people, joints = len(table), skeleton.num_joints
     if people != manifest["people"]:
         raise DataError(f"{place}: {people} rows, but {MANIFEST} counts {manifest['people']}; build the shards again")
-    if not table.schema.equals(index_schema(joints)):
-        raise DataError(f"{place}: columns differ from the format of {joints} joints; build the shards again")
 
     def numbers(name: str, dtype: type, *shape: int) -> NDArray[Any]:
         column = table[name].combine_chunks()

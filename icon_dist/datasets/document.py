@@ -22,7 +22,7 @@ from icon_dist.errors import DataError, plain, shown
 log = logging.getLogger(__name__)
 
 NUMBER = frozenset((int, float))  # exact types: bool is an int, and no coordinate
-MAX_BYTES = 1 << 30  # of an unpacked file; COCO's largest has a quarter of it
+MAX_BYTES = 1 << 29  # of an unpacked file; COCO's largest has half of it
 LARGEST_ID = 2**53  # exact in every reader of json
 LARGEST = 1e9  # coordinate, px; far from the limits of float32
 LONGEST_NAME = 255  # bytes of a file name on every file system in use
@@ -76,11 +76,14 @@ def parse(raw: bytes, *, source: str | Path) -> Any:
 
 def unzip(data: bytes, *, source: str | Path) -> bytes:
     """What gzip ``data`` holds; more than ``MAX_BYTES`` is refused before it fills the memory."""
+    raw = bytearray()
     with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
-        raw = file.read(MAX_BYTES + 1)
-    if len(raw) > MAX_BYTES:
-        raise DataError(f"{source}: unpacks to more than {MAX_BYTES >> 20} MiB; no annotation file is so large")
-    return raw
+        while chunk := file.read(1 << 20):
+            raw += chunk
+            if len(raw) > MAX_BYTES:
+                text = f"unpacks to more than {MAX_BYTES >> 20} MiB; no annotation file is so large"
+                raise DataError(f"{source}: {text}")
+    return bytes(raw)
 
 
 class Faults:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import safetensors.torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from icon_dist import distributed, storage
@@ -45,10 +46,16 @@ class Checkpoint:
 
     def tensors(self, name: str) -> dict[str, Tensor]:
         """What was saved as ``tensors[name]``, on the CPU."""
-        return safetensors.torch.load(self._take(f"{name}.safetensors"))
+        try:
+            return safetensors.torch.load(self._take(f"{name}.safetensors"))
+        except (SafetensorError, ValueError) as error:
+            raise CheckpointError(f"{self.uri}: {name}.safetensors is no safetensors file ({error})") from None
 
     def state(self) -> dict[str, Any]:
-        value: dict[str, Any] = json.loads(self._take("state.json"))
+        try:
+            value: dict[str, Any] = json.loads(self._take("state.json"))
+        except (ValueError, RecursionError):
+            raise CheckpointError(f"{self.uri}: state.json is not JSON") from None
         return value
 
     def _take(self, file: str) -> bytes:

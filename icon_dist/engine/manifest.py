@@ -74,18 +74,38 @@ def read(entry: Entry) -> Manifest:
     except FileNotFoundError:
         raise DamagedError(f"{NAME} is missing") from None
     try:
-        manifest = json.loads(data)
+        manifest: Manifest = json.loads(data)
+        sealed = isinstance(manifest, dict) and encode(manifest) == data
     except (ValueError, RecursionError):
         raise DamagedError(f"{NAME} is not JSON") from None
-    if not isinstance(manifest, dict) or encode(manifest) != data:
+    if not sealed:
         raise DamagedError(f"{NAME} was altered")
+    if type(manifest.get("format")) is not int:
+        raise DamagedError(f"{NAME} is of no checkpoint")
     if manifest["format"] > FORMAT:
         raise CheckpointError(
             f"{entry.uri}: format {manifest['format']} is newer than this icon_dist reads ({FORMAT}); upgrade it"
         )
+    if not _complete(manifest):
+        raise DamagedError(f"{NAME} is of no checkpoint, or names files outside it")
     if (manifest["step"], manifest["attempt"]) != (entry.step, entry.attempt):
         raise DamagedError(f"{NAME} is of step {manifest['step']}, attempt {manifest['attempt']}")
     return manifest
+
+
+def _complete(manifest: Manifest) -> bool:
+    """Whether the fields that are used here are what ``save`` writes: anybody can seal a manifest."""
+    kinds = {"step": int, "attempt": str, "files": dict}
+    if not all(type(manifest.get(key)) is kind for key, kind in kinds.items()):
+        return False
+    files = all(
+        re.fullmatch(r"\w[\w.-]*", name)
+        and type(file) is dict
+        and (type(file.get("bytes")), type(file.get("sha256"))) == (int, str)
+        for name, file in manifest["files"].items()
+    )
+    about = all(type(manifest.get(key, {})) is dict for key in ("config", "skeleton"))
+    return files and about and type(manifest.get("score")) in (int, float, type(None))
 
 
 def read_file(uri: str, name: str, manifest: Manifest, *, progress: Progress | None = None) -> bytes:

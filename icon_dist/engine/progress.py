@@ -17,7 +17,7 @@ from typing import Any, TextIO
 
 from icon_dist import storage
 from icon_dist.engine import scratch
-from icon_dist.errors import StorageError
+from icon_dist.errors import StorageError, plain
 
 Event = dict[str, Any]
 Report = Callable[[Event], None]
@@ -61,7 +61,7 @@ class Progress:
     def say(self, text: str) -> None:
         """A line that stays."""
         self._end_line()
-        self._out.write(text + "\n")
+        self._out.write(plain(text) + "\n")
         self._out.flush()
 
     def flush(self) -> None:
