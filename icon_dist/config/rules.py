@@ -48,12 +48,19 @@ def validate(config: Config) -> None:
     for key in ("run.dir", "data.train"):
         check(get(config, key) != "", key, "expected a path or s3://bucket/prefix")
     positive("run.workers", "run.cpus_per_worker", "run.checkpoint_every", "run.keep", "run.log_every")
+    positive("run.max_skipped")
+    check(
+        config.run.workers_min <= config.run.workers,
+        "run.workers_min",
+        f"expected at most run.workers={config.run.workers}",
+    )
     one_of("data.dataset", "coco", "mpii", "crowdpose", "custom", "fake")
     height, width = config.input_hw
     check(height % 32 == 0 and width % 32 == 0, "data.input", "height and width must be multiples of 32")
     positive("data.sigma")
     one_of("data.difficulty", "easy", "hard")
     one_of("data.codec", "msra", "dark", "udp")
+    check(config.data.max_bad_fraction < 1, "data.max_bad_fraction", "expected a share below 1")
     check(0 < config.data.labelled <= 1, "data.labelled", "expected a share above 0, up to 1")
     share("data.augment.rotation_p", "data.augment.flip_p", "data.augment.half_body_p")
     check(config.data.augment.scale < 1, "data.augment.scale", "expected less than 1")
@@ -142,7 +149,9 @@ def validate(config: Config) -> None:
     positive("semi.cutout")
     semi = config.semi.method
     if semi != "none":
-        check(config.run.zero < 3, "run.zero", f"semi.method={semi} runs a network twice a step; use run.zero=2 or less")
+        check(
+            config.run.zero < 3, "run.zero", f"semi.method={semi} runs a network twice a step; use run.zero=2 or less"
+        )
         people, part = micro_batch(config), config.semi.unlabelled_share
         check(
             abs(people * part - round(people * part)) < 1e-6 and 0 < round(people * part) < people,

@@ -17,6 +17,7 @@ class RunConfig:
     seed: int = 0
     launcher: str = "ray"  # ray | local: the same loop in this process, without Ray
     workers: int = 1
+    workers_min: int = 0  # with fewer nodes, go on with as few workers as these; 0 = wait for all
     cpus_per_worker: int = 1
     gpus_per_worker: int = 0  # 0 or 1
     zero: int = 1  # DeepSpeed ZeRO stage 0-3
@@ -26,6 +27,8 @@ class RunConfig:
     keep: int = 2  # newest checkpoints kept, besides the best
     log_every: int = 20  # optimizer steps
     max_failures: int = 3  # worker-group restarts before the run gives up
+    max_skipped: int = 5  # steps in a row with a loss or gradients that are not finite: so many end the run
+    record_samples: bool = False  # debugging: which people each step read, in the run's samples/
     stop_after_epoch: int = 0  # leave after this epoch as if the job's time were up; 0 = run to the end
 
 
@@ -52,6 +55,7 @@ class DataConfig:
     labelled: float = 1.0  # share of the people whose joints are used; the rest is unlabelled (semi)
     split_seed: int = 0  # which people these are; apart from run.seed, because a teacher and its students share them
     streams: int = 0  # V, divides the global batch; 0 = its largest divisor up to 256
+    max_bad_fraction: float = 0.0  # of an epoch's people may have damaged images and are left out, each named in a note
     loaders: int = 2  # decoding processes per worker; 0 = decode in the training process
     cache_mb: int = 0  # memory per loader for decoded crops, reused in later epochs
     augment: AugmentConfig = field(default_factory=AugmentConfig)

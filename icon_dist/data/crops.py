@@ -1,4 +1,4 @@
-"""Rows to pixels: decode the stored image, warp it once to the network input.
+"""Rows to pixels: decode the stored image, warp it once to the network input. What cannot be read is named.
 
 Decoding is exact (no fastdct, no fastupsample): into a reused buffer those save 8 % and cost 1.4 grey levels.
 """
@@ -17,6 +17,7 @@ from icon_dist.data.reading import People, reader_of
 from icon_dist.errors import DataError
 
 U8 = NDArray[np.uint8]
+Bad = tuple[int, str]  # a place that stays empty, and why
 
 
 class CropCache:
@@ -57,8 +58,12 @@ class CropCache:
 class Crops:
     """Cuts network inputs; the state is a scratch image and the cache."""
 
-    def __init__(self, people: People, *, input_hw: tuple[int, int], cache_bytes: int = 0) -> None:
+    def __init__(
+        self, people: People, *, input_hw: tuple[int, int], cache_bytes: int = 0, tolerant: bool = False
+    ) -> None:
+        """``tolerant``: people whose image is bad are returned by ``fill`` instead of raised."""
         self.input_hw = input_hw
+        self._tolerant = tolerant
         self.reader = reader_of(people)
         self.cache = CropCache(people.stored_wh, budget=cache_bytes) if cache_bytes else None
         self._stored_wh = people.stored_wh
@@ -67,18 +72,27 @@ class Crops:
 
     def fill(
         self, out: U8, *, places: NDArray[np.int64], rows: NDArray[np.int64], sampling: NDArray[np.float64]
-    ) -> None:
+    ) -> list[Bad]:
         """Write the input of ``rows[i]`` to ``out[places[i]]``; ``sampling [k, 2, 3]`` maps input px -> stored px."""
         height, width = self.input_hw
+        bad: list[Bad] = []
         for place, row, matrix in zip(places.tolist(), rows.tolist(), sampling, strict=True):
+            try:
+                image = self._image(row)
+            except DataError as error:
+                if not self._tolerant:
+                    raise
+                bad.append((place, str(error)))
+                continue
             cv2.warpAffine(
-                self._image(row),
+                image,
                 matrix,
                 (width, height),
                 dst=out[place],
                 flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
                 borderMode=cv2.BORDER_CONSTANT,
             )
+        return bad
 
     def uncached(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Those of ``rows`` that have to be read."""

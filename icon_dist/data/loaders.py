@@ -15,7 +15,7 @@ import warnings
 import weakref
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkProcess
 
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from icon_dist.data.augment import Joints
-from icon_dist.data.crops import Crops
+from icon_dist.data.crops import Bad, Crops
 from icon_dist.errors import ClusterError, IconError
 
 HELD = 3  # micro-batches that the caller may hold without a copy
@@ -47,6 +47,23 @@ class Job:
     owner: I64  # [N] which process cuts it
     ahead: dict[int, I64]  # rows that a process should begin to read for later
 
+    def without(self, bad: list[Bad]) -> Job:
+        """These places become padding: the shape stays, and nobody learns anything from them."""
+        kept = np.ones(len(self.rows), dtype=bool)
+        kept[[place for place, _ in bad]] = False
+        joints, known = self.joints, kept[:, None]
+        return replace(
+            self,
+            rows=np.where(kept, self.rows, -1),
+            instance=np.where(kept, self.instance, -1),
+            image_id=np.where(kept, self.image_id, -1),
+            joints=Joints(
+                xy=np.where(known[..., None], joints.xy, np.float32(0)),
+                labelled=joints.labelled & known,
+                visible=joints.visible & known,
+            ),
+        )
+
 
 UnderWay = tuple[Job, int, list[int]]  # with its slot and the processes that cut it
 
@@ -60,6 +77,7 @@ class Loaders:
         self._pin = pin
         self._workers: list[tuple[ForkProcess, Connection]] = []
         self._busy = False
+        self.skipped: list[str] = []  # why people were left out of the batches so far, if ``crops`` tolerates that
         if not processes:
             return
         self._depth = processes + 4  # micro-batches under way: enough to even out
@@ -114,9 +132,18 @@ class Loaders:
                 self._crops.reader.prefetch(self._crops.uncached(rows))
             image = self._empty()
             places = np.flatnonzero(job.rows >= 0)
-            self._crops.fill(image.numpy(), places=places, rows=job.rows[places], sampling=job.sampling[places])
-            _blacken(image, job)
-            yield job, image
+            rows, sampling = job.rows[places], job.sampling[places]
+            bad = self._crops.fill(image.numpy(), places=places, rows=rows, sampling=sampling)
+            yield self._finished(job, image, bad), image
+
+    def _finished(self, job: Job, image: Tensor, bad: list[Bad]) -> Job:
+        """Places that were not cut are black."""
+        if bad:
+            job = job.without(bad)
+            self.skipped += [text for _, text in bad]
+        if (job.rows < 0).any():
+            image[torch.from_numpy(job.rows < 0)] = 0
+        return job
 
     def _empty(self) -> Tensor:
         return torch.empty((self._micro_batch, *self._crops.input_hw, 3), dtype=torch.uint8, pin_memory=self._pin)
@@ -138,10 +165,11 @@ class Loaders:
     def _receive(self, under_way: deque[UnderWay]) -> tuple[Job, Tensor]:
         held = len(self._ring) - len(self._free) - len(under_way)
         job, slot, workers = under_way.popleft()
-        errors = [error for worker in workers if (error := self._answer(worker)) is not None]
-        if errors:
+        answers = [self._answer(worker) for worker in workers]
+        if errors := [answer for answer in answers if isinstance(answer, Exception)]:
             self._free.append(slot)
             raise errors[0]
+        bad = [one for answer in answers if isinstance(answer, list) for one in answer]
         crops = self._ring[slot]
         if self._pin or held >= HELD:
             image = self._empty()
@@ -152,14 +180,13 @@ class Loaders:
             # copy in page faults). A caller that holds more than HELD of them gets copies, above.
             image = torch.from_numpy(crops)
             weakref.finalize(crops, self._free.append, slot).atexit = False
-        _blacken(image, job)
-        return job, image
+        return self._finished(job, image, bad), image
 
-    def _answer(self, worker: int) -> Exception | None:
+    def _answer(self, worker: int) -> list[Bad] | Exception:
         process, pipe = self._workers[worker]
         wait([pipe, process.sentinel])
         try:
-            answer: Exception | None = pipe.recv() if pipe.poll() else self._died(worker)
+            answer: list[Bad] | Exception = pipe.recv() if pipe.poll() else self._died(worker)
         except (EOFError, ConnectionError):
             answer = self._died(worker)
         return answer
@@ -171,12 +198,6 @@ class Loaders:
             f"loader process {worker} (pid {process.pid}) died with exit code {process.exitcode}; "
             "-9 is usually too little memory: lower data.loaders or data.cache_mb"
         )
-
-
-def _blacken(image: Tensor, job: Job) -> None:
-    """Padding rows were not cut."""
-    if (job.rows < 0).any():
-        image[torch.from_numpy(job.rows < 0)] = 0
 
 
 def _stop(workers: list[tuple[ForkProcess, Connection]], owner: int) -> None:
@@ -191,7 +212,7 @@ def _stop(workers: list[tuple[ForkProcess, Connection]], owner: int) -> None:
 
 
 def _serve(pipe: Connection, crops: Crops, ring: NDArray[np.uint8], parent: int) -> None:
-    """A loader process: orders in, crops into the ring, None or the error out."""
+    """A loader process: orders in, crops into the ring, what was left out or the error out."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the parent's handlers came along with the fork
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
     cv2.setNumThreads(0)
@@ -201,10 +222,10 @@ def _serve(pipe: Connection, crops: Crops, ring: NDArray[np.uint8], parent: int)
             if os.getppid() != parent:
                 return
         slot, places, rows, sampling, ahead = pipe.recv()
-        answer: Exception | None = None
+        answer: list[Bad] | Exception
         try:
             crops.reader.prefetch(crops.uncached(ahead))
-            crops.fill(ring[slot], places=places, rows=rows, sampling=sampling)
+            answer = crops.fill(ring[slot], places=places, rows=rows, sampling=sampling)
         except IconError as error:
             answer = error
         except Exception:

@@ -57,19 +57,25 @@ class ShardReader:
                     self.prefetch(np.array([row], dtype=np.int64))
                 run, origin = self._ahead.pop(row)
                 data = run.result()[start - origin : start - origin + size]
-                if hashlib.sha256(data).hexdigest() != self._shards.sha256[row]:  # a body can arrive corrupted
+                if not self._intact(row, data):  # a body can arrive corrupted
                     data = storage.read(self._uri(shard), start, size)
             else:
                 data = os.pread(self._file(shard), size, start)
         except FileNotFoundError:
             raise DataError(f"{self._uri(shard)}: the shard is missing; build or copy the shards again") from None
+        except OSError as error:
+            raise DataError(f"{self.name(row)}: {error.strerror}; copy the shards to a disk that can be read") from None
         if len(data) != size:
             raise DataError(
                 f"{self.name(row)}: {len(data)} of {size} bytes, the shard is cut; build or copy the shards again"
             )
-        if self.remote and hashlib.sha256(data).hexdigest() != self._shards.sha256[row]:
+        if not self._intact(row, data):
             raise DataError(f"{self.name(row)}: sha256 differs from the index; build or copy the shards again")
         return data
+
+    def _intact(self, row: int, data: bytes) -> bool:
+        """A flipped bit decodes to other pixels without a word. Hashing takes 2 to 4 % of what decoding takes."""
+        return hashlib.sha256(data).hexdigest() == self._shards.sha256[row]
 
     def _file(self, shard: int) -> int:
         if shard in self._files:

@@ -26,6 +26,7 @@ from icon_dist.data.order import (
 )
 from icon_dist.data.reading import People
 from icon_dist.data.shard import ShardSet
+from icon_dist.errors import DataError
 from icon_dist.types import Batch
 
 __all__ = ["EpochPlan", "EvalStream", "TrainStream", "default_streams", "eval_rows", "plan_epoch"]
@@ -39,13 +40,21 @@ class _Stream:
     """Loader processes and the way from rows to batches."""
 
     def __init__(
-        self, people: People, *, micro_batch: int, input_hw: tuple[int, int], loaders: int, cache_mb: int, pin: bool
+        self,
+        people: People,
+        *,
+        micro_batch: int,
+        input_hw: tuple[int, int],
+        loaders: int,
+        cache_mb: int,
+        pin: bool,
+        tolerant: bool = False,
     ) -> None:
         self._people = people
         self._input_hw = input_hw
         self._parts = max(1, loaders)
         self._pin = pin
-        crops = Crops(people, input_hw=input_hw, cache_bytes=cache_mb * self._parts << 20)
+        crops = Crops(people, input_hw=input_hw, cache_bytes=cache_mb * self._parts << 20, tolerant=tolerant)
         self._remote = crops.reader.remote
         self._loaders = Loaders(crops, processes=loaders, micro_batch=micro_batch, pin=pin)
 
@@ -109,6 +118,9 @@ class _Part:
 class TrainStream(_Stream):
     """Augmented micro-batches of one rank, epoch by epoch; the loader processes and their cache stay.
 
+    A bad image ends the run, or up to ``max_bad_fraction`` of an epoch's people leave empty places in its batches: all
+    others come when and where they would have come. :meth:`skipped` names them.
+
     With ``unlabelled_share`` every micro-batch ends with so many people who are not ``labelled``, whose joints nobody
     gets to see. An epoch is one of the labelled people; the others go through epochs of their own, from step 0 of the
     run on. So the position is still the number of steps, and both kinds come exactly once in each of their epochs.
@@ -132,6 +144,7 @@ class TrainStream(_Stream):
         pin: bool = False,
         labelled: I64 | None = None,
         unlabelled_share: float = 0.0,
+        max_bad_fraction: float = 0.0,
     ) -> None:
         """``batch`` is global; ``streams`` 0 = :func:`default_streams`; ``loaders`` 0 = decode in this process.
 
@@ -159,8 +172,31 @@ class TrainStream(_Stream):
         for part in self._mixed:
             self._plan(part, 0)  # too few people: say so before any process starts
         super().__init__(
-            shards, micro_batch=micro_batch, input_hw=input_hw, loaders=loaders, cache_mb=cache_mb, pin=pin
+            shards,
+            micro_batch=micro_batch,
+            input_hw=input_hw,
+            loaders=loaders,
+            cache_mb=cache_mb,
+            pin=pin,
+            tolerant=max_bad_fraction > 0,
         )
+        self._max_bad_fraction = max_bad_fraction
+
+    def skipped(self) -> list[str]:
+        """Who was left out since this was last asked, and why: one line a person."""
+        texts = self._loaders.skipped[:]
+        self._loaders.skipped.clear()
+        return texts
+
+    def _within_limit(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The batches of an epoch, as long as few enough people are left out of them."""
+        people, bad = self.steps * self._batch // self._world, 0
+        for batch in batches:
+            bad += int((batch.row < 0).sum())
+            if bad > self._max_bad_fraction * people:
+                limit = f"data.max_bad_fraction={self._max_bad_fraction:g} of {people}"
+                raise DataError(f"{self._loaders.skipped[-1]} (bad image {bad} of this epoch, more than {limit})")
+            yield batch
 
     @property
     def steps(self) -> int:
@@ -217,7 +253,7 @@ class TrainStream(_Stream):
                 codec=self._codec,
             )
 
-        return self._batches(self._jobs(row, owner, unit, augmented))
+        return self._within_limit(self._batches(self._jobs(row, owner, unit, augmented)))
 
 
 class EvalStream(_Stream):
