@@ -178,7 +178,7 @@ def _connect(config: Config, progress: Progress) -> None:
                 num_cpus=max(os.cpu_count() or 1, need["CPU"]),
                 include_dashboard=True,  # without it Train leaks placement groups
                 dashboard_host="127.0.0.1",
-                dashboard_port=_free_port(),
+                dashboard_port=free_port(),
                 log_to_driver=False,
                 logging_level="ERROR",
             )
@@ -197,7 +197,8 @@ def _connect(config: Config, progress: Progress) -> None:
             progress.say(f"{text}; waiting for more nodes to join")
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
