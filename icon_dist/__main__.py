@@ -9,6 +9,7 @@ from icon_dist.errors import ConfigError, run_cli
 
 VERBS = {
     "train": "train a model on a cluster or here; the same run name again resumes",
+    "submit": "the same on a Ray cluster: the exact ray job submit line, printed and run; status, log, stop",
     "evaluate": "score a checkpoint on a shard set",
     "fetch": "retrieve and verify a checkpoint as one safetensors file",
     "recipes": "the paper's tables row by row: list them, run them, record what they give",

@@ -1,0 +1,282 @@
+"""Submit a training run to a Ray cluster: the exact ``ray job submit`` line, printed and run.
+
+icon-dist submit [--follow] -- --cfg coco run.dir=s3://bucket/runs ...
+
+The job's id follows from where the run lives (run.dir, run.name) and how often it was submitted. So the same line again
+resumes the run, unless it is still running: two jobs never write one run. The same line with --status, --logs or --stop
+asks for it. Ray itself is used through its command and its REST interface.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import hashlib
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from icon_dist import config as configuration
+from icon_dist import storage
+from icon_dist.config import Config
+from icon_dist.errors import ClusterError, ConfigError, run_cli, shown
+
+ADDRESS = "http://127.0.0.1:8265"
+# Not shipped, in gitignore's notation: a leading slash means the working directory itself (icon_dist/data is code).
+LEFT_BEHIND = ["/.*", "/data", "/datasets", "/runs", "/out", "/build", "/dist", "/venv", "__pycache__", "*.egg-info"]
+LEFT_BEHIND += ["*.tar", "*.zip", "*.safetensors", "*.pth", "*.parquet", "*.png", "*.jpg"]
+MOST_BYTES = 100_000_000  # every node gets a copy; Ray itself stops at 512 MiB
+ACTIVE = ("PENDING", "RUNNING")
+PATIENCE_S = 20.0
+# Between TERM and KILL when a job is stopped; with Ray's 3 s no checkpoint would be saved.
+ENVIRONMENT = {"RAY_JOB_STOP_WAIT_TIME_S": "300"}
+
+
+class Cluster(NamedTuple):
+    """Where jobs go."""
+
+    address: str
+    token: str  # empty where there is none
+
+    def ask(self, path: str, *, post: bool = False) -> Any:
+        """JSON of Ray's REST interface; ClusterError with the fix when there is none."""
+        headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
+        request = urllib.request.Request(
+            f"{self.address}/api/jobs/{path}", headers=headers, method="POST" if post else "GET"
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            if error.code in (401, 403):
+                said = "refuses this token" if self.token else "wants a token"
+                fix = "copy ~/.ray/auth_token of the user who started the head, mode 0600"
+                raise ClusterError(f"{self.address}: {said}; {fix}") from None
+            raise ClusterError(f"{self.address}: HTTP {error.code}; is this a Ray dashboard? give --address") from None
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "reason", error)
+            fix = f"start one with 'ray start --head', or reach it: ssh -L 8265:{ADDRESS[7:]} HEAD"
+            raise ClusterError(f"{self.address}: no Ray cluster answers ({reason}); {fix}") from None
+
+    def environment(self) -> dict[str, str]:
+        """For the ray command, which sends its token only if told so."""
+        return {"RAY_AUTH_MODE": "token"} if self.token else {}
+
+
+class Job(NamedTuple):
+    """One submission of a run."""
+
+    submission: str
+    number: int
+    status: str  # PENDING, RUNNING, SUCCEEDED, FAILED, STOPPED
+    message: str
+
+    @property
+    def exit_code(self) -> int:
+        """Of the command that ran; 1 where Ray does not say."""
+        if self.status == "SUCCEEDED":
+            return 0
+        found = re.search(r"exit code (\d+)", self.message)
+        return int(found[1]) or 1 if found else 1
+
+
+def find_token() -> str:
+    """The token as Ray looks for it: two variables, then the file."""
+    if token := os.environ.get("RAY_AUTH_TOKEN", "").strip():
+        return token
+    file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token").expanduser()
+    try:
+        return file.read_text().strip()
+    except OSError:
+        return ""
+
+
+def identity(config: Config) -> str:
+    """The beginning of the ids of all submissions of a run.
+
+    >>> import dataclasses
+    >>> run = dataclasses.replace(Config().run, name="w48", dir="s3://bucket/runs")
+    >>> identity(dataclasses.replace(Config(), run=run))
+    'w48-8cc9535f'
+    """
+    place = storage.join(config.run.dir.rstrip("/"), config.run.name)
+    return f"{config.run.name}-{hashlib.sha256(place.encode()).hexdigest()[:8]}"
+
+
+def submissions(cluster: Cluster, run: str) -> list[Job]:
+    """All submissions of a run, oldest first."""
+    found = []
+    for job in cluster.ask(""):
+        name = job.get("submission_id") or ""
+        if match := re.fullmatch(re.escape(run) + r"\.(\d+)", name):
+            found.append(Job(name, int(match[1]), job["status"], job.get("message") or ""))
+    return sorted(found, key=lambda job: job.number)
+
+
+def shipped(folder: Path) -> Iterator[tuple[str, int]]:
+    """Files that go to the cluster, and their sizes; Ray leaves out what .gitignore names as well."""
+
+    def left(relative: str) -> bool:
+        name = relative.rpartition("/")[2]
+        anchored = (pattern[1:] for pattern in LEFT_BEHIND if pattern.startswith("/"))
+        return any(fnmatch.fnmatchcase(name, pattern) for pattern in LEFT_BEHIND) or (
+            "/" not in relative and any(fnmatch.fnmatchcase(relative, pattern) for pattern in anchored)
+        )
+
+    for at, folders, files in os.walk(folder):
+        here = Path(at).relative_to(folder)
+        folders[:] = sorted(name for name in folders if not left((here / name).as_posix()))
+        for name in sorted(files):
+            if not left((here / name).as_posix()):
+                yield (here / name).as_posix(), (Path(at) / name).lstat().st_size
+
+
+def command(cluster: Cluster, submission: str, train: list[str], *, folder: Path | None, follow: bool) -> list[str]:
+    """The ``ray job submit`` line."""
+    line = ["ray", "job", "submit", "--address", cluster.address, "--submission-id", submission]
+    environment: dict[str, Any] = {"env_vars": ENVIRONMENT}
+    if folder is not None:
+        line += ["--working-dir", str(folder)]
+        environment["excludes"] = LEFT_BEHIND
+    line += ["--runtime-env-json", json.dumps(environment)]
+    line += [] if follow else ["--no-wait"]
+    return [*line, "--", "python", "-m", "icon_dist.train", *train]
+
+
+def _log_of(cluster: Cluster, submission: str) -> list[str]:
+    return ["ray", "job", "logs", "--address", cluster.address, "--follow", submission]
+
+
+def _run(cluster: Cluster, line: list[str]) -> int:
+    program = shutil.which("ray", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
+    if program is None:
+        raise ClusterError("ray: no such command; pip install -c constraints.txt -e .")
+    return subprocess.run([program, *line[1:]], env=os.environ | cluster.environment(), check=False).returncode
+
+
+def _show(cluster: Cluster, line: list[str]) -> None:
+    said = [f"{name}={value}" for name, value in cluster.environment().items()]
+    print("$", *said, shlex.join(line), flush=True)
+
+
+def _measure(folder: Path) -> str:
+    files = list(shipped(folder))
+    total = sum(size for _, size in files)
+    if total > MOST_BYTES:
+        name, size = max(files, key=lambda file: file[1])
+        raise ConfigError(
+            f"--working-dir {folder}: {total / 1e6:.0f} MB would go to every node, the largest file is {name} "
+            f"({size / 1e6:.0f} MB); give a folder of at most {MOST_BYTES / 1e6:.0f} MB, or --no-working-dir"
+        )
+    return f"{folder}, at most {len(files)} files, {total / 1e6:.1f} MB; left out: {' '.join(LEFT_BEHIND)}"
+
+
+def _require_everywhere(config: Config) -> None:
+    """Refuse places that mean something else on a node, which starts in a copy of the working directory."""
+    keys = {"run.dir": config.run.dir, "data.train": config.data.train, "data.val": config.data.val}
+    keys |= {"model.pretrained": config.model.pretrained, "semi.teacher": config.semi.teacher}
+    for key, place in keys.items():
+        if place and place != "imagenet" and not place.startswith(("s3://", "/", "file:///")):
+            raise ConfigError(
+                f"{key}={shown(place)}: a relative path, which every node would look for in its copy of the working "
+                "directory; give s3://... or an absolute path that all nodes see, or --no-working-dir"
+            )
+
+
+def _training(words: list[str]) -> Config:
+    """What ``icon_dist.train`` would make of its arguments; a mistake is found here and not on the cluster."""
+    parser = argparse.ArgumentParser(prog="python -m icon_dist.submit --", add_help=False)
+    parser.add_argument("--cfg", required=True)
+    parser.add_argument("overrides", nargs="*")
+    args = parser.parse_intermixed_args(words)
+    return configuration.load(args.cfg, args.overrides)
+
+
+def _follow(cluster: Cluster, job: str, run: str, line: list[str]) -> int:
+    """Run a line that shows the log until the job ends; a log that breaks off is taken up again."""
+    _run(cluster, line)
+    while (now := next(j for j in submissions(cluster, run) if j.submission == job)).status in ACTIVE:
+        print(f"the log broke off, and {job} is {now.status}; following again", file=sys.stderr)
+        _run(cluster, _log_of(cluster, job))
+    print(f"{job}: {now.status}, exit code {now.exit_code}")
+    return now.exit_code
+
+
+def main(argv: list[str]) -> int:
+    own, train = (argv[: argv.index("--")], argv[argv.index("--") + 1 :]) if "--" in argv else (argv, [])
+    parser = argparse.ArgumentParser(
+        prog="icon_dist.submit",
+        usage="%(prog)s [options] -- --cfg NAME [a.b=c ...]",
+        description=(__doc__ or "").splitlines()[0],
+        epilog="After -- stands what `python -m icon_dist.train` takes.",
+    )
+    parser.add_argument("--address", default=os.environ.get("RAY_API_SERVER_ADDRESS") or ADDRESS, help="%(default)s")
+    parser.add_argument("--working-dir", default=".", metavar="DIR", help="shipped to every node; default: here")
+    parser.add_argument("--no-working-dir", action="store_true", help="run what is installed on the nodes")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--follow", action="store_true", help="show the log and end as the job ends, with its exit code")
+    what.add_argument("--dry-run", action="store_true", help="print the line and leave; asks the cluster for nothing")
+    what.add_argument("--status", action="store_true", help="of the run's newest job")
+    what.add_argument("--logs", action="store_true", help="of the run's newest job, from its start to its end")
+    what.add_argument("--stop", action="store_true", help="ask the run's job to save and leave")
+    args = parser.parse_args(own)
+    if not args.address.startswith(("http://", "https://")):
+        raise ConfigError(f"--address {shown(args.address)}: expected the dashboard's, such as {ADDRESS}")
+    if not train:
+        raise ConfigError("-- --cfg NAME ...: missing; after -- stands what icon_dist.train takes")
+    config = _training(train)
+    cluster, run = Cluster(args.address.rstrip("/"), find_token()), identity(config)
+    jobs = [] if args.dry_run else submissions(cluster, run)
+    newest = jobs[-1] if jobs else None
+    if args.status or args.logs or args.stop:
+        if newest is None:
+            raise ClusterError(f"{cluster.address}: no job of run {config.run.name} in {config.run.dir} was submitted")
+        return _ask(cluster, newest, run, stop=args.stop, logs=args.logs)
+    if newest is not None and newest.status in ACTIVE:
+        print(
+            f"{newest.submission} is {newest.status} already: nothing is submitted (the same line with --stop ends it)"
+        )
+        log = ["ray", "job", "logs", "--address", cluster.address, "--follow", newest.submission]
+        return _follow(cluster, newest.submission, run, log) if args.follow else 0
+    folder = None
+    if not args.no_working_dir:
+        folder = Path(args.working_dir).resolve()
+        if not folder.is_dir():
+            raise ConfigError(f"--working-dir {args.working_dir}: no such folder")
+        _require_everywhere(config)
+        print(f"working directory: {_measure(folder)}")
+    submission = f"{run}.{newest.number + 1 if newest else 1}"
+    line = command(cluster, submission, train, folder=folder, follow=args.follow)
+    print(f"run {config.run.name} in {config.run.dir}, job {submission}; token: {'yes' if cluster.token else 'none'}")
+    _show(cluster, line)
+    if args.dry_run:
+        return 0
+    if args.follow:
+        return _follow(cluster, submission, run, line)
+    return _run(cluster, line)
+
+
+def _ask(cluster: Cluster, job: Job, run: str, *, stop: bool, logs: bool) -> int:
+    if logs:
+        line = _log_of(cluster, job.submission)
+        _show(cluster, line)
+        return _follow(cluster, job.submission, run, line)
+    if stop and job.status in ACTIVE:
+        cluster.ask(f"{job.submission}/stop", post=True)
+        print(f"{job.submission}: asked to stop")
+        return 0
+    print(f"{job.submission}: {job.status}" + (f" ({job.message})" if job.message else ""))
+    return 0
+
+
+if __name__ == "__main__":
+    run_cli(main)

@@ -1,0 +1,222 @@
+"""The submitted line, ids that make a retry a resume, and what is asked of the cluster; Ray itself in tests/e2e."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import shlex
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from icon_dist import submit
+from icon_dist.errors import run_cli
+
+TRAIN = ["--", "--cfg", "demo", "run.dir=s3://bucket/runs", "data.train=s3://bucket/a", "data.val=s3://bucket/b"]
+RUN = "demo-18e74102"
+PROGRAM = """#!/usr/bin/env bash
+echo "$RAY_AUTH_MODE" > "$(dirname "$0")/mode"
+printf '%s\\n' "$@" > "$(dirname "$0")/arguments"
+echo "the log"
+exit 1
+"""
+
+
+class Dashboard(http.server.ThreadingHTTPServer):
+    """Answers as Ray's job server."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.jobs: list[dict[str, Any]] = []
+        self.after: list[dict[str, Any]] = []  # what else is there from the second request on
+        self.stopped: list[str] = []
+        self.token = "secret-token"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    server: Dashboard
+
+    def log_message(self, *args: object) -> None:
+        del args
+
+    def do_GET(self) -> None:
+        if self.headers.get("Authorization") != f"Bearer {self.server.token}":
+            self.send_error(401)
+            return
+        if self.command == "POST":
+            self.server.stopped.append(self.path)
+        body = json.dumps({"stopped": True} if self.command == "POST" else self.server.jobs).encode()
+        self.server.jobs = self.server.jobs + self.server.after
+        self.server.after = []
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_POST = do_GET
+
+
+@pytest.fixture
+def dashboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Dashboard]:
+    """A job server, a ray command beside this Python, and a working directory with files."""
+    server = Dashboard()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    for name in ("bin/ray", "work/icon_dist/data/code.py", "work/data/photo.bin", "work/.git/pack", "work/a/big.tar"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(PROGRAM if name == "bin/ray" else "x" * 1000)
+    (tmp_path / "bin" / "ray").chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "bin" / "python"))
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", f"http://127.0.0.1:{server.server_address[1]}")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", server.token)
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    monkeypatch.chdir(tmp_path / "work")
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def job(number: int, status: str, message: str = "") -> dict[str, Any]:
+    return {"submission_id": f"{RUN}.{number}", "status": status, "message": message}
+
+
+def code(*argv: str) -> int:
+    with pytest.raises(SystemExit) as left:
+        run_cli(submit.main, list(argv))
+    return int(left.value.code or 0)
+
+
+def test_the_line_is_printed_and_run(dashboard: Dashboard, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert code(*TRAIN) == 1  # what the ray command returned
+    shown = capfd.readouterr().out
+    line = next(text for text in shown.splitlines() if text.startswith("$ "))
+    assert line.startswith("$ RAY_AUTH_MODE=token ray job submit --address http://127.0.0.1:")
+    assert (tmp_path / "bin" / "mode").read_text() == "token\n"
+    ran = (tmp_path / "bin" / "arguments").read_text().splitlines()
+    assert ran == shlex.split(line)[3:]
+    assert ran[ran.index("--submission-id") + 1] == f"{RUN}.1"
+    assert ran[ran.index("--working-dir") + 1] == str(tmp_path / "work")
+    assert "--no-wait" in ran
+    assert ran[-8:] == ["python", "-m", "icon_dist.train", *TRAIN[1:]]
+    assert "at most 1 files, 0.0 MB" in shown  # without data, .git and shards
+    assert "secret-token" not in shown
+    assert dashboard.stopped == []
+
+
+def test_a_finished_run_is_submitted_again_under_the_next_id(dashboard: Dashboard, tmp_path: Path) -> None:
+    dashboard.jobs = [job(2, "FAILED"), job(1, "STOPPED"), {"submission_id": "other.7", "status": "RUNNING"}]
+    dashboard.jobs += [{"submission_id": None, "status": "RUNNING"}]  # a driver that nobody submitted
+    code(*TRAIN)
+    assert f"{RUN}.3" in (tmp_path / "bin" / "arguments").read_text().splitlines()
+
+
+@pytest.mark.parametrize("status", ["PENDING", "RUNNING"])
+def test_a_running_run_is_not_started_twice(
+    status: str, dashboard: Dashboard, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    dashboard.jobs = [job(1, status)]
+    assert code(*TRAIN) == 0
+    assert f"{RUN}.1 is {status} already" in capfd.readouterr().out
+    assert not (tmp_path / "bin" / "arguments").exists()
+
+
+def test_other_values_do_not_make_another_run(dashboard: Dashboard, tmp_path: Path) -> None:
+    dashboard.jobs = [job(1, "RUNNING")]
+    assert code(*TRAIN, "optim.lr=0.1") == 0
+    assert not (tmp_path / "bin" / "arguments").exists()
+    assert code(*TRAIN, "run.name=mine") == 1
+    assert (tmp_path / "bin" / "arguments").exists()
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "expected"),
+    [
+        ("SUCCEEDED", "", 0),
+        ("FAILED", "Job entrypoint command failed with exit code 75, last available logs: x", 75),
+        ("FAILED", "The actor died", 1),
+        ("STOPPED", "", 1),
+    ],
+)
+def test_follow_ends_as_the_job_ends(
+    status: str, message: str, expected: int, dashboard: Dashboard, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    dashboard.after = [job(1, status, message)]
+    assert code("--follow", *TRAIN) == expected
+    shown = capfd.readouterr().out
+    assert "the log" in shown
+    assert f"{RUN}.1: {status}, exit code {expected}" in shown
+    assert "--no-wait" not in (tmp_path / "bin" / "arguments").read_text()
+
+
+def test_status_logs_and_stop(dashboard: Dashboard, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert code("--status", *TRAIN) == 7
+    assert "no job of run demo in s3://bucket/runs" in capfd.readouterr().err
+    dashboard.jobs = [job(1, "FAILED"), job(2, "RUNNING", "Job is currently running.")]
+    assert code("--status", *TRAIN) == 0
+    assert capfd.readouterr().out == f"{RUN}.2: RUNNING (Job is currently running.)\n"
+    assert code("--stop", *TRAIN) == 0
+    assert dashboard.stopped == [f"/api/jobs/{RUN}.2/stop"]
+    dashboard.jobs = [job(1, "FAILED", "exit code 3")]
+    assert code("--logs", *TRAIN) == 3
+    assert (tmp_path / "bin" / "arguments").read_text().splitlines()[-1] == f"{RUN}.1"
+    assert code("--stop", *TRAIN) == 0
+    assert len(dashboard.stopped) == 1
+
+
+@pytest.mark.usefixtures("dashboard")
+@pytest.mark.parametrize(
+    ("argv", "expected", "said"),
+    [
+        ([], 2, "-- --cfg NAME"),
+        (["--", "--cfg", "demo"], 2, "run.dir='runs': a relative path"),
+        ([*TRAIN, "data.val=data/b"], 2, "data.val='data/b': a relative path"),
+        ([*TRAIN, "optim.batsh=3"], 2, "optim.batsh"),
+        (["--", "--cfg", "nonsense"], 2, "nonsense"),
+        (["--working-dir", "absent", *TRAIN], 2, "no such folder"),
+        (["--address", "ray://x", *TRAIN], 2, "expected the dashboard's"),
+        (["--address", "http://127.0.0.1:9", *TRAIN], 7, "no Ray cluster answers"),
+    ],
+)
+def test_refusals(argv: list[str], expected: int, said: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert code(*argv) == expected
+    shown = capfd.readouterr().err
+    assert said in shown
+    assert shown.count("\n") == 1
+
+
+@pytest.mark.usefixtures("dashboard")
+def test_a_large_directory_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(submit, "MOST_BYTES", 1500)
+    (tmp_path / "work" / "photos").mkdir()
+    (tmp_path / "work" / "photos" / "one.bin").write_bytes(b"x" * 1400)
+    assert code(*TRAIN) == 2
+    assert "the largest file is photos/one.bin" in capfd.readouterr().err
+    assert code("--no-working-dir", "--dry-run", "--", "--cfg", "demo") == 0
+    shown = capfd.readouterr().out
+    assert "--working-dir" not in shown
+    assert "--submission-id demo-" in shown
+
+
+def test_a_wrong_token(
+    dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "other-token")
+    assert code(*TRAIN) == 7
+    assert "refuses this token" in capfd.readouterr().err
+    monkeypatch.delenv("RAY_AUTH_TOKEN")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "absent"))
+    assert code(*TRAIN) == 7
+    assert "wants a token" in capfd.readouterr().err
+    (tmp_path / "token").write_text(dashboard.token + "\n")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
+    assert code("--status", *TRAIN) == 7
+    assert "no job of run" in capfd.readouterr().err
