@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Shaped
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
@@ -68,19 +68,23 @@ def mean_over_ranks(x: Shaped[Tensor, "*any"]) -> Shaped[Tensor, "*any"]:
 
 
 @torch.no_grad()
-def mean_buffers(module: nn.Module) -> None:
-    """Average the floating buffers (BatchNorm's running statistics) over ranks, in place, in one all-reduce.
+def mean_buffers(module: nn.Module, *, raised: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """Average the floating buffers (BatchNorm's running statistics) over ranks, in place.
+
+    Small numbers that ranks want to tell each other travel in the same all-reduce: returns the mean of ``raised``.
 
     Every rank leaves with the same bits, so that a checkpoint written by rank 0 speaks for all. Integer buffers are
     counters that already agree. In fp64, where the mean of equal fp32 numbers is that number: constants among the
     buffers are not saved, and must not drift.
     """
     buffers = [b for b in module.buffers() if b.is_floating_point()]
-    if world_size() == 1 or not buffers:
-        return
-    flat = mean_over_ranks(torch.cat([b.flatten() for b in buffers]).double())
-    means = torch.split(flat, [b.numel() for b in buffers])
-    torch._foreach_copy_(buffers, [mean.view_as(b) for mean, b in zip(means, buffers, strict=True)])  # one launch
+    if world_size() == 1:
+        return raised
+    flat = mean_over_ranks(torch.cat([b.flatten() for b in (*buffers, raised)]).double())
+    *means, told = torch.split(flat, [b.numel() for b in (*buffers, raised)])
+    if buffers:
+        torch._foreach_copy_(buffers, [mean.view_as(b) for mean, b in zip(means, buffers, strict=True)])  # one launch
+    return told
 
 
 def gather_objects(item: T) -> list[T]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -69,6 +70,11 @@ class Plan:
             use = f"come without, {self.unlabelled_batch} of each batch; epochs count those with labels"
         which = f"seed {self.split.seed}, sha256 {self.split.fingerprint[:12]}"
         return [f"labels      {known} people ({which}); {others} {use}"]
+
+
+def at_workers(config: Config, workers: int) -> Config:
+    """The same run on so many workers: the global batch stays."""
+    return dataclasses.replace(config, run=dataclasses.replace(config.run, workers=workers))
 
 
 def plan_run(config: Config, shards: ShardSet, *, val: ShardSet | None = None) -> Plan:

@@ -6,7 +6,9 @@ import contextlib
 import dataclasses
 import io
 import os
+import pkgutil
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,23 +45,23 @@ def tiny(people: Path, run_dir: str | Path, **more: Any) -> Config:
     return configuration.load("demo", TINY | values | {key.replace("__", "."): value for key, value in more.items()})
 
 
-def run_gang(*configs: Config, scratch: Path, world: int = 2) -> None:
-    """``train(config)`` for one config after the other on ``world`` processes; an exception in one is raised here."""
+def run_gang(*configs: Config, scratch: Path, world: int = 2, loop: str = "icon_dist.loop:train") -> None:
+    """``loop(config)`` for one config after the other on ``world`` processes; an exception in one is raised here."""
     store = scratch / f"store-{os.urandom(4).hex()}"
-    mp.spawn(_member, (world, str(store), [dataclasses.asdict(config) for config in configs]), nprocs=world)
+    mp.spawn(_member, (world, str(store), [dataclasses.asdict(config) for config in configs], loop), nprocs=world)
 
 
-def _member(rank: int, world: int, store: str, runs: list[dict[str, Any]]) -> None:
+def _member(rank: int, world: int, store: str, runs: list[dict[str, Any]], loop: str) -> None:
     warnings.simplefilter("ignore")  # of the libraries, in a process that pytest does not see
     os.environ["LOCAL_RANK"] = str(rank)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
-    from icon_dist.train import run_directory, train
+    from icon_dist.loop import run_directory
 
     try:
         for values in runs:
             config = configuration.from_dict(values)
             report = Progress(run_directory(config), out=io.StringIO()) if rank == 0 else (lambda _: None)
-            train(config, report=report, device="cpu")
+            pkgutil.resolve_name(loop)(config, report=report, device="cpu")
             if isinstance(report, Progress):
                 report.flush()
     finally:
@@ -67,8 +69,8 @@ def _member(rank: int, world: int, store: str, runs: list[dict[str, Any]]) -> No
             dist.destroy_process_group()
 
 
-def broken(config: Config, *, report: Report, device: str) -> None:
+def broken(config: Config, *, report: Report, device: str, stop: Callable[[], bool]) -> None:
     """A loop with a bug that looks like what the others see of a lost process."""
-    del config, device
+    del config, device, stop
     report({"kind": "note", "text": "about to fail"})
     raise RuntimeError("shapes do not fit")

@@ -10,12 +10,13 @@ import importlib.util
 import logging
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from icon_dist.errors import DivergedError
+from icon_dist import distributed
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 Named = dict[str, Tensor]
@@ -31,14 +32,23 @@ class Engine(Protocol):
         """What the module makes of them."""
 
     def backward(self, loss: Tensor) -> None: ...
-    def step(self, *, lr: float) -> None:
-        """Call after every backward; the parameters move at the last one of an accumulation."""
+    def finite(self) -> Tensor:
+        """After the last backward of an accumulation: whether the gradients that this rank holds are finite."""
+
+    def step(self, *, lr: float, skip: bool = False) -> None:
+        """Call after every backward; the parameters move at the last one of an accumulation.
+
+        With ``skip`` they do not, nor does Adam, and the gradients are forgotten.
+        """
 
     def weights(self) -> Named:
-        """Whole fp32 parameters and buffers by name. Every rank must call it."""
+        """Whole fp32 parameters and buffers by name, on rank 0. Every rank must call it."""
 
     def optimizer_state(self) -> Named:
-        """Adam's moments as ``exp_avg.NAME`` and ``exp_avg_sq.NAME``, and ``step``. Every rank must call it."""
+        """Adam's moments as ``exp_avg.NAME`` and ``exp_avg_sq.NAME``, and ``step``, on rank 0. Every rank must call it.
+
+        Empty if Adam has never moved.
+        """
 
     def load_optimizer_state(self, state: Mapping[str, Tensor]) -> None: ...
 
@@ -87,22 +97,28 @@ class PlainEngine:
     def backward(self, loss: Tensor) -> None:
         (loss / self._accumulation).backward()  # type: ignore[no-untyped-call]
 
-    def step(self, *, lr: float) -> None:
+    def finite(self) -> Tensor:
+        return _finite([p.grad for p in self.module.parameters() if p.grad is not None])
+
+    def step(self, *, lr: float, skip: bool = False) -> None:
         self._calls += 1
         if self._calls % self._accumulation:
             return
         for group in self._optimizer.param_groups:
             group["lr"] = lr
-        self._optimizer.step()
+        if not skip:
+            self._optimizer.step()
         self._optimizer.zero_grad()
 
     def weights(self) -> Named:
-        return {name: tensor.detach().cpu().clone() for name, tensor in self.module.state_dict().items()}
+        return _copied(self.module.state_dict())
 
     def optimizer_state(self) -> Named:
         return _adam_state(self._optimizer, self.module)
 
     def load_optimizer_state(self, state: Mapping[str, Tensor]) -> None:
+        if not state:
+            return
         for parameter in self.module.parameters():
             self._optimizer.state[parameter] = _fresh(parameter, state["step"])
         for name, key, value in _moments(self.module, state):
@@ -146,44 +162,64 @@ class DeepSpeedEngine:
     def backward(self, loss: Tensor) -> None:
         self._engine.backward(loss)
 
-    def step(self, *, lr: float) -> None:
+    def finite(self) -> Tensor:
+        if self._zero == 0:
+            return _finite([p.grad for p in self.module.parameters() if p.grad is not None])
+        parts = self._engine.optimizer.averaged_gradients.values()  # reduced by backward, this rank's share
+        return _finite([gradient for part in parts for gradient in part or ()])
+
+    def step(self, *, lr: float, skip: bool = False) -> None:
         for group in self._engine.optimizer.param_groups:
             group["lr"] = lr
-        self._engine.step()
+        with _still(self._adam) if skip else nullcontext():
+            self._engine.step()
+
+    @property
+    def _adam(self) -> torch.optim.Optimizer:
+        outer = self._engine.optimizer
+        inner: torch.optim.Optimizer = outer if self._zero == 0 else outer.optimizer
+        return inner
 
     def weights(self) -> Named:
         if self._zero < 3:
-            return {name: tensor.detach().cpu().clone() for name, tensor in self.module.state_dict().items()}
+            return _copied(self.module.state_dict()) if distributed.rank() == 0 else {}
         from deepspeed.utils import safe_get_full_fp32_param
 
-        whole = {n: safe_get_full_fp32_param(p).detach().cpu().clone() for n, p in self.module.named_parameters()}
-        whole |= {n: b.detach().cpu().clone() for n, b in self.module.named_buffers()}
+        whole: Named = {}
+        for name, parameter in self.module.named_parameters():
+            tensor = safe_get_full_fp32_param(parameter)
+            if distributed.rank() == 0:
+                whole |= _copied({name: tensor})
+        if distributed.rank() > 0:
+            return {}
+        whole |= _copied(dict(self.module.named_buffers()))
         return {name: whole[name] for name in self.module.state_dict()}
 
     def optimizer_state(self) -> Named:
         if self._zero == 0:
-            return _adam_state(self._engine.optimizer, self.module)
+            return _adam_state(self._adam, self.module) if distributed.rank() == 0 else {}
         import deepspeed.utils
 
         whole: Any = deepspeed.utils.safe_get_full_optimizer_state
-        inner = self._engine.optimizer.optimizer
-        step = next((s["step"] for s in inner.state.values() if "step" in s), None)
-        if step is None:  # DeepSpeed passes over a step whose gradients overflow, and so far it was every step
-            raise DivergedError("the gradients are not finite, so no weight has moved; lower the weights of the loss")
+        step = next((s["step"] for s in self._adam.state.values() if "step" in s), None)
+        if step is None:
+            return {}
         state = {"step": torch.tensor(float(step))}
         for name, parameter in self.module.named_parameters():
             for key in MOMENTS:
-                state[f"{key}.{name}"] = whole(parameter, key).cpu().clone()
-        return state
+                tensor = whole(parameter, key)
+                if distributed.rank() == 0:
+                    state |= _copied({f"{key}.{name}": tensor})
+        return state if distributed.rank() == 0 else {}
 
     def load_optimizer_state(self, state: Mapping[str, Tensor]) -> None:
-        outer = self._engine.optimizer
-        inner = outer if self._zero == 0 else outer.optimizer
+        if not state:
+            return
         # Adam makes its state at the first step; here it must exist before, one entry per (flat) partition.
         for parameter in self._partitions():
-            inner.state[parameter] = _fresh(parameter, state["step"])
+            self._adam.state[parameter] = _fresh(parameter, state["step"])
         if self._zero in (1, 2):
-            outer._lazy_init_hp_params_optimizer_state()
+            self._engine.optimizer._lazy_init_hp_params_optimizer_state()
         for name, key, value in _moments(self.module, state):
             self._set_moment(self.module.get_parameter(name), key, value)
 
@@ -239,7 +275,26 @@ def _moments(module: nn.Module, state: Mapping[str, Tensor]) -> Iterator[tuple[s
 def _adam_state(optimizer: torch.optim.Optimizer, module: nn.Module) -> Named:
     state: Named = {}
     for name, parameter in module.named_parameters():
-        for key in MOMENTS:
-            state[f"{key}.{name}"] = optimizer.state[parameter][key].detach().cpu().clone()
-        state["step"] = optimizer.state[parameter]["step"].detach().cpu().clone()
-    return state
+        if own := optimizer.state.get(parameter):
+            state |= {f"{key}.{name}": own[key] for key in MOMENTS} | {"step": own["step"]}
+    return _copied(state)
+
+
+def _copied(tensors: Mapping[str, Tensor]) -> Named:
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
+
+
+def _finite(gradients: list[Tensor]) -> Tensor:
+    """By their norms, which no infinity or NaN in them leaves finite."""
+    norms = torch._foreach_norm(gradients) if gradients else (torch.zeros(()),)
+    return torch.stack([norm.float() for norm in norms]).isfinite().all()
+
+
+@contextmanager
+def _still(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """A step of the engine around this optimizer counts, forgets the gradients, and moves nothing."""
+    optimizer.step = lambda *_, **__: None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del optimizer.step

@@ -12,7 +12,8 @@ import torch
 
 from icon_dist import distributed
 from icon_dist.config import Config
-from icon_dist.engine.progress import Progress
+from icon_dist.engine.progress import Event, Progress
+from icon_dist.engine.stop import Stop
 from icon_dist.errors import ClusterError
 
 
@@ -23,10 +24,20 @@ def launch(config: Config, loop: str, progress: Progress) -> None:
     device = "cuda:0" if config.run.gpus_per_worker else "cpu"
     if importlib.util.find_spec("deepspeed") is not None:
         group_of_one("gloo" if device == "cpu" else "nccl")
-    try:
-        pkgutil.resolve_name(loop)(config, report=progress, device=device)
-    finally:
-        progress.close()
+    ended_at: list[int] = []
+
+    def report(event: Event) -> None:
+        if event["kind"] == "stopped":
+            ended_at.append(event["step"])
+        progress(event)
+
+    with Stop() as stop:
+        try:
+            pkgutil.resolve_name(loop)(config, report=report, device=device, stop=stop)
+        finally:
+            progress.close()
+        if ended_at:
+            raise stop.stopped(ended_at[0])
 
 
 @functools.cache

@@ -27,7 +27,7 @@ FLUSH_EVERY = 30.0  # s: what a driver that is killed may lose of metrics.jsonl
 
 
 class Progress:
-    """Consumes events ``{"kind": "start" | "train" | "eval" | "note" | "done", ...}`` in order."""
+    """Consumes events ``{"kind": "start" | "train" | "eval" | "skip" | "note" | "done", ...}`` in order."""
 
     def __init__(self, run_uri: str, *, out: TextIO | None = None) -> None:
         """Lines go to ``out``, by default to stderr as it is now."""
@@ -47,7 +47,7 @@ class Progress:
         kind = event["kind"]
         if kind == "start":
             self._start(event)
-        elif kind in ("train", "eval"):
+        elif kind in ("train", "eval", "skip"):
             self._record(event)
             self._show(event)
         elif kind in ("note", "done"):
@@ -108,6 +108,10 @@ class Progress:
     def _show(self, event: Event) -> None:
         now = time.monotonic()
         step = event["step"]
+        if event["kind"] == "skip":
+            count = event["skipped"]
+            self.say(f"warning: step {step} is skipped: its loss or gradients are not finite ({count} so far)")
+            return
         if event["kind"] == "eval":
             name = event["headline"]
             self.say(f"epoch {event['epoch']:g}  {name} {event['scores'][name]:.4g}  {event['what']}")

@@ -64,10 +64,6 @@ class Candidates:
         """The joints that were shared last may enter the banks."""
         self._exchange.commit()
 
-    def discard(self) -> None:
-        """They may not, unless they were committed."""
-        self._exchange.discard()
-
     def state_dict(self) -> dict[str, Tensor]:
         """The banks as plain tensors, the same bits on every rank; empty without banks. Waits for what travels."""
         self._push()
@@ -90,14 +86,11 @@ class Candidates:
 
     def _push(self) -> None:
         """The joints of the last committed step, once they are here, enter the banks."""
-        arrived = self._exchange.arrived()
-        if arrived is None:
-            return
-        step, joints = arrived
-        centres = self._of_terms(joints)
-        for term, bank in self._banks.items():
-            new = centres[term]
-            bank.push(new.features, new.visible, new.instance, step=step)
+        for step, joints in self._exchange.arrived():
+            centres = self._of_terms(joints)
+            for term, bank in self._banks.items():
+                new = centres[term]
+                bank.push(new.features, new.visible, new.instance, step=step)
 
     def _of_terms(self, joints: Centres) -> dict[str, Centres]:
         self._limbs = self._limbs.to(joints.features.device)

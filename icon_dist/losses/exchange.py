@@ -39,18 +39,22 @@ class Centres:
 
 
 class Exchange:
-    """One step's joints on their way to all ranks, and from there into the banks unless the step is discarded.
+    """A step's joints on their way to all ranks, and from there into the banks once the whole step is committed.
+
+    A step has as many shares as micro-batches. It is discarded, all of it, when another one begins before its commit.
 
     Collective: ``share``, and the backward pass of what it returns. The rest is local.
     """
 
     def __init__(self, *, mode: str = "sync", wire: str = "fp32", budget: int = 0, seed: int) -> None:
         self._waits, self._rounds, self._budget, self._seed = mode == "sync", wire == "bf16", budget, seed
-        self._shared: tuple[int, Callable[[], Centres]] | None = None
-        self._committed: tuple[int, Callable[[], Centres]] | None = None
+        self._shared: list[tuple[int, Callable[[], Centres]]] = []
+        self._committed: list[tuple[int, Callable[[], Centres]]] = []
 
     def share(self, joints: Centres, *, step: int) -> Centres:
         """Tell the other ranks of ``joints``; returns the joints that this step's queries are compared with."""
+        if self._shared and self._shared[0][0] != step:
+            self.discard()
         told = self._part(joints, step)
         sent = replace(told, features=told.features.detach())
         fetch = start_gather(_pack(sent, rounded=self._rounds))
@@ -59,30 +63,27 @@ class Exchange:
             return _unpack(fetch(), like=sent, rounded=self._rounds)
 
         if not self._waits:
-            self._shared = step, everybody
+            self._shared.append((step, everybody))
             return joints
         centres = everybody()
-        self._shared = step, lambda: centres
+        self._shared.append((step, lambda: centres))
         return replace(centres, features=return_gradient(centres.features, to=told.features))
 
     def commit(self) -> None:
         """The last step counts: its joints may enter the banks."""
-        if self._shared is not None:
-            assert self._committed is None, "arrived() comes first"
-            self._committed, self._shared = self._shared, None
+        self._committed += self._shared
+        self._shared = []
 
     def discard(self) -> None:
         """The last step does not count unless it was committed."""
-        if self._shared is not None:
-            self._shared[1]()
-            self._shared = None
+        for _, everybody in self._shared:
+            everybody()
+        self._shared = []
 
-    def arrived(self) -> tuple[int, Centres] | None:
-        """The step that was committed and everybody's joints of it, once; waits for them."""
-        if self._committed is None:
-            return None
-        (step, everybody), self._committed = self._committed, None
-        return step, everybody()
+    def arrived(self) -> list[tuple[int, Centres]]:
+        """The steps that were committed and everybody's joints of them, once, in order; waits for them."""
+        committed, self._committed = self._committed, []
+        return [(step, everybody()) for step, everybody in committed]
 
     def _part(self, joints: Centres, step: int) -> Centres:
         if not self._budget:

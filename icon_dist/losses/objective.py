@@ -67,7 +67,6 @@ class Objective:
 
         All ranks run the same collectives, whatever their people: one gather and one sum, none without contrast.
         """
-        self._contrast.candidates.discard()
         errors = joint_errors(outputs.heatmaps, target, weight, reduction=self._cfg.heatmap.reduction)
         heatmap = heatmap_loss(errors[:labelled])
         total = self._cfg.heatmap.weight * heatmap
@@ -101,7 +100,7 @@ class Objective:
         return losses
 
     def commit(self) -> None:
-        """This step's tokens may enter the banks: after backward, and not at all when the step is discarded."""
+        """This step's tokens, of all its micro-batches, may enter the banks; without this they never do."""
         self._contrast.candidates.commit()
 
     def state_dict(self) -> dict[str, Tensor]:

@@ -27,7 +27,7 @@ class Method(Protocol):
         """``losses.total`` is to be differentiated. In ``batch`` the labelled people come first."""
 
     def commit(self) -> None:
-        """After the backward pass: the banks take in this step."""
+        """The step counts, after its last backward pass: the banks take in all its micro-batches."""
 
     def state_dict(self) -> dict[str, Tensor]: ...
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None: ...

@@ -96,16 +96,15 @@ def told(mode: str, wire: str) -> dict[str, Tensor]:
     got = exchange.share(own, step=7)
     (got.features * (distributed.rank() + 1)).sum().backward()
     exchange.commit()
-    arrived = exchange.arrived()
-    assert arrived is not None
-    assert arrived[0] == 7
-    assert exchange.arrived() is None
+    ((step, arrived),) = exchange.arrived()
+    assert step == 7
+    assert exchange.arrived() == []
     assert own.features.grad is not None
     return {
         "live": got.features.detach(),
-        "features": arrived[1].features,
-        "visible": arrived[1].visible,
-        "instance": arrived[1].instance,
+        "features": arrived.features,
+        "visible": arrived.visible,
+        "instance": arrived.instance,
         "grad": own.features.grad,
     }
 

@@ -111,7 +111,7 @@ def primitives() -> dict[str, Any]:
     norm.running_mean += torch.tensor([rank / 3, 1.0])
     norm.running_var *= rank + 0.1
     norm.num_batches_tracked += 5
-    distributed.mean_buffers(norm)
+    told = distributed.mean_buffers(norm, raised=torch.tensor([rank == 1, False]).double())
     untouched = torch.ones(2) * rank
     summed = distributed.sum_over_ranks(untouched)
     distributed.gather_objects(None)
@@ -119,6 +119,7 @@ def primitives() -> dict[str, Any]:
         "rows": rows.detach(),
         "grad": x.grad,
         "buffers": dict(norm.named_buffers()),
+        "told": told,
         "sum": summed,
         "untouched": untouched,
         "mean": distributed.mean_over_ranks(torch.tensor(float(rank))),
@@ -221,6 +222,7 @@ def test_buffers_become_their_mean_with_the_same_bits(ranks: list[dict[str, Any]
 def test_sums_means_and_objects(ranks: list[dict[str, Any]]) -> None:
     world = len(ranks)
     for r, found in enumerate(ranks):
+        assert found["primitives"]["told"].tolist() == [1 / world if world > 1 else 0, 0], "rank 1 alone raised it"
         assert found["primitives"]["sum"].tolist() == [world * (world - 1) / 2] * 2
         assert found["primitives"]["untouched"].tolist() == [r, r]
         assert found["primitives"]["mean"] == (world - 1) / 2
@@ -260,7 +262,7 @@ def share_constants(rank: int, world: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
     module = nn.Module()
     module.register_buffer("constant", torch.tensor([1 / 255 / 0.229, 1 / 255 / 0.224, 0.485 / 0.229, 0.406 / 0.225]))
-    distributed.mean_buffers(module)
+    distributed.mean_buffers(module, raised=torch.zeros(0))
     torch.save(module.constant, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
