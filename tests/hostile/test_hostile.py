@@ -228,7 +228,7 @@ CASES: dict[str, tuple[Prepare, int, str]] = {
     "checkpoint named for the terminal": (
         lambda c: then(c.checkpoint.rename(c.checkpoint.parent / f"step-00000007-{ESCAPE}"), c.fetch()),
         4,
-        "no checkpoint",
+        "none is left",
     ),
     "run named for the terminal": (lambda c: ["fetch", f"{c.folder}/{ESCAPE}", "-o", "x.safetensors"], 4, r"\\x1b"),
     # configs

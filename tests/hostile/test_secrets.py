@@ -1,0 +1,93 @@
+"""Canaries in every variable and URI that may hold a secret: a whole run with them, and nothing says them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from icon_dist import storage
+from tests.conftest import ROOT
+from tests.gang import TINY
+
+CANARIES = {
+    "AWS_SECRET_ACCESS_KEY": "canary/of+the/secret-key",
+    "AWS_SESSION_TOKEN": "canary-of-the-session-token",
+    "RAY_AUTH_TOKEN": "canary-of-the-ray-token-0123456789abcdef",
+}
+PASSWORD = "canary-of-a-password/x"
+WORDS = [word for secret in (*CANARIES.values(), PASSWORD) for word in (secret, secret.split("/")[-1]) if len(word) > 3]
+
+
+def verb(*line: str, home: Path, **more: str) -> subprocess.CompletedProcess[bytes]:
+    environment = os.environ | CANARIES | {"HOME": str(home), "TMPDIR": str(home), "OMP_NUM_THREADS": "1"} | more
+    environment.pop("RAY_ADDRESS", None)
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", f"icon_dist.{line[0]}", *line[1:]],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        check=False,
+    )
+
+
+def silent(content: bytes) -> None:
+    for word in WORDS:
+        assert word.encode() not in content, (word, content[:2000])
+
+
+@pytest.mark.slow
+def test_a_whole_run_tells_no_secret(people: Path, s3: str, tmp_path: Path) -> None:
+    values = TINY | {"data.train": f"{people}/train", "data.val": f"{people}/val", "run.dir": s3, "optim.epochs": 1}
+    values |= {"run.launcher": "local", "run.workers": 1, "run.name": "it", "optim.milestones": "[]"}
+    train = ["train", "--cfg", "demo", *(f"{key}={value}" for key, value in values.items())]
+    weights, report = str(tmp_path / "best.safetensors"), str(tmp_path / "report.json")
+    shards = ["--shards", f"{people}/val", "--loaders", "0", "--limit", "8"]
+    lines = [
+        train,
+        [*train, "optim.epochs=2", "run.name=it"],  # resumes
+        ["fetch", f"{s3}/it", "-o", weights],
+        ["evaluate", weights, *shards, "--json", report, "--picture", str(tmp_path / "picture.png")],
+        ["doctor", s3],
+    ]
+    for line in lines:
+        done = verb(*line, home=tmp_path)
+        assert done.returncode == 0, (line, done.stderr)
+        silent(done.stdout + done.stderr)
+    names = storage.listing(f"{s3}/it")
+    kinds = {"config.yaml", "metrics.jsonl", "MANIFEST.json", "state.json", "model.safetensors", "last.json"}
+    assert kinds <= {name.rpartition("/")[2] for name in names}
+    assert any("tfevents" in name for name in names)
+    for name in names:
+        silent(storage.read(f"{s3}/it/{name}"))
+    for file in (file for file in tmp_path.rglob("*") if file.is_file()):
+        silent(file.read_bytes())
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["fetch", f"s3://AKIA:{PASSWORD}@bucket/run", "-o", "x.safetensors"],
+        ["fetch", f"https://me:{PASSWORD}@host/run", "-o", "x.safetensors"],
+        ["evaluate", f"s3://AKIA:{PASSWORD}@bucket/w.safetensors", "--shards", "none"],
+        ["train", "--cfg", "demo", f"run.dir=s3://AKIA:{PASSWORD}@bucket/runs"],
+        ["train", "--cfg", "demo", f"data.train=s3://{CANARIES['AWS_SESSION_TOKEN']}@bucket/train"],
+        ["train", "--cfg", f"s3://AKIA:{PASSWORD}@bucket/x.yaml"],
+        ["doctor", f"s3://AKIA:{PASSWORD}@bucket/run"],
+    ],
+)
+def test_a_password_in_a_uri_is_not_repeated(line: list[str], tmp_path: Path) -> None:
+    done = verb(*line, home=tmp_path)
+    assert done.returncode == 2, done.stderr
+    silent(done.stdout + done.stderr)
+
+
+@pytest.mark.parametrize("endpoint", [f"http://me:{PASSWORD}@127.0.0.1:9", f"me:{PASSWORD}@127.0.0.1:9"])
+def test_an_endpoint_with_a_password_is_not_repeated(endpoint: str, tmp_path: Path) -> None:
+    place = ["fetch", "s3://test-bucket/run", "-o", "x.safetensors"]
+    done = verb(*place, home=tmp_path, AWS_ENDPOINT_URL=endpoint, AWS_REGION="us-east-1", AWS_ACCESS_KEY_ID="AKIA")
+    assert done.returncode == 5, done.stderr
+    silent(done.stdout + done.stderr)
