@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import sys
+from argparse import ArgumentTypeError
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -92,6 +93,17 @@ def plain(text: str) -> str:
     line = re.sub(r"(\w://)[^\s/@:]*:[^\s@]*@", r"\1***@", text)
     line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
     return line if len(line) <= LONGEST else f"{line[: LONGEST - 500]} ... {line[-500:]}"
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """An argparse type: whole numbers from ``least`` on."""
+
+    def number(text: str) -> int:
+        if not text.isdecimal() or len(text) > 18 or int(text) < least:
+            raise ArgumentTypeError(f"{shown(text)} is not a whole number from {least} on")
+        return int(text)
+
+    return number
 
 
 def run_cli(main: Callable[[list[str]], int | None], argv: list[str] | None = None) -> NoReturn:

@@ -30,9 +30,10 @@ from icon_dist.data import subjects as who
 from icon_dist.data.reading import People
 from icon_dist.data.shard import open_shards
 from icon_dist.data.stream import EvalStream
+from icon_dist.data.subjects import first_photos
 from icon_dist.diagnose import Scored, diagnose
 from icon_dist.engine.checkpoint import require_same_tensors
-from icon_dist.errors import CheckpointError, ConfigError, run_cli
+from icon_dist.errors import CheckpointError, ConfigError, at_least, run_cli, shorten
 from icon_dist.evaluation import draw, embedding, export
 from icon_dist.evaluation.score import ENGINES, evaluator, score
 from icon_dist.fetch import described, load_weights
@@ -139,15 +140,6 @@ def evaluate(
     return distributed.gather_objects(scores)[0], predictions
 
 
-def first_photos(people: People, limit: int) -> NDArray[np.int64]:
-    """Rows of the first photos that hold ``limit`` people or more; a photo counts with everyone in it or not at all."""
-    photo, first = np.unique(people.image_id, return_index=True)
-    order = photo[np.argsort(first)]
-    rank_of = np.argsort(np.argsort(first))[np.searchsorted(photo, people.image_id)]
-    count = np.cumsum(np.bincount(rank_of, minlength=len(order)))
-    return np.flatnonzero(rank_of <= np.searchsorted(count, limit))
-
-
 def join(parts: list[Predictions]) -> Predictions:
     """All ranks' predictions, in order of image and person: the same however many ranks there were."""
     whole = {f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in dataclasses.fields(Predictions)}
@@ -175,6 +167,15 @@ def picture(people: People, predictions: Predictions, *, aspect: float, count: i
     return draw.sheet(tiles(people, subjects, aspect=aspect), people.skeleton, columns=6)
 
 
+def device(text: str) -> str:
+    """An argparse type: where torch can compute here."""
+    try:
+        torch.empty(0, device=text)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise ConfigError(f"--device {text}: {shorten(str(error))}; cpu is always there") from None
+    return text
+
+
 def main(argv: list[str]) -> None:
     assert __doc__ is not None
     parser = argparse.ArgumentParser(prog="python -m icon_dist.evaluate", description=__doc__.splitlines()[0])
@@ -189,12 +190,11 @@ def main(argv: list[str]) -> None:
     add("--net", type=int, choices=(1, 2), default=1, help="of a run with two students; default %(default)s")
     add("--decode", choices=("quarter", "argmax", "dark"), default="quarter", help="default %(default)s")
     add("--engine", choices=ENGINES, default="pycocotools", help="what computes AP; default %(default)s")
-    add("--batch", type=int, default=32, help="default %(default)s")
-    add("--limit", type=int, default=0, metavar="N", help="only the first N boxes")
-    add(
-        "--loaders", type=int, default=max(1, (os.cpu_count() or 1) - 1), help="decoding processes; default %(default)s"
-    )
-    add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default %(default)s")
+    add("--batch", type=at_least(1), default=32, help="default %(default)s")
+    add("--limit", type=at_least(0), default=0, metavar="N", help="only the first N boxes")
+    cores = max(1, (os.cpu_count() or 1) - 1)
+    add("--loaders", type=at_least(0), default=cores, help="decoding processes; default %(default)s")
+    add("--device", type=device, default="cuda" if torch.cuda.is_available() else "cpu", help="default %(default)s")
     add("--json", metavar="FILE", help="also write conditions and scores here")
     add("--results", metavar="FILE", help="also write the poses for the test server: FILE.json, MPII's is FILE.mat")
     add("--picture", metavar="FILE.png", help="draw predictions beside the ground truth")
@@ -202,8 +202,13 @@ def main(argv: list[str]) -> None:
     args = parser.parse_args(argv)
     if args.photos and (args.diagnose or not args.results):
         raise ConfigError(f"--photos {args.photos}: has no truth to score by; give --results FILE and no --diagnose")
+    if args.picture and not args.picture.endswith(".png"):
+        raise ConfigError(f"--picture {args.picture}: is drawn as PNG; name it FILE.png")
     if args.diagnose:
         embedding.require_tsne()
+    page = args.diagnose and f"{args.diagnose}/diagnosis.html"
+    for place in filter(None, (args.json, args.results, args.picture, page)):
+        storage.require_place(place)
     settings = EvalConfig(
         batch=args.batch, flip=not args.no_flip, decode=args.decode, engine=args.engine, limit=args.limit
     )

@@ -191,6 +191,7 @@ def main(argv: list[str]) -> None:
     out = storage.absolute(args.out)
     if Path(out).suffix != ".safetensors":
         raise ConfigError(f"-o {args.out}: the file is written in the safetensors format; name it .safetensors")
+    storage.require_place(out)
     found = _find(run_uri, args.which)
     tensors, metadata = _weights(found, net=args.net), _metadata(found)
     storage.write(out, encode(tensors, metadata))

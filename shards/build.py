@@ -21,7 +21,7 @@ from icon_dist import datasets, storage
 from icon_dist.data import people
 from icon_dist.data.pack import build
 from icon_dist.data.tar import Job, Settings
-from icon_dist.errors import ClusterError, ConfigError, run_cli
+from icon_dist.errors import ClusterError, ConfigError, at_least, run_cli
 from icon_dist.types import Annotations
 
 
@@ -37,19 +37,13 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--boxes", metavar="FILE", help="pack a detector's boxes (COCO results json) instead of the annotated people")
     add("--split", metavar="NAME", help="name of the set; default: the name of the first annotation file")
     add("--max-input", default="384x288", metavar="HxW|none", help="largest input to train at; default %(default)s")
-    add("--per-shard", type=_positive, default=1000, metavar="N", help="people in a shard; default %(default)s")
+    add("--per-shard", type=at_least(1), default=1000, metavar="N", help="people in a shard; default %(default)s")
     add("--seed", type=int, default=0, help="of the one shuffle over shards; default %(default)s")
-    add("--limit", type=_positive, metavar="N", help="only the first N people")
+    add("--limit", type=at_least(1), metavar="N", help="only the first N people")
     add("--drop-invalid", action="store_true", help="leave bad annotations out, with a warning")
-    add("--jobs", type=_positive, default=os.cpu_count() or 1, metavar="N", help="processes; default: one per core")
+    add("--jobs", type=at_least(1), default=os.cpu_count() or 1, metavar="N", help="processes; default: one per core")
     add("--ray", action="store_true", help="shards as Ray tasks; every node must see the photos and --out")
     return parser.parse_args(argv)
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
 
 
 def max_input(text: str) -> tuple[int, int] | None:
@@ -161,8 +155,11 @@ class Progress:
 def main(argv: list[str]) -> int:
     options = parse(argv)
     settings = Settings(max_input=max_input(options.max_input), per_shard=options.per_shard, seed=options.seed)
-    whole, images = read(options)
     split = options.split or re.sub(r"\.json(\.gz)?$", "", Path(options.annotations[0]).name)
+    if not split.isprintable():
+        raise ConfigError(f"--split={split!r}: expected a name that can be printed")
+    storage.require_place(storage.join(storage.absolute(options.out), "manifest.json"))
+    whole, images = read(options)
     progress = Progress()
     manifest = build(
         whole,

@@ -8,27 +8,21 @@ from pathlib import Path
 
 from icon_dist.data.generate import generate_shards
 from icon_dist.engine.progress import counter
-from icon_dist.errors import run_cli
+from icon_dist.errors import at_least, run_cli
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="shards/fake.py", description=__doc__)
     add = parser.add_argument
     add("--out", required=True, metavar="DIR|s3://...")
-    add("--people", type=_positive, default=2000, metavar="N", help="at least so many; default %(default)s")
-    add("--seed", type=int, default=0, help="another seed, other people; default %(default)s")
+    add("--people", type=at_least(1), default=2000, metavar="N", help="at least so many; default %(default)s")
+    add("--seed", type=at_least(0), default=0, help="another seed, other people; default %(default)s")
     add("--difficulty", default="easy", metavar="easy|hard", help="poses, clutter, occlusion; default %(default)s")
     add("--photos", type=Path, metavar="DIR", help="keep photos and annotations.json here; default: nowhere")
     add("--split", default="fake", metavar="NAME", help="name of the set; default %(default)s")
-    add("--per-shard", type=_positive, default=250, metavar="N", help="people in a shard; default %(default)s")
-    add("--jobs", type=_positive, default=os.cpu_count() or 1, metavar="N", help="processes; default: one per core")
+    add("--per-shard", type=at_least(1), default=250, metavar="N", help="people in a shard; default %(default)s")
+    add("--jobs", type=at_least(1), default=os.cpu_count() or 1, metavar="N", help="processes; default: one per core")
     return parser.parse_args(argv)
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
 
 
 def main(argv: list[str]) -> int:

@@ -11,7 +11,7 @@ from icon_dist import storage
 from icon_dist.data.geometry import transform
 from icon_dist.data.image import decode
 from icon_dist.data.shard import ShardSet, open_shards
-from icon_dist.errors import ConfigError, run_cli
+from icon_dist.errors import ConfigError, at_least, run_cli
 from icon_dist.evaluation.draw import Tile, sheet
 
 
@@ -29,12 +29,13 @@ def main(argv: list[str]) -> int:
     add = parser.add_argument
     add("shards", metavar="DIR|s3://...")
     add("-o", "--out", required=True, metavar="PAGE.png")
-    add("--count", type=int, default=24, metavar="N", help="people; default %(default)s")
-    add("--columns", type=int, default=6, metavar="N", help="default %(default)s")
-    add("--seed", type=int, default=0, help="another seed, other people")
+    add("--count", type=at_least(1), default=24, metavar="N", help="people; default %(default)s")
+    add("--columns", type=at_least(1), default=6, metavar="N", help="default %(default)s")
+    add("--seed", type=at_least(0), default=0, help="another seed, other people")
     options = parser.parse_args(argv)
-    if not options.out.endswith((".png", ".jpg")) or options.count < 1 or options.columns < 1:
-        raise ConfigError("expected --out NAME.png or .jpg, and --count and --columns of at least 1")
+    if not options.out.endswith((".png", ".jpg")):
+        raise ConfigError(f"--out {options.out}: expected NAME.png or NAME.jpg")
+    storage.require_place(options.out)
     shards = open_shards(options.shards)
     count = min(options.count, len(shards))
     rows = np.sort(np.random.default_rng(options.seed).permutation(len(shards))[:count])

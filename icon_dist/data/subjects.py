@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from icon_dist import storage
 from icon_dist.data.people import detected
 from icon_dist.data.reading import People, photo_source
@@ -48,3 +51,12 @@ def unlabelled(photos: str, *, skeleton: Skeleton, boxes: str, images: str | Non
     people = photo_source(storage.absolute(images), found.instances, skeleton=skeleton)
     source = "given" if boxes == "gt" else PurePath(boxes).name
     return Subjects(people, None, PurePath(photos).stem, source)
+
+
+def first_photos(people: People, limit: int) -> NDArray[np.int64]:
+    """Rows of the first photos that hold ``limit`` people or more; a photo counts with everyone in it or not at all."""
+    photo, first = np.unique(people.image_id, return_index=True)
+    order = photo[np.argsort(first)]
+    rank_of = np.argsort(np.argsort(first))[np.searchsorted(photo, people.image_id)]
+    count = np.cumsum(np.bincount(rank_of, minlength=len(order)))
+    return np.flatnonzero(rank_of <= np.searchsorted(count, limit))

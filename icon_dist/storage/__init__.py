@@ -25,6 +25,7 @@ __all__ = [
     "join",
     "listing",
     "read",
+    "require_place",
     "size",
     "sizes",
     "write",
@@ -93,6 +94,13 @@ def read(uri: str, start: int = 0, size: int | None = None, *, progress: Progres
         s3.download(uri, sink, start=start, size=size, progress=progress)
         return sink.getvalue()
     return local.read(Path(uri), start, size)
+
+
+def require_place(uri: str) -> None:
+    """Before long work: StorageError if nothing can be written at ``uri``. What S3 allows shows when it is written."""
+    uri = absolute(uri)
+    if not is_remote(uri):
+        local.require_place(Path(uri))
 
 
 def write(uri: str, data: bytes | Path) -> None:

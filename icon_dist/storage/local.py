@@ -64,6 +64,17 @@ def _temporary(path: Path) -> Iterator[tuple[BufferedRandom, Path]]:
         temporary.unlink(missing_ok=True)
 
 
+def require_place(path: Path) -> None:
+    """StorageError if it is plain already that no file can be written at ``path``."""
+    if path.is_dir():
+        raise StorageError(f"{path}: is a folder; name a file in it")
+    folder = next(parent for parent in path.parents if parent.exists())
+    if not folder.is_dir():
+        raise StorageError(f"{folder}: is a file, not a folder; write elsewhere")
+    if not os.access(folder, os.W_OK):
+        raise StorageError(f"{folder}: Permission denied; check the path and its permissions")
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[BufferedRandom]:
     """A file to write that becomes ``path`` when the block ends without an error."""
