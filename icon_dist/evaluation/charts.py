@@ -42,7 +42,7 @@ def stacked(shares: Mapping[str, float], *, label: str, width: int = 720, height
                 f"{text}</text>"
             )
         x += wide
-    return _svg("".join(parts), width=width, height=height, label=label)
+    return svg("".join(parts), width=width, height=height, label=label)
 
 
 def bars(values: Mapping[str, float], *, label: str, unit: str, width: int = 720) -> str:
@@ -56,7 +56,7 @@ def bars(values: Mapping[str, float], *, label: str, unit: str, width: int = 720
             f'<rect x="{left}" y="{y + 4}" width="{wide:.1f}" height="{line - 8}" fill="{KIND_COLORS[kind]}"/>'
             f'<text x="{left + wide + 8:.1f}" y="{y + 20}">{value:+.1f} {escape(unit)}</text>'
         )
-    return _svg("".join(parts), width=width, height=line * len(values), label=label)
+    return svg("".join(parts), width=width, height=line * len(values), label=label)
 
 
 def lines(x: Sequence[float], curves: Mapping[str, Sequence[float]], *, label: str, x_label: str) -> str:
@@ -83,7 +83,7 @@ def lines(x: Sequence[float], curves: Mapping[str, Sequence[float]], *, label: s
             f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="2.5" stroke-dasharray="{dash}"/>'
         )
         parts.append(f'<text x="{left + wide + 10}" y="{end + 4:.1f}" fill="{color}">{escape(name)}</text>')
-    return _svg("".join(parts), width=width, height=height, label=label)
+    return svg("".join(parts), width=width, height=height, label=label)
 
 
 def scatter(
@@ -109,7 +109,7 @@ def scatter(
         y = 14 + row * line
         sign = _mark(side + 22, y - 4, filled=not right[row], size=5)
         parts.append(f'<g fill="{hue[row]}">{sign}</g><text x="{side + 36}" y="{y:.1f}">{escape(name)}</text>')
-    return _svg("".join(parts), width=width, height=height, label=label)
+    return svg("".join(parts), width=width, height=height, label=label)
 
 
 def _hues(classes: int, pairs: Sequence[tuple[int, int]]) -> tuple[list[str], list[bool]]:
@@ -137,7 +137,8 @@ def _apart(places: Sequence[float], *, gap: float, lowest: float) -> list[float]
     return moved
 
 
-def _svg(inner: str, *, width: int, height: int, label: str) -> str:
+def svg(inner: str, *, width: int, height: int, label: str) -> str:
+    """The picture around its parts; ``label`` is what a screen reader says."""
     return (
         f'<svg viewBox="0 0 {width} {height}" width="{width}" role="img" aria-label="{escape(label, quote=True)}" '
         f'font-size="13" fill="{INK}">{inner}</svg>'
