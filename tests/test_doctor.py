@@ -224,6 +224,13 @@ def test_distinct_texts(
     assert text in lines(done)["storage"]
 
 
+def test_a_cluster_that_is_not_there(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    done = command(str(home), at=home)
+    assert done.returncode == 7
+    assert "FAIL  cluster    RAY_ADDRESS=127.0.0.1:9: does not answer" in done.stdout
+
+
 def test_a_check_that_breaks_off_is_no_crash() -> None:
     def half() -> Iterator[Finding]:
         yield machine.ok("it", "one")
