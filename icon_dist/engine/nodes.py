@@ -23,6 +23,10 @@ def on_every_node(task: Callable[[], T], *, patience_s: float) -> dict[str, T | 
     """
     address = os.environ.get("RAY_ADDRESS", "auto")
     _require_open(address)
+
+    def ask() -> T:  # Ray takes functions, not every callable
+        return task()
+
     try:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR")
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
@@ -34,7 +38,7 @@ def on_every_node(task: Callable[[], T], *, patience_s: float) -> dict[str, T | 
         for node in ray.nodes():
             if node["Alive"]:
                 there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-                remote = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(task)
+                remote = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(ask)
                 asked[f"{node['NodeManagerAddress']} ({node['NodeID'][:6]})"] = remote.remote()
         ray.wait(list(asked.values()), num_returns=len(asked), timeout=patience_s)
         return {name: _answer(answer, patience_s) for name, answer in asked.items()}
