@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,7 @@ from icon_dist.engine.deepspeed import Engine
 Named = Mapping[str, Tensor]
 
 
+@runtime_checkable
 class Stateful(Protocol):
     def state_dict(self) -> Named: ...
     def load_state_dict(self, state: Any) -> object: ...
