@@ -68,3 +68,17 @@ def missing_sets(config: DataConfig) -> list[tuple[str, str, int, int]]:
             except DataError:
                 missing.append((uri, split, people, seed))
     return missing
+
+
+def draw_missing(config: DataConfig, *, jobs: int, progress: Progress | None = None) -> None:
+    """Render and pack what ``data.dataset=fake`` still lacks."""
+    for uri, split, people, seed in missing_sets(config) if config.dataset == "fake" else []:
+        generate_shards(
+            uri,
+            people=people,
+            seed=seed,
+            difficulty=config.difficulty,
+            split=split,
+            jobs=jobs,
+            progress=progress,
+        )

@@ -1,0 +1,77 @@
+"""What the cluster has room for: looked at before the first trial, and named when a trial waits for it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import ray
+
+from icon_dist.engine.ray import free_port
+from icon_dist.errors import ClusterError
+
+
+@dataclass(frozen=True)
+class Need:
+    """Of one trial."""
+
+    workers: int
+    cpus: int  # of a worker
+    gpus: int
+
+    @property
+    def inline(self) -> bool:
+        """One worker is the Tune actor itself: no processes to start, and data stays in its memory."""
+        return self.workers == 1
+
+    def __str__(self) -> str:
+        each = f"{self.cpus} CPU" + (f" + {self.gpus} GPU" if self.gpus else "")
+        return f"{self.workers} worker{'s' * (self.workers > 1)} x {each}"
+
+
+def connect() -> None:
+    """Join the cluster of RAY_ADDRESS (set inside ``ray job submit``), else start one of this machine's CPUs."""
+    address = os.environ.get("RAY_ADDRESS", "local")
+    try:
+        if address != "local":
+            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+            return
+        ray.init(
+            address="local",
+            num_cpus=os.cpu_count() or 1,
+            include_dashboard=True,  # without it Train leaks placement groups
+            dashboard_host="127.0.0.1",
+            dashboard_port=free_port(),
+            log_to_driver=False,
+            logging_level="ERROR",
+        )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ClusterError(f"RAY_ADDRESS={address}: {reason}; start one with 'ray start --head'") from None
+
+
+def nodes() -> list[dict[str, float]]:
+    """Resources of every live node."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def trials_at_once(need: Need, nodes: Sequence[Mapping[str, float]]) -> int:
+    """How many trials fit: every worker on one node, the workers of a trial anywhere. ClusterError if none does."""
+    room = 0
+    for node in nodes:
+        places = node.get("CPU", 0) // need.cpus
+        room += int(min(places, node.get("GPU", 0) // need.gpus) if need.gpus else places)
+    if room < need.workers:
+        cpus, gpus = (sum(node.get(kind, 0) for node in nodes) for kind in ("CPU", "GPU"))
+        raise ClusterError(
+            f"a trial needs {need}, the cluster has {cpus:g} CPUs and {gpus:g} GPUs on {len(nodes)} nodes, room for "
+            f"{room} such workers; lower --workers-per-trial, --gpus-per-worker or run.cpus_per_worker"
+        )
+    return room // need.workers
+
+
+def shortage(need: Need) -> str:
+    """What is free now, for somebody who waits."""
+    free = ray.available_resources()
+    return f"needs {need}; free now: {free.get('CPU', 0):g} CPUs, {free.get('GPU', 0):g} GPUs"

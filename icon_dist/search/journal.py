@@ -1,0 +1,122 @@
+"""The one file that a sweep is: an Optuna journal, written by one driver, beside its runs or mirrored to ``s3://``.
+
+Everything a restart needs is in it. A trial that was under way when its driver died is handed out again: same number,
+same values, same run directory, so that it goes on from its own newest checkpoint. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import secrets
+from pathlib import Path
+from types import TracebackType
+
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+from optuna.trial import FrozenTrial, TrialState
+
+from icon_dist import storage
+from icon_dist.engine import scratch
+from icon_dist.errors import ClusterError, ConfigError, DataError
+
+NAME = "journal.log"
+LOCK_GRACE_S = 3  # after which a lock that a killed process left is taken over; a write takes milliseconds
+
+
+class Journal:
+    """The journal of the study folder ``uri``, open for this process alone."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = storage.absolute(uri)
+        self._token = secrets.token_hex(8)
+        self._scratch = scratch.folder("study") if storage.is_remote(self.uri) else None
+        folder = Path(self._scratch.name if self._scratch else self.uri)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._path = folder / NAME
+        self._claim(folder)
+        if self._scratch and storage.exists(self.at(NAME)):
+            storage.copy_to(self.at(NAME), self._path)
+        _mend(self._path)
+        lock = JournalFileSymlinkLock(str(self._path), grace_period=LOCK_GRACE_S)
+        try:
+            self.storage = JournalStorage(JournalFileBackend(str(self._path), lock))
+        except (ValueError, KeyError) as error:
+            raise DataError(f"{self.at(NAME)}: not an Optuna journal ({error}); give another --study") from None
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lock.close()
+        if self._scratch:
+            self._scratch.cleanup()
+
+    def at(self, *names: str) -> str:
+        """Where something of the study lies."""
+        return storage.join(self.uri, *names)
+
+    def push(self) -> None:
+        """Before anybody acts on what was written: nothing to do on a disk, the whole file to ``s3://``."""
+        if self._scratch is None:
+            return
+        if json.loads(storage.read(self.at("driver.json"))) != self._token:
+            raise ClusterError(f"{self.uri}: another driver has taken this study over; this one stops")
+        storage.write(self.at(NAME), self._path)
+
+    def _claim(self, folder: Path) -> None:
+        """One driver a study: the first on a disk, where a lock dies with its process, and the last on ``s3://``."""
+        self._lock = (folder / ".driver").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock.close()
+            raise ClusterError(
+                f"{self.uri}: another driver runs this study; wait for it, or give another --study"
+            ) from None
+        if self._scratch:
+            storage.write(self.at("driver.json"), json.dumps(self._token).encode())
+
+
+def _mend(path: Path) -> None:
+    """A killed driver may leave half a line, which would spoil the next one."""
+    data = path.read_bytes() if path.exists() else b""
+    if not data.endswith(b"\n") and data:
+        path.write_bytes(data[: data.rfind(b"\n") + 1])
+
+
+def open_study(journal: Journal, name: str, *, directions: list[str], seed: int, about: dict[str, str]) -> optuna.Study:
+    """The study, new or as it was left; ``about`` is what must not change between its drivers."""
+    names = [summary.study_name for summary in optuna.get_all_study_summaries(journal.storage)]
+    if name not in names:
+        study = optuna.create_study(storage=journal.storage, study_name=name, directions=directions)
+        for key, value in about.items():
+            study.set_user_attr(key, value)
+    study = optuna.load_study(study_name=name, storage=journal.storage, sampler=None)
+    study.sampler = optuna.samplers.TPESampler(  # all that decides is written down: defaults change with versions
+        n_startup_trials=10,
+        n_ei_candidates=24,
+        multivariate=True,
+        group=False,
+        constant_liar=True,
+        seed=seed + len(study.get_trials(deepcopy=False)),  # a restart must not draw the same points again
+    )
+    for key, value in about.items():
+        if (was := study.user_attrs.get(key)) != value:
+            raise ConfigError(f"{journal.uri}: a study with {key} {was}, not {value}; give another --study")
+    requeue(study, journal)
+    return study
+
+
+def requeue(study: optuna.Study, journal: Journal) -> None:
+    """No trial stays RUNNING without a driver: they wait, and are the next to be asked for."""
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        journal.storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+    journal.push()
+
+
+def finished(study: optuna.Study) -> list[FrozenTrial]:
+    return [t for t in study.get_trials(deepcopy=False) if t.state.is_finished()]

@@ -1,0 +1,72 @@
+"""What a study leaves beside its journal: best.yaml, sweep.html and trials.csv, written again after every trial."""
+
+from __future__ import annotations
+
+import optuna
+
+from icon_dist import config as configuration
+from icon_dist import storage
+from icon_dist.config import Config
+from icon_dist.search import results
+from icon_dist.search.journal import Journal
+from icon_dist.search.page import page
+from icon_dist.search.space import Space, text, with_values
+
+
+def publish(
+    journal: Journal,
+    sweep: optuna.Study,
+    repeats: optuna.Study | None,
+    *,
+    config: Config,
+    space: Space,
+    metric: str,
+) -> list[str]:
+    """Write them; returns what there is to say."""
+    found, repeated = results.rows(sweep), results.rows(repeats, prefix="confirm-") if repeats is not None else []
+    confirmed = results.confirmed(repeats)
+    lines, names = [], ["sweep.html", "trials.csv"]
+    chosen = choose(found, confirmed, metric=metric)
+    if chosen is not None:
+        values, why = chosen
+        best = with_values(config, {**values, "run.name": f"{config.run.name}-best"})
+        lines = [*why, "  ".join(f"{key}={text(value)}" for key, value in values.items())]
+        comments = [*lines, "python -m icon_dist.train --cfg " + journal.at("best.yaml")]
+        head = "".join(f"# {line}\n" for line in comments)
+        storage.write(journal.at("best.yaml"), (head + configuration.to_yaml(best)).encode())
+        names.insert(0, "best.yaml")
+    storage.write(journal.at("trials.csv"), results.to_csv([*found, *repeated], metric=metric))
+    html = page(
+        found,
+        confirmed,
+        title=journal.uri.rsplit("/", 1)[-1],
+        space=space,
+        metric=metric,
+        why=chosen[1] if chosen else [],
+        importances=results.importances(sweep),
+        cost=len(sweep.directions) > 1,
+    )
+    storage.write(journal.at("sweep.html"), html.encode())
+    return [*lines, *(journal.at(name) for name in names)]
+
+
+def choose(
+    found: list[results.Row], confirmed: list[results.Confirmed], *, metric: str
+) -> tuple[dict[str, object], list[str]] | None:
+    """The values to train with and the reasons: the highest mean over seeds, or, unconfirmed, the highest score."""
+    if confirmed:
+        best = confirmed[0]
+        why = [f"{best.label}: {metric} {best.mean:.2f} ± {best.half_width:.2f} over {len(best.scores)} seeds (95 %)"]
+        for other in confirmed[1:]:
+            if other.label in ("paper", "no contrast"):
+                mean, half = results.gain(best, other)
+                name = "the paper's values" if other.label == "paper" else "no contrast"
+                why.append(f"gain over {name}: {mean:+.2f} ± {half:.2f}")
+        return dict(best.values), why
+    ranked = results.ranking(found)
+    if not ranked:
+        return None
+    row = ranked[0]
+    why = [f"trial {row.number}: {metric} {row.score:.2f}, one seed, the best of {len(ranked)} whole runs"]
+    why.append("--confirm 3 repeats it over seeds, which one should before believing it")
+    return dict(row.values), why

@@ -1,0 +1,73 @@
+"""A sweep as one web page that needs no network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import jinja2
+
+from icon_dist.search import plots
+from icon_dist.search.results import Confirmed, Row, front, gain, ranking
+from icon_dist.search.space import Range, Space, text
+
+
+def page(
+    found: Sequence[Row],
+    confirmed: Sequence[Confirmed],
+    *,
+    title: str,
+    space: Space,
+    metric: str,
+    why: Sequence[str],
+    importances: Mapping[str, float],
+    cost: bool,
+) -> str:
+    """HTML with the trials ``found``, the ``confirmed`` points, and ``why`` the best is the best."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("icon_dist.search", package_path=""),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+    )
+    ranked = ranking(found)
+    rank = {row.number: place for place, row in enumerate(ranked)}
+    best = ranked[0] if ranked else None
+    paper = next((row for row in ranked if row.label == "paper"), None)
+    reference = next((point for point in confirmed if point.label == "paper"), None)
+    states = [row.state for row in found]
+    return environment.get_template("sweep.html").render(
+        title=title,
+        metric=metric,
+        why=why,
+        cards=_cards(found, best=best, paper=paper, metric=metric),
+        counts={state: states.count(state) for state in dict.fromkeys(states)},
+        space={key: _described(values) for key, values in space.items()},
+        rows=sorted(found, key=lambda row: (rank.get(row.number, len(found)), -(row.score or 0.0), row.number)),
+        best=best,
+        text=text,
+        history=plots.history(found, metric=metric),
+        importances=plots.bars(importances) if importances else "",
+        parallel=plots.parallel(found, space, metric=metric),
+        slices=[plots.slice_of(found, key, values, metric=metric) for key, values in space.items()] if ranked else [],
+        front=plots.front(ranked, front(found), metric=metric) if cost else "",
+        confirmed=confirmed,
+        gains={point.label: gain(point, reference) for point in confirmed} if reference else {},
+        intervals=plots.intervals(confirmed, metric=metric) if confirmed else "",
+    )
+
+
+def _cards(found: Sequence[Row], *, best: Row | None, paper: Row | None, metric: str) -> list[tuple[str, str]]:
+    cards = [("trials", str(len(found)))]
+    if best is not None and best.score is not None:
+        cards.append((f"best {metric}, one seed", f"{best.score:.2f}"))
+        if paper is not None and paper.score is not None:
+            cards.append(("the paper's values", f"{paper.score:.2f}"))
+    spent = sum(row.seconds or 0.0 for row in found)
+    cards.append(("time of all trials", f"{spent / 3600:.1f} h" if spent > 5400 else f"{spent / 60:.0f} min"))
+    return cards
+
+
+def _described(values: Range | tuple[object, ...]) -> str:
+    if isinstance(values, Range):
+        return f"{values.low:g} to {values.high:g}" + (", by magnitude" if values.log else "")
+    return ", ".join(map(text, values))

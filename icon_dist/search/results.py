@@ -1,0 +1,145 @@
+"""What a study has found: its trials as rows, the best of them, and what repeats over seeds say of it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+import scipy.stats
+from optuna.trial import FrozenTrial, TrialState
+
+STATES = {TrialState.RUNNING: "running", TrialState.WAITING: "waiting"}
+CONFIDENCE = 0.95
+REPEATED = 3  # best trials that --confirm repeats
+
+
+@dataclass(frozen=True)
+class Row:
+    """One trial."""
+
+    number: int
+    label: str  # paper | preset, or nothing; of a repeat, what it repeats
+    state: str  # complete | stopped | diverged | failed | running | waiting
+    score: float | None  # the last one there is
+    step_ms: float | None
+    epoch: int  # of the score
+    seconds: float | None
+    values: Mapping[str, Any]
+    run: str  # relative to the study
+    why: str
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """One point over several seeds."""
+
+    label: str
+    values: Mapping[str, Any]
+    scores: Mapping[int, float]  # by seed
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.scores.values())
+
+    @property
+    def half_width(self) -> float:
+        return half_width(list(self.scores.values()))
+
+
+def half_width(values: Sequence[float]) -> float:
+    """Of Student's 95 % interval around the mean; nan for a single value."""
+    n = len(values)
+    if n < 2:
+        return math.nan
+    return float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * statistics.stdev(values) / math.sqrt(n)
+
+
+def gain(one: Confirmed, other: Confirmed) -> tuple[float, float]:
+    """How much better ``one`` is, and its half-width: differences seed by seed, so that what seeds share cancels."""
+    differences = [one.scores[seed] - other.scores[seed] for seed in one.scores.keys() & other.scores.keys()]
+    if not differences:
+        return math.nan, math.nan
+    return statistics.fmean(differences), half_width(differences)
+
+
+def rows(study: optuna.Study, *, prefix: str = "") -> list[Row]:
+    return [_row(trial, prefix) for trial in study.get_trials(deepcopy=False)]
+
+
+def _row(trial: FrozenTrial, prefix: str) -> Row:
+    told = trial.user_attrs
+    scores = trial.intermediate_values
+    seconds = trial.duration.total_seconds() if trial.duration else None
+    return Row(
+        number=trial.number,
+        label=told.get("of") or told.get("label", ""),
+        state=STATES.get(trial.state) or told.get("ended", trial.state.name.lower()),
+        score=trial.values[0] if trial.values else told.get("score", scores[max(scores)] if scores else None),
+        step_ms=told.get("step_ms"),
+        epoch=int(told.get("epoch", max(scores, default=0))),
+        seconds=seconds,
+        values=told.get("set", {}) | (trial.params or trial.system_attrs.get("fixed_params", {})),
+        run=f"trials/{prefix}{trial.number:04d}",
+        why=told.get("why", ""),
+    )
+
+
+def ranking(found: Sequence[Row]) -> list[Row]:
+    """Whole runs, the best first; of equals the earlier one."""
+    whole = [row for row in found if row.state == "complete" and row.score is not None]
+    return sorted(whole, key=lambda row: (-(row.score or 0.0), row.number))
+
+
+def front(found: Sequence[Row]) -> list[Row]:
+    """Whole runs that none beats in both score and step time, the fastest first."""
+    whole = sorted(ranking(found), key=lambda row: (row.step_ms or 0.0, -(row.score or 0.0)))
+    kept: list[Row] = []
+    for row in whole:
+        if not kept or (row.score or 0.0) > (kept[-1].score or 0.0):
+            kept.append(row)
+    return kept
+
+
+def confirmed(repeats: optuna.Study | None) -> list[Confirmed]:
+    """By mean, the best first; those with a score for every seed asked for."""
+    if repeats is None:
+        return []
+    scores: dict[str, dict[int, float]] = {}
+    values: dict[str, dict[str, Any]] = {}
+    asked: dict[str, int] = {}
+    for trial in repeats.get_trials(deepcopy=False):
+        label = trial.user_attrs["of"]
+        asked[label] = asked.get(label, 0) + 1
+        values[label] = {key: value for key, value in trial.user_attrs["set"].items() if key != "run.seed"}
+        if trial.state == TrialState.COMPLETE and trial.value is not None:
+            scores.setdefault(label, {})[trial.user_attrs["set"]["run.seed"]] = trial.value
+    whole = [Confirmed(label, values[label], found) for label, found in scores.items() if len(found) == asked[label]]
+    return sorted(whole, key=lambda one: -one.mean)
+
+
+def importances(study: optuna.Study) -> dict[str, float]:
+    """Share of each key in what separates good from bad; {} before there are enough whole runs to tell."""
+    scored = [t for t in study.get_trials(deepcopy=False) if t.state == TrialState.COMPLETE]
+    if len(scored) < 8 or len({t.values[0] for t in scored}) < 2:
+        return {}
+    evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=0.25, evaluate_on_local=True)
+    found = optuna.importance.get_param_importances(study, evaluator=evaluator, target=lambda t: t.values[0])
+    return {key: value for key, value in found.items() if math.isfinite(value)}
+
+
+def to_csv(found: Sequence[Row], *, metric: str) -> bytes:
+    keys = list(dict.fromkeys(key for row in found for key in row.values))
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["trial", "label", "state", metric, "epoch", "step_ms", "seconds", *keys, "run", "why"])
+    for row in found:
+        seconds = "" if row.seconds is None else round(row.seconds, 1)
+        head = [row.number, row.label, row.state, row.score, row.epoch, row.step_ms, seconds]
+        writer.writerow([*head, *(row.values.get(key, "") for key in keys), row.run, row.why])
+    return out.getvalue().encode()

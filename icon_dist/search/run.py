@@ -1,0 +1,160 @@
+"""A search from beginning to end: check, run, repeat over seeds, write what was found."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import optuna
+import ray
+
+from icon_dist import config as configuration
+from icon_dist import pretrained, storage
+from icon_dist.config import Config
+from icon_dist.data.generate import draw_missing
+from icon_dist.data.shard import open_shards
+from icon_dist.engine.progress import counter
+from icon_dist.errors import ConfigError
+from icon_dist.evaluation.score import main_metric
+from icon_dist.search import cluster, results
+from icon_dist.search.cluster import Need
+from icon_dist.search.journal import Journal, finished, open_study, requeue
+from icon_dist.search.outputs import publish
+from icon_dist.search.screen import Screen
+from icon_dist.search.space import Space, contains, distributions, point_of, require_trainable, with_values
+from icon_dist.search.tuning import Setup, first_rung, tune_trials
+
+
+def run_search(
+    space: Space,
+    cfg: Config,
+    *,
+    study: str,
+    trials: int,
+    paper: Mapping[str, Any],
+    workers: int = 1,
+    gpus: int | None = None,
+    max_concurrent: int = 0,
+    confirm: int = 0,
+    cost: bool = False,
+) -> None:
+    """Bring the study at the folder ``study`` (path or s3://) to ``trials`` finished trials; again = go on.
+
+    ``paper`` is the first point tried, the config's own the second. ``gpus`` None = ``run.gpus_per_worker``.
+    ``max_concurrent`` 0 = as many as fit. ``confirm`` repeats the best, the paper's point and no contrast over so many
+    seeds. ``cost`` looks for high scores and short steps alike. Writes best.yaml, sweep.html and trials.csv.
+    """
+    if trials < 1:
+        raise ConfigError(f"--trials {trials}: expected 1 or more")
+    if confirm < 0 or max_concurrent < 0:
+        raise ConfigError("--confirm and --max-concurrent: expected 0 or more")
+    need = Need(workers, cfg.run.cpus_per_worker, cfg.run.gpus_per_worker if gpus is None else gpus)
+    base = _base(cfg, need)
+    if not base.data.val:
+        raise ConfigError("data.val is empty: a search needs shards to score on")
+    choices = distributions(space, base)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    with Journal(study) as journal, _cluster():
+        at_once = cluster.trials_at_once(need, cluster.nodes())
+        at_once = min(at_once, max_concurrent) if max_concurrent else at_once
+        draw_missing(base.data, jobs=os.cpu_count() or 1, progress=counter("people"))
+        shards = open_shards(base.data.train, input_hw=base.input_hw, max_zoom=1 + base.data.augment.scale)
+        require_trainable(space, base, shards=shards)
+        metric = main_metric(shards.skeleton)
+
+        objectives = ["maximize", "minimize"] if cost else ["maximize"]
+        about = {"space": str(dict(space)), "objectives": " ".join([metric, "step_ms"][: len(objectives)])}
+        sweep = open_study(journal, "sweep", directions=objectives, seed=base.run.seed, about=about)
+        _require_same_config(sweep, base, journal)
+        if not sweep.get_trials(deepcopy=False):
+            for label, point in (("paper", dict(paper)), ("preset", point_of(base, space))):
+                if contains(space, point) and (label == "paper" or point != paper):
+                    sweep.enqueue_trial(point, user_attrs={"label": label})
+            journal.push()
+
+        done = len(finished(sweep))
+        screen = Screen(metric=metric, trials=trials, done=done, epochs=base.optim.epochs)
+        for row in results.ranking(results.rows(sweep)):
+            screen.best(row.score or 0.0, row.number)
+        rung = base.optim.epochs if cost else first_rung(base)  # a front of score and cost needs whole runs
+        early = f"weak ones are stopped from epoch {rung} on" if rung < base.optim.epochs else "none is stopped early"
+        screen.say(
+            f"{journal.uri}: {done} of {trials} trials done; {min(at_once, max(0, trials - done))} at a time, each "
+            f"{need}; {early}"
+        )
+        repeats: optuna.Study | None = None
+
+        def write() -> None:
+            publish(journal, sweep, repeats, config=cfg, space=space, metric=metric)
+
+        setup = Setup(journal, base, need, at_once, write)
+        try:
+            if trials > done:
+                tune_trials(sweep, choices, setup, count=trials - done, first_rung=rung, prefix="", screen=screen)
+            if confirm:
+                repeats = open_study(journal, "confirm", directions=["maximize"], seed=0, about={"of": "sweep"})
+                _enqueue_repeats(repeats, results.rows(sweep), paper=paper, seeds=confirm, base=base)
+                journal.push()
+                waiting = len(repeats.get_trials(deepcopy=False)) - len(finished(repeats))
+                screen = Screen(metric=metric, trials=waiting, done=0, epochs=base.optim.epochs)
+                screen.say(f"{waiting} runs to confirm the best over {confirm} seeds")
+                if waiting:
+                    whole = base.optim.epochs  # nobody is stopped early
+                    tune_trials(repeats, {}, setup, count=waiting, first_rung=whole, prefix="confirm-", screen=screen)
+        finally:
+            for one in (sweep, repeats):
+                if one is not None:
+                    requeue(one, journal)
+            write()
+        for line in publish(journal, sweep, repeats, config=cfg, space=space, metric=metric):
+            print(line)
+
+
+def _base(cfg: Config, need: Need) -> Config:
+    """The config of every trial: places made absolute, because actors run in another directory."""
+    places = {
+        "data.train": storage.absolute(cfg.data.train),
+        "data.val": cfg.data.val and storage.absolute(cfg.data.val),
+        "model.pretrained": pretrained.anchored(cfg.model.pretrained),
+        "semi.teacher": cfg.semi.teacher and storage.absolute(cfg.semi.teacher),
+        "run.launcher": "local" if need.inline else "ray",
+        "run.workers": need.workers,
+        "run.gpus_per_worker": need.gpus,
+    }
+    return with_values(cfg, places)
+
+
+@contextlib.contextmanager
+def _cluster() -> Iterator[None]:
+    try:
+        cluster.connect()
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _require_same_config(sweep: optuna.Study, base: Config, journal: Journal) -> None:
+    """Scores of another config cannot be compared with."""
+    known = sweep.user_attrs.get("config")
+    if known is None:
+        sweep.set_user_attr("config", dataclasses.asdict(base))
+    elif changed := configuration.changes(known, base):
+        raise ConfigError(f"{journal.uri}: a study with another config: {', '.join(changed)}; give another --study")
+
+
+def _enqueue_repeats(
+    repeats: optuna.Study, found: list[results.Row], *, paper: Mapping[str, Any], seeds: int, base: Config
+) -> None:
+    """The best trials, the paper's point and no contrast, with seeds that the search has not used; each once."""
+    points = {f"trial {row.number}": dict(row.values) for row in results.ranking(found)[: results.REPEATED]}
+    points = {label: point for label, point in points.items() if point != paper}
+    points |= {"paper": dict(paper), "no contrast": {"loss.lambda_p": 0.0}}
+    there = [trial.user_attrs for trial in repeats.get_trials(deepcopy=False)]
+    for seed in range(base.run.seed + 1, base.run.seed + 1 + seeds):
+        for label, point in points.items():
+            told = {"of": label, "set": point | {"run.seed": seed}}
+            if told not in there:
+                repeats.enqueue_trial({}, user_attrs=told)

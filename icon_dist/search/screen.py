@@ -1,0 +1,88 @@
+"""What a sweep says while it runs: a line for every trial that begins or ends, and one live line on a terminal."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any, TextIO
+
+from icon_dist.errors import plain
+from icon_dist.search.space import text as spoken
+
+REFRESH_S = 1.0
+
+
+class Screen:
+    def __init__(self, *, metric: str, trials: int, done: int, epochs: int, out: TextIO | None = None) -> None:
+        self._metric, self._trials, self._done, self._epochs = metric, trials, done, epochs
+        self._out = out or sys.stderr
+        self._terminal = self._out.isatty()
+        self._running: dict[int, tuple[float, float]] = {}  # number -> epoch reached, when it began
+        self._best: tuple[float, int] | None = None
+        self._shown = 0.0
+        self._open = False
+
+    def say(self, line: str) -> None:
+        """A line that stays."""
+        if self._open:
+            self._out.write("\r" + " " * (self._width() - 1) + "\r")
+            self._open = False
+        self._out.write(plain(line) + "\n")
+        self._out.flush()
+
+    def best(self, score: float, number: int) -> None:
+        """Of all trials so far, those of earlier drivers too."""
+        if self._best is None or score > self._best[0]:
+            self._best = (score, number)
+
+    def began(self, number: int, values: Mapping[str, Any], *, label: str) -> None:
+        self._running[number] = (0.0, time.monotonic())
+        name = f"trial {number}{f' ({label})' if label else ''}"
+        self.say(f"{name} begins: " + "  ".join(f"{key}={spoken(value)}" for key, value in values.items()))
+
+    def at(self, number: int, *, epoch: float, score: float | None) -> None:
+        self._running[number] = (epoch, self._running[number][1])
+        if score is not None and epoch < self._epochs:
+            self.say(f"trial {number} at epoch {epoch:g} of {self._epochs}: {self._metric} {score:.4g}")
+        self.refresh()
+
+    def ended(self, number: int, how: str, *, score: float | None, text: str) -> None:
+        _, began = self._running.pop(number)
+        self._done += 1
+        parts = [f"trial {number} {how}"]
+        if score is not None:
+            parts.append(f"{self._metric} {score:.4g}")
+            if how == "complete":
+                self.best(score, number)
+        parts.append(_clock(time.monotonic() - began))
+        if text:
+            parts.append(text)
+        self.say(", ".join(parts) + f"  [{self._status()}]")
+
+    def refresh(self) -> None:
+        """The live line, at most once a second."""
+        now = time.monotonic()
+        if not self._terminal or not self._running or now - self._shown < REFRESH_S:
+            return
+        self._shown = now
+        running = "  ".join(
+            f"#{number} {epoch / self._epochs:.0%} {_clock(now - began)}"
+            for number, (epoch, began) in self._running.items()
+        )
+        width = self._width() - 1
+        self._out.write(f"\r{f'{self._status()}  {running}'[:width]:<{width}}")
+        self._out.flush()
+        self._open = True
+
+    def _status(self) -> str:
+        best = f", best {self._best[0]:.4g} (trial {self._best[1]})" if self._best else ""
+        return f"{self._done} of {self._trials} done, {len(self._running)} running{best}"
+
+    def _width(self) -> int:
+        return shutil.get_terminal_size().columns
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

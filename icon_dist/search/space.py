@@ -1,0 +1,112 @@
+"""What a search may choose: dotted config keys, each with a range or a list of choices, checked before any trial."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from icon_dist import config as configuration
+from icon_dist.config import Config
+from icon_dist.data.shard import ShardSet
+from icon_dist.errors import ConfigError, shown
+from icon_dist.plan import plan_run
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers from ``low`` to ``high``, both included; whole ones if the config's value is. ``log``: by magnitude."""
+
+    low: float
+    high: float
+    log: bool = False
+
+
+Space = Mapping[str, Range | tuple[Any, ...]]  # dotted key -> a range, or the choices
+
+
+def with_values(config: Config, changes: Mapping[str, Any]) -> Config:
+    """``config`` with values at dotted keys, validated."""
+    tree = dataclasses.asdict(config)
+    for key, value in changes.items():
+        *sections, name = key.split(".")
+        node: Any = tree
+        for section in sections:
+            node = node.get(section) if isinstance(node, dict) else None
+            if node is None:
+                raise ConfigError(f"{key}: there is no section {section!r}; --print-config shows all keys")
+        node[name] = value
+    changed = configuration.from_dict(tree)
+    configuration.validate(changed)
+    return changed
+
+
+def distributions(space: Space, config: Config) -> dict[str, BaseDistribution]:
+    """The space as Optuna's, or ConfigError: every key exists, every range has numbers in it that the rules allow."""
+    if not space:
+        raise ConfigError("the search space is empty; give it a config key and a range")
+    out: dict[str, BaseDistribution] = {}
+    for key, values in space.items():
+        for value in _ends(key, values):
+            _explained(config, {key: value})
+        default = configuration.get(config, key)
+        out[key] = _range(key, values, whole=isinstance(default, int)) if isinstance(values, Range) else _choice(values)
+    return out
+
+
+def require_trainable(space: Space, config: Config, *, shards: ShardSet) -> None:
+    """The rules that need the data: no more categories to compare with than the skeleton has, and such."""
+    for key, values in space.items():
+        for value in _ends(key, values):
+            _explained(config, {key: value}, shards=shards)
+
+
+def _ends(key: str, values: Range | tuple[Any, ...]) -> tuple[Any, ...]:
+    ends = (values.low, values.high) if isinstance(values, Range) else values
+    if not ends:
+        raise ConfigError(f"search space: {key}: no choices; list some")
+    return ends
+
+
+def _explained(config: Config, changes: Mapping[str, Any], *, shards: ShardSet | None = None) -> None:
+    try:
+        changed = with_values(config, changes)
+        if shards is not None:
+            plan_run(changed, shards)
+    except ConfigError as error:
+        raise ConfigError(f"search space: {str(error).removeprefix('config: ')}") from None
+
+
+def _range(key: str, values: Range, *, whole: bool) -> BaseDistribution:
+    where = f"search space: {key}: {values.low:g} .. {values.high:g}"
+    if not values.low < values.high:
+        raise ConfigError(f"{where}: an impossible range; expected the lower end first")
+    if values.log and values.low <= 0:
+        raise ConfigError(f"{where}: a range by magnitude begins above 0; give a low end such as 0.001")
+    if whole:
+        return IntDistribution(int(values.low), int(values.high), log=values.log)
+    return FloatDistribution(values.low, values.high, log=values.log)
+
+
+def _choice(values: tuple[Any, ...]) -> BaseDistribution:
+    return CategoricalDistribution(values)
+
+
+def contains(space: Space, point: Mapping[str, Any]) -> bool:
+    """Whether a point has every key, each within its range."""
+    if space.keys() != point.keys():
+        return False
+    return all(v.low <= point[key] <= v.high if isinstance(v, Range) else point[key] in v for key, v in space.items())
+
+
+def point_of(config: Config, space: Space) -> dict[str, Any]:
+    """Where a config stands in the space."""
+    return {key: configuration.get(config, key) for key in space}
+
+
+def text(value: Any) -> str:
+    """A value for people: four digits are enough of a number."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value) if not isinstance(value, str) else shown(value)

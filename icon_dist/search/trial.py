@@ -1,0 +1,126 @@
+"""One trial, in a Tune actor: the same run as ``icon_dist.train``, which tells Tune how it goes.
+
+Inline, the loop runs in the actor's own process, which serves the next trial too. As a worker group, the actor only
+supervises Ray Train workers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import tempfile
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray import tune
+
+from icon_dist import storage
+from icon_dist.config import Config, DataConfig
+from icon_dist.engine import local
+from icon_dist.engine import manifest as manifests
+from icon_dist.engine.progress import Event, Progress
+from icon_dist.engine.ray import supervise
+from icon_dist.errors import ClusterError, ConfigError, DivergedError, IconError
+from icon_dist.search.space import with_values
+from icon_dist.train import run_directory
+
+LOOP = "icon_dist.train:train"
+TELL_EVERY = 2.0  # s, how far training is
+
+
+def config_of(base: Config, changes: dict[str, Any], *, runs: str, name: str) -> Config:
+    """The config of one run of a sweep."""
+    places = {"run.dir": runs, "run.name": name, "run.keep": 1, "run.stop_after_epoch": 0}
+    return with_values(base, changes | places)
+
+
+def run_trial(point: dict[str, Any], *, base: Config, runs: str, inline: bool) -> None:
+    """Train one point to its end; what goes wrong is reported, not raised, because Tune would try it again."""
+    try:
+        cfg = config_of(base, point["changes"], runs=runs, name=point["name"])
+        teller = Teller(cfg, whole=point["whole"])
+        if inline:
+            local.launch(dataclasses.replace(cfg, data=_near(cfg.data)), LOOP, teller)
+        else:
+            supervise(cfg, LOOP, teller)
+            teller.close()
+        if not teller.scored:  # an attempt before this one finished training and was not heard
+            teller.retell()
+        tune.report({"kind": "end", "ended": "complete"})
+    except DivergedError as error:
+        tune.report({"kind": "end", "ended": "diverged", "text": str(error)})
+    except (ConfigError, ClusterError) as error:
+        tune.report({"kind": "end", "ended": "failed", "text": str(error)})
+    except torch.OutOfMemoryError as error:
+        tune.report({"kind": "end", "ended": "failed", "text": str(error).splitlines()[0]})
+    except IconError as error:  # data, checkpoint or storage: no other trial would fare better
+        tune.report({"kind": "end", "ended": "halt", "error": type(error).__name__, "text": str(error)})
+    except Exception:
+        tune.report({"kind": "end", "ended": "halt", "error": "", "text": traceback.format_exc()})
+
+
+class Teller(Progress):
+    """The run's progress, written as always, with its scores and speed told to Tune."""
+
+    def __init__(self, cfg: Config, *, whole: bool) -> None:
+        """``whole``: not to be stopped early, because others are compared with it."""
+        super().__init__(run_directory(cfg))
+        self._uri = run_directory(cfg)
+        self._epochs, self._whole = cfg.optim.epochs, whole
+        self._last_told = 0.0
+        self._from: tuple[int, float] | None = None  # (step, time) since when steps have followed each other
+        self._steps, self._seconds = 0, 0.0
+        self.scored = False
+
+    def __call__(self, event: Event) -> None:
+        super().__call__(event)
+        now = time.monotonic()
+        if event["kind"] == "train":
+            if self._from is not None:
+                self._steps += event["step"] - self._from[0]
+                self._seconds += now - self._from[1]
+            self._from = (event["step"], now)
+            if now - self._last_told > TELL_EVERY:
+                self._last_told = now
+                tune.report({"kind": "train", "epoch": event["epoch"]})
+        else:
+            self._from = None  # evaluation and checkpoints are no part of a step
+        if event["kind"] == "start":
+            tune.report({"kind": "train", "epoch": 0.0})
+        elif event["kind"] == "eval":
+            self._tell(event["epoch"], event["scores"][event["headline"]])
+
+    def retell(self) -> None:
+        """The last score of an earlier attempt, from what it saved with its weights."""
+        last = manifests.read(max(entry for entry in manifests.entries(self._uri) if entry.committed))
+        self._tell(last["epoch"], last["score"])
+
+    def _tell(self, epoch: float, score: float) -> None:
+        told: Event = {"kind": "eval", "epoch": epoch, "score": score}
+        if epoch < self._epochs and not self._whole:
+            told["rung"] = epoch  # the last score is the result: nobody is stopped by it
+        if self._steps:
+            told["step_ms"] = 1000 * self._seconds / self._steps
+        self.scored = epoch >= self._epochs
+        tune.report(told)
+
+
+def _near(data: DataConfig) -> DataConfig:
+    """Shards on ``s3://`` are copied to this machine once, for all trials that will run on it."""
+    return dataclasses.replace(data, train=_copied(data.train), val=_copied(data.val))
+
+
+def _copied(uri: str) -> str:
+    """A shard folder below TMPDIR, named by what its manifest says; complete, or completed now."""
+    if not storage.is_remote(uri):
+        return uri
+    mark = hashlib.sha256(storage.read(storage.join(uri, "manifest.json"))).hexdigest()[:16]
+    folder = Path(tempfile.gettempdir()) / "icon-shards" / mark
+    for name, size in storage.sizes(uri).items():
+        path = folder / name
+        if not path.is_file() or path.stat().st_size != size:
+            storage.copy_to(storage.join(uri, name), path)  # appears whole or not at all
+    return str(folder)

@@ -1,0 +1,266 @@
+"""Ray Tune runs the trials that Optuna proposes. Tune's own state is thrown away: the journal is the memory.
+
+Tune brings actors that serve one trial after another, places them, starts lost ones again, and ASHA. Its searcher
+here is Optuna's ask and tell, so that a trial's number, state and values are those of the journal, in the order in
+which things happen: asked, mirrored, run, told.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.trial import TrialState
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from icon_dist import errors
+from icon_dist.config import Config
+from icon_dist.engine import scratch
+from icon_dist.search import cluster
+from icon_dist.search.cluster import Need
+from icon_dist.search.journal import Journal
+from icon_dist.search.screen import Screen
+from icon_dist.search.trial import run_trial
+
+REDUCTION = 3  # of the trials at a rung, so many times fewer go on
+PATIENCE_S = 60.0  # that a trial may wait for its workers in silence
+
+
+@dataclass
+class Live:
+    """What is known of a trial under way."""
+
+    trial: optuna.Trial
+    began: float
+    heard: bool = False
+    warned: float = 0.0
+    epoch: float = 0.0  # of the score
+    score: float | None = None
+    step_ms: float | None = None
+    ended: str = ""  # complete | diverged | failed | halt; empty = still running, or stopped by ASHA
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What all trials share."""
+
+    journal: Journal
+    base: Config
+    need: Need
+    at_once: int
+    publish: Callable[[], object]  # after every trial
+
+
+def tune_trials(
+    study: optuna.Study,
+    space: Mapping[str, BaseDistribution],
+    setup: Setup,
+    *,
+    count: int,
+    first_rung: int,
+    prefix: str,
+    screen: Screen,
+) -> None:
+    """Run ``count`` more trials of ``study``. Raises what no other trial could do better, leaving the rest waiting."""
+    base, need = setup.base, setup.need
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C ends this process, and not only with code 0
+    os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # not every report is a score
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    runs = setup.journal.at("trials")
+    searcher = _Searcher(study, space, setup, prefix=prefix, screen=screen)
+
+    def trainable(point: dict[str, Any]) -> None:
+        run_trial(point, base=base, runs=runs, inline=need.inline)
+
+    # A supervisor that held a CPU would wait for itself, and one that holds nothing is refused.
+    resources = {"CPU": need.cpus, "GPU": need.gpus} if need.inline else {"memory": 64 * 2**20}
+    with scratch.folder("tune") as folder:
+        tuner = tune.Tuner(
+            tune.with_resources(trainable, resources),
+            tune_config=tune.TuneConfig(
+                search_alg=searcher,
+                scheduler=_scheduler(study, first_rung=first_rung, epochs=base.optim.epochs),
+                num_samples=count,
+                max_concurrent_trials=setup.at_once,
+                reuse_actors=need.inline,
+                trial_dirname_creator=lambda trial: trial.trial_id,
+            ),
+            run_config=tune.RunConfig(
+                name="sweep",
+                storage_path=folder,
+                stop=_Halt(searcher),
+                callbacks=[_Waits(searcher, need=need, screen=screen)],
+                failure_config=tune.FailureConfig(max_failures=base.run.max_failures),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                verbose=0,
+            ),
+        )
+        try:
+            tuner.fit()
+        finally:
+            if searcher.failure is not None:
+                raise searcher.failure
+    if searcher.halted:
+        kind, text = searcher.halted
+        raise getattr(errors, kind)(text) if kind else RuntimeError(text)
+
+
+def first_rung(cfg: Config) -> int:
+    """The first epoch whose score may stop a trial: contrast must have had its say. At or after the end: no rungs."""
+    start = int(cfg.loss.start_epoch + cfg.loss.ramp_epochs) + 1 if cfg.loss.start_epoch or cfg.loss.ramp_epochs else 1
+    return -(-start // cfg.eval.every) * cfg.eval.every
+
+
+def _scheduler(study: optuna.Study, *, first_rung: int, epochs: int) -> TrialScheduler:
+    """ASHA that knows the scores of earlier drivers; none where there is nothing to stop early."""
+    if first_rung >= epochs:
+        return FIFOScheduler()
+    asha = ASHAScheduler(
+        time_attr="rung", metric="score", mode="max", max_t=epochs, grace_period=first_rung, reduction_factor=REDUCTION
+    )
+    for trial in study.get_trials(deepcopy=False):
+        if trial.state.is_finished() and trial.intermediate_values:
+            known = SimpleNamespace(trial_id=f"journal-{trial.number}")
+            asha.on_trial_add(None, known)
+            for rung, score in sorted(trial.intermediate_values.items()):
+                if rung < epochs:
+                    asha.on_trial_result(None, known, {"rung": rung, "score": score})
+    return asha
+
+
+class _Here:
+    """Tune pickles what it is given, to restore it one day. These stay in this process."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class _Searcher(_Here, Searcher):  # type: ignore[misc]  # Ray has no types
+    """Optuna's ask and tell."""
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        space: Mapping[str, BaseDistribution],
+        setup: Setup,
+        *,
+        prefix: str,
+        screen: Screen,
+    ) -> None:
+        super().__init__(metric="score", mode="max")
+        self._study, self._space, self._setup = study, dict(space), setup
+        self._prefix, self._screen = prefix, screen
+        self.live: dict[str, Live] = {}  # by Tune's id
+        self.halted: tuple[str, str] | None = None
+        self.failure: Exception | None = None
+
+    def suggest(self, trial_id: str) -> Any:
+        if self.halted:
+            return Searcher.FINISHED
+        trial = self._study.ask(self._space)
+        self._push()
+        self.live[trial_id] = Live(trial, time.monotonic())
+        told = trial.user_attrs
+        changes = told.get("set", {}) | trial.params
+        self._screen.began(trial.number, changes, label=told.get("of") or told.get("label", ""))
+        return {"name": f"{self._prefix}{trial.number:04d}", "changes": changes, "whole": "label" in told}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        live = self.live[trial_id]
+        live.heard = True
+        kind = result.get("kind")
+        if kind == "end":
+            live.ended, live.text = result["ended"], result.get("text", "")
+            if live.ended == "halt":
+                self.halted = (result["error"], live.text)
+        elif kind == "eval":
+            live.epoch, live.score = result["epoch"], result["score"]
+            live.step_ms = result.get("step_ms", live.step_ms)
+            if len(self._study.directions) == 1:
+                live.trial.report(live.score, int(result["epoch"]))
+                self._push()
+        if kind in ("train", "eval"):
+            self._screen.at(live.trial.number, epoch=result["epoch"], score=result.get("score"))
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        if result is not None and result.get("kind") == "eval" and result["epoch"] > self.live[trial_id].epoch:
+            self.on_trial_result(trial_id, result)  # the score that made ASHA stop it comes here only
+        live = self.live.pop(trial_id)
+        if self.halted and live.ended in ("", "halt"):
+            return  # it goes back into the queue
+        if error:
+            live.ended, live.text = "failed", "its process was lost too often: out of memory, or killed"
+        state, values = TrialState.COMPLETE, None
+        if live.ended == "complete" and live.score is not None:
+            values = [live.score, live.step_ms or 0.0][: len(self._study.directions)]
+        else:  # of the diverged, TPE should learn; of the failed, nothing is to be learnt
+            state = TrialState.FAIL if live.ended == "failed" else TrialState.PRUNED
+        live.trial.set_user_attr("ended", live.ended or "stopped")
+        live.trial.set_user_attr("epoch", live.epoch)
+        for name, value in (
+            ("step_ms", live.step_ms),
+            ("score", live.score),
+            ("epoch", live.epoch),
+            ("why", live.text),
+        ):
+            if value:
+                live.trial.set_user_attr(name, value)
+        self._study.tell(live.trial, values, state=state)
+        self._push()
+        self._screen.ended(live.trial.number, live.ended or "stopped", score=live.score, text=live.text)
+        self._setup.publish()
+
+    def _push(self) -> None:
+        try:
+            self._setup.journal.push()
+        except errors.IconError as error:
+            self.failure = error
+            raise
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the journal has it."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Never called: Tune's experiments are not restored."""
+
+
+class _Halt(_Here, tune.Stopper):  # type: ignore[misc]
+    """Ends everything when one trial has found what would end every other."""
+
+    def __init__(self, searcher: _Searcher) -> None:
+        self._searcher = searcher
+
+    def __call__(self, *_: Any) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self._searcher.halted is not None
+
+
+class _Waits(_Here, tune.Callback):  # type: ignore[misc]
+    """Says who waits for the cluster, and for what."""
+
+    def __init__(self, searcher: _Searcher, *, need: Need, screen: Screen) -> None:
+        self._searcher, self._need, self._screen = searcher, need, screen
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        now = time.monotonic()
+        self._screen.refresh()
+        for live in self._searcher.live.values():
+            waited = now - max(live.began, live.warned)
+            if not live.heard and waited > PATIENCE_S:
+                live.warned = now
+                self._screen.say(
+                    f"trial {live.trial.number} has waited {now - live.began:.0f} s for its workers: "
+                    f"{cluster.shortage(self._need)}"
+                )
