@@ -167,9 +167,11 @@ def _override_layers(overrides: Sequence[str] | Mapping[str, Any]) -> list[tuple
     layers = []
     for item, key, value in named:
         try:
-            layers.append((item, _nest(key, value)))
+            layers.append((shorten(item), _nest(key, value)))
         except OmegaConfBaseException as error:
-            raise ConfigError(f"{item}: {str(error).splitlines()[0]}") from None
+            raise ConfigError(
+                f"{shorten(item)}: {shorten(str(error).splitlines()[0])}; expected a plain value"
+            ) from None
     return layers
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import re
 
 from icon_dist.config.schema import Config, get, leaves, micro_batch, per_worker
-from icon_dist.errors import ConfigError, shorten
+from icon_dist.errors import ConfigError, shorten, shown
+
+LARGEST = 1e18  # number that means anything
+
+
+def _written(value: object) -> str:
+    return shorten(value) if isinstance(value, str) else shown(value)
 
 
 def validate(config: Config) -> None:
@@ -14,7 +19,7 @@ def validate(config: Config) -> None:
 
     def check(ok: bool, key: str, rule: str) -> None:
         if not ok:
-            raise ConfigError(f"{key}={shorten(str(get(config, key)))}: {rule}")
+            raise ConfigError(f"{key}={_written(get(config, key))}: {rule}")
 
     def one_of(key: str, *values: str) -> None:
         check(get(config, key) in values, key, f"expected one of {', '.join(values)}")
@@ -29,7 +34,7 @@ def validate(config: Config) -> None:
 
     for key, value in leaves(config):
         if isinstance(value, int | float) and not isinstance(value, bool):
-            check(math.isfinite(value) and value >= 0, key, "expected a finite number, 0 or more")
+            check(0 <= value < LARGEST, key, "expected a finite number, 0 or more")
 
     one_of("run.launcher", "ray", "local")
     one_of("run.precision", "auto", "fp32", "bf16")
@@ -60,6 +65,11 @@ def validate(config: Config) -> None:
     positive("data.sigma")
     one_of("data.difficulty", "easy", "hard")
     one_of("data.codec", "msra", "dark", "udp")
+    check(
+        config.data.codec != "udp" or not config.model.backbone.startswith("opecnet_"),
+        "data.codec",
+        f"{config.model.backbone} reads features in whole strides of its heatmaps; use msra or dark",
+    )
     check(config.data.max_bad_fraction < 1, "data.max_bad_fraction", "expected a share below 1")
     check(0 < config.data.labelled <= 1, "data.labelled", "expected a share above 0, up to 1")
     share("data.augment.rotation_p", "data.augment.flip_p", "data.augment.half_body_p")
@@ -118,7 +128,9 @@ def validate(config: Config) -> None:
     )
     positive("optim.epochs", "optim.batch", "optim.micro_batch", "optim.lr")
     milestones = config.optim.milestones
-    rising = all(a < b for a, b in zip((0, *milestones), milestones, strict=False))
+    rising = all(type(m) is int for m in milestones) and all(
+        a < b for a, b in zip((0, *milestones), milestones, strict=False)
+    )
     check(rising, "optim.milestones", "expected rising epochs above 0")
     check(config.optim.ema < 1, "optim.ema", "expected a decay below 1, such as 0.999")
     check(

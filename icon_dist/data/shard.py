@@ -29,7 +29,7 @@ from icon_dist import storage
 from icon_dist.data.image import MAX_BYTES, MAX_PIXELS, check_image
 from icon_dist.datasets import skeleton_from_dict
 from icon_dist.datasets.document import parse
-from icon_dist.errors import DataError
+from icon_dist.errors import DataError, shorten
 from icon_dist.types import Skeleton
 
 __all__ = ["FORMAT", "ShardSet", "check_image", "index_schema", "open_shards", "read_manifest", "read_truth"]
@@ -164,7 +164,7 @@ def open_shards(uri: str, *, input_hw: tuple[int, int] | None = None, max_zoom: 
     uri = storage.absolute(uri)
     manifest = read_manifest(uri)
     try:
-        skeleton = skeleton_from_dict(manifest["skeleton"])
+        skeleton = skeleton_from_dict(manifest["skeleton"], source=f"{storage.join(uri, MANIFEST)} skeleton")
         names = tuple(manifest["shards"])
         present = storage.sizes(uri)
         if missing := sorted(set(names) - set(present)):
@@ -172,10 +172,11 @@ def open_shards(uri: str, *, input_hw: tuple[int, int] | None = None, max_zoom: 
             raise DataError(f"{place}: missing ({len(missing)} of {len(names)} shards); copy again")
         room = sum(present[name] for name in names) // LEAST_BYTES
         table = _read_index(uri, _verified(uri, INDEX, manifest), skeleton, room=room)
-    except (KeyError, TypeError, pa.ArrowInvalid) as error:
-        raise DataError(f"{uri}: manifest and index cannot be read ({error}); build the shards again") from None
-    _check_settings(uri, manifest, input_hw=input_hw, max_zoom=max_zoom)
-    return _shard_set(uri, manifest, skeleton, names, table)
+        _check_settings(uri, manifest, input_hw=input_hw, max_zoom=max_zoom)
+        return _shard_set(uri, manifest, skeleton, names, table)
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError, OSError, pa.ArrowException) as error:
+        why = shorten(f"{type(error).__name__}: {error}", 200)
+        raise DataError(f"{uri}: manifest and index cannot be read ({why}); build the shards again") from None
 
 
 def _read_index(uri: str, raw: bytes, skeleton: Skeleton, *, room: int) -> pa.Table:
@@ -234,6 +235,8 @@ def _shard_set(
     def numbers(name: str, dtype: type, *shape: int) -> NDArray[Any]:
         column = table[name].combine_chunks()
         flat = column.flatten() if shape else column
+        if column.null_count or flat.null_count or not pc.all(pc.is_finite(flat)).as_py():
+            raise DataError(f"{place} {name}: values that are missing or not finite; build the shards again")
         return np.array(flat.to_numpy(zero_copy_only=False), dtype=dtype).reshape(people, *shape)
 
     shard, offset, size = numbers("shard", np.int32), numbers("offset", np.int64), numbers("size", np.int64)

@@ -54,9 +54,8 @@ def main() -> int:
     seconds = time.monotonic() - start
     kinds = {"tracebacks": "traceback", "wrong exit codes": "exit", "leftovers": "leftover", "hangs": "hang"}
     said = ", ".join(f"{what} {wrong[kind]}" for what, kind in kinds.items())
-    print(
-        f"{sum(codes.values())} cases, seed {options.seed}, {seconds:.0f} s: {said}, others {sum(wrong.values()) - sum(wrong[k] for k in kinds.values())}"
-    )
+    others = sum(count for fault, count in wrong.items() if fault not in kinds.values())
+    print(f"{sum(codes.values())} cases, seed {options.seed}, {seconds:.0f} s: {said}, others {others}")
     return int(bool(wrong))
 
 

@@ -8,7 +8,6 @@ import io
 import resource
 import runpy
 import signal
-import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -102,7 +101,3 @@ def _leftovers(case: Case, code: int, before: dict[str, bytes | None], after: di
     if code and own and not unfinished:
         faults += [f"leftover {name} of a failure" for name in own]
     return faults
-
-
-def flush() -> None:
-    sys.stdout.flush()

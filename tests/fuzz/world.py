@@ -78,7 +78,11 @@ def make(root: Path) -> None:
     for i in (1, 2, 3):
         cv2.imwrite(str(root / "photos" / f"{i}.jpg"), rng.integers(0, 255, (90, 100, 3), dtype=np.uint8))
     for name, document in {
-        **{"coco": coco(), "crowdpose": crowdpose(), "mpii": mpii(), "lsp": coco(14), "boxes": boxes()},
+        "coco": coco(),
+        "crowdpose": crowdpose(),
+        "mpii": mpii(),
+        "lsp": coco(14),
+        "boxes": boxes(),
         "photos": {"images": coco()["images"]},
     }.items():
         (root / f"{name}.json").write_text(json.dumps(document))
