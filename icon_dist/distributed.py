@@ -15,6 +15,8 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from icon_dist.errors import IconError
+
 T = TypeVar("T")
 
 
@@ -94,6 +96,26 @@ def gather_objects(item: T) -> list[T]:
     items: list[Any] = [None] * world_size()
     dist.all_gather_object(items, item)
     return items
+
+
+def from_first(read: Callable[[], T]) -> T:
+    """What ``read`` returns on rank 0, on every rank: a file that all need is asked for once, however many they are.
+
+    What goes wrong there for the user is raised everywhere.
+    """
+    if world_size() == 1:
+        return read()
+    told: list[Any] = [None, None]
+    if rank() == 0:
+        try:
+            told[0] = read()
+        except (IconError, OSError) as error:
+            told[1] = error
+    dist.broadcast_object_list(told, src=0)
+    if told[1] is not None:
+        raise told[1]
+    result: T = told[0]
+    return result
 
 
 def _initialised() -> bool:

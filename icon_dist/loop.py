@@ -59,8 +59,9 @@ def train(cfg: Config, *, report: Report, device: str, stop: Callable[[], bool] 
     def note(text: str) -> None:
         report({"kind": "note", "text": text})
 
-    shards = open_shards(cfg.data.train, input_hw=hw, max_zoom=1 + cfg.data.augment.scale)
-    val = open_shards(cfg.data.val, input_hw=hw) if cfg.data.val else None
+    zoom = 1 + cfg.data.augment.scale
+    shards = distributed.from_first(lambda: open_shards(cfg.data.train, input_hw=hw, max_zoom=zoom))
+    val = distributed.from_first(lambda: open_shards(cfg.data.val, input_hw=hw)) if cfg.data.val else None
     skeleton = shards.skeleton
     truth = read_truth(cfg.data.val) if val is not None and rank == 0 else {}
     if truth:

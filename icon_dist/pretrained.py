@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from icon_dist import fetch, storage
+from icon_dist import distributed, fetch, storage
 from icon_dist.engine import manifest as manifests
 from icon_dist.errors import CheckpointError, ConfigError, plain
 from icon_dist.models import PoseNet, weights
@@ -39,7 +39,7 @@ class Start(NamedTuple):
 def start(model: PoseNet, uri: str, *, joints: Sequence[str]) -> Start:
     """Load what ``model.pretrained`` names into ``model``, whose heatmaps are of ``joints``, and set its colour."""
     uri = imagenet_file(model.backbone_name) if uri == IMAGENET else uri
-    tensors, metadata, sha256 = _read(uri)
+    tensors, metadata, sha256 = distributed.from_first(lambda: _read(uri))
     if metadata is None:
         adapted = weights.adapt(tensors, model, name=uri)
     else:

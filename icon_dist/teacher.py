@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from icon_dist import config as configuration
+from icon_dist import distributed
 from icon_dist.config import Config
 from icon_dist.data.shard import ShardSet
 from icon_dist.data.split import Split, split
@@ -31,7 +32,7 @@ class Teacher:
 def load_teacher(config: Config, shards: ShardSet, known: Split, *, device: str, bf16: bool) -> Teacher:
     """The network that ``semi.teacher`` names, in evaluation mode; ``known`` are the people labelled in this run."""
     uri = config.semi.teacher
-    tensors, metadata = load_weights(uri)
+    tensors, metadata = distributed.from_first(lambda: load_weights(uri))
     theirs, skeleton = described(metadata, name=uri)
     if skeleton.joints != shards.skeleton.joints:
         raise CheckpointError(

@@ -187,11 +187,8 @@ def find(
 
 
 def newest_for_all(run_uri: str, *, warn: Callable[[str], None]) -> Checkpoint | None:
-    """The newest intact checkpoint, the same on every rank because rank 0 chooses; None at a first start."""
-    first = distributed.rank() == 0
-    found = find(run_uri, warn=warn, missing_ok=True) if first else None
-    step = distributed.gather_objects(found.step if found is not None else None)[0]
-    return found if first or step is None else find(run_uri, which=step, warn=warn)
+    """The newest intact checkpoint, as rank 0 has chosen, read and verified it; None at a first start."""
+    return distributed.from_first(lambda: find(run_uri, warn=warn, missing_ok=True))
 
 
 def _in_order(run_uri: str, found: Sequence[Entry], which: str | int, warn: Callable[[str], None]) -> list[Entry]:
