@@ -268,6 +268,12 @@ def test_options_that_would_do_nothing_are_refused(items: list[str], says: str) 
         load("coco", [item])  # each alone means something
 
 
+def test_joints_are_not_refined_in_udps_lengths() -> None:
+    refining = ["model.backbone=opecnet_resnet50", "data.codec=udp"]
+    assert "data.codec=udp: opecnet_resnet50 reads" in refused("crowdpose", refining)
+    load("crowdpose", refining[1:])
+
+
 def test_averaged_weights_need_whole_parameters() -> None:
     assert "run.zero=2 or less" in refused("coco", ["optim.ema=0.9", "run.zero=3"])
 
