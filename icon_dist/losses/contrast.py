@@ -187,10 +187,10 @@ class Contrast:
         """Loss of queries to which all candidates look alike."""
         if self._cfg.contrast == "inter":
             keys, bank = self.candidates.of(asked.term)
-            config = asked.term.config
-            most = asked.term.categories - 1 if config.negative == "all" else config.negatives
+            term = asked.term
+            compared = term.categories - 1 if term.config.negative == "all" else sum(term.negatives) / 2
             return diagnostics.chance_loss(
-                [keys] if bank is None else [keys, bank], categories=most, most=self._cfg.max_negatives
+                [keys] if bank is None else [keys, bank], categories=compared, most=self._cfg.max_negatives
             )
         alike = replace(asked.tokens, features=torch.zeros_like(asked.tokens.features))
         sums, _ = self._within_person(replace(asked, tokens=alike))

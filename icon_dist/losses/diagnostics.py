@@ -38,7 +38,7 @@ def purity(
     return (counted & (category[nearest] == category)).sum() / counted.sum().clamp(min=1)
 
 
-def chance_loss(stored: list[KeySet], *, categories: int, most: int = 0) -> Float[Tensor, ""]:
+def chance_loss(stored: list[KeySet], *, categories: float, most: int = 0) -> Float[Tensor, ""]:
     """Loss of a query to which all candidates look alike: log(1 + number of negatives).
 
     It has ``categories`` negative categories (fewer where fewer are populated), each with their mean number of

@@ -1,7 +1,8 @@
 """What the ranks tell each other of a step: one centre embedding per person and joint (METHOD 3).
 
 Everything travels in one message per step. With a budget each rank tells of ``ceil(budget / world)`` of its people,
-chosen at random, so that what a rank receives does not grow with the number of ranks.
+chosen at random, so that what a rank receives does not grow with the number of ranks. (Where positives are of other
+photos, ``instance`` is the photo, and people of one photo are drawn together.)
 
 ``sync``: a step's candidates are everybody's joints, and the gradient of a joint returns to the rank that owns it.
 ``async``: they are this rank's own joints; the others' travel during the backward pass and are waited for when the next

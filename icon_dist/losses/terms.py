@@ -11,7 +11,6 @@ from torch import Tensor
 from icon_dist.config import ContrastConfig
 from icon_dist.distributed import mean_over_ranks
 from icon_dist.losses import diagnostics
-from icon_dist.losses.sampling import Count
 from icon_dist.types import Outputs
 
 
@@ -25,11 +24,11 @@ class Term:
     categories: int
 
     @property
-    def queries(self) -> Count:
+    def queries(self) -> tuple[int, int]:
         return self.config.queries, max(self.config.queries, self.config.queries_to)
 
     @property
-    def negatives(self) -> Count:
+    def negatives(self) -> tuple[int, int]:
         return self.config.negatives, max(self.config.negatives, self.config.negatives_to)
 
 

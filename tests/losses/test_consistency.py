@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -194,8 +195,10 @@ def test_bf16_in_fp32_out() -> None:
 
 
 @pytest.mark.usefixtures("both_tilings")
-def test_fp32_is_the_same_loss() -> None:
-    """Its products take another path on a CPU."""
+@pytest.mark.parametrize("operator", [tiles.ONEDNN, None])
+def test_fp32_is_the_same_loss(operator: Callable[..., Tensor] | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its products take another path on a CPU, where torch has oneDNN's operator and where it has not."""
+    monkeypatch.setattr(tiles, "ONEDNN", operator)
     query, live, bank = random_case(1)
     q, features = (t.detach().float().requires_grad_() for t in (query[0], live.features))
     low = replace(bank, features=bank.features.float())

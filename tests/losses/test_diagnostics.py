@@ -60,6 +60,8 @@ def test_chance_loss_counts_the_negatives() -> None:
     assert chance_loss([keys, keys], categories=3).item() == pytest.approx(math.log(17))  # only 2 others exist
     assert chance_loss([keys, keys], categories=3, most=3).item() == pytest.approx(math.log(7))  # 3 of 8 in each
     assert chance_loss([keys], categories=2, most=64).item() == pytest.approx(math.log(9))  # no more than there are
+    many = KeySet(keys.features[:1].expand(16, -1, -1), valid[:1].expand(16, 4), keys.instance[:1].expand(16, 4))
+    assert chance_loss([many], categories=7.5).item() == pytest.approx(math.log(31))  # drawn: 5 to 10 of 15 others
     none = KeySet(keys.features, valid & False, keys.instance)
     assert chance_loss([none], categories=2) == 0
 
