@@ -51,7 +51,7 @@ def history(rows: Sequence[Row], *, metric: str) -> str:
             f'<line x1="{left}" y1="{level:.1f}" x2="{WIDTH - right}" y2="{level:.1f}" stroke="{RED}" '
             f'stroke-dasharray="2 4"/>'
         )
-    for row in rows:
+    for row in _paper_last(rows):
         if row.score is not None:
             parts.append(_marked(x.at(row.number), y.at(row.score), row, metric=metric))
         elif row.state in ("diverged", "failed"):
@@ -118,7 +118,7 @@ def parallel(rows: Sequence[Row], space: Space, *, metric: str) -> str:
 
 def slice_of(rows: Sequence[Row], key: str, values: Range | tuple[Any, ...], *, metric: str) -> str:
     """Score over one key."""
-    scored = [row for row in rows if row.score is not None]
+    scored = [row for row in _paper_last(rows) if row.score is not None]
     if not scored:
         return ""
     width, height, left, right, top, bottom = 320, 230, 44, 14, 12, 44
@@ -136,7 +136,7 @@ def slice_of(rows: Sequence[Row], key: str, values: Range | tuple[Any, ...], *, 
 
 def front(rows: Sequence[Row], best: Sequence[Row], *, metric: str) -> str:
     """Score over step time; the line joins what nothing beats in both."""
-    timed = [row for row in rows if row.score is not None and row.step_ms]
+    timed = [row for row in _paper_last(rows) if row.score is not None and row.step_ms]
     if not timed:
         return ""
     height, left, right, top, bottom = 320, 56, 20, 24, 46
@@ -174,6 +174,11 @@ def intervals(points: Sequence[Confirmed], *, metric: str) -> str:
         parts.append(f'<circle cx="{x.at(point.mean):.1f}" cy="{y}" r="6" fill="{stroke}"/>')
     parts.append(_middle((left + width - right) / 2, height - 6, metric))
     return svg("".join(parts), width=width, height=height, label=f"{metric} over seeds, mean and 95 % interval")
+
+
+def _paper_last(rows: Sequence[Row]) -> list[Row]:
+    """In the order in which they are drawn: the star lies on top."""
+    return sorted(rows, key=lambda row: row.label == "paper")
 
 
 def _axis(values: Range | tuple[Any, ...], start: float, end: float) -> Axis:

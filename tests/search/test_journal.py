@@ -1,0 +1,133 @@
+"""The journal after accidents: killed drivers, half lines, stale locks, two drivers, another space; on disk and S3."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.distributions import FloatDistribution
+from optuna.trial import TrialState
+
+from icon_dist import storage
+from icon_dist.errors import ClusterError, ConfigError
+from icon_dist.search.journal import NAME, Journal, finished, open_study
+from tests.conftest import ROOT
+
+SPACE = {"loss.tau": FloatDistribution(0.01, 1.0)}
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> None:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+
+@pytest.fixture(params=["disk", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return str(tmp_path / "study") if request.param == "disk" else str(request.getfixturevalue("s3")) + "/study"
+
+
+def study_of(journal: Journal, *, space: str = "a") -> optuna.Study:
+    return open_study(journal, "sweep", directions=["maximize"], seed=0, about={"space": space})
+
+
+def test_what_was_under_way_is_handed_out_again_with_its_values(place: str) -> None:
+    with Journal(place) as journal:
+        study = study_of(journal)
+        study.enqueue_trial({"loss.tau": 0.07}, user_attrs={"label": "paper"})
+        first, second = study.ask(SPACE), study.ask(SPACE)
+        assert first.params == {"loss.tau": 0.07}
+        study.tell(first, 1.0)
+        second.report(0.5, 1)
+        journal.push()
+    with Journal(place) as journal:  # as after a kill: nothing was told of the second
+        study = study_of(journal)
+        assert [t.state for t in study.trials] == [TrialState.COMPLETE, TrialState.WAITING]
+        assert len(finished(study)) == 1
+        again = study.ask(SPACE)
+        assert (again.number, again.params) == (second.number, second.params)
+        third = study.ask(SPACE)
+        assert third.number == 2
+        assert third.params not in (first.params, second.params)
+
+
+def test_a_restart_does_not_draw_the_same_points(tmp_path: Path) -> None:
+    drawn = set()
+    for _ in range(4):
+        with Journal(str(tmp_path / "study")) as journal:
+            study = study_of(journal)
+            trial = study.ask(SPACE)
+            drawn.add(trial.params["loss.tau"])
+            study.tell(trial, 0.0)
+    assert len(drawn) == 4
+
+
+def test_half_a_line_and_a_stale_lock_are_left_by_a_kill(tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    with Journal(str(folder)) as journal:
+        study_of(journal).ask(SPACE)
+    whole = (folder / NAME).read_bytes()
+    (folder / NAME).write_bytes(whole + b'{"op_code":4,"worker')
+    (folder / f"{NAME}.lock").symlink_to(folder / NAME)
+    with Journal(str(folder)) as journal:
+        study = study_of(journal)
+        assert (folder / NAME).read_bytes().startswith(whole)
+        study.ask(SPACE)
+        assert [t.state for t in study.trials] == [TrialState.RUNNING]
+    with Journal(str(folder)) as journal:
+        assert len(study_of(journal).trials) == 1
+
+
+def test_two_drivers_of_one_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    script = f"""
+import time
+from icon_dist.search.journal import Journal
+held = Journal({str(folder)!r})
+print(1, flush=True)
+time.sleep(60)
+"""
+    other = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE)
+    try:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"1\n"
+        with pytest.raises(ClusterError, match="another driver runs this study"):
+            Journal(str(folder))
+    finally:
+        other.kill()
+        other.wait()
+        other.communicate()
+    with Journal(str(folder)):  # the lock died with its process
+        pass
+
+
+def test_on_s3_the_newer_driver_wins(s3: str) -> None:
+    old = Journal(f"{s3}/study")
+    study_of(old)
+    with Journal(f"{s3}/study") as new:
+        study_of(new).ask(SPACE)
+        new.push()
+        before = storage.read(f"{s3}/study/{NAME}")
+        with pytest.raises(ClusterError, match="another driver has taken this study over"):
+            old.push()
+        assert storage.read(f"{s3}/study/{NAME}") == before
+    old.__exit__(None, None, None)
+
+
+def test_another_space_is_another_study(place: str) -> None:
+    with Journal(place) as journal:
+        study_of(journal, space="a")
+        with pytest.raises(ConfigError, match="a study with space a, not b; give another --study"):
+            study_of(journal, space="b")
+
+
+def test_optunas_own_loader_reads_it(tmp_path: Path) -> None:
+    """What optuna-dashboard does with the file."""
+    with Journal(str(tmp_path)) as journal:
+        study = study_of(journal)
+        study.tell(study.ask(SPACE), 2.0)
+    backend = optuna.storages.journal.JournalFileBackend(str(tmp_path / NAME))
+    found = optuna.load_study(study_name="sweep", storage=optuna.storages.JournalStorage(backend))
+    assert found.best_value == 2.0

@@ -1,0 +1,87 @@
+"""A space is checked whole before the first trial, and says what is wrong in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+from icon_dist import config as configuration
+from icon_dist.data.shard import open_shards
+from icon_dist.errors import ConfigError
+from icon_dist.search.space import Range, Space, contains, distributions, point_of, require_trainable, with_values
+from tests.gang import tiny
+
+DEMO = configuration.load("demo")
+
+
+def test_a_space_becomes_optunas() -> None:
+    space: Space = {
+        "loss.lambda_p": Range(0.01, 1, log=True),
+        "loss.single.queries": Range(1, 8),
+        "loss.single.query": ("hard", "random"),
+    }
+    assert distributions(space, DEMO) == {
+        "loss.lambda_p": FloatDistribution(0.01, 1, log=True),
+        "loss.single.queries": IntDistribution(1, 8),  # because the config's value is a whole number
+        "loss.single.query": CategoricalDistribution(("hard", "random")),
+    }
+
+
+@pytest.mark.parametrize(
+    ("space", "words"),
+    [
+        ({"loss.lamda_1": Range(0, 1)}, ["loss.lamda_1", "lambda_1"]),
+        ({"los.lambda_1": Range(0, 1)}, ["los.lambda_1", "los"]),
+        ({"loss": Range(0, 1)}, ["loss"]),
+        ({"loss.lambda_1": Range(1, 0)}, ["loss.lambda_1: 1 .. 0", "impossible range"]),
+        ({"loss.lambda_1": Range(0.5, 0.5)}, ["impossible range"]),
+        ({"loss.lambda_1": Range(0, 1, log=True)}, ["begins above 0"]),
+        ({"loss.lambda_1": Range(-1, 1)}, ["loss.lambda_1=-1.0", "0 or more"]),
+        ({"loss.lambda_1": Range(0, float("nan"))}, ["loss.lambda_1", "finite"]),
+        ({"loss.tau": Range(0, 1)}, ["loss.tau=0", "above 0"]),
+        ({"loss.single.queries": Range(1.5, 4)}, ["loss.single.queries", "1.5"]),
+        ({"loss.single.query": ("hard", "sometimes")}, ["sometimes", "hard, random, all"]),
+        ({"loss.single.query": ()}, ["loss.single.query", "no choices"]),
+        ({}, ["empty"]),
+    ],
+)
+def test_a_wrong_space_is_one_line(space: Space, words: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        distributions(space, DEMO)
+    text = str(caught.value)
+    assert "\n" not in text
+    assert "search space" in text
+    for word in words:
+        assert word in text
+
+
+def test_what_only_the_data_can_refuse(people: Path, tmp_path: Path) -> None:
+    config = tiny(people, tmp_path)
+    shards = open_shards(config.data.train, input_hw=config.input_hw)
+    joints = shards.skeleton.num_joints
+    require_trainable({"loss.single.negatives": Range(1, joints - 1)}, config, shards=shards)
+    with pytest.raises(ConfigError, match=rf"search space: loss.single.negatives={joints}: "):
+        require_trainable({"loss.single.negatives": Range(1, joints)}, config, shards=shards)
+
+
+@pytest.mark.parametrize(
+    ("point", "inside"),
+    [
+        ({"loss.tau": 0.1, "loss.single.query": "hard"}, True),
+        ({"loss.tau": 1.1, "loss.single.query": "hard"}, False),
+        ({"loss.tau": 0.1, "loss.single.query": "none"}, False),
+        ({"loss.tau": 0.1}, False),
+    ],
+)
+def test_points_outside_are_not_tried(point: dict[str, Any], inside: bool) -> None:
+    assert contains({"loss.tau": Range(0.05, 1), "loss.single.query": ("hard", "all")}, point) is inside
+
+
+def test_values_at_dotted_keys() -> None:
+    changed = with_values(DEMO, {"loss.single.queries": 3, "run.name": "x"})
+    assert (changed.loss.single.queries, changed.run.name) == (3, "x")
+    assert point_of(changed, {"loss.single.queries": Range(1, 5)}) == {"loss.single.queries": 3}
+    assert with_values(changed, {"loss.single.queries": DEMO.loss.single.queries, "run.name": "demo"}) == DEMO
