@@ -261,6 +261,6 @@ class _Waits(_Here, tune.Callback):  # type: ignore[misc]
             if not live.heard and waited > PATIENCE_S:
                 live.warned = now
                 self._screen.say(
-                    f"trial {live.trial.number} has waited {now - live.began:.0f} s for its workers: "
+                    f"trial {live.trial.number} has not begun after {now - live.began:.0f} s: "
                     f"{cluster.shortage(self._need)}"
                 )
