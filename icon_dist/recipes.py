@@ -84,11 +84,11 @@ def select(names: Sequence[str], recipes: dict[str, Recipe]) -> list[Recipe]:
     return [r for r in recipes.values() if r.id in names or r.table in names]
 
 
-def presets_of(recipe: Recipe, cfg: str | None) -> list[str]:
-    """The presets to run a row on: the one asked for, or the first that the paper has."""
+def preset_of(recipe: Recipe, cfg: str | None) -> str:
+    """The preset to run a row on: the one asked for, or the first that the paper has."""
     if cfg is None and not recipe.paper:
         raise ConfigError(f"--run {recipe.id}: the paper has no such run; give a preset with --cfg NAME")
-    return [cfg] if cfg is not None else list(recipe.paper)[:1]
+    return cfg or next(iter(recipe.paper))
 
 
 def run_name(recipe: str, cfg: str, seed: int) -> str:
@@ -216,11 +216,13 @@ def _figures(value: Any) -> str:
 
 
 def markdown(recipes: dict[str, Recipe], results: list[Result]) -> str:
-    """What was measured, a table for each preset: for README."""
+    """What was measured, a table for each preset and what was set on it: for README."""
     blocks = []
-    for cfg in dict.fromkeys(r.cfg for r in results):
-        mine = [r for r in results if r.cfg == cfg]
-        lines = [f"| `--cfg {cfg}` | {mine[0].metric} | gradient ratio | purity | cosine |", "|---|---|---|---|---|"]
+    for place in dict.fromkeys((r.cfg, r.overrides, r.metric) for r in results):
+        mine = [r for r in results if (r.cfg, r.overrides, r.metric) == place]
+        cfg, given, metric = place
+        where = f"--cfg {cfg} --set {given}" if given else f"--cfg {cfg}"
+        lines = [f"| `{where}` | {metric} | gradient ratio | purity | cosine |", "|---|---|---|---|---|"]
         for recipe in recipes.values():
             rows = [r for r in mine if r.recipe == recipe.id]
             if rows:
@@ -252,12 +254,8 @@ def main(argv: list[str]) -> None:
         results = read_results(args.record or RESULTS)
         print(markdown(recipes, results) if args.markdown else listing(titles, recipes, results))
         return
-    todo = [
-        (recipe, cfg, seed)
-        for seed in args.seeds
-        for recipe in select(args.run, recipes)
-        for cfg in presets_of(recipe, args.cfg)
-    ]
+    chosen = select(args.run, recipes)
+    todo = [(recipe, preset_of(recipe, args.cfg), seed) for seed in args.seeds for recipe in chosen]
     for recipe, cfg, seed in todo:
         configuration.load(cfg, overrides(recipe, cfg, seed=seed, extra=args.set))  # mistakes show before the first run
     for recipe, cfg, seed in todo:

@@ -72,7 +72,7 @@ def test_rows_and_tables_are_selected_by_name() -> None:
     with pytest.raises(ConfigError, match=r"--run T5\.sckk: no such row or table"):
         recipes.select(["T5.sckk"], ROWS)
     with pytest.raises(ConfigError, match="give a preset with --cfg"):
-        recipes.presets_of(ROWS["LP.0.1"], None)
+        recipes.preset_of(ROWS["LP.0.1"], None)
 
 
 RESULT = Result(
@@ -101,7 +101,11 @@ def test_results_are_listed_with_their_spread(tmp_path: Path) -> None:
     results = recipes.read_results(file)
     assert results == [RESULT, replace(RESULT, seed=1, score=72.0, purity="0.5")]
     assert "measured: people PCK@0.2 71.00 ± 1.41 (2)" in recipes.listing(TITLES, ROWS, results)
-    assert "| `T5.base` no contrast | 71.00 ± 1.41 (2) |  | 0.50 |  |" in recipes.markdown(ROWS, results)
+    warm = replace(RESULT, overrides="model.pretrained=@WARM.base", score=80.0)
+    cold, started = recipes.markdown(ROWS, [*results, warm]).split("\n\n")  # never in one mean
+    assert "| `T5.base` no contrast | 71.00 ± 1.41 (2) |  | 0.50 |  |" in cold
+    assert "`--cfg people --set model.pretrained=@WARM.base`" in started
+    assert "| `T5.base` no contrast | 80.00 (1) |" in started
 
 
 def test_a_file_that_is_no_table_of_results_is_refused(tmp_path: Path) -> None:
