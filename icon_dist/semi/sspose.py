@@ -131,7 +131,8 @@ class SSPose:
 
         def mean(image: Tensor) -> Outputs:
             one, two = forward(image, image)
-            return Outputs((one.heatmaps + two.heatmaps) / 2)
+            joints = None if one.joints is None else (one.joints + two.joints) / 2
+            return Outputs((one.heatmaps + two.heatmaps) / 2, joints=joints)
 
         return {
             "": lambda image: forward(image, None)[0],

@@ -193,6 +193,18 @@ def test_sspose_is_the_equation() -> None:
     assert not torch.equal(h1, h2)  # each is erased where the other sees joints
 
 
+def test_the_mean_of_two_students_is_of_refined_joints_too() -> None:
+    def forward(first: Tensor, second: Tensor) -> tuple[Outputs, Outputs]:
+        maps, joints = torch.rand(U, K, *MAP), torch.ones(4, U, K, 2)
+        return Outputs(maps, joints=joints * first.mean()), Outputs(maps, joints=3 * joints * second.mean())
+
+    both = (objective(LAMBDA_U), objective(LAMBDA_U))
+    sspose = SSPose(both, TARGETS, gamma=0.75, unlabelled=U, cutout=5, compat=False, seed=4)
+    out = sspose.students(forward)["mean_"](torch.ones(U))
+    assert out.joints is not None
+    assert out.joints.unique().tolist() == [2.0]
+
+
 def test_a_micro_batch_holds_whole_people_of_each_kind() -> None:
     semi = {"semi.method": "sspose", "data.labelled": 0.3, "optim.batch": 32, "optim.micro_batch": 16}
     configuration.load("coco", semi | {"semi.unlabelled_share": 0.75, "semi.gamma": 1.1})
