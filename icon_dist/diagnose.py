@@ -22,7 +22,7 @@ from icon_dist.data.reading import People
 from icon_dist.data.shard import ShardSet
 from icon_dist.data.stream import EvalStream
 from icon_dist.evaluation import draw, embedding, errors
-from icon_dist.evaluation.coco import final_poses
+from icon_dist.evaluation.coco import NMS, final_poses
 from icon_dist.evaluation.page import page
 from icon_dist.evaluation.recall import DEFINITIONS, THRESHOLDS, recall
 from icon_dist.evaluation.score import main_metric, score
@@ -34,7 +34,6 @@ from icon_dist.types import Predictions, Skeleton
 WORST, COLUMNS = 12, 6  # people on a sheet, in a row of it (4 where the crops are wide)
 EMBEDDED_PEOPLE = 800  # whose features are read
 PER_JOINT = 150  # features kept of each joint
-NMS = 0.9
 Json = dict[str, Any]
 
 
