@@ -77,13 +77,37 @@ def at_workers(config: Config, workers: int) -> Config:
     return dataclasses.replace(config, run=dataclasses.replace(config.run, workers=workers))
 
 
+def worker_counts(config: Config) -> list[int]:
+    """Numbers of workers, the most first, with which this is the same run: the same people in every global batch."""
+    counts = []
+    for workers in range(config.run.workers, (config.run.workers_min or config.run.workers) - 1, -1):
+        try:
+            check_workers(at_workers(config, workers))
+        except ConfigError:
+            continue
+        counts.append(workers)
+    return counts
+
+
+def unlabelled_of(config: Config) -> int:
+    """People without labels in a global batch."""
+    return 0 if config.semi.method == "none" else round(config.optim.batch * config.semi.unlabelled_share)
+
+
+def check_workers(config: Config) -> int:
+    """The number of streams; a ConfigError where the workers cannot share them."""
+    batch, micro, others = config.optim.batch, configuration.micro_batch(config), unlabelled_of(config)
+    for part in filter(None, (others, batch - others)):
+        streams = config.data.streams or default_streams(part)
+        check_streams(batch=part, streams=streams, world=config.run.workers, micro_batch=micro * part // batch)
+    return streams
+
+
 def plan_run(config: Config, shards: ShardSet, *, val: ShardSet | None = None) -> Plan:
     """Raises ConfigError or DataError where the config and the data, to train and to evaluate on, do not fit."""
     batch, micro, workers = config.optim.batch, configuration.micro_batch(config), config.run.workers
-    others = 0 if config.semi.method == "none" else round(batch * config.semi.unlabelled_share)
-    for part in filter(None, (others, batch - others)):
-        streams = config.data.streams or default_streams(part)
-        check_streams(batch=part, streams=streams, world=workers, micro_batch=micro * part // batch)
+    others = unlabelled_of(config)
+    streams = check_workers(config)
     packed = shards.manifest["dataset"]
     if packed != config.data.dataset:
         raise ConfigError(

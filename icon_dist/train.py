@@ -17,10 +17,12 @@ from icon_dist.data.shard import open_shards
 from icon_dist.engine.progress import Progress, counter
 from icon_dist.errors import run_cli
 from icon_dist.loop import learning_rate, run_directory, train
-from icon_dist.plan import model_of, plan_run
+from icon_dist.plan import model_of, plan_run, worker_counts
 from icon_dist.teacher import load_teacher
 
 __all__ = ["learning_rate", "main", "run_directory", "train"]
+
+LOOP = "icon_dist.loop:train"
 
 
 def main(argv: list[str]) -> None:
@@ -63,11 +65,15 @@ def main(argv: list[str]) -> None:
         if cfg.semi.method == "pseudo":
             print(load_teacher(cfg, shards, plan.split, device="cpu", bf16=False).note)
         return
+    progress = Progress(run_directory(cfg))
     if cfg.run.launcher == "local":
-        from icon_dist.engine.local import launch
+        from icon_dist.engine import local
+
+        local.launch(cfg, LOOP, progress)
     else:
-        from icon_dist.engine.ray import launch
-    launch(cfg, "icon_dist.train:train", Progress(run_directory(cfg)))
+        from icon_dist.engine import ray
+
+        ray.launch(cfg, LOOP, progress, counts=worker_counts(cfg))
 
 
 def _anchored(cfg: Config) -> Config:

@@ -9,70 +9,98 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import pkgutil
 import socket
 import threading
-import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
-from typing import Any
 
 import ray
 import ray.train
 import ray.train.torch
-import torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from icon_dist import config as configuration
 from icon_dist import errors
 from icon_dist.config import Config
-from icon_dist.engine import scratch
-from icon_dist.engine.progress import Event, Progress
+from icon_dist.engine import room, scratch
+from icon_dist.engine.progress import Progress
+from icon_dist.engine.stop import Stop
+from icon_dist.engine.worker import Mailbox, work
 
 
-def launch(config: Config, loop: str, progress: Progress) -> None:
-    """Run ``loop`` ("module:function") as ``f(config, report=..., device=...)`` on ``run.workers`` workers to its end.
+def launch(config: Config, loop: str, progress: Progress, *, counts: Sequence[int] = ()) -> None:
+    """Run ``loop`` ("module:function") as ``f(config, report=..., device=..., stop=...)`` on Ray workers to its end.
 
     Joins the cluster named by RAY_ADDRESS (set inside ``ray job submit``), else starts one here for this run.
-    Raises the loop's own IconError, or ClusterError when workers were lost more than ``run.max_failures`` times.
+    ``counts`` of workers will do, the most first; default ``run.workers``. Raises the loop's own IconError,
+    ClusterError when workers were lost more than ``run.max_failures`` times, or StoppedError.
     """
-    try:
-        _connect(config, progress)
-        supervise(config, loop, progress)
-    finally:
-        ray.shutdown()
-        progress.close()
+    with Stop() as stop:
+        try:
+            counts = counts or (config.run.workers,)
+            _connect(config, progress, workers=counts[-1])
+            stop.listen()  # Ray has handlers of its own
+            supervise(config, loop, progress, counts=counts, stop=stop)
+        finally:
+            ray.shutdown()
+            progress.close()
 
 
-def supervise(config: Config, loop: str, progress: Progress) -> None:
+def supervise(
+    config: Config, loop: str, progress: Progress, *, counts: Sequence[int] = (), stop: Stop | None = None
+) -> None:
     """The same on the cluster that this process is part of already, as a trial of a sweep is."""
     # Read when the trainer starts; 2 s by default, and every wait for a worker pays it.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+    counts, stop = counts or (config.run.workers,), stop or Stop()
     losses: list[tuple[int, str]] = []
-    while (lost := _attempt(config, loop, progress)) is not None:
-        step, reason = lost
+    while True:
+        workers = room.choose(counts, config.run)
+        if len(counts) > 1:
+            progress.say(f"{workers} workers (run.workers={counts[0]}, run.workers_min={config.run.workers_min})")
+        end = _attempt(config, loop, progress, workers=workers, stop=stop)
+        if end.stopped and end.lost:
+            if stop.reason or room.room(config.run) < counts[-1] or len(counts) == 1:
+                stop.reason = stop.reason or end.lost
+                raise stop.stopped(end.step)
+            progress.say(f"{end.lost}; going on without it from step {end.step}")
+            continue
+        if not end.lost:
+            return
+        if stop.reason:
+            raise stop.stopped(None)
+        lost = (end.step, end.lost)
         if lost in losses:  # not bad luck: the loop fails there
-            raise errors.ClusterError(f"step {step}: failed twice in the same way: {reason}")
+            raise errors.ClusterError(f"step {end.step}: failed twice in the same way: {end.lost}")
         losses.append(lost)
         if len(losses) > config.run.max_failures:
             raise errors.ClusterError(
-                f"workers were lost {len(losses)} times, the last time: {reason}; "
+                f"workers were lost {len(losses)} times, the last time: {end.lost}; "
                 "look at the nodes' memory and logs, then run the same command to resume"
             )
-        progress.say(f"workers lost ({reason}); starting again from the newest checkpoint")
+        progress.say(f"workers lost ({end.lost}); starting again from the newest checkpoint")
 
 
-def _attempt(config: Config, loop: str, progress: Progress) -> tuple[int, str] | None:
-    """One worker group from start to end: None when the loop finished, else the last reported step and the loss."""
+@dataclasses.dataclass
+class _End:
+    """Of one worker group."""
+
+    step: int = 0  # that was reported last
+    stopped: bool = False  # because it was asked to, with a checkpoint of that step
+    lost: str = ""  # why it did not come to the end of the run
+
+
+def _attempt(config: Config, loop: str, progress: Progress, *, workers: int, stop: Stop) -> _End:
+    """One worker group from start to end."""
     # On the driver's own node: the loss of another one must not take the mailbox with it.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    mailbox = ray.remote(num_cpus=0, scheduling_strategy=here)(_Mailbox).remote()
+    mailbox = ray.remote(num_cpus=0, scheduling_strategy=here)(Mailbox).remote()
+    stop.heard = False
     with scratch.folder("ray") as storage_path:
         trainer = ray.train.torch.TorchTrainer(
-            _worker,
+            work,
             train_loop_config={"config": dataclasses.asdict(config), "loop": loop, "mailbox": mailbox},
             scaling_config=ray.train.ScalingConfig(
-                num_workers=config.run.workers,
+                num_workers=workers,
                 use_gpu=config.run.gpus_per_worker > 0,
                 resources_per_worker={"CPU": config.run.cpus_per_worker, "GPU": config.run.gpus_per_worker},
             ),
@@ -80,31 +108,47 @@ def _attempt(config: Config, loop: str, progress: Progress) -> tuple[int, str] |
             run_config=ray.train.RunConfig(
                 name=config.run.name,
                 storage_path=storage_path,  # Ray keeps no state of ours
-                failure_config=ray.train.FailureConfig(max_failures=0),
+                failure_config=ray.train.FailureConfig(max_failures=0, max_preemption_failures=0),
             ),
         )
         # Beside the main thread, because in it Ray would turn Ctrl-C into exit code 0.
         fit: Future[object] = Future()
         threading.Thread(target=_fulfil, args=(fit, trainer.fit), daemon=True).start()
-        end: Exception | None = None
-        step, over = 0, False
+        end, error = _End(), None
+        over = asked = False
+        nodes: set[str] = set()
+        why = ""
         while not over:
             over = wait([fit], timeout=0.5).done != set()  # before the last look into the mailbox
             for event in ray.get(mailbox.take.remote()):
-                if event["kind"] == "fatal":
-                    kind = getattr(errors, event["error"]) if event["error"] else _BugError
-                    end = end or kind(event["text"])
+                kind = event["kind"]
+                if kind == "fatal":
+                    failure = getattr(errors, event["error"]) if event["error"] else _BugError
+                    error = error or failure(event["text"])
+                elif kind == "node":
+                    nodes.add(event["id"])
+                elif kind == "running":
+                    stop.heard = True
                 else:
-                    step = event.get("step", step)
+                    end.step = event.get("step", end.step)
+                    end.stopped |= kind == "stopped"
                     progress(event)
-    lost = fit.exception()
-    if lost is None:
-        return None
-    if end is not None:
-        raise end
+            leaving = "" if asked or not nodes & room.leaving_nodes() else "preemption of a node"
+            why = stop.reason or why or leaving
+            if why and not asked:
+                asked = True
+                mailbox.ask_to_stop.remote()
+    if end.stopped:
+        end.lost = why
+        return end
+    if (lost := fit.exception()) is None:
+        return end
+    if error is not None:
+        raise error
     if not isinstance(lost, ray.train.TrainingFailedError):
         raise lost
-    return step, _reason(lost)
+    end.lost = _reason(lost)
+    return end
 
 
 def _fulfil(future: Future[object], call: Callable[[], object]) -> None:
@@ -114,62 +158,12 @@ def _fulfil(future: Future[object], call: Callable[[], object]) -> None:
         future.set_exception(error)
 
 
-def _worker(payload: dict[str, Any]) -> None:
-    loop = pkgutil.resolve_name(payload["loop"])
-    mailbox = payload["mailbox"]
-    first = ray.train.get_context().get_world_rank() == 0
-
-    def report(event: Event) -> None:
-        if first:
-            mailbox.put.remote(event)
-
-    try:
-        loop(
-            configuration.from_dict(payload["config"]),
-            report=report,
-            device=str(ray.train.torch.get_device()),
-        )
-    except Exception as error:
-        if (event := fatal(error)) is not None:
-            ray.get(mailbox.put.remote(event))
-        raise
-
-
-def fatal(error: Exception) -> Event | None:
-    """What ends the run; None for a lost process and for what the others see of it: worth another start."""
-    kind, text = type(error).__name__, str(error)
-    if isinstance(error, torch.OutOfMemoryError):
-        kind, text = "ClusterError", f"{text.splitlines()[0]} Lower optim.micro_batch; the same command resumes"
-    elif isinstance(error, errors.ClusterError | RuntimeError | OSError):
-        return None
-    elif not isinstance(error, errors.IconError):
-        kind, text = "", "".join(traceback.format_exception(error))
-    return {"kind": "fatal", "error": kind, "text": text}
-
-
 class _BugError(Exception):
     """A worker's traceback."""
 
 
-class _Mailbox:
-    """An actor between rank 0 and the driver; calls of one sender arrive in order."""
-
-    def __init__(self) -> None:
-        self._events: list[Event] = []
-
-    def put(self, event: Event) -> None:
-        self._events.append(event)
-
-    def take(self) -> list[Event]:
-        events, self._events = self._events, []
-        return events
-
-
-def _connect(config: Config, progress: Progress) -> None:
-    need = {
-        "CPU": config.run.workers * config.run.cpus_per_worker,
-        "GPU": config.run.workers * config.run.gpus_per_worker,
-    }
+def _connect(config: Config, progress: Progress, *, workers: int) -> None:
+    need = {"CPU": workers * config.run.cpus_per_worker, "GPU": workers * config.run.gpus_per_worker}
     address = os.environ.get("RAY_ADDRESS", "local")
     try:
         if address == "local":

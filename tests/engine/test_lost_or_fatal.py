@@ -21,20 +21,20 @@ pytestmark = pytest.mark.filterwarnings("ignore")
     ],
 )
 def test_a_lost_process_is_worth_another_start(error: Exception) -> None:
-    from icon_dist.engine.ray import fatal
+    from icon_dist.engine.worker import fatal
 
     assert fatal(error) is None
 
 
 def test_an_error_for_the_user_keeps_its_kind() -> None:
-    from icon_dist.engine.ray import fatal
+    from icon_dist.engine.worker import fatal
 
     event = fatal(errors.DataError("shard.tar: cut"))
     assert event == {"kind": "fatal", "error": "DataError", "text": "shard.tar: cut"}
 
 
 def test_too_little_gpu_memory_does_not_pass_by_itself() -> None:
-    from icon_dist.engine.ray import fatal
+    from icon_dist.engine.worker import fatal
 
     event = fatal(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmany lines"))
     assert event is not None
@@ -43,7 +43,7 @@ def test_too_little_gpu_memory_does_not_pass_by_itself() -> None:
 
 
 def test_a_bug_is_shown_with_its_traceback() -> None:
-    from icon_dist.engine.ray import fatal
+    from icon_dist.engine.worker import fatal
 
     try:
         {}["missing"]
