@@ -112,13 +112,14 @@ def _digest(header: Mapping[str, Any], data: memoryview) -> str:
     return digest.hexdigest()
 
 
-def _find(run_uri: str, which: str | int | None) -> Checkpoint:
+def _find(run_uri: str, which: str | int | None, *, parts: Path | None = None) -> Checkpoint:
     found = checkpoint.find(
         run_uri,
         which=which if which is not None else _default(run_uri),
         warn=lambda line: print(f"icon_dist: warning: {plain(line)}", file=sys.stderr),
         weights_only=True,
         progress=_Progress(),
+        parts=parts,
     )
     assert found is not None
     return found
@@ -192,7 +193,8 @@ def main(argv: list[str]) -> None:
     if Path(out).suffix != ".safetensors":
         raise ConfigError(f"-o {args.out}: the file is written in the safetensors format; name it .safetensors")
     storage.require_place(out)
-    found = _find(run_uri, args.which)
+    # Beside the file, so that the same command goes on where a lost connection or Ctrl-C left it.
+    found = _find(run_uri, args.which, parts=None if storage.is_remote(out) else Path(out).parent)
     tensors, metadata = _weights(found, net=args.net), _metadata(found)
     storage.write(out, encode(tensors, metadata))
     score = manifests.score(found.manifest)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pickle
@@ -20,6 +21,7 @@ from torch import Tensor
 from icon_dist import fetch, storage
 from icon_dist.engine import checkpoint
 from icon_dist.errors import CheckpointError, run_cli
+from icon_dist.storage import s3 as s3_storage
 
 CONFIG = {"model": {"backbone": "hrnet_w32"}, "data": {"input": "256x192"}}
 SKELETON = {"name": "two", "joints": ["head", "neck"]}
@@ -257,3 +259,49 @@ def test_a_long_download_is_told(capsys: pytest.CaptureFixture[str], monkeypatch
         now[0] = 100.0 + second
         progress("model.safetensors", second * 1_000_000, 10_000_000)
     assert capsys.readouterr().err.splitlines() == [f"model.safetensors: {second} of 10 MB" for second in (3, 6, 9)]
+
+
+def test_an_interrupted_download_goes_on_where_it_stopped(
+    s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C in the middle; the same command then asks for the rest, and nothing stays beside the file."""
+    big = {"model": {"x": torch.arange(1 << 20, dtype=torch.float32)}}
+    said = {"score": None, "evaluated": "model", "config": CONFIG, "skeleton": SKELETON, "metrics": {}}
+    checkpoint.save(s3, step=1, attempt="a", tensors=big, state={}, manifest=said, keep=1)
+    out = tmp_path / "x.safetensors"
+    ranges: list[str] = []
+
+    def asked(params: dict[str, Any], **_: object) -> None:
+        ranges.append(params["headers"].get("Range", ""))
+
+    events = s3_storage._client().meta.events
+    events.register("before-call.s3.GetObject", asked, unique_id="asked")
+
+    def interrupted(self: object, file: str, done: int, total: int) -> None:
+        del self, file, total
+        if done > 2_000_000:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fetch._Progress, "__call__", interrupted)
+        assert exit_code(s3, "-o", str(out)) == 130
+    (part,) = tmp_path.iterdir()
+    begun = part.stat().st_size
+    assert 0 < begun < 4_000_000
+    assert exit_code(s3, "-o", str(out)) == 0
+    assert ranges[-1] == f"bytes={begun}-"
+    assert torch.equal(fetch.load_weights(str(out))[0]["x"], big["model"]["x"])
+    assert list(tmp_path.iterdir()) == [out]
+
+    part.write_bytes(os.urandom(1000))  # not the beginning of this file
+    assert exit_code(s3, "-o", str(out)) == 0
+    assert ranges[-2:] == ["bytes=1000-", ""]
+    assert list(tmp_path.iterdir()) == [out]
+    part.write_bytes(b"x" * 9_000_000)  # longer than it
+    assert exit_code(s3, "-o", str(out)) == 0
+    assert torch.equal(fetch.load_weights(str(out))[0]["x"], big["model"]["x"])
+    events.unregister("before-call.s3.GetObject", unique_id="asked")
+
+    with part.open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        assert exit_code(s3, "-o", str(out)) == 5

@@ -13,6 +13,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import safetensors.torch
@@ -164,11 +165,13 @@ def find(
     missing_ok: bool = False,
     weights_only: bool = False,
     progress: Progress | None = None,
+    parts: Path | None = None,
 ) -> Checkpoint | None:
     """The newest (``last``), highest-scoring (``best``) or numbered checkpoint whose every hash holds.
 
     Damaged ones are passed over with one ``warn`` line each. None if the run never committed one and ``missing_ok``;
-    every other failure is a CheckpointError. ``weights_only`` reads and verifies just what is evaluated.
+    every other failure is a CheckpointError. ``weights_only`` reads and verifies just what is evaluated. In the folder
+    ``parts`` an interrupted download leaves what it had, and goes on from it.
     """
     run_uri = storage.absolute(run_uri)
     found = manifests.entries(run_uri)
@@ -179,7 +182,9 @@ def find(
         try:
             manifest = manifests.read(entry)
             names = [f"{name}.safetensors" for name in weights_files(manifest)] if weights_only else manifest["files"]
-            verified = {name: manifests.read_file(entry.uri, name, manifest, progress=progress) for name in names}
+            verified = {
+                name: manifests.read_file(entry.uri, name, manifest, progress=progress, parts=parts) for name in names
+            }
             return Checkpoint(entry.uri, entry.step, manifest, verified)
         except DamagedError as error:
             warn(f"{entry.uri}: skipped: {error}")

@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from icon_dist import storage
@@ -108,12 +109,22 @@ def _complete(manifest: Manifest) -> bool:
     return files and about and type(manifest.get("score")) in (int, float, type(None))
 
 
-def read_file(uri: str, name: str, manifest: Manifest, *, progress: Progress | None = None) -> bytes:
-    """One file of a checkpoint, verified, or DamagedError. What is verified is what is returned."""
+def read_file(
+    uri: str, name: str, manifest: Manifest, *, progress: Progress | None = None, parts: Path | None = None
+) -> bytes:
+    """One file of a checkpoint, verified, or DamagedError. What is verified is what is returned.
+
+    In the folder ``parts`` an interrupted download leaves what it had, and goes on from it.
+    """
     expected = manifest["files"][name]
     follow = None if progress is None else (lambda done: progress(name, done, expected["bytes"]))
     try:
-        data = storage.read(storage.join(uri, name), progress=follow)
+        if parts is None:
+            data = storage.read(storage.join(uri, name), progress=follow)
+        else:
+            sha256 = expected["sha256"]
+            part = parts / f".{name}.{sha256[:16]}.partial"
+            data = storage.read_resumed(storage.join(uri, name), part, sha256=sha256, progress=follow)
     except FileNotFoundError:
         raise DamagedError(f"{name} is missing") from None
     if len(data) != expected["bytes"]:

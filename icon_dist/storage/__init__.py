@@ -25,6 +25,7 @@ __all__ = [
     "join",
     "listing",
     "read",
+    "read_resumed",
     "require_place",
     "size",
     "sizes",
@@ -101,6 +102,30 @@ def require_place(uri: str) -> None:
     uri = absolute(uri)
     if not is_remote(uri):
         local.require_place(Path(uri))
+
+
+def read_resumed(uri: str, part: Path, *, sha256: str, progress: Progress | None = None) -> bytes:
+    """All bytes of one object, by way of the file ``part``: an interrupted download goes on from it the next time.
+
+    ``sha256`` decides whether what ``part`` held was the beginning of this object; if not, all of it is read again.
+    Whether it holds in the end is for the caller to see.
+    """
+    uri = absolute(uri)
+    if not is_remote(uri):
+        return local.read(Path(uri), 0, None)
+    with local.continued(part) as file:
+        begun = file.tell()
+        s3.download(uri, file, progress=progress)
+        file.seek(0)
+        data = file.read()
+        if begun and hashlib.sha256(data).hexdigest() != sha256:
+            file.seek(0)
+            file.truncate()
+            s3.download(uri, file, progress=progress)
+            file.seek(0)
+            data = file.read()
+        part.unlink()
+    return data
 
 
 def write(uri: str, data: bytes | Path) -> None:

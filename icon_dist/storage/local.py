@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import secrets
 import shutil
@@ -84,6 +85,21 @@ def replacing(path: Path) -> Iterator[BufferedRandom]:
         os.fsync(file.fileno())
         os.replace(temporary, path)
         _sync_folder(path.parent)
+
+
+@contextmanager
+def continued(path: Path) -> Iterator[BufferedRandom]:
+    """A file at its end, with what an earlier process has left there; no two processes have it at once."""
+    with _explained(path):
+        _make_folder(path.parent)
+        path.touch()
+        with open(path, "r+b") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise StorageError(f"{path}: another process is downloading to it; wait for its end") from None
+            file.seek(0, os.SEEK_END)
+            yield file
 
 
 def copy_into(path: Path, file: BufferedRandom) -> None:

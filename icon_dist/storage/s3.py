@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from contextlib import closing
 from functools import lru_cache
 from io import BufferedRandom, BytesIO
 from pathlib import Path
@@ -190,7 +191,10 @@ def download(
     size: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> None:
-    """Bytes ``[start, start + size)`` into an empty ``sink``; a body that breaks off is resumed where it broke."""
+    """Bytes ``[start, start + size)`` into ``sink``, after what it holds of them already.
+
+    A body that breaks off is resumed where it broke.
+    """
     if size == 0:
         return
     etag = ""  # of the version that was begun: two versions must not be spliced
@@ -207,11 +211,12 @@ def download(
         try:
             answer = _client().get_object(**_split(uri), **extra)
             etag = answer["ETag"]
-            for chunk in answer["Body"].iter_chunks(CHUNK):
-                sink.write(chunk)
-                clock.progress()
-                if progress:
-                    progress(sink.tell())
+            with closing(answer["Body"]) as body:
+                for chunk in body.iter_chunks(CHUNK):
+                    sink.write(chunk)
+                    clock.progress()
+                    if progress:
+                        progress(sink.tell())
         except (boto.FlexibleChecksumError, boto.ClientError) as error:
             if isinstance(error, boto.ClientError) and _status(error) == 416:
                 return  # at or past the end, where a file too would give no more bytes
