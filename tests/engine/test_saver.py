@@ -1,0 +1,137 @@
+"""Checkpoints are committed beside the loop, and an outage of the storage loses none."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from icon_dist import storage
+from icon_dist.engine import checkpoint
+from icon_dist.engine.saver import Saver, send_unsent, unsent_folder
+from icon_dist.errors import DivergedError, StorageError
+
+
+def save(saver: Saver, step: int, *, value: float = 1.0) -> None:
+    tensors = {name: {"x": torch.full((8,), value * step)} for name in ("model", "optimizer", "bank")}
+    saver.save(step=step, tensors=tensors, state={}, manifest={}, files={f"samples/{step}": b"ids"})
+
+
+def steps(run: str) -> list[int]:
+    found = checkpoint.find(run, warn=pytest.fail, missing_ok=True)
+    return [] if found is None else [found.step]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def outage(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """While it is set, S3 takes nothing."""
+    down = threading.Event()
+    for name in ("write", "write_new"):
+        call = getattr(storage, name)
+
+        def out_of_reach(uri: str, data: Any, call: Any = call) -> Any:
+            if down.is_set() and storage.is_remote(uri):
+                raise StorageError(f"{uri}: S3 failed with 503, retried for 60 s; try again later")
+            return call(uri, data)
+
+        monkeypatch.setattr(storage, name, out_of_reach)
+    return down
+
+
+def test_the_loop_goes_on_while_a_checkpoint_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate, write = threading.Event(), storage.write
+
+    def slow(uri: str, data: Any) -> None:
+        assert gate.wait(60)
+        write(uri, data)
+
+    monkeypatch.setattr(storage, "write", slow)
+    with Saver(str(tmp_path / "run"), keep=2, warn=pytest.fail) as saver:
+        save(saver, 1)
+        saver.check()
+        assert steps(str(tmp_path / "run")) == []
+        threading.Timer(0.2, gate.set).start()
+        save(saver, 2)  # waits for the one before
+        assert steps(str(tmp_path / "run")) == [1]
+    assert steps(str(tmp_path / "run")) == [2]
+    assert (tmp_path / "run" / "samples" / "2").read_bytes() == b"ids"
+
+
+def test_what_goes_wrong_beside_the_loop_ends_the_run(tmp_path: Path) -> None:
+    saver = Saver(str(tmp_path / "run"), keep=2, warn=pytest.fail)
+    save(saver, 1)
+    saver.wait()
+    save(saver, 2, value=float("nan"))
+    with pytest.raises(DivergedError, match="step 2: the weights are not finite"):
+        saver.wait()
+    assert steps(str(tmp_path / "run")) == [1], "nothing broken is saved"
+
+
+def test_a_full_disk_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("in the way")
+    with pytest.raises(StorageError), Saver(str(tmp_path / "run"), keep=2, warn=pytest.fail) as saver:
+        save(saver, 1)
+
+
+def test_an_outage_keeps_the_checkpoint_here_and_says_so(s3: str, outage: threading.Event) -> None:
+    storage.write(f"{s3}/config.yaml", b"")
+    said: list[str] = []
+    saver = Saver(s3, keep=2, warn=said.append)
+    save(saver, 1)
+    saver.wait()
+    outage.set()
+    save(saver, 2)
+    saver.wait()
+    with pytest.raises(StorageError) as left, saver:
+        save(saver, 3)
+    assert steps(s3) == [1]
+    kept = unsent_folder(s3)
+    assert steps(kept) == [3]
+    assert said[0].startswith(f"warning: step 2 is not in {s3} but in {kept}/checkpoints/step-00000002")
+    assert str(left.value).startswith(f"step 3 is not in {s3} but in {kept}/checkpoints/step-00000003")
+    assert "the same command on this machine sends it" in str(left.value)
+
+    outage.clear()
+    told: list[str] = []
+    send_unsent(s3, warn=told.append)
+    assert steps(s3) == [3]
+    assert storage.read(f"{s3}/samples/3") == b"ids"
+    assert not Path(kept).exists()
+    assert len(told) == 1
+    assert "sent" in told[0]
+
+
+def test_the_next_checkpoint_that_arrives_makes_up_for_it(s3: str, outage: threading.Event) -> None:
+    said: list[str] = []
+    with Saver(s3, keep=2, warn=said.append) as saver:
+        outage.set()
+        save(saver, 1)
+        saver.wait()
+        outage.clear()
+        save(saver, 2)
+    assert steps(s3) == [2]
+    assert not Path(unsent_folder(s3)).exists()
+    assert len(said) == 1
+
+
+def test_what_is_left_of_a_run_that_was_removed_does_not_come_back(s3: str, outage: threading.Event) -> None:
+    outage.set()
+    saver = Saver(s3, keep=2, warn=lambda _: None)
+    save(saver, 5)
+    saver.wait()
+    outage.clear()
+    told: list[str] = []
+    send_unsent(s3, warn=told.append)
+    assert steps(s3) == []
+    assert not Path(unsent_folder(s3)).exists()
+    assert "no longer has; removed" in told[0]
