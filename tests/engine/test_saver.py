@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def outage(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+def outage(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """While it is set, S3 takes nothing."""
     down = threading.Event()
     for name in ("write", "write_new"):
