@@ -85,6 +85,11 @@ class Supervised:
         return {"": forward}
 
 
+def present(batch: Batch) -> Bool[Tensor, "N 1"]:
+    """Who is there: a person with a damaged image leaves an empty place, of which nothing is to be learnt."""
+    return (batch.row >= 0)[:, None]
+
+
 def joined(known: Outputs, unknown: Outputs) -> Outputs:
     """Outputs of labelled and of unlabelled people as one. The maps that only diagnostics look at are the first's."""
 

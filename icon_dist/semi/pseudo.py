@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from icon_dist.distributed import mean_over_ranks
 from icon_dist.losses.objective import Losses, Objective
-from icon_dist.semi.method import Forward, Supervised, Targets, joined
+from icon_dist.semi.method import Forward, Supervised, Targets, joined, present
 from icon_dist.types import Batch, Outputs
 
 
@@ -46,7 +46,7 @@ class Pseudo(Supervised):
         with torch.no_grad():
             guess = self._teacher(batch.image[n:]).heatmaps.float()
         place, peak = self.targets.peaks(guess)
-        sure = peak > self._gamma
+        sure = (peak > self._gamma) & present(batch)[n:]
         target, weight = self.targets.encode(batch.joints[:n], batch.labelled[:n])
         known = forward(batch.image[:n])
         with statistics_held(self._model):

@@ -20,7 +20,7 @@ from torch import Tensor
 from icon_dist.losses.objective import Losses, Objective
 from icon_dist.losses.sampling import key_of
 from icon_dist.semi import views
-from icon_dist.semi.method import Forward, Targets, joined
+from icon_dist.semi.method import Forward, Targets, joined, present
 from icon_dist.semi.pair import NETS
 from icon_dist.types import Batch, Outputs
 
@@ -58,7 +58,8 @@ class SSPose:
         losses = []
         for objective, (on_known, on_hard), lesson in zip(self._objectives, pairs, lessons, strict=True):
             place, peak = self._targets.peaks(lesson)
-            sure = peak > self._gamma
+            there = present(batch)[n:].expand_as(peak)
+            sure = (peak > self._gamma) & there
             people = replace(
                 batch,
                 joints=torch.cat([batch.joints[:n], place]),
@@ -70,7 +71,7 @@ class SSPose:
                     joined(on_known, on_hard),
                     people,
                     torch.cat([target, lesson]),
-                    torch.cat([weight, torch.ones_like(peak, dtype=weight.dtype)]),
+                    torch.cat([weight, there.to(weight.dtype)]),
                     labelled=n,
                     step=step,
                     epoch=epoch,

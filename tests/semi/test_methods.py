@@ -99,6 +99,22 @@ def test_pseudo_is_the_equation() -> None:
     torch.testing.assert_close(rates, sure)
 
 
+def test_nothing_is_learnt_from_an_empty_place() -> None:
+    torch.manual_seed(5)
+    batch = without_labels(batch_of())
+    batch.row = torch.tensor([*range(N - 1), -1])
+    heatmaps = [torch.rand(n, K, *MAP) for n in (U, N - U, U)]
+    model = Said(*heatmaps[1:])
+    pseudo(model, torch.ones(U, K, *MAP), gamma=0.5)(model, batch, step=0, epoch=0.0, diagnose=False).total.backward()
+    nets = Two(*(Said(*(maps.detach().clone() for maps in heatmaps)) for _ in range(2)))
+    both = (objective(LAMBDA_U), objective(LAMBDA_U))
+    sspose = SSPose(both, TARGETS, gamma=0.75, unlabelled=U, cutout=5, compat=False, seed=4)
+    sspose(nets, batch, step=0, epoch=0.0, diagnose=False).total.backward()
+    for gradient in (model.maps[1].grad, *(net.maps[2].grad for net in nets.nets)):
+        assert gradient[0].any()
+        assert not gradient[1].any()
+
+
 def test_a_perfect_teacher_gives_the_supervised_gradient() -> None:
     """On the people it speaks of, times lambda_u; as if their labels were there."""
     torch.manual_seed(1)
