@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from icon_dist.data.image import check_image, decode
 from icon_dist.data.reading import People, reader_of
+from icon_dist.data.shard import ShardSet
 from icon_dist.errors import DataError
 
 U8 = NDArray[np.uint8]
@@ -55,6 +56,26 @@ class CropCache:
             self._filled[row] = 1
 
 
+_kept: dict[tuple[str, str, int], CropCache] = {}
+_keeping = False
+
+
+def keep_cache() -> None:
+    """From now on the next run of this process on the same shards, a sweep's next trial, finds its cache filled."""
+    global _keeping
+    _keeping = True
+
+
+def _cache_of(people: People, budget: int) -> CropCache:
+    if not _keeping or not isinstance(people, ShardSet):
+        return CropCache(people.stored_wh, budget=budget)
+    key = (people.uri, people.index_sha256, budget)
+    if key not in _kept:
+        _kept.clear()  # one at most
+        _kept[key] = CropCache(people.stored_wh, budget=budget)
+    return _kept[key]
+
+
 class Crops:
     """Cuts network inputs; the state is a scratch image and the cache."""
 
@@ -65,7 +86,7 @@ class Crops:
         self.input_hw = input_hw
         self._tolerant = tolerant
         self.reader = reader_of(people)
-        self.cache = CropCache(people.stored_wh, budget=cache_bytes) if cache_bytes else None
+        self.cache = _cache_of(people, cache_bytes) if cache_bytes else None
         self._stored_wh = people.stored_wh
         self._scratch: U8 = np.empty(0, dtype=np.uint8)
         self._last: tuple[int, U8] | None = None  # image number and its pixels, for several boxes on one photo

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import ray
 
+from icon_dist.config import RunConfig
 from icon_dist.engine.ray import free_port
+from icon_dist.engine.room import room
 from icon_dist.errors import ClusterError
 
 
@@ -46,29 +47,22 @@ def connect() -> None:
             log_to_driver=False,
             logging_level="ERROR",
         )
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:  # Ray raises bare ones, too
         reason = str(error).splitlines()[0]
-        raise ClusterError(f"RAY_ADDRESS={address}: {reason}; start one with 'ray start --head'") from None
+        fix = "is the machine overloaded?" if address == "local" else "start one with 'ray start --head'"
+        raise ClusterError(f"RAY_ADDRESS={address}: {reason}; {fix}") from None
 
 
-def nodes() -> list[dict[str, float]]:
-    """Resources of every live node."""
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
-
-
-def trials_at_once(need: Need, nodes: Sequence[Mapping[str, float]]) -> int:
-    """How many trials fit: every worker on one node, the workers of a trial anywhere. ClusterError if none does."""
-    room = 0
-    for node in nodes:
-        places = node.get("CPU", 0) // need.cpus
-        room += int(min(places, node.get("GPU", 0) // need.gpus) if need.gpus else places)
-    if room < need.workers:
-        cpus, gpus = (sum(node.get(kind, 0) for node in nodes) for kind in ("CPU", "GPU"))
+def trials_at_once(need: Need, run: RunConfig) -> int:
+    """How many trials the cluster has room for. ClusterError if not for one."""
+    places = room(run)
+    if places < need.workers:
+        have = ray.cluster_resources()
         raise ClusterError(
-            f"a trial needs {need}, the cluster has {cpus:g} CPUs and {gpus:g} GPUs on {len(nodes)} nodes, room for "
-            f"{room} such workers; lower --workers-per-trial, --gpus-per-worker or run.cpus_per_worker"
+            f"a trial needs {need}, the cluster has {have.get('CPU', 0):g} CPUs and {have.get('GPU', 0):g} GPUs, "
+            f"room for {places} such workers; lower --workers-per-trial, --gpus-per-worker or run.cpus_per_worker"
         )
-    return room // need.workers
+    return places // need.workers
 
 
 def shortage(need: Need) -> str:

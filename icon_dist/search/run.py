@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import signal
+import sys
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import optuna
 import ray
@@ -17,6 +19,7 @@ from icon_dist.config import Config
 from icon_dist.data.generate import draw_missing
 from icon_dist.data.shard import open_shards
 from icon_dist.engine.progress import counter
+from icon_dist.engine.stop import RESUMABLE
 from icon_dist.errors import ConfigError
 from icon_dist.evaluation.score import main_metric
 from icon_dist.search import cluster, results
@@ -58,7 +61,7 @@ def run_search(
     choices = distributions(space, base)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     with Journal(study) as journal, _cluster():
-        at_once = cluster.trials_at_once(need, cluster.nodes())
+        at_once = cluster.trials_at_once(need, base.run)
         at_once = min(at_once, max_concurrent) if max_concurrent else at_once
         draw_missing(base.data, jobs=os.cpu_count() or 1, progress=counter("people"))
         shards = open_shards(base.data.train, input_hw=base.input_hw, max_zoom=1 + base.data.augment.scale)
@@ -131,9 +134,16 @@ def _base(cfg: Config, need: Need) -> Config:
 def _cluster() -> Iterator[None]:
     try:
         cluster.connect()
+        signal.signal(signal.SIGTERM, _preempted)  # over Ray's own
         yield
     finally:
         ray.shutdown()
+
+
+def _preempted(*_: object) -> NoReturn:
+    """Not an Exception: Ray Tune would take it for a trial's."""
+    print("icon_dist: stopped by SIGTERM; the same command goes on", file=sys.stderr)
+    raise SystemExit(RESUMABLE)
 
 
 def _require_same_config(sweep: optuna.Study, base: Config, journal: Journal) -> None:

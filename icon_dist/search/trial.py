@@ -19,6 +19,7 @@ from ray import tune
 
 from icon_dist import storage
 from icon_dist.config import Config, DataConfig
+from icon_dist.data.crops import keep_cache
 from icon_dist.engine import local
 from icon_dist.engine import manifest as manifests
 from icon_dist.engine.progress import Event, Progress
@@ -43,6 +44,7 @@ def run_trial(point: dict[str, Any], *, base: Config, runs: str, inline: bool) -
         cfg = config_of(base, point["changes"], runs=runs, name=point["name"])
         teller = Teller(cfg, whole=point["whole"])
         if inline:
+            keep_cache()
             local.launch(dataclasses.replace(cfg, data=_near(cfg.data)), LOOP, teller)
         else:
             supervise(cfg, LOOP, teller)

@@ -99,7 +99,7 @@ def tune_trials(
                 name="sweep",
                 storage_path=folder,
                 stop=_Halt(searcher),
-                callbacks=[_Waits(searcher, need=need, screen=screen)],
+                callbacks=[_Watch(searcher, need=need, screen=screen)],
                 failure_config=tune.FailureConfig(max_failures=base.run.max_failures),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 verbose=0,
@@ -199,7 +199,7 @@ class _Searcher(_Here, Searcher):  # type: ignore[misc]  # Ray has no types
         if self.halted and live.ended in ("", "halt"):
             return  # it goes back into the queue
         if error:
-            live.ended, live.text = "failed", "its process was lost too often: out of memory, or killed"
+            live.ended, live.text = "failed", f"its process was lost too often: {live.text or 'no reason given'}"
         state, values = TrialState.COMPLETE, None
         if live.ended == "complete" and live.score is not None:
             values = [live.score, live.step_ms or 0.0][: len(self._study.directions)]
@@ -247,8 +247,8 @@ class _Halt(_Here, tune.Stopper):  # type: ignore[misc]
         return self._searcher.halted is not None
 
 
-class _Waits(_Here, tune.Callback):  # type: ignore[misc]
-    """Says who waits for the cluster, and for what."""
+class _Watch(_Here, tune.Callback):  # type: ignore[misc]
+    """Says who waits for the cluster, and who was lost."""
 
     def __init__(self, searcher: _Searcher, *, need: Need, screen: Screen) -> None:
         self._searcher, self._need, self._screen = searcher, need, screen
@@ -264,3 +264,11 @@ class _Waits(_Here, tune.Callback):  # type: ignore[misc]
                     f"trial {live.trial.number} has not begun after {now - live.began:.0f} s: "
                     f"{cluster.shortage(self._need)}"
                 )
+
+    def on_trial_recover(self, *_: Any, trial: Any, **__: Any) -> None:
+        live = self._searcher.live[trial.trial_id]
+        lines = [line.strip() for line in str(trial.get_error()).splitlines() if line.strip()]
+        live.text = errors.shorten(lines[-1] if lines else "no reason given")
+        self._screen.say(
+            f"trial {live.trial.number}: process lost ({live.text}); it goes on from its newest checkpoint"
+        )
