@@ -17,8 +17,8 @@ SPACE = {
     "loss.single.negatives": Range(1, 12),  # Hn
     "loss.pair.negatives": Range(1, 7),
     "loss.bank.slots": (128, 256, 512, 1024),
-    "loss.max_queries": (0, 32, 128, 512),  # points that ask, per category; 0 = all
-    "loss.max_negatives": (0, 64, 256, 512),  # candidates of a category; 0 = all
+    "loss.max_queries": (32, 128, 512, 0),  # points that ask, per category; 0 = all
+    "loss.max_negatives": (64, 256, 512, 0),  # candidates of a category; 0 = all
 }
 PAPER = {
     "loss.tau": 0.07,
@@ -26,8 +26,8 @@ PAPER = {
     "loss.single.negatives": 6,
     "loss.pair.negatives": 4,
     "loss.bank.slots": 512,
-    "loss.max_queries": 0,
-    "loss.max_negatives": 0,
+    "loss.max_queries": 0,  # 16 people with 16 points: the 256 of the paper
+    "loss.max_negatives": 512,
 }
 
 if __name__ == "__main__":
