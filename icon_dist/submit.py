@@ -57,6 +57,7 @@ class Cluster(NamedTuple):
             with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
                 return json.load(answer)
         except urllib.error.HTTPError as error:
+            error.close()
             if error.code in (401, 403):
                 said = "refuses this token" if self.token else "wants a token"
                 fix = "copy ~/.ray/auth_token of the user who started the head, mode 0600"
