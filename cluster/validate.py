@@ -112,7 +112,7 @@ def _custom(file: Path) -> Any:
 def _pod_rules(at: str, spec: Tree, *, ray: bool) -> Iterator[Problem]:
     user = spec.get("securityContext", {})
     if not user.get("runAsNonRoot"):
-        yield f"{at}.spec.securityContext: runAsNonRoot is missing; the image's user is 10001"
+        yield f"{at}.spec.securityContext: runAsNonRoot is missing; the image's user is 1000"
     if ray and "nodeSelector" not in spec:
         yield f"{at}.spec: nodeSelector is missing; say which machines"
     memory = {v["name"] for v in spec.get("volumes", ()) if v.get("emptyDir", {}).get("medium") == "Memory"}

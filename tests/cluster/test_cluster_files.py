@@ -235,7 +235,7 @@ def test_dockerfile(tmp_path: Path) -> None:
     done = lint("hadolint", str(FOLDER / "Dockerfile"))
     assert done.returncode == 0, done.stdout
     assert dockerfile(text) == []
-    assert dockerfile(text.replace("USER 10001", "")) == ["runs as root"]
+    assert dockerfile(text.replace("USER 1000", "")) == ["runs as root"]
     assert dockerfile(text.replace("HEALTHCHECK", "# ")) == ["no HEALTHCHECK"]
     assert len(dockerfile(text.replace("--constraint constraints.txt", ""))) == 1
     assert len(dockerfile(text.replace(":13.0.1-base", ":latest-base"))) == 1
