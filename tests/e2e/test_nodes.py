@@ -37,7 +37,15 @@ class Nodes:
         self._start(*head, "--temp-dir", str(home / "ray"))
 
     def join(self) -> None:
-        self._start("--address", f"127.0.0.1:{self.gcs}")
+        """Add a node; Ray gives it 30 s, too few on a busy machine, so it may try again."""
+        for _ in range(5):
+            self._start("--address", f"127.0.0.1:{self.gcs}")
+            while self.started[-1].poll() is None:
+                if "Ray runtime started" in self.logs[-1].read_text():
+                    return
+                time.sleep(0.2)
+            self.started.pop()
+        raise AssertionError(self.said())
 
     def _start(self, *arguments: str) -> None:
         ports = ["--dashboard-agent-listen-port", str(free_port()), "--metrics-export-port", str(free_port())]
@@ -124,6 +132,7 @@ def test_a_killed_node_changes_nothing(nodes: Nodes, people: Path, s3: str, tmp_
         deadline = time.monotonic() + 420
         while commits(f"{s3}/runs/killed") < 2:
             assert job.poll() is None, log.read_text()
+            assert all(node.poll() is None for node in nodes.started), nodes.said()
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.1)
         time.sleep(0.3)  # into the next epoch
