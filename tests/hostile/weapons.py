@@ -46,11 +46,11 @@ def torch_code(canary: Path, *, legacy: bool = False) -> bytes:
 
 
 def torch_bomb() -> bytes:
-    """A .pth of a megabyte with four gigabytes in it."""
+    """A .pth of a few megabytes with two gigabytes in it."""
     plain = io.BytesIO()
     torch.save({"w": torch.zeros(4)}, plain)
     sink = io.BytesIO()
-    with zipfile.ZipFile(plain) as source, zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as target:
+    with zipfile.ZipFile(plain) as source, zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as target:
         for name in source.namelist():
             with target.open(name, "w", force_zip64=True) as member:
                 member.write(source.read(name))
@@ -65,11 +65,7 @@ def safetensors_header(text: bytes, *, size: int | None = None) -> bytes:
 
 
 def gzip_bomb(mebibytes: int) -> bytes:
-    sink = io.BytesIO()
-    with gzip.GzipFile(fileobj=sink, mode="wb", compresslevel=9, mtime=0) as file:
-        for _ in range(mebibytes):
-            file.write(b" " * (1 << 20))
-    return sink.getvalue()
+    return gzip.compress(b" " * (1 << 20), mtime=0) * mebibytes
 
 
 def png(width: int, height: int) -> bytes:
