@@ -7,10 +7,12 @@ which things happen: asked, mirrored, run, told.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -72,6 +74,7 @@ def tune_trials(
 ) -> None:
     """Run ``count`` more trials of ``study``. Raises what no other trial could do better, leaving the rest waiting."""
     base, need = setup.base, setup.need
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what goes wrong is said once, by the screen
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C ends this process, and not only with code 0
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # not every report is a score
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
@@ -267,8 +270,9 @@ class _Watch(_Here, tune.Callback):  # type: ignore[misc]
 
     def on_trial_recover(self, *_: Any, trial: Any, **__: Any) -> None:
         live = self._searcher.live[trial.trial_id]
-        lines = [line.strip() for line in str(trial.get_error()).splitlines() if line.strip()]
-        live.text = errors.shorten(lines[-1] if lines else "no reason given")
+        error = Path(trial.local_path, "error.txt")
+        lines = error.read_text().split("\n") if error.is_file() else []
+        live.text = errors.shorten(next((line for line in reversed(lines) if line.strip()), "no reason given"))
         self._screen.say(
             f"trial {live.trial.number}: process lost ({live.text}); it goes on from its newest checkpoint"
         )
