@@ -190,7 +190,9 @@ class _Searcher(_Here, Searcher):  # type: ignore[misc]  # Ray has no types
             live.epoch, live.score = result["epoch"], result["score"]
             live.step_ms = result.get("step_ms", live.step_ms)
             if len(self._study.directions) == 1:
-                live.trial.report(live.score, int(result["epoch"]))
+                # Not Trial.report, which warns of what a trial that goes on says again.
+                journal = self._setup.journal.storage
+                journal.set_trial_intermediate_value(live.trial._trial_id, int(live.epoch), live.score)
                 self._push()
         if kind in ("train", "eval"):
             self._screen.at(live.trial.number, epoch=result["epoch"], score=result.get("score"))
