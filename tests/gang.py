@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import multiprocessing
 import os
 import pkgutil
 import warnings
@@ -19,6 +20,12 @@ from icon_dist import config as configuration
 from icon_dist.config import Config
 from icon_dist.engine.progress import Progress, Report
 
+# What the server that forks ranks and verbs imports once (one server of a process serves all): them, what they import
+# later (seconds each), and what a child asks for.
+WARM = [
+    *("icon_dist.train", "icon_dist.evaluate", "icon_dist.fetch", "icon_dist.doctor", "shards.build", "shards.verify"),
+    *("deepspeed", "torch._dynamo", "pandas", "pyarrow.dataset", "pytest", "tests.gang", "tests.hostile.prison"),
+]
 TINY = {
     "data.loaders": 0,
     "data.input": "32x32",
@@ -48,7 +55,18 @@ def tiny(people: Path, run_dir: str | Path, **more: Any) -> Config:
 def run_gang(*configs: Config, scratch: Path, world: int = 2, loop: str = "icon_dist.loop:train") -> None:
     """``loop(config)`` for one config after the other on ``world`` processes; an exception in one is raised here."""
     store = scratch / f"store-{os.urandom(4).hex()}"
-    mp.spawn(_member, (world, str(store), [dataclasses.asdict(config) for config in configs], loop), nprocs=world)
+    start(_member, world, str(store), [dataclasses.asdict(config) for config in configs], loop, world=world)
+
+
+def start(member: Callable[..., None], *arguments: Any, world: int) -> None:
+    """``member(rank, *arguments)`` in ``world`` processes as new as ``mp.spawn``'s, without its imports."""
+    multiprocessing.get_context("forkserver").set_forkserver_preload(WARM)
+    mp.start_processes(_enter, (dict(os.environ), member, arguments), nprocs=world, start_method="forkserver")
+
+
+def _enter(rank: int, environment: dict[str, str], member: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    os.environ.update(environment)  # the server's is older
+    member(rank, *arguments)
 
 
 def _member(rank: int, world: int, store: str, runs: list[dict[str, Any]], loop: str) -> None:

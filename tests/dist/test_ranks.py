@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -18,6 +17,7 @@ from icon_dist.config import BankConfig, ContrastConfig, LossConfig
 from icon_dist.losses import diagnostics
 from icon_dist.losses.objective import Objective
 from icon_dist.types import Batch, Outputs, Skeleton
+from tests.gang import start
 
 SKELETON = Skeleton("four", ("a", "b", "c", "d"), (), ((0, 1), (1, 2), (2, 3)), (), (0.1,) * 4, 2, (), (), "pck")
 PEOPLE, STEPS, SIZE = 8, 5, 32
@@ -146,7 +146,7 @@ def alone() -> dict[str, Any]:
 @pytest.fixture(scope="module", params=[2, 4])
 def ranks(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     folder: Path = tmp_path_factory.mktemp("ranks")
-    mp.spawn(work, args=(request.param, str(folder)), nprocs=request.param)
+    start(work, request.param, str(folder), world=request.param)
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(request.param)]
 
 
@@ -270,7 +270,7 @@ def share_constants(rank: int, world: int, folder: str) -> None:
 @pytest.mark.slow
 def test_buffers_that_are_equal_keep_their_bits(tmp_path: Path) -> None:
     """Six fp32 numbers summed and divided by six need not be the number; a resumed run would then differ."""
-    mp.spawn(share_constants, args=(6, str(tmp_path)), nprocs=6)
+    start(share_constants, 6, str(tmp_path), world=6)
     constant = torch.tensor([1 / 255 / 0.229, 1 / 255 / 0.224, 0.485 / 0.229, 0.406 / 0.225])
     for rank in range(6):
         assert torch.equal(torch.load(tmp_path / f"{rank}.pt", weights_only=True), constant)

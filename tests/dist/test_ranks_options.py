@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch.nn import functional as F
 
 from icon_dist import distributed
 from icon_dist.config import BankConfig, ContrastConfig, LossConfig
 from icon_dist.losses.objective import Objective
 from icon_dist.types import Batch, Outputs, Skeleton
+from tests.gang import start
 
 SKELETON = Skeleton("four", ("a", "b", "c", "d"), (), ((0, 1), (1, 2), (2, 3)), (), (0.1,) * 4, 2, (), (), "pck")
 PEOPLE, STEPS = 8, 4
@@ -107,7 +107,7 @@ def alone() -> dict[str, Any]:
 @pytest.fixture(scope="module", params=[2, 4])
 def ranks(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     folder: Path = tmp_path_factory.mktemp("ranks")
-    mp.spawn(work, args=(request.param, str(folder)), nprocs=request.param)
+    start(work, request.param, str(folder), world=request.param)
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(request.param)]
 
 
