@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from icon_dist import machine
-from icon_dist.errors import IconError, StorageError, plain, run_cli
-from icon_dist.machine import NAMED, Finding, fail, ok, warn
+from icon_dist.errors import ClusterError, IconError, StorageError, plain, run_cli
+from icon_dist.machine import NAMED, Finding, fail, ok
 
 CLUSTER_PATIENCE_S = 60.0
 
@@ -121,8 +121,8 @@ def cluster(uri: str) -> Iterator[Finding]:
         yield Finding("FAIL" if node.code else "ok", "node", f"{name}: {node.storage}", node.code)
 
 
-def examined(check: Callable[[], Iterator[Finding]], what: str) -> list[Finding]:
-    """A check that breaks off is a finding of its own."""
+def examined(check: Callable[[], Iterator[Finding]], what: str, *, code: int = 0) -> list[Finding]:
+    """A check that breaks off is a finding of its own: a failure with an exit ``code``, a warning without."""
     findings = []
     try:
         for finding in check():  # one at a time, to keep those before an error
@@ -130,7 +130,8 @@ def examined(check: Callable[[], Iterator[Finding]], what: str) -> list[Finding]
     except IconError as error:
         findings.append(Finding("FAIL", what, str(error), error.exit_code))
     except Exception as error:  # the machine is not as the check expects; the others still tell something
-        findings.append(warn(what, f"could not look: {type(error).__name__}: {error}"))
+        text = f"could not look: {type(error).__name__}: {error}"
+        findings.append(Finding("FAIL" if code else "warn", what, text, code))
     return findings
 
 
@@ -164,7 +165,7 @@ def main(argv: list[str]) -> int:
             shown = _show(future.result())
             code = code or shown  # of the first that fails
     if args.cluster or "RAY_ADDRESS" in os.environ:
-        shown = _show(examined(partial(cluster, args.uri), "cluster"))
+        shown = _show(examined(partial(cluster, args.uri), "cluster", code=ClusterError.exit_code))
         code = code or shown
     return code
 

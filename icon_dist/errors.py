@@ -90,7 +90,7 @@ def plain(text: str) -> str:
     >>> plain("s3://me:secret@bucket/a\\x1b[2J")
     's3://***@bucket/a\\\\x1b[2J'
     """
-    line = re.sub(r"(\w://)[^\s/@:]*:[^\s@]*@", r"\1***@", text)
+    line = re.sub(r"(\w://)\S*@", r"\1***@", text)  # to the last @: a password may hold any of @ : /
     line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
     return line if len(line) <= LONGEST else f"{line[: LONGEST - 500]} ... {line[-500:]}"
 

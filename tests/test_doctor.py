@@ -242,6 +242,7 @@ def test_a_check_that_breaks_off_is_no_crash() -> None:
 
     first, second = doctor.examined(half, "it")
     assert (first.level, second.level, second.text) == ("ok", "warn", "could not look: OSError: no such table")
+    assert doctor.examined(half, "it", code=7)[1] == Finding("FAIL", "it", second.text, 7)
     assert doctor.examined(refused, "it") == [Finding("FAIL", "it", "uri: bad", 2)]
 
 
