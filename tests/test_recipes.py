@@ -3,34 +3,39 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 
 from icon_dist import config as configuration
-from icon_dist import recipes
+from icon_dist import plan, recipes
 from icon_dist.datasets import coco, crowdpose, mpii
 from icon_dist.errors import ConfigError
-from icon_dist.plan import check_contrast, model_of
+from icon_dist.models import build_model
 from icon_dist.recipes import Recipe, Result
 
 TITLES, ROWS = recipes.read_recipes()
 SKELETONS = {"coco": coco.SKELETON, "mpii": mpii.SKELETON, "crowdpose": crowdpose.SKELETON}
+built = cache(build_model)  # dozens of rows mean the same few models
 PAPER = [(row, cfg) for row in ROWS.values() for cfg in row.paper]
 
 
 @pytest.mark.parametrize(("row", "cfg"), PAPER, ids=[f"{row.id}-{cfg}" for row, cfg in PAPER])
-def test_every_row_of_the_paper_has_a_config_and_a_model(row: Recipe, cfg: str) -> None:
+def test_every_row_of_the_paper_has_a_config_and_a_model(
+    row: Recipe, cfg: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = configuration.load(cfg, recipes.overrides(row, cfg, seed=1))
     assert config.run.seed == 1
     for key, value in row.changes.items():
         got = configuration.get(config, key)
         assert got == value or str(value).startswith("@")
     skeleton = SKELETONS[config.data.dataset]
-    check_contrast(config.loss, skeleton)
+    plan.check_contrast(config.loss, skeleton)
+    monkeypatch.setattr(plan, "build_model", built)
     with torch.device("meta"):
-        model = model_of(config, skeleton)
+        model = plan.model_of(config, skeleton)
     assert (model.projection is None) == (config.loss.lambda_p == 0)
 
 

@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.gang import WARM
+
 MEMORY = 2 << 30  # bytes more than the libraries take
 PATIENCE_S = 120
 VERBS = {
@@ -21,8 +23,6 @@ VERBS = {
     "verify": "shards.verify",
     "doctor": "icon_dist.doctor",
 }
-# What the server that forks the verbs imports once: them, what they import later (seconds), and what a child asks for.
-WARM = [*VERBS.values(), "torch._dynamo", "pandas", "pyarrow.dataset", "pytest", "tests.hostile.prison"]
 
 
 class Outcome(NamedTuple):
@@ -36,7 +36,9 @@ def run(verb: str, *arguments: str, cell: Path, environment: dict[str, str]) -> 
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(WARM)
     files = cell.parent / "out.txt", cell.parent / "err.txt"
-    process = context.Process(target=_serve, args=(VERBS[verb], arguments, str(cell), files, environment))
+    process = context.Process(
+        target=_serve, args=(VERBS[verb], arguments, str(cell), files, dict(os.environ) | environment)
+    )
     process.start()
     process.join(PATIENCE_S)
     if process.exitcode is None:
