@@ -8,12 +8,13 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+
+from tests.gang import start
 
 
 def on_ranks(function: Callable[..., Any], *args: Any, world: int, folder: Path) -> list[Any]:
-    """What ``function(*args)`` returns on every rank of a gloo group. Forked: 16 imports would take long."""
-    mp.start_processes(_member, (function, args, world, str(folder)), nprocs=world, start_method="fork")
+    """What ``function(*args)`` returns on every rank of a gloo group."""
+    start(_member, function, args, world, str(folder), world=world)
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(world)]
 
 

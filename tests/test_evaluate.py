@@ -70,7 +70,7 @@ def test_codec_and_sigma_are_the_checkpoints(
     config = configuration.from_dict(metadata["config"])
     data = dataclasses.replace(config.data, codec="udp", sigma=1.5)
     metadata["config"] = dataclasses.asdict(dataclasses.replace(config, data=data))
-    monkeypatch.setattr(evaluate, "load_weights", lambda _: (tensors, metadata))
+    monkeypatch.setattr(evaluate, "load_weights", lambda _, **__: (tensors, metadata))
     asked = {}
 
     def predict(*_: object, codec: str, sigma: float, decode: str, **__: Any) -> NoReturn:

@@ -457,9 +457,9 @@ def test_a_gpu_that_is_not_there_is_not_replaced(people: Path, tmp_path: Path, c
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(people: Path, tmp_path: Path, command: Command) -> None:
-    done = command(*arguments(people, tmp_path, "optim.lr=1e30", "optim.warmup_steps=0"))
+    done = command(*arguments(people, tmp_path, "optim.lr=1e17", "optim.warmup_steps=0", "run.max_skipped=2"))
     assert done.code == 6
-    assert "the loss is" in done.error
+    assert "the loss or its gradients are not finite, 2 steps in a row" in done.error
     assert "lower optim.lr" in done.error
     assert not (tmp_path / "first" / "checkpoints").exists(), "what has diverged is not saved"
 
@@ -474,13 +474,3 @@ def test_a_run_on_a_gpu(zero: int, people: Path, tmp_path: Path) -> None:
         done = subprocess.run([*argv, *last], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         assert end in done.stderr
-
-
-@pytest.mark.parametrize("zero", [0, 1])
-def test_gradients_that_overflow_are_not_saved(zero: int, people: Path, tmp_path: Path, command: Command) -> None:
-    """The loss is finite, its gradients' squares are not: Adam is spoilt at stage 0, DeepSpeed skips steps above."""
-    more = ("loss.heatmap.weight=1e30", "optim.epochs=1", f"run.zero={zero}", "data.val=")
-    done = command(*arguments(people, tmp_path, *more))
-    assert done.code == 6
-    assert "are not finite" in done.error
-    assert not (tmp_path / "first" / "checkpoints").exists()

@@ -34,7 +34,7 @@ def validate(config: Config) -> None:
 
     for key, value in leaves(config):
         if isinstance(value, int | float) and not isinstance(value, bool):
-            check(0 <= value < LARGEST, key, "expected a finite number, 0 or more")
+            check(0 <= value < LARGEST, key, f"expected a finite number, 0 or more, below {LARGEST:g}")
 
     one_of("run.launcher", "ray", "local")
     one_of("run.precision", "auto", "fp32", "bf16")

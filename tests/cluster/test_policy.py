@@ -18,7 +18,8 @@ from icon_dist import fetch, storage
 from icon_dist.data.shard import open_shards
 from icon_dist.engine import checkpoint
 from icon_dist.errors import StorageError
-from tests.conftest import ROOT, free_port
+from tests.conftest import ROOT
+from tests.s3 import free_port
 
 
 @pytest.fixture

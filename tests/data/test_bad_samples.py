@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from icon_dist.config import AugmentConfig
+from icon_dist import distributed, loop
+from icon_dist.config import AugmentConfig, Config
 from icon_dist.data.reading import ShardReader
 from icon_dist.data.shard import ShardSet, open_shards
 from icon_dist.data.stream import TrainStream
+from icon_dist.engine.progress import Event, Report
 from icon_dist.errors import DataError
 from icon_dist.types import Batch
 from tests.gang import run_gang, tiny
@@ -98,13 +100,25 @@ def test_more_than_the_fraction_ends_the_epoch(copy: Path) -> None:
         epoch(open_shards(str(copy)), loaders=0, max_bad_fraction=0.25)
 
 
+def train(config: Config, *, report: Report, device: str) -> None:
+    """The loop, with what it tells people kept in a file."""
+
+    def keep(event: Event) -> None:
+        if event["kind"] == "note" and distributed.rank() == 0:
+            with Path(config.run.dir, "notes").open("a") as notes:
+                notes.write(event["text"] + "\n")
+        report(event)
+
+    loop.train(config, report=keep, device=device)
+
+
 def test_a_run_names_whom_it_leaves_out(people: Path, tmp_path: Path) -> None:
     shutil.copytree(people, tmp_path / "people")
     keys = {spoil(tmp_path / "people" / "train", row) for row in (5, 6)}
     config = tiny(tmp_path / "people", tmp_path, run__name="bad", data__max_bad_fraction=0.1, optim__epochs=2)
-    run_gang(config, scratch=tmp_path)
+    run_gang(config, scratch=tmp_path, loop="tests.data.test_bad_samples:train")
+    notes = [text for text in (tmp_path / "notes").read_text().splitlines() if "left out" in text]
     events = [json.loads(line) for line in (tmp_path / "bad" / "metrics.jsonl").read_text().splitlines()]
-    notes = [event["text"] for event in events if event["kind"] == "note" and "left out" in event["text"]]
     assert {key for key in keys for text in notes if key in text} == keys
     assert all(text.startswith(("epoch 1 left out ", "epoch 2 left out ")) and "sha256" in text for text in notes)
     assert all(event["total"] < 1e3 for event in events if event["kind"] == "train")

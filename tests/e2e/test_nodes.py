@@ -17,9 +17,10 @@ import psutil
 import pytest
 
 from icon_dist import storage
-from tests.conftest import ROOT, free_port
+from tests.conftest import ROOT
 from tests.engine.test_resume import assert_equal, final
 from tests.gang import TINY, run_gang, tiny
+from tests.s3 import free_port
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 LONG = {"optim__epochs": 12, "optim__milestones": (10,), "eval__every": 100}

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import http.client
 import http.server
 import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import boto3.session
 import pytest
@@ -16,77 +14,16 @@ import pytest
 from icon_dist import storage
 from icon_dist.errors import StorageError
 from icon_dist.storage import s3 as s3_storage
+from tests.s3 import Proxy
 
 DATA = os.urandom(3 << 20)
 
 
-class Proxy(http.server.ThreadingHTTPServer):
-    """Forwards to the real server; ``faults`` are used up one a request, GET and PUT of objects only."""
-
-    daemon_threads = True
-    target = ""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.faults: list[str] = []
-        self.seen: list[tuple[str, str]] = []  # method, Range
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: Proxy
-
-    def log_message(self, *args: object) -> None:
-        del args
-
-    def forward(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self.server.seen.append((self.command, self.headers.get("Range", "")))
-        fault = self.server.faults.pop(0) if self.server.faults else ""
-        if fault in ("503", "500"):
-            self.send_response(int(fault))
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-            return
-        if fault == "reset":
-            self.close_connection = True
-            return
-        upstream = http.client.HTTPConnection(self.server.target)
-        upstream.request(self.command, self.path, body=body, headers=dict(self.headers))
-        answer = upstream.getresponse()
-        data = answer.read()
-        upstream.close()
-        if fault == "lost":  # it was done, and nobody hears of it
-            self.close_connection = True
-            return
-        self.send_response(answer.status)
-        for name, value in answer.getheaders():
-            if name.lower() not in ("connection", "transfer-encoding", "date", "server", "content-length"):
-                self.send_header(name, value)
-        self.send_header("Content-Length", answer.getheader("Content-Length") or str(len(data)))
-        self.end_headers()
-        if fault == "cut":
-            self.wfile.write(data[: len(data) * 3 // 10])
-            self.close_connection = True
-        elif fault == "corrupt":
-            self.wfile.write(bytes([data[0] ^ 1]) + data[1:])
-        else:
-            self.wfile.write(data)
-
-    do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = forward
-
-
 @pytest.fixture
-def proxy(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    server = Proxy()
-    server.target = urlsplit(s3_endpoint).netloc
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_address[1]}")
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
+def proxy(s3_endpoint: str) -> Iterator[Proxy]:
+    del s3_endpoint
+    with Proxy.between() as server:
+        yield server
 
 
 @pytest.fixture

@@ -1,0 +1,155 @@
+"""Random faults against tiny runs: each case says what it did, and raises AssertionError if anything was lost."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from icon_dist import storage
+from icon_dist.config import Config
+from icon_dist.engine import checkpoint, manifest
+from icon_dist.errors import CheckpointError
+from icon_dist.loop import run_directory
+from tests.faults.damage import KINDS, damage
+from tests.faults.harness import POINTS, End, Kill, end_of, start
+from tests.gang import tiny
+from tests.s3 import Proxy
+
+SMALL = {"run__checkpoint_every": 0.25, "run__record_samples": True, "optim__ema": 0.9, "eval__limit": 8}
+KILLS = 3  # at most, in one case
+STEPS = 12
+
+
+class Campaign:
+    """Straight runs to compare with, made when they are first needed."""
+
+    def __init__(self, people: Path, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._people, self._folder = people, folder
+        self._straight: dict[int, End] = {}
+        self._number = 0
+
+    def config(self, name: str, *, world: int = 1, run_dir: str = "") -> Config:
+        place = run_dir or str(self._folder)
+        return tiny(self._people, place, run__name=name, run__workers=world, **SMALL)
+
+    def straight(self, world: int) -> End:
+        if world not in self._straight:
+            config = self.config(f"straight-{world}", world=world)
+            assert start(config, world=world, folder=self._folder)
+            self._straight[world] = end_of(config)
+        return self._straight[world]
+
+    def next_name(self) -> str:
+        self._number += 1
+        return f"case-{self._number}"
+
+    # ------------------------------------------------------------------------------------------------------- cases
+
+    def kill(self, rng: random.Random) -> str:
+        """A few kills, then a run to the end: the same bits as without."""
+        world = rng.choice([1, 2])
+        name = self.next_name()
+        said = self._killed(rng, [self.config(name, world=world)] * KILLS)
+        self._finish(self.config(name, world=world), world)
+        self._forget(name)
+        return f"{world} ranks: {'; '.join(said)}"
+
+    def resize(self, rng: random.Random) -> str:
+        """Kills between changes of the number of ranks: everybody is read once an epoch."""
+        name = self.next_name()
+        worlds = [rng.choice([1, 2, 4]) for _ in range(KILLS)]
+        said = self._killed(rng, [self.config(name, world=world) for world in worlds])
+        assert start(self.config(name, world=1), world=1, folder=self._folder)
+        assert end_of(self.config(name)).people == self.straight(1).people, "people lost or read twice"
+        self._forget(name)
+        return f"{worlds} ranks, then 1: {'; '.join(said)}"
+
+    def corrupt(self, rng: random.Random) -> str:
+        """The newest checkpoints damaged: the newest intact one is found, and what was skipped is named."""
+        source = self.config("source")
+        source = replace(source, run=replace(source.run, keep=4))
+        run = Path(run_directory(source))
+        if not run.exists():
+            assert start(source, world=1, folder=self._folder)
+        copy = self._folder / self.next_name()
+        shutil.copytree(run, copy)
+        entries = manifest.entries(str(copy))[::-1]
+        bad = rng.randrange(1, len(entries) + 1)
+        kind = rng.choice(list(KINDS))
+        said = [damage(rng, Path(entry.uri), kind) for entry in entries[:bad]]
+        warnings: list[str] = []
+        try:
+            found = checkpoint.find(str(copy), warn=warnings.append)
+            assert found is not None
+            assert bad < len(entries), "a damaged checkpoint was loaded"
+            assert found.uri == entries[bad].uri, "not the newest intact one"
+            for name in found.manifest["files"]:
+                if name.endswith(".safetensors"):
+                    found.tensors(name.removesuffix(".safetensors"))
+        except CheckpointError:
+            assert bad == len(entries), "an intact checkpoint was refused"
+        for entry in entries[:bad]:
+            mine = [line for line in warnings if Path(entry.uri).name in line]
+            assert len(mine) == 1, f"{entry.uri}: {len(mine)} lines of it"
+            assert ": skipped: " in mine[0]
+        shutil.rmtree(copy)
+        return "; ".join(said)
+
+    def corrupt_and_resume(self, rng: random.Random) -> str:
+        """Killed in the middle, its newest checkpoint damaged: the run goes on from the one before to the same bits."""
+        name = self.next_name()
+        config = self.config(name)
+        said = self._killed(rng, [config])
+        entries = [e for e in manifest.entries(run_directory(config)) if e.committed]
+        if len(entries) > 1:
+            said.append(damage(rng, Path(entries[-1].uri), rng.choice(list(KINDS))))
+        self._finish(config, 1)
+        self._forget(name)
+        return "; ".join(said)
+
+    def bad_s3(self, rng: random.Random) -> str:
+        """A run on storage that fails 30 % of the requests and spoils 5 % of the bodies."""
+        faults = ["503", "500", "reset", "cut", "corrupt", ""]
+        with Proxy.between() as server:
+            server.faults = rng.choices(faults, [12, 12, 6, 2.5, 2.5, 65], k=20000)
+            self._finish(self.config(self.next_name(), run_dir="s3://test-bucket/faults"), 1)
+            return f"{len(server.seen)} requests, 35 % of them spoilt"
+
+    # ------------------------------------------------------------------------------------------------------ helpers
+
+    def _killed(self, rng: random.Random, attempts: list[Config]) -> list[str]:
+        said = []
+        for config in attempts:
+            world = config.run.workers
+            point = rng.choice([*POINTS, "time", "time"])
+            rank = 0 if point in ("file", "manifest", "tidy") else rng.randrange(world)
+            at = rng.uniform(0, 2) if point == "time" else float(rng.randrange(1, STEPS))
+            kill = Kill(point, at, rank)
+            if start(config, world=world, folder=self._folder, kill=kill):
+                said.append(f"{kill}, too late")
+                break
+            said.append(str(kill))
+        return said
+
+    def _finish(self, config: Config, world: int) -> None:
+        assert start(config, world=world, folder=self._folder)
+        end, straight = end_of(config), self.straight(world)
+        assert end.step == straight.step == STEPS
+        assert end.digest == straight.digest, "other bits than an undisturbed run"
+        assert end.people == straight.people, "people lost or read twice"
+
+    def _forget(self, name: str) -> None:
+        storage.delete(str(self._folder / name), tree=True)
+
+
+CASES: dict[str, tuple[Callable[[Campaign, random.Random], str], float]] = {  # and how often
+    "kill": (Campaign.kill, 0.4),
+    "resize": (Campaign.resize, 0.15),
+    "corrupt": (Campaign.corrupt, 0.25),
+    "corrupt and resume": (Campaign.corrupt_and_resume, 0.15),
+    "bad s3": (Campaign.bad_s3, 0.05),
+}
