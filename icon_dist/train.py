@@ -12,7 +12,7 @@ import os
 from icon_dist import config as configuration
 from icon_dist import pretrained, storage
 from icon_dist.config import Config
-from icon_dist.data.generate import generate_shards, missing_sets
+from icon_dist.data.generate import draw_missing, missing_sets
 from icon_dist.data.shard import open_shards
 from icon_dist.engine.progress import Progress, counter
 from icon_dist.errors import run_cli
@@ -39,21 +39,11 @@ def main(argv: list[str]) -> None:
         print(configuration.to_yaml(cfg), end="")
         return
     cfg = _anchored(cfg)
-    if cfg.data.dataset == "fake":
-        for uri, split, people, seed in missing_sets(cfg.data):
-            if args.dry_run:
-                print(f"data        {people} people would be rendered to {uri}; the plan follows from them")
-                return
-            jobs = os.cpu_count() or 1
-            generate_shards(
-                uri,
-                people=people,
-                seed=seed,
-                difficulty=cfg.data.difficulty,
-                split=split,
-                jobs=jobs,
-                progress=counter("people"),
-            )
+    if args.dry_run and cfg.data.dataset == "fake":
+        for uri, _, people, _ in missing_sets(cfg.data):
+            print(f"data        {people} people would be rendered to {uri}; the plan follows from them")
+            return
+    draw_missing(cfg.data, jobs=os.cpu_count() or 1, progress=counter("people"))
     shards = open_shards(cfg.data.train, input_hw=cfg.input_hw, max_zoom=1 + cfg.data.augment.scale)
     val = open_shards(cfg.data.val, input_hw=cfg.input_hw) if cfg.data.val else None
     plan = plan_run(cfg, shards, val=val)
