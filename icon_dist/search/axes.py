@@ -16,9 +16,10 @@ class Axis:
     log: bool = False
 
     def at(self, value: float) -> float:
+        """What lies outside is drawn at the edge."""
         low, high, value = (math.log(v) if self.log else v for v in (self.low, self.high, value))
         share = (value - low) / (high - low) if high > low else 0.5
-        return self.start + min(1.05, max(-0.05, share)) * (self.end - self.start)
+        return self.start + min(1.0, max(0.0, share)) * (self.end - self.start)
 
     def ticks(self, most: int = 6) -> list[float]:
         """Round numbers inside: of a step of 1, 2 or 5, or of a power of ten, and its parts on a short log axis."""

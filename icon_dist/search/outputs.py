@@ -42,7 +42,7 @@ def publish(
         title=journal.uri.rsplit("/", 1)[-1],
         space=space,
         metric=metric,
-        why=chosen[1] if chosen else [],
+        why=lines,
         importances=results.importances(sweep),
         cost=len(sweep.directions) > 1,
     )
@@ -61,7 +61,8 @@ def choose(
             if other.label in ("paper", "no contrast"):
                 mean, half = results.gain(best, other)
                 name = "the paper's values" if other.label == "paper" else "no contrast"
-                why.append(f"gain over {name}: {mean:+.2f} ± {half:.2f}")
+                doubt = "" if abs(mean) > half else ", which may be chance"
+                why.append(f"gain over {name}: {mean:+.2f} ± {half:.2f}{doubt}")
         return dict(best.values), why
     ranked = results.ranking(found)
     if not ranked:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import jinja2
 
 from icon_dist.search import plots
-from icon_dist.search.results import Confirmed, Row, front, gain, ranking
+from icon_dist.search.results import ENOUGH, Confirmed, Row, front, gain, ranking
 from icon_dist.search.space import Range, Space, text
 
 
@@ -47,6 +47,7 @@ def page(
         text=text,
         history=plots.history(found, metric=metric),
         importances=plots.bars(importances) if importances else "",
+        enough=ENOUGH,
         parallel=plots.parallel(found, space, metric=metric),
         slices=[plots.slice_of(found, key, values, metric=metric) for key, values in space.items()] if ranked else [],
         front=plots.front(ranked, front(found), metric=metric) if cost else "",

@@ -8,7 +8,7 @@ from typing import Any
 
 from icon_dist.evaluation.charts import GRID, INK, LINE_COLORS, svg
 from icon_dist.search.axes import Axis, around
-from icon_dist.search.results import Confirmed, Row
+from icon_dist.search.results import Confirmed, Row, ranking
 from icon_dist.search.space import Range, Space, text
 
 BLUE, RED, GREEN = LINE_COLORS
@@ -31,7 +31,7 @@ def history(rows: Sequence[Row], *, metric: str) -> str:
         return ""
     height, left, right, top, bottom = 330, 56, 20, 24, 46
     x = Axis(-0.5, max(row.number for row in rows) + 0.5, left, WIDTH - right)
-    y = around((row.score for row in scored if row.score is not None), height - bottom, top)
+    y = _score_axis(scored, height - bottom, top)
     parts = [_grid(y, left, WIDTH - right), _across(x, height - bottom, whole=True)]
     best: float | None = None
     path: list[str] = []
@@ -80,19 +80,19 @@ def parallel(rows: Sequence[Row], space: Space, *, metric: str) -> str:
     drawn = sorted((row for row in rows if row.score is not None), key=lambda row: row.score or 0.0)
     if len(drawn) < 2:
         return ""
+    best = next(iter(ranking(rows)), None)
     height, left, right, top, bottom = 340, 60, 70, 50, 24
     names = [*space, metric]
     gap = (WIDTH - left - right) / max(1, len(names) - 1)
     axes = [_axis(space[key], height - bottom, top) for key in space]
-    score = around((row.score or 0.0 for row in drawn), height - bottom, top)
-    low, high = drawn[0].score or 0.0, drawn[-1].score or 0.0
+    score = _score_axis(drawn, height - bottom, top)
     parts = []
     for row in drawn:
         places = [axis.at(_number(space[key], row.values[key])) for key, axis in zip(space, axes, strict=True)]
         points = [*places, score.at(row.score or 0.0)]
         line = " ".join(f"{left + i * gap:.1f},{y:.1f}" for i, y in enumerate(points))
-        share = ((row.score or 0.0) - low) / (high - low) if high > low else 1.0
-        stroke, wide, dash = color(share), 3.0 if row is drawn[-1] else 1.5, ""
+        share = ((row.score or 0.0) - score.low) / (score.high - score.low)
+        stroke, wide, dash = color(share), 3.0 if row is best else 1.5, ""
         if row.label == "paper":
             stroke, wide, dash = RED, 2.0, "6 4"
         parts.append(
@@ -123,7 +123,7 @@ def slice_of(rows: Sequence[Row], key: str, values: Range | tuple[Any, ...], *, 
         return ""
     width, height, left, right, top, bottom = 320, 230, 44, 14, 12, 44
     x = _axis(values, left + 8, width - right - 8)
-    y = around((row.score for row in scored if row.score is not None), height - bottom, top)
+    y = _score_axis(scored, height - bottom, top)
     parts = [_grid(y, left, width - right)]
     for place, words in _labels(values, x, most=5):
         parts.append(_middle(place, height - bottom + 18, words))
@@ -176,6 +176,12 @@ def intervals(points: Sequence[Confirmed], *, metric: str) -> str:
     return svg("".join(parts), width=width, height=height, label=f"{metric} over seeds, mean and 95 % interval")
 
 
+def _score_axis(rows: Sequence[Row], start: float, end: float) -> Axis:
+    """Of whole runs: the score of a stopped one is of an early epoch, and would squeeze them."""
+    whole = ranking(rows)
+    return around((row.score or 0.0 for row in (whole if len(whole) > 1 else rows)), start, end)
+
+
 def _paper_last(rows: Sequence[Row]) -> list[Row]:
     """In the order in which they are drawn: the star lies on top."""
     return sorted(rows, key=lambda row: row.label == "paper")
@@ -203,10 +209,7 @@ def _marked(x: float, y: float, row: Row, *, metric: str) -> str:
     words = f"<title>{_spoken(row, metric)}</title>"
     if row.label == "paper":
         star = "M0-9 2.6-2.8 9.2-2.6 3.9 1.8 5.6 8.3 0 4.5-5.6 8.3-3.9 1.8-9.2-2.6-2.6-2.8Z"
-        return (
-            f'<g transform="translate({x:.1f} {y:.1f})" fill="{RED}">{words}<path d="{star}"/>'
-            f'<text x="12" y="-6" font-size="12">paper</text></g>'
-        )
+        return f'<g transform="translate({x:.1f} {y:.1f})" fill="{RED}">{words}<path d="{star}"/></g>'
     if row.state in ("diverged", "failed"):
         return f'<g stroke="{RED}" stroke-width="2">{words}<path d="M{x - 4:.1f} {y - 4:.1f}l8 8m0-8l-8 8"/></g>'
     if row.state == "complete":

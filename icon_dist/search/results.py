@@ -6,6 +6,7 @@ import csv
 import io
 import math
 import statistics
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 STATES = {TrialState.RUNNING: "running", TrialState.WAITING: "waiting"}
 CONFIDENCE = 0.95
 REPEATED = 3  # best trials that --confirm repeats
+ENOUGH = 8  # whole runs to say of which key it depends
 
 
 @dataclass(frozen=True)
@@ -126,10 +128,12 @@ def confirmed(repeats: optuna.Study | None) -> list[Confirmed]:
 def importances(study: optuna.Study) -> dict[str, float]:
     """Share of each key in what separates good from bad; {} before there are enough whole runs to tell."""
     scored = [t for t in study.get_trials(deepcopy=False) if t.state == TrialState.COMPLETE]
-    if len(scored) < 8 or len({t.values[0] for t in scored}) < 2:
+    if len(scored) < ENOUGH or len({t.values[0] for t in scored}) < 2:
         return {}
     evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=0.25, evaluate_on_local=True)
-    found = optuna.importance.get_param_importances(study, evaluator=evaluator, target=lambda t: t.values[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it says that it takes low values for good ones, hence the minus
+        found = optuna.importance.get_param_importances(study, evaluator=evaluator, target=lambda t: -t.values[0])
     return {key: value for key, value in found.items() if math.isfinite(value)}
 
 

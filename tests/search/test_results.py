@@ -9,11 +9,13 @@ import math
 from typing import Any
 
 import numpy as np
+import optuna
 import pytest
+from optuna.distributions import FloatDistribution
 
 from icon_dist import config as configuration
 from icon_dist.search.outputs import choose
-from icon_dist.search.results import Confirmed, Row, front, gain, half_width, ranking, to_csv
+from icon_dist.search.results import ENOUGH, Confirmed, Row, front, gain, half_width, importances, ranking, to_csv
 from icon_dist.search.tuning import first_rung
 
 
@@ -75,7 +77,25 @@ def test_the_best_is_confirmed_before_it_is_believed() -> None:
     values, why = choose(found, [paper, lucky], metric="AP") or ({}, [])
     assert values == {"loss.tau": 0}
     assert why[0].startswith("paper: AP 50.25 ± ")
+    none = Confirmed("no contrast", {"loss.lambda_p": 0.0}, {1: 40.0, 2: 40.4})
+    _, why = choose(found, [lucky, paper, none], metric="AP") or ({}, [])
+    assert [line.endswith(", which may be chance") for line in why] == [False, True, False]
     assert choose([row(0, None, state="failed")], [], metric="AP") is None
+
+
+def test_what_makes_a_trial_good_is_not_what_makes_it_bad() -> None:
+    """The high end of ``tau`` alone makes the best quarter, the high end of ``lambda_1`` the worst."""
+    space = {key: FloatDistribution(0.0, 1.0) for key in ("loss.tau", "loss.lambda_1")}
+    study = optuna.create_study(direction="maximize")
+    for tau, lambda_1 in itertools.product(np.linspace(0.0, 1.0, 8).tolist(), repeat=2):
+        point = {"loss.tau": tau, "loss.lambda_1": lambda_1}
+        value = 10.0 * (tau > 0.8) - 5.0 * (lambda_1 > 0.8) + 0.1 * lambda_1 * (tau <= 0.8)
+        study.add_trial(optuna.trial.create_trial(params=point, distributions=space, value=value))
+        if len(study.trials) == ENOUGH - 1:
+            assert importances(study) == {}
+    shares = importances(study)
+    assert sum(shares.values()) == pytest.approx(1.0)
+    assert shares["loss.tau"] > 0.8
 
 
 def test_csv_has_a_column_for_every_key() -> None:
