@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from icon_dist import storage
 from icon_dist.config import DataConfig
 from icon_dist.data.pack import Settings, build
-from icon_dist.data.shard import read_manifest
+from icon_dist.data.shard import MANIFEST
 from icon_dist.datasets import fake
-from icon_dist.errors import DataError
 
 Progress = Callable[[str, int, int], None]  # drawn | packed, people so far, people in all
 
@@ -62,11 +62,8 @@ def missing_sets(config: DataConfig) -> list[tuple[str, str, int, int]]:
     sets = [(config.train, "train", config.generate, 0), (config.val, "val", config.generate // 4, 1)]
     missing = []
     for uri, split, people, seed in sets:
-        if uri and people:
-            try:
-                read_manifest(uri)
-            except DataError:
-                missing.append((uri, split, people, seed))
+        if uri and people and not storage.exists(storage.join(uri, MANIFEST)):
+            missing.append((uri, split, people, seed))
     return missing
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from icon_dist import storage
+from icon_dist import seal, storage
 from icon_dist.data.shard import (
     BUILDING,
     FORMAT,
@@ -151,8 +151,9 @@ def _finish(out: str, head: dict[str, Any], truth: dict[str, Any], jobs: Sequenc
         "splits": stored_splits(index["instance"].to_numpy()),
         "files": files,
     }
-    storage.write(storage.join(out, MANIFEST), _json(manifest))
-    return manifest
+    raw = seal.sealed(manifest)
+    storage.write(storage.join(out, MANIFEST), raw)
+    return seal.unsealed(raw)
 
 
 def _head(annotations: Annotations, *, dataset: str, split: str, boxes: str, settings: Settings) -> dict[str, Any]:

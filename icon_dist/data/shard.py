@@ -5,7 +5,7 @@
     shard-00000.tar ...   KEY.jpg + KEY.json a person
     index.parquet         one row a person, in shard order: where the bytes are, box, keypoints, window
     truth.json.gz         COCO-shaped ground truth of the whole set, for scoring
-    manifest.json         counts, skeleton, build settings, sha256 and bytes of every other file
+    manifest.json         counts, skeleton, build settings, sha256 and bytes of every other file, and its own seal
 
 Everything here reads; ``pack.py`` writes.
 """
@@ -13,7 +13,6 @@ Everything here reads; ``pack.py`` writes.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from icon_dist import storage
+from icon_dist import seal, storage
 from icon_dist.data.image import MAX_BYTES, MAX_PIXELS, check_image
 from icon_dist.datasets import skeleton_from_dict
 from icon_dist.datasets.document import parse
@@ -119,7 +118,11 @@ def read_manifest(uri: str) -> dict[str, Any]:
             raise DataError(f"{uri}: the build is unfinished; run the same shards/build.py command again") from None
         raise DataError(f"{uri}: no shards here ({MANIFEST} is missing); build them: {BUILD_COMMAND} {uri}") from None
     try:
-        manifest = json.loads(raw)
+        manifest = seal.unsealed(raw)
+    except seal.BrokenSealError as error:
+        fix = "copy it again, or delete the folder and build the shards again"
+        raise DataError(f"{place}: {error}; {fix}") from None
+    try:
         version = int(manifest["format"])
         if version > FORMAT:
             fix = "upgrade icon_dist or build the shards again"
@@ -130,12 +133,11 @@ def read_manifest(uri: str) -> dict[str, Any]:
         sound = complete and named and all(int(files[name]["bytes"]) >= 0 for name in files)
         sound = sound and int(manifest["people"]) > 0
         sound = sound and all(manifest[name].isprintable() for name in ("dataset", "split", "boxes"))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
         sound = False
     if not sound:
-        raise DataError(f"{place}: damaged or not a shard manifest; build the shards again")
-    result: dict[str, Any] = manifest
-    return result
+        raise DataError(f"{place}: not a shard manifest; build the shards again")
+    return manifest
 
 
 def _verified(uri: str, name: str, manifest: dict[str, Any]) -> bytes:

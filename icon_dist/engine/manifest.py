@@ -6,18 +6,17 @@ It is written last, holds the sha256 of every other file, and seals itself the s
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from icon_dist import storage
+from icon_dist import seal, storage
 from icon_dist.errors import CheckpointError
 
-FORMAT = 1  # of the folder; the seal below is the same in every format, so that damage never looks like the future
+FORMAT = 1  # of the folder; the seal is the same in every format, so that damage never looks like the future
 NAME = "MANIFEST.json"
 FOLDER = "checkpoints"  # inside the run
 
@@ -60,12 +59,6 @@ def folder_name(step: int, attempt: str) -> str:
     return f"step-{step:08d}-{attempt}"
 
 
-def encode(manifest: Mapping[str, Any]) -> bytes:
-    body = json.loads(json.dumps({key: value for key, value in manifest.items() if key != "sha256"}))
-    seal = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
-    return json.dumps({**body, "sha256": seal}, sort_keys=True, indent=1).encode()
-
-
 def read(entry: Entry) -> Manifest:
     """The manifest of a checkpoint, or DamagedError; a newer format is a CheckpointError."""
     if not entry.committed:
@@ -75,12 +68,9 @@ def read(entry: Entry) -> Manifest:
     except FileNotFoundError:
         raise DamagedError(f"{NAME} is missing") from None
     try:
-        manifest: Manifest = json.loads(data)
-        sealed = isinstance(manifest, dict) and encode(manifest) == data
-    except (ValueError, RecursionError):
-        raise DamagedError(f"{NAME} is not JSON") from None
-    if not sealed:
-        raise DamagedError(f"{NAME} was altered")
+        manifest: Manifest = seal.unsealed(data)
+    except seal.BrokenSealError as error:
+        raise DamagedError(f"{NAME} {error}") from None
     if type(manifest.get("format")) is not int:
         raise DamagedError(f"{NAME} is of no checkpoint")
     if manifest["format"] > FORMAT:

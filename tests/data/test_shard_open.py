@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import random
+import re
 import struct
 import zlib
 from collections.abc import Callable
@@ -15,6 +18,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from icon_dist import seal
 from icon_dist.data.image import check_image
 from icon_dist.data.shard import open_shards, read_truth
 from icon_dist.datasets import load_skeleton
@@ -24,7 +28,7 @@ from icon_dist.errors import DataError
 def edit_manifest(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
     manifest = json.loads((folder / "manifest.json").read_text())
     change(manifest)
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder / "manifest.json").write_bytes(seal.sealed(manifest))
 
 
 def edit_index(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
@@ -76,16 +80,31 @@ def test_nothing_there_says_how_to_build(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "text"),
     [
-        ("", "damaged or not a shard manifest"),
-        ("[]", "damaged or not a shard manifest"),
-        ('{"format": 1}', "damaged or not a shard manifest"),
-        ('{"format": 2}', r"format=2: newer than this version reads \(1\); upgrade"),
-        ("\0\xff", "damaged or not a shard manifest"),
+        (b"", "manifest.json: is not JSON"),
+        (b"[]", "manifest.json: has no seal"),
+        (b'{"format": 1}', r"manifest.json: has no seal \(sha256\); copy it again, or delete the folder and build"),
+        (b'{"sha256": "0"}', "manifest.json: was altered: its seal"),
+        (b"\0\xff", "manifest.json: is not JSON"),
+        (seal.sealed({"format": 1}), "not a shard manifest"),
+        (seal.sealed({"format": math.inf}), "not a shard manifest"),
+        (seal.sealed({"format": 2}), r"format=2: newer than this version reads \(1\); upgrade"),
     ],
 )
-def test_bad_manifests(copy: Path, content: str, text: str) -> None:
-    (copy / "manifest.json").write_text(content, encoding="latin-1")
+def test_bad_manifests(copy: Path, content: bytes, text: str) -> None:
+    (copy / "manifest.json").write_bytes(content)
     refused(copy, text)
+
+
+def test_every_digit_of_a_manifest_counts(copy: Path) -> None:
+    """A sigma of the skeleton with one digit changed is sound JSON of a sound skeleton."""
+    place = copy / "manifest.json"
+    raw = place.read_bytes()
+    digits = [m.start() for m in re.finditer(rb"\d", raw)]
+    for at in random.Random(0).sample(digits, 200):
+        place.write_bytes(raw[:at] + str((int(raw[at : at + 1]) + 1) % 10).encode() + raw[at + 1 :])
+        refused(copy, r"seal|is not JSON")
+    place.write_bytes(raw)
+    open_shards(str(copy))
 
 
 def test_shard_names_stay_in_the_folder(copy: Path) -> None:
@@ -94,7 +113,7 @@ def test_shard_names_stay_in_the_folder(copy: Path) -> None:
         manifest["files"]["../shard-00000.tar"] = manifest["files"].pop("shard-00000.tar")
 
     edit_manifest(copy, escape)
-    refused(copy, "damaged or not a shard manifest")
+    refused(copy, "not a shard manifest")
 
 
 def test_index_missing_flipped_or_of_another_set(copy: Path) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from icon_dist import seal
 from icon_dist.data.shard import open_shards
 from icon_dist.data.verify import members, verify
 from icon_dist.errors import DataError
@@ -48,7 +49,7 @@ def vouch(folder: Path) -> None:
     raw = (folder / "shard-00000.tar").read_bytes()
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["files"]["shard-00000.tar"] = {"bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder / "manifest.json").write_bytes(seal.sealed(manifest))
 
 
 def test_sound(made: Path) -> None:

@@ -6,11 +6,13 @@ import json
 import random
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
+from icon_dist import seal
 from tests.fuzz import spoil
 
 OK, CONFIG, DATA, CHECKPOINT, STORAGE, CLUSTER = 0, 2, 3, 4, 5, 7
@@ -196,6 +198,8 @@ def shown(items: list[str]) -> str:
 def shards(rng: random.Random, root: Path) -> Case:
     file = rng.choice(sorted((root / "shards").iterdir()))
     what = _bytes(rng, file, text=file.suffix == ".json" and rng.random() < 0.7)
+    if file.name == "manifest.json" and rng.random() < 0.5:
+        what += _sealed(file)
     command = rng.choice(("verify", "verify", "train", "evaluate", "look"))
     arguments = {
         "verify": ("shards",),
@@ -206,6 +210,15 @@ def shards(rng: random.Random, root: Path) -> Case:
     # 2: a spoilt manifest may name another dataset than the config, which is the config's fault for all we know
     codes = frozenset({OK, DATA, *({CONFIG} if command == "train" else {CHECKPOINT} if command == "evaluate" else ())})
     return Case(what, command, arguments, codes, {"evaluate": "scores.json", "look": "page.png"}.get(command, ""))
+
+
+def _sealed(file: Path) -> str:
+    """A writer's mistake rather than a disk's."""
+    with suppress(OSError, ValueError, RecursionError):
+        if isinstance(document := json.loads(file.read_bytes()), dict):
+            file.write_bytes(seal.sealed(document))
+            return ", sealed"
+    return ""
 
 
 def weights(rng: random.Random, root: Path) -> Case:

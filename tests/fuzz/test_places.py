@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from icon_dist import config as configuration
+from icon_dist import seal
 from icon_dist.data.shard import open_shards
 from icon_dist.data.stream import TrainStream
 from icon_dist.errors import DataError
@@ -108,7 +109,7 @@ def test_a_set_of_nobody(here: Path) -> None:
     assert (code, faults) == (3, [])
     assert "nobody.json: no person with a labelled joint" in shown
     root = cases.copy(here / "shards", here)
-    manifest = (root / "manifest.json").read_text()
-    (root / "manifest.json").write_text(json.dumps({**json.loads(manifest), "people": 0}))
+    manifest = json.loads((root / "manifest.json").read_text())
+    (root / "manifest.json").write_bytes(seal.sealed({**manifest, "people": 0}))
     with pytest.raises(DataError, match="not a shard manifest"):
         open_shards(str(root))

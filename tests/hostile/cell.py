@@ -11,7 +11,7 @@ from typing import Any
 
 import safetensors.torch
 
-from icon_dist import fetch
+from icon_dist import fetch, seal
 from icon_dist.data.shard import open_shards
 from icon_dist.datasets import skeleton_to_dict
 from icon_dist.engine import checkpoint
@@ -98,7 +98,7 @@ class Cell:
         place = self.checkpoint / manifests.NAME
         manifest = json.loads(place.read_text())
         change(manifest)
-        place.write_bytes(manifests.encode(manifest))
+        place.write_bytes(seal.sealed(manifest))
 
     def reweigh(self, change: Callable[[dict[str, Any], dict[str, Any]], object]) -> None:
         """The fetched file's tensors or metadata changed and sealed again."""
@@ -107,10 +107,11 @@ class Cell:
         self.weights.write_bytes(fetch.encode(tensors, metadata))
 
     def reshard(self, change: Callable[[dict[str, Any]], object]) -> None:
+        """The shards' manifest changed and sealed again."""
         place = self.shards / "manifest.json"
         manifest = json.loads(place.read_text())
         change(manifest)
-        place.write_text(json.dumps(manifest))
+        place.write_bytes(seal.sealed(manifest))
 
 
 def packed(tensors: dict[str, Any]) -> bytes:

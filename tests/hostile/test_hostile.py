@@ -264,7 +264,7 @@ CASES: dict[str, tuple[Prepare, int, str]] = {
     "shard manifest nested deeply": (
         lambda c: then(put(c.shards / "manifest.json", DEEP), c.verify()),
         3,
-        "not a shard",
+        "is not JSON",
     ),
     "split named for the terminal": (bad_shards(lambda m: m.update(split=ESCAPE)), 3, "not a shard manifest"),
     "joints named for the terminal": (

@@ -1,0 +1,33 @@
+"""JSON that knows itself: a sha256 of everything else in it, so that no flipped digit is believed (RELIABILITY)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+
+class BrokenSealError(Exception):
+    """What is wrong with a file, as the end of a sentence that its name begins."""
+
+
+def sealed(document: Mapping[str, Any]) -> bytes:
+    """The one spelling of ``document``, with the seal as its ``sha256``; a seal it had before does not count."""
+    body = json.loads(json.dumps({key: value for key, value in document.items() if key != "sha256"}))
+    seal = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+    return json.dumps({**body, "sha256": seal}, sort_keys=True, indent=1).encode()
+
+
+def unsealed(data: bytes) -> dict[str, Any]:
+    """What was sealed, its ``sha256`` included, if not a byte has changed since; or BrokenSealError."""
+    try:
+        document = json.loads(data)
+        if not isinstance(document, dict) or "sha256" not in document:
+            raise BrokenSealError("has no seal (sha256)")
+        whole = sealed(document) == data
+    except (ValueError, RecursionError):
+        raise BrokenSealError("is not JSON") from None
+    if not whole:
+        raise BrokenSealError("was altered: its seal (sha256) does not hold")
+    return document
