@@ -4,7 +4,8 @@ For a query i with positives p and negatives n, and s = cos / tau::
 
     L_i = mean_p -log( e^{s_p} / (e^{s_p} + sum_n e^{s_n}) ) = mean_p softplus( logsumexp_n(s_n) - s_p )
 
-Positives have the query's category and belong to another person; negatives are the candidates of Hn other categories.
+Positives have the query's category and another owner, the person or the photo; negatives are the candidates of Hn other
+categories (:class:`icon_dist.losses.negatives.Negatives`).
 Each positive stands alone in its denominator with all the negatives (this is not SupCon).
 """
 
@@ -14,52 +15,22 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from icon_dist.losses.negatives import choose_negatives, limit
-from icon_dist.losses.sampling import Count
+from icon_dist.losses.negatives import Negatives, choose_negatives, limit
+from icon_dist.losses.queries import Queries
 from icon_dist.losses.tiles import tiles
 from icon_dist.types import KeySet
 
 
 def consistency_loss(
-    query: Float[Tensor, "A m"],
-    category: Int64[Tensor, " A"],
-    instance: Int64[Tensor, " A"],
-    active: Bool[Tensor, " A"],
-    keys: KeySet,
-    *,
-    negatives: Count,
-    tau: float,
-    negative: str = "hard",
-    others_only: bool = False,
-    bank: KeySet | None = None,
-    category_score: str = "mean",
-    max_negatives: int = 0,
-    person: Int64[Tensor, " A"] | None = None,
-    key: int = 0,
+    queries: Queries, keys: KeySet, *, negatives: Negatives, tau: float, bank: KeySet | None = None
 ) -> Float[Tensor, ""]:
     """Mean of L_i over the queries of a category, then over the categories; arguments as :func:`consistency_sums`."""
-    sums, counts = consistency_sums(
-        query,
-        category,
-        instance,
-        active,
-        keys,
-        negatives=negatives,
-        tau=tau,
-        negative=negative,
-        others_only=others_only,
-        bank=bank,
-        category_score=category_score,
-        max_negatives=max_negatives,
-        person=person,
-        key=key,
-    )
-    return mean_of_categories(sums, counts)
+    return mean_of_categories(*consistency_sums(queries, keys, negatives=negatives, tau=tau, bank=bank))
 
 
 def mean_of_categories(sums: Float[Tensor, " C"], counts: Float[Tensor, " C"]) -> Float[Tensor, ""]:
@@ -68,59 +39,30 @@ def mean_of_categories(sums: Float[Tensor, " C"], counts: Float[Tensor, " C"]) -
 
 
 def consistency_sums(
-    query: Float[Tensor, "A m"],
-    category: Int64[Tensor, " A"],
-    instance: Int64[Tensor, " A"],
-    active: Bool[Tensor, " A"],
-    keys: KeySet,
-    *,
-    negatives: Count,
-    tau: float,
-    negative: str = "hard",
-    others_only: bool = False,
-    bank: KeySet | None = None,
-    category_score: str = "mean",
-    max_negatives: int = 0,
-    person: Int64[Tensor, " A"] | None = None,
-    key: int = 0,
+    queries: Queries, keys: KeySet, *, negatives: Negatives, tau: float, bank: KeySet | None = None
 ) -> tuple[Float[Tensor, " C"], Float[Tensor, " C"]]:
     """Per category, the sum of L_i and the number of queries with at least one positive and one negative.
 
-    Candidates are ``keys``, which may carry gradient, and ``bank``, which receives none. ``negatives`` is Hn, chosen
-    ``hard | random | all`` per query (METHOD 2.9, 2.10; random draws from ``key``), the hard ones by the ``mean`` or
-    ``max`` cosine to a category. ``others_only`` also keeps the query's own person out of them, and ``max_negatives``
-    all but so many candidates of each category, chosen at random for all queries alike (paper Table 8).
-
-    Who owns a token is told by ``instance``, which may be the photo's id; random draws are for the ``person``, who is
-    the owner if not given. In fp32, or fp64 for an fp64 query, whatever the autocast.
+    Candidates are ``keys``, which may carry gradient, and ``bank``, which receives none. In fp32, or fp64 for queries
+    in fp64, whatever the autocast.
     """
-    wide = torch.promote_types(query.dtype, torch.float32)
+    wide = torch.promote_types(queries.features.dtype, torch.float32)
     stored = [keys] if bank is None else [keys, bank]
-    with torch.autocast(query.device.type, enabled=False):
-        query, live = query.to(wide), keys.features.to(wide)
+    with torch.autocast(queries.features.device.type, enabled=False):
+        query, live = queries.features.to(wide), keys.features.to(wide)
         joined = KeySet(
             live.detach() if bank is None else torch.cat([live.detach(), bank.features.to(wide)], 1),
             torch.cat([k.valid for k in stored], 1),
             torch.cat([k.instance for k in stored], 1),
         )
-        limited = limit(joined.valid, max_negatives, key=key) if max_negatives else joined.valid
-        chosen = choose_negatives(
-            negative,
-            negatives,
-            query.detach(),
-            category,
-            instance,
-            replace(joined, valid=limited),
-            others_only=others_only,
-            score=category_score,
-            person=instance if person is None else person,
-            key=key,
-        )
+        fixed = replace(queries, features=query.detach())
+        limited = limit(joined.valid, negatives.most, key=negatives.draw.key) if negatives.most else joined.valid
+        chosen = choose_negatives(fixed, replace(joined, valid=limited), negatives)
         each, usable = _Consistency.apply(  # type: ignore[no-untyped-call]
-            query, live, category, instance, active, joined, limited, chosen, tau, others_only
+            query, live, fixed, joined, limited, chosen, tau, negatives.others_only
         )
         # A product with the one-hot matrix: deterministic on a GPU, unlike index_add.
-        by_category = F.one_hot(category, chosen.shape[1]).to(wide)
+        by_category = F.one_hot(queries.category, chosen.shape[1]).to(wide)
         return each @ by_category, usable.to(wide) @ by_category
 
 
@@ -141,9 +83,7 @@ class _Consistency(torch.autograd.Function):
         ctx: Any,
         query: Tensor,  # [A, m]
         live: Tensor,  # [C, G, m] the first of the keys, for their gradient
-        category: Tensor,  # [A]
-        instance: Tensor,  # [A]
-        active: Tensor,  # [A]
+        queries: Queries,  # the same without gradient
         keys: KeySet,
         limited: Tensor,  # [C, G + S] the candidates that may be negatives
         chosen: Tensor,  # [A, C] negative categories
@@ -151,14 +91,14 @@ class _Consistency(torch.autograd.Function):
         others_only: bool,
     ) -> tuple[Tensor, Tensor]:
         absent = torch.where(keys.valid, 0.0, -torch.inf).to(query.dtype)
-        own = F.one_hot(category, chosen.shape[1]).bool()
-        member = (own | chosen) & active[:, None]
+        own = F.one_hot(queries.category, chosen.shape[1]).bool()
+        member = (own | chosen) & queries.active[:, None]
         each, usable, gradient = [], [], []
         ctx.tiles = []
         for rows, tile in tiles(member, width=keys.valid.shape[1]):
             s = tile.similarities(query[rows] / tau, keys.features, absent)  # [pairs, G + S]
-            asks, who = active[rows], instance[rows]
-            mine = tile.pairs_with(category[rows])
+            asks, who = queries.active[rows], queries.owner[rows]
+            mine = tile.pairs_with(queries.category[rows])
             asking = tile.row.index_select(0, mine)
             same = keys.instance.index_select(0, tile.category[mine]) == who.index_select(0, asking)[:, None]
             s_p = s.index_select(0, mine).masked_fill_(same, -torch.inf)
@@ -210,4 +150,4 @@ class _Consistency(torch.autograd.Function):
                 weighted = query * grad[:, None]
                 for rows, tile, slopes in ctx.tiles:
                     tile.add_to_keys(to_live, slopes, weighted[rows])
-        return to_query, to_live, None, None, None, None, None, None, None, None
+        return to_query, to_live, None, None, None, None, None, None

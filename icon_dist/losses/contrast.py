@@ -19,6 +19,9 @@ from icon_dist.losses import diagnostics, queries, sampling
 from icon_dist.losses.candidates import Candidates
 from icon_dist.losses.consistency import consistency_sums, mean_of_categories
 from icon_dist.losses.intra import intra_sums
+from icon_dist.losses.negatives import Negatives
+from icon_dist.losses.queries import Queries
+from icon_dist.losses.sampling import Draw
 from icon_dist.losses.terms import Term
 from icon_dist.losses.tokens import Tokens, pair_tokens, pixel_set, read_points, ring
 from icon_dist.types import Batch, Outputs, Skeleton
@@ -37,14 +40,15 @@ class Contrasted:
 
 @dataclass(frozen=True)
 class Asked:
-    """The queries of one term among a micro-batch's tokens."""
+    """The queries of one term among a micro-batch's tokens, and what they are compared with."""
 
     term: Term
     tokens: Tokens
     asks: Bool[Tensor, "N C T"]
+    most: int  # of them that there can be
     person: Int64[Tensor, " N"]  # random draws are for it
     owner: Int64[Tensor, " N"]  # of its tokens, the person or the photo: positives have another
-    key: int  # of random negatives
+    negatives: Negatives
 
 
 class Contrast:
@@ -88,12 +92,11 @@ class Contrast:
         owner = batch.image_id if self._cfg.positives_from == "images" else batch.instance
         if self._cfg.contrast == "inter" or diagnose:
             self.candidates.share(tokens["single"], owner, step=step)
-        asked, found = [], []
+        asked = []
         for i, term in enumerate(self.terms):
-            own = tokens[term.name]
-            asks = self._asks(term, own, batch.instance, key=sampling.key_of(self._seed, step, 1 + 2 * i))
-            asked.append(Asked(term, own, asks, batch.instance, owner, sampling.key_of(self._seed, step, 2 + 2 * i)))
-            found.append(self._sums(asked[-1]))
+            draws = term.draws(*(sampling.key_of(self._seed, step, 2 * i + purpose) for purpose in (1, 2)))
+            asked.append(self._asked(term, tokens[term.name], *draws, person=batch.instance, owner=owner))
+        found = [self._sums(one) for one in asked]
 
         counts = torch.split(sum_over_ranks(torch.cat([n for _, n in found])), [term.categories for term in self.terms])
         # Sums are this rank's and counts are everybody's; the factor undoes the mean over ranks that gradients get.
@@ -123,75 +126,57 @@ class Contrast:
             tokens["pair"] = Tokens(*pairs, queries.pair_scores(scores, self._limbs))
         return tokens
 
-    def _asks(self, term: Term, tokens: Tokens, person: Int64[Tensor, " N"], *, key: int) -> Bool[Tensor, "N C T"]:
-        """Which tokens are queries."""
-        chosen = queries.choose_queries(
-            term.config.query,
-            term.queries,
-            tokens.score,
-            tokens.active[..., 0],
-            person,
-            scope=self._cfg.query_scope,
-            key=key,
-        )
+    def _asked(
+        self,
+        term: Term,
+        tokens: Tokens,
+        asking: Draw,
+        compared: Draw,
+        *,
+        person: Int64[Tensor, " N"],
+        owner: Int64[Tensor, " N"],
+    ) -> Asked:
+        cfg = self._cfg
+        chosen = queries.choose_queries(asking, tokens.score, tokens.active[..., 0], person, scope=cfg.query_scope)
         asks = tokens.active & chosen[..., None]
-        most = self._cfg.max_queries
-        return queries.limit_queries(asks, person, most=most, key=key) if most else asks
+        if cfg.max_queries:
+            asks = queries.limit_queries(asks, person, most=cfg.max_queries, key=asking.key)
+        people, classes, points = asks.shape
+        most = queries.most_queries(asking, shape=(people, classes, points), most=cfg.max_queries)
+        negatives = Negatives(
+            compared,
+            score=term.config.category_score,
+            others_only=cfg.negatives_from_others,
+            most=cfg.max_negatives,
+        )
+        return Asked(term, tokens, asks, most, person, owner, negatives)
 
     def _sums(self, asked: Asked) -> Sums:
         """Eq. 1 with the candidates that ``loss.contrast`` means."""
         return self._among_people(asked) if self._cfg.contrast == "inter" else self._within_person(asked)
 
     def _among_people(self, asked: Asked) -> Sums:
-        term, tokens = asked.term, asked.tokens
-        people, classes, points = asked.asks.shape
-        row, active = queries.first_rows(
-            asked.asks,
-            queries.most_queries(
-                term.config.query, term.queries, shape=(people, classes, points), most=self._cfg.max_queries
-            ),
-        )
+        _, classes, points = asked.asks.shape
+        row, active = queries.first_rows(asked.asks, asked.most)
         n = row // (classes * points)
-        keys, bank = self.candidates.of(term)
-        return consistency_sums(
-            tokens.features.flatten(0, 2).index_select(0, row),
-            row // points % classes,
-            asked.owner[n],
-            active,
-            keys,
-            bank=bank,
-            negatives=term.negatives,
-            tau=self._cfg.tau,
-            negative=term.config.negative,
-            others_only=self._cfg.negatives_from_others,
-            category_score=term.config.category_score,
-            max_negatives=self._cfg.max_negatives,
-            person=asked.person[n],
-            key=asked.key,
-        )
+        features = asked.tokens.features.flatten(0, 2).index_select(0, row)
+        asking = Queries(features, row // points % classes, asked.owner[n], asked.person[n], active)
+        keys, bank = self.candidates.of(asked.term)
+        return consistency_sums(asking, keys, negatives=asked.negatives, tau=self._cfg.tau, bank=bank)
 
     def _within_person(self, asked: Asked) -> Sums:
+        tokens = asked.tokens
         return intra_sums(
-            asked.tokens.features,
-            asked.tokens.active,
-            asked.asks,
-            asked.person,
-            negatives=asked.term.negatives,
-            tau=self._cfg.tau,
-            negative=asked.term.config.negative,
-            category_score=asked.term.config.category_score,
-            key=asked.key,
+            tokens.features, tokens.active, asked.asks, asked.person, negatives=asked.negatives, tau=self._cfg.tau
         )
 
     def _chance(self, asked: Asked, counts: Float[Tensor, " C"]) -> Float[Tensor, ""]:
         """Loss of queries to which all candidates look alike."""
         if self._cfg.contrast == "inter":
             keys, bank = self.candidates.of(asked.term)
-            term = asked.term
-            compared = term.categories - 1 if term.config.negative == "all" else sum(term.negatives) / 2
-            return diagnostics.chance_loss(
-                [keys] if bank is None else [keys, bank], categories=compared, most=self._cfg.max_negatives
-            )
+            compared = asked.negatives.draw.mean(asked.term.categories - 1)
+            stored = [keys] if bank is None else [keys, bank]
+            return diagnostics.chance_loss(stored, categories=compared, most=asked.negatives.most)
         alike = replace(asked.tokens, features=torch.zeros_like(asked.tokens.features))
         sums, _ = self._within_person(replace(asked, tokens=alike))
         return mean_of_categories(sum_over_ranks(sums), counts)

@@ -14,32 +14,28 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
-from icon_dist.losses.sampling import Count, choose_categories
+from icon_dist.losses.negatives import Negatives
+from icon_dist.losses.sampling import choose_categories
 
 
 def intra_sums(
     features: Float[Tensor, "N C T m"],
     active: Bool[Tensor, "N C T"],
     asks: Bool[Tensor, "N C T"],
-    instance: Int64[Tensor, " N"],
+    person: Int64[Tensor, " N"],
     *,
-    negatives: Count,
+    negatives: Negatives,
     tau: float,
-    negative: str = "hard",
-    category_score: str = "mean",
-    key: int = 0,
 ) -> tuple[Float[Tensor, " C"], Float[Tensor, " C"]]:
     """Per category, the sum of L_i and the number of queries with at least one positive and one negative.
 
-    ``active`` tokens are candidates, those of them that ``asks`` are queries. As
-    :func:`icon_dist.losses.consistency.consistency_sums` between people.
+    ``active`` tokens are candidates, those of them that ``asks`` are queries. Of ``negatives``, who owns them and how
+    many there are is given. As :func:`icon_dist.losses.consistency.consistency_sums` between people.
     """
     with torch.autocast(features.device.type, enabled=False):
         features = features.to(torch.promote_types(features.dtype, torch.float32))
         cosine = torch.einsum("nctm,ndum->nctdu", features, features)  # of query (c, t) and candidate (d, u)
-        compared = _negative_categories(
-            cosine.detach(), active, instance, negatives, negative=negative, category_score=category_score, key=key
-        )
+        compared = _negative_categories(cosine.detach(), active, person, negatives)
         is_negative = compared[..., None] & active[:, None, None]
         is_positive = _others(active)
         usable = asks & is_negative.any((3, 4)) & is_positive.any(3)
@@ -54,29 +50,23 @@ def intra_sums(
 def _negative_categories(
     cosine: Float[Tensor, "N C T C T"],
     active: Bool[Tensor, "N C T"],
-    instance: Int64[Tensor, " N"],
-    count: Count,
-    *,
-    negative: str,
-    category_score: str,
-    key: int,
+    person: Int64[Tensor, " N"],
+    negatives: Negatives,
 ) -> Bool[Tensor, "N C T C"]:
     """For each query, the other categories of its person that it is compared with."""
     candidates = active[:, None, None]
-    if category_score == "max":
+    if negatives.score == "max":
         score = cosine.masked_fill(~candidates, -torch.inf).amax(4)
     else:
         score = (cosine * candidates).sum(4) / active.sum(2)[:, None, None].clamp(min=1)
     category = torch.arange(active.shape[1], device=active.device)
     allowed = (active.any(2)[:, None] & (category[:, None] != category))[:, :, None].expand(score.shape)
     chosen = choose_categories(
-        negative,
-        count,
+        negatives.draw,
         score.flatten(0, 2),
         allowed.flatten(0, 2),
         category[:, None].expand(active.shape).flatten(),
-        instance[:, None, None].expand(active.shape).flatten(),
-        key=key,
+        person[:, None, None].expand(active.shape).flatten(),
     )
     return chosen.view(score.shape)
 

@@ -3,12 +3,25 @@ all candidates or at most so many (paper Table 8)."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from icon_dist.losses.sampling import Count, choose, choose_categories, uniform
+from icon_dist.losses.queries import Queries
+from icon_dist.losses.sampling import Draw, choose, choose_categories, uniform
 from icon_dist.types import KeySet
+
+
+@dataclass(frozen=True)
+class Negatives:
+    """What a query is pushed away from (n in the paper's Eq. 1)."""
+
+    draw: Draw  # of Hn other categories
+    score: str = "mean"  # mean | max: cosine to the candidates of a category, by which hard ones are ranked
+    others_only: bool = False  # never the query's own person
+    most: int = 0  # candidates of each category, chosen at random for all queries alike (Table 8); 0 = all
 
 
 def limit(valid: Bool[Tensor, "C S"], most: int, *, key: int) -> Bool[Tensor, "C S"]:
@@ -20,46 +33,33 @@ def limit(valid: Bool[Tensor, "C S"], most: int, *, key: int) -> Bool[Tensor, "C
     return choose(uniform(key, category[:, None], place), valid, torch.full((1,), most, device=valid.device))
 
 
-def choose_negatives(
-    strategy: str,
-    count: Count,
-    query: Float[Tensor, "A m"],
-    category: Int64[Tensor, " A"],
-    instance: Int64[Tensor, " A"],
-    keys: KeySet,
-    *,
-    others_only: bool,
-    score: str = "mean",
-    person: Int64[Tensor, " A"],
-    key: int,
-) -> Bool[Tensor, "A C"]:
+def choose_negatives(queries: Queries, keys: KeySet, negatives: Negatives) -> Bool[Tensor, "A C"]:
     """The categories each query is compared with: never its own, never one without a candidate.
 
-    Hard: by the ``mean`` or the ``max`` cosine to the category's candidates. Random: drawn for each ``person``, the
-    same for all points of a joint. ``instance`` is who owns a query, as in the keys.
+    Random ones are the same for all points of a person's joint.
     """
-    categories = torch.arange(len(keys.valid), device=query.device)
-    if others_only or (score == "max" and strategy == "hard"):
-        scores, some = _scores_by_candidate(query, instance, keys, others_only=others_only, best=score == "max")
+    categories = torch.arange(len(keys.valid), device=queries.category.device)
+    if negatives.others_only or (negatives.score == "max" and negatives.draw.strategy == "hard"):
+        scores, some = _scores_by_candidate(queries, keys, negatives)
     else:
         # mean_s cos(q, k_s) = q . mean_s k_s: one [A, m] x [m, C] product instead of all candidates
         number = keys.valid.sum(1)
-        total = torch.bmm(keys.valid[:, None].to(query), keys.features)[:, 0]
-        scores = query @ (total / number.clamp(min=1)[:, None]).T
+        total = torch.bmm(keys.valid[:, None].to(queries.features), keys.features)[:, 0]
+        scores = queries.features @ (total / number.clamp(min=1)[:, None]).T
         some = (number > 0).expand_as(scores)
-    allowed = some & (category[:, None] != categories)
-    return choose_categories(strategy, count, scores, allowed, category, person, key=key)
+    allowed = some & (queries.category[:, None] != categories)
+    return choose_categories(negatives.draw, scores, allowed, queries.category, queries.person)
 
 
 def _scores_by_candidate(
-    query: Float[Tensor, "A m"], instance: Int64[Tensor, " A"], keys: KeySet, *, others_only: bool, best: bool
+    queries: Queries, keys: KeySet, negatives: Negatives
 ) -> tuple[Float[Tensor, "A C"], Bool[Tensor, "A C"]]:
     scores, some = [], []
     for features, valid, owner in zip(keys.features, keys.valid, keys.instance, strict=True):
         # By category: the whole [A, C, S] would be large.
-        cosine = query @ features.T
-        seen = valid & (owner != instance[:, None]) if others_only else valid.expand_as(cosine)
-        if best:
+        cosine = queries.features @ features.T
+        seen = valid & (owner != queries.owner[:, None]) if negatives.others_only else valid.expand_as(cosine)
+        if negatives.score == "max":
             scores.append(cosine.masked_fill_(~seen, -torch.inf).amax(1))
         else:
             scores.append((cosine * seen).sum(1) / seen.sum(1).clamp(min=1))

@@ -7,12 +7,24 @@ Everything is a mask over a micro-batch's tokens until :func:`first_rows`, so th
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from icon_dist.losses.sampling import Count, choose, draw_count, uniform
+from icon_dist.losses.sampling import Draw, choose, draw_count, uniform
+
+
+@dataclass(frozen=True)
+class Queries:
+    """Tokens that ask, one a row (i in the paper's Eq. 1)."""
+
+    features: Float[Tensor, "A m"]
+    category: Int64[Tensor, " A"]
+    owner: Int64[Tensor, " A"]  # whose the token is, the person's id or the photo's: a positive has another
+    person: Int64[Tensor, " A"]  # random draws are for it
+    active: Bool[Tensor, " A"]  # whether the row counts: the others are padding
 
 
 def hard_scores(
@@ -57,45 +69,44 @@ def pair_scores(score: Float[Tensor, "N K"], limbs: Int64[Tensor, "P 2"]) -> Flo
 
 
 def choose_queries(
-    strategy: str,
-    count: Count,
+    draw: Draw,
     score: Float[Tensor, "N C"],
     present: Bool[Tensor, "N C"],
-    instance: Int64[Tensor, " N"],
+    person: Int64[Tensor, " N"],
     *,
     scope: str = "person",
-    key: int,
 ) -> Bool[Tensor, "N C"]:
-    """Which present categories of each person ask: the ``count`` best of a person, or of the batch as many in all.
+    """Which present categories of each person ask: Q of them (``draw.count``), or of the whole batch as many in all.
 
     The batch is this rank's micro-batch: with scope ``batch``, N ranks do not equal one rank on the joined batch.
     """
-    if strategy == "all":
+    if draw.strategy == "all":
         return present
     people, classes = present.shape
-    wanted = draw_count(count, key, instance, most=classes)
-    if strategy == "random":
-        score = uniform(key, instance[:, None], torch.arange(classes, device=score.device)).to(score.dtype)
+    wanted = draw_count(draw.count, draw.key, person, most=classes)
+    if draw.strategy == "random":
+        score = uniform(draw.key, person[:, None], torch.arange(classes, device=score.device)).to(score.dtype)
     if scope == "person":
         return choose(score, present, wanted)
     return choose(score.view(1, -1), present.view(1, -1), wanted.sum(0, keepdim=True)).view(people, classes)
 
 
 def limit_queries(
-    asks: Bool[Tensor, "N C T"], instance: Int64[Tensor, " N"], *, most: int, key: int
+    asks: Bool[Tensor, "N C T"], person: Int64[Tensor, " N"], *, most: int, key: int
 ) -> Bool[Tensor, "N C T"]:
     """At most ``most`` points of each category, chosen at random; of this rank, whatever the others have."""
     people, classes, points = asks.shape
     category, point = (torch.arange(n, device=asks.device) for n in (classes, points))
-    luck = uniform(key, instance[:, None, None], category[:, None], point).transpose(0, 1).flatten(1)
+    luck = uniform(key, person[:, None, None], category[:, None], point).transpose(0, 1).flatten(1)
     kept = choose(luck, asks.transpose(0, 1).flatten(1), torch.full((1,), most, device=asks.device))
     return kept.view(classes, people, points).transpose(0, 1)
 
 
-def most_queries(strategy: str, count: Count, *, shape: tuple[int, int, int], most: int) -> int:
+def most_queries(draw: Draw, *, shape: tuple[int, int, int], most: int) -> int:
     """How many of ``[N, C, T]`` points can ask; ``most`` of a category, 0 = no limit."""
     people, classes, points = shape
-    width = classes if strategy == "all" else min(count if isinstance(count, int) else count[1], classes)
+    high = draw.count if isinstance(draw.count, int) else draw.count[1]
+    width = classes if draw.strategy == "all" else min(high, classes)
     return min(people * width * points, classes * most or people * classes * points)
 
 

@@ -1,4 +1,4 @@
-"""Random numbers without state, and which categories a query is compared with (METHOD 2.9, 2.10).
+"""Random numbers without state, and choices of categories: hard, random or all (METHOD 2.8-2.10; paper Table 7).
 
 Randomness is a pure function of counters (seed, step, person, category): any number of ranks draws the same numbers
 for the same people, and nothing has to be saved.
@@ -6,12 +6,29 @@ for the same people, and nothing has to be saved.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 Count = int | tuple[int, int]  # fixed, or drawn uniformly from low .. high inclusive (random sampling only)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How categories are chosen: the ``count`` of them that are best (``hard``), as many at ``random``, or ``all``."""
+
+    strategy: str
+    count: Count = 1
+    key: int = 0  # of all random numbers
+
+    def mean(self, most: int) -> float:
+        """How many are asked for on average, where ``all`` are ``most``."""
+        if self.strategy == "all":
+            return most
+        return self.count if isinstance(self.count, int) else sum(self.count) / 2
 
 
 def key_of(*counters: int) -> int:
@@ -44,22 +61,19 @@ def choose(
 
 
 def choose_categories(
-    strategy: str,
-    count: Count,
+    draw: Draw,
     score: Float[Tensor, "A C"],
     allowed: Bool[Tensor, "A C"],
     category: Int64[Tensor, " A"],
-    instance: Int64[Tensor, " A"],
-    *,
-    key: int,
+    person: Int64[Tensor, " A"],
 ) -> Bool[Tensor, "A C"]:
-    """The ``count`` best by score, as many at random, or all, of the categories that a query may be compared with."""
-    if strategy == "all":
+    """Which of the ``allowed`` categories each query, of a ``category`` of a ``person``, is compared with."""
+    if draw.strategy == "all":
         return allowed
     categories = torch.arange(allowed.shape[1], device=allowed.device)
-    wanted = draw_count(count, key, instance, most=len(categories) - 1)
-    if strategy == "random":
-        score = uniform(key, instance[:, None], category[:, None], categories).to(score.dtype)
+    wanted = draw_count(draw.count, draw.key, person, most=len(categories) - 1)
+    if draw.strategy == "random":
+        score = uniform(draw.key, person[:, None], category[:, None], categories).to(score.dtype)
     return choose(score, allowed, wanted)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from icon_dist.config import ContrastConfig
 from icon_dist.distributed import mean_over_ranks
 from icon_dist.losses import diagnostics
+from icon_dist.losses.sampling import Draw
 from icon_dist.types import Outputs
 
 
@@ -23,13 +24,13 @@ class Term:
     config: ContrastConfig
     categories: int
 
-    @property
-    def queries(self) -> tuple[int, int]:
-        return self.config.queries, max(self.config.queries, self.config.queries_to)
-
-    @property
-    def negatives(self) -> tuple[int, int]:
-        return self.config.negatives, max(self.config.negatives, self.config.negatives_to)
+    def draws(self, *keys: int) -> tuple[Draw, Draw]:
+        """Of the categories of a person that ask (Q), and of those that each is compared with (Hn)."""
+        cfg, (asking, compared) = self.config, keys
+        return (
+            Draw(cfg.query, (cfg.queries, max(cfg.queries, cfg.queries_to)), asking),
+            Draw(cfg.negative, (cfg.negatives, max(cfg.negatives, cfg.negatives_to)), compared),
+        )
 
 
 @dataclass

@@ -19,10 +19,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from icon_dist.losses.consistency import consistency_loss, mean_of_categories
-from icon_dist.losses.negatives import choose_negatives
+from icon_dist.losses.negatives import Negatives, choose_negatives
+from icon_dist.losses.queries import Queries
+from icon_dist.losses.sampling import Draw
 from icon_dist.types import KeySet
 
 N, K, M, S, Q, HN, TAU = 64, 17, 256, 512, 5, 6, 0.07
+HARD = Negatives(Draw("hard", HN))
 Case = tuple[Tensor, Tensor, Tensor, KeySet, KeySet]
 
 
@@ -41,8 +44,11 @@ def case(points: int) -> Case:
 
 
 def ours(query: Tensor, category: Tensor, instance: Tensor, live: KeySet, bank: KeySet) -> Tensor:
-    active = torch.ones_like(category).bool()
-    return consistency_loss(query, category, instance, active, live, bank=bank, negatives=HN, tau=TAU)
+    return consistency_loss(asking(query, category, instance), live, bank=bank, negatives=HARD, tau=TAU)
+
+
+def asking(query: Tensor, category: Tensor, person: Tensor) -> Queries:
+    return Queries(query, category, person, person, torch.ones_like(category).bool())
 
 
 def loops(query: Tensor, category: Tensor, instance: Tensor, live: KeySet, bank: KeySet) -> Tensor:
@@ -95,9 +101,7 @@ def hardest(query: Tensor, category: Tensor, instance: Tensor, live: KeySet, ban
         torch.cat([live.valid, bank.valid], 1),
         torch.cat([live.instance, bank.instance], 1),
     )
-    return choose_negatives(
-        "hard", HN, query.detach(), category, instance, keys, others_only=False, person=instance, key=0
-    )
+    return choose_negatives(asking(query.detach(), category, instance), keys, HARD)
 
 
 def dense(query: Tensor, category: Tensor, instance: Tensor, live: KeySet, bank: KeySet) -> Tensor:

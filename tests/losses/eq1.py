@@ -5,14 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from icon_dist.losses.queries import Queries
 from icon_dist.types import KeySet
 
 
 def literal(
-    query: Tensor,
-    category: Tensor,
-    instance: Tensor,
-    active: Tensor,
+    queries: Queries,
     keys: list[KeySet],
     *,
     hn: int,
@@ -21,12 +19,12 @@ def literal(
     tau: float,
 ) -> Tensor:
     """Eq. 1 with a Python loop over everything; mean as in METHOD 2.13."""
-    classes = len(keys[0].valid)
+    query, classes = queries.features, len(keys[0].valid)
     per_category: dict[int, list[Tensor]] = {}
     for a in range(len(query)):
-        if not active[a]:
+        if not queries.active[a]:
             continue
-        mine, person = int(category[a]), int(instance[a])
+        mine, person = int(queries.category[a]), int(queries.owner[a])
         positives: list[Tensor] = []
         candidates: dict[int, list[Tensor]] = {}
         for keyset in keys:

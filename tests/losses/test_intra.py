@@ -10,9 +10,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from icon_dist.losses.intra import intra_sums
-from icon_dist.losses.sampling import choose, draw_count, uniform
+from icon_dist.losses.negatives import Negatives
+from icon_dist.losses.sampling import Draw, choose, draw_count, uniform
 
 N, C, M, TAU, KEY = 3, 5, 4, 0.2, 11
+HARD = Negatives(Draw("hard", 2))
 
 
 def case(points: int, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -70,7 +72,8 @@ def test_equals_loops_over_the_points_of_one_person(
 ) -> None:
     for seed in range(3):
         tokens = case(points, seed)
-        sums, counts = intra_sums(*tokens, negatives=hn, tau=TAU, negative=strategy, category_score=score, key=KEY)
+        negatives = Negatives(Draw(strategy, hn, KEY), score=score)
+        sums, counts = intra_sums(*tokens, negatives=negatives, tau=TAU)
         expected, numbers = literal(*tokens, hn=hn, strategy=strategy, score=score)
         assert counts.tolist() == numbers
         assert sum(numbers) > 0
@@ -83,11 +86,9 @@ def test_equals_loops_over_the_points_of_one_person(
 
 def test_other_people_do_not_matter() -> None:
     features, active, asks, instance = case(4, 0)
-    whole, _ = intra_sums(features, active, asks, instance, negatives=2, tau=TAU)
-    alone = [
-        intra_sums(features[n : n + 1], active[n : n + 1], asks[n : n + 1], instance[n : n + 1], negatives=2, tau=TAU)
-        for n in range(N)
-    ]
+    whole, _ = intra_sums(features, active, asks, instance, negatives=HARD, tau=TAU)
+    columns = [tuple(x[n : n + 1] for x in (features, active, asks, instance)) for n in range(N)]
+    alone = [intra_sums(*one, negatives=HARD, tau=TAU) for one in columns]
     torch.testing.assert_close(whole, torch.stack([sums for sums, _ in alone]).sum(0))
 
 
@@ -100,7 +101,7 @@ def test_nothing_to_compare_is_a_zero_with_a_finite_gradient() -> None:
         if what == "one point of four":
             active[..., 1:] = False
         asks = active & (what != "nobody asks")
-        sums, counts = intra_sums(features, active, asks, instance, negatives=2, tau=TAU)
+        sums, counts = intra_sums(features, active, asks, instance, negatives=HARD, tau=TAU)
         (grad,) = torch.autograd.grad(sums.sum(), features)
         assert not sums.any()
         assert not counts.any()
@@ -111,7 +112,8 @@ def test_a_query_is_its_own_positive_in_point_mode() -> None:
     """Two orthogonal joints: softplus((0 - 1) / tau)."""
     features = torch.eye(2).view(1, 2, 1, 2)
     everything = torch.ones(1, 2, 1, dtype=torch.bool)
-    sums, counts = intra_sums(features, everything, everything, torch.tensor([0]), negatives=1, tau=TAU)
+    other = Negatives(Draw("hard", 1))
+    sums, counts = intra_sums(features, everything, everything, torch.tensor([0]), negatives=other, tau=TAU)
     torch.testing.assert_close(sums, torch.full((2,), math.log1p(math.exp(-1 / TAU))))
     assert counts.tolist() == [1, 1]
 
@@ -120,6 +122,6 @@ def test_embeddings_all_alike_cost_the_log_of_the_number_of_negatives() -> None:
     """How chance is measured: two of four other joints, three points each."""
     everything = torch.ones(2, 5, 3, dtype=torch.bool)
     sums, counts = intra_sums(
-        torch.zeros(2, 5, 3, 4), everything, everything, torch.tensor([0, 1]), negatives=2, tau=TAU
+        torch.zeros(2, 5, 3, 4), everything, everything, torch.tensor([0, 1]), negatives=HARD, tau=TAU
     )
     torch.testing.assert_close(sums / counts, torch.full((5,), math.log(7)))

@@ -14,6 +14,9 @@ from torch import Tensor
 from icon_dist.errors import CheckpointError
 from icon_dist.losses.consistency import consistency_loss
 from icon_dist.losses.memory import MemoryBank
+from icon_dist.losses.negatives import Negatives
+from icon_dist.losses.queries import Queries
+from icon_dist.losses.sampling import Draw
 from icon_dist.types import KeySet
 
 
@@ -149,7 +152,8 @@ def test_bug_nan_when_a_mask_is_empty() -> None:
     empty = MemoryBank(2, 4, 4).keys()
     idle = KeySet(torch.zeros(2, 0, 4), torch.zeros(2, 0, dtype=torch.bool), torch.zeros(2, 0, dtype=torch.int64))
     ids, active = torch.tensor([0, 1]), torch.tensor([True, True])
-    loss = consistency_loss(query, ids, ids, active, idle, bank=empty, negatives=1, tau=0.07)
+    queries = Queries(query, ids, ids, ids, active)
+    loss = consistency_loss(queries, idle, bank=empty, negatives=Negatives(Draw("hard", 1)), tau=0.07)
     assert loss.item() == 0
     assert torch.equal(torch.autograd.grad(loss, query)[0], torch.zeros(2, 4))
 

@@ -6,8 +6,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from icon_dist.losses.negatives import choose_negatives
+from icon_dist.losses.negatives import Negatives, choose_negatives
+from icon_dist.losses.queries import Queries
+from icon_dist.losses.sampling import Draw
 from icon_dist.types import KeySet
+
+
+def queries_of(query: torch.Tensor, category: torch.Tensor, owner: torch.Tensor, person: torch.Tensor) -> Queries:
+    return Queries(query, category, owner, person, torch.ones_like(category).bool())
 
 
 def keys_of(seed: int) -> KeySet:
@@ -27,9 +33,8 @@ def test_hard_negatives_have_the_largest_cosine(others_only: bool, score: str) -
     keys.valid[3] = False
     query = F.normalize(torch.randn(30, 3, generator=g), dim=-1)
     category, person = torch.randint(0, 5, (30,), generator=g), torch.randint(0, 4, (30,), generator=g)
-    chosen = choose_negatives(
-        "hard", 2, query, category, person, keys, others_only=others_only, score=score, person=person, key=0
-    )
+    negatives = Negatives(Draw("hard", 2), score=score, others_only=others_only)
+    chosen = choose_negatives(queries_of(query, category, person, person), keys, negatives)
     for a in range(30):
         rank = {}
         for c in range(5):
@@ -52,7 +57,8 @@ def test_negatives_are_other_categories_with_candidates(strategy: str, number: i
     category = torch.tensor([0, 1, 2, 4] * 5)
     query = F.normalize(torch.randn(20, 3), dim=-1)
     person = torch.arange(20)
-    chosen = choose_negatives(strategy, 2, query, category, person, keys, others_only=False, person=person, key=3)
+    negatives = Negatives(Draw(strategy, 2, key=3))
+    chosen = choose_negatives(queries_of(query, category, person, person), keys, negatives)
     assert not chosen[torch.arange(20), category].any()
     assert not chosen[:, 3].any()
     assert (chosen.sum(1) == number).all()
@@ -66,7 +72,8 @@ def test_random_negatives_are_drawn_for_the_person_not_the_owner() -> None:
     query = F.normalize(torch.randn(40, 3), dim=-1)
 
     def drawn(owner: torch.Tensor) -> torch.Tensor:
-        return choose_negatives("random", 2, query, category, owner, keys, others_only=True, person=person, key=3)
+        negatives = Negatives(Draw("random", 2, key=3), others_only=True)
+        return choose_negatives(queries_of(query, category, owner, person), keys, negatives)
 
     assert len(set(map(tuple, drawn(photo).tolist()))) > 1
     assert torch.equal(drawn(photo), drawn(person + 100))

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from icon_dist.config import BankConfig, ContrastConfig, HeatmapLossConfig, LossConfig
 from icon_dist.errors import CheckpointError
 from icon_dist.losses.objective import Objective, ramp
+from icon_dist.losses.queries import Queries
 from icon_dist.types import Batch, KeySet, Outputs, Skeleton
 
 LIMBS = ((0, 1), (2, 3), (1, 3))
@@ -71,17 +72,9 @@ def eq1(live: KeySet, older: list[KeySet]) -> Tensor:
     """All live tokens ask."""
     classes, count = live.valid.shape
     category = torch.arange(classes)[:, None].expand(-1, count).flatten()
-    return literal(
-        live.features.flatten(0, 1),
-        category,
-        live.instance.flatten(),
-        live.valid.flatten(),
-        [live, *older],
-        hn=9,
-        strategy="all",
-        others_only=False,
-        tau=CFG.tau,
-    )
+    person = live.instance.flatten()
+    queries = Queries(live.features.flatten(0, 1), category, person, person, live.valid.flatten())
+    return literal(queries, [live, *older], hn=9, strategy="all", others_only=False, tau=CFG.tau)
 
 
 def test_equals_eq_5_over_steps_with_a_bank() -> None:

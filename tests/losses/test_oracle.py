@@ -10,7 +10,6 @@ import itertools
 import random
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -21,6 +20,9 @@ from icon_dist import distributed
 from icon_dist.losses.consistency import consistency_sums, mean_of_categories
 from icon_dist.losses.exchange import Centres, Exchange
 from icon_dist.losses.memory import MemoryBank
+from icon_dist.losses.negatives import Negatives
+from icon_dist.losses.queries import Queries
+from icon_dist.losses.sampling import Draw
 from tests.ranks import on_ranks
 
 CASES = 34  # per number of ranks
@@ -31,9 +33,8 @@ DIM = 4
 class Case:
     """What is drawn: options, and the people of all ranks with a history that the bank has seen."""
 
-    options: dict[str, Any]
+    negatives: Negatives
     tau: float
-    key: int
     slots: int
     people: Centres  # "instance" is who owns a token: a person, or the photo
     person: Tensor
@@ -56,15 +57,17 @@ def draw(seed: int, world: int) -> Case:
     now, person = centres(people)
     low = dice.randint(1, classes)
     return Case(
-        options={
-            "negative": dice.choice(["hard", "hard", "random", "all"]),
-            "negatives": (low, low + dice.randint(0, 2)),
-            "category_score": dice.choice(["mean", "max"]),
-            "others_only": dice.random() < 0.4,
-            "max_negatives": dice.choice([0, 0, 1, 3]),
-        },
+        negatives=Negatives(
+            Draw(
+                dice.choice(["hard", "hard", "random", "all"]),
+                count=(low, low + dice.randint(0, 2)),
+                key=dice.randrange(2**62),
+            ),
+            score=dice.choice(["mean", "max"]),
+            others_only=dice.random() < 0.4,
+            most=dice.choice([0, 0, 1, 3]),
+        ),
         tau=dice.choice([0.07, 0.2, 1.0]),
-        key=dice.randrange(2**62),
         slots=dice.randint(1, 5),
         people=now,
         person=person,
@@ -92,16 +95,17 @@ def ours(seeds: list[int]) -> list[dict[str, Tensor]]:
         classes = visible.shape[1]
         live = Exchange(seed=0).share(Centres(features, visible, owner), step=0)
         sums, counts = consistency_sums(
-            features.flatten(0, 1),
-            torch.arange(classes).repeat(part),
-            owner.repeat_interleave(classes),
-            (visible & case.asks[mine]).flatten(),
+            Queries(
+                features.flatten(0, 1),
+                torch.arange(classes).repeat(part),
+                owner.repeat_interleave(classes),
+                person.repeat_interleave(classes),
+                (visible & case.asks[mine]).flatten(),
+            ),
             live.keys(),
-            bank=bank_of(case).keys() if case.history else None,
+            negatives=case.negatives,
             tau=case.tau,
-            person=person.repeat_interleave(classes),
-            key=case.key,
-            **case.options,
+            bank=bank_of(case).keys() if case.history else None,
         )
         loss = distributed.world_size() * mean_of_categories(sums, distributed.sum_over_ranks(counts))
         loss.backward()
@@ -112,6 +116,7 @@ def ours(seeds: list[int]) -> list[dict[str, Tensor]]:
 
 def naive(case: Case) -> tuple[Tensor, Tensor]:
     """METHOD 1 and 2.5, 2.6, 2.9, 2.10, 2.13, one query at a time."""
+    asked = case.negatives
     features = case.people.features.clone().requires_grad_()
     people, classes = case.people.visible.shape
     stored = bank_of(case).keys()
@@ -126,9 +131,9 @@ def naive(case: Case) -> tuple[Tensor, Tensor]:
                 if stored.valid[c, s]
             ]
         candidates[c] = [(k, owner) for k, owner, _ in places]
-        if case.options["max_negatives"]:
-            places.sort(key=lambda place: -uniform(case.key, c, place[2]))
-            places = places[: case.options["max_negatives"]]
+        if asked.most:
+            places.sort(key=lambda place: -uniform(asked.draw.key, c, place[2]))
+            places = places[: asked.most]
         limited[c] = [(k, owner) for k, owner, _ in places]
 
     losses: dict[int, list[Tensor]] = {}
@@ -138,7 +143,7 @@ def naive(case: Case) -> tuple[Tensor, Tensor]:
         owner, person = int(case.people.instance[n]), int(case.person[n])
         positives = [torch.dot(features[n, c], k) / case.tau for k, whose in candidates[c] if whose != owner]
         possible = {
-            other: [k for k, whose in limited[other] if not (case.options["others_only"] and whose == owner)]
+            other: [k for k, whose in limited[other] if not (asked.others_only and whose == owner)]
             for other in range(classes)
             if other != c
         }
@@ -157,16 +162,18 @@ def naive(case: Case) -> tuple[Tensor, Tensor]:
 
 def compared(case: Case, person: int, mine: int, cosines: dict[int, list[Tensor]]) -> list[int]:
     """The negative categories of one query."""
-    if case.options["negative"] == "all":
+    how = case.negatives.draw
+    if how.strategy == "all":
         return list(cosines)
-    low, high = (min(n, case.people.visible.shape[1] - 1) for n in case.options["negatives"])
-    count = low + int(uniform(case.key, person) * (high - low + 1))
+    assert isinstance(how.count, tuple)
+    low, high = (min(n, case.people.visible.shape[1] - 1) for n in how.count)
+    count = low + int(uniform(how.key, person) * (high - low + 1))
 
     def score(other: int) -> float:
-        if case.options["negative"] == "random":
-            return uniform(case.key, person, mine, other)
+        if how.strategy == "random":
+            return uniform(how.key, person, mine, other)
         values = [s.item() for s in cosines[other]]
-        return max(values) if case.options["category_score"] == "max" else sum(values) / len(values)
+        return max(values) if case.negatives.score == "max" else sum(values) / len(values)
 
     return sorted(cosines, key=lambda other: (-score(other), other))[:count]
 

@@ -16,6 +16,7 @@ from icon_dist.losses.queries import (
     most_queries,
     pair_scores,
 )
+from icon_dist.losses.sampling import Draw
 
 
 def test_hard_scores_equal_the_formula_in_loops() -> None:
@@ -89,7 +90,7 @@ def test_shares_of_the_batch_are_over_all_its_present_joints() -> None:
 @pytest.mark.parametrize("strategy", ["hard", "random", "all"])
 def test_queries_are_present_joints(strategy: str) -> None:
     present = torch.rand(20, 6) < 0.5
-    chosen = choose_queries(strategy, 3, torch.rand(20, 6), present, torch.arange(20), key=1)
+    chosen = choose_queries(Draw(strategy, 3, 1), torch.rand(20, 6), present, torch.arange(20))
     assert not (chosen & ~present).any()
     number = present.sum(1)
     assert torch.equal(chosen.sum(1), number if strategy == "all" else number.clamp(max=3))
@@ -98,28 +99,28 @@ def test_queries_are_present_joints(strategy: str) -> None:
 def test_hard_queries_are_the_best_scores() -> None:
     score = torch.tensor([[0.1, 0.9, 0.5, 0.7]])
     present = torch.tensor([[True, False, True, True]])
-    chosen = choose_queries("hard", 2, score, present, torch.tensor([5]), key=0)
+    chosen = choose_queries(Draw("hard", 2, 0), score, present, torch.tensor([5]))
     assert chosen.tolist() == [[False, False, True, True]]
 
 
 def test_more_queries_than_categories_are_all_of_them() -> None:
-    assert choose_queries("hard", 8, torch.rand(2, 3), torch.ones(2, 3).bool(), torch.tensor([1, 2]), key=0).all()
+    assert choose_queries(Draw("hard", 8, 0), torch.rand(2, 3), torch.ones(2, 3).bool(), torch.tensor([1, 2])).all()
 
 
 def test_random_queries_follow_the_person_wherever_it_is_in_a_batch() -> None:
     score, present, people = torch.zeros(50, 8), torch.ones(50, 8).bool(), torch.arange(50)
-    chosen = choose_queries("random", (2, 4), score, present, people, key=5)
+    chosen = choose_queries(Draw("random", (2, 4), 5), score, present, people)
     order = torch.randperm(50)
-    assert torch.equal(chosen[order], choose_queries("random", (2, 4), score, present, people[order], key=5))
+    assert torch.equal(chosen[order], choose_queries(Draw("random", (2, 4), 5), score, present, people[order]))
     assert {2, 3, 4} == set(chosen.sum(1).tolist())
     assert len(set(map(tuple, chosen.tolist()))) > 10
-    assert not torch.equal(chosen, choose_queries("random", (2, 4), score, present, people, key=6))
+    assert not torch.equal(chosen, choose_queries(Draw("random", (2, 4), 6), score, present, people))
 
 
 def test_queries_of_the_batch_are_its_best_whoever_has_them() -> None:
     g = torch.Generator().manual_seed(0)
     score, present = torch.rand(6, 5, generator=g), torch.rand(6, 5, generator=g) < 0.8
-    chosen = choose_queries("hard", 2, score, present, torch.arange(6), scope="batch", key=0)
+    chosen = choose_queries(Draw("hard", 2, 0), score, present, torch.arange(6), scope="batch")
     ranked = sorted(((-float(score[n, c]), n, c) for n, c in present.nonzero().tolist()))
     assert {(n, c) for _, n, c in ranked[:12]} == {(n, c) for n, c in chosen.nonzero().tolist()}
     assert chosen.sum(1).tolist() != [2] * 6  # somebody asks more, somebody less
@@ -129,7 +130,7 @@ def test_a_batch_with_fewer_joints_asks_with_all() -> None:
     present = torch.zeros(4, 5).bool()
     present[1, :3] = True
     for strategy in ("hard", "random"):
-        chosen = choose_queries(strategy, 2, torch.rand(4, 5), present, torch.arange(4), scope="batch", key=0)
+        chosen = choose_queries(Draw(strategy, 2, 0), torch.rand(4, 5), present, torch.arange(4), scope="batch")
         assert torch.equal(chosen, present)
 
 
@@ -163,11 +164,11 @@ def test_the_width_of_queries_is_known_beforehand(
     strategy: str, count: int | tuple[int, int], most: int, expected: int
 ) -> None:
     """4 people, 5 categories, 3 points; no choice is wider, and the rows in front hold every query in order."""
-    assert most_queries(strategy, count, shape=(4, 5, 3), most=most) == expected
+    assert most_queries(Draw(strategy, count), shape=(4, 5, 3), most=most) == expected
     score, present, people = torch.rand(4, 5), torch.ones(4, 5).bool(), torch.arange(4)
     for scope in ("person", "batch"):
         for key in range(20):
-            chosen = choose_queries(strategy, count, score, present, people, scope=scope, key=key)
+            chosen = choose_queries(Draw(strategy, count, key), score, present, people, scope=scope)
             asks = chosen[..., None].expand(4, 5, 3)
             if most:
                 asks = limit_queries(asks, people, most=most, key=key)
