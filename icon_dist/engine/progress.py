@@ -22,6 +22,7 @@ from icon_dist.errors import StorageError, plain
 Event = dict[str, Any]
 Report = Callable[[Event], None]
 
+RECORDED = ("train", "eval", "skip")  # kinds of events that metrics.jsonl holds
 SHOW_EVERY = 10.0  # s, a line of training in a log
 FLUSH_EVERY = 30.0  # s: what a driver that is killed may lose of metrics.jsonl
 
@@ -47,7 +48,7 @@ class Progress:
         kind = event["kind"]
         if kind == "start":
             self._start(event)
-        elif kind in ("train", "eval", "skip"):
+        elif kind in RECORDED:
             self._record(event)
             self._show(event)
         elif kind in ("note", "done"):
@@ -89,10 +90,11 @@ class Progress:
     def _start(self, event: Event) -> None:
         self.flush()  # of an attempt before this one, steps that its checkpoint holds and the file does not yet
         step = event["step"]
-        lines = []
-        if storage.exists(self._metrics_uri):
-            lines = storage.read(self._metrics_uri).decode().splitlines(keepends=True)
-        self._lines = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+        raw = storage.read(self._metrics_uri) if storage.exists(self._metrics_uri) else b""
+        found = [(line, _step(line)) for line in raw.splitlines(keepends=True)]
+        self._lines = [line.decode() for line, at in found if at is not None and at <= step]
+        if damaged := sum(at is None for _, at in found):
+            self.say(f"warning: {self._metrics_uri}: {damaged} of {len(found)} lines are damaged; left out")
         self._total, self._batch = event["total"], event["batch"]
         self._rate = None
         if self._board is not None:
@@ -132,6 +134,16 @@ class Progress:
         self._out.write(f"\r{text[:width]:<{width}}" if self._live else text + "\n")
         self._out.flush()
         self._open_line = self._live
+
+
+def _step(line: bytes) -> int | None:
+    """Of a recorded event; None if this is not a whole one. The record is for people: damage in it ends no run."""
+    try:
+        event = json.loads(line.decode()) if line.endswith(b"\n") else None
+    except (ValueError, RecursionError):
+        return None
+    sound = isinstance(event, dict) and event.get("kind") in RECORDED and type(event.get("step")) is int
+    return event["step"] if sound else None
 
 
 def _strict(value: Any) -> Any:

@@ -188,12 +188,32 @@ def test_workers_that_start_again_lose_no_line_before_their_checkpoint(tmp_path:
     assert steps(tmp_path / "tensorboard", "train/total") == [1, 2, 3]
 
 
-def test_a_half_written_last_line_is_dropped(tmp_path: Path) -> None:
-    (tmp_path / "metrics.jsonl").write_text(json.dumps(train(1)) + '\n{"kind": "tr')
-    progress = Progress(str(tmp_path), out=Log())
-    progress(start(1))
+SOUND = json.dumps(train(1)).encode() + b"\n"
+DAMAGED = {
+    "cut": SOUND[:20],
+    "garbage": b"\xff\x00\xfe\n",
+    "blank": b"\n",
+    "not json": SOUND.replace(b":", b";"),
+    "no object": b"[1]\n",
+    "no step": SOUND.replace(b"step", b"stop"),
+    "no number": SOUND.replace(b'"step": 1', b'"step": "1"'),
+    "no kind": SOUND.replace(b"train", b"trajn"),
+    "deep": b"[" * 100_000 + b"\n",
+    "long": b"9" * 10_000 + b"\n",
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_damaged_lines_are_dropped_and_counted(kind: str, tmp_path: Path) -> None:
+    more = json.dumps(evaluation(2)).encode() + b"\n"
+    (tmp_path / "metrics.jsonl").write_bytes(SOUND + (DAMAGED[kind] if kind == "cut" else DAMAGED[kind] + more))
+    out = Log()
+    progress = Progress(str(tmp_path), out=out)
+    progress(start(2))
     progress.close()
-    assert recorded(str(tmp_path)) == [train(1)]
+    assert recorded(str(tmp_path)) == [train(1)] + ([] if kind == "cut" else [evaluation(2)])
+    lines = 2 if kind == "cut" else 3
+    assert out.text() == f"warning: {tmp_path}/metrics.jsonl: 1 of {lines} lines are damaged; left out\n"
 
 
 def test_what_is_no_number_is_null(tmp_path: Path) -> None:
