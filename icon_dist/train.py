@@ -20,7 +20,7 @@ from icon_dist.loop import learning_rate, run_directory, train
 from icon_dist.plan import model_of, plan_run, worker_counts
 from icon_dist.teacher import load_teacher
 
-__all__ = ["learning_rate", "main", "run_directory", "train"]
+__all__ = ["anchored", "learning_rate", "main", "run_directory", "train"]
 
 LOOP = "icon_dist.loop:train"
 
@@ -38,7 +38,7 @@ def main(argv: list[str]) -> None:
     if args.print_config:
         print(configuration.to_yaml(cfg), end="")
         return
-    cfg = _anchored(cfg)
+    cfg = anchored(cfg)
     if args.dry_run and cfg.data.dataset == "fake":
         for uri, _, people, _ in missing_sets(cfg.data):
             print(f"data        {people} people would be rendered to {uri}; the plan follows from them")
@@ -66,7 +66,7 @@ def main(argv: list[str]) -> None:
         ray.launch(cfg, LOOP, progress, counts=worker_counts(cfg))
 
 
-def _anchored(cfg: Config) -> Config:
+def anchored(cfg: Config) -> Config:
     """Paths made absolute, because workers run in another directory."""
     train, val = storage.absolute(cfg.data.train), cfg.data.val and storage.absolute(cfg.data.val)
     run = dataclasses.replace(cfg.run, dir=storage.absolute(cfg.run.dir))

@@ -14,7 +14,6 @@ import optuna
 import ray
 
 from icon_dist import config as configuration
-from icon_dist import pretrained, storage
 from icon_dist.config import Config
 from icon_dist.data.generate import draw_missing
 from icon_dist.data.shard import open_shards
@@ -29,6 +28,7 @@ from icon_dist.search.outputs import publish
 from icon_dist.search.screen import Screen
 from icon_dist.search.space import Space, contains, distributions, point_of, require_trainable, with_values
 from icon_dist.search.tuning import Setup, first_rung, tune_trials
+from icon_dist.train import anchored
 
 
 def run_search(
@@ -117,17 +117,10 @@ def run_search(
 
 
 def _base(cfg: Config, need: Need) -> Config:
-    """The config of every trial: places made absolute, because actors run in another directory."""
-    places = {
-        "data.train": storage.absolute(cfg.data.train),
-        "data.val": cfg.data.val and storage.absolute(cfg.data.val),
-        "model.pretrained": pretrained.anchored(cfg.model.pretrained),
-        "semi.teacher": cfg.semi.teacher and storage.absolute(cfg.semi.teacher),
-        "run.launcher": "local" if need.inline else "ray",
-        "run.workers": need.workers,
-        "run.gpus_per_worker": need.gpus,
-    }
-    return with_values(cfg, places)
+    """The config that all trials share."""
+    launcher = "local" if need.inline else "ray"
+    workers = {"run.launcher": launcher, "run.workers": need.workers, "run.gpus_per_worker": need.gpus}
+    return with_values(anchored(cfg), workers)
 
 
 @contextlib.contextmanager
