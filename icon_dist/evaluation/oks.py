@@ -43,23 +43,6 @@ def oks(
     return mean
 
 
-def nms(
-    xy: Float[np.ndarray, "n K 2"],
-    score: Float[np.ndarray, " n"],
-    area: Float[np.ndarray, " n"],
-    *,
-    sigmas: Float[np.ndarray, " K"],
-    threshold: float,
-) -> list[int]:
-    """Rows kept, best first: a pose goes when a better kept one is more similar than ``threshold``.
-
-    The similarity of two poses uses the mean of their areas.
-    """
-    order = np.argsort(-score, kind="stable")
-    alive = survivors(xy[None, order], area[None, order], sigmas=sigmas, threshold=threshold)[0]
-    return [int(i) for i in order[alive]]
-
-
 def survivors(
     xy: Float[np.ndarray, "I n K 2"],
     area: Float[np.ndarray, "I n"],
@@ -67,7 +50,10 @@ def survivors(
     sigmas: Float[np.ndarray, " K"],
     threshold: float,
 ) -> Bool[np.ndarray, "I n"]:
-    """:func:`nms` of I images with n poses each, best first."""
+    """NMS of I images with n poses each, best first: one goes when a better that stays is more similar than that.
+
+    The similarity of two poses uses the mean of their areas.
+    """
     first, second = np.nonzero(np.tri(area.shape[1], k=-1, dtype=bool).T)
     x, y = (np.ascontiguousarray(xy[..., i]) for i in range(2))
     squared = (x[:, first] - x[:, second]) ** 2 + (y[:, first] - y[:, second]) ** 2
