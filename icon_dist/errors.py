@@ -61,7 +61,7 @@ class StorageError(IconError):
 
 
 class DivergedError(IconError):
-    """The loss is not finite."""
+    """The loss, the weights or the predictions are not finite."""
 
     exit_code = 6
 

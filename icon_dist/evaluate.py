@@ -33,7 +33,7 @@ from icon_dist.data.stream import EvalStream
 from icon_dist.data.subjects import first_photos
 from icon_dist.diagnose import Scored, diagnose
 from icon_dist.engine.checkpoint import require_same_tensors
-from icon_dist.errors import CheckpointError, ConfigError, at_least, run_cli, shorten
+from icon_dist.errors import CheckpointError, ConfigError, DivergedError, at_least, run_cli, shorten
 from icon_dist.evaluation import draw, embedding, export
 from icon_dist.evaluation.score import ENGINES, evaluator, score
 from icon_dist.fetch import described, load_weights
@@ -106,7 +106,10 @@ def evaluate(
     loaders: int,
     device: str,
 ) -> tuple[dict[str, float], Predictions]:
-    """Scores (none without ``truth``) and predictions, the same on every rank; each rank runs its share of people."""
+    """Scores (none without ``truth``) and predictions, the same on every rank; each rank runs its share of people.
+
+    DivergedError where the model's answer is no number.
+    """
     rows = first_photos(people, settings.limit) if settings.limit else None
     stream = EvalStream(
         people,
@@ -133,6 +136,11 @@ def evaluate(
             device=device,
         )
     predictions = join(distributed.gather_objects(mine))
+    if broken := int((~np.isfinite(predictions.keypoints).all((1, 2))).sum()):  # on every rank alike
+        raise DivergedError(
+            f"the poses of {broken} of {len(predictions.instance)} people are not finite: the model has diverged; "
+            "lower optim.lr, or take an earlier checkpoint"
+        )
     scores: dict[str, float] = {}
     if truth is not None and distributed.rank() == 0:
         photos = None if rows is None else set(people.image_id[rows].tolist())

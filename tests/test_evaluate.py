@@ -20,7 +20,7 @@ from icon_dist.data.pack import Settings, build
 from icon_dist.data.reading import photo_source
 from icon_dist.data.shard import open_shards
 from icon_dist.datasets import load_skeleton, read, skeleton_from_dict, skeleton_to_dict
-from icon_dist.errors import CheckpointError, ConfigError, DataError
+from icon_dist.errors import CheckpointError, ConfigError, DataError, DivergedError
 from icon_dist.fetch import encode, load_weights
 from icon_dist.fetch import main as fetch
 from tests.gang import run_gang, tiny
@@ -106,6 +106,16 @@ def test_every_line_names_its_conditions(run: Path, people: Path, capsys: pytest
     lines = capsys.readouterr().out.splitlines()
     assert any(line.startswith("PCK@0.2 ") for line in lines)
     assert all("split=val boxes=gt flip=no decode=argmax evaluator=icon_dist limit=5" in line for line in lines)
+
+
+def test_weights_that_answer_with_no_number(run: Path, people: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tensors, metadata = load_weights(str(run))
+    for tensor in tensors.values():
+        if tensor.is_floating_point():
+            tensor.mul_(1e30)  # each of them is finite
+    monkeypatch.setattr(evaluate, "load_weights", lambda _, **__: (tensors, metadata))
+    with pytest.raises(DivergedError, match="people are not finite"):
+        evaluate.main([str(run), "--shards", f"{people}/val", "--loaders", "0", "--limit", "4"])
 
 
 def test_a_limit_takes_whole_photos(people: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import math
 import os
 import re
 import shutil
@@ -21,6 +22,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from icon_dist import __main__ as console
 from icon_dist import seal, train
 from icon_dist.config import load, presets
+from icon_dist.data import heatmap
 from icon_dist.data.shard import open_shards
 from icon_dist.engine import checkpoint
 from icon_dist.errors import ConfigError, StorageError, run_cli
@@ -462,6 +464,15 @@ def test_a_loss_that_is_not_finite_ends_the_run(people: Path, tmp_path: Path, co
     assert "the loss or its gradients are not finite, 2 steps in a row" in done.error
     assert "lower optim.lr" in done.error
     assert not (tmp_path / "first" / "checkpoints").exists(), "what has diverged is not saved"
+
+
+def test_divergence_that_shows_in_the_evaluation_ends_the_run(
+    people: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heatmap, "flip_back", lambda maps, **_: maps * math.nan)
+    done = command(*arguments(people, tmp_path))
+    assert done.code == 6
+    assert re.search(r"the poses of (\d+) of \1 people are not finite: the model has diverged; lower", done.error)
 
 
 @pytest.mark.gpu

@@ -142,8 +142,10 @@ def _step(line: bytes) -> int | None:
         event = json.loads(line.decode()) if line.endswith(b"\n") else None
     except (ValueError, RecursionError):
         return None
-    sound = isinstance(event, dict) and event.get("kind") in RECORDED and type(event.get("step")) is int
-    return event["step"] if sound else None
+    if not isinstance(event, dict) or event.get("kind") not in RECORDED:
+        return None
+    step = event.get("step")
+    return step if type(step) is int else None
 
 
 def _strict(value: Any) -> Any:
