@@ -38,6 +38,7 @@ from icon_dist.evaluation import draw, embedding, export
 from icon_dist.evaluation.score import ENGINES, evaluator, score
 from icon_dist.fetch import described, load_weights
 from icon_dist.models import PoseNet, build_model
+from icon_dist.models.opecnet import OPECNet
 from icon_dist.pictures import Subject, tiles
 from icon_dist.types import Batch, Outputs, Predictions, Skeleton
 
@@ -196,6 +197,7 @@ def main(argv: list[str]) -> None:
     add("--images", metavar="DIR", help="photos, for --photos and --boxes FILE; shards hold only the annotated people")
     add("--no-flip", action="store_true", help="one pass instead of the average with the mirrored photo")
     add("--net", type=int, choices=(1, 2), default=1, help="of a run with two students; default %(default)s")
+    add("--base", action="store_true", help="of an OPEC-Net: its base alone, without the refinement of unsure joints")
     add("--decode", choices=("quarter", "argmax", "dark"), default="quarter", help="default %(default)s")
     add("--engine", choices=ENGINES, default="pycocotools", help="what computes AP; default %(default)s")
     add("--batch", type=at_least(1), default=32, help="default %(default)s")
@@ -236,8 +238,10 @@ def main(argv: list[str]) -> None:
         chosen = who.annotated(shards, boxes=args.boxes, images=args.images)
     people, truth = chosen.people, chosen.truth
     model = load_model(config, skeleton, tensors, colour=metadata.get("colour") or "rgb").to(args.device).eval()
+    if args.base and not isinstance(model, OPECNet):
+        raise ConfigError(f"--base: {args.checkpoint} is {config.model.backbone}, which has no refinement to leave out")
     scores, predictions = evaluate(
-        model,
+        base_of(model) if args.base else model,
         people,
         truth,
         input_hw=config.input_hw,
@@ -249,6 +253,7 @@ def main(argv: list[str]) -> None:
         device=args.device,
     )
     what = conditions(settings, skeleton, codec=config.data.codec, split=chosen.split, boxes=chosen.boxes)
+    what += " base" if args.base else ""
     width = max(map(len, scores), default=0)
     for name, value in scores.items():
         print(f"{name:<{width}}  {value:8.4f}  {what}")
@@ -279,6 +284,11 @@ def main(argv: list[str]) -> None:
             device=args.device,
             about={"checkpoint": metadata["checkpoint"], "step": metadata["step"], "conditions": what},
         )
+
+
+def base_of(model: PoseNet) -> Forward:
+    """The model without its refinement."""
+    return lambda image: dataclasses.replace(model(image), joints=None)
 
 
 def load_model(config: Config, skeleton: Skeleton, tensors: dict[str, Tensor], *, colour: str) -> PoseNet:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -95,6 +96,24 @@ def test_evaluation_takes_unsure_joints_from_the_refinement(run: Path, people: P
 def test_the_evaluate_command_reads_its_checkpoint(run: Path, people: Path, capsys: pytest.CaptureFixture[str]) -> None:
     evaluate.main([str(run), "--shards", f"{people}/val", "--loaders", "0"])
     assert any(line.startswith("PCK@0.2 ") for line in capsys.readouterr().out.splitlines())
+
+
+def test_its_base_is_scored_alone(run: Path, people: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same numbers as from the base's weights in a model without the refinement."""
+    tensors, metadata = load_weights(str(run))
+    alone = {name: tensor for name, tensor in tensors.items() if not name.startswith(("cascade.", "graph."))}
+    config = configuration.from_dict(metadata["config"])
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, backbone="hrnet_small"))
+    model = evaluate.load_model(config, skeleton_from_dict(metadata["skeleton"]), alone, colour="rgb").eval()
+    refined = evaluate.load_model(
+        configuration.from_dict(metadata["config"]), skeleton_from_dict(metadata["skeleton"]), tensors, colour="rgb"
+    ).eval()
+    image = torch.randint(256, (2, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(evaluate.base_of(refined)(image).heatmaps, model(image).heatmaps)
+    assert evaluate.base_of(refined)(image).joints is None
+    evaluate.main([str(run), "--shards", f"{people}/val", "--loaders", "0", "--base"])
+    assert all(line.endswith(" base") for line in capsys.readouterr().out.splitlines())
 
 
 def test_it_starts_from_a_run_of_its_base(people: Path, tmp_path: Path) -> None:
