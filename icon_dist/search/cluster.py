@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import ray
 
 from icon_dist.config import RunConfig
+from icon_dist.engine import ray_token
 from icon_dist.engine.ray import free_port
 from icon_dist.engine.room import room
 from icon_dist.errors import ClusterError
@@ -38,6 +39,7 @@ def connect() -> None:
         if address != "local":
             ray.init(address=address, log_to_driver=False, logging_level="ERROR")
             return
+        ray_token.keep_private()
         ray.init(
             address="local",
             num_cpus=os.cpu_count() or 1,
