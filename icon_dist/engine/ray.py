@@ -21,7 +21,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from icon_dist import errors
 from icon_dist.config import Config
-from icon_dist.engine import room, scratch
+from icon_dist.engine import ray_token, room, scratch
 from icon_dist.engine.progress import Progress
 from icon_dist.engine.stop import Stop
 from icon_dist.engine.worker import Mailbox, work
@@ -167,6 +167,7 @@ def _connect(config: Config, progress: Progress, *, workers: int) -> None:
     address = os.environ.get("RAY_ADDRESS", "local")
     try:
         if address == "local":
+            ray_token.keep_private()
             ray.init(
                 address="local",
                 num_cpus=max(os.cpu_count() or 1, need["CPU"]),
