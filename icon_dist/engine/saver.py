@@ -1,13 +1,15 @@
 """Commit checkpoints beside the training: the loop waits for a copy of the state, not for hashes and uploads.
 
 When the storage of the run is out of reach, the checkpoint is committed to a folder of this machine instead
-(``$XDG_CACHE_HOME/icon_dist/unsent``, by default below ``~/.cache``), and sent when the run starts there again.
+(``$XDG_CACHE_HOME/icon_dist/unsent``, by default below ``~/.cache``), and sent when the run starts there again: that
+run, which ``run.id`` tells from a later one of the same name.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,12 +18,13 @@ from typing import Any
 
 from torch import Tensor
 
-from icon_dist import storage
+from icon_dist import distributed, storage
 from icon_dist.engine import checkpoint
 from icon_dist.engine import manifest as manifests
 from icon_dist.errors import DivergedError, StorageError
 
 Warn = Callable[[str], None]
+ID = "run.id"  # in the directory of a run that is not on this machine: random, written once
 
 
 class Saver:
@@ -29,6 +32,10 @@ class Saver:
 
     def __init__(self, run_uri: str, *, keep: int, warn: Warn) -> None:
         self._run_uri, self._keep, self._warn = run_uri, keep, warn
+        self._local = ""  # run directory on this machine, for what an outage keeps from the real one
+        if storage.is_remote(run_uri) and distributed.rank() == 0:
+            storage.write_new(storage.join(run_uri, ID), secrets.token_hex(8).encode())
+            self._local = storage.join(unsent_folder(run_uri), _identity(run_uri))
         self.attempt = checkpoint.new_attempt()
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
@@ -116,35 +123,52 @@ class Saver:
         try:
             commit(self._run_uri, self._keep)
         except StorageError as error:
-            if not storage.is_remote(self._run_uri):
+            if not self._local:
                 raise
-            kept = commit(unsent_folder(self._run_uri), 1)
+            kept = commit(self._local, 1)
             self._unsent = f"step {step} is not in {self._run_uri} but in {kept}: {error}"
         else:
             self._unsent = ""
-            if storage.is_remote(self._run_uri):
-                storage.delete(unsent_folder(self._run_uri), tree=True)  # older than what was sent
+            if self._local:
+                storage.delete(self._local, tree=True)  # older than what was sent
 
 
 def unsent_folder(run_uri: str) -> str:
-    """A run directory on this machine, with what an outage kept from the real one."""
+    """On this machine: a folder for each run that had this name and was kept from the real one by an outage."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    identity = hashlib.sha256(run_uri.encode()).hexdigest()[:16]
-    return str(cache / "icon_dist" / "unsent" / identity)
+    return str(cache / "icon_dist" / "unsent" / _short(run_uri.encode()))
+
+
+def _short(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def _identity(run_uri: str) -> str:
+    """Of the run that is there now; empty if none has begun."""
+    try:
+        return _short(storage.read(storage.join(run_uri, ID)))
+    except FileNotFoundError:
+        return ""
 
 
 def send_unsent(run_uri: str, *, warn: Warn) -> None:
     """Before a run looks for its checkpoints: commit those that an outage kept on this machine."""
     if not storage.is_remote(run_uri):
         return
-    folder = unsent_folder(run_uri)
+    every = unsent_folder(run_uri)
+    runs = sorted({name.partition("/")[0] for name in storage.listing(every)})
+    mine = _identity(run_uri) if runs else ""
+    for run in runs:
+        folder = storage.join(every, run)
+        if run == mine:
+            _send(folder, run_uri, warn=warn)
+        else:
+            warn(f"{folder}: unsent checkpoints of a run that {run_uri} no longer is; removed")
+    storage.delete(every, tree=True)
+
+
+def _send(folder: str, run_uri: str, *, warn: Warn) -> None:
     names = storage.listing(folder)
-    if not names:
-        return
-    if not storage.exists(storage.join(run_uri, "config.yaml")):
-        warn(f"{folder}: unsent checkpoints of a run that {run_uri} no longer has; removed")
-        storage.delete(folder, tree=True)
-        return
     for name in names:  # of a run: all but what points at or seals a checkpoint
         if not name.endswith(manifests.NAME) and name not in checkpoint.POINTERS:
             storage.write(storage.join(run_uri, name), Path(folder, name))
@@ -152,4 +176,3 @@ def send_unsent(run_uri: str, *, warn: Warn) -> None:
         if name.endswith(manifests.NAME):
             storage.write_new(storage.join(run_uri, name), Path(folder, name).read_bytes())
             warn(f"{storage.join(run_uri, name.rpartition('/')[0])}: sent; an outage had kept it on this machine")
-    storage.delete(folder, tree=True)

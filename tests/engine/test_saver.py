@@ -83,7 +83,6 @@ def test_a_full_disk_is_an_error(tmp_path: Path) -> None:
 
 
 def test_an_outage_keeps_the_checkpoint_here_and_says_so(s3: str, outage: threading.Event) -> None:
-    storage.write(f"{s3}/config.yaml", b"")
     said: list[str] = []
     saver = Saver(s3, keep=2, warn=said.append)
     save(saver, 1)
@@ -94,7 +93,7 @@ def test_an_outage_keeps_the_checkpoint_here_and_says_so(s3: str, outage: thread
     with pytest.raises(StorageError) as left, saver:
         save(saver, 3)
     assert steps(s3) == [1]
-    kept = unsent_folder(s3)
+    (kept,) = map(str, Path(unsent_folder(s3)).iterdir())
     assert steps(kept) == [3]
     assert said[0].startswith(f"warning: step 2 is not in {s3} but in {kept}/checkpoints/step-00000002")
     assert str(left.value).startswith(f"step 3 is not in {s3} but in {kept}/checkpoints/step-00000003")
@@ -105,7 +104,7 @@ def test_an_outage_keeps_the_checkpoint_here_and_says_so(s3: str, outage: thread
     send_unsent(s3, warn=told.append)
     assert steps(s3) == [3]
     assert storage.read(f"{s3}/samples/3") == b"ids"
-    assert not Path(kept).exists()
+    assert not Path(unsent_folder(s3)).exists()
     assert len(told) == 1
     assert "sent" in told[0]
 
@@ -119,18 +118,42 @@ def test_the_next_checkpoint_that_arrives_makes_up_for_it(s3: str, outage: threa
         outage.clear()
         save(saver, 2)
     assert steps(s3) == [2]
-    assert not Path(unsent_folder(s3)).exists()
+    assert storage.listing(unsent_folder(s3)) == []
     assert len(said) == 1
 
 
-def test_what_is_left_of_a_run_that_was_removed_does_not_come_back(s3: str, outage: threading.Event) -> None:
-    outage.set()
+@pytest.mark.parametrize("again", [False, True])
+def test_what_is_left_of_a_run_that_was_removed_does_not_come_back(
+    again: bool, s3: str, outage: threading.Event
+) -> None:
+    """Not even in a run of the same name, begun on another machine before this one looks."""
     saver = Saver(s3, keep=2, warn=lambda _: None)
+    outage.set()
     save(saver, 5)
     saver.wait()
     outage.clear()
+    storage.delete(s3, tree=True)
+    if again:
+        with Saver(s3, keep=2, warn=pytest.fail) as other:
+            save(other, 1)
     told: list[str] = []
     send_unsent(s3, warn=told.append)
-    assert steps(s3) == []
+    assert steps(s3) == [1] * again
     assert not Path(unsent_folder(s3)).exists()
-    assert "no longer has; removed" in told[0]
+    assert len(told) == 1
+    assert "no longer is; removed" in told[0]
+
+
+def test_a_run_keeps_its_identity(s3: str, tmp_path: Path, outage: threading.Event) -> None:
+    """Attempt by attempt: what the first could not send is sent by the second, though the third one asks."""
+    Saver(s3, keep=2, warn=lambda _: None)
+    saver = Saver(s3, keep=2, warn=lambda _: None)
+    outage.set()
+    save(saver, 4)
+    saver.wait()
+    outage.clear()
+    Saver(s3, keep=2, warn=lambda _: None)
+    send_unsent(s3, warn=lambda _: None)
+    assert steps(s3) == [4]
+    Saver(str(tmp_path / "run"), keep=2, warn=pytest.fail)
+    assert not (tmp_path / "run").exists(), "a run on this machine needs none"
