@@ -1,0 +1,87 @@
+"""A folder that processes share is there as long as one of them lives, and no longer."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from icon_dist.engine import scratch
+from tests.conftest import ROOT
+
+OTHER = """
+import sys
+from icon_dist.engine import scratch
+place = scratch.shared("shards", sys.argv[1])
+(place / "file").write_text("data")
+print(place, flush=True)
+sys.stdin.readline()
+"""
+
+
+class Other:
+    """Another process that shares a folder until it is told, or killed."""
+
+    def __init__(self, name: str, tmp: Path) -> None:
+        line = [sys.executable, "-c", OTHER, name]
+        self.process = subprocess.Popen(
+            line, cwd=ROOT, env={"TMPDIR": str(tmp)}, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        assert self.process.stdout is not None
+        self.place = Path(self.process.stdout.readline().strip())
+
+    def end(self, *, killed: bool = False) -> None:
+        if killed:
+            self.process.kill()
+        self.process.communicate("\n")
+
+
+@pytest.fixture
+def tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    yield tmp_path
+    scratch.leave()
+
+
+def test_the_last_one_to_leave_removes_it(tmp: Path) -> None:
+    first, second = Other("a", tmp), Other("a", tmp)
+    assert first.place == second.place
+    first.end()
+    assert (second.place / "file").is_file()
+    assert scratch.leftovers(tmp) == []
+    second.end()
+    assert not second.place.exists()
+
+
+def test_what_killed_processes_leave_goes_with_the_next_one(tmp: Path) -> None:
+    dead, living = Other("dead", tmp), Other("living", tmp)
+    dead.end(killed=True)
+    assert scratch.leftovers(tmp) == [dead.place], "the doctor finds it"
+    again = scratch.shared("shards", "mine")
+    assert sorted(again.parent.iterdir()) == sorted([living.place, again])
+    living.end(killed=True)
+    assert scratch.shared("shards", "living") == living.place
+    assert (living.place / "file").is_file(), "the same one is taken over"
+    scratch.leave()
+    assert list(again.parent.iterdir()) == []
+
+
+def test_one_that_is_just_removed_is_made_again(tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between a process's look at the folder and its lock, another may have removed it."""
+    lock, removed = scratch.fcntl.flock, []
+
+    def late(handle: int, kind: int) -> None:
+        place = tmp / f"icon-shards-{scratch.os.getuid()}" / "x"
+        if not removed:
+            removed.append(place.rmdir())
+        lock(handle, kind)
+
+    monkeypatch.setattr(scratch.fcntl, "flock", late)
+    place = scratch.shared("shards", "x")
+    assert removed
+    assert place.is_dir()
+    assert scratch.leftovers(tmp) == []
