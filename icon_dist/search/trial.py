@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import tempfile
 import time
 import traceback
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +18,7 @@ from ray import tune
 from icon_dist import storage
 from icon_dist.config import Config, DataConfig
 from icon_dist.data.crops import keep_cache
-from icon_dist.engine import local
+from icon_dist.engine import local, scratch
 from icon_dist.engine import manifest as manifests
 from icon_dist.engine.progress import Event, Progress
 from icon_dist.engine.ray import supervise
@@ -116,11 +114,11 @@ def _near(data: DataConfig) -> DataConfig:
 
 
 def _copied(uri: str) -> str:
-    """A shard folder below TMPDIR, named by what its manifest says; complete, or completed now."""
+    """A shard folder below TMPDIR, named by what its manifest says; complete, or completed now. It goes with the trials."""
     if not storage.is_remote(uri):
         return uri
     mark = hashlib.sha256(storage.read(storage.join(uri, "manifest.json"))).hexdigest()[:16]
-    folder = Path(tempfile.gettempdir()) / "icon-shards" / mark
+    folder = scratch.shared("shards", mark)
     for name, size in storage.sizes(uri).items():
         path = folder / name
         if not path.is_file() or path.stat().st_size != size:
