@@ -114,7 +114,7 @@ def _near(data: DataConfig) -> DataConfig:
 
 
 def _copied(uri: str) -> str:
-    """A folder below TMPDIR, named by what the manifest says; complete, or completed now. It goes with the last trial."""
+    """A folder below TMPDIR, named by what the manifest says; complete, or completed now; gone with the last trial."""
     if not storage.is_remote(uri):
         return uri
     mark = hashlib.sha256(storage.read(storage.join(uri, "manifest.json"))).hexdigest()[:16]
