@@ -30,6 +30,7 @@ from icon_dist.data.crops import Bad, Crops
 from icon_dist.errors import ClusterError, IconError
 
 HELD = 3  # micro-batches that the caller may hold without a copy
+GRACE = 30  # seconds that a loader works on after SIGTERM
 I64 = NDArray[np.int64]
 Order = tuple[int, I64, I64, NDArray[np.float64], I64]  # slot, places, rows, sampling, rows to read ahead
 
@@ -213,8 +214,11 @@ def _stop(workers: list[tuple[ForkProcess, Connection]], owner: int) -> None:
 
 def _serve(pipe: Connection, crops: Crops, ring: NDArray[np.uint8], parent: int) -> None:
     """A loader process: orders in, crops into the ring, what was left out or the error out."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the parent's handlers came along with the fork
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+    # The parent's handlers came along with the fork. A terminal and a batch system signal the whole group: the step
+    # under way still needs its crops, and then the parent stops its loaders.
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(0)
     while True:
         # Later siblings hold this pipe open as well, so its end does not tell that the parent is gone.

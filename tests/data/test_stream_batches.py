@@ -219,6 +219,18 @@ def test_a_killed_loader_is_an_error_and_not_a_hang(shards: ShardSet) -> None:
             list(batches)
 
 
+def test_loaders_work_on_after_a_signal_to_the_whole_group(shards: ShardSet) -> None:
+    """The run ends after the step under way, which needs its crops."""
+    with closing(stream_of(shards, loaders=2, micro=1)) as stream:
+        batches = stream.epoch(0)
+        next(batches)
+        for process, _ in stream._loaders._workers:
+            assert process.pid is not None
+            os.kill(process.pid, signal.SIGTERM)
+            os.kill(process.pid, signal.SIGINT)
+        assert len(list(batches)) > 4
+
+
 def test_loaders_end_with_the_stream(shards: ShardSet) -> None:
     stream = stream_of(shards, loaders=2)
     processes = [process for process, _ in stream._loaders._workers]
