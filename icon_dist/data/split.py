@@ -7,6 +7,7 @@ of ids, share and seed; its *fingerprint* tells whether two runs mean the same p
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from icon_dist.data.noise import hashed
-from icon_dist.errors import DataError
+from icon_dist.errors import ConfigError, DataError
 
 I64 = NDArray[np.int64]
 PAPER = (0.05, 0.1, 0.2, 0.3)  # shares whose fingerprints are stored in the manifest of every shard set, of seed 0
@@ -62,4 +63,21 @@ def check_stored(found: Split, manifest: dict[str, Any], *, uri: str) -> None:
         raise DataError(
             f"{uri} data.labelled={found.share:g}: other people than the split of this share in its manifest; "
             "build the shards again with this version"
+        )
+
+
+def refuse_leak(what: str, theirs: Mapping[str, Any], known: Split, instance: I64, *, index: str) -> None:
+    """ConfigError if a run that saw labels of people who have none here is ``what`` this run starts or learns from.
+
+    It would make every figure of the run worthless. ``theirs`` is what a checkpoint says of itself; ``index`` is the
+    hash of this run's people, whose ids are ``instance [n]``.
+    """
+    said = theirs.get("split")
+    if said is None or theirs["index"] != index:  # trained on other people altogether
+        return
+    seen = split(instance, share=said["share"], seed=said["seed"]).labelled
+    if hidden := len(np.setdiff1d(seen, known.labelled)):
+        raise ConfigError(
+            f"{what}: was trained with the labels of {hidden} people who are unlabelled here; train it with "
+            f"data.labelled={known.share:g} data.split_seed={known.seed}"
         )

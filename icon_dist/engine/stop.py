@@ -71,7 +71,7 @@ class Stop:
 
 
 class LeavingError(Exception):
-    """Ends an evaluation in the middle, on all ranks at the same batch."""
+    """Ends an epoch, or its evaluation, in the middle: on all ranks at the same batch."""
 
 
 def unless(stop: Callable[[], bool], forward: Callable[[Tensor], T], *, device: str) -> Callable[[Tensor], T]:

@@ -82,8 +82,7 @@ def gradient_ratio(outputs: Outputs) -> Float[Tensor, ""] | None:
 
 
 def collapsed(scalars: dict[str, float]) -> bool:
-    """Whether a term sits in the lazy optimum: embeddings all alike, the loss at the log of the number of negatives."""
-    return any(
-        scalars.get(f"{term}_cosine", 0) > 0.9 and scalars.get(f"{term}_over_chance", 0) > 0.95
-        for term in ("single", "pair")
-    )
+    """Whether a term, of any net, sits in the lazy optimum: embeddings all alike, the loss at the log of the number of
+    negatives."""
+    cosines = {name.removesuffix("_cosine"): value for name, value in scalars.items() if name.endswith("_cosine")}
+    return any(cosine > 0.9 and scalars.get(f"{term}_over_chance", 0) > 0.95 for term, cosine in cosines.items())

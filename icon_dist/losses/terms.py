@@ -45,6 +45,7 @@ class Losses:
     unlabelled: Float[Tensor, ""] | None = None  # heatmap error of people without labels, without its weights
     scale: float = 0.0  # lambda_p times the ramp
     measured: dict[str, Tensor] = field(default_factory=dict)  # when asked to diagnose; equal on all ranks
+    contrasted: dict[str, Tensor] = field(default_factory=dict)  # what the measured chances are of, if not the terms
     watched: Outputs | None = None
 
     def scalars(self) -> dict[str, float]:
@@ -54,11 +55,14 @@ class Losses:
             terms["joints"] = self.joints
         if self.unlabelled is not None:
             terms["unlabelled"] = self.unlabelled
-        means = mean_over_ranks(torch.stack(list(terms.values())))
-        out = dict(zip(terms, means.tolist(), strict=True)) | {"scale": self.scale}
-        out |= {name: value.item() for name, value in self.measured.items()}
-        for term in ("single", "pair"):
-            if out.get(f"{term}_chance"):
-                out[f"{term}_over_chance"] = out[term] / out[f"{term}_chance"]
+        means = mean_over_ranks(torch.stack([*terms.values(), *self.contrasted.values()])).tolist()
+        out = dict(zip(terms, means, strict=False))
+        of_chance = out | dict(zip(self.contrasted, means[len(terms) :], strict=True))
+        measured = {name: value.item() for name, value in self.measured.items()}
+        out |= {"scale": self.scale} | measured
+        for name, chance in measured.items():
+            if name.endswith("_chance") and chance:
+                term = name.removesuffix("_chance")
+                out[f"{term}_over_chance"] = of_chance[term] / chance
         ratio = diagnostics.gradient_ratio(self.watched) if self.watched is not None else None
         return out if ratio is None else out | {"gradient_ratio": ratio.item()}

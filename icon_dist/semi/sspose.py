@@ -143,7 +143,8 @@ class SSPose:
 
 
 def mean_of(one: Losses, two: Losses) -> Losses:
-    """``(L_1 + L_2) / 2``, and the two nets' numbers for the log."""
+    """``(L_1 + L_2) / 2``, and the two nets' numbers for the log: net 1's go without a prefix."""
+    second = f"{NETS[1]}_"
 
     def mean(a: Tensor | None, b: Tensor | None) -> Tensor | None:
         return None if a is None or b is None else (a + b) / 2
@@ -156,5 +157,6 @@ def mean_of(one: Losses, two: Losses) -> Losses:
         pair=(one.pair + two.pair) / 2,
         joints=mean(one.joints, two.joints),
         unlabelled=mean(one.unlabelled, two.unlabelled),
-        measured=one.measured | {f"{NETS[1]}_{name}": value for name, value in two.measured.items()},
+        measured=one.measured | {f"{second}{name}": value for name, value in two.measured.items()},
+        contrasted={"single": one.single, "pair": one.pair, f"{second}single": two.single, f"{second}pair": two.pair},
     )

@@ -69,6 +69,9 @@ def test_chance_loss_counts_the_negatives() -> None:
 def test_collapse_needs_both_signs() -> None:
     assert collapsed({"single_cosine": 0.95, "single_over_chance": 1.0})
     assert collapsed({"single_cosine": 0.1, "single_over_chance": 0.5, "pair_cosine": 0.91, "pair_over_chance": 0.96})
+    assert collapsed(
+        {"pair_cosine": 0.1, "pair_over_chance": 0.5, "net2_pair_cosine": 0.91, "net2_pair_over_chance": 1}
+    )
     assert not collapsed({"single_cosine": 0.95, "single_over_chance": 0.6})
     assert not collapsed({"single_cosine": 0.3, "single_over_chance": 1.0})
     assert not collapsed({"heatmap": 1.0})

@@ -9,12 +9,13 @@ from torch import Tensor, nn
 from icon_dist import config as configuration
 from icon_dist.datasets import load_skeleton
 from icon_dist.errors import ConfigError
-from icon_dist.losses.objective import Objective
+from icon_dist.losses.diagnostics import collapsed
+from icon_dist.losses.objective import Losses, Objective
 from icon_dist.losses.sampling import key_of
 from icon_dist.semi import views
 from icon_dist.semi.method import Supervised, Targets
 from icon_dist.semi.pseudo import Pseudo, statistics_held
-from icon_dist.semi.sspose import LAMBDA_U, SSPose
+from icon_dist.semi.sspose import LAMBDA_U, SSPose, mean_of
 from icon_dist.types import Batch, Outputs
 
 COCO = load_skeleton("coco")
@@ -219,6 +220,24 @@ def test_the_mean_of_two_students_is_of_refined_joints_too() -> None:
     out = sspose.students(forward)["mean_"](torch.ones(U))
     assert out.joints is not None
     assert out.joints.unique().tolist() == [2.0]
+
+
+def test_the_collapse_of_either_student_is_seen() -> None:
+    """Each by its own loss: the mean of a sound and a collapsed one is below chance."""
+
+    def net(loss: float, cosine: float) -> Losses:
+        measured = {"single_chance": torch.tensor(2.0), "single_cosine": torch.tensor(cosine)}
+        zero = torch.zeros(())
+        return Losses(zero, zero, single=torch.tensor(loss), pair=zero, measured=measured)
+
+    sound, lost = net(0.5, 0.1), net(2.0, 0.99)
+    for nets in ((sound, lost), (lost, sound)):
+        scalars = mean_of(*nets).scalars()
+        over_chance = [scalars[f"{prefix}single_over_chance"] for prefix in ("", "net2_")]
+        assert over_chance == [0.25, 1.0] if nets[0] is sound else [1.0, 0.25]
+        assert scalars["single"] == 1.25
+        assert collapsed(scalars)
+    assert not collapsed(mean_of(sound, sound).scalars())
 
 
 def test_a_micro_batch_holds_whole_people_of_each_kind() -> None:

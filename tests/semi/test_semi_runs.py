@@ -148,7 +148,7 @@ def test_students_are_scored_and_fetched_apart(people: Path, taught: Path) -> No
 
 
 def test_other_labelled_people_are_refused(people: Path, taught: Path) -> None:
-    """By a checkpoint, and by a teacher who would pass on what it was told of them."""
+    """By a checkpoint, and by a teacher or first weights that would pass on what they were told of them."""
     for change, text in (
         ({"data__split_seed": 1}, "trained with the labels of .* people who are unlabelled here"),
         ({"data__labelled": 0.25}, "trained with the labels of 16 people who are unlabelled here"),
@@ -156,5 +156,9 @@ def test_other_labelled_people_are_refused(people: Path, taught: Path) -> None:
     ):
         with pytest.raises(ConfigError, match=text):
             run(semi(people, taught, "pseudo", run__name="leak", **change))
+    start = {"model__pretrained": f"{taught}/teacher"}
+    with pytest.raises(ConfigError, match=r"model.pretrained=.*: was trained with the labels of .* who are unlabelled"):
+        run(tiny(people, taught, run__name="start", **start, **{**HALF, "data__split_seed": 1}))
+    run(tiny(people, taught, run__name="start", **start, **HALF))
     with pytest.raises(CheckpointError, match=r"checkpoint of step 2: split was .*use another run.name"):
         run(tiny(people, taught, run__name="teacher", **{**HALF, "data__split_seed": 1}))

@@ -1,0 +1,101 @@
+"""What a run begins with: its people and its plan, its networks, and the checkpoint or the weights they start from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from icon_dist import config as configuration
+from icon_dist import distributed, pretrained, storage
+from icon_dist.config import Config
+from icon_dist.data.shard import ShardSet, open_shards
+from icon_dist.engine import checkpoint, deepspeed
+from icon_dist.engine.average import Average
+from icon_dist.engine.saver import send_unsent
+from icon_dist.engine.state import State
+from icon_dist.models import PoseNet
+from icon_dist.plan import Plan, plan_run, students_of
+from icon_dist.semi.building import method_of
+from icon_dist.semi.method import Method
+from icon_dist.semi.pair import Pair
+from icon_dist.teacher import load_teacher
+
+
+class Data(NamedTuple):
+    """The people to train on and to be scored on, and what the run does with them."""
+
+    shards: ShardSet
+    val: ShardSet | None
+    plan: Plan
+
+
+def open_data(cfg: Config) -> Data:
+    """Read once for all ranks; an error where they and the config do not fit."""
+    hw, zoom = cfg.input_hw, 1 + cfg.data.augment.scale
+    shards = distributed.from_first(lambda: open_shards(cfg.data.train, input_hw=hw, max_zoom=zoom))
+    val = distributed.from_first(lambda: open_shards(cfg.data.val, input_hw=hw)) if cfg.data.val else None
+    return Data(shards, val, plan_run(cfg, shards, val=val))
+
+
+@dataclass(frozen=True)
+class Learner:
+    """What is trained, and how."""
+
+    model: PoseNet | Pair
+    method: Method
+    engine: deepspeed.Engine
+    average: Average | None
+    state: State
+    facts: dict[str, Any]  # what its checkpoints say of where it comes from
+
+
+def begin(cfg: Config, data: Data, run_uri: str, *, device: str, note: Callable[[str], None]) -> Learner:
+    """A new learner, or one as the run's newest intact checkpoint left it. Collective."""
+    shards, _, plan = data
+    skeleton = shards.skeleton
+    model = students_of(cfg, skeleton).to(device)
+    bf16 = cfg.run.precision == "bf16" or (cfg.run.precision == "auto" and device != "cpu")
+    teacher = load_teacher(cfg, shards, plan.split, device=device, bf16=bf16) if cfg.semi.method == "pseudo" else None
+    if teacher is not None:
+        note(teacher.note)
+    guess = None if teacher is None else teacher.forward
+    method = method_of(cfg, skeleton, model, micro_batch=plan.micro_batch, teacher=guess)
+    same = {"split": plan.split.record(), "teacher": teacher and teacher.origin}  # whenever this run is resumed
+
+    if distributed.rank() == 0:
+        send_unsent(run_uri, warn=note)
+    found = checkpoint.newest_for_all(run_uri, warn=note)
+    if found is not None:
+        at = found.step / plan.steps_per_epoch
+        checkpoint.require(found.manifest, backbone=cfg.model.backbone, joints=skeleton.joints, epoch=at)
+        checkpoint.require_same(found.manifest, same)
+    state = State(model, found, steps_per_epoch=plan.steps_per_epoch)
+    origin: dict[str, str] | None = None  # of the weights that training started from
+    if found is not None:
+        model.colour, origin = found.manifest.get("colour", "rgb"), found.manifest.get("pretrained")
+    elif cfg.model.pretrained:
+        start = pretrained.start_run(model, cfg.model.pretrained, shards, plan.split)
+        origin = start.origin
+        note(start.note)
+
+    engine = deepspeed.wrap(
+        model,
+        zero=cfg.run.zero,
+        micro_batch=plan.micro_batch,
+        accumulation=plan.accumulation,
+        world=distributed.world_size(),
+        bf16=bf16,
+        compiled=cfg.run.compile,
+        lr=cfg.optim.lr,
+    )
+    average = Average(model, decay=cfg.optim.ema) if cfg.optim.ema else None
+    state.complete(engine, bank=method, ema=average)
+    if found is not None:
+        note(f"resumed at step {state.step} from {found.uri}")
+        if changed := configuration.changes(found.manifest["config"], cfg):
+            note(f"with another config from here on: {', '.join(changed)}")
+    if distributed.rank() == 0:  # only now: a run that its checkpoint refuses keeps its config
+        storage.write(storage.join(run_uri, "config.yaml"), configuration.to_yaml(cfg).encode())
+    facts = {"colour": model.colour, "pretrained": origin, "index": shards.index_sha256, **same}
+    return Learner(model, method, engine, average, state, facts)
