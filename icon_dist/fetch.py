@@ -77,7 +77,7 @@ def decode(data: bytes, *, name: str) -> tuple[dict[str, Tensor], Metadata]:
         said = header["__metadata__"]
         metadata = {key: json.loads(value) for key, value in said.items() if key != "sha256"}
         version = int(metadata["format"])
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         raise CheckpointError(f"{name}: not written by icon_dist.fetch, or cut; fetch it again from its run") from None
     if version > FORMAT:
         raise CheckpointError(f"{name}: format {version} is newer than this icon_dist reads ({FORMAT}); upgrade it")

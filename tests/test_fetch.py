@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import pickle
 import resource
@@ -224,6 +225,9 @@ def test_foreign_safetensors_are_refused(tmp_path: Path) -> None:
 def test_a_newer_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.safetensors").write_bytes(fetch.encode(weights(1), {"format": 2}))
     with pytest.raises(CheckpointError, match="format 2 is newer"):
+        fetch.load_weights(str(tmp_path / "x.safetensors"))
+    (tmp_path / "x.safetensors").write_bytes(fetch.encode(weights(1), {"format": math.inf}))
+    with pytest.raises(CheckpointError, match=r"not written by icon_dist\.fetch"):
         fetch.load_weights(str(tmp_path / "x.safetensors"))
 
 

@@ -44,7 +44,7 @@ def files(root: Path) -> dict[str, bytes | None]:
 
 
 def run(case: Case, root: Path) -> tuple[int, str, list[str]]:
-    """Exit code, stderr and faults of the command in the folder ``root``."""
+    """Exit code, all that it says and faults of the command in the folder ``root``."""
     before, out, err = files(root), io.StringIO(), io.StringIO()
     faults, code, memory = [], -1, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     main = main_of(case.script)
@@ -73,7 +73,7 @@ def run(case: Case, root: Path) -> tuple[int, str, list[str]]:
     shown = err.getvalue()
     if not faults:
         faults += _exit_faults(case, code, shown)
-    return code, shown, faults + _leftovers(case, code, before, files(root))
+    return code, out.getvalue() + shown, faults + _leftovers(case, code, before, files(root))
 
 
 def _exit_faults(case: Case, code: int, shown: str) -> list[str]:

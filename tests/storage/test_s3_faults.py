@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import http.server
 import os
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +12,7 @@ import pytest
 from icon_dist import storage
 from icon_dist.errors import StorageError
 from icon_dist.storage import s3 as s3_storage
-from tests.s3 import Proxy
+from tests.s3 import Proxy, refusing
 
 DATA = os.urandom(3 << 20)
 
@@ -157,32 +155,6 @@ def test_an_endpoint_that_is_no_url(s3: str, monkeypatch: pytest.MonkeyPatch) ->
         (400, "InvalidRequest", "", "InvalidRequest (HTTP 400)"),
     ],
 )
-def test_refusals_differ(
-    status: int, code: str, header: str, expected: str, s3: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Refusing(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            body = f"<Error><Code>{code}</Code><Message>testing-secret</Message></Error>".encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            if header:
-                self.send_header("x-amz-bucket-region", header)
-            self.end_headers()
-            self.wfile.write(body)
-
-        def do_HEAD(self) -> None:
-            self.send_response(status)
-            self.end_headers()
-
-        def log_message(self, *args: object) -> None:
-            del args
-
-    with http.server.HTTPServer(("127.0.0.1", 0), Refusing) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_address[1]}")
-        try:
-            assert expected in refusal(s3 + "/x")
-        finally:
-            server.shutdown()
-            thread.join()
+def test_refusals_differ(status: int, code: str, header: str, expected: str, s3: str) -> None:
+    with refusing(status, code, region=header):
+        assert expected in refusal(s3 + "/x")
