@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 from icon_dist import config as configuration
 from icon_dist import storage
 from icon_dist.config import Config
-from icon_dist.errors import ClusterError, ConfigError, run_cli, shown
+from icon_dist.errors import ClusterError, ConfigError, StoppedError, run_cli, shown
 
 ADDRESS = "http://127.0.0.1:8265"
 # Not shipped, in gitignore's notation: a leading slash means the working directory itself (icon_dist/data is code).
@@ -81,11 +81,12 @@ class Job(NamedTuple):
     status: str  # PENDING, RUNNING, SUCCEEDED, FAILED, STOPPED
     message: str
 
-    @property
-    def exit_code(self) -> int:
-        """Of the command that ran; 1 where Ray does not say."""
+    def exit_code(self, log: str) -> int:
+        """Of the command that ran; 1 where nobody says. Of a job that was stopped Ray forgets it, and the log tells."""
         if self.status == "SUCCEEDED":
             return 0
+        if self.status == "STOPPED":
+            return StoppedError.exit_code if re.search(r"^icon_dist: stopped by SIGTERM .*resumes$", log, re.M) else 1
         found = re.search(r"exit code (\d+)", self.message)
         return int(found[1]) or 1 if found else 1
 
@@ -208,8 +209,9 @@ def _follow(cluster: Cluster, job: str, run: str, line: list[str]) -> int:
     while (now := next(j for j in submissions(cluster, run) if j.submission == job)).status in ACTIVE:
         print(f"the log broke off, and {job} is {now.status}; following again", file=sys.stderr)
         _run(cluster, _log_of(cluster, job))
-    print(f"{job}: {now.status}, exit code {now.exit_code}")
-    return now.exit_code
+    code = now.exit_code(cluster.ask(f"{job}/logs")["logs"] if now.status == "STOPPED" else "")
+    print(f"{job}: {now.status}, exit code {code}")
+    return code
 
 
 def main(argv: list[str]) -> int:

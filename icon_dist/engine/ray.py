@@ -57,7 +57,7 @@ def supervise(
         workers = room.choose(counts, config.run)
         if len(counts) > 1:
             progress.say(f"{workers} workers (run.workers={counts[0]}, run.workers_min={config.run.workers_min})")
-        end = _attempt(config, loop, progress, workers=workers, stop=stop)
+        end = _attempt(config, loop, progress, workers=workers, patient=workers == counts[-1], stop=stop)
         if end.stopped and end.lost:
             if stop.reason or room.room(config.run) < counts[-1] or len(counts) == 1:
                 stop.reason = stop.reason or end.lost
@@ -89,8 +89,8 @@ class _End:
     lost: str = ""  # why it did not come to the end of the run
 
 
-def _attempt(config: Config, loop: str, progress: Progress, *, workers: int, stop: Stop) -> _End:
-    """One worker group from start to end."""
+def _attempt(config: Config, loop: str, progress: Progress, *, workers: int, patient: bool, stop: Stop) -> _End:
+    """One worker group from start to end; ``patient``: where it has no room, it waits for nodes as long as it takes."""
     # On the driver's own node: the loss of another one must not take the mailbox with it.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     mailbox = ray.remote(num_cpus=0, scheduling_strategy=here)(Mailbox).remote()
@@ -108,7 +108,11 @@ def _attempt(config: Config, loop: str, progress: Progress, *, workers: int, sto
             run_config=ray.train.RunConfig(
                 name=config.run.name,
                 storage_path=storage_path,  # Ray keeps no state of ours
-                failure_config=ray.train.FailureConfig(max_failures=0, max_preemption_failures=0),
+                failure_config=ray.train.FailureConfig(
+                    max_failures=0,
+                    max_preemption_failures=0,
+                    controller_failure_limit=-1 if patient else 0,  # groups of this size that did not start
+                ),
             ),
         )
         # Beside the main thread, because in it Ray would turn Ctrl-C into exit code 0.
@@ -118,7 +122,7 @@ def _attempt(config: Config, loop: str, progress: Progress, *, workers: int, sto
         over = asked = False
         nodes: set[str] = set()
         why = ""
-        while not over:
+        while not over and not (end.stopped and stop.reason):  # all is saved: Ray's own end takes seconds more
             over = wait([fit], timeout=0.5).done != set()  # before the last look into the mailbox
             for event in ray.get(mailbox.take.remote()):
                 kind = event["kind"]

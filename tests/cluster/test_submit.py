@@ -37,6 +37,7 @@ class Dashboard(http.server.ThreadingHTTPServer):
         self.after: list[dict[str, Any]] = []  # what else is there from the second request on
         self.stopped: list[str] = []
         self.token = "secret-token"
+        self.log = ""
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -51,7 +52,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return
         if self.command == "POST":
             self.server.stopped.append(self.path)
-        body = json.dumps({"stopped": True} if self.command == "POST" else self.server.jobs).encode()
+        answer: object = {"stopped": True} if self.command == "POST" else self.server.jobs
+        body = json.dumps({"logs": self.server.log} if self.path.endswith("/logs") else answer).encode()
         self.server.jobs = self.server.jobs + self.server.after
         self.server.after = []
         self.send_response(200)
@@ -136,18 +138,25 @@ def test_other_values_do_not_make_another_run(dashboard: Dashboard, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("status", "message", "expected"),
+    ("status", "message", "log", "expected"),
     [
-        ("SUCCEEDED", "", 0),
-        ("FAILED", "Job entrypoint command failed with exit code 75, last available logs: x", 75),
-        ("FAILED", "The actor died", 1),
-        ("STOPPED", "", 1),
+        ("SUCCEEDED", "", "", 0),
+        ("FAILED", "Job entrypoint command failed with exit code 75, last available logs: x", "", 75),
+        ("FAILED", "The actor died", "", 1),
+        ("STOPPED", "", "step 3\nicon_dist: stopped by SIGTERM at step 4, checkpoint committed; ... resumes\n", 75),
+        ("STOPPED", "", "step 3\n", 1),  # killed before it had saved
     ],
 )
 def test_follow_ends_as_the_job_ends(
-    status: str, message: str, expected: int, dashboard: Dashboard, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    status: str,
+    message: str,
+    log: str,
+    expected: int,
+    dashboard: Dashboard,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    dashboard.after = [job(1, status, message)]
+    dashboard.after, dashboard.log = [job(1, status, message)], log
     assert code("--follow", *TRAIN) == expected
     shown = capfd.readouterr().out
     assert "the log" in shown

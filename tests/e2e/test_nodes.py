@@ -1,153 +1,132 @@
-"""A cluster of three Ray nodes on this machine, its data and checkpoints on S3: a node is killed, the run goes on."""
+"""A cluster of three Ray nodes on this machine, its data and checkpoints on S3: a node is lost, the run goes on."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shutil
-import signal
+import json
+import re
 import subprocess
 import sys
-import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
 import pytest
 
 from icon_dist import storage
 from tests.conftest import ROOT
 from tests.engine.test_resume import assert_equal, final
 from tests.gang import TINY, run_gang, tiny
-from tests.s3 import free_port
+from tests.ray_nodes import Nodes, cluster, wait_for
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
-LONG = {"optim__epochs": 12, "optim__milestones": (10,), "eval__every": 100}
+LONG = {"optim__epochs": 12, "optim__milestones": (10,), "eval__every": 100, "run__record_samples": True}
+SPLIT = {"optim__batch": 12, "optim__micro_batch": 2, "data__streams": 12}  # for three workers as for two
+STEPS = 64 // 12  # an epoch
 
 
-class Nodes:
-    """Processes of ``ray start --block`` with one CPU each, the head first; a raylet and its workers belong to one."""
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        self.logs: list[Path] = []
-        self.started: list[subprocess.Popen[bytes]] = []
-        self.gcs, self.dashboard = free_port(), free_port()
-        head = ["--head", "--port", str(self.gcs), "--dashboard-port", str(self.dashboard)]
-        self._start(*head, "--temp-dir", str(home / "ray"))
-
-    def join(self) -> None:
-        """Add a node; Ray gives it 30 s, too few on a busy machine, so it may try again."""
-        for _ in range(5):
-            self._start("--address", f"127.0.0.1:{self.gcs}")
-            while self.started[-1].poll() is None:
-                if "Ray runtime started" in self.logs[-1].read_text():
-                    return
-                time.sleep(0.2)
-            self.started.pop()
-        raise AssertionError(self.said())
-
-    def _start(self, *arguments: str) -> None:
-        ports = ["--dashboard-agent-listen-port", str(free_port()), "--metrics-export-port", str(free_port())]
-        command = ["ray", "start", *arguments, *ports, "--num-cpus", "1", "--disable-usage-stats", "--block"]
-        self.logs.append(self.home / f"node{len(self.logs)}.log")
-        with self.logs[-1].open("w") as out:
-            self.started.append(subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT))
-
-    def processes(self, node: int) -> list[psutil.Process]:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            return psutil.Process(self.started[node].pid).children(recursive=True)
-        return []
-
-    def workers(self, node: int) -> list[int]:
-        """Pids of training workers."""
-        found = []
-        for process in self.processes(node):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                if " ".join(process.cmdline()).startswith("ray::RayTrainWorker"):
-                    found.append(process.pid)
-        return found
-
-    def kill(self, node: int) -> None:
-        """As a machine goes down: all its processes at once, nothing is said to anybody."""
-        processes = [*self.processes(node), psutil.Process(self.started[node].pid)]
-        for process in processes:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.send_signal(signal.SIGSTOP)
-        for process in processes:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-
-    def said(self) -> str:
-        return "\n".join(log.read_text() for log in self.logs)
+@pytest.fixture(scope="module")
+def three(s3_endpoint: str) -> Iterator[Nodes]:
+    """The AWS variables of the tests are the nodes' as well."""
+    del s3_endpoint
+    with cluster(nodes=3, cpus=1) as started:
+        yield started
 
 
 @pytest.fixture
-def nodes(s3: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
-    """Three nodes with token authentication; the AWS variables of the test are theirs."""
-    del s3
-    home = Path(tempfile.mkdtemp(prefix="icon-"))  # short: Ray's sockets live below it
-    monkeypatch.setenv("HOME", str(home))
-    monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
-        monkeypatch.delenv(name, raising=False)
-    subprocess.run(["ray", "get-auth-token", "--generate"], check=True, stdout=subprocess.DEVNULL)
-    cluster = Nodes(home)
+def nodes(three: Nodes) -> Nodes:
+    """Three that live."""
+    for node in range(3)[::-1]:
+        if three.started[node].poll() is not None:
+            three.forget(node)
+    three.join(3 - len(three.started))
+    return three
+
+
+class Job:
+    """A run submitted with ``--follow``."""
+
+    def __init__(self, folder: Path, values: dict[str, object]) -> None:
+        self.log = folder / "log"
+        self.run = f"{values['run.dir']}/{values['run.name']}"
+        words = [f"{key}={list(value) if isinstance(value, tuple) else value}" for key, value in values.items()]
+        command = ["-m", "icon_dist.submit", "--no-working-dir", "--follow", "--", "--cfg", "demo", *words]
+        with self.log.open("w") as out:
+            self.process = subprocess.Popen([sys.executable, *command], cwd=ROOT, stdout=out, stderr=subprocess.STDOUT)
+
+    def commits(self) -> int:
+        return sum(name.endswith("/MANIFEST.json") for name in storage.listing(f"{self.run}/checkpoints"))
+
+    def wait_for_commits(self, count: int, *, seconds: float = 300) -> float:
+        return wait_for(lambda: self.commits() >= count, alive=self.process, log=self.log, seconds=seconds)
+
+    def says(self, text: str) -> bool:
+        return text in self.log.read_text()
+
+
+@contextmanager
+def submitted(people: Path, s3: str, folder: Path, name: str, **more: object) -> Iterator[Job]:
+    for split in ("train", "val"):
+        for file in storage.listing(f"{people}/{split}"):
+            storage.write(f"{s3}/people/{split}/{file}", people / split / file)
+    place = {"data.train": f"{s3}/people/train", "data.val": f"{s3}/people/val", "run.dir": f"{s3}/runs"}
+    values = TINY | place | {key.replace("__", "."): value for key, value in (LONG | more).items()}
+    job = Job(folder, values | {"run.name": name})
     try:
-        monkeypatch.setenv("RAY_API_SERVER_ADDRESS", f"http://127.0.0.1:{cluster.dashboard}")
-        deadline = time.monotonic() + 120
-        # the head answers before the agent that starts jobs does
-        while subprocess.run(["ray", "job", "submit", "--", "true"], capture_output=True, check=False).returncode:
-            assert cluster.started[0].poll() is None, cluster.said()
-            assert time.monotonic() < deadline, cluster.said()
-        cluster.join()
-        cluster.join()
-        yield cluster
+        yield job
     finally:
-        for node in range(len(cluster.started)):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                cluster.kill(node)
-            cluster.started[node].wait(30)
-        shutil.rmtree(home, ignore_errors=True)
+        job.process.kill()
+        job.process.wait(30)
 
 
-def commits(run: str) -> int:
-    return sum(name.endswith("/MANIFEST.json") for name in storage.listing(f"{run}/checkpoints"))
+def goes_on_after(job: Job, kill: int, nodes: Nodes) -> None:
+    """Kill a node in the middle of an epoch, and wait for the end."""
+    began = time.monotonic()
+    nodes.kill(kill)
+    back = wait_for(lambda: job.says("resumed at step"), alive=job.process, log=job.log, seconds=300)
+    assert job.process.wait(300) == 0, job.log.read_text()
+    print(f"resumed {back:.1f} s after the node was lost, at the end {time.monotonic() - began:.1f} s after")
+    assert job.says("starting again from the newest checkpoint")
+    assert job.says("SUCCEEDED, exit code 0")
 
 
 @pytest.mark.timeout(900)
 def test_a_killed_node_changes_nothing(nodes: Nodes, people: Path, s3: str, tmp_path: Path) -> None:
-    for split in ("train", "val"):
-        for name in storage.listing(f"{people}/{split}"):
-            storage.write(f"{s3}/people/{split}/{name}", people / split / name)
-    place = {"data.train": f"{s3}/people/train", "data.val": f"{s3}/people/val", "run.dir": f"{s3}/runs"}
-    values = TINY | place | {key.replace("__", "."): value for key, value in LONG.items()} | {"run.name": "killed"}
-    words = [f"{key}={list(value) if isinstance(value, tuple) else value}" for key, value in values.items()]
-    log = tmp_path / "log"
-    command = [sys.executable, "-m", "icon_dist.submit", "--no-working-dir", "--follow", "--", "--cfg", "demo", *words]
-    with log.open("w") as out:
-        job = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT)
-    try:
-        deadline = time.monotonic() + 420
-        while commits(f"{s3}/runs/killed") < 2:
-            assert job.poll() is None, log.read_text()
-            assert all(node.poll() is None for node in nodes.started), nodes.said()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.1)
-        time.sleep(0.3)  # into the next epoch
+    with submitted(people, s3, tmp_path, "killed") as job:
+        print(f"second commit after {job.wait_for_commits(2):.1f} s")
         busy = [node for node in range(3) if nodes.workers(node)]
         assert [len(nodes.workers(node)) for node in busy] == [1, 1]  # two workers on two nodes
-        nodes.kill(busy[-1])  # not the head, where the driver is
-        assert job.wait(400) == 0, log.read_text()
-    finally:
-        job.kill()
-        job.wait(30)
-    text = log.read_text()
-    assert "starting again from the newest checkpoint" in text
-    assert "resumed at step" in text
-    assert "SUCCEEDED, exit code 0" in text
+        goes_on_after(job, busy[-1], nodes)  # not the head, where the driver is
     straight = tiny(people, tmp_path, run__name="straight", **LONG)  # undisturbed, local, without Ray
     run_gang(straight, scratch=tmp_path)
     assert_equal(final(straight), final(tiny(people, f"{s3}/runs", run__name="killed", **LONG)))
+
+
+def batches(run: str) -> list[tuple[int, list[int]]]:
+    """(epoch, people) of every global batch, each step once."""
+    lines = []
+    for name in sorted(storage.listing(f"{run}/samples")):
+        lines += [json.loads(line) for line in storage.read(f"{run}/samples/{name}").decode().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, LONG["optim__epochs"] * STEPS + 1))  # type: ignore[operator]
+    return [(line["epoch"], sorted(person for part in line["people"] for person in part)) for line in lines]
+
+
+@pytest.mark.timeout(900)
+def test_a_lost_node_shrinks_the_run(nodes: Nodes, people: Path, s3: str, tmp_path: Path) -> None:
+    """Three workers, then two: everybody is read once an epoch, in the batches of an undisturbed run."""
+    elastic = {"run.workers": 3, "run.workers_min": 2, "run.checkpoint_every": 0.4}
+    with submitted(people, s3, tmp_path, "shrunk", **SPLIT, **elastic) as job:
+        print(f"second commit after {job.wait_for_commits(2):.1f} s")
+        assert [len(nodes.workers(node)) for node in range(3)] == [1, 1, 1]
+        goes_on_after(job, 2, nodes)
+        said = job.log.read_text()
+    assert re.findall(r"^(\d) workers \(run.workers=3, run.workers_min=2\)", said, re.MULTILINE) == ["3", "2"]
+    straight = tiny(people, tmp_path, run__name="straight", **LONG, **SPLIT)
+    run_gang(straight, scratch=tmp_path)
+    seen = batches(job.run)
+    assert seen == batches(f"{tmp_path}/straight")
+    for epoch in range(12):
+        read = Counter(person for at, batch in seen if at == epoch for person in batch)
+        assert set(read.values()) == {1}
+        assert read.total() == 12 * STEPS

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +15,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.engine.test_resume import assert_equal, final
 from tests.gang import TINY, run_gang, tiny
-from tests.s3 import free_port
+from tests.ray_nodes import Nodes, cluster, training_workers, wait_for
 
 pytestmark = pytest.mark.ray
 LONG = {"optim__epochs": 12, "optim__milestones": (10,), "eval__every": 100}
@@ -31,19 +28,7 @@ def arguments(people: Path, run_dir: Path, **more: object) -> list[str]:
     return ["-m", "icon_dist.train", "--cfg", "demo", *(f"{key}={value}" for key, value in text.items())]
 
 
-def workers_of(driver: int) -> list[psutil.Process]:
-    found = []
-    for process in psutil.Process(driver).children(recursive=True):
-        try:
-            title = " ".join(process.cmdline())
-        except psutil.NoSuchProcess:
-            continue
-        if title.startswith("ray::RayTrainWorker"):
-            found.append(process)
-    return found
-
-
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(800)
 def test_a_killed_worker_changes_nothing(people: Path, tmp_path: Path) -> None:
     """kill -9 in the middle of an epoch: the run ends with the bits of an undisturbed one."""
     straight = tiny(people, tmp_path, run__name="straight", **LONG)
@@ -55,22 +40,22 @@ def test_a_killed_worker_changes_nothing(people: Path, tmp_path: Path) -> None:
         driver = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
     try:
         checkpoints = tmp_path / "killed" / "checkpoints"
-        deadline = time.monotonic() + 150
-        while len(list(checkpoints.glob("step-*/MANIFEST.json"))) < 2:
-            assert driver.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.05)
-        time.sleep(0.3)  # into the next epoch
-        victims = workers_of(driver.pid)
+
+        def committed() -> bool:
+            return len(list(checkpoints.glob("step-*/MANIFEST.json"))) >= 2
+
+        print(f"second commit after {wait_for(committed, alive=driver, log=log, seconds=240):.1f} s")
+        victims = training_workers(psutil.Process(driver.pid).children(recursive=True))
         assert len(victims) == 2
-        victims[1].send_signal(signal.SIGKILL)
-        assert driver.wait(150) == 0, log.read_text()
+        os.kill(victims[1], signal.SIGKILL)
+        back = wait_for(lambda: "resumed at step" in log.read_text(), alive=driver, log=log, seconds=240)
+        print(f"resumed {back:.1f} s after the kill")
+        assert driver.wait(240) == 0, log.read_text()
     finally:
         if driver.poll() is None:
             driver.terminate()
             driver.wait(30)
     assert "starting again from the newest checkpoint" in log.read_text()
-    assert "resumed at step" in log.read_text()
     assert_equal(final(straight), final(tiny(people, tmp_path, run__name="killed", **LONG)))
 
 
@@ -91,40 +76,13 @@ run_cli(lambda _: launch(tiny({str(people)!r}, {str(tmp_path)!r}), "tests.gang:b
 
 
 @pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A head node as an operator starts it, with token authentication and a home of its own; the jobs' address."""
-    home = Path(tempfile.mkdtemp(prefix="icon-"))  # short: Ray's sockets live below it
-    port = free_port()
-    monkeypatch.setenv("HOME", str(home))
-    monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", f"http://127.0.0.1:{port}")
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    subprocess.run(["ray", "get-auth-token", "--generate"], check=True, stdout=subprocess.DEVNULL)
-    command = ["ray", "start", "--head", "--port", str(free_port()), "--dashboard-port", str(port)]
-    command += ["--dashboard-agent-listen-port", str(free_port())]  # the default belongs to any other cluster here
-    command += ["--num-cpus", "2", "--temp-dir", str(home / "ray"), "--disable-usage-stats", "--block"]
-    log = home / "head.log"
-    with log.open("w") as out:
-        head = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
-    try:
-        deadline = time.monotonic() + 90
-        # the head answers before the agent that starts jobs does
-        while subprocess.run(["ray", "job", "submit", "--", "true"], capture_output=True, check=False).returncode:
-            assert head.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        processes = psutil.Process(head.pid).children(recursive=True)
-        head.terminate()
-        for process in psutil.wait_procs(processes, timeout=5)[1]:  # the raylet drains for half a minute
-            process.kill()
-        head.wait(30)
-        shutil.rmtree(home, ignore_errors=True)
+def head() -> Iterator[Nodes]:
+    with cluster() as started:
+        yield started
 
 
 @pytest.mark.timeout(280)
-@pytest.mark.usefixtures("cluster")
+@pytest.mark.usefixtures("head")
 def test_the_users_own_line(people: Path, tmp_path: Path) -> None:
     """``ray job submit -- python -m icon_dist.train --cfg ...``: success, resume, and a failure that says why."""
 
