@@ -8,6 +8,7 @@ import json
 import math
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -464,6 +465,23 @@ def test_a_loss_that_is_not_finite_ends_the_run(people: Path, tmp_path: Path, co
     assert "the loss or its gradients are not finite, 2 steps in a row" in done.error
     assert "lower optim.lr" in done.error
     assert not (tmp_path / "first" / "checkpoints").exists(), "what has diverged is not saved"
+
+
+def test_a_disk_that_fills_up_in_the_middle_of_a_run(copy: Path, people: Path, command: Command) -> None:
+    """Exit code 5, all older checkpoints as they were and no half-written file; with room again the run goes on."""
+    before, hard = tree(copy / "first" / "checkpoints"), resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))  # of one file: weights do not fit, the log does
+    try:
+        done = command(*arguments(people, copy, "optim.epochs=3"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    assert done.code == 5
+    assert re.search(r"checkpoints/step-00000012-.*: disk full \(File too large\); free some space", done.error)
+    assert tree(copy / "first" / "checkpoints") == before
+    assert not [path for path in copy.rglob("*") if ".partial" in path.name]
+    again = command(*arguments(people, copy, "optim.epochs=3"))
+    assert again.code == 0
+    assert "resumed at step 8" in again.err
 
 
 def test_divergence_that_shows_in_the_evaluation_ends_the_run(
