@@ -70,16 +70,19 @@ def predict(
         image = batch.image.to(device, non_blocking=True)
         out = forward(image)
         maps = out.heatmaps.float()
+        refined = None if out.joints is None else out.joints[-1].float()
         if flip:
-            mirrored = forward(image.flip(2)).heatmaps.float()
-            maps = (maps + heatmap.flip_back(mirrored, flips=flips, codec=codec)) / 2
+            mirrored = forward(image.flip(2))
+            maps = (maps + heatmap.flip_back(mirrored.heatmaps.float(), flips=flips, codec=codec)) / 2
+            if refined is not None and mirrored.joints is not None:  # the public code does not average these
+                back = heatmap.joints_back(mirrored.joints[-1].float(), flips=flips, width=image.shape[2])
+                refined = (refined + back) / 2
         xy, peak = decoding.decode(maps, method=decode, sigma=sigma, codec=codec)
         xy = heatmap.to_input(xy, hw=(maps.shape[2], maps.shape[3]), stride=stride, codec=codec)
         matrix = batch.to_photo.to(device)
         xy = heatmap.to_photo(xy, matrix=matrix)
-        if out.joints is not None:  # of the photo itself: the public code does not average them with the mirrored one
-            refined = heatmap.to_photo(out.joints[-1].float(), matrix=matrix)
-            xy = torch.where(peak[..., None] < UNSURE, refined, xy)
+        if refined is not None:
+            xy = torch.where(peak[..., None] < UNSURE, heatmap.to_photo(refined, matrix=matrix), xy)
         real = batch.row >= 0
         rows.append(batch.row[real].numpy())
         poses.append(torch.cat([xy, peak[..., None]], -1).cpu()[real].numpy())

@@ -28,11 +28,16 @@ from icon_dist.evaluate import conditions, evaluate
 from icon_dist.evaluation.score import check_truth, main_metric
 from icon_dist.losses.diagnostics import collapsed
 from icon_dist.plan import at_workers
+from icon_dist.semi.pseudo import unsure
 from icon_dist.types import Batch
 
 COLLAPSED = (
     "warning: the embeddings have collapsed (all alike, loss at chance): contrast started before the features tell "
     "joints apart; raise loss.start_epoch, start from pretrained weights or lower loss.lambda_p"
+)
+UNSURE = (
+    "warning: the teacher is sure of no joint (pass_JOINT is 0 for all), so people without labels teach nothing; "
+    "lower semi.gamma or give a better teacher"
 )
 SKIPPED = (
     "step {step}: the loss or its gradients are not finite, {row} steps in a row; lower optim.lr or loss.lambda_p. "
@@ -109,7 +114,7 @@ class Run:
         if self.val is not None:
             split, boxes = self.val.manifest["split"], self.val.manifest["boxes"]
             self.conditions = conditions(cfg.eval, self.shards.skeleton, codec=cfg.data.codec, split=split, boxes=boxes)
-        self.warned = False
+        self.warned: set[str] = set()
 
     def note(self, text: str) -> None:
         self.report({"kind": "note", "text": text})
@@ -161,9 +166,10 @@ class Run:
         if log:
             at = state.step / self.plan.steps_per_epoch
             self.report({"kind": "train", "step": state.step, "epoch": at, "lr": lr, **values})
-            if collapsed(values) and not self.warned:
-                self.warned = True
-                self.note(COLLAPSED)
+            wrong = {COLLAPSED: collapsed(values), UNSURE: unsure(values)}
+            for text in {text for text, holds in wrong.items() if holds} - self.warned:
+                self.warned.add(text)
+                self.note(text)
         return leave
 
     def end_epoch(self, *, last: bool) -> None:

@@ -68,11 +68,24 @@ def flip_back(
     Shifted one pixel right, column 0 kept: with stride-4 maps of a W px image, x and W - 1 - x are not mirror columns.
     With UDP's lengths they are.
     """
-    order = list(range(heatmaps.shape[1]))
+    mirrored = heatmaps[:, _swapped(heatmaps.shape[1], flips)].flip(-1)
+    return mirrored if codec == "udp" else torch.cat([mirrored[..., :1], mirrored[..., :-1]], -1)
+
+
+def joints_back(
+    xy: Float[Tensor, "N K 2"], *, flips: tuple[tuple[int, int], ...], width: int
+) -> Float[Tensor, "N K 2"]:
+    """Joints in px of a mirrored image of ``width``, as those of the image."""
+    mirrored = xy[:, _swapped(xy.shape[1], flips)]
+    return torch.stack([width - 1 - mirrored[..., 0], mirrored[..., 1]], -1)
+
+
+def _swapped(joints: int, flips: tuple[tuple[int, int], ...]) -> list[int]:
+    """For every joint the one that a mirror shows in its place."""
+    order = list(range(joints))
     for a, b in flips:
         order[a], order[b] = b, a
-    mirrored = heatmaps[:, order].flip(-1)
-    return mirrored if codec == "udp" else torch.cat([mirrored[..., :1], mirrored[..., :-1]], -1)
+    return order
 
 
 def to_input(

@@ -72,6 +72,12 @@ class Pseudo(Supervised):
         return losses
 
 
+def unsure(scalars: dict[str, float]) -> bool:
+    """Whether no joint of any unlabelled person counts."""
+    rates = [value for name, value in scalars.items() if name.startswith("pass_")]
+    return bool(rates) and not any(rates)
+
+
 @contextmanager
 def statistics_held(model: nn.Module) -> Iterator[None]:
     """BatchNorm normalises by the batch as in training, and its running statistics stay: they are labelled people's.

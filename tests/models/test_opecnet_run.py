@@ -16,6 +16,7 @@ from torch import Tensor
 from icon_dist import config as configuration
 from icon_dist import evaluate
 from icon_dist.data.decode import decode
+from icon_dist.data.heatmap import flip_back
 from icon_dist.data.shard import open_shards
 from icon_dist.data.stream import EvalStream
 from icon_dist.datasets import skeleton_from_dict
@@ -49,7 +50,8 @@ def test_training_logs_the_loss_of_the_joints(run: Path) -> None:
     assert any(event["kind"] == "eval" for event in events)
 
 
-def test_evaluation_takes_unsure_joints_from_the_refinement(run: Path, people: Path) -> None:
+@pytest.mark.parametrize("flip", [False, True])
+def test_evaluation_takes_unsure_joints_from_the_refinement(run: Path, people: Path, flip: bool) -> None:
     tensors, metadata = load_weights(str(run))
     config, skeleton = configuration.from_dict(metadata["config"]), skeleton_from_dict(metadata["skeleton"])
     model = evaluate.load_model(config, skeleton, tensors, colour="rgb").eval()
@@ -73,20 +75,30 @@ def test_evaluation_takes_unsure_joints_from_the_refinement(run: Path, people: P
         stride=4,
         codec="msra",
         sigma=1,
-        flip=False,
+        flip=flip,
         decode="quarter",
         device="cpu",
     )
     expected = []
     for batch in batches():
         with torch.no_grad():
-            out = forward(batch.image)
+            out, mirrored = forward(batch.image), forward(batch.image.flip(2))
         assert out.joints is not None
-        base, peak = decode(out.heatmaps, method="quarter", sigma=1)
+        assert mirrored.joints is not None
+        maps, refined = out.heatmaps, out.joints[-1]
+        if flip:
+            maps = (maps + flip_back(mirrored.heatmaps, flips=skeleton.flips)) / 2
+            twin = list(range(skeleton.num_joints))
+            for a, b in skeleton.flips:
+                twin[a], twin[b] = b, a
+            other = mirrored.joints[-1, :, twin]
+            other = torch.stack([config.input_hw[1] - 1 - other[..., 0], other[..., 1]], -1)
+            refined = (refined + other) / 2
+        base, peak = decode(maps, method="quarter", sigma=1)
         for n in np.flatnonzero(batch.row.numpy() >= 0):
             matrix = batch.to_photo[n]
             for k in range(skeleton.num_joints):
-                xy = out.joints[-1, n, k] if peak[n, k] < 0.2 else base[n, k] * 4
+                xy = refined[n, k] if peak[n, k] < 0.2 else base[n, k] * 4
                 expected.append(matrix[:, :2] @ xy + matrix[:, 2])
     np.testing.assert_allclose(
         predictions.keypoints[..., :2].reshape(-1, 2), torch.stack(expected).numpy(), rtol=1e-4, atol=1e-3

@@ -105,7 +105,9 @@ def test_two_workers_at_every_zero_stage(people: Path, taught: Path, method: str
     assert_equal(straight, final(config))
 
 
-def test_a_teacher_that_is_never_sure_leaves_supervised_training(people: Path, taught: Path) -> None:
+def test_a_teacher_that_is_never_sure_leaves_supervised_training(
+    people: Path, taught: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """gamma above every peak: the labelled half of each batch trains as if it were alone, bit for bit."""
     plain = tiny(people, taught, run__name="alone", **HALF, optim__batch=8, optim__micro_batch=4, loss__lambda_p=0)
     never = semi(people, taught, "pseudo", run__name="never", semi__gamma=1.1, loss__lambda_p=0)
@@ -117,6 +119,7 @@ def test_a_teacher_that_is_never_sure_leaves_supervised_training(people: Path, t
     assert len(passed) == open_shards(f"{people}/train").skeleton.num_joints
     assert max(passed.values()) > 0.5
     assert not any(value for name, value in events(never)[0].items() if name.startswith("pass_"))
+    assert capsys.readouterr().err.count("the teacher is sure of no joint") == 1
 
 
 def test_with_contrast_the_unsure_teacher_changes_rounding_at_most(people: Path, taught: Path) -> None:
