@@ -101,7 +101,7 @@ def overrides(recipe: Recipe, cfg: str, *, seed: int, extra: Sequence[str] = ())
     given += [*extra, f"run.seed={seed}", f"run.name={run_name(recipe.id, cfg, seed)}"]
     if not any("=@" in item for item in given):
         return given
-    runs = configuration.load(cfg, [item for item in extra if "=@" not in item]).run.dir
+    runs = configuration.load(cfg, [item for item in extra if item.startswith("run.dir=")]).run.dir
     out = []
     for item in given:
         key, _, value = item.partition("=")

@@ -268,6 +268,37 @@ def test_options_that_would_do_nothing_are_refused(items: list[str], says: str) 
         load("coco", [item])  # each alone means something
 
 
+@pytest.mark.parametrize(
+    ("items", "says"),
+    [
+        (["loss.contrast=intra", "loss.bank.exchange=async"], "=async: loss.contrast=intra compares the points of one"),
+        (["loss.contrast=intra", "loss.bank.wire=bf16"], "nobody else's; leave it at 'fp32'"),
+        (["loss.contrast=intra", "loss.bank.budget=8"], "nobody else's; leave it at 0"),
+        (["data.generate=100"], "only data.dataset=fake renders people; leave it at 0"),
+        (["data.difficulty=hard"], "only data.dataset=fake renders people"),
+        (["data.split_seed=1"], "data.labelled=1 leaves nobody without labels"),
+        (["data.augment.half_body_p=0", "data.augment.half_body_min=5"], "half_body_p=0 cuts nobody; leave it at 8"),
+        (["optim.milestones=[]", "optim.gamma=0.5"], "there are no optim.milestones to apply it at"),
+        (["semi.gamma=0.5"], "semi.method=none learns from labelled people alone; leave it at 0.75"),
+        (["semi.teacher=runs/first"], "semi.teacher=runs/first: only semi.method=pseudo has a teacher"),
+        (["semi.compat=true"], "semi.compat=True: only semi.method=sspose has a hard view; leave it at False"),
+        (["data.labelled=0.3", "semi.method=sspose", "semi.lambda_u=1"], "only semi.method=pseudo has a teacher"),
+    ],
+)
+def test_a_value_without_effect_is_refused_where_it_is_set(items: list[str], says: str) -> None:
+    text = refused("coco", items)
+    assert says in text
+    assert text.startswith(items[-1].partition("=")[0])
+
+
+def test_an_old_checkpoint_may_hold_values_without_effect() -> None:
+    values = dataclasses.asdict(load("coco", ["loss.contrast=intra"]))
+    values["loss"]["bank"]["wire"] = "bf16"
+    configuration.validate(from_dict(values))
+    with pytest.raises(ConfigError, match=r"loss\.bank\.wire=bf16"):
+        configuration.refuse_idle(from_dict(values))
+
+
 def test_joints_are_not_refined_in_udps_lengths() -> None:
     refining = ["model.backbone=opecnet_resnet50", "data.codec=udp"]
     assert "data.codec=udp: opecnet_resnet50 reads" in refused("crowdpose", refining)

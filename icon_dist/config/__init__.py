@@ -1,7 +1,9 @@
-"""The whole configuration: what there is (``schema``), how it is read (``loading``), the rules (``rules``)."""
+"""The whole configuration: what there is (``schema``), how it is read (``loading``), what may be set (``rules``) and
+what would do nothing (``idle``)."""
 
 from __future__ import annotations
 
+from icon_dist.config.idle import refuse_idle
 from icon_dist.config.loading import CONFIGS, changes, config_hash, from_dict, load, presets, to_yaml
 from icon_dist.config.rules import validate
 from icon_dist.config.schema import (
@@ -46,6 +48,7 @@ __all__ = [
     "parse_size",
     "per_worker",
     "presets",
+    "refuse_idle",
     "to_yaml",
     "validate",
 ]

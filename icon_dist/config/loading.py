@@ -20,6 +20,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
+from icon_dist.config.idle import refuse_idle
 from icon_dist.config.plain import require_plain
 from icon_dist.config.rules import validate
 from icon_dist.config.schema import Config, get, leaves
@@ -56,6 +57,7 @@ def load(name_or_path: str, overrides: Sequence[str] | Mapping[str, Any] = ()) -
     layers = [(str(path), values) for path, values in _yaml_layers(preset_path(name_or_path))]
     config = _merge([*layers, *_override_layers(overrides)])
     validate(config)
+    refuse_idle(config)
     return config
 
 

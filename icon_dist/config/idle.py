@@ -1,0 +1,51 @@
+"""Values that would do nothing beside the others: refused where somebody sets them, not in old checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from icon_dist.config.rules import told
+from icon_dist.config.schema import Config, get
+from icon_dist.errors import ConfigError
+
+Idle = tuple[bool, tuple[str, ...], str]  # whether these keys do nothing here, and why
+
+
+def refuse_idle(config: Config) -> None:
+    """ConfigError where a value that is not its default has no effect."""
+    default = Config()
+    for idle, keys, why in idle_keys(config):
+        for key in keys:
+            if idle and get(config, key) != (plain := get(default, key)):
+                raise ConfigError(told(config, key, f"{why}; leave it at {plain!r}" if plain != "" else why))
+
+
+def idle_keys(config: Config) -> Iterator[Idle]:
+    """What the presets set for all that is built on them, such as ``loss.bank.slots``, is not among these."""
+    data, loss, semi = config.data, config.loss, config.semi
+    yield data.dataset != "fake", ("data.generate", "data.difficulty"), "only data.dataset=fake renders people"
+    yield data.labelled == 1, ("data.split_seed",), "data.labelled=1 leaves nobody without labels"
+    yield data.augment.half_body_p == 0, ("data.augment.half_body_min",), "data.augment.half_body_p=0 cuts nobody"
+    for term, section in (("loss.single", loss.single), ("loss.pair", loss.pair)):
+        random = f"only {term}.{{}}=random draws a number"
+        yield section.query != "random", (f"{term}.queries_to",), random.format("query")
+        yield section.negative != "random", (f"{term}.negatives_to",), random.format("negative")
+        ranks = f"only {term}.negative=hard ranks categories"
+        yield section.negative != "hard", (f"{term}.category_score",), ranks
+    others = (
+        *("loss.positives_from", "loss.negatives_from_others", "loss.max_negatives"),
+        *("loss.bank.exchange", "loss.bank.wire", "loss.bank.budget"),
+    )
+    yield loss.contrast == "intra", others, "loss.contrast=intra compares the points of one person, nobody else's"
+    queries = {loss.single.query, loss.pair.query}
+    nothing = "loss.single.query=all and loss.pair.query=all leave nothing to choose; make one hard or random"
+    yield queries == {"all"}, ("loss.query_scope",), nothing
+    scored = "only hard queries are scored; set loss.single.query=hard or loss.pair.query=hard"
+    yield "hard" not in queries, ("loss.entropy",), scored
+    stored = "what arrives a step later goes into the bank; set loss.bank.enabled=true"
+    yield not loss.bank.enabled, ("loss.bank.exchange",), stored
+    yield config.optim.milestones == (), ("optim.gamma",), "there are no optim.milestones to apply it at"
+    both = ("semi.gamma", "semi.unlabelled_share")
+    yield semi.method == "none", both, "semi.method=none learns from labelled people alone"
+    yield semi.method != "pseudo", ("semi.teacher", "semi.lambda_u"), "only semi.method=pseudo has a teacher"
+    yield semi.method != "sspose", ("semi.cutout", "semi.compat"), "only semi.method=sspose has a hard view"
