@@ -6,13 +6,13 @@ import base64
 from collections.abc import Mapping
 from typing import Any
 
-import jinja2
 import numpy as np
 from jaxtyping import Float, Int64
 
 from icon_dist.evaluation import charts
 from icon_dist.evaluation.errors import KINDS, MATCHED, WRONG
 from icon_dist.evaluation.recall import THRESHOLDS
+from icon_dist.pages import template
 from icon_dist.types import Skeleton
 
 DEFINITIONS = (("peak", "peak > t"), ("ks", "similarity ≥ t"), ("both", "peak > t, in place"))
@@ -34,15 +34,9 @@ def page(
 ) -> str:
     """HTML of what ``diagnosis.json`` holds, with the t-SNE ``plane`` of joints and a JPEG sheet for each kind."""
     found, recall = diagnosis["errors"], diagnosis["recall"]
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("icon_dist.evaluation", package_path=""),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-    )
     share = found["share"]
     gained = {kind: 100 * found["ap_gained"][kind] for kind in WRONG}
-    return environment.get_template("diagnosis.html").render(
+    return template("icon_dist.evaluation", "diagnosis.html").render(
         d=diagnosis,
         kinds=KINDS,
         colors=charts.KIND_COLORS,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import jinja2
-
+from icon_dist.pages import template
 from icon_dist.search import plots
 from icon_dist.search.results import ENOUGH, Confirmed, Row, front, gain, ranking
 from icon_dist.search.space import Range, Space, text
@@ -23,19 +22,13 @@ def page(
     cost: bool,
 ) -> str:
     """HTML with the trials ``found``, the ``confirmed`` points, and ``why`` the best is the best."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("icon_dist.search", package_path=""),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-    )
     ranked = ranking(found)
     rank = {row.number: place for place, row in enumerate(ranked)}
     best = ranked[0] if ranked else None
     paper = next((row for row in ranked if row.label == "paper"), None)
     reference = next((point for point in confirmed if point.label == "paper"), None)
     states = [row.state for row in found]
-    return environment.get_template("sweep.html").render(
+    return template("icon_dist.search", "sweep.html").render(
         title=title,
         metric=metric,
         why=why,

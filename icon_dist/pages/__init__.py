@@ -1,0 +1,17 @@
+"""Web pages of one file that need no network: ``base.html`` is the frame and the look of all."""
+
+from __future__ import annotations
+
+import jinja2
+
+
+def template(package: str, name: str) -> jinja2.Template:
+    """The template ``name`` beside the modules of ``package``, which extends the base; values are escaped."""
+    folders = [jinja2.PackageLoader(one, package_path="") for one in (package, __name__)]
+    environment = jinja2.Environment(
+        loader=jinja2.ChoiceLoader(folders),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+    )
+    return environment.get_template(name)
