@@ -121,8 +121,8 @@ class Progress:
         if self._rate is None:
             self._rate = (step, now)
             return
-        if not self._live and now - self._last_print < SHOW_EVERY:
-            return
+        if now - self._rate[1] < 1 or (not self._live and now - self._last_print < SHOW_EVERY):
+            return  # events come in heaps, and say little of the speed at first
         self._last_print = now
         per_step = (now - self._rate[1]) / max(1, step - self._rate[0])
         left = int(per_step * (self._total - step))

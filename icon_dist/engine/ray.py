@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import socket
 import threading
 from collections.abc import Callable, Sequence
@@ -69,7 +70,7 @@ def supervise(
         if stop.reason:
             raise stop.stopped(None)
         lost = (end.step, end.lost)
-        if lost in losses:  # not bad luck: the loop fails there
+        if lost in losses and not end.died:  # not bad luck: the loop fails there
             raise errors.ClusterError(f"step {end.step}: failed twice in the same way: {end.lost}")
         losses.append(lost)
         if len(losses) > config.run.max_failures:
@@ -87,6 +88,7 @@ class _End:
     step: int = 0  # that was reported last
     stopped: bool = False  # because it was asked to, with a checkpoint of that step
     lost: str = ""  # why it did not come to the end of the run
+    died: bool = False  # that is, a process or a node did
 
 
 def _attempt(config: Config, loop: str, progress: Progress, *, workers: int, patient: bool, stop: Stop) -> _End:
@@ -151,7 +153,7 @@ def _attempt(config: Config, loop: str, progress: Progress, *, workers: int, pat
         raise error
     if not isinstance(lost, ray.train.TrainingFailedError):
         raise lost
-    end.lost = _reason(lost)
+    end.lost, end.died = _reason(lost)
     return end
 
 
@@ -204,7 +206,16 @@ def free_port() -> int:
         return port
 
 
-def _reason(error: Exception) -> str:
-    """The last line that says something: Ray's own text is pages long."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+def _reason(error: Exception) -> tuple[str, bool]:
+    """What to say of a lost group in one line, and whether a process died; Ray's own text is pages long."""
+    failures: dict[int, Exception] = getattr(error, "worker_failures", {})
+    if dead := sorted(rank for rank, failure in failures.items() if isinstance(failure, ray.exceptions.RayActorError)):
+        return f"{'worker' if len(dead) == 1 else 'workers'} {', '.join(map(str, dead))} died", True
+    broken = ""
+    for failure in failures.values() or [error]:
+        text = ([line.strip() for line in str(failure).splitlines() if line.strip()] or [type(failure).__name__])[-1]
+        found = re.search(r"gloo/transport/\S+\] (.*?)(\. This is typically .*)?$", text)
+        if not found:
+            return text, False
+        broken = f"a connection between workers broke: {found[1]}"  # what the others see of it
+    return broken, True

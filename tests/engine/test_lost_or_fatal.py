@@ -52,3 +52,24 @@ def test_a_bug_is_shown_with_its_traceback() -> None:
     assert event is not None
     assert not event["error"]
     assert "test_lost_or_fatal.py" in event["text"]
+
+
+GLOO = (
+    "Traceback\n  many lines\nRuntimeError: [/build/third_party/gloo/gloo/transport/tcp/pair.cc:537] Read error "
+    "[127.0.0.1]:15000: Connection reset by peer. This is typically caused by a remote worker hanging. GLHF!"
+)
+
+
+def test_what_is_said_of_a_lost_group() -> None:
+    """The worker that died, else the error of the one that the others have lost, else what they saw."""
+    import ray
+    from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
+
+    from icon_dist.engine.ray import _reason
+
+    seen, bug, dead = RuntimeError(GLOO), RuntimeError("Traceback\nshapes do not fit"), ray.exceptions.ActorDiedError()
+    assert _reason(WorkerGroupError("", {0: seen, 2: dead})) == ("worker 2 died", True)
+    assert _reason(WorkerGroupError("", {0: seen, 1: bug})) == ("shapes do not fit", False)
+    broken = "a connection between workers broke: Read error [127.0.0.1]:15000: Connection reset by peer"
+    assert _reason(WorkerGroupError("", {0: seen})) == (broken, True)
+    assert _reason(ControllerError(ValueError("no such node"))) == ("no such node", False)
