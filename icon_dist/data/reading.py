@@ -74,7 +74,7 @@ class ShardReader:
         return data
 
     def _intact(self, row: int, data: bytes) -> bool:
-        """A flipped bit decodes to other pixels without a word. Hashing takes 2 to 4 % of what decoding takes."""
+        """A flipped bit decodes to other pixels without a word. Hashing is 2 to 3 % of the time that a sample takes."""
         return hashlib.sha256(data).hexdigest() == self._shards.sha256[row]
 
     def _file(self, shard: int) -> int:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -103,6 +104,11 @@ def figures(people: Annotations, folder: Path, shards: ShardSet, hw: tuple[int, 
             simplejpeg.decode_jpeg(data, buffer=scratch)
         return len(encoded)
 
+    def hashing() -> int:
+        for data in encoded:
+            hashlib.sha256(data).hexdigest()
+        return len(encoded)
+
     def plain() -> int:
         items = [plain_getitem(people, folder, i, hw) for i in range(len(people.instances))]
         for start in range(0, len(items), 32):
@@ -124,7 +130,7 @@ def figures(people: Annotations, folder: Path, shards: ShardSet, hw: tuple[int, 
             heatmap.encode(joints, labelled > 0, hw=(hw[0] // 4, hw[1] // 4), stride=4, sigma=2.0)
         return 320
 
-    decode, peer = cheapest(pure), cheapest(plain)
+    decode, peer, hashed = cheapest(pure), cheapest(plain), cheapest(hashing)
     ours, hot = cheapest(lambda: whole_epoch(fresh)), cheapest(lambda: whole_epoch(cached))
     start = time.perf_counter()
     stream = stream_of(shards, hw, loaders=2)
@@ -138,7 +144,8 @@ def figures(people: Annotations, folder: Path, shards: ShardSet, hw: tuple[int, 
     stream.close()
     print(
         f"\n{len(shards)} people, stored {wh.mean(0).round().tolist()} px, input {hw}, us per sample"
-        f"\n  pure decode {decode:.0f}; plain __getitem__ + collate {peer:.0f}; targets {cheapest(targets):.0f}"
+        f"\n  pure decode {decode:.0f}; plain __getitem__ + collate {peer:.0f}; targets {cheapest(targets):.0f}; "
+        f"sha256 {hashed:.1f} = {hashed / ours:.1%} of ours"
         f"\n  ours {ours:.0f} = {ours / decode:.2f} x pure decode, {peer / ours:.1f} x faster than plain, "
         f"{1e6 / ours:.0f} images/s per core"
         f"\n  cached {hot:.0f} = {peer / hot:.1f} x faster than plain, {1e6 / hot:.0f} images/s per core"

@@ -75,8 +75,8 @@ def test_what_a_checkpoint_costs_the_loop(people: Path, tmp_path: Path, monkeypa
     step, step_cpu = (wall - stopped * (EPOCHS - 1)) / steps, (cpu - work * (EPOCHS - 1)) / steps
     for line in (
         f"{size_of(tmp_path):.0f} MB, {os.cpu_count()} cores",
-        f"the loop stands still {stopped:.2f} s a checkpoint, which is written in {beside[0]:.2f} s; a step {step:.2f} s",
-        f"CPU of a checkpoint {work:.2f} s, of which {beside[1]:.2f} beside the loop; of a step {step_cpu:.2f} s",
+        f"a checkpoint stops the loop for {stopped:.2f} s and is written in {beside[0]:.2f} s; a step {step:.2f} s",
+        f"CPU: {work:.2f} s a checkpoint, of which {beside[1]:.2f} beside the loop; a step {step_cpu:.2f} s",
         f"2 % of the time with one in {50 * stopped / step:.0f} steps, of the CPU in {50 * work / step_cpu:.0f}",
     ):
         print(line)
