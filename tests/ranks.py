@@ -23,3 +23,12 @@ def _member(rank: int, function: Callable[..., Any], args: tuple[Any, ...], worl
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
     torch.save(function(*args), f"{folder}/{rank}.pt")
     dist.destroy_process_group()
+
+
+def flat(tree: Any, path: str = "") -> dict[str, torch.Tensor]:
+    """All numbers of dictionaries and lists by their path."""
+    if isinstance(tree, dict):
+        return {k: v for name, branch in tree.items() for k, v in flat(branch, f"{path}/{name}").items()}
+    if isinstance(tree, list):
+        return flat(dict(enumerate(tree)), path)
+    return {path: torch.as_tensor(tree)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -88,6 +88,17 @@ class Supervised:
 def present(batch: Batch) -> Bool[Tensor, "N 1"]:
     """Who is there: a person with a damaged image leaves an empty place, of which nothing is to be learnt."""
     return (batch.row >= 0)[:, None]
+
+
+def taught(batch: Batch, place: Float[Tensor, "_ K 2"], sure: Bool[Tensor, "_ K"]) -> Batch:
+    """The batch with what a network says of its last people: where their joints are, and which of them count."""
+    n = len(batch.row) - len(place)
+    return replace(
+        batch,
+        joints=torch.cat([batch.joints[:n], place]),
+        labelled=torch.cat([batch.labelled[:n], sure]),
+        visible=torch.cat([batch.visible[:n], sure]),
+    )
 
 
 def joined(known: Outputs, unknown: Outputs) -> Outputs:

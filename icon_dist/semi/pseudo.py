@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from icon_dist.distributed import mean_over_ranks
 from icon_dist.losses.objective import Losses, Objective
-from icon_dist.semi.method import Forward, Supervised, Targets, joined, present
+from icon_dist.semi.method import Forward, Supervised, Targets, joined, present, taught
 from icon_dist.types import Batch, Outputs
 
 
@@ -53,12 +52,7 @@ class Pseudo(Supervised):
             unknown = forward(batch.image[n:])
         losses = self.objective(
             joined(known, unknown),
-            replace(
-                batch,
-                joints=torch.cat([batch.joints[:n], place]),
-                labelled=torch.cat([batch.labelled[:n], sure]),
-                visible=torch.cat([batch.visible[:n], sure]),
-            ),
+            taught(batch, place, sure),
             torch.cat([target, guess]),
             torch.cat([weight, sure.to(weight.dtype)]),
             labelled=n,

@@ -20,7 +20,7 @@ from torch import Tensor
 from icon_dist.losses.objective import Losses, Objective
 from icon_dist.losses.sampling import key_of
 from icon_dist.semi import views
-from icon_dist.semi.method import Forward, Targets, joined, present
+from icon_dist.semi.method import Forward, Targets, joined, present, taught
 from icon_dist.semi.pair import NETS
 from icon_dist.types import Batch, Outputs
 
@@ -60,16 +60,10 @@ class SSPose:
             place, peak = self._targets.peaks(lesson)
             there = present(batch)[n:].expand_as(peak)
             sure = (peak > self._gamma) & there
-            people = replace(
-                batch,
-                joints=torch.cat([batch.joints[:n], place]),
-                labelled=torch.cat([batch.labelled[:n], sure]),
-                visible=torch.cat([batch.visible[:n], sure]),
-            )
             losses.append(
                 objective(
                     joined(on_known, on_hard),
-                    people,
+                    taught(batch, place, sure),
                     torch.cat([target, lesson]),
                     torch.cat([weight, there.to(weight.dtype)]),
                     labelled=n,

@@ -18,6 +18,7 @@ from icon_dist.losses import diagnostics
 from icon_dist.losses.objective import Objective
 from icon_dist.types import Batch, Outputs, Skeleton
 from tests.gang import start
+from tests.ranks import flat, on_ranks
 
 SKELETON = Skeleton("four", ("a", "b", "c", "d"), (), ((0, 1), (1, 2), (2, 3)), (), (0.1,) * 4, 2, (), (), "pck")
 PEOPLE, STEPS, SIZE = 8, 5, 32
@@ -131,13 +132,6 @@ def everything() -> dict[str, Any]:
     return {"primitives": primitives(), **{name: run(name) for name in CONFIGS}}
 
 
-def work(rank: int, world: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
-    torch.save(everything(), f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
-
-
 @pytest.fixture(scope="module")
 def alone() -> dict[str, Any]:
     return everything()
@@ -145,17 +139,7 @@ def alone() -> dict[str, Any]:
 
 @pytest.fixture(scope="module", params=[2, 4])
 def ranks(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    folder: Path = tmp_path_factory.mktemp("ranks")
-    start(work, request.param, str(folder), world=request.param)
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(request.param)]
-
-
-def flat(tree: Any, path: str = "") -> dict[str, Tensor]:
-    if isinstance(tree, dict):
-        return {k: v for name, branch in tree.items() for k, v in flat(branch, f"{path}/{name}").items()}
-    if isinstance(tree, list):
-        return flat(dict(enumerate(tree)), path)
-    return {path: torch.as_tensor(tree)}
+    return on_ranks(everything, world=request.param, folder=tmp_path_factory.mktemp("ranks"))
 
 
 @pytest.mark.parametrize("name", ["hard", "random"])
