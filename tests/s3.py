@@ -60,7 +60,7 @@ def moto_server(folder: Path) -> Iterator[str]:
 
 
 class Proxy(http.server.ThreadingHTTPServer):
-    """Forwards to the real server; ``faults`` are used up one a request, GET and PUT of objects only."""
+    """Forwards to the real server; ``faults`` are used up one a request. It may be away for a while."""
 
     daemon_threads = True
     target = ""
@@ -69,6 +69,15 @@ class Proxy(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.faults: list[str] = []
         self.seen: list[tuple[str, str]] = []  # method, Range
+        self.away = (0, 0.0)  # from which request on, for how many seconds
+        self._back = 0.0
+
+    def fault(self) -> str:
+        """Of the request that was seen last."""
+        now = time.monotonic()
+        if len(self.seen) == self.away[0]:
+            self._back = now + self.away[1]
+        return "reset" if now < self._back else self.faults.pop(0) if self.faults else ""
 
     @classmethod
     @contextmanager
@@ -98,7 +107,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def forward(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self.server.seen.append((self.command, self.headers.get("Range", "")))
-        fault = self.server.faults.pop(0) if self.server.faults else ""
+        fault = self.server.fault()
         if fault in ("503", "500"):
             self.send_response(int(fault))
             self.send_header("Content-Length", "0")

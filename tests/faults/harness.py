@@ -64,8 +64,11 @@ class End:
     people: dict[int, Counter[int]]  # by epoch, how often each was read
 
 
-def start(config: Config, *, world: int, folder: Path, kill: Kill | None = None) -> bool:
-    """One attempt; whether it came to its end. AssertionError if it hangs or fails by itself."""
+def start(config: Config, *, world: int, folder: Path, kill: Kill | None = None, patience: float | None = None) -> bool:
+    """One attempt; whether it came to its end. AssertionError if it hangs or fails by itself.
+
+    With ``patience``, in seconds, it waits no longer than that for storage, and may fail.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([*WARM, __name__])
     store = folder / f"store-{os.urandom(4).hex()}"
@@ -73,7 +76,7 @@ def start(config: Config, *, world: int, folder: Path, kill: Kill | None = None)
     training = context.Event()
     for rank in range(world):
         process = context.Process(
-            target=_member, args=(rank, world, str(store), config, kill, training, dict(os.environ))
+            target=_member, args=(rank, world, str(store), config, kill, patience, training, dict(os.environ))
         )
         process.start()
         running[process.sentinel] = process
@@ -100,12 +103,20 @@ def start(config: Config, *, world: int, folder: Path, kill: Kill | None = None)
     codes = [process.exitcode for process in ranks]
     assert time.monotonic() < deadline, f"hangs: exit codes {codes}"
     killed = kill is not None and codes[kill.rank] == -signal.SIGKILL
-    assert killed or codes == [0] * world, f"failed by itself: exit codes {codes}"
-    return not killed
+    ended = codes == [0] * world
+    assert ended or killed or patience is not None, f"failed by itself: exit codes {codes}"
+    return ended
 
 
 def _member(
-    rank: int, world: int, store: str, config: Config, kill: Kill | None, training: Any, env: dict[str, str]
+    rank: int,
+    world: int,
+    store: str,
+    config: Config,
+    kill: Kill | None,
+    patience: float | None,
+    training: Any,
+    env: dict[str, str],
 ) -> None:
     os.environ.update(env)  # the server's is older
     warnings.simplefilter("ignore")  # of the libraries, in a process that pytest does not see
@@ -113,6 +124,10 @@ def _member(
     os.environ["LOCAL_RANK"] = str(rank)
     if kill is not None and kill.rank == rank and kill.point != "time":
         _arm(kill)
+    if patience is not None:
+        from icon_dist.storage import s3
+
+        s3.PATIENCE_S = s3.FIRST_PATIENCE_S = patience
     from icon_dist.engine.progress import Progress
     from icon_dist.loop import train
 
