@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from icon_dist import storage
 from icon_dist.config import Config
 from icon_dist.engine import checkpoint, manifest
@@ -119,6 +121,21 @@ class Campaign:
             self._finish(self.config(self.next_name(), run_dir="s3://test-bucket/faults"), 1)
             return f"{len(server.seen)} requests, 35 % of them spoilt"
 
+    def outage(self, rng: random.Random) -> str:
+        """Storage that is away: waited for, or the checkpoint stays on this machine until the next attempt sends it."""
+        seconds, patience = rng.choice([(60.0, 60.0), (rng.uniform(2, 15), rng.uniform(0.5, 5))])
+        begin, attempts = rng.randrange(5, 200), 1
+        config = self.config(self.next_name(), run_dir="s3://test-bucket/faults")
+        with Proxy.between() as server, pytest.MonkeyPatch.context() as patch:
+            patch.setenv("XDG_CACHE_HOME", str(self._folder / "cache"))
+            server.away = begin, seconds
+            while not start(config, world=1, folder=self._folder, patience=patience):
+                attempts += 1
+                assert attempts < 20, "it never ends"
+            end, straight = end_of(config), self.straight(1)
+            assert (end.digest, end.people) == (straight.digest, straight.people)
+        return f"away for {seconds:.0f} s at request {begin}, patience {patience:.1f} s: {attempts} attempts"
+
     # ------------------------------------------------------------------------------------------------------ helpers
 
     def _killed(self, rng: random.Random, attempts: list[Config]) -> list[str]:
@@ -152,4 +169,5 @@ CASES: dict[str, tuple[Callable[[Campaign, random.Random], str], float]] = {  # 
     "corrupt": (Campaign.corrupt, 0.25),
     "corrupt and resume": (Campaign.corrupt_and_resume, 0.15),
     "bad s3": (Campaign.bad_s3, 0.05),
+    "outage": (Campaign.outage, 0.05),
 }
