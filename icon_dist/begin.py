@@ -10,6 +10,7 @@ from icon_dist import config as configuration
 from icon_dist import distributed, pretrained, storage
 from icon_dist.config import Config
 from icon_dist.data.shard import ShardSet, open_shards
+from icon_dist.data.stream import TrainStream
 from icon_dist.engine import checkpoint, deepspeed
 from icon_dist.engine.average import Average
 from icon_dist.engine.saver import send_unsent
@@ -36,6 +37,29 @@ def open_data(cfg: Config) -> Data:
     shards = distributed.from_first(lambda: open_shards(cfg.data.train, input_hw=hw, max_zoom=zoom))
     val = distributed.from_first(lambda: open_shards(cfg.data.val, input_hw=hw)) if cfg.data.val else None
     return Data(shards, val, plan_run(cfg, shards, val=val))
+
+
+def stream_of(cfg: Config, data: Data, *, device: str) -> TrainStream:
+    """This rank's part of every batch."""
+    plan = data.plan
+    return TrainStream(
+        data.shards,
+        seed=cfg.run.seed,
+        batch=plan.batch,
+        streams=cfg.data.streams,
+        rank=distributed.rank(),
+        world=distributed.world_size(),
+        micro_batch=plan.micro_batch,
+        input_hw=cfg.input_hw,
+        codec=cfg.data.codec,
+        augment=cfg.data.augment,
+        loaders=cfg.data.loaders,
+        cache_mb=cfg.data.cache_mb,
+        pin=device != "cpu",
+        labelled=plan.split.labelled,
+        unlabelled_share=plan.unlabelled_batch / plan.batch,
+        max_bad_fraction=cfg.data.max_bad_fraction,
+    )
 
 
 @dataclass(frozen=True)

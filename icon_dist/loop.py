@@ -14,10 +14,9 @@ import torch
 
 from icon_dist import config as configuration
 from icon_dist import distributed, storage
-from icon_dist.begin import begin, open_data
+from icon_dist.begin import begin, open_data, stream_of
 from icon_dist.config import Config, OptimConfig
 from icon_dist.data.shard import read_truth
-from icon_dist.data.stream import TrainStream
 from icon_dist.datasets import skeleton_to_dict
 from icon_dist.engine.progress import Report
 from icon_dist.engine.samples import Samples
@@ -80,33 +79,15 @@ class Run:
     def __init__(self, cfg: Config, *, report: Report, device: str, stop: Callable[[], bool]) -> None:
         self.cfg, self.report, self.device, self.stop = cfg, report, device, stop
         self.uri = run_directory(cfg)
-        rank, world = distributed.rank(), distributed.world_size()
-        data = open_data(at_workers(cfg, world))
+        data = open_data(at_workers(cfg, distributed.world_size()))
         self.shards, self.val, self.plan = data
-        self.truth = read_truth(cfg.data.val) if self.val is not None and rank == 0 else {}
+        self.truth = read_truth(cfg.data.val) if self.val is not None and distributed.rank() == 0 else {}
         if self.truth:
             check_truth(self.truth, self.shards.skeleton)
         self.learner = begin(cfg, data, self.uri, device=device, note=self.note)
         self.state = self.learner.state
         self.samples = Samples(self.uri, step=self.state.step) if cfg.run.record_samples else None
-        self.stream = TrainStream(
-            self.shards,
-            seed=cfg.run.seed,
-            batch=self.plan.batch,
-            streams=cfg.data.streams,
-            rank=rank,
-            world=world,
-            micro_batch=self.plan.micro_batch,
-            input_hw=cfg.input_hw,
-            codec=cfg.data.codec,
-            augment=cfg.data.augment,
-            loaders=cfg.data.loaders,
-            cache_mb=cfg.data.cache_mb,
-            pin=device != "cpu",
-            labelled=self.plan.split.labelled,
-            unlabelled_share=self.plan.unlabelled_batch / self.plan.batch,
-            max_bad_fraction=cfg.data.max_bad_fraction,
-        )
+        self.stream = stream_of(cfg, data, device=device)
         self.saver = Saver(self.uri, keep=cfg.run.keep, warn=self.note)
         self.save_every = max(1, round(cfg.run.checkpoint_every * self.plan.steps_per_epoch))
         self.headline = main_metric(self.shards.skeleton)
