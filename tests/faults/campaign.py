@@ -123,7 +123,7 @@ class Campaign:
 
     def outage(self, rng: random.Random) -> str:
         """Storage that is away: waited for, or the checkpoint stays on this machine until the next attempt sends it."""
-        seconds, patience = rng.choice([(60.0, 60.0), (rng.uniform(2, 15), rng.uniform(0.5, 5))])
+        seconds, patience = rng.choice([(60.0, 60.0), (rng.uniform(5, 20), rng.uniform(0.5, 3))])
         begin, attempts = rng.randrange(5, 200), 1
         config = self.config(self.next_name(), run_dir="s3://test-bucket/faults")
         with Proxy.between() as server, pytest.MonkeyPatch.context() as patch:
