@@ -23,10 +23,10 @@ from icon_dist.engine.samples import Samples
 from icon_dist.engine.saver import Saver
 from icon_dist.engine.stop import LeavingError, unless
 from icon_dist.errors import DivergedError
-from icon_dist.evaluate import conditions, evaluate
 from icon_dist.evaluation.score import check_truth, main_metric
 from icon_dist.losses.diagnostics import collapsed
 from icon_dist.plan import at_workers
+from icon_dist.predict import conditions, evaluate
 from icon_dist.semi.pseudo import unsure
 from icon_dist.types import Batch
 

@@ -8,11 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int64
+from numpy.typing import NDArray
 
 from icon_dist.data import geometry
 from icon_dist.data.reading import People
 from icon_dist.data.stream import EvalStream
+from icon_dist.evaluation import draw
 from icon_dist.evaluation.draw import Tile
+from icon_dist.types import Predictions
 
 HEIGHT = 256  # of a crop, px
 
@@ -50,6 +53,17 @@ def tiles(people: People, subjects: Sequence[Subject], *, aspect: float) -> list
                     )
                 )
     return drawn
+
+
+def picture(people: People, predictions: Predictions, *, aspect: float, count: int = 24) -> NDArray[np.uint8]:
+    """Predicted poses of the first people, drawn on their crops over the thin ground truth."""
+    rows = np.flatnonzero(np.isin(people.instance, predictions.instance))[:count]
+    chosen = {int(p): k for k, p in enumerate(predictions.instance)}
+    subjects = []
+    for row, instance in zip(rows.tolist(), people.instance[rows].tolist(), strict=True):
+        pose = predictions.keypoints[chosen[instance], :, :2].astype(np.float64)
+        subjects.append(Subject(row, pose, people.keypoints[row].astype(np.float64), title=str(instance)))
+    return draw.sheet(tiles(people, subjects, aspect=aspect), people.skeleton, columns=6)
 
 
 def rows_of(people: People, instance: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:

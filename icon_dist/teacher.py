@@ -14,8 +14,8 @@ from icon_dist.config import Config
 from icon_dist.data.shard import ShardSet
 from icon_dist.data.split import Split, refuse_leak
 from icon_dist.errors import CheckpointError, ConfigError, plain
-from icon_dist.evaluate import load_model
 from icon_dist.fetch import described, load_weights
+from icon_dist.predict import load_model
 from icon_dist.types import Outputs
 
 

@@ -14,7 +14,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from icon_dist import config as configuration
-from icon_dist import evaluate
+from icon_dist import evaluate, predict
 from icon_dist.data import people as packing
 from icon_dist.data.pack import Settings, build
 from icon_dist.data.reading import photo_source
@@ -73,12 +73,12 @@ def test_codec_and_sigma_are_the_checkpoints(
     monkeypatch.setattr(evaluate, "load_weights", lambda _, **__: (tensors, metadata))
     asked = {}
 
-    def predict(*_: object, codec: str, sigma: float, decode: str, **__: Any) -> NoReturn:
+    def told(*_: object, codec: str, sigma: float, decode: str, **__: Any) -> NoReturn:
         asked.update(codec=codec, sigma=sigma, decode=decode)
         raise InterruptedError
 
     with monkeypatch.context() as patch:
-        patch.setattr(evaluate, "predict", predict)
+        patch.setattr(predict, "predict", told)
         with pytest.raises(InterruptedError):
             evaluate.main([str(run), "--shards", f"{people}/val", "--loaders", "0", "--decode", "dark"])
     assert asked == {"codec": "udp", "sigma": 1.5, "decode": "dark"}
@@ -139,10 +139,10 @@ def test_a_detectors_boxes_on_photos_and_in_shards_agree(
 
     tensors, metadata = load_weights(str(run))
     config, skeleton = configuration.from_dict(metadata["config"]), skeleton_from_dict(metadata["skeleton"])
-    model = evaluate.load_model(config, skeleton, tensors, colour="rgb").eval()
+    model = predict.load_model(config, skeleton, tensors, colour="rgb").eval()
     ours = []
     for people in (photo_source(str(four / "images"), boxes.instances, skeleton=truth.skeleton), open_shards(packed)):
-        _, predictions = evaluate.evaluate(
+        _, predictions = predict.evaluate(
             model,
             people,
             truth.truth,

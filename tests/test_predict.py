@@ -1,4 +1,4 @@
-"""``evaluate.predict`` on networks made here: what the flip average does, and the way to the photo of every codec."""
+"""``predict.predict`` on networks made here: what the flip average does, and the way to the photo of every codec."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from icon_dist.data.augment import flip_order, plain
 from icon_dist.data.geometry import invert, transform
 from icon_dist.data.reading import Photos, photo_source
 from icon_dist.datasets import load_skeleton
-from icon_dist.evaluate import predict
+from icon_dist.predict import predict
 from icon_dist.types import Batch, Instance, Outputs, Predictions
 
 COCO = load_skeleton("coco")

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from icon_dist import evaluate, fetch, pretrained, storage, train
+from icon_dist import evaluate, fetch, predict, pretrained, storage, train
 from icon_dist.config import Config
 from icon_dist.engine import checkpoint
 from icon_dist.engine.local import group_of_one
@@ -112,7 +112,7 @@ def test_the_colour_order_lives_as_long_as_the_weights(
     out = tmp_path / "w.safetensors"
     fetch.main([str(tmp_path / "it"), "--last", "-o", str(out)])
     used = []
-    whole = evaluate.load_model
+    whole = predict.load_model
 
     def spy(*args: object, **kwargs: object) -> PoseNet:
         used.append(whole(*args, **kwargs))  # type: ignore[arg-type]

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from icon_dist import config as configuration
-from icon_dist import evaluate
+from icon_dist import predict
 from icon_dist.data.decode import decode
 from icon_dist.data.generate import generate_shards
 from icon_dist.data.shard import open_shards
@@ -67,7 +67,7 @@ def measured(run: Path, shards: str) -> tuple[dict[str, Tensor], Tensor, Tensor]
     """Distance of every joint from the truth in input px, by way of finding it; its person's torso; raw visibility."""
     tensors, metadata = load_weights(str(run))
     config, skeleton = configuration.from_dict(metadata["config"]), skeleton_from_dict(metadata["skeleton"])
-    model = evaluate.load_model(config, skeleton, tensors, colour="rgb").eval()
+    model = predict.load_model(config, skeleton, tensors, colour="rgb").eval()
     people = open_shards(shards)
     first, second = skeleton.torso
     errors: dict[str, list[Tensor]] = {}
@@ -78,7 +78,7 @@ def measured(run: Path, shards: str) -> tuple[dict[str, Tensor], Tensor, Tensor]
             out = model(batch.image)
             base, peak = decode(out.heatmaps, method="quarter", sigma=config.data.sigma)
             base, refined = base * model.stride, out.joints[-1]
-            mixed = torch.where(peak[..., None] < evaluate.UNSURE, refined, base)
+            mixed = torch.where(peak[..., None] < predict.UNSURE, refined, base)
             torso = (batch.joints[:, first] - batch.joints[:, second]).norm(dim=-1, keepdim=True)
             counts = (batch.row >= 0) & batch.labelled[:, first] & batch.labelled[:, second] & (torso[:, 0] > 0)
             for way, xy in (("base", base), ("unsure joints refined", mixed), ("all joints refined", refined)):

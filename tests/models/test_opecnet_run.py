@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from icon_dist import config as configuration
-from icon_dist import evaluate
+from icon_dist import evaluate, predict
 from icon_dist.data.decode import decode
 from icon_dist.data.heatmap import flip_back
 from icon_dist.data.shard import open_shards
@@ -54,7 +54,7 @@ def test_training_logs_the_loss_of_the_joints(run: Path) -> None:
 def test_evaluation_takes_unsure_joints_from_the_refinement(run: Path, people: Path, flip: bool) -> None:
     tensors, metadata = load_weights(str(run))
     config, skeleton = configuration.from_dict(metadata["config"]), skeleton_from_dict(metadata["skeleton"])
-    model = evaluate.load_model(config, skeleton, tensors, colour="rgb").eval()
+    model = predict.load_model(config, skeleton, tensors, colour="rgb").eval()
     shards = open_shards(f"{people}/val")
     rows = np.arange(6)
 
@@ -67,7 +67,7 @@ def test_evaluation_takes_unsure_joints_from_the_refinement(run: Path, people: P
     def batches() -> EvalStream:
         return EvalStream(shards, rank=0, world=1, batch=4, input_hw=config.input_hw, loaders=0, rows=rows)
 
-    predictions = evaluate.predict(
+    predictions = predict.predict(
         forward,
         batches(),
         shards,
@@ -116,14 +116,14 @@ def test_its_base_is_scored_alone(run: Path, people: Path, capsys: pytest.Captur
     alone = {name: tensor for name, tensor in tensors.items() if not name.startswith(("cascade.", "graph."))}
     config = configuration.from_dict(metadata["config"])
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, backbone="hrnet_small"))
-    model = evaluate.load_model(config, skeleton_from_dict(metadata["skeleton"]), alone, colour="rgb").eval()
-    refined = evaluate.load_model(
+    model = predict.load_model(config, skeleton_from_dict(metadata["skeleton"]), alone, colour="rgb").eval()
+    refined = predict.load_model(
         configuration.from_dict(metadata["config"]), skeleton_from_dict(metadata["skeleton"]), tensors, colour="rgb"
     ).eval()
     image = torch.randint(256, (2, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        assert torch.equal(evaluate.base_of(refined)(image).heatmaps, model(image).heatmaps)
-    assert evaluate.base_of(refined)(image).joints is None
+        assert torch.equal(predict.base_of(refined)(image).heatmaps, model(image).heatmaps)
+    assert predict.base_of(refined)(image).joints is None
     evaluate.main([str(run), "--shards", f"{people}/val", "--loaders", "0", "--base"])
     assert all(line.endswith(" base") for line in capsys.readouterr().out.splitlines())
 
