@@ -117,6 +117,14 @@ class Nodes:
                 process.kill()
         self.started[node].wait(30)
 
+    def drain(self, node: int, *, seconds: int) -> None:
+        """As a cloud does that takes a machine back: the cluster is told so beforehand."""
+        raylet = next(p.cmdline() for p in self.processes(node) if p.name() == "raylet")
+        identity = next(word.partition("=")[2] for word in raylet if word.startswith("--node_id="))
+        reason = ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot"]
+        command = ["ray", "drain-node", "--address", self.address, "--node-id", identity, *reason]
+        subprocess.run([*command, "--deadline-remaining-seconds", str(seconds)], check=True, capture_output=True)
+
     def forget(self, node: int) -> None:
         del self.started[node], self.logs[node]
 

@@ -130,3 +130,26 @@ def test_a_lost_node_shrinks_the_run(nodes: Nodes, people: Path, s3: str, tmp_pa
         read = Counter(person for at, batch in seen if at == epoch for person in batch)
         assert set(read.values()) == {1}
         assert read.total() == 12 * STEPS
+
+
+@pytest.mark.timeout(900)
+def test_a_node_that_is_announced_to_leave(nodes: Nodes, people: Path, s3: str, tmp_path: Path) -> None:
+    """With room for fewer the run saves and goes on without it; without room it saves and ends with 75."""
+    elastic = {"run.workers": 3, "run.workers_min": 2, "run.checkpoint_every": 50, "optim.epochs": 100}
+    with submitted(people, s3, tmp_path, "announced", **SPLIT, **elastic) as job:
+        try:
+            wait_for(lambda: job.says("step "), alive=job.process, log=job.log, seconds=300)
+            nodes.drain(2, seconds=300)
+            committed = job.wait_for_commits(1, seconds=60)
+            gone = wait_for(lambda: job.says("\n2 workers"), alive=job.process, log=job.log, seconds=120)
+            print(f"committed {committed:.1f} s after the announcement, {gone:.1f} s later a new group")
+            assert job.says("preemption of a node; going on without it from step")
+            wait_for(lambda: job.says("resumed at step"), alive=job.process, log=job.log, seconds=120)
+            began = time.monotonic()
+            nodes.drain(1, seconds=300)
+            assert job.process.wait(120) == 75, job.log.read_text()
+            print(f"exit 75 {time.monotonic() - began:.1f} s after the announcement")
+            assert job.says("stopped by preemption of a node at step")
+        finally:
+            nodes.kill(1)
+            nodes.kill(2)

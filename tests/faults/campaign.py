@@ -15,6 +15,7 @@ from icon_dist.config import Config
 from icon_dist.engine import checkpoint, manifest
 from icon_dist.errors import CheckpointError
 from icon_dist.loop import run_directory
+from tests.faults import through_ray
 from tests.faults.damage import KINDS, damage
 from tests.faults.harness import POINTS, End, Kill, end_of, start
 from tests.gang import tiny
@@ -22,7 +23,7 @@ from tests.s3 import Proxy
 
 SMALL = {"run__checkpoint_every": 0.25, "run__record_samples": True, "optim__ema": 0.9, "eval__limit": 8}
 KILLS = 3  # at most, in one case
-STEPS = 12
+EPOCHS, STEPS = 3, 12
 
 
 class Campaign:
@@ -30,20 +31,21 @@ class Campaign:
 
     def __init__(self, people: Path, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._people, self._folder = people, folder
-        self._straight: dict[int, End] = {}
+        self.folder = folder
+        self._people = people
+        self._straight: dict[tuple[int, int], End] = {}
         self._number = 0
 
-    def config(self, name: str, *, world: int = 1, run_dir: str = "") -> Config:
-        place = run_dir or str(self._folder)
-        return tiny(self._people, place, run__name=name, run__workers=world, **SMALL)
+    def config(self, name: str, *, world: int = 1, run_dir: str = "", epochs: int = EPOCHS) -> Config:
+        place = run_dir or str(self.folder)
+        return tiny(self._people, place, run__name=name, run__workers=world, optim__epochs=epochs, **SMALL)
 
-    def straight(self, world: int) -> End:
-        if world not in self._straight:
-            config = self.config(f"straight-{world}", world=world)
-            assert start(config, world=world, folder=self._folder)
-            self._straight[world] = end_of(config)
-        return self._straight[world]
+    def straight(self, world: int, *, epochs: int = EPOCHS) -> End:
+        if (world, epochs) not in self._straight:
+            config = self.config(f"straight-{world}-{epochs}", world=world, epochs=epochs)
+            assert start(config, world=world, folder=self.folder)
+            self._straight[world, epochs] = end_of(config)
+        return self._straight[world, epochs]
 
     def next_name(self) -> str:
         self._number += 1
@@ -65,7 +67,7 @@ class Campaign:
         name = self.next_name()
         worlds = [rng.choice([1, 2, 4]) for _ in range(KILLS)]
         said = self._killed(rng, [self.config(name, world=world) for world in worlds])
-        assert start(self.config(name, world=1), world=1, folder=self._folder)
+        assert start(self.config(name, world=1), world=1, folder=self.folder)
         assert end_of(self.config(name)).people == self.straight(1).people, "people lost or read twice"
         self._forget(name)
         return f"{worlds} ranks, then 1: {'; '.join(said)}"
@@ -76,8 +78,8 @@ class Campaign:
         source = replace(source, run=replace(source.run, keep=4))
         run = Path(run_directory(source))
         if not run.exists():
-            assert start(source, world=1, folder=self._folder)
-        copy = self._folder / self.next_name()
+            assert start(source, world=1, folder=self.folder)
+        copy = self.folder / self.next_name()
         shutil.copytree(run, copy)
         entries = manifest.entries(str(copy))[::-1]
         bad = rng.randrange(1, len(entries) + 1)
@@ -127,14 +129,22 @@ class Campaign:
         begin, attempts = rng.randrange(5, 200), 1
         config = self.config(self.next_name(), run_dir="s3://test-bucket/faults")
         with Proxy.between() as server, pytest.MonkeyPatch.context() as patch:
-            patch.setenv("XDG_CACHE_HOME", str(self._folder / "cache"))
+            patch.setenv("XDG_CACHE_HOME", str(self.folder / "cache"))
             server.away = begin, seconds
-            while not start(config, world=1, folder=self._folder, patience=patience):
+            while not start(config, world=1, folder=self.folder, patience=patience):
                 attempts += 1
                 assert attempts < 20, "it never ends"
-            end, straight = end_of(config), self.straight(1)
-            assert (end.digest, end.people) == (straight.digest, straight.people)
+            self._compare(end_of(config), self.straight(1))
         return f"away for {seconds:.0f} s at request {begin}, patience {patience:.1f} s: {attempts} attempts"
+
+    def ray(self, rng: random.Random) -> str:
+        """A worker of Ray Train killed at a random moment between its start and the end of the run."""
+        name = self.next_name()
+        config = self.config(name, world=2, epochs=through_ray.EPOCHS)
+        said = through_ray.kill_a_worker(config, rng, folder=self.folder)
+        self._compare(end_of(config), self.straight(2, epochs=through_ray.EPOCHS))
+        self._forget(name)
+        return said
 
     # ------------------------------------------------------------------------------------------------------ helpers
 
@@ -146,21 +156,23 @@ class Campaign:
             rank = 0 if point in ("file", "manifest", "tidy") else rng.randrange(world)
             at = rng.uniform(0, 2) if point == "time" else float(rng.randrange(1, STEPS))
             kill = Kill(point, at, rank)
-            if start(config, world=world, folder=self._folder, kill=kill):
+            if start(config, world=world, folder=self.folder, kill=kill):
                 said.append(f"{kill}, too late")
                 break
             said.append(str(kill))
         return said
 
     def _finish(self, config: Config, world: int) -> None:
-        assert start(config, world=world, folder=self._folder)
-        end, straight = end_of(config), self.straight(world)
-        assert end.step == straight.step == STEPS
+        assert start(config, world=world, folder=self.folder)
+        self._compare(end_of(config), self.straight(world))
+
+    def _compare(self, end: End, straight: End) -> None:
+        assert end.step == straight.step
         assert end.digest == straight.digest, "other bits than an undisturbed run"
         assert end.people == straight.people, "people lost or read twice"
 
     def _forget(self, name: str) -> None:
-        storage.delete(str(self._folder / name), tree=True)
+        storage.delete(str(self.folder / name), tree=True)
 
 
 CASES: dict[str, tuple[Callable[[Campaign, random.Random], str], float]] = {  # and how often
@@ -170,4 +182,5 @@ CASES: dict[str, tuple[Callable[[Campaign, random.Random], str], float]] = {  # 
     "corrupt and resume": (Campaign.corrupt_and_resume, 0.15),
     "bad s3": (Campaign.bad_s3, 0.05),
     "outage": (Campaign.outage, 0.05),
+    "ray": (Campaign.ray, 0.0),  # a minute each: --only ray
 }

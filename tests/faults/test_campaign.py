@@ -19,5 +19,5 @@ def campaign(people: Path, s3_endpoint: str, tmp_path_factory: pytest.TempPathFa
 @pytest.mark.slow  # a minute or more; each promise has a fast test of its own
 @pytest.mark.parametrize("kind", CASES)
 def test_nothing_is_lost(campaign: Campaign, kind: str) -> None:
-    for number in range(1 if kind == "bad s3" else 20 if kind == "corrupt" else 3):
+    for number in range(1 if kind in ("bad s3", "outage", "ray") else 20 if kind == "corrupt" else 3):
         print(CASES[kind][0](campaign, random.Random(f"{kind} {number}")))
