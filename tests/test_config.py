@@ -272,7 +272,7 @@ def test_options_that_would_do_nothing_are_refused(items: list[str], says: str) 
     ("items", "says"),
     [
         (["loss.contrast=intra", "loss.bank.exchange=async"], "=async: loss.contrast=intra compares the points of one"),
-        (["loss.contrast=intra", "loss.bank.wire=bf16"], "nobody else's; leave it at 'fp32'"),
+        (["loss.contrast=intra", "loss.bank.wire=bf16"], "nobody else's; leave it at fp32"),
         (["loss.contrast=intra", "loss.bank.budget=8"], "nobody else's; leave it at 0"),
         (["data.generate=100"], "only data.dataset=fake renders people; leave it at 0"),
         (["data.difficulty=hard"], "only data.dataset=fake renders people"),

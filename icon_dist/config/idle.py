@@ -17,7 +17,7 @@ def refuse_idle(config: Config) -> None:
     for idle, keys, why in idle_keys(config):
         for key in keys:
             if idle and get(config, key) != (plain := get(default, key)):
-                raise ConfigError(told(config, key, f"{why}; leave it at {plain!r}" if plain != "" else why))
+                raise ConfigError(told(config, key, f"{why}; leave it at {plain}" if plain != "" else why))
 
 
 def idle_keys(config: Config) -> Iterator[Idle]:
