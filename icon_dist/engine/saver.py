@@ -39,6 +39,7 @@ class Saver:
         self.attempt = checkpoint.new_attempt()
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
+        self._owed: dict[str, bytes] = {}  # files that the run does not have yet
         self._unsent = ""  # why the newest checkpoint lies on this machine only, and where
         self._told = ""
 
@@ -107,8 +108,10 @@ class Saver:
         if not all(t.isfinite().all() for name in ("model", "optimizer") for t in tensors[name].values()):
             raise DivergedError(f"step {step}: the weights are not finite; lower optim.lr")
 
+        self._owed |= files
+
         def commit(run_uri: str, keep: int) -> str:
-            for name, data in files.items():
+            for name, data in self._owed.items():
                 storage.write(storage.join(run_uri, name), data)
             return checkpoint.save(
                 run_uri,
@@ -128,7 +131,7 @@ class Saver:
             kept = commit(self._local, 1)
             self._unsent = f"step {step} is not in {self._run_uri} but in {kept}: {error}"
         else:
-            self._unsent = ""
+            self._unsent, self._owed = "", {}
             if self._local:
                 storage.delete(self._local, tree=True)  # older than what was sent
 

@@ -119,6 +119,7 @@ def test_the_next_checkpoint_that_arrives_makes_up_for_it(s3: str, outage: threa
         outage.clear()
         save(saver, 2)
     assert steps(s3) == [2]
+    assert storage.listing(f"{s3}/samples") == ["1", "2"], "those of the checkpoint that was never sent as well"
     assert storage.listing(unsent_folder(s3)) == []
     assert len(said) == 1
 
