@@ -274,8 +274,6 @@ def test_options_that_would_do_nothing_are_refused(items: list[str], says: str) 
         (["loss.contrast=intra", "loss.bank.exchange=async"], "=async: loss.contrast=intra compares the points of one"),
         (["loss.contrast=intra", "loss.bank.wire=bf16"], "nobody else's; leave it at fp32"),
         (["loss.contrast=intra", "loss.bank.budget=8"], "nobody else's; leave it at 0"),
-        (["data.generate=100"], "only data.dataset=fake renders people; leave it at 0"),
-        (["data.difficulty=hard"], "only data.dataset=fake renders people"),
         (["data.split_seed=1"], "data.labelled=1 leaves nobody without labels"),
         (["data.augment.half_body_p=0", "data.augment.half_body_min=5"], "half_body_p=0 cuts nobody; leave it at 8"),
         (["optim.milestones=[]", "optim.gamma=0.5"], "there are no optim.milestones to apply it at"),

@@ -21,9 +21,8 @@ def refuse_idle(config: Config) -> None:
 
 
 def idle_keys(config: Config) -> Iterator[Idle]:
-    """What the presets set for all that is built on them, such as ``loss.bank.slots``, is not among these."""
+    """What presets set is not among these, such as ``loss.bank.slots`` and ``data.generate``: others extend them."""
     data, loss, semi = config.data, config.loss, config.semi
-    yield data.dataset != "fake", ("data.generate", "data.difficulty"), "only data.dataset=fake renders people"
     yield data.labelled == 1, ("data.split_seed",), "data.labelled=1 leaves nobody without labels"
     yield data.augment.half_body_p == 0, ("data.augment.half_body_min",), "data.augment.half_body_p=0 cuts nobody"
     for term, section in (("loss.single", loss.single), ("loss.pair", loss.pair)):
