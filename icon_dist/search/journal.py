@@ -59,6 +59,10 @@ class Journal:
         """Where something of the study lies."""
         return storage.join(self.uri, *names)
 
+    def studies(self) -> list[str]:
+        """Names of those in it."""
+        return [summary.study_name for summary in optuna.get_all_study_summaries(self.storage)]
+
     def push(self) -> None:
         """Before anybody acts on what was written: nothing to do on a disk, the whole file to ``s3://``."""
         if self._scratch is None:
@@ -90,8 +94,7 @@ def _mend(path: Path) -> None:
 
 def open_study(journal: Journal, name: str, *, directions: list[str], seed: int, about: dict[str, str]) -> optuna.Study:
     """The study, new or as it was left; ``about`` is what must not change between its drivers."""
-    names = [summary.study_name for summary in optuna.get_all_study_summaries(journal.storage)]
-    if name not in names:
+    if name not in journal.studies():
         study = optuna.create_study(storage=journal.storage, study_name=name, directions=directions)
         for key, value in about.items():
             study.set_user_attr(key, value)

@@ -14,13 +14,15 @@ import optuna
 import ray
 
 from icon_dist import config as configuration
+from icon_dist import pretrained
 from icon_dist.config import Config
 from icon_dist.data.generate import draw_missing
 from icon_dist.data.shard import open_shards
 from icon_dist.engine.progress import counter
 from icon_dist.engine.stop import RESUMABLE
-from icon_dist.errors import ConfigError
+from icon_dist.errors import ConfigError, IconError
 from icon_dist.evaluation.score import main_metric
+from icon_dist.plan import model_of, plan_run
 from icon_dist.search import cluster, results
 from icon_dist.search.cluster import Need
 from icon_dist.search.journal import Journal, finished, open_study, requeue
@@ -29,6 +31,8 @@ from icon_dist.search.screen import Screen
 from icon_dist.search.space import Space, contains, distributions, point_of, require_trainable, with_values
 from icon_dist.search.tuning import Setup, first_rung, tune_trials
 from icon_dist.train import anchored
+
+REPEATS = "confirm"  # name of the study that repeats the best of "sweep"
 
 
 def run_search(
@@ -63,21 +67,8 @@ def run_search(
     with Journal(study) as journal, _cluster():
         at_once = cluster.trials_at_once(need, base.run)
         at_once = min(at_once, max_concurrent) if max_concurrent else at_once
-        draw_missing(base.data, jobs=os.cpu_count() or 1, progress=counter("people"))
-        shards = open_shards(base.data.train, input_hw=base.input_hw, max_zoom=1 + base.data.augment.scale)
-        require_trainable(space, base, shards=shards)
-        metric = main_metric(shards.skeleton)
-
-        objectives = ["maximize", "minimize"] if cost else ["maximize"]
-        about = {"space": str(dict(space)), "objectives": " ".join([metric, "step_ms"][: len(objectives)])}
-        sweep = open_study(journal, "sweep", directions=objectives, seed=base.run.seed, about=about)
-        _require_same_config(sweep, base, journal)
-        if not sweep.get_trials(deepcopy=False):
-            for label, point in (("paper", dict(paper)), ("preset", point_of(base, space))):
-                if contains(space, point) and (label == "paper" or point != paper):
-                    sweep.enqueue_trial(point, user_attrs={"label": label})
-            journal.push()
-
+        metric = _require_runnable(space, base)
+        sweep = _open_sweep(journal, space, base, paper=paper, objectives=[metric, "step_ms"][: 1 + cost])
         done = len(finished(sweep))
         screen = Screen(metric=metric, trials=trials, done=done, epochs=base.optim.epochs)
         for row in results.ranking(results.rows(sweep)):
@@ -88,17 +79,18 @@ def run_search(
             f"{journal.uri}: {done} of {trials} trials done; {min(at_once, max(0, trials - done))} at a time, each "
             f"{need}; {early}"
         )
-        repeats: optuna.Study | None = None
+        repeats = None
+        if confirm or REPEATS in journal.studies():  # what was confirmed once counts, whatever is asked for now
+            repeats = open_study(journal, REPEATS, directions=["maximize"], seed=0, about={"of": "sweep"})
 
-        def write() -> None:
-            publish(journal, sweep, repeats, config=cfg, space=space, metric=metric)
+        def write() -> list[str]:
+            return publish(journal, sweep, repeats, config=cfg, space=space, metric=metric)
 
         setup = Setup(journal, base, need, at_once, write)
         try:
             if trials > done:
                 tune_trials(sweep, choices, setup, count=trials - done, first_rung=rung, prefix="", screen=screen)
-            if confirm:
-                repeats = open_study(journal, "confirm", directions=["maximize"], seed=0, about={"of": "sweep"})
+            if confirm and repeats is not None:
                 _enqueue_repeats(repeats, results.rows(sweep), paper=paper, seeds=confirm, base=base)
                 journal.push()
                 waiting = len(repeats.get_trials(deepcopy=False)) - len(finished(repeats))
@@ -111,9 +103,10 @@ def run_search(
             for one in (sweep, repeats):
                 if one is not None:
                     requeue(one, journal)
-            write()
-        for line in publish(journal, sweep, repeats, config=cfg, space=space, metric=metric):
-            print(line)
+            lines = write()
+        print("\n".join(lines))
+        if not results.ranking(results.rows(sweep)):
+            raise IconError(f"{journal.at('trials.csv')}: no trial has trained to its end; the last column says why")
 
 
 def _base(cfg: Config, need: Need) -> Config:
@@ -125,9 +118,10 @@ def _base(cfg: Config, need: Need) -> Config:
 
 @contextlib.contextmanager
 def _cluster() -> Iterator[None]:
+    signal.signal(signal.SIGTERM, _preempted)
     try:
         cluster.connect()
-        signal.signal(signal.SIGTERM, _preempted)  # over Ray's own
+        signal.signal(signal.SIGTERM, _preempted)  # Ray has installed its own
         yield
     finally:
         ray.shutdown()
@@ -137,6 +131,33 @@ def _preempted(*_: object) -> NoReturn:
     """Not an Exception: Ray Tune would take it for a trial's."""
     print("icon_dist: stopped by SIGTERM; the same command goes on", file=sys.stderr)
     raise SystemExit(RESUMABLE)
+
+
+def _require_runnable(space: Space, base: Config) -> str:
+    """The metric that trials are compared by; an error where no trial, or not every one, could train and be scored."""
+    draw_missing(base.data, jobs=os.cpu_count() or 1, progress=counter("people"))
+    shards = open_shards(base.data.train, input_hw=base.input_hw, max_zoom=1 + base.data.augment.scale)
+    plan_run(base, shards, val=open_shards(base.data.val, input_hw=base.input_hw))
+    require_trainable(space, base, shards=shards)
+    if base.model.pretrained:
+        pretrained.start(model_of(base, shards.skeleton), base.model.pretrained, joints=shards.skeleton.joints)
+    return main_metric(shards.skeleton)
+
+
+def _open_sweep(
+    journal: Journal, space: Space, base: Config, *, paper: Mapping[str, Any], objectives: list[str]
+) -> optuna.Study:
+    """The study, new with its first points in the queue, or as it was left."""
+    directions = ["maximize", "minimize"][: len(objectives)]
+    about = {"space": str(dict(space)), "objectives": " ".join(objectives)}
+    sweep = open_study(journal, "sweep", directions=directions, seed=base.run.seed, about=about)
+    _require_same_config(sweep, base, journal)
+    if not sweep.get_trials(deepcopy=False):
+        for label, point in (("paper", dict(paper)), ("preset", point_of(base, space))):
+            if contains(space, point) and (label == "paper" or point != paper):
+                sweep.enqueue_trial(point, user_attrs={"label": label})
+        journal.push()
+    return sweep
 
 
 def _require_same_config(sweep: optuna.Study, base: Config, journal: Journal) -> None:

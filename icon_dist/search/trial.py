@@ -12,7 +12,6 @@ import time
 import traceback
 from typing import Any
 
-import torch
 from ray import tune
 
 from icon_dist import storage
@@ -22,7 +21,8 @@ from icon_dist.engine import local, scratch
 from icon_dist.engine import manifest as manifests
 from icon_dist.engine.progress import Event, Progress
 from icon_dist.engine.ray import supervise
-from icon_dist.errors import ClusterError, ConfigError, DivergedError, IconError
+from icon_dist.errors import ClusterError, ConfigError, DivergedError, IconError, shorten
+from icon_dist.search import shared
 from icon_dist.search.space import with_values
 from icon_dist.train import run_directory
 
@@ -36,17 +36,26 @@ def config_of(base: Config, changes: dict[str, Any], *, runs: str, name: str) ->
     return with_values(base, changes | places)
 
 
-def run_trial(point: dict[str, Any], *, base: Config, runs: str, inline: bool) -> None:
+def run_trial(point: dict[str, Any], *, base: Config, study: str, inline: bool) -> None:
     """Train one point to its end; what goes wrong is reported, not raised, because Tune would try it again."""
     try:
-        cfg = config_of(base, point["changes"], runs=runs, name=point["name"])
-        teller = Teller(cfg, whole=point["whole"])
-        if inline:
-            keep_cache()
-            local.launch(dataclasses.replace(cfg, data=_near(cfg.data)), LOOP, teller)
-        else:
-            supervise(cfg, LOOP, teller)
-            teller.close()
+        cfg = config_of(base, point["changes"], runs=storage.join(study, "trials"), name=point["name"])
+
+        def train(last: int) -> Teller:
+            teller = Teller(cfg, whole=point["whole"])
+            part = dataclasses.replace(cfg, run=dataclasses.replace(cfg.run, stop_after_epoch=last))
+            if inline:
+                keep_cache()
+                local.launch(dataclasses.replace(part, data=_near(cfg.data)), LOOP, teller)
+            else:
+                supervise(part, LOOP, teller)
+                teller.close()
+            return teller
+
+        if epoch := shared.same_until(cfg, point["changes"]):
+            home = storage.join(study, "shared", f"seed-{cfg.run.seed}")
+            shared.begin(run_directory(cfg), shared=home, epoch=epoch, train=lambda: train(epoch))
+        teller = train(0)
         if not teller.scored:  # an attempt before this one finished training and was not heard
             teller.retell()
         tune.report({"kind": "end", "ended": "complete"})
@@ -54,12 +63,22 @@ def run_trial(point: dict[str, Any], *, base: Config, runs: str, inline: bool) -
         tune.report({"kind": "end", "ended": "diverged", "text": str(error)})
     except (ConfigError, ClusterError) as error:
         tune.report({"kind": "end", "ended": "failed", "text": str(error)})
-    except torch.OutOfMemoryError as error:
-        tune.report({"kind": "end", "ended": "failed", "text": str(error).splitlines()[0]})
     except IconError as error:  # data, checkpoint or storage: no other trial would fare better
         tune.report({"kind": "end", "ended": "halt", "error": type(error).__name__, "text": str(error)})
-    except Exception:
-        tune.report({"kind": "end", "ended": "halt", "error": "", "text": traceback.format_exc()})
+    except Exception as error:
+        if why := out_of_memory(error):
+            tune.report({"kind": "end", "ended": "failed", "text": why})
+        else:
+            tune.report({"kind": "end", "ended": "halt", "error": "", "text": traceback.format_exc()})
+
+
+def out_of_memory(error: Exception) -> str:
+    """That it is, and how much was asked for, or nothing: torch has a class for it on a GPU only, a worker group sends
+    its traceback."""
+    for line in f"{type(error).__name__}: {error}".splitlines():
+        if "MemoryError" in line or "can't allocate memory" in line:
+            return "out of memory: " + shorten(line.split("DefaultCPUAllocator: ")[-1], 200)
+    return ""
 
 
 class Teller(Progress):

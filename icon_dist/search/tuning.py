@@ -79,11 +79,11 @@ def tune_trials(
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # not every report is a score
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    runs = setup.journal.at("trials")
+    study_uri = setup.journal.uri  # the journal itself stays in this process
     searcher = _Searcher(study, space, setup, prefix=prefix, screen=screen)
 
     def trainable(point: dict[str, Any]) -> None:
-        run_trial(point, base=base, runs=runs, inline=need.inline)
+        run_trial(point, base=base, study=study_uri, inline=need.inline)
 
     # A supervisor that held a CPU would wait for itself, and one that holds nothing is refused.
     resources = {"CPU": need.cpus, "GPU": need.gpus} if need.inline else {"memory": 64 * 2**20}
@@ -274,7 +274,8 @@ class _Watch(_Here, tune.Callback):  # type: ignore[misc]
         live = self._searcher.live[trial.trial_id]
         error = Path(trial.local_path, "error.txt")
         lines = error.read_text().split("\n") if error.is_file() else []
-        live.text = errors.shorten(next((line for line in reversed(lines) if line.strip()), "no reason given"))
+        last = next((line for line in reversed(lines) if line.strip()), "no reason given")
+        live.text = errors.shorten(last.split(". ")[0])  # Ray goes on for half a page
         self._screen.say(
             f"trial {live.trial.number}: process lost ({live.text}); it goes on from its newest checkpoint"
         )

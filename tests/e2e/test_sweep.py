@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import json
 import random
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import optuna
+import psutil
 import pytest
 import yaml
 from optuna.trial import FrozenTrial, TrialState
@@ -21,6 +25,16 @@ from tests.e2e.test_ray import arguments
 
 pytestmark = pytest.mark.ray
 STUDY = "study"
+SET_STATE = 6  # of a trial, in Optuna's journal
+HARD = """
+import functools
+from icon_dist import search
+from icon_dist.errors import run_cli
+
+SPACE = {"optim.lr": (0.004, 1e17), "loss.bank.slots": (32, 10**10)}
+PAPER = {"optim.lr": 0.004, "loss.bank.slots": 32}
+run_cli(functools.partial(search.main, name="hard", about="", space=SPACE, paper=PAPER))
+"""
 
 
 def command(people: Path, folder: Path, *more: str, script: str = "tune_lambdas") -> list[str]:
@@ -94,25 +108,154 @@ def test_what_cannot_work_is_one_line_before_any_trial(
     assert not (tmp_path / STUDY / "trials").exists()
 
 
+Start = Callable[[list[str]], "subprocess.Popen[bytes]"]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts drivers that write to ``log``; none outlives its test."""
+    with contextlib.ExitStack() as stack, (tmp_path / "log").open("ab") as out:
+
+        def driver(line: list[str]) -> subprocess.Popen[bytes]:
+            started = subprocess.Popen(line, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT)
+            stack.callback(started.wait)
+            stack.callback(started.kill)
+            return started
+
+        yield driver
+
+
+def wait_for_training(driver: subprocess.Popen[bytes], folder: Path, *, since: float) -> bool:
+    """Until a trial of this driver trains (a run writes its config once it is restored); False if the driver ends."""
+    while driver.poll() is None:
+        configs = (folder / STUDY / "trials").glob("*/config.yaml")
+        if any(config.stat().st_mtime >= since for config in configs):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def actors_of(driver: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """The processes that train."""
+    found = []
+    for child in psutil.Process(driver.pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "ray::ImplicitFunc" in " ".join(child.cmdline()):
+                found.append(child)
+    return found
+
+
+def require_whole(folder: Path, *, count: int) -> None:
+    """None lost, none left running, none twice: neither told twice nor trained again after it was told."""
+    found = trials(folder)
+    assert [t.number for t in found] == list(range(count))
+    assert all(t.state.is_finished() for t in found)
+    states: dict[int, list[int]] = {}
+    for line in (folder / STUDY / "journal.log").read_text().splitlines():
+        entry = json.loads(line)
+        if entry["op_code"] == SET_STATE:
+            states.setdefault(entry["trial_id"], []).append(entry["state"])
+    assert len(states) == count
+    for told in states.values():
+        assert [TrialState(state).is_finished() for state in told] == [False] * (len(told) - 1) + [True]
+    began = {f"{trial.number:04d}" for trial in found if trial.state != TrialState.FAIL}
+    assert {run.name for run in (folder / STUDY / "trials").iterdir()} == began
+    for trial in found:
+        if trial.state == TrialState.FAIL:
+            continue  # before its first step
+        run = folder / STUDY / "trials" / f"{trial.number:04d}"
+        assert trial.datetime_complete is not None
+        assert (run / "config.yaml").stat().st_mtime <= trial.datetime_complete.timestamp()
+        steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+        assert steps == sorted(steps)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_drivers_killed_at_random_moments(people: Path, tmp_path: Path) -> None:
-    """None lost, none left running, no finished one run again; a trial goes on in its own run directory."""
-    rng = random.Random(0)
-    line = command(people, tmp_path, "--trials", "8")
-    for _ in range(4):
-        driver = subprocess.Popen(line, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        time.sleep(rng.uniform(5, 30))
+def test_drivers_killed_at_random_moments(people: Path, tmp_path: Path, start: Start) -> None:
+    """Ten kill -9 in the middle of twelve trials: every one ends once, in its own folder; no process trains on."""
+    rng = random.Random(5)
+    journal = tmp_path / STUDY / "journal.log"
+    line = command(people, tmp_path, "--trials", "12", "optim.epochs=8", "optim.milestones=[6]", "eval.every=4")
+    log = tmp_path / "log"
+    left: list[psutil.Process] = []
+    kills_of: dict[int, int] = {}  # trial -> how often it was under way
+    for kill in range(10):
+        since = time.time()
+        driver = start(line)
+        assert wait_for_training(driver, tmp_path, since=since), f"after {kill} kills:\n{log.read_text()}"
+        told = journal.read_bytes().count(b"\n") + rng.randint(0, 12)  # a trial writes about ten lines
+        while driver.poll() is None and journal.read_bytes().count(b"\n") < told:
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.3))
+        assert driver.poll() is None, f"after {kill} kills:\n{log.read_text()}"
+        left += actors_of(driver)
         driver.send_signal(signal.SIGKILL)
         driver.wait()
-    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    after = trials(tmp_path)
-    assert [t.number for t in after] == list(range(8))
-    assert all(t.state.is_finished() for t in after)
-    log = (tmp_path / STUDY / "journal.log").read_text().splitlines()
-    assert len(log) == len(set(log)), "a line twice"
-    assert len(list((tmp_path / STUDY / "trials").iterdir())) == 8
+        for trial in trials(tmp_path):
+            kills_of[trial.number] = kills_of.get(trial.number, 0) + (trial.state == TrialState.RUNNING)
+    assert sum(kills_of.values()) >= 10, "the kills came between trials"
+    assert sum(count > 0 for count in kills_of.values()) >= 4, "always the same trials"
+    _, alive = psutil.wait_procs(left, timeout=30)
+    assert not alive
+    assert start(line).wait() == 0, log.read_text()
+    require_whole(tmp_path, count=12)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+@pytest.mark.timeout(400)
+def test_a_driver_that_is_asked_to_leave(people: Path, tmp_path: Path, start: Start, number: int, code: int) -> None:
+    """Nothing is left running, and the same command goes on."""
+    rng = random.Random(number)
+    line = command(people, tmp_path, "--trials", "4", "optim.epochs=8", "optim.milestones=[6]", "eval.every=4")
+    log = tmp_path / "log"
+    for _ in range(2):
+        since = time.time()
+        driver = start(line)
+        assert wait_for_training(driver, tmp_path, since=since), log.read_text()
+        time.sleep(rng.uniform(0, 2))
+        left = actors_of(driver)
+        driver.send_signal(number)
+        assert driver.wait(60) == code, log.read_text()
+        assert not psutil.wait_procs(left, timeout=30)[1]
+        assert TrialState.RUNNING not in {t.state for t in trials(tmp_path)}
+    assert start(line).wait() == 0, log.read_text()
+    require_whole(tmp_path, count=4)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_trials_that_go_wrong(people: Path, tmp_path: Path, start: Start) -> None:
+    """A worker killed, one that diverges, one without memory: each is recorded as what it was, and the rest goes on."""
+    script = tmp_path / "tune_hard.py"
+    script.write_text(HARD)
+    given = command(people, tmp_path, "--trials", "6", "optim.epochs=8", "optim.milestones=[6]", "eval.every=4")
+    line = [given[0], str(script), *given[2:], "--max-concurrent", "1", "run.max_skipped=2"]
+    log = tmp_path / "log"
+    since = time.time()
+    driver = start(line)
+    assert wait_for_training(driver, tmp_path, since=since), log.read_text()
+    actors = actors_of(driver)
+    assert len(actors) == 1
+    actors[0].kill()
+    assert driver.wait(300) == 0, log.read_text()
+    assert (
+        "trial 0: process lost (The actor is dead because its worker process has died); it goes on" in log.read_text()
+    )
+    found = trials(tmp_path)
+    expected = {
+        (0.004, 32): ("complete", TrialState.COMPLETE, ""),
+        (1e17, 32): ("diverged", TrialState.PRUNED, "not finite"),
+        (0.004, 10**10): ("failed", TrialState.FAIL, "out of memory: can't allocate memory"),
+        (1e17, 10**10): ("failed", TrialState.FAIL, "out of memory: can't allocate memory"),
+    }
+    for trial in found:
+        ended, state, why = expected[trial.params["optim.lr"], trial.params["loss.bank.slots"]]
+        assert (trial.user_attrs["ended"], trial.state) == (ended, state)
+        assert why in trial.user_attrs.get("why", "")
+    assert {t.user_attrs["ended"] for t in found} == {"complete", "diverged", "failed"}
+    require_whole(tmp_path, count=6)
 
 
 @pytest.mark.slow

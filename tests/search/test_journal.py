@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+import time
+import urllib.error
+import urllib.request
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -15,6 +20,7 @@ from icon_dist import storage
 from icon_dist.errors import ClusterError, ConfigError
 from icon_dist.search.journal import NAME, Journal, finished, open_study
 from tests.conftest import ROOT
+from tests.s3 import free_port
 
 SPACE = {"loss.tau": FloatDistribution(0.01, 1.0)}
 
@@ -123,11 +129,31 @@ def test_another_space_is_another_study(place: str) -> None:
             study_of(journal, space="b")
 
 
-def test_optunas_own_loader_reads_it(tmp_path: Path) -> None:
-    """What optuna-dashboard does with the file."""
+def test_optunas_dashboard_opens_it(tmp_path: Path) -> None:
+    """The command of the README, asked over HTTP, while a driver holds the study."""
     with Journal(str(tmp_path)) as journal:
         study = study_of(journal)
         study.tell(study.ask(SPACE), 2.0)
-    backend = optuna.storages.journal.JournalFileBackend(str(tmp_path / NAME))
-    found = optuna.load_study(study_name="sweep", storage=optuna.storages.JournalStorage(backend))
-    assert found.best_value == 2.0
+        study.ask(SPACE)
+        port = free_port()
+        command = [Path(sys.executable).with_name("optuna-dashboard"), tmp_path / NAME, "--port", str(port)]
+        server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            assert [one["study_name"] for one in asked(port, "studies", server)["study_summaries"]] == ["sweep"]
+            found = asked(port, "studies/0?after=0", server)["trials"]
+        finally:
+            server.kill()
+            server.wait()
+    assert [(t["state"], t.get("values")) for t in found] == [("Complete", [2.0]), ("Running", None)]
+
+
+def asked(port: int, what: str, server: subprocess.Popen[bytes]) -> Any:
+    deadline = time.monotonic() + 90
+    while True:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/{what}", timeout=30) as answer:
+                return json.load(answer)
+        except urllib.error.URLError:
+            assert server.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
