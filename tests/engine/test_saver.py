@@ -146,6 +146,28 @@ def test_what_is_left_of_a_run_that_was_removed_does_not_come_back(
     assert "no longer is; removed" in told[0]
 
 
+def test_what_was_overtaken_does_not_come_back(
+    s3: str, tmp_path: Path, outage: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run went on from an older checkpoint on another machine: its steps are not to be recorded twice."""
+    saver = Saver(s3, keep=2, warn=lambda _: None)
+    outage.set()
+    save(saver, 4)
+    saver.wait()
+    outage.clear()
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
+        with Saver(s3, keep=2, warn=pytest.fail) as other:
+            save(other, 5)
+    told: list[str] = []
+    send_unsent(s3, warn=told.append)
+    assert steps(s3) == [5]
+    assert storage.listing(f"{s3}/samples") == ["5"]
+    assert not Path(unsent_folder(s3)).exists()
+    assert len(told) == 1
+    assert "older than those of" in told[0]
+
+
 def test_a_run_keeps_its_identity(s3: str, tmp_path: Path, outage: threading.Event) -> None:
     """Attempt by attempt: what the first could not send is sent by the second, though the third one asks."""
     Saver(s3, keep=2, warn=lambda _: None)
