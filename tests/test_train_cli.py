@@ -351,7 +351,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_made_again(
     done = command(*arguments(people, copy))
     assert done.code == 0
     skipped = [line for line in done.err.splitlines() if "skipped" in line]
-    assert skipped == [f"{newest}: skipped: MANIFEST.json was altered"]
+    assert skipped == [f"{newest}: skipped: MANIFEST.json was altered: its seal (sha256) does not hold"]
     assert f"resumed at step 4 from {older}" in done.err
     assert "complete: step 8 of 8" in done.err
     if newest.exists():
