@@ -15,14 +15,14 @@ import ray
 
 from icon_dist import config as configuration
 from icon_dist import pretrained
+from icon_dist.begin import open_data
 from icon_dist.config import Config
 from icon_dist.data.generate import draw_missing
-from icon_dist.data.shard import open_shards
 from icon_dist.engine.progress import counter
 from icon_dist.engine.stop import RESUMABLE
 from icon_dist.errors import ConfigError, IconError
 from icon_dist.evaluation.score import main_metric
-from icon_dist.plan import model_of, plan_run
+from icon_dist.plan import students_of
 from icon_dist.search import cluster, results
 from icon_dist.search.cluster import Need
 from icon_dist.search.journal import Journal, finished, open_study, requeue
@@ -30,6 +30,7 @@ from icon_dist.search.outputs import publish
 from icon_dist.search.screen import Screen
 from icon_dist.search.space import Space, contains, distributions, point_of, require_trainable, with_values
 from icon_dist.search.tuning import Setup, first_rung, tune_trials
+from icon_dist.teacher import load_teacher
 from icon_dist.train import anchored
 
 REPEATS = "confirm"  # name of the study that repeats the best of "sweep"
@@ -136,11 +137,12 @@ def _preempted(*_: object) -> NoReturn:
 def _require_runnable(space: Space, base: Config) -> str:
     """The metric that trials are compared by; an error where no trial, or not every one, could train and be scored."""
     draw_missing(base.data, jobs=os.cpu_count() or 1, progress=counter("people"))
-    shards = open_shards(base.data.train, input_hw=base.input_hw, max_zoom=1 + base.data.augment.scale)
-    plan_run(base, shards, val=open_shards(base.data.val, input_hw=base.input_hw))
+    shards, _, plan = open_data(base)
     require_trainable(space, base, shards=shards)
     if base.model.pretrained:
-        pretrained.start(model_of(base, shards.skeleton), base.model.pretrained, joints=shards.skeleton.joints)
+        pretrained.start_run(students_of(base, shards.skeleton), base.model.pretrained, shards, plan.split)
+    if base.semi.method == "pseudo":
+        load_teacher(base, shards, plan.split, device="cpu", bf16=False)
     return main_metric(shards.skeleton)
 
 
