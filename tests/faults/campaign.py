@@ -96,10 +96,12 @@ class Campaign:
                     found.tensors(name.removesuffix(".safetensors"))
         except CheckpointError:
             assert bad == len(entries), "an intact checkpoint was refused"
-        for entry in entries[:bad]:
+        for entry, done in zip(entries, said, strict=False):
             mine = [line for line in warnings if Path(entry.uri).name in line]
             assert len(mine) == 1, f"{entry.uri}: {len(mine)} lines of it"
-            assert ": skipped: " in mine[0]
+            reason, file = mine[0].partition(": skipped: ")[2], done.split("/")[1].split()[0]
+            assert reason
+            assert file in reason or kind == "swapped", f"{done}: {mine[0]}"  # of two it names the first
         shutil.rmtree(copy)
         return "; ".join(said)
 

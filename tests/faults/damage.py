@@ -33,8 +33,7 @@ def _directory(_: random.Random, file: Path) -> None:
 
 def _number(_: random.Random, file: Path) -> None:
     """Of the manifest: another step, in sound JSON."""
-    manifest = file.parent / MANIFEST
-    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"step": 10**6}))
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"step": 10**6}))
 
 
 KINDS: dict[str, Callable[[random.Random, Path], None]] = {
@@ -52,7 +51,7 @@ KINDS: dict[str, Callable[[random.Random, Path], None]] = {
 
 def damage(rng: random.Random, folder: Path, kind: str) -> str:
     """Do it to a file of the checkpoint in ``folder``; returns what was done."""
-    files = [f for f in sorted(folder.iterdir()) if f.name != MANIFEST or kind not in ("swapped", "renumbered")]
-    file = rng.choice(files)
+    files = [f for f in sorted(folder.iterdir()) if f.name != MANIFEST or kind != "swapped"]
+    file = folder / MANIFEST if kind == "renumbered" else rng.choice(files)
     KINDS[kind](rng, file)
     return f"{folder.name}/{file.name} {kind}"
