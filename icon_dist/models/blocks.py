@@ -81,6 +81,6 @@ def stack(block: type[Residual], inputs: int, planes: int, *, count: int, stride
 def init_from_scratch(module: nn.Module) -> None:
     """He initialisation of every convolution; batch norms start as the identity, which is torch's default."""
     for part in module.modules():
-        if isinstance(part, nn.Conv2d):
+        if isinstance(part, nn.Conv2d) and not part.weight.is_meta:  # a plan only counts, and torch is slow at that
             nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
             part.weight *= part.groups**0.5  # an input reaches only the outputs of its group
