@@ -184,5 +184,5 @@ CASES: dict[str, tuple[Callable[[Campaign, random.Random], str], float]] = {  # 
     "corrupt and resume": (Campaign.corrupt_and_resume, 0.15),
     "bad s3": (Campaign.bad_s3, 0.05),
     "outage": (Campaign.outage, 0.05),
-    "ray": (Campaign.ray, 0.0),  # a minute each: --only ray
+    "ray": (Campaign.ray, 0.0),  # minutes each: --only ray
 }
