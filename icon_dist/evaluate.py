@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 
 import torch
@@ -18,13 +19,24 @@ from icon_dist.data import subjects as who
 from icon_dist.data.shard import open_shards
 from icon_dist.data.subjects import first_photos
 from icon_dist.diagnose import Scored, diagnose
-from icon_dist.errors import CheckpointError, ConfigError, at_least, run_cli, shorten
+from icon_dist.errors import CheckpointError, ConfigError, at_least, run_cli, shorten, shown
 from icon_dist.evaluation import draw, embedding, export
 from icon_dist.evaluation.score import ENGINES
 from icon_dist.fetch import described, load_weights
 from icon_dist.models.opecnet import OPECNet
 from icon_dist.pictures import picture
-from icon_dist.predict import base_of, conditions, evaluate, load_model
+from icon_dist.predict import conditions, evaluate, load_model
+
+
+def level(text: str) -> float:
+    """An argparse type: 0 or more."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not a number from 0 on")
+    return value
 
 
 def device(text: str) -> str:
@@ -49,7 +61,9 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     add("--images", metavar="DIR", help="photos, for --photos and --boxes FILE; shards hold only the annotated people")
     add("--no-flip", action="store_true", help="one pass instead of the average with the mirrored photo")
     add("--net", type=int, choices=(1, 2), default=1, help="of a run with two students; default %(default)s")
-    add("--base", action="store_true", help="of an OPEC-Net: its base alone, without the refinement of unsure joints")
+    unsure = EvalConfig().refine_below
+    text = "of an OPEC-Net: refine joints with peaks below it; 0 = none, the base alone; default %(default)s"
+    add("--refine-below", type=level, default=unsure, metavar="PEAK", help=text)
     add("--decode", choices=("quarter", "argmax", "dark"), default="quarter", help="default %(default)s")
     add("--engine", choices=ENGINES, default="pycocotools", help="what computes AP; default %(default)s")
     add("--batch", type=at_least(1), default=32, help="default %(default)s")
@@ -77,7 +91,12 @@ def arguments(argv: list[str]) -> argparse.Namespace:
 def main(argv: list[str]) -> None:
     args = arguments(argv)
     settings = EvalConfig(
-        batch=args.batch, flip=not args.no_flip, decode=args.decode, engine=args.engine, limit=args.limit
+        batch=args.batch,
+        flip=not args.no_flip,
+        decode=args.decode,
+        refine_below=args.refine_below,
+        engine=args.engine,
+        limit=args.limit,
     )
     tensors, metadata = load_weights(args.checkpoint, net=args.net)
     config, skeleton = described(metadata, name=args.checkpoint)
@@ -95,10 +114,10 @@ def main(argv: list[str]) -> None:
         chosen = who.annotated(shards, boxes=args.boxes, images=args.images)
     people, truth = chosen.people, chosen.truth
     model = load_model(config, skeleton, tensors, colour=metadata.get("colour") or "rgb").to(args.device).eval()
-    if args.base and not isinstance(model, OPECNet):
-        raise ConfigError(f"--base: {args.checkpoint} is {config.model.backbone}, which has no refinement to leave out")
+    if args.refine_below != EvalConfig().refine_below and not isinstance(model, OPECNet):
+        raise ConfigError(f"--refine-below: {args.checkpoint} is {config.model.backbone}, which does not refine joints")
     scores, predictions = evaluate(
-        base_of(model) if args.base else model,
+        model,
         people,
         truth,
         input_hw=config.input_hw,
@@ -110,7 +129,6 @@ def main(argv: list[str]) -> None:
         device=args.device,
     )
     what = conditions(settings, skeleton, codec=config.data.codec, split=chosen.split, boxes=chosen.boxes)
-    what += " base" if args.base else ""
     width = max(map(len, scores), default=0)
     for name, value in scores.items():
         print(f"{name:<{width}}  {value:8.4f}  {what}")

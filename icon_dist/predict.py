@@ -29,7 +29,6 @@ from icon_dist.models import PoseNet, build_model
 from icon_dist.types import Batch, Outputs, Predictions, Skeleton
 
 Forward = Callable[[UInt8[Tensor, "N H W 3"]], Outputs]
-UNSURE = 0.2  # peaks below it: the joint comes from a model's refinement, if it has one (OPEC-Net's core/eval.py)
 
 
 @torch.no_grad()
@@ -44,11 +43,13 @@ def predict(
     sigma: float,
     flip: bool,
     decode: str,
+    refine_below: float,
     device: str,
 ) -> Predictions:
     """Poses of the people in ``batches``, in photo px (METHOD 6). ``forward`` must be in evaluation mode.
 
-    ``codec`` and ``sigma`` are those of the targets that the model was trained with.
+    ``codec`` and ``sigma`` are those of the targets that the model was trained with. A joint whose peak is below
+    ``refine_below`` comes from the model's refinement, if it has one (OPEC-Net's core/eval.py).
     """
     flips = people.skeleton.flips
     rows, poses = [], []
@@ -68,7 +69,7 @@ def predict(
         matrix = batch.to_photo.to(device)
         xy = heatmap.to_photo(xy, matrix=matrix)
         if refined is not None:
-            xy = torch.where(peak[..., None] < UNSURE, heatmap.to_photo(refined, matrix=matrix), xy)
+            xy = torch.where(peak[..., None] < refine_below, heatmap.to_photo(refined, matrix=matrix), xy)
         real = batch.row >= 0
         rows.append(batch.row[real].numpy())
         poses.append(torch.cat([xy, peak[..., None]], -1).cpu()[real].numpy())
@@ -123,6 +124,7 @@ def evaluate(
             sigma=sigma,
             flip=settings.flip,
             decode=settings.decode,
+            refine_below=settings.refine_below,
             device=device,
         )
     predictions = join(distributed.gather_objects(mine))
@@ -150,13 +152,9 @@ def conditions(settings: EvalConfig, skeleton: Skeleton, *, codec: str, split: s
     flip = "yes" if settings.flip else "no"
     text = f"split={split} boxes={boxes} flip={flip} decode={settings.decode}"
     text += "" if codec == "msra" else f" codec={codec}"
+    text += "" if settings.refine_below == EvalConfig().refine_below else f" refine_below={settings.refine_below:g}"
     text += f" evaluator={evaluator(skeleton, engine=settings.engine)}"
     return text + (f" limit={settings.limit}" if settings.limit else "")
-
-
-def base_of(model: PoseNet) -> Forward:
-    """The model without its refinement."""
-    return lambda image: dataclasses.replace(model(image), joints=None)
 
 
 def load_model(config: Config, skeleton: Skeleton, tensors: dict[str, Tensor], *, colour: str) -> PoseNet:

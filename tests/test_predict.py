@@ -61,6 +61,7 @@ def asked(forward: Oracle | Random, batch: Batch, crowd: Photos, *, codec: str, 
         sigma=SIGMA,
         flip=flip,
         decode=decode,
+        refine_below=0.2,
         device="cpu",
     )
 

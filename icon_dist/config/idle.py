@@ -43,6 +43,8 @@ def idle_keys(config: Config) -> Iterator[Idle]:
     yield "hard" not in queries, ("loss.entropy",), scored
     stored = "what arrives a step later goes into the bank; set loss.bank.enabled=true"
     yield not loss.bank.enabled, ("loss.bank.exchange",), stored
+    refines = config.model.backbone.startswith("opecnet_")
+    yield not refines, ("eval.refine_below",), "only an OPEC-Net refines joints"
     yield config.optim.milestones == (), ("optim.gamma",), "there are no optim.milestones to apply it at"
     both = ("semi.gamma", "semi.unlabelled_share")
     yield semi.method == "none", both, "semi.method=none learns from labelled people alone"

@@ -154,6 +154,7 @@ class EvalConfig:
     batch: int = 32  # per worker
     flip: bool = True
     decode: str = "quarter"  # quarter | argmax | dark
+    refine_below: float = 0.2  # joints with lower peaks are the refined ones of an OPEC-Net; 0 = its base alone
     engine: str = "pycocotools"  # pycocotools | fast: what computes AP
     limit: int = 0  # people; 0 = all
 

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from icon_dist import config as configuration
 from icon_dist import predict
+from icon_dist.config import EvalConfig
 from icon_dist.data.decode import decode
 from icon_dist.data.generate import generate_shards
 from icon_dist.data.shard import open_shards
@@ -78,7 +79,7 @@ def measured(run: Path, shards: str) -> tuple[dict[str, Tensor], Tensor, Tensor]
             out = model(batch.image)
             base, peak = decode(out.heatmaps, method="quarter", sigma=config.data.sigma)
             base, refined = base * model.stride, out.joints[-1]
-            mixed = torch.where(peak[..., None] < predict.UNSURE, refined, base)
+            mixed = torch.where(peak[..., None] < EvalConfig().refine_below, refined, base)
             torso = (batch.joints[:, first] - batch.joints[:, second]).norm(dim=-1, keepdim=True)
             counts = (batch.row >= 0) & batch.labelled[:, first] & batch.labelled[:, second] & (torso[:, 0] > 0)
             for way, xy in (("base", base), ("unsure joints refined", mixed), ("all joints refined", refined)):

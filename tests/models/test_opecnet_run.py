@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from icon_dist import config as configuration
@@ -22,6 +23,7 @@ from icon_dist.data.stream import EvalStream
 from icon_dist.datasets import skeleton_from_dict
 from icon_dist.engine import checkpoint
 from icon_dist.fetch import load_weights
+from icon_dist.models import PoseNet
 from icon_dist.types import Outputs
 from tests.gang import run_gang, tiny
 
@@ -77,6 +79,7 @@ def test_evaluation_takes_unsure_joints_from_the_refinement(run: Path, people: P
         sigma=1,
         flip=flip,
         decode="quarter",
+        refine_below=0.2,
         device="cpu",
     )
     expected = []
@@ -117,15 +120,20 @@ def test_its_base_is_scored_alone(run: Path, people: Path, capsys: pytest.Captur
     config = configuration.from_dict(metadata["config"])
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, backbone="hrnet_small"))
     model = predict.load_model(config, skeleton_from_dict(metadata["skeleton"]), alone, colour="rgb").eval()
+    shards = open_shards(f"{people}/val")
+    rows = np.arange(8)
     refined = predict.load_model(
         configuration.from_dict(metadata["config"]), skeleton_from_dict(metadata["skeleton"]), tensors, colour="rgb"
     ).eval()
-    image = torch.randint(256, (2, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        assert torch.equal(predict.base_of(refined)(image).heatmaps, model(image).heatmaps)
-    assert predict.base_of(refined)(image).joints is None
-    evaluate.main([str(run), "--shards", f"{people}/val", "--loaders", "0", "--base"])
-    assert all(line.endswith(" base") for line in capsys.readouterr().out.splitlines())
+
+    def poses(model: PoseNet, *, refine_below: float) -> NDArray[np.float32]:
+        stream = EvalStream(shards, rank=0, world=1, batch=4, input_hw=config.input_hw, loaders=0, rows=rows)
+        how = {"input_hw": config.input_hw, "stride": 4, "codec": "msra", "sigma": 1, "flip": True, "decode": "quarter"}
+        return predict.predict(model, stream, shards, **how, refine_below=refine_below, device="cpu").keypoints
+
+    np.testing.assert_array_equal(poses(refined, refine_below=0), poses(model, refine_below=0.2))
+    evaluate.main([str(run), "--shards", f"{people}/val", "--loaders", "0", "--refine-below", "0"])
+    assert all(" refine_below=0 " in line for line in capsys.readouterr().out.splitlines())
 
 
 def test_it_starts_from_a_run_of_its_base(people: Path, tmp_path: Path) -> None:
