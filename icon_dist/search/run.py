@@ -124,6 +124,8 @@ def _cluster() -> Iterator[None]:
         cluster.connect()
         signal.signal(signal.SIGTERM, _preempted)  # Ray has installed its own
         yield
+    except SystemExit:
+        raise SystemExit(RESUMABLE) from None  # Ray makes a 1 of it where the signal finds it waiting
     finally:
         ray.shutdown()
 
