@@ -7,6 +7,7 @@ FILE``.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import math
 import os
@@ -26,6 +27,7 @@ from icon_dist.fetch import described, load_weights
 from icon_dist.models.opecnet import OPECNet
 from icon_dist.pictures import picture
 from icon_dist.predict import conditions, evaluate, load_model
+from icon_dist.types import Skeleton
 
 
 def level(text: str) -> float:
@@ -48,6 +50,13 @@ def device(text: str) -> str:
     return text
 
 
+def measured_by(metric: str | None, skeleton: Skeleton) -> Skeleton:
+    """The skeleton with another metric than its own, if one was asked for."""
+    if metric == "pck" and skeleton.torso[0] == skeleton.torso[1]:
+        raise ConfigError(f"--metric {metric}: skeleton {skeleton.name} names no torso to measure by; give it one")
+    return skeleton if metric is None else dataclasses.replace(skeleton, metric=metric)
+
+
 def arguments(argv: list[str]) -> argparse.Namespace:
     """What was asked, if it can be done: places that cannot be written are errors before the work."""
     assert __doc__ is not None
@@ -65,6 +74,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     text = "of an OPEC-Net: refine joints with peaks below it; 0 = none, the base alone; default %(default)s"
     add("--refine-below", type=level, default=unsure, metavar="PEAK", help=text)
     add("--decode", choices=("quarter", "argmax", "dark"), default="quarter", help="default %(default)s")
+    add("--metric", choices=("coco", "pck"), help="instead of that of the shards' skeleton: COCO's AP, or PCK@0.2")
     add("--engine", choices=ENGINES, default="pycocotools", help="what computes AP; default %(default)s")
     add("--batch", type=at_least(1), default=32, help="default %(default)s")
     add("--limit", type=at_least(0), default=0, metavar="N", help="only the first N boxes")
@@ -100,6 +110,7 @@ def main(argv: list[str]) -> None:
     )
     tensors, metadata = load_weights(args.checkpoint, net=args.net)
     config, skeleton = described(metadata, name=args.checkpoint)
+    skeleton = measured_by(args.metric, skeleton)
     if args.results:
         export.check_results(args.results, skeleton, boxes=args.boxes)
     if args.photos:
@@ -111,6 +122,7 @@ def main(argv: list[str]) -> None:
                 f"{args.checkpoint}: predicts {skeleton.num_joints} joints of {skeleton.name}, {args.shards} has "
                 f"{shards.skeleton.num_joints} of {shards.skeleton.name}; use shards of the same skeleton"
             )
+        shards = dataclasses.replace(shards, skeleton=measured_by(args.metric, shards.skeleton))
         chosen = who.annotated(shards, boxes=args.boxes, images=args.images)
     people, truth = chosen.people, chosen.truth
     model = load_model(config, skeleton, tensors, colour=metadata.get("colour") or "rgb").to(args.device).eval()
@@ -128,7 +140,7 @@ def main(argv: list[str]) -> None:
         loaders=args.loaders,
         device=args.device,
     )
-    what = conditions(settings, skeleton, codec=config.data.codec, split=chosen.split, boxes=chosen.boxes)
+    what = conditions(settings, people.skeleton, codec=config.data.codec, split=chosen.split, boxes=chosen.boxes)
     width = max(map(len, scores), default=0)
     for name, value in scores.items():
         print(f"{name:<{width}}  {value:8.4f}  {what}")

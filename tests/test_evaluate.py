@@ -108,6 +108,24 @@ def test_every_line_names_its_conditions(run: Path, people: Path, capsys: pytest
     assert all("split=val boxes=gt flip=no decode=argmax evaluator=icon_dist limit=5" in line for line in lines)
 
 
+def test_another_metric_than_the_skeletons(run: Path, people: Path, tmp_path: Path) -> None:
+    """People that are scored by PCK, as COCO's are: its ten numbers, its file of results."""
+    results, scores = tmp_path / "poses.json", tmp_path / "scores.json"
+    shards = open_shards(f"{people}/val")
+    arguments = [str(run), "--shards", f"{people}/val", "--loaders", "0", "--results", str(results)]
+    evaluate.main([*arguments, "--metric", "coco", "--json", str(scores)])
+    written = json.loads(scores.read_text())
+    assert list(written["scores"])[:3] == ["AP", "AP .5", "AP .75"]
+    assert len(written["scores"]) == 10
+    assert "evaluator=pycocotools" in written["conditions"]
+    assert len(json.loads(results.read_text())) == len(shards.instance)
+    with pytest.raises(ConfigError, match="no test server takes poses of fake"):
+        evaluate.main(arguments)
+    assert evaluate.measured_by(None, shards.skeleton) == shards.skeleton
+    with pytest.raises(ConfigError, match="--metric pck: skeleton coco names no torso to measure by"):
+        evaluate.measured_by("pck", dataclasses.replace(load_skeleton("coco"), torso=(0, 0)))
+
+
 def test_weights_that_answer_with_no_number(run: Path, people: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tensors, metadata = load_weights(str(run))
     for tensor in tensors.values():
