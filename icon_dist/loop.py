@@ -57,7 +57,7 @@ def train(cfg: Config, *, report: Report, device: str, stop: Callable[[], bool] 
     state, plan = run.state, run.plan
     report({"kind": "start", "step": state.step, "total": plan.total_steps, "batch": plan.batch})
     last, left = min(cfg.optim.epochs, cfg.run.stop_after_epoch or cfg.optim.epochs), False
-    with run.saver, closing(run.stream):
+    with run.saver, closing(run.stream), closing(run.learner.engine):
         try:
             while state.epochs < last:
                 run.train_epoch()

@@ -51,6 +51,8 @@ class Engine(Protocol):
         """
 
     def load_optimizer_state(self, state: Mapping[str, Tensor]) -> None: ...
+    def close(self) -> None:
+        """Let go of the module: a process that trains again would else keep every model it has trained."""
 
 
 def wrap(
@@ -123,6 +125,9 @@ class PlainEngine:
             self._optimizer.state[parameter] = _fresh(parameter, state["step"])
         for name, key, value in _moments(self.module, state):
             self._optimizer.state[self.module.get_parameter(name)][key].copy_(value)
+
+    def close(self) -> None:
+        """Nothing else holds it."""
 
 
 class DeepSpeedEngine:
@@ -222,6 +227,9 @@ class DeepSpeedEngine:
             self._engine.optimizer._lazy_init_hp_params_optimizer_state()
         for name, key, value in _moments(self.module, state):
             self._set_moment(self.module.get_parameter(name), key, value)
+
+    def close(self) -> None:
+        self._engine.destroy()  # hooks on gradients hold the engine, in C++ where no garbage collector sees them
 
     def _partitions(self) -> list[Tensor]:
         """The tensors that this rank's Adam moves."""
