@@ -114,7 +114,9 @@ def in_processes(count: int) -> Callable[[Callable[[Job], int], Sequence[Job]], 
 def in_ray(function: Callable[[Job], int], jobs: Sequence[Job]) -> Iterator[int]:
     import ray
 
-    ray.init(ignore_reinit_error=True, log_to_driver=False)
+    from icon_dist.engine.connect import connect
+
+    connect()
     task = ray.remote(function)
     pending = [task.remote(job) for job in jobs]
     while pending:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import re
-import socket
 from collections.abc import Callable
 from typing import TypeVar
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from icon_dist.errors import ClusterError
+from icon_dist.engine.connect import connect
 
 T = TypeVar("T")
 
@@ -21,18 +18,11 @@ def on_every_node(task: Callable[[], T], *, patience_s: float) -> dict[str, T | 
 
     The cluster is the one that RAY_ADDRESS names, else the one that runs on this machine.
     """
-    address = os.environ.get("RAY_ADDRESS", "auto")
-    _require_open(address)
 
     def ask() -> T:  # Ray takes functions, not every callable
         return task()
 
-    try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        reason = str(error).splitlines()[0]
-        fix = "start one with 'ray start --head', or set RAY_ADDRESS"
-        raise ClusterError(f"RAY_ADDRESS={address}: {reason}; {fix}") from None
+    connect(otherwise="auto")
     try:
         asked = {}
         for node in ray.nodes():
@@ -44,16 +34,6 @@ def on_every_node(task: Callable[[], T], *, patience_s: float) -> dict[str, T | 
         return {name: _answer(answer, patience_s) for name, answer in asked.items()}
     finally:
         ray.shutdown()
-
-
-def _require_open(address: str) -> None:
-    """Ray itself tries for minutes to reach a head that is not there."""
-    if match := re.fullmatch(r"\[?([^/]+?)\]?:(\d+)", address):
-        try:
-            socket.create_connection((match[1], int(match[2])), timeout=5).close()
-        except (OSError, OverflowError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise ClusterError(f"RAY_ADDRESS={address}: does not answer ({reason}); start its head node") from None
 
 
 def _answer(answer: ray.ObjectRef[T], patience_s: float) -> T | str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-import socket
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
@@ -22,7 +21,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from icon_dist import errors
 from icon_dist.config import Config
-from icon_dist.engine import ray_token, room, scratch
+from icon_dist.engine import room, scratch
+from icon_dist.engine.connect import connect
 from icon_dist.engine.progress import Progress
 from icon_dist.engine.stop import Stop
 from icon_dist.engine.worker import Mailbox, work
@@ -38,7 +38,7 @@ def launch(config: Config, loop: str, progress: Progress, *, counts: Sequence[in
     with Stop() as stop:
         try:
             counts = counts or (config.run.workers,)
-            _connect(config, progress, workers=counts[-1])
+            _join(config, progress, workers=counts[-1])
             stop.listen()  # Ray has handlers of its own
             supervise(config, loop, progress, counts=counts, stop=stop)
         finally:
@@ -168,42 +168,16 @@ class _BugError(Exception):
     """A worker's traceback."""
 
 
-def _connect(config: Config, progress: Progress, *, workers: int) -> None:
+def _join(config: Config, progress: Progress, *, workers: int) -> None:
     need = {"CPU": workers * config.run.cpus_per_worker, "GPU": workers * config.run.gpus_per_worker}
-    address = os.environ.get("RAY_ADDRESS", "local")
-    try:
-        if address == "local":
-            ray_token.keep_private()
-            ray.init(
-                address="local",
-                num_cpus=max(os.cpu_count() or 1, need["CPU"]),
-                include_dashboard=True,  # without it Train leaks placement groups
-                dashboard_host="127.0.0.1",
-                dashboard_port=free_port(),
-                log_to_driver=False,
-                logging_level="ERROR",
-            )
-        else:
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise errors.ClusterError(f"RAY_ADDRESS={address}: {reason}; start one with 'ray start --head'") from None
+    address = connect(cpus=need["CPU"])
     have = ray.cluster_resources()
     for kind, amount in need.items():
         if have.get(kind, 0) < amount:
             text = f"the cluster has {have.get(kind, 0):g} {kind}s, this run needs {amount:g} (run.workers)"
             if address == "local":
-                ray.shutdown()
                 raise errors.ClusterError(f"{text}; lower run.workers or run.gpus_per_worker")
             progress.say(f"{text}; waiting for more nodes to join")
-
-
-def free_port() -> int:
-    """A port of this machine that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _reason(error: Exception) -> tuple[str, bool]:

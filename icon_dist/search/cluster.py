@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 import ray
 
 from icon_dist.config import RunConfig
-from icon_dist.engine import ray_token
-from icon_dist.engine.ray import free_port
 from icon_dist.engine.room import room
 from icon_dist.errors import ClusterError
 
@@ -30,29 +27,6 @@ class Need:
     def __str__(self) -> str:
         each = f"{self.cpus} CPU" + (f" + {self.gpus} GPU" if self.gpus else "")
         return f"{self.workers} worker{'s' * (self.workers > 1)} x {each}"
-
-
-def connect() -> None:
-    """Join the cluster of RAY_ADDRESS (set inside ``ray job submit``), else start one of this machine's CPUs."""
-    address = os.environ.get("RAY_ADDRESS", "local")
-    try:
-        if address != "local":
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-            return
-        ray_token.keep_private()
-        ray.init(
-            address="local",
-            num_cpus=os.cpu_count() or 1,
-            include_dashboard=True,  # without it Train leaks placement groups
-            dashboard_host="127.0.0.1",
-            dashboard_port=free_port(),
-            log_to_driver=False,
-            logging_level="ERROR",
-        )
-    except Exception as error:  # Ray raises bare ones, too
-        reason = str(error).splitlines()[0]
-        fix = "is the machine overloaded?" if address == "local" else "start one with 'ray start --head'"
-        raise ClusterError(f"RAY_ADDRESS={address}: {reason}; {fix}") from None
 
 
 def trials_at_once(need: Need, run: RunConfig) -> int:

@@ -121,5 +121,13 @@ def requeue(study: optuna.Study, journal: Journal) -> None:
     journal.push()
 
 
+def fail_running(study: optuna.Study, why: str) -> None:
+    """Trials that must not be tried again."""
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        for name, value in (("ended", "failed"), ("why", why)):
+            study._storage.set_trial_user_attr(trial._trial_id, name, value)
+        study.tell(trial.number, state=TrialState.FAIL)
+
+
 def finished(study: optuna.Study) -> list[FrozenTrial]:
     return [t for t in study.get_trials(deepcopy=False) if t.state.is_finished()]

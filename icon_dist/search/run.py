@@ -12,12 +12,14 @@ from typing import Any, NoReturn
 
 import optuna
 import ray
+from optuna.distributions import BaseDistribution
 
 from icon_dist import config as configuration
 from icon_dist import pretrained
 from icon_dist.begin import open_data
 from icon_dist.config import Config
 from icon_dist.data.generate import draw_missing
+from icon_dist.engine.connect import connect
 from icon_dist.engine.progress import counter
 from icon_dist.engine.stop import RESUMABLE
 from icon_dist.errors import ConfigError, IconError
@@ -25,11 +27,11 @@ from icon_dist.evaluation.score import main_metric
 from icon_dist.plan import students_of
 from icon_dist.search import cluster, results
 from icon_dist.search.cluster import Need
-from icon_dist.search.journal import Journal, finished, open_study, requeue
+from icon_dist.search.journal import Journal, fail_running, finished, open_study, requeue
 from icon_dist.search.outputs import publish
 from icon_dist.search.screen import Screen
 from icon_dist.search.space import Space, contains, distributions, point_of, require_trainable, with_values
-from icon_dist.search.tuning import Setup, first_rung, tune_trials
+from icon_dist.search.tuning import KilledError, Setup, first_rung, tune_trials
 from icon_dist.teacher import load_teacher
 from icon_dist.train import anchored
 
@@ -89,17 +91,14 @@ def run_search(
 
         setup = Setup(journal, base, need, at_once, write)
         try:
-            if trials > done:
-                tune_trials(sweep, choices, setup, count=trials - done, first_rung=rung, prefix="", screen=screen)
+            _tune(sweep, choices, setup, goal=trials, first_rung=rung, prefix="", screen=screen)
             if confirm and repeats is not None:
-                _enqueue_repeats(repeats, results.rows(sweep), paper=paper, seeds=confirm, base=base)
+                enqueue_repeats(repeats, results.rows(sweep), paper=paper, seeds=confirm, base=base)
                 journal.push()
-                waiting = len(repeats.get_trials(deepcopy=False)) - len(finished(repeats))
-                screen = Screen(metric=metric, trials=waiting, done=0, epochs=base.optim.epochs)
-                screen.say(f"{waiting} runs to confirm the best over {confirm} seeds")
-                if waiting:
-                    whole = base.optim.epochs  # nobody is stopped early
-                    tune_trials(repeats, {}, setup, count=waiting, first_rung=whole, prefix="confirm-", screen=screen)
+                goal, whole = len(repeats.get_trials(deepcopy=False)), base.optim.epochs  # nobody is stopped early
+                screen = Screen(metric=metric, trials=goal, done=len(finished(repeats)), epochs=whole)
+                screen.say(f"{goal - len(finished(repeats))} runs to confirm the best over {confirm} seeds")
+                _tune(repeats, {}, setup, goal=goal, first_rung=whole, prefix="confirm-", screen=screen)
         finally:
             for one in (sweep, repeats):
                 if one is not None:
@@ -108,6 +107,33 @@ def run_search(
         print("\n".join(lines))
         if not results.ranking(results.rows(sweep)):
             raise IconError(f"{journal.at('trials.csv')}: no trial has trained to its end; the last column says why")
+
+
+def _tune(
+    study: optuna.Study,
+    space: Mapping[str, BaseDistribution],
+    setup: Setup,
+    *,
+    goal: int,
+    first_rung: int,
+    prefix: str,
+    screen: Screen,
+) -> None:
+    """Bring ``study`` to ``goal`` finished trials, with fewer at a time where memory is short."""
+    while (left := goal - len(finished(study))) > 0:
+        try:
+            tune_trials(study, space, setup, count=left, first_rung=first_rung, prefix=prefix, screen=screen)
+            return
+        except KilledError:
+            ray.shutdown()  # with what the trials held
+            _connect()
+        if setup.at_once > 1:
+            setup = dataclasses.replace(setup, at_once=setup.at_once - 1)
+            screen.lost(f"Ray killed a trial's process, out of memory; going on with {setup.at_once} at a time")
+        else:
+            screen.lost("Ray killed the trial's process, out of memory, and it was alone: it counts as failed")
+            fail_running(study, "out of memory: its process was killed")
+        requeue(study, setup.journal)
 
 
 def _base(cfg: Config, need: Need) -> Config:
@@ -121,13 +147,17 @@ def _base(cfg: Config, need: Need) -> Config:
 def _cluster() -> Iterator[None]:
     signal.signal(signal.SIGTERM, _preempted)
     try:
-        cluster.connect()
-        signal.signal(signal.SIGTERM, _preempted)  # Ray has installed its own
+        _connect()
         yield
     except SystemExit:
         raise SystemExit(RESUMABLE) from None  # Ray makes a 1 of it where the signal finds it waiting
     finally:
         ray.shutdown()
+
+
+def _connect() -> None:
+    connect()
+    signal.signal(signal.SIGTERM, _preempted)  # Ray has installed its own
 
 
 def _preempted(*_: object) -> NoReturn:
@@ -173,14 +203,14 @@ def _require_same_config(sweep: optuna.Study, base: Config, journal: Journal) ->
         raise ConfigError(f"{journal.uri}: a study with another config: {', '.join(changed)}; give another --study")
 
 
-def _enqueue_repeats(
+def enqueue_repeats(
     repeats: optuna.Study, found: list[results.Row], *, paper: Mapping[str, Any], seeds: int, base: Config
 ) -> None:
     """The best trials, the paper's point and no contrast, with seeds that the search has not used; each once."""
     points = {f"trial {row.number}": dict(row.values) for row in results.ranking(found)[: results.REPEATED]}
     points = {label: point for label, point in points.items() if point != paper}
     points |= {"paper": dict(paper), "no contrast": {"loss.lambda_p": 0.0}}
-    there = [trial.user_attrs for trial in repeats.get_trials(deepcopy=False)]
+    there = [{name: t.user_attrs[name] for name in ("of", "set")} for t in repeats.get_trials(deepcopy=False)]
     for seed in range(base.run.seed + 1, base.run.seed + 1 + seeds):
         for label, point in points.items():
             told = {"of": label, "set": point | {"run.seed": seed}}

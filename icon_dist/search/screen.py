@@ -61,6 +61,11 @@ class Screen:
             parts.append(text)
         self.say(", ".join(parts) + f"  [{self._status()}]")
 
+    def lost(self, line: str) -> None:
+        """All that run, at once."""
+        self._running.clear()
+        self.say(line)
+
     def refresh(self) -> None:
         """The live line, at most once a second."""
         now = time.monotonic()

@@ -20,6 +20,7 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState
 from ray import tune
+from ray.exceptions import OutOfMemoryError
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
@@ -34,6 +35,10 @@ from icon_dist.search.trial import run_trial
 
 REDUCTION = 3  # of the trials at a rung, so many times fewer go on
 PATIENCE_S = 60.0  # that a trial may wait for its workers in silence
+
+
+class KilledError(Exception):
+    """A trial took the last memory of its machine."""
 
 
 @dataclass
@@ -72,7 +77,10 @@ def tune_trials(
     prefix: str,
     screen: Screen,
 ) -> None:
-    """Run ``count`` more trials of ``study``. Raises what no other trial could do better, leaving the rest waiting."""
+    """Run ``count`` more trials of ``study``. Raises what no other trial could do better, leaving the rest waiting.
+
+    KilledError when Ray has killed a trial's process for memory: Tune's controller does not survive that.
+    """
     base, need = setup.base, setup.need
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what goes wrong is said once, by the screen
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C ends this process, and not only with code 0
@@ -95,7 +103,7 @@ def tune_trials(
                 scheduler=_scheduler(study, first_rung=first_rung, epochs=base.optim.epochs),
                 num_samples=count,
                 max_concurrent_trials=setup.at_once,
-                reuse_actors=need.inline,
+                reuse_actors=need.inline and base.run.zero < 3,  # DeepSpeed's stage 3 never lets go of its model
                 trial_dirname_creator=lambda trial: trial.trial_id,
             ),
             run_config=tune.RunConfig(
@@ -110,6 +118,10 @@ def tune_trials(
         )
         try:
             tuner.fit()
+        except RuntimeError as error:
+            if isinstance(error.__cause__, OutOfMemoryError):
+                raise KilledError from None
+            raise
         finally:
             if searcher.failure is not None:
                 raise searcher.failure

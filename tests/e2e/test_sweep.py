@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import optuna
 import psutil
@@ -26,14 +27,13 @@ from tests.e2e.test_ray import arguments
 pytestmark = pytest.mark.ray
 STUDY = "study"
 SET_STATE = 6  # of a trial, in Optuna's journal
-HARD = """
+GIB = 2**30
+SWEEP = """
 import functools
 from icon_dist import search
 from icon_dist.errors import run_cli
 
-SPACE = {"optim.lr": (0.004, 1e17), "loss.bank.slots": (32, 10**10)}
-PAPER = {"optim.lr": 0.004, "loss.bank.slots": 32}
-run_cli(functools.partial(search.main, name="hard", about="", space=SPACE, paper=PAPER))
+run_cli(functools.partial(search.main, name="mine", about="", space={space}, paper={paper}))
 """
 
 
@@ -229,7 +229,11 @@ def test_a_driver_that_is_asked_to_leave(people: Path, tmp_path: Path, start: St
 def test_trials_that_go_wrong(people: Path, tmp_path: Path, start: Start) -> None:
     """A worker killed, one that diverges, one without memory: each is recorded as what it was, and the rest goes on."""
     script = tmp_path / "tune_hard.py"
-    script.write_text(HARD)
+    space, paper = (
+        {"optim.lr": (0.004, 1e17), "loss.bank.slots": (32, 10**10)},
+        {"optim.lr": 0.004, "loss.bank.slots": 32},
+    )
+    script.write_text(SWEEP.format(space=space, paper=paper))
     given = command(people, tmp_path, "--trials", "6", "optim.epochs=8", "optim.milestones=[6]", "eval.every=4")
     line = [given[0], str(script), *given[2:], "--max-concurrent", "1", "run.max_skipped=2"]
     log = tmp_path / "log"
@@ -256,6 +260,27 @@ def test_trials_that_go_wrong(people: Path, tmp_path: Path, start: Start) -> Non
         assert why in trial.user_attrs.get("why", "")
     assert {t.user_attrs["ended"] for t in found} == {"complete", "diverged", "failed"}
     require_whole(tmp_path, count=6)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_ray_kills_a_trial_for_memory(people: Path, tmp_path: Path, start: Start, monkeypatch: Any) -> None:
+    """A head of four billion weights: first fewer run at a time, then the one that is alone is the one that failed."""
+    script = tmp_path / "tune_fat.py"
+    script.write_text(SWEEP.format(space={"model.embedding": (64, 2**16)}, paper={"model.embedding": 64}))
+    memory = psutil.virtual_memory()
+    if memory.available < 8 * GIB:
+        pytest.skip("needs 8 GiB of free memory")
+    monkeypatch.setenv("RAY_memory_usage_threshold", str((memory.total - memory.available + 5 * GIB) / memory.total))
+    given = command(people, tmp_path, "--trials", "2", "--max-concurrent", "2", f"model.embedding={2**16}")
+    assert start([given[0], str(script), *given[2:]]).wait() == 0, (tmp_path / "log").read_text()
+    log = (tmp_path / "log").read_text()
+    assert "out of memory; going on with 1 at a time" in log
+    assert "Traceback" not in log
+    small, fat = trials(tmp_path)
+    assert (small.params["model.embedding"], small.user_attrs["ended"]) == (64, "complete")
+    assert (fat.user_attrs["ended"], fat.state) == ("failed", TrialState.FAIL)
+    assert fat.user_attrs["why"] == "out of memory: its process was killed"
 
 
 @pytest.mark.slow

@@ -16,9 +16,12 @@ import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 
+from icon_dist import config as configuration
 from icon_dist import storage
 from icon_dist.errors import ClusterError, ConfigError
-from icon_dist.search.journal import NAME, Journal, finished, open_study
+from icon_dist.search.journal import NAME, Journal, fail_running, finished, open_study
+from icon_dist.search.results import Row
+from icon_dist.search.run import enqueue_repeats
 from tests.conftest import ROOT
 from tests.s3 import free_port
 
@@ -157,3 +160,29 @@ def asked(port: int, what: str, server: subprocess.Popen[bytes]) -> Any:
             assert server.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.1)
+
+
+def test_what_is_repeated_already_is_not_repeated_again(tmp_path: Path) -> None:
+    """A trial that has ended knows more than what it was asked for."""
+    found = [Row(4, "", "complete", 50.0, 1.0, 2, 9.0, {"loss.tau": 0.3}, "trials/0004", "")]
+    base = configuration.load("demo")
+    with Journal(str(tmp_path / "study")) as journal:
+        repeats = study_of(journal)
+        for seeds, expected in ((2, 6), (2, 6), (3, 9)):
+            enqueue_repeats(repeats, found, paper={"loss.tau": 0.07}, seeds=seeds, base=base)
+            assert len(repeats.trials) == expected
+            trial = repeats.ask()
+            trial.set_user_attr("ended", "complete")
+            repeats.tell(trial, 1.0)
+
+
+def test_a_trial_that_must_not_be_tried_again(tmp_path: Path) -> None:
+    with Journal(str(tmp_path / "study")) as journal:
+        study = study_of(journal)
+        study.ask(SPACE)
+        fail_running(study, "out of memory")
+        assert [(t.state, t.user_attrs) for t in study.trials] == [
+            (TrialState.FAIL, {"ended": "failed", "why": "out of memory"})
+        ]
+    with Journal(str(tmp_path / "study")) as journal:
+        assert study_of(journal).ask(SPACE).number == 1
