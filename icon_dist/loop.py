@@ -14,7 +14,7 @@ import torch
 
 from icon_dist import config as configuration
 from icon_dist import distributed, storage
-from icon_dist.begin import begin, open_data, stream_of
+from icon_dist.begin import Data, begin, open_data, stream_of
 from icon_dist.config import Config, OptimConfig
 from icon_dist.data.shard import read_truth
 from icon_dist.datasets import skeleton_to_dict
@@ -68,9 +68,23 @@ def train(cfg: Config, *, report: Report, device: str, stop: Callable[[], bool] 
     if left:
         report({"kind": "stopped", "step": state.step})
         return
-    end = "complete" if state.step == plan.total_steps else "stopped early"
-    best = f", best {run.headline} {state.best:.4g} ({run.conditions})" if math.isfinite(state.best) else ""
-    report({"kind": "done", "text": f"{end}: step {state.step} of {plan.total_steps}{best}; {run.uri}"})
+    report({"kind": "done", "text": last_words(cfg, run.data, step=state.step, best=state.best)})
+
+
+def last_words(cfg: Config, data: Data, *, step: int, best: float) -> str:
+    """Of a run that ends here."""
+    total = data.plan.total_steps
+    end = "complete" if step == total else "stopped early"
+    scored = f", best {main_metric(data.shards.skeleton)} {best:.4g} ({conditions_of(cfg, data)})"
+    return f"{end}: step {step} of {total}{scored if math.isfinite(best) else ''}; {run_directory(cfg)}"
+
+
+def conditions_of(cfg: Config, data: Data) -> str:
+    """Of the scores that this run measures."""
+    if data.val is None:
+        return ""
+    split, boxes = data.val.manifest["split"], data.val.manifest["boxes"]
+    return conditions(cfg.eval, data.shards.skeleton, codec=cfg.data.codec, split=split, boxes=boxes)
 
 
 class Run:
@@ -79,7 +93,7 @@ class Run:
     def __init__(self, cfg: Config, *, report: Report, device: str, stop: Callable[[], bool]) -> None:
         self.cfg, self.report, self.device, self.stop = cfg, report, device, stop
         self.uri = run_directory(cfg)
-        data = open_data(at_workers(cfg, distributed.world_size()))
+        self.data = data = open_data(at_workers(cfg, distributed.world_size()))
         self.shards, self.val, self.plan = data
         self.truth = read_truth(cfg.data.val) if self.val is not None and distributed.rank() == 0 else {}
         if self.truth:
@@ -91,10 +105,6 @@ class Run:
         self.saver = Saver(self.uri, keep=cfg.run.keep, warn=self.note)
         self.save_every = max(1, round(cfg.run.checkpoint_every * self.plan.steps_per_epoch))
         self.headline = main_metric(self.shards.skeleton)
-        self.conditions = ""
-        if self.val is not None:
-            split, boxes = self.val.manifest["split"], self.val.manifest["boxes"]
-            self.conditions = conditions(cfg.eval, self.shards.skeleton, codec=cfg.data.codec, split=split, boxes=boxes)
         self.warned: set[str] = set()
 
     def note(self, text: str) -> None:
@@ -162,7 +172,7 @@ class Run:
         scores = self.evaluate() if self.val is not None and (last or done % cfg.eval.every == 0) else {}
         if scores:
             state.best = max(state.best, scores[self.headline])
-            told = {"what": self.conditions, "headline": self.headline, "scores": scores}
+            told = {"what": conditions_of(cfg, self.data), "headline": self.headline, "scores": scores}
             self.report({"kind": "eval", "step": state.step, "epoch": done, **told})
         state.epochs = done
         if last or scores or state.step % self.save_every == 0:  # a score without its weights is of no use

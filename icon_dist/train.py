@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import os
+import sys
 
 from icon_dist import config as configuration
 from icon_dist import pretrained, storage
-from icon_dist.begin import open_data
+from icon_dist.begin import Data, open_data
 from icon_dist.config import Config
 from icon_dist.data.generate import draw_missing, missing_sets
+from icon_dist.engine import checkpoint
+from icon_dist.engine import manifest as manifests
 from icon_dist.engine.progress import Progress, counter
 from icon_dist.errors import run_cli
-from icon_dist.loop import learning_rate, run_directory, train
+from icon_dist.loop import last_words, learning_rate, run_directory, train
 from icon_dist.plan import model_of, worker_counts
 from icon_dist.teacher import load_teacher
 
@@ -44,7 +48,8 @@ def main(argv: list[str]) -> None:
             print(f"data        {people} people would be rendered to {uri}; the plan follows from them")
             return
     draw_missing(cfg.data, jobs=os.cpu_count() or 1, progress=counter("people"))
-    shards, _, plan = open_data(cfg)
+    data = open_data(cfg)
+    shards, _, plan = data
     print(plan, flush=True)
     if args.dry_run:
         if cfg.model.pretrained:
@@ -52,6 +57,9 @@ def main(argv: list[str]) -> None:
             print(pretrained.start_run(model, cfg.model.pretrained, shards, plan.split).note)
         if cfg.semi.method == "pseudo":
             print(load_teacher(cfg, shards, plan.split, device="cpu", bf16=False).note)
+        return
+    if cfg.run.launcher == "ray" and (text := finished(cfg, data)):
+        print(text, file=sys.stderr)
         return
     progress = Progress(run_directory(cfg))
     if cfg.run.launcher == "local":
@@ -62,6 +70,19 @@ def main(argv: list[str]) -> None:
         from icon_dist.engine import ray
 
         ray.launch(cfg, LOOP, progress, counts=worker_counts(cfg))
+
+
+def finished(cfg: Config, data: Data) -> str:
+    """What to say of a run that this config has brought to its end: no cluster is needed for that. Else ""."""
+    uri = run_directory(cfg)
+    last = max((entry for entry in manifests.entries(uri) if entry.committed), default=None)
+    if last is None or last.step < data.plan.total_steps:
+        return ""
+    found = checkpoint.find(uri, warn=lambda text: print(text, file=sys.stderr))
+    if found is None or found.step < data.plan.total_steps or configuration.changes(found.manifest["config"], cfg):
+        return ""  # the workers look into it
+    best = found.state()["best"]
+    return last_words(cfg, data, step=found.step, best=-math.inf if best is None else best)
 
 
 def anchored(cfg: Config) -> Config:

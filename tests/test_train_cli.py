@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from icon_dist import __main__ as console
 from icon_dist import seal, train
+from icon_dist.begin import open_data
 from icon_dist.config import load, presets
 from icon_dist.data import heatmap
 from icon_dist.data.shard import open_shards
@@ -339,6 +340,23 @@ def test_the_same_command_again_changes_no_weight(copy: Path, people: Path, comm
     )
     assert tree(copy / "first" / "checkpoints") == before
     assert (copy / "first" / "metrics.jsonl").read_bytes() == metrics
+
+
+def test_a_finished_run_needs_no_cluster_to_say_so(copy: Path, people: Path, command: Command) -> None:
+    before = tree(copy / "first")
+    given = [*arguments(people, copy), "run.launcher=ray"]
+    done = command(*given)
+    assert done.code == 0
+    assert re.fullmatch(r"complete: step 8 of 8, best PCK@0\.2 [0-9.]+ \(split=val .*\); .*/first\n", done.err)
+    assert tree(copy / "first") == before
+    config = train.anchored(load("demo", given[2:]))
+    data = open_data(config)
+    assert train.finished(config, data)
+    assert not train.finished(replace(config, loss=replace(config.loss, tau=0.1)), data), (
+        "the workers say what has changed"
+    )
+    (checkpoints(copy)[-1] / "model.safetensors").write_bytes(b"")
+    assert not train.finished(config, data), "the workers go back to an older one"
 
 
 def test_a_damaged_checkpoint_is_passed_over_and_made_again(
