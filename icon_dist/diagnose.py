@@ -18,6 +18,7 @@ from jaxtyping import Float, Int64
 from numpy.typing import NDArray
 
 from icon_dist import storage
+from icon_dist.data.codec import Codec
 from icon_dist.data.reading import People
 from icon_dist.data.shard import ShardSet
 from icon_dist.data.stream import EvalStream
@@ -55,8 +56,7 @@ def diagnose(
     *,
     model: PoseNet,
     shards: ShardSet,
-    input_hw: tuple[int, int],
-    codec: str,
+    codec: Codec,
     batch: int,
     loaders: int,
     device: str,
@@ -77,7 +77,6 @@ def diagnose(
         model,
         shards,
         photos=scored.photos,
-        input_hw=input_hw,
         codec=codec,
         batch=batch,
         loaders=loaders,
@@ -95,7 +94,7 @@ def diagnose(
         "embedding": seen,
         "joints": describe_joints(found, skeleton, recalled=recalled, seen=seen),
     }
-    aspect = input_hw[1] / input_hw[0]
+    aspect = codec.input_hw[1] / codec.input_hw[0]
     sheets = {kind: worst(scored, poses, found, skeleton, kind=kind, aspect=aspect) for kind in errors.WRONG}
     drawn = {kind: sheet for kind, sheet in sheets.items() if sheet is not None}
     for kind, sheet in drawn.items():
@@ -207,8 +206,7 @@ def read_features(
     shards: ShardSet,
     *,
     photos: Collection[int],
-    input_hw: tuple[int, int],
-    codec: str,
+    codec: Codec,
     batch: int,
     loaders: int,
     device: str,
@@ -217,7 +215,14 @@ def read_features(
     inside = np.flatnonzero(np.isin(shards.image_id, list(photos)))
     chosen = np.sort(np.random.default_rng(0).permutation(inside)[:EMBEDDED_PEOPLE])
     stream = EvalStream(
-        shards, rank=0, world=1, batch=batch, input_hw=input_hw, codec=codec, loaders=loaders, rows=chosen
+        shards,
+        rank=0,
+        world=1,
+        batch=batch,
+        input_hw=codec.input_hw,
+        codec=codec.name,
+        loaders=loaders,
+        rows=chosen,
     )
     features, joints, people = [], [], []
     with closing(stream):

@@ -17,6 +17,7 @@ import torch
 from icon_dist import storage
 from icon_dist.config import EvalConfig
 from icon_dist.data import subjects as who
+from icon_dist.data.codec import Codec
 from icon_dist.data.shard import open_shards
 from icon_dist.data.subjects import first_photos
 from icon_dist.diagnose import Scored, diagnose
@@ -128,19 +129,11 @@ def main(argv: list[str]) -> None:
     model = load_model(config, skeleton, tensors, colour=metadata.get("colour") or "rgb").to(args.device).eval()
     if args.refine_below != EvalConfig().refine_below and not isinstance(model, OPECNet):
         raise ConfigError(f"--refine-below: {args.checkpoint} is {config.model.backbone}, which does not refine joints")
+    codec = Codec(config.data.codec, config.input_hw, model.stride, config.data.sigma)
     scores, predictions = evaluate(
-        model,
-        people,
-        truth,
-        input_hw=config.input_hw,
-        stride=model.stride,
-        codec=config.data.codec,
-        sigma=config.data.sigma,
-        settings=settings,
-        loaders=args.loaders,
-        device=args.device,
+        model, people, truth, codec=codec, settings=settings, loaders=args.loaders, device=args.device
     )
-    what = conditions(settings, people.skeleton, codec=config.data.codec, split=chosen.split, boxes=chosen.boxes)
+    what = conditions(settings, people.skeleton, codec=codec.name, split=chosen.split, boxes=chosen.boxes)
     width = max(map(len, scores), default=0)
     for name, value in scores.items():
         print(f"{name:<{width}}  {value:8.4f}  {what}")
@@ -164,8 +157,7 @@ def main(argv: list[str]) -> None:
             Scored(people, truth, predictions, scores, photos, args.boxes),
             model=model,
             shards=shards,
-            input_hw=config.input_hw,
-            codec=config.data.codec,
+            codec=codec,
             batch=settings.batch,
             loaders=args.loaders,
             device=args.device,

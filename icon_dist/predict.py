@@ -17,8 +17,8 @@ from torch import Tensor
 
 from icon_dist import distributed
 from icon_dist.config import Config, EvalConfig
-from icon_dist.data import decode as decoding
 from icon_dist.data import geometry, heatmap
+from icon_dist.data.codec import Codec
 from icon_dist.data.reading import People
 from icon_dist.data.stream import EvalStream
 from icon_dist.data.subjects import first_photos
@@ -37,19 +37,14 @@ def predict(
     batches: Iterable[Batch],
     people: People,
     *,
-    input_hw: tuple[int, int],
-    stride: int,
-    codec: str,
-    sigma: float,
-    flip: bool,
-    decode: str,
-    refine_below: float,
+    codec: Codec,
+    settings: EvalConfig,
     device: str,
 ) -> Predictions:
     """Poses of the people in ``batches``, in photo px (METHOD 6). ``forward`` must be in evaluation mode.
 
-    ``codec`` and ``sigma`` are those of the targets that the model was trained with. A joint whose peak is below
-    ``refine_below`` comes from the model's refinement, if it has one (OPEC-Net's core/eval.py).
+    ``codec`` is the one that the model was trained with. A joint whose peak is below ``settings.refine_below`` comes
+    from the model's refinement, if it has one (OPEC-Net's core/eval.py).
     """
     flips = people.skeleton.flips
     rows, poses = [], []
@@ -58,23 +53,22 @@ def predict(
         out = forward(image)
         maps = out.heatmaps.float()
         refined = None if out.joints is None else out.joints[-1].float()
-        if flip:
+        if settings.flip:
             mirrored = forward(image.flip(2))
-            maps = (maps + heatmap.flip_back(mirrored.heatmaps.float(), flips=flips, codec=codec)) / 2
+            maps = (maps + codec.flip_back(mirrored.heatmaps.float(), flips=flips)) / 2
             if refined is not None and mirrored.joints is not None:  # the public code does not average these
                 back = heatmap.joints_back(mirrored.joints[-1].float(), flips=flips, width=image.shape[2])
                 refined = (refined + back) / 2
-        xy, peak = decoding.decode(maps, method=decode, sigma=sigma, codec=codec)
-        xy = heatmap.to_input(xy, hw=(maps.shape[2], maps.shape[3]), stride=stride, codec=codec)
+        xy, peak = codec.decode(maps, method=settings.decode)
         matrix = batch.to_photo.to(device)
         xy = heatmap.to_photo(xy, matrix=matrix)
         if refined is not None:
-            xy = torch.where(peak[..., None] < refine_below, heatmap.to_photo(refined, matrix=matrix), xy)
+            xy = torch.where(peak[..., None] < settings.refine_below, heatmap.to_photo(refined, matrix=matrix), xy)
         real = batch.row >= 0
         rows.append(batch.row[real].numpy())
         poses.append(torch.cat([xy, peak[..., None]], -1).cpu()[real].numpy())
     row = np.concatenate(rows) if rows else np.zeros(0, np.int64)
-    _, scale = geometry.center_scale(people.box[row], aspect=input_hw[1] / input_hw[0])
+    _, scale = geometry.center_scale(people.box[row], aspect=codec.input_hw[1] / codec.input_hw[0])
     return Predictions(
         instance=people.instance[row],
         image_id=people.image_id[row],
@@ -89,10 +83,7 @@ def evaluate(
     people: People,
     truth: dict[str, Any] | None,
     *,
-    input_hw: tuple[int, int],
-    stride: int,
-    codec: str,
-    sigma: float,
+    codec: Codec,
     settings: EvalConfig,
     loaders: int,
     device: str,
@@ -107,26 +98,14 @@ def evaluate(
         rank=distributed.rank(),
         world=distributed.world_size(),
         batch=settings.batch,
-        input_hw=input_hw,
-        codec=codec,
+        input_hw=codec.input_hw,
+        codec=codec.name,
         loaders=loaders,
         rows=rows,
         pin=device != "cpu",
     )
     with closing(stream):
-        mine = predict(
-            forward,
-            stream,
-            people,
-            input_hw=input_hw,
-            stride=stride,
-            codec=codec,
-            sigma=sigma,
-            flip=settings.flip,
-            decode=settings.decode,
-            refine_below=settings.refine_below,
-            device=device,
-        )
+        mine = predict(forward, stream, people, codec=codec, settings=settings, device=device)
     predictions = join(distributed.gather_objects(mine))
     if broken := int((~np.isfinite(predictions.keypoints).all((1, 2))).sum()):  # on every rank alike
         raise DivergedError(

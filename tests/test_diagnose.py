@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from icon_dist.data.codec import Codec
 from icon_dist.data.pack import Settings, build
 from icon_dist.data.people import first
 from icon_dist.data.shard import ShardSet, open_shards, read_truth
@@ -93,8 +94,7 @@ def test_every_skeleton(name: str, shared: Path, tmp_path: Path) -> None:
         scored,
         model=model,
         shards=shards,
-        input_hw=(64, 64),
-        codec="msra",
+        codec=Codec("msra", (64, 64), 4, 1),
         batch=4,
         loaders=0,
         device="cpu",

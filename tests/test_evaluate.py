@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import cv2
 import numpy as np
@@ -15,7 +15,9 @@ from pycocotools.cocoeval import COCOeval
 
 from icon_dist import config as configuration
 from icon_dist import evaluate, predict
+from icon_dist.config import EvalConfig
 from icon_dist.data import people as packing
+from icon_dist.data.codec import Codec
 from icon_dist.data.pack import Settings, build
 from icon_dist.data.reading import photo_source
 from icon_dist.data.shard import open_shards
@@ -73,8 +75,8 @@ def test_codec_and_sigma_are_the_checkpoints(
     monkeypatch.setattr(evaluate, "load_weights", lambda _, **__: (tensors, metadata))
     asked = {}
 
-    def told(*_: object, codec: str, sigma: float, decode: str, **__: Any) -> NoReturn:
-        asked.update(codec=codec, sigma=sigma, decode=decode)
+    def told(*_: object, codec: Codec, settings: EvalConfig, **__: object) -> NoReturn:
+        asked.update(codec=codec.name, sigma=codec.sigma, decode=settings.decode)
         raise InterruptedError
 
     with monkeypatch.context() as patch:
@@ -164,10 +166,7 @@ def test_a_detectors_boxes_on_photos_and_in_shards_agree(
             model,
             people,
             truth.truth,
-            input_hw=config.input_hw,
-            stride=model.stride,
-            codec=config.data.codec,
-            sigma=config.data.sigma,
+            codec=Codec(config.data.codec, config.input_hw, model.stride, config.data.sigma),
             settings=config.eval,
             loaders=0,
             device="cpu",

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from icon_dist.config import EvalConfig
 from icon_dist.data import heatmap
 from icon_dist.data.augment import flip_order, plain
+from icon_dist.data.codec import Codec
 from icon_dist.data.geometry import invert, transform
 from icon_dist.data.reading import Photos, photo_source
 from icon_dist.datasets import load_skeleton
@@ -51,19 +53,8 @@ class Oracle:
 
 
 def asked(forward: Oracle | Random, batch: Batch, crowd: Photos, *, codec: str, flip: bool, decode: str) -> Predictions:
-    return predict(
-        forward,
-        [batch],
-        crowd,
-        input_hw=HW,
-        stride=STRIDE,
-        codec=codec,
-        sigma=SIGMA,
-        flip=flip,
-        decode=decode,
-        refine_below=0.2,
-        device="cpu",
-    )
+    settings = EvalConfig(flip=flip, decode=decode)
+    return predict(forward, [batch], crowd, codec=Codec(codec, HW, STRIDE, SIGMA), settings=settings, device="cpu")
 
 
 @pytest.mark.parametrize(

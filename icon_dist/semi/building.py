@@ -7,9 +7,10 @@ from collections.abc import Callable
 from torch import Tensor
 
 from icon_dist.config import Config
+from icon_dist.data.codec import Codec
 from icon_dist.losses.objective import Objective
 from icon_dist.models import PoseNet
-from icon_dist.semi.method import Method, Supervised, Targets
+from icon_dist.semi.method import Method, Supervised
 from icon_dist.semi.pair import Pair
 from icon_dist.semi.pseudo import Pseudo
 from icon_dist.semi.sspose import LAMBDA_U, SSPose
@@ -26,13 +27,7 @@ def method_of(
 ) -> Method:
     """``micro_batch`` counts all people of a forward pass; ``teacher`` there is with ``semi.method=pseudo`` alone."""
     semi = config.semi
-    height, width = config.input_hw
-    targets = Targets(
-        hw=(height // model.stride, width // model.stride),
-        stride=model.stride,
-        sigma=config.data.sigma,
-        codec=config.data.codec,
-    )
+    codec = Codec(config.data.codec, config.input_hw, model.stride, config.data.sigma)
 
     def objective(lambda_u: float) -> Objective:
         return Objective(
@@ -51,7 +46,7 @@ def method_of(
         assert teacher is not None
         return Pseudo(
             objective(semi.lambda_u),
-            targets,
+            codec,
             model=model,
             teacher=teacher,
             gamma=semi.gamma,
@@ -61,11 +56,11 @@ def method_of(
     if semi.method == "sspose":
         return SSPose(
             (objective(LAMBDA_U), objective(LAMBDA_U)),
-            targets,
+            codec,
             gamma=semi.gamma,
             unlabelled=unlabelled,
             cutout=semi.cutout,
             compat=semi.compat,
             seed=config.run.seed,
         )
-    return Supervised(objective(0.0), targets)
+    return Supervised(objective(0.0), codec)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from icon_dist.data import heatmap
-from icon_dist.data.decode import decode
+from icon_dist.data.codec import Codec
 from icon_dist.losses.objective import Losses, Objective
 from icon_dist.types import Batch, Outputs
 
@@ -36,40 +35,14 @@ class Method(Protocol):
         """What to evaluate, by the prefix of its scores; the one without a prefix speaks for the run."""
 
 
-@dataclass(frozen=True)
-class Targets:
-    """How joints become heatmaps and heatmaps joints."""
-
-    hw: tuple[int, int]  # of the heatmaps
-    stride: int
-    sigma: float
-    codec: str
-
-    def encode(
-        self, joints: Float[Tensor, "N K 2"], labelled: Bool[Tensor, "N K"]
-    ) -> tuple[Float[Tensor, "N K h w"], Float[Tensor, "N K"]]:
-        """Targets and weights of joints in input px."""
-        return heatmap.encode(joints, labelled, hw=self.hw, stride=self.stride, sigma=self.sigma, codec=self.codec)
-
-    def peaks(self, maps: Float[Tensor, "N K h w"]) -> tuple[Float[Tensor, "N K 2"], Float[Tensor, "N K"]]:
-        """Where heatmaps are highest, input px, and how high."""
-        xy, peak = decode(maps, method="argmax", sigma=self.sigma, codec=self.codec)
-        return heatmap.to_input(xy, hw=self.hw, stride=self.stride, codec=self.codec), peak
-
-    @property
-    def unit(self) -> tuple[float, float]:
-        """Input px per heatmap px, (x, y)."""
-        return heatmap.unit(self.hw, stride=self.stride, codec=self.codec)
-
-
 class Supervised:
     """Eq. 5 on labelled people."""
 
-    def __init__(self, objective: Objective, targets: Targets) -> None:
-        self.objective, self.targets = objective, targets
+    def __init__(self, objective: Objective, codec: Codec) -> None:
+        self.objective, self.codec = objective, codec
 
     def __call__(self, forward: Forward, batch: Batch, *, step: int, epoch: float, diagnose: bool) -> Losses:
-        target, weight = self.targets.encode(batch.joints, batch.labelled)
+        target, weight = self.codec.encode(batch.joints, batch.labelled)
         return self.objective(forward(batch.image), batch, target, weight, step=step, epoch=epoch, diagnose=diagnose)
 
     def commit(self) -> None:

@@ -12,9 +12,10 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from icon_dist.data.codec import Codec
 from icon_dist.distributed import mean_over_ranks
 from icon_dist.losses.objective import Losses, Objective
-from icon_dist.semi.method import Forward, Supervised, Targets, joined, present, taught
+from icon_dist.semi.method import Forward, Supervised, joined, present, taught
 from icon_dist.types import Batch, Outputs
 
 
@@ -24,7 +25,7 @@ class Pseudo(Supervised):
     def __init__(
         self,
         objective: Objective,
-        targets: Targets,
+        codec: Codec,
         *,
         model: nn.Module,
         teacher: Callable[[Tensor], Outputs],
@@ -36,7 +37,7 @@ class Pseudo(Supervised):
 
         ``teacher`` must be in evaluation mode. ``model`` is what ``forward`` runs.
         """
-        super().__init__(objective, targets)
+        super().__init__(objective, codec)
         self._model, self._teacher = model, teacher
         self._gamma, self._unlabelled, self._joints = gamma, unlabelled, joints
 
@@ -44,9 +45,9 @@ class Pseudo(Supervised):
         n = len(batch.row) - self._unlabelled  # labelled people
         with torch.no_grad():
             guess = self._teacher(batch.image[n:]).heatmaps.float()
-        place, peak = self.targets.peaks(guess)
+        place, peak = self.codec.decode(guess)
         sure = (peak > self._gamma) & present(batch)[n:]
-        target, weight = self.targets.encode(batch.joints[:n], batch.labelled[:n])
+        target, weight = self.codec.encode(batch.joints[:n], batch.labelled[:n])
         known = forward(batch.image[:n])
         with statistics_held(self._model):
             unknown = forward(batch.image[n:])

@@ -17,10 +17,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from icon_dist.data.codec import Codec
 from icon_dist.losses.objective import Losses, Objective
 from icon_dist.losses.sampling import key_of
 from icon_dist.semi import views
-from icon_dist.semi.method import Forward, Targets, joined, present, taught
+from icon_dist.semi.method import Forward, joined, present, taught
 from icon_dist.semi.pair import NETS
 from icon_dist.types import Batch, Outputs
 
@@ -34,7 +35,7 @@ class SSPose:
     def __init__(
         self,
         objectives: tuple[Objective, Objective],
-        targets: Targets,
+        codec: Codec,
         *,
         gamma: float,
         unlabelled: int,
@@ -43,7 +44,7 @@ class SSPose:
         seed: int,
     ) -> None:
         """``objectives`` have ``lambda_u=LAMBDA_U``; ``unlabelled`` people end every micro-batch."""
-        self._objectives, self._targets = objectives, targets
+        self._objectives, self._codec = objectives, codec
         self._gamma, self._unlabelled = gamma, unlabelled
         self._cutout, self._compat, self._seed = cutout, compat, seed
 
@@ -53,11 +54,11 @@ class SSPose:
         with torch.no_grad():
             said = [out.heatmaps.float() for out in forward(easy, easy)]
             hard, lessons = self._hard_views(easy, batch.instance[n:], said, step=step)
-        target, weight = self._targets.encode(batch.joints[:n], batch.labelled[:n])
+        target, weight = self._codec.encode(batch.joints[:n], batch.labelled[:n])
         pairs = zip(forward(known, known), forward(*hard), strict=True)
         losses = []
         for objective, (on_known, on_hard), lesson in zip(self._objectives, pairs, lessons, strict=True):
-            place, peak = self._targets.peaks(lesson)
+            place, peak = self._codec.decode(lesson)
             there = present(batch)[n:].expand_as(peak)
             sure = (peak > self._gamma) & there
             losses.append(
@@ -80,18 +81,18 @@ class SSPose:
         """For each net: the photos it gets, and the heatmaps it has to learn, both turned alike."""
         height, width = easy.shape[1:3]
         turns = views.turns(instance, key=key_of(self._seed, step, TURN))
-        unit = self._targets.unit
+        unit = self._codec.unit
         in_photo = turns.matrix(unit=(1, 1), centre=(width / 2, height / 2))
         in_map = turns.matrix(unit=unit, centre=(width / 2 / unit[0], height / 2 / unit[1]))
         if self._compat:
-            h, w = self._targets.hw
+            h, w = self._codec.hw
             in_photo, in_map = (
                 turns.matrix(unit=(1 / b, 1 / a), centre=((b - 1) / 2, (a - 1) / 2))
                 for a, b in ((height, width), (h, w))
             )
         hard, lessons = [], []
         for number, other in enumerate(reversed(said)):  # each net's cutouts sit where the other one sees joints
-            place, peak = self._targets.peaks(other)
+            place, peak = self._codec.decode(other)
             boxes = views.erased_boxes(
                 place,
                 peak > 0,

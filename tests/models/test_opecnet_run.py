@@ -16,6 +16,8 @@ from torch import Tensor
 
 from icon_dist import config as configuration
 from icon_dist import evaluate, predict
+from icon_dist.config import EvalConfig
+from icon_dist.data.codec import Codec
 from icon_dist.data.decode import decode
 from icon_dist.data.heatmap import flip_back
 from icon_dist.data.shard import open_shards
@@ -69,19 +71,8 @@ def test_evaluation_takes_unsure_joints_from_the_refinement(run: Path, people: P
     def batches() -> EvalStream:
         return EvalStream(shards, rank=0, world=1, batch=4, input_hw=config.input_hw, loaders=0, rows=rows)
 
-    predictions = predict.predict(
-        forward,
-        batches(),
-        shards,
-        input_hw=config.input_hw,
-        stride=4,
-        codec="msra",
-        sigma=1,
-        flip=flip,
-        decode="quarter",
-        refine_below=0.2,
-        device="cpu",
-    )
+    codec, settings = Codec("msra", config.input_hw, 4, 1), EvalConfig(flip=flip)
+    predictions = predict.predict(forward, batches(), shards, codec=codec, settings=settings, device="cpu")
     expected = []
     for batch in batches():
         with torch.no_grad():
@@ -128,8 +119,8 @@ def test_its_base_is_scored_alone(run: Path, people: Path, capsys: pytest.Captur
 
     def poses(model: PoseNet, *, refine_below: float) -> NDArray[np.float32]:
         stream = EvalStream(shards, rank=0, world=1, batch=4, input_hw=config.input_hw, loaders=0, rows=rows)
-        how = {"input_hw": config.input_hw, "stride": 4, "codec": "msra", "sigma": 1, "flip": True, "decode": "quarter"}
-        return predict.predict(model, stream, shards, **how, refine_below=refine_below, device="cpu").keypoints
+        codec, settings = Codec("msra", config.input_hw, 4, 1), EvalConfig(refine_below=refine_below)
+        return predict.predict(model, stream, shards, codec=codec, settings=settings, device="cpu").keypoints
 
     np.testing.assert_array_equal(poses(refined, refine_below=0), poses(model, refine_below=0.2))
     evaluate.main([str(run), "--shards", f"{people}/val", "--loaders", "0", "--refine-below", "0"])

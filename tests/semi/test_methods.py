@@ -7,20 +7,21 @@ import torch
 from torch import Tensor, nn
 
 from icon_dist import config as configuration
+from icon_dist.data.codec import Codec
 from icon_dist.datasets import load_skeleton
 from icon_dist.errors import ConfigError
 from icon_dist.losses.diagnostics import collapsed
 from icon_dist.losses.objective import Losses, Objective
 from icon_dist.losses.sampling import key_of
 from icon_dist.semi import views
-from icon_dist.semi.method import Supervised, Targets
+from icon_dist.semi.method import Supervised
 from icon_dist.semi.pseudo import Pseudo, statistics_held
 from icon_dist.semi.sspose import LAMBDA_U, SSPose, mean_of
 from icon_dist.types import Batch, Outputs
 
 COCO = load_skeleton("coco")
 HW, MAP = (64, 64), (16, 16)
-TARGETS = Targets(hw=MAP, stride=4, sigma=1.0, codec="msra")
+CODEC = Codec("msra", HW, 4, 1.0)
 N, U, K = 6, 2, 17  # people, of them unlabelled, joints
 
 
@@ -70,7 +71,7 @@ class Said(nn.Module):
 
 def pseudo(model: nn.Module, teacher: Tensor, *, gamma: float, lambda_u: float = 0.1) -> Pseudo:
     return Pseudo(
-        objective(lambda_u), TARGETS, model=model, teacher=lambda _: Outputs(teacher), gamma=gamma, unlabelled=U,
+        objective(lambda_u), CODEC, model=model, teacher=lambda _: Outputs(teacher), gamma=gamma, unlabelled=U,
         joints=COCO.joints,
     )  # fmt: skip
 
@@ -83,7 +84,7 @@ def test_pseudo_is_the_equation() -> None:
     model = Said(known, unknown)
     batch = without_labels(batch_of())
     losses = pseudo(model, teacher, gamma=0.6)(model, batch, step=0, epoch=0.0, diagnose=True)
-    target, weight = TARGETS.encode(batch.joints[:-U], batch.labelled[:-U])
+    target, weight = CODEC.encode(batch.joints[:-U], batch.labelled[:-U])
     expected, sure = 0.0, torch.zeros(K)
     known, unknown = known.detach(), unknown.detach()
     for n in range(N - U):
@@ -109,7 +110,7 @@ def test_nothing_is_learnt_from_an_empty_place() -> None:
     pseudo(model, torch.ones(U, K, *MAP), gamma=0.5)(model, batch, step=0, epoch=0.0, diagnose=False).total.backward()
     nets = Two(*(Said(*(maps.detach().clone() for maps in heatmaps)) for _ in range(2)))
     both = (objective(LAMBDA_U), objective(LAMBDA_U))
-    sspose = SSPose(both, TARGETS, gamma=0.75, unlabelled=U, cutout=5, compat=False, seed=4)
+    sspose = SSPose(both, CODEC, gamma=0.75, unlabelled=U, cutout=5, compat=False, seed=4)
     sspose(nets, batch, step=0, epoch=0.0, diagnose=False).total.backward()
     for gradient in (model.maps[1].grad, *(net.maps[2].grad for net in nets.nets)):
         assert gradient[0].any()
@@ -121,12 +122,12 @@ def test_a_perfect_teacher_gives_the_supervised_gradient() -> None:
     torch.manual_seed(1)
     known, unknown = torch.rand(N - U, K, *MAP), torch.rand(U, K, *MAP)
     whole = batch_of()
-    truth, weight = TARGETS.encode(whole.joints[-U:], whole.labelled[-U:])
+    truth, weight = CODEC.encode(whole.joints[-U:], whole.labelled[-U:])
     model = Said(known.clone(), unknown.clone())
     pseudo(model, truth, gamma=0.75)(model, without_labels(whole), step=0, epoch=0.0, diagnose=False).total.backward()
     labelled = Said(unknown.clone())
     last = Batch(**{name: value[-U:] for name, value in vars(whole).items()})
-    Supervised(objective(0.0), TARGETS)(labelled, last, step=0, epoch=0.0, diagnose=False).total.backward()
+    Supervised(objective(0.0), CODEC)(labelled, last, step=0, epoch=0.0, diagnose=False).total.backward()
     assert model.maps[1].grad is not None
     assert labelled.maps[0].grad is not None
     torch.testing.assert_close(model.maps[1].grad, 0.1 * labelled.maps[0].grad)
@@ -185,11 +186,11 @@ def test_sspose_is_the_equation() -> None:
     nets = Two(*(Said(easy[i], known[i], hard[i]) for i in range(2)))
     batch = without_labels(batch_of())
     method = SSPose(
-        (objective(LAMBDA_U), objective(LAMBDA_U)), TARGETS, gamma=0.75, unlabelled=U, cutout=5, compat=False, seed=4
+        (objective(LAMBDA_U), objective(LAMBDA_U)), CODEC, gamma=0.75, unlabelled=U, cutout=5, compat=False, seed=4
     )
     losses = method(nets, batch, step=7, epoch=0.0, diagnose=False)
     turned = views.turns(batch.instance[-U:], key=key_of(4, 7, 100)).matrix(unit=(4, 4), centre=(8, 8))
-    target, weight = TARGETS.encode(batch.joints[:-U], batch.labelled[:-U])
+    target, weight = CODEC.encode(batch.joints[:-U], batch.labelled[:-U])
     expected = 0.0
     for i in range(2):
         lesson = views.warp(easy[1 - i].detach(), turned)
@@ -216,7 +217,7 @@ def test_the_mean_of_two_students_is_of_refined_joints_too() -> None:
         return Outputs(maps, joints=joints * first.mean()), Outputs(maps, joints=3 * joints * second.mean())
 
     both = (objective(LAMBDA_U), objective(LAMBDA_U))
-    sspose = SSPose(both, TARGETS, gamma=0.75, unlabelled=U, cutout=5, compat=False, seed=4)
+    sspose = SSPose(both, CODEC, gamma=0.75, unlabelled=U, cutout=5, compat=False, seed=4)
     out = sspose.students(forward)["mean_"](torch.ones(U))
     assert out.joints is not None
     assert out.joints.unique().tolist() == [2.0]

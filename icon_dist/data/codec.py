@@ -1,0 +1,50 @@
+"""What a model's heatmaps mean, as one value: it was trained with it, and whoever reads its answers needs the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from icon_dist.data import decode, heatmap
+
+
+@dataclass(frozen=True)
+class Codec:
+    """How joints become heatmaps and heatmaps joints."""
+
+    name: str  # msra | dark | udp: icon_dist.data.heatmap
+    input_hw: tuple[int, int]
+    stride: int  # of the heatmaps
+    sigma: float  # heatmap px
+
+    @property
+    def hw(self) -> tuple[int, int]:
+        """Of the heatmaps."""
+        height, width = self.input_hw
+        return height // self.stride, width // self.stride
+
+    @property
+    def unit(self) -> tuple[float, float]:
+        """Input px per heatmap px, (x, y)."""
+        return heatmap.unit(self.hw, stride=self.stride, codec=self.name)
+
+    def encode(
+        self, joints: Float[Tensor, "N K 2"], labelled: Bool[Tensor, "N K"]
+    ) -> tuple[Float[Tensor, "N K h w"], Float[Tensor, "N K"]]:
+        """Targets and weights of joints in input px."""
+        return heatmap.encode(joints, labelled, hw=self.hw, stride=self.stride, sigma=self.sigma, codec=self.name)
+
+    def decode(
+        self, maps: Float[Tensor, "N K h w"], *, method: str = "argmax"
+    ) -> tuple[Float[Tensor, "N K 2"], Float[Tensor, "N K"]]:
+        """Joints in input px, and how high their peaks are; ``method``: argmax | quarter | dark."""
+        xy, peak = decode.decode(maps, method=method, sigma=self.sigma, codec=self.name)
+        return heatmap.to_input(xy, hw=self.hw, stride=self.stride, codec=self.name), peak
+
+    def flip_back(
+        self, maps: Float[Tensor, "N K h w"], *, flips: tuple[tuple[int, int], ...]
+    ) -> Float[Tensor, "N K h w"]:
+        """Heatmaps of a mirrored image as those of the image."""
+        return heatmap.flip_back(maps, flips=flips, codec=self.name)
