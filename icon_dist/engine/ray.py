@@ -95,7 +95,8 @@ def _attempt(config: Config, loop: str, progress: Progress, *, workers: int, pat
     """One worker group from start to end; ``patient``: where it has no room, it waits for nodes as long as it takes."""
     # On the driver's own node: the loss of another one must not take the mailbox with it.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    mailbox = ray.remote(num_cpus=0, scheduling_strategy=here)(Mailbox).remote()
+    lives = {"max_restarts": -1, "max_task_retries": -1}  # Ray may kill it, too, when memory is short
+    mailbox = ray.remote(num_cpus=0, scheduling_strategy=here, **lives)(Mailbox).remote()
     stop.heard = False
     with scratch.folder("ray") as storage_path:
         trainer = ray.train.torch.TorchTrainer(
@@ -121,7 +122,7 @@ def _attempt(config: Config, loop: str, progress: Progress, *, workers: int, pat
         fit: Future[object] = Future()
         threading.Thread(target=_fulfil, args=(fit, trainer.fit), daemon=True).start()
         end, error = _End(), None
-        over = asked = False
+        over = False
         nodes: set[str] = set()
         why = ""
         while not over and not (end.stopped and stop.reason):  # all is saved: Ray's own end takes seconds more
@@ -139,11 +140,10 @@ def _attempt(config: Config, loop: str, progress: Progress, *, workers: int, pat
                     end.step = event.get("step", end.step)
                     end.stopped |= kind == "stopped"
                     progress(event)
-            leaving = "" if asked or not nodes & room.leaving_nodes() else "preemption of a node"
+            leaving = "preemption of a node" if not why and nodes & room.leaving_nodes() else ""
             why = stop.reason or why or leaving
-            if why and not asked:
-                asked = True
-                mailbox.ask_to_stop.remote()
+            if why:
+                mailbox.ask_to_stop.remote()  # every time: one that was lost and made again has forgotten it
     if end.stopped:
         end.lost = why
         return end
@@ -151,7 +151,7 @@ def _attempt(config: Config, loop: str, progress: Progress, *, workers: int, pat
         return end
     if error is not None:
         raise error
-    if not isinstance(lost, ray.train.TrainingFailedError):
+    if not isinstance(lost, ray.train.TrainingFailedError | ray.exceptions.RayError):
         raise lost
     end.lost, end.died = _reason(lost)
     return end
@@ -182,6 +182,8 @@ def _join(config: Config, progress: Progress, *, workers: int) -> None:
 
 def _reason(error: Exception) -> tuple[str, bool]:
     """What to say of a lost group in one line, and whether a process died; Ray's own text is pages long."""
+    if isinstance(error, ray.exceptions.RayError):  # of Ray's own process that watches over the workers
+        return errors.shorten(str(error).split(". ")[0].splitlines()[0]), True
     failures: dict[int, Exception] = getattr(error, "worker_failures", {})
     if dead := sorted(rank for rank, failure in failures.items() if isinstance(failure, ray.exceptions.RayActorError)):
         return f"{'worker' if len(dead) == 1 else 'workers'} {', '.join(map(str, dead))} died", True

@@ -18,6 +18,7 @@ from icon_dist import config as configuration
 from icon_dist import errors
 from icon_dist.engine.progress import Event
 
+DELIVERY_S = 30  # of the last words of a worker that fails
 ASK_EVERY_S = 0.25  # whether the driver wants the run to stop
 
 
@@ -82,8 +83,10 @@ def work(payload: dict[str, Any]) -> None:
             stop=_Asked(mailbox) if first else lambda: False,
         )
     except Exception as error:
-        if (event := fatal(error)) is not None:
-            ray.get(mailbox.put.remote(event))
+        event = fatal(error)
+        last = mailbox.asked_to_stop.remote() if event is None else mailbox.put.remote(event)
+        with contextlib.suppress(ray.exceptions.RayError):
+            ray.get(last, timeout=DELIVERY_S)  # and with it all that was told before
         raise
 
 

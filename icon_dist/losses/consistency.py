@@ -51,7 +51,6 @@ def consistency_sums(
     with torch.autocast(queries.features.device.type, enabled=False):
         query, live = queries.features.to(wide), keys.features.to(wide)
         joined = KeySet(
-            # Contiguous: of strided keys oneDNN makes products a thousand times slower.
             live.detach().contiguous() if bank is None else torch.cat([live.detach(), bank.features.to(wide)], 1),
             torch.cat([k.valid for k in stored], 1),
             torch.cat([k.instance for k in stored], 1),
