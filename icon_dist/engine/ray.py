@@ -35,12 +35,20 @@ def launch(config: Config, loop: str, progress: Progress, *, counts: Sequence[in
     ``counts`` of workers will do, the most first; default ``run.workers``. Raises the loop's own IconError,
     ClusterError when workers were lost more than ``run.max_failures`` times, or StoppedError.
     """
+    counts = counts or (config.run.workers,)
     with Stop() as stop:
         try:
-            counts = counts or (config.run.workers,)
-            _join(config, progress, workers=counts[-1])
-            stop.listen()  # Ray has handlers of its own
-            supervise(config, loop, progress, counts=counts, stop=stop)
+            for left in reversed(range(config.run.max_failures + 1)):
+                try:
+                    _join(config, progress, workers=counts[-1])
+                    stop.listen()  # Ray has handlers of its own
+                    supervise(config, loop, progress, counts=counts, stop=stop)
+                    break
+                except _ControllerLostError as error:
+                    if not left or stop.reason:
+                        raise
+                    progress.say(f"{error}; starting again from the newest checkpoint")
+                    ray.shutdown()  # what the controller held is free only now
         finally:
             ray.shutdown()
             progress.close()
@@ -151,7 +159,10 @@ def _attempt(config: Config, loop: str, progress: Progress, *, workers: int, pat
         return end
     if error is not None:
         raise error
-    if not isinstance(lost, ray.train.TrainingFailedError | ray.exceptions.RayError):
+    if isinstance(lost, ray.exceptions.RayError):
+        reason = errors.shorten(str(lost).split(". ")[0].splitlines()[0])
+        raise _ControllerLostError(f"Ray's controller of the workers was lost ({reason})")
+    if not isinstance(lost, ray.train.TrainingFailedError):
         raise lost
     end.lost, end.died = _reason(lost)
     return end
@@ -162,6 +173,10 @@ def _fulfil(future: Future[object], call: Callable[[], object]) -> None:
         future.set_result(call())
     except BaseException as error:
         future.set_exception(error)
+
+
+class _ControllerLostError(errors.ClusterError):
+    """Ray's process that watches over the workers died: the kernel or Ray itself killed it where memory was short."""
 
 
 class _BugError(Exception):
@@ -182,8 +197,6 @@ def _join(config: Config, progress: Progress, *, workers: int) -> None:
 
 def _reason(error: Exception) -> tuple[str, bool]:
     """What to say of a lost group in one line, and whether a process died; Ray's own text is pages long."""
-    if isinstance(error, ray.exceptions.RayError):  # of Ray's own process that watches over the workers
-        return errors.shorten(str(error).split(". ")[0].splitlines()[0]), True
     failures: dict[int, Exception] = getattr(error, "worker_failures", {})
     if dead := sorted(rank for rank, failure in failures.items() if isinstance(failure, ray.exceptions.RayActorError)):
         return f"{'worker' if len(dead) == 1 else 'workers'} {', '.join(map(str, dead))} died", True
