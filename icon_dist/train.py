@@ -75,8 +75,7 @@ def main(argv: list[str]) -> None:
 def finished(cfg: Config, data: Data) -> str:
     """What to say of a run that this config has brought to its end: no cluster is needed for that. Else ""."""
     uri = run_directory(cfg)
-    last = max((entry for entry in manifests.entries(uri) if entry.committed), default=None)
-    if last is None or last.step < data.plan.total_steps:
+    if manifests.newest_step(uri) < data.plan.total_steps:
         return ""
     found = checkpoint.find(uri, warn=lambda text: print(text, file=sys.stderr))
     if found is None or found.step < data.plan.total_steps or configuration.changes(found.manifest["config"], cfg):

@@ -55,6 +55,11 @@ def entries(run_uri: str) -> list[Entry]:
     return sorted(found)
 
 
+def newest_step(run_uri: str) -> int:
+    """Of the newest committed checkpoint, intact or not; -1 without one."""
+    return max((entry.step for entry in entries(run_uri) if entry.committed), default=-1)
+
+
 def folder_name(step: int, attempt: str) -> str:
     return f"step-{step:08d}-{attempt}"
 

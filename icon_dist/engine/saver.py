@@ -165,15 +165,11 @@ def send_unsent(run_uri: str, *, warn: Warn) -> None:
         folder = storage.join(every, run)
         if run != mine:
             warn(f"{folder}: unsent checkpoints of a run that {run_uri} no longer is; removed")
-        elif _newest_step(folder) <= _newest_step(run_uri):  # it went on elsewhere, from an older one
+        elif manifests.newest_step(folder) <= manifests.newest_step(run_uri):  # it went on elsewhere, from an older one
             warn(f"{folder}: unsent checkpoints older than those of {run_uri}; removed")
         else:
             _send(folder, run_uri, warn=warn)
     storage.delete(every, tree=True)
-
-
-def _newest_step(run_uri: str) -> int:
-    return max((entry.step for entry in manifests.entries(run_uri) if entry.committed), default=-1)
 
 
 def _send(folder: str, run_uri: str, *, warn: Warn) -> None:
