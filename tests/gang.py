@@ -8,6 +8,7 @@ import io
 import multiprocessing
 import os
 import pkgutil
+import signal
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -92,3 +93,19 @@ def broken(config: Config, *, report: Report, device: str, stop: Callable[[], bo
     del config, device, stop
     report({"kind": "note", "text": "about to fail"})
     raise RuntimeError("shapes do not fit")
+
+
+def bereft(config: Config, *, report: Report, device: str, stop: Callable[[], bool]) -> None:
+    """The first time rank 1 dies, and what rank 0 fails of is that it has no group any more, which Ray may have ended."""
+    del device, stop
+    died = Path(config.run.dir) / "died"
+    if died.exists():
+        report({"kind": "note", "text": "both are back"})
+        return
+    if dist.get_rank() == 1:
+        died.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    with contextlib.suppress(RuntimeError):
+        dist.barrier()
+    dist.destroy_process_group()
+    raise AssertionError("DeepSpeed backend not set")

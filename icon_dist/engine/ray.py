@@ -197,9 +197,15 @@ def _join(config: Config, progress: Progress, *, workers: int) -> None:
 
 def _reason(error: Exception) -> tuple[str, bool]:
     """What to say of a lost group in one line, and whether a process died; Ray's own text is pages long."""
+    if isinstance(getattr(error, "controller_failure", None), ray.exceptions.RayActorError):
+        return "a worker died before all had started", True
     failures: dict[int, Exception] = getattr(error, "worker_failures", {})
-    if dead := sorted(rank for rank, failure in failures.items() if isinstance(failure, ray.exceptions.RayActorError)):
-        return f"{'worker' if len(dead) == 1 else 'workers'} {', '.join(map(str, dead))} died", True
+    dead = []
+    for rank, failure in sorted(failures.items()):
+        if isinstance(getattr(failure, "health_check_failure", failure), ray.exceptions.RayActorError):
+            dead.append(str(rank))
+    if dead:
+        return f"{'worker' if len(dead) == 1 else 'workers'} {', '.join(dead)} died", True
     broken = ""
     for failure in failures.values() or [error]:
         text = ([line.strip() for line in str(failure).splitlines() if line.strip()] or [type(failure).__name__])[-1]

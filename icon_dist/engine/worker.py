@@ -83,7 +83,8 @@ def work(payload: dict[str, Any]) -> None:
             stop=_Asked(mailbox) if first else lambda: False,
         )
     except Exception as error:
-        event = fatal(error)
+        # Where a worker is lost, Ray ends the group of the others under their feet: whatever fails then is no fault.
+        event = fatal(error) if torch.distributed.is_initialized() else None
         last = mailbox.asked_to_stop.remote() if event is None else mailbox.put.remote(event)
         with contextlib.suppress(ray.exceptions.RayError):
             ray.get(last, timeout=DELIVERY_S)  # and with it all that was told before

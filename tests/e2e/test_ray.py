@@ -72,20 +72,33 @@ def test_a_killed_process_changes_nothing(people: Path, tmp_path: Path, victim: 
     assert_equal(final(straight), final(tiny(people, tmp_path, run__name="killed", **LONG)))
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(280)
-def test_the_same_failure_twice_is_not_bad_luck(people: Path, tmp_path: Path) -> None:
+def launch(loop: str, people: Path, run_dir: Path) -> subprocess.CompletedProcess[str]:
     script = f"""
 from icon_dist.engine.progress import Progress
 from icon_dist.engine.ray import launch
 from icon_dist.errors import run_cli
 from tests.gang import tiny
-run_cli(lambda _: launch(tiny({str(people)!r}, {str(tmp_path)!r}), "tests.gang:broken", Progress({str(tmp_path)!r})))
+run_cli(lambda _: launch(tiny({str(people)!r}, {str(run_dir)!r}), {loop!r}, Progress({str(run_dir)!r})))
 """
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    return subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(280)
+def test_the_same_failure_twice_is_not_bad_luck(people: Path, tmp_path: Path) -> None:
+    done = launch("tests.gang:broken", people, tmp_path)
     assert done.returncode == 7, done.stderr
     assert done.stderr.count("about to fail") == 2
     assert done.stderr.endswith("step 0: failed twice in the same way: shapes do not fit\n")
+
+
+@pytest.mark.timeout(280)
+def test_whatever_fails_once_a_worker_is_lost_is_no_bug(people: Path, tmp_path: Path) -> None:
+    done = launch("tests.gang:bereft", people, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "workers lost (" in done.stderr
+    assert "both are back" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.fixture
