@@ -24,6 +24,7 @@ he we   embedding map, pixels (stride 4 or 16)
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +55,19 @@ class Skeleton:
     @property
     def num_joints(self) -> int:
         return len(self.joints)
+
+    @property
+    def mirrored(self) -> list[int]:
+        """For every joint the one that a mirror shows in its place."""
+        return mirror_order(self.num_joints, self.flips)
+
+
+def mirror_order(joints: int, flips: Iterable[tuple[int, int]]) -> list[int]:
+    """The numbers of the joints, those of each pair exchanged."""
+    order = list(range(joints))
+    for a, b in flips:
+        order[a], order[b] = b, a
+    return order
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,7 @@ def broken(config: Config, *, report: Report, device: str, stop: Callable[[], bo
 
 
 def bereft(config: Config, *, report: Report, device: str, stop: Callable[[], bool]) -> None:
-    """The first time rank 1 dies, and what rank 0 fails of is that it has no group any more, which Ray may have ended."""
+    """The first time rank 1 dies, and rank 0 fails because it has no group any more, which Ray may have ended."""
     del device, stop
     died = Path(config.run.dir) / "died"
     if died.exists():

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from icon_dist.config import EvalConfig
 from icon_dist.data import heatmap
-from icon_dist.data.augment import flip_order, plain
+from icon_dist.data.augment import plain
 from icon_dist.data.codec import Codec
 from icon_dist.data.geometry import invert, transform
 from icon_dist.data.reading import Photos, photo_source
@@ -21,7 +21,7 @@ from icon_dist.types import Batch, Instance, Outputs, Predictions
 COCO = load_skeleton("coco")
 HW, MAP, STRIDE, SIGMA, N, K = (256, 192), (64, 48), 4, 2.0, 6, 17
 RNG = np.random.default_rng(0)
-SWAPPED = torch.from_numpy(flip_order(COCO))
+SWAPPED = torch.tensor(COCO.mirrored)
 
 
 def people() -> Photos:

@@ -117,17 +117,9 @@ def _half_body(
     return np.where(use[:, None], mean, center), np.where(use[:, None], half, scale)
 
 
-def flip_order(skeleton: Skeleton) -> NDArray[np.int64]:
-    """For each joint the one that takes its place in a mirrored image ``[K]``."""
-    order = np.arange(skeleton.num_joints)
-    for a, b in skeleton.flips:
-        order[a], order[b] = b, a
-    return order
-
-
 def place_joints(keypoints: NDArray[np.float32], placement: Placement, *, skeleton: Skeleton) -> Joints:
     """Keypoints ``[n, K, 3]`` in photo px, raw v, to input px; in a mirrored image left stays the person's left."""
-    order = np.where(placement.flipped[:, None], flip_order(skeleton), np.arange(skeleton.num_joints))
+    order = np.where(placement.flipped[:, None], skeleton.mirrored, np.arange(skeleton.num_joints))
     swapped = np.take_along_axis(keypoints, order[..., None], axis=1)
     v = swapped[..., 2]
     labelled = v > 0

@@ -16,6 +16,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from icon_dist.types import mirror_order
+
 
 def unit(hw: tuple[int, int], *, stride: int, codec: str) -> tuple[float, float]:
     """Input px per heatmap px, (x, y), for heatmaps of size ``hw``: the stride, or UDP's ``(W - 1) / (w - 1)``."""
@@ -68,7 +70,7 @@ def flip_back(
     Shifted one pixel right, column 0 kept: with stride-4 maps of a W px image, x and W - 1 - x are not mirror columns.
     With UDP's lengths they are.
     """
-    mirrored = heatmaps[:, _swapped(heatmaps.shape[1], flips)].flip(-1)
+    mirrored = heatmaps[:, mirror_order(heatmaps.shape[1], flips)].flip(-1)
     return mirrored if codec == "udp" else torch.cat([mirrored[..., :1], mirrored[..., :-1]], -1)
 
 
@@ -76,16 +78,8 @@ def joints_back(
     xy: Float[Tensor, "N K 2"], *, flips: tuple[tuple[int, int], ...], width: int
 ) -> Float[Tensor, "N K 2"]:
     """Joints in px of a mirrored image of ``width``, as those of the image."""
-    mirrored = xy[:, _swapped(xy.shape[1], flips)]
+    mirrored = xy[:, mirror_order(xy.shape[1], flips)]
     return torch.stack([width - 1 - mirrored[..., 0], mirrored[..., 1]], -1)
-
-
-def _swapped(joints: int, flips: tuple[tuple[int, int], ...]) -> list[int]:
-    """For every joint the one that a mirror shows in its place."""
-    order = list(range(joints))
-    for a, b in flips:
-        order[a], order[b] = b, a
-    return order
 
 
 def to_input(

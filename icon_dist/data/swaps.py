@@ -58,24 +58,21 @@ def mirror_name(name: str) -> str:
 
 def wrong_flips(skeleton: Skeleton) -> list[str]:
     """Joints whose name has a mirror image that is not the joint ``flips`` exchanges them with."""
-    other = dict(skeleton.flips) | {b: a for a, b in skeleton.flips}
-    joints = skeleton.joints
+    other, joints = skeleton.mirrored, skeleton.joints
     mirrored = [(j, joints.index(mirror_name(n))) for j, n in enumerate(joints) if mirror_name(n) in joints]
     return [
         f"skeleton {skeleton.name}: {joints[a]} and {joints[b]} are not a pair of its flips; correct the skeleton"
         for a, b in mirrored
-        if a < b and other.get(a) != b
+        if a < b and other[a] != b
     ]
 
 
 def links(keypoints: Keypoints, skeleton: Skeleton) -> Iterator[Sign]:
-    other = np.arange(skeleton.num_joints)
-    for a, b in skeleton.flips:
-        other[a], other[b] = b, a
-    torso = [(skeleton.torso[0], int(other[skeleton.torso[1]]))]
+    other = skeleton.mirrored
+    torso = [(skeleton.torso[0], other[skeleton.torso[1]])]
     seen: set[frozenset[frozenset[int]]] = set()
     for a, b in (*skeleton.limbs, *skeleton.bones, *torso):
-        c, d = int(other[a]), int(other[b])
+        c, d = other[a], other[b]
         both = frozenset((frozenset((a, b)), frozenset((c, d))))
         if c == a or d in (a, b) or both in seen:
             continue
@@ -93,11 +90,10 @@ def links(keypoints: Keypoints, skeleton: Skeleton) -> Iterator[Sign]:
 
 
 def front(keypoints: Keypoints, skeleton: Skeleton) -> Iterator[Sign]:
-    other = dict(skeleton.flips) | {b: a for a, b in skeleton.flips}
     left, right_hip = skeleton.torso
-    if left not in other or right_hip not in other:
+    right, left_hip = skeleton.mirrored[left], skeleton.mirrored[right_hip]
+    if right == left or left_hip == right_hip:
         return
-    right, left_hip = other[left], other[right_hip]
     face = [j for j, name in enumerate(skeleton.joints) if "nose" in name or "eye" in name]
     known = len(face) >= 3
     rows = (keypoints[:, [left, right, left_hip, right_hip, *(face if known else [])], 2] > 0).all(1)
