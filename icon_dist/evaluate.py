@@ -17,7 +17,7 @@ import torch
 from icon_dist import storage
 from icon_dist.config import EvalConfig
 from icon_dist.data import subjects as who
-from icon_dist.data.codec import Codec
+from icon_dist.data.codec import codec_of
 from icon_dist.data.shard import open_shards
 from icon_dist.data.subjects import first_photos
 from icon_dist.diagnose import Scored, diagnose
@@ -129,7 +129,7 @@ def main(argv: list[str]) -> None:
     model = load_model(config, skeleton, tensors, colour=metadata.get("colour") or "rgb").to(args.device).eval()
     if args.refine_below != EvalConfig().refine_below and not isinstance(model, OPECNet):
         raise ConfigError(f"--refine-below: {args.checkpoint} is {config.model.backbone}, which does not refine joints")
-    codec = Codec(config.data.codec, config.input_hw, model.stride, config.data.sigma)
+    codec = codec_of(config, stride=model.stride)
     scores, predictions = evaluate(
         model, people, truth, codec=codec, settings=settings, loaders=args.loaders, device=args.device
     )

@@ -16,7 +16,7 @@ from icon_dist import config as configuration
 from icon_dist import distributed, storage
 from icon_dist.begin import Data, begin, open_data, stream_of
 from icon_dist.config import Config, OptimConfig
-from icon_dist.data.codec import Codec
+from icon_dist.data.codec import codec_of
 from icon_dist.data.shard import read_truth
 from icon_dist.datasets import skeleton_to_dict
 from icon_dist.engine.progress import Report
@@ -185,7 +185,7 @@ class Run:
         cfg, learner = self.cfg, self.learner
         self.saver.wait()  # its thread may hold a lock at the moment in which loaders are forked
         learner.model.eval()
-        codec = Codec(cfg.data.codec, cfg.input_hw, learner.model.stride, cfg.data.sigma)
+        codec = codec_of(cfg, stride=learner.model.stride)
         scores: dict[str, float] = {}
         with nullcontext() if learner.average is None else learner.average.in_place():
             for student, forward in learner.method.students(learner.engine).items():

@@ -17,7 +17,7 @@ from icon_dist import config as configuration
 from icon_dist import evaluate, predict
 from icon_dist.config import EvalConfig
 from icon_dist.data import people as packing
-from icon_dist.data.codec import Codec
+from icon_dist.data.codec import codec_of
 from icon_dist.data.pack import Settings, build
 from icon_dist.data.reading import photo_source
 from icon_dist.data.shard import open_shards
@@ -166,7 +166,7 @@ def test_a_detectors_boxes_on_photos_and_in_shards_agree(
             model,
             people,
             truth.truth,
-            codec=Codec(config.data.codec, config.input_hw, model.stride, config.data.sigma),
+            codec=codec_of(config, stride=model.stride),
             settings=config.eval,
             loaders=0,
             device="cpu",

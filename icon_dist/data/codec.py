@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from icon_dist.config import Config
 from icon_dist.data import decode, heatmap
 
 
@@ -48,3 +49,8 @@ class Codec:
     ) -> Float[Tensor, "N K h w"]:
         """Heatmaps of a mirrored image as those of the image."""
         return heatmap.flip_back(maps, flips=flips, codec=self.name)
+
+
+def codec_of(config: Config, *, stride: int) -> Codec:
+    """Of a model of this stride that is, or was, trained with ``config``."""
+    return Codec(config.data.codec, config.input_hw, stride, config.data.sigma)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from icon_dist.config import Config
-from icon_dist.data.codec import Codec
+from icon_dist.data.codec import codec_of
 from icon_dist.losses.objective import Objective
 from icon_dist.models import PoseNet
 from icon_dist.semi.method import Method, Supervised
@@ -27,7 +27,7 @@ def method_of(
 ) -> Method:
     """``micro_batch`` counts all people of a forward pass; ``teacher`` there is with ``semi.method=pseudo`` alone."""
     semi = config.semi
-    codec = Codec(config.data.codec, config.input_hw, model.stride, config.data.sigma)
+    codec = codec_of(config, stride=model.stride)
 
     def objective(lambda_u: float) -> Objective:
         return Objective(
