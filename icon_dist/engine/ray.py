@@ -200,11 +200,8 @@ def _reason(error: Exception) -> tuple[str, bool]:
     if isinstance(getattr(error, "controller_failure", None), ray.exceptions.RayActorError):
         return "a worker died before all had started", True
     failures: dict[int, Exception] = getattr(error, "worker_failures", {})
-    dead = []
-    for rank, failure in sorted(failures.items()):
-        if isinstance(getattr(failure, "health_check_failure", failure), ray.exceptions.RayActorError):
-            dead.append(str(rank))
-    if dead:
+    causes = {rank: getattr(failure, "health_check_failure", failure) for rank, failure in sorted(failures.items())}
+    if dead := [str(rank) for rank, cause in causes.items() if isinstance(cause, ray.exceptions.RayActorError)]:
         return f"{'worker' if len(dead) == 1 else 'workers'} {', '.join(dead)} died", True
     broken = ""
     for failure in failures.values() or [error]:
