@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from icon_dist import config as configuration
 from icon_dist import distributed, pretrained, storage
 from icon_dist.config import Config
+from icon_dist.data.seen import F32
 from icon_dist.data.shard import ShardSet, open_shards
 from icon_dist.data.stream import TrainStream
 from icon_dist.engine import checkpoint, deepspeed
@@ -20,7 +21,7 @@ from icon_dist.plan import Plan, plan_run, students_of
 from icon_dist.semi.building import method_of
 from icon_dist.semi.method import Method
 from icon_dist.semi.pair import Pair
-from icon_dist.teacher import load_teacher
+from icon_dist.teacher import load_teacher, sure_joints
 
 
 class Data(NamedTuple):
@@ -39,8 +40,8 @@ def open_data(cfg: Config) -> Data:
     return Data(shards, val, plan_run(cfg, shards, val=val))
 
 
-def stream_of(cfg: Config, data: Data, *, device: str) -> TrainStream:
-    """This rank's part of every batch."""
+def stream_of(cfg: Config, data: Data, *, device: str, guesses: F32 | None = None) -> TrainStream:
+    """This rank's part of every batch; ``guesses`` are the joints of people without labels, as a teacher saw them."""
     plan = data.plan
     return TrainStream(
         data.shards,
@@ -58,6 +59,7 @@ def stream_of(cfg: Config, data: Data, *, device: str) -> TrainStream:
         pin=device != "cpu",
         labelled=plan.split.labelled,
         unlabelled_share=plan.unlabelled_batch / plan.batch,
+        guesses=guesses,
         max_bad_fraction=cfg.data.max_bad_fraction,
     )
 
@@ -71,6 +73,7 @@ class Learner:
     engine: deepspeed.Engine
     average: Average | None
     state: State
+    guesses: F32 | None  # what a teacher that looks but once saw of everybody: for the stream
     facts: dict[str, Any]  # what its checkpoints say of where it comes from
 
 
@@ -83,8 +86,9 @@ def begin(cfg: Config, data: Data, run_uri: str, *, device: str, note: Callable[
     teacher = load_teacher(cfg, shards, plan.split, device=device, bf16=bf16) if cfg.semi.method == "pseudo" else None
     if teacher is not None:
         note(teacher.note)
-    guess = None if teacher is None else teacher.forward
-    method = method_of(cfg, skeleton, model, micro_batch=plan.micro_batch, teacher=guess)
+    guesses = sure_joints(teacher, cfg, shards, device=device, note=note) if teacher and cfg.semi.cache else None
+    asked = None if teacher is None or cfg.semi.cache else teacher.forward  # at every step
+    method = method_of(cfg, skeleton, model, micro_batch=plan.micro_batch, teacher=asked)
     same = {"split": plan.split.record(), "teacher": teacher and teacher.origin}  # whenever this run is resumed
 
     if distributed.rank() == 0:
@@ -122,4 +126,4 @@ def begin(cfg: Config, data: Data, run_uri: str, *, device: str, note: Callable[
     if distributed.rank() == 0:  # only now: a run that its checkpoint refuses keeps its config
         storage.write(storage.join(run_uri, "config.yaml"), configuration.to_yaml(cfg).encode())
     facts = {"colour": model.colour, "pretrained": origin, "index": shards.index_sha256, **same}
-    return Learner(model, method, engine, average, state, facts)
+    return Learner(model, method, engine, average, state, guesses, facts)

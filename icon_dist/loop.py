@@ -102,7 +102,7 @@ class Run:
         self.learner = begin(cfg, data, self.uri, device=device, note=self.note)
         self.state = self.learner.state
         self.samples = Samples(self.uri, step=self.state.step) if cfg.run.record_samples else None
-        self.stream = stream_of(cfg, data, device=device)
+        self.stream = stream_of(cfg, data, device=device, guesses=self.learner.guesses)
         self.saver = Saver(self.uri, keep=cfg.run.keep, warn=self.note)
         self.save_every = max(1, round(cfg.run.checkpoint_every * self.plan.steps_per_epoch))
         self.headline = main_metric(self.shards.skeleton)

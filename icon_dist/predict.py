@@ -87,10 +87,11 @@ def evaluate(
     settings: EvalConfig,
     loaders: int,
     device: str,
+    tolerant: bool = False,
 ) -> tuple[dict[str, float], Predictions]:
     """Scores (none without ``truth``) and predictions, the same on every rank; each rank runs its share of people.
 
-    DivergedError where the model's answer is no number.
+    ``tolerant`` leaves out people whose image is bad. DivergedError where the model's answer is no number.
     """
     rows = first_photos(people, settings.limit) if settings.limit else None
     stream = EvalStream(
@@ -103,6 +104,7 @@ def evaluate(
         loaders=loaders,
         rows=rows,
         pin=device != "cpu",
+        tolerant=tolerant,
     )
     with closing(stream):
         mine = predict(forward, stream, people, codec=codec, settings=settings, device=device)

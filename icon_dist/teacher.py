@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from icon_dist import config as configuration
 from icon_dist import distributed
 from icon_dist.config import Config
+from icon_dist.data import seen
+from icon_dist.data.codec import codec_of
+from icon_dist.data.seen import F32
 from icon_dist.data.shard import ShardSet
 from icon_dist.data.split import Split, refuse_leak
 from icon_dist.errors import CheckpointError, ConfigError, plain
 from icon_dist.fetch import described, load_weights
-from icon_dist.predict import load_model
-from icon_dist.types import Outputs
+from icon_dist.predict import evaluate, load_model
+from icon_dist.types import Outputs, Predictions
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,7 @@ class Teacher:
     """Photos to heatmaps, and what it was."""
 
     forward: Callable[[Tensor], Outputs]
+    stride: int  # input px per heatmap px
     origin: dict[str, str]  # for our own checkpoints: a resumed run must have the same teacher
     note: str  # one line for people
 
@@ -53,4 +59,45 @@ def load_teacher(config: Config, shards: ShardSet, known: Split, *, device: str,
 
     score = "not evaluated" if metadata["score"] is None else f"score {metadata['score']:.4f}"
     origin = {"checkpoint": metadata["checkpoint"], "sha256": metadata["manifest_sha256"]}
-    return Teacher(forward, origin, plain(f"teacher: step {metadata['step']} of {metadata['checkpoint']}, {score}"))
+    said = plain(f"teacher: step {metadata['step']} of {metadata['checkpoint']}, {score}")
+    return Teacher(forward, model.stride, origin, said)
+
+
+def sure_joints(teacher: Teacher, config: Config, shards: ShardSet, *, device: str, note: Callable[[str], None]) -> F32:
+    """Keypoints ``[n, K, 3]`` of everybody, photo px, where the teacher's peak is above gamma: v is 2 there, else 0.
+
+    It looks once, at the plain crop, as the run itself is evaluated (``eval.flip``, ``eval.decode``). What it saw stays
+    beside the shards (:mod:`icon_dist.data.seen`), where the next run finds it. Collective.
+    """
+    settings = dataclasses.replace(config.eval, limit=0)
+    how = (config.data.input, config.data.codec, settings.flip, settings.decode, settings.refine_below)
+    uri = seen.uri_of(shards, teacher.origin["sha256"], *how)
+    keypoints = distributed.from_first(lambda: seen.read(uri, shards, warn=note))
+    if keypoints is None:
+        note(f"the teacher looks at {len(shards)} people, once")
+        _, found = evaluate(
+            teacher.forward,
+            shards,
+            None,
+            codec=codec_of(config, stride=teacher.stride),
+            settings=settings,
+            loaders=config.data.loaders,
+            device=device,
+            tolerant=config.data.max_bad_fraction > 0,
+        )
+        keypoints = _by_row(found, shards)
+        if distributed.rank() == 0:
+            seen.write(uri, keypoints, shards)
+    note(f"the teacher's joints: {uri}")
+    xy, peak = keypoints[..., :2], keypoints[..., 2:]
+    labels = np.concatenate([xy, np.full_like(peak, 2)], axis=-1)
+    return np.where(peak > config.semi.gamma, labels, np.float32(0))
+
+
+def _by_row(found: Predictions, shards: ShardSet) -> F32:
+    """Keypoints in the order of the index."""
+    order = np.argsort(shards.instance)
+    row = order[np.searchsorted(shards.instance, found.instance, sorter=order)]
+    keypoints = np.zeros((len(shards), shards.skeleton.num_joints, 3), np.float32)
+    keypoints[row] = found.keypoints
+    return keypoints

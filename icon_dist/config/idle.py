@@ -48,5 +48,6 @@ def idle_keys(config: Config) -> Iterator[Idle]:
     yield config.optim.milestones == (), ("optim.gamma",), "there are no optim.milestones to apply it at"
     both = ("semi.gamma", "semi.unlabelled_share")
     yield semi.method == "none", both, "semi.method=none learns from labelled people alone"
-    yield semi.method != "pseudo", ("semi.teacher", "semi.lambda_u"), "only semi.method=pseudo has a teacher"
+    taught = ("semi.teacher", "semi.cache", "semi.lambda_u")
+    yield semi.method != "pseudo", taught, "only semi.method=pseudo has a teacher"
     yield semi.method != "sspose", ("semi.cutout", "semi.compat"), "only semi.method=sspose has a hard view"

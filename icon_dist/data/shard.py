@@ -6,6 +6,7 @@
     index.parquet         one row a person, in shard order: where the bytes are, box, keypoints, window
     truth.json.gz         COCO-shaped ground truth of the whole set, for scoring
     manifest.json         counts, skeleton, build settings, sha256 and bytes of every other file, and its own seal
+    teacher-KEY.parquet   not of the set: what a teacher saw of its people (seen.py)
 
 Everything here reads; ``pack.py`` writes.
 """

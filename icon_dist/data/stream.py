@@ -121,9 +121,10 @@ class TrainStream(_Stream):
     A bad image ends the run, or up to ``max_bad_fraction`` of an epoch's people leave empty places in its batches: all
     others come when and where they would have come. :meth:`skipped` names them.
 
-    With ``unlabelled_share`` every micro-batch ends with so many people who are not ``labelled``, whose joints nobody
-    gets to see. An epoch is one of the labelled people; the others go through epochs of their own, from step 0 of the
-    run on. So the position is still the number of steps, and both kinds come exactly once in each of their epochs.
+    With ``unlabelled_share`` every micro-batch ends with so many people who are not ``labelled``. Nobody gets to see
+    their joints, at most ``guesses`` of them. An epoch is one of the labelled people; the others go through epochs of
+    their own, from step 0 of the run on. So the position is still the number of steps, and both kinds come exactly once
+    in each of their epochs.
     """
 
     def __init__(
@@ -144,17 +145,20 @@ class TrainStream(_Stream):
         pin: bool = False,
         labelled: I64 | None = None,
         unlabelled_share: float = 0.0,
+        guesses: NDArray[np.float32] | None = None,
         max_bad_fraction: float = 0.0,
     ) -> None:
         """``batch`` is global; ``streams`` 0 = :func:`default_streams`; ``loaders`` 0 = decode in this process.
 
         ``labelled`` are rows of ``shards``, None = all. ``unlabelled_share`` of a micro-batch is a whole number.
+        ``guesses [n, K, 3]`` are keypoints of all rows, of which those who are not ``labelled`` get theirs.
         """
         known = np.ones(len(shards), dtype=bool)
         if labelled is not None:
             known[:] = False
             known[labelled] = True
-            shards = replace(shards, keypoints=np.where(known[:, None, None], shards.keypoints, np.float32(0)))
+            guessed = np.float32(0) if guesses is None else guesses
+            shards = replace(shards, keypoints=np.where(known[:, None, None], shards.keypoints, guessed))
         others = round(batch * unlabelled_share)
         self._mixed = [
             _Part(np.flatnonzero(who), count, streams or default_streams(count))
@@ -271,13 +275,18 @@ class EvalStream(_Stream):
         loaders: int,
         rows: I64 | None = None,
         pin: bool = False,
+        tolerant: bool = False,
     ) -> None:
-        """``batch`` is per rank; ``rows`` of ``people`` are wanted, None = all. Rows of -1 fill the last batches."""
+        """``batch`` is per rank; ``rows`` of ``people`` are wanted, None = all. Rows of -1 fill the last batches, and
+        if it is ``tolerant`` the places of people whose image is bad.
+        """
         wanted = np.arange(len(people)) if rows is None else rows
         place = eval_rows(len(wanted), rank=rank, world=world, batch=batch)
         self._rows = np.where(place >= 0, wanted[place], -1)
         self._codec = codec
-        super().__init__(people, micro_batch=batch, input_hw=input_hw, loaders=loaders, cache_mb=0, pin=pin)
+        super().__init__(
+            people, micro_batch=batch, input_hw=input_hw, loaders=loaders, cache_mb=0, pin=pin, tolerant=tolerant
+        )
 
     def __len__(self) -> int:
         return len(self._rows)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from icon_dist import storage
+from icon_dist.data import seen
 from icon_dist.data.image import decode
 from icon_dist.data.shard import MANIFEST, ShardSet, read_truth
 from icon_dist.errors import DataError
@@ -48,7 +49,8 @@ def verify(shards: ShardSet) -> Iterator[str]:
     """Findings; none = the set is sound."""
     manifest, uri = shards.manifest, shards.uri
     for name in sorted(set(storage.listing(uri)) - {MANIFEST, *manifest["files"]}):
-        yield f"{name}: not listed in {MANIFEST}; remove it"
+        if not seen.NAME.fullmatch(name):
+            yield f"{name}: not listed in {MANIFEST}; remove it"
     if len(set(shards.key)) != len(shards):
         yield "index.parquet: a key occurs twice"
     for number, name in enumerate(shards.shard_names):

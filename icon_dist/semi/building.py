@@ -25,7 +25,9 @@ def method_of(
     micro_batch: int,
     teacher: Callable[[Tensor], Outputs] | None,
 ) -> Method:
-    """``micro_batch`` counts all people of a forward pass; ``teacher`` there is with ``semi.method=pseudo`` alone."""
+    """``micro_batch`` counts all people of a forward pass; ``teacher`` there is with ``semi.method=pseudo`` alone, and
+    not with ``semi.cache``.
+    """
     semi = config.semi
     codec = codec_of(config, stride=model.stride)
 
@@ -43,7 +45,7 @@ def method_of(
 
     unlabelled = round(micro_batch * semi.unlabelled_share)
     if semi.method == "pseudo":
-        assert teacher is not None
+        assert (teacher is None) == semi.cache
         return Pseudo(
             objective(semi.lambda_u),
             codec,

@@ -2,6 +2,8 @@
 
 On unlabelled people a joint counts where the teacher's peak is above gamma; elsewhere it is ignored, which is not the
 same as background. The target is the teacher's raw heatmap of the same crop, and contrast reads the student there.
+A teacher that has looked before (``semi.cache``) left joints rather than heatmaps: the targets are drawn from them, as
+they are from labels.
 """
 
 from __future__ import annotations
@@ -28,14 +30,15 @@ class Pseudo(Supervised):
         codec: Codec,
         *,
         model: nn.Module,
-        teacher: Callable[[Tensor], Outputs],
+        teacher: Callable[[Tensor], Outputs] | None,
         gamma: float,
         unlabelled: int,
         joints: Sequence[str],
     ) -> None:
         """``unlabelled`` people end every micro-batch; ``objective`` knows lambda_u; ``joints`` are names, for the log.
 
-        ``teacher`` must be in evaluation mode. ``model`` is what ``forward`` runs.
+        ``teacher`` must be in evaluation mode; without one, batches bring the joints that it was sure of. ``model`` is
+        what ``forward`` runs.
         """
         super().__init__(objective, codec)
         self._model, self._teacher = model, teacher
@@ -43,28 +46,36 @@ class Pseudo(Supervised):
 
     def __call__(self, forward: Forward, batch: Batch, *, step: int, epoch: float, diagnose: bool) -> Losses:
         n = len(batch.row) - self._unlabelled  # labelled people
-        with torch.no_grad():
-            guess = self._teacher(batch.image[n:]).heatmaps.float()
-        place, peak = self.codec.decode(guess)
-        sure = (peak > self._gamma) & present(batch)[n:]
-        target, weight = self.codec.encode(batch.joints[:n], batch.labelled[:n])
+        told, target, weight = self._lesson(batch, n)
         known = forward(batch.image[:n])
         with statistics_held(self._model):
             unknown = forward(batch.image[n:])
         losses = self.objective(
             joined(known, unknown),
-            taught(batch, place, sure),
-            torch.cat([target, guess]),
-            torch.cat([weight, sure.to(weight.dtype)]),
+            told,
+            target,
+            weight,
             labelled=n,
             step=step,
             epoch=epoch,
             diagnose=diagnose,
         )
         if diagnose:
-            rates = mean_over_ranks(sure.float().mean(0))
+            rates = mean_over_ranks(told.labelled[n:].float().mean(0))
             losses.measured |= {f"pass_{name}": rate for name, rate in zip(self._joints, rates, strict=True)}
         return losses
+
+    def _lesson(self, batch: Batch, n: int) -> tuple[Batch, Tensor, Tensor]:
+        """The batch with what the teacher says of those after the first ``n``; heatmaps to learn, and their weights."""
+        if self._teacher is None:
+            return batch, *self.codec.encode(batch.joints, batch.labelled)
+        target, weight = self.codec.encode(batch.joints[:n], batch.labelled[:n])
+        with torch.no_grad():
+            guess = self._teacher(batch.image[n:]).heatmaps.float()
+        place, peak = self.codec.decode(guess)
+        sure = (peak > self._gamma) & present(batch)[n:]
+        target, weight = torch.cat([target, guess]), torch.cat([weight, sure.to(weight.dtype)])
+        return taught(batch, place, sure), target, weight
 
 
 def unsure(scalars: dict[str, float]) -> bool:

@@ -134,6 +134,27 @@ def test_a_perfect_teacher_gives_the_supervised_gradient() -> None:
     assert (model.maps[1].grad.abs().sum((2, 3)) > 0).equal(weight > 0)
 
 
+def test_a_teacher_that_has_looked_before_is_learnt_like_labels() -> None:
+    """Its joints come with the batch, and the loss on them is that of labels, times lambda_u."""
+    torch.manual_seed(6)
+    known, unknown = torch.rand(N - U, K, *MAP), torch.rand(U, K, *MAP)
+    batch = batch_of()
+    model = Said(known, unknown)
+    method = Pseudo(
+        objective(0.3), CODEC, model=model, teacher=None, gamma=0.75, unlabelled=U, joints=COCO.joints
+    )  # fmt: skip
+    losses = method(model, batch, step=0, epoch=0.0, diagnose=True)
+    target, weight = CODEC.encode(batch.joints, batch.labelled)
+    said, expected = torch.cat([known, unknown]).detach(), 0.0
+    for n in range(N):
+        for k in range(K):
+            share = 1 / (N - U) if n < N - U else 0.3 / U
+            expected += share / K * 0.5 * float(((said[n, k] - target[n, k]) * weight[n, k]).square().sum())
+    assert losses.total.item() == pytest.approx(expected, rel=1e-5)
+    rates = torch.stack([losses.measured[f"pass_{name}"] for name in COCO.joints])
+    torch.testing.assert_close(rates, batch.labelled[-U:].float().mean(0))
+
+
 def test_contrast_on_unlabelled_people_is_at_the_teachers_peaks(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(2)
     teacher = torch.zeros(U, K, *MAP)

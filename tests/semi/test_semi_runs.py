@@ -8,17 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from torch import Tensor
 
 from icon_dist import fetch
 from icon_dist.config import Config
+from icon_dist.data.codec import codec_of
 from icon_dist.data.shard import open_shards
+from icon_dist.data.verify import verify
 from icon_dist.engine import checkpoint
 from icon_dist.engine.local import launch
 from icon_dist.engine.progress import Progress
 from icon_dist.errors import CheckpointError, ConfigError
+from icon_dist.predict import evaluate, load_model
 from icon_dist.train import run_directory
 from tests.gang import run_gang, tiny
 
@@ -103,6 +107,49 @@ def test_two_workers_at_every_zero_stage(people: Path, taught: Path, method: str
     shutil.rmtree(late)
     run_gang(config, scratch=taught)
     assert_equal(straight, final(config))
+
+
+def test_the_teacher_looks_once(people: Path, taught: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its joints beside the shards are those that ``evaluate`` finds; runs that read them, resume with them or make a
+    damaged file again equal the one that made them."""
+    own = tmp_path / "people"
+    shutil.copytree(people, own)
+    shards = open_shards(f"{own}/train")
+
+    def pseudo(name: str) -> Config:
+        return semi(own, taught, "pseudo", run__name=name, semi__gamma=0.01, semi__cache=True)
+
+    run(pseudo("looks"))
+    (file,) = (own / "train").glob("teacher-*.parquet")
+    table = pq.read_table(file)
+    kept = np.stack(table["keypoints"].to_numpy()).reshape(shards.keypoints.shape)
+    assert table["instance"].to_pylist() == shards.instance.tolist()
+    cfg = pseudo("looks")
+    tensors, metadata = fetch.load_weights(str(taught / "teacher"))
+    theirs, skeleton = fetch.described(metadata, name="teacher")
+    model = load_model(theirs, skeleton, tensors, colour="rgb").eval()
+    codec = codec_of(theirs, stride=model.stride)
+    _, found = evaluate(model, shards, None, codec=codec, settings=cfg.eval, loaders=0, device="cpu")
+    at = {person: i for i, person in enumerate(found.instance.tolist())}
+    np.testing.assert_array_equal(kept, found.keypoints[[at[person] for person in shards.instance.tolist()]])
+    passed = {name: value for name, value in events(cfg)[0].items() if name.startswith("pass_")}
+    assert 0 < sum(passed.values()) < len(passed)
+
+    capsys.readouterr()
+    run(pseudo("reads"))
+    assert "looks at" not in capsys.readouterr().err
+    before = file.read_bytes()
+    damaged = bytearray(before)
+    damaged[len(before) // 2] ^= 1
+    file.write_bytes(damaged)
+    run(pseudo("mends"))
+    assert f"{file} is damaged" in capsys.readouterr().err
+    assert file.read_bytes() == before
+    shutil.rmtree(max((taught / "mends" / "checkpoints").iterdir()))
+    run(pseudo("mends"))  # from the middle of its epoch
+    for name in ("reads", "mends"):
+        assert_equal(final(cfg), final(pseudo(name)))
+    assert list(verify(shards)) == []
 
 
 def test_a_teacher_that_is_never_sure_leaves_supervised_training(
