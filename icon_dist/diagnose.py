@@ -18,7 +18,7 @@ from jaxtyping import Float, Int64
 from numpy.typing import NDArray
 
 from icon_dist import storage
-from icon_dist.data.codec import Codec
+from icon_dist.codec import Codec
 from icon_dist.data.reading import People
 from icon_dist.data.shard import ShardSet
 from icon_dist.data.stream import EvalStream

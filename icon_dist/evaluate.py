@@ -15,9 +15,9 @@ import os
 import torch
 
 from icon_dist import storage
+from icon_dist.codec import codec_of
 from icon_dist.config import EvalConfig
 from icon_dist.data import subjects as who
-from icon_dist.data.codec import codec_of
 from icon_dist.data.shard import open_shards
 from icon_dist.data.subjects import first_photos
 from icon_dist.diagnose import Scored, diagnose

@@ -15,8 +15,8 @@ import torch
 from icon_dist import config as configuration
 from icon_dist import distributed, storage
 from icon_dist.begin import Data, begin, open_data, stream_of
+from icon_dist.codec import codec_of
 from icon_dist.config import Config, OptimConfig
-from icon_dist.data.codec import codec_of
 from icon_dist.data.shard import read_truth
 from icon_dist.datasets import skeleton_to_dict
 from icon_dist.engine.progress import Report

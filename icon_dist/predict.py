@@ -16,9 +16,9 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from icon_dist import distributed
+from icon_dist.codec import Codec, heatmap
 from icon_dist.config import Config, EvalConfig
-from icon_dist.data import geometry, heatmap
-from icon_dist.data.codec import Codec
+from icon_dist.data import geometry
 from icon_dist.data.reading import People
 from icon_dist.data.stream import EvalStream
 from icon_dist.data.subjects import first_photos
@@ -147,6 +147,8 @@ def load_model(config: Config, skeleton: Skeleton, tensors: dict[str, Tensor], *
             projection=None,
             feature=config.model.feature,
             bones=skeleton.bones + skeleton.limbs,
+            codec=config.data.codec,
+            sigma=config.data.sigma,
             input_hw=config.input_hw,
         )
     except ConfigError as error:

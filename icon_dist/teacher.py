@@ -12,9 +12,9 @@ from torch import Tensor
 
 from icon_dist import config as configuration
 from icon_dist import distributed
+from icon_dist.codec import codec_of
 from icon_dist.config import Config
 from icon_dist.data import seen
-from icon_dist.data.codec import codec_of
 from icon_dist.data.seen import F32
 from icon_dist.data.shard import ShardSet
 from icon_dist.data.split import Split, refuse_leak

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from icon_dist.data.codec import Codec
+from icon_dist.codec import Codec
 from icon_dist.data.pack import Settings, build
 from icon_dist.data.people import first
 from icon_dist.data.shard import ShardSet, open_shards, read_truth

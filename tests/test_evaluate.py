@@ -15,9 +15,9 @@ from pycocotools.cocoeval import COCOeval
 
 from icon_dist import config as configuration
 from icon_dist import evaluate, predict
+from icon_dist.codec import codec_of
 from icon_dist.config import EvalConfig
 from icon_dist.data import people as packing
-from icon_dist.data.codec import codec_of
 from icon_dist.data.pack import Settings, build
 from icon_dist.data.reading import photo_source
 from icon_dist.data.shard import open_shards

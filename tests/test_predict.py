@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from icon_dist.codec import Codec, heatmap
 from icon_dist.config import EvalConfig
-from icon_dist.data import heatmap
 from icon_dist.data.augment import plain
-from icon_dist.data.codec import Codec
 from icon_dist.data.geometry import invert, transform
 from icon_dist.data.reading import Photos, photo_source
 from icon_dist.datasets import load_skeleton

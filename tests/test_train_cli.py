@@ -23,8 +23,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from icon_dist import __main__ as console
 from icon_dist import seal, train
 from icon_dist.begin import open_data
+from icon_dist.codec import heatmap
 from icon_dist.config import load, presets
-from icon_dist.data import heatmap
 from icon_dist.data.shard import open_shards
 from icon_dist.engine import checkpoint
 from icon_dist.errors import ConfigError, StorageError, run_cli

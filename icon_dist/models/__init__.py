@@ -29,6 +29,8 @@ def build_model(
     feature: str = "default",
     embedding: int = 256,
     bones: tuple[tuple[int, int], ...] = (),
+    codec: str = "msra",
+    sigma: float = 2.0,
     input_hw: tuple[int, int],
 ) -> PoseNet:
     """A model with fresh weights; the letters that begin ``backbone`` are the name of its file."""
@@ -36,7 +38,7 @@ def build_model(
         height, width = input_hw
         near = "x".join(str(max(COARSEST, round(side / COARSEST) * COARSEST)) for side in input_hw)
         raise ConfigError(f"data.input={height}x{width}: {backbone} needs multiples of {COARSEST}, e.g. {near}")
-    heads = Heads(joints=joints, projection=projection, feature=feature, embedding=embedding, bones=bones)
+    heads = Heads(joints, projection, feature, embedding, bones, codec, sigma)
     model = _build(backbone, heads)
     if model is None:
         raise ConfigError(f"model.backbone={backbone}: not one of {', '.join(backbone_names())}")

@@ -23,8 +23,9 @@ of 512, 256, 128 channels). SimpleBaseline's transposed convolutions have 256 ea
 them layer by layer.
 
 Choices: the base trains along, with its heatmap loss (the authors' command freezes it; their variant ``Alpha`` trains
-it without). A head gives what to add to the base's joints, theirs the joints: training starts from the base. The graph
-has the skeleton's bones and limbs (theirs: 12 joints and 12 edges of CrowdPose). Features are read without a half pixel
+it without). A head gives what to add to the base's joints, theirs the joints: training starts from the base. The base's
+joints are read by DARK (theirs: with a quarter offset), so that the graph need not learn what decoding knows. It has
+the skeleton's bones and limbs (theirs: 12 joints and 12 edges of CrowdPose). Features are read without a half pixel
 (METHOD 2.3). HRNet may be the base too. The paper's CoupleGraph, which joins the graphs of two people, is not in the
 public code, nor here.
 """
@@ -38,6 +39,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from icon_dist.codec import Codec
 from icon_dist.errors import ConfigError
 from icon_dist.models import hrnet, resnet
 from icon_dist.models.blocks import init_from_scratch
@@ -85,9 +87,10 @@ class OPECNet(PoseNet):
         with torch.autocast(image.device.type, enabled=False):
             where = centroids(searched.float()) * self.stride
             features = [read(m.float(), where, stride=s) for m, s in zip(adapted, STRIDES, strict=True)]
-            xy, score = peaks(outputs.heatmaps.detach())
+            codec = Codec(self.heads.codec, (image.shape[1], image.shape[2]), self.stride, self.heads.sigma)
+            xy, score = codec.decode(outputs.heatmaps.detach(), method="dark")
             middle = xy.new_tensor((image.shape[2], image.shape[1])) / 2
-            base = xy * self.stride / middle - 1
+            base = xy / middle - 1
             stages = self.graph(base, score, features)
         outputs.joints = torch.stack([where, *((base + stage + 1) * middle for stage in stages)])
         return outputs
@@ -172,20 +175,6 @@ def centroids(logits: Float[Tensor, "N K h w"]) -> Float[Tensor, "N K 2"]:
     mass = logits.flatten(2).softmax(-1).view_as(logits)
     x, y = (torch.arange(size, device=logits.device, dtype=logits.dtype) for size in (w, h))
     return torch.stack([mass.sum(2) @ x, mass.sum(3) @ y], -1)
-
-
-def peaks(heatmaps: Float[Tensor, "N K h w"]) -> tuple[Float[Tensor, "N K 2"], Float[Tensor, "N K"]]:
-    """Highest pixels, moved by a quarter towards the higher neighbour, in heatmap px, and their values."""
-    w = heatmaps.shape[3]
-    score, at = heatmaps.flatten(2).max(-1)
-    x, y = at % w, at // w
-    wide = w + 2  # with a border that repeats the edge, every pixel has four neighbours
-    centre = (y + 1) * wide + x + 1
-    around = centre[..., None] + torch.tensor([1, -1, wide, -wide], device=at.device)
-    bordered = F.pad(heatmaps, (1, 1, 1, 1), mode="replicate").flatten(2)
-    right, left, below, above = bordered.gather(2, around).unbind(-1)
-    step = torch.stack([right - left, below - above], -1).sign() / 4
-    return torch.stack([x, y], -1) + step, score
 
 
 def read(features: Float[Tensor, "N D a b"], xy: Float[Tensor, "N K 2"], *, stride: int) -> Float[Tensor, "N K D"]:

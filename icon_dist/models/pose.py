@@ -32,6 +32,8 @@ class Heads:
     feature: str = "default"  # what the projection head reads, one of the backbone's sources
     embedding: int = 256  # m
     bones: tuple[tuple[int, int], ...] = ()  # joints that belong together, for models that know the skeleton
+    codec: str = "msra"  # of the heatmaps, for models that read them
+    sigma: float = 2.0  # of their peaks, heatmap px
 
 
 class Source(NamedTuple):

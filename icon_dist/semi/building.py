@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from icon_dist.codec import codec_of
 from icon_dist.config import Config
-from icon_dist.data.codec import codec_of
 from icon_dist.losses.objective import Objective
 from icon_dist.models import PoseNet
 from icon_dist.semi.method import Method, Supervised

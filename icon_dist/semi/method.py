@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from icon_dist.data.codec import Codec
+from icon_dist.codec import Codec
 from icon_dist.losses.objective import Losses, Objective
 from icon_dist.types import Batch, Outputs
 

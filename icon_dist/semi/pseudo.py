@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from icon_dist.data.codec import Codec
+from icon_dist.codec import Codec
 from icon_dist.distributed import mean_over_ranks
 from icon_dist.losses.objective import Losses, Objective
 from icon_dist.semi.method import Forward, Supervised, joined, present, taught

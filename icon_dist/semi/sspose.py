@@ -17,7 +17,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from icon_dist.data.codec import Codec
+from icon_dist.codec import Codec
 from icon_dist.losses.objective import Losses, Objective
 from icon_dist.losses.sampling import key_of
 from icon_dist.semi import views

@@ -17,8 +17,8 @@ import simplejpeg
 import torch
 
 from icon_dist import datasets
+from icon_dist.codec import heatmap
 from icon_dist.config import AugmentConfig
-from icon_dist.data import heatmap
 from icon_dist.data.augment import augment, draws, place_joints
 from icon_dist.data.geometry import affine, center_scale, transform
 from icon_dist.data.pack import build

@@ -19,8 +19,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-import icon_dist.data.decode
-import icon_dist.data.heatmap
+import icon_dist.codec.decode
+import icon_dist.codec.heatmap
 from icon_dist.data.geometry import affine, invert
 
 pytestmark = pytest.mark.slow
@@ -39,7 +39,7 @@ def unchecked(module: ModuleType) -> Any:
     return copy
 
 
-decoding, heatmap = unchecked(icon_dist.data.decode), unchecked(icon_dist.data.heatmap)
+decoding, heatmap = unchecked(icon_dist.codec.decode), unchecked(icon_dist.codec.heatmap)
 
 
 def maps() -> F32:

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from icon_dist import config as configuration
 from icon_dist import predict
+from icon_dist.codec.decode import decode
 from icon_dist.config import EvalConfig
-from icon_dist.data.decode import decode
 from icon_dist.data.generate import generate_shards
 from icon_dist.data.shard import open_shards
 from icon_dist.data.stream import EvalStream

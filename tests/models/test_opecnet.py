@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from icon_dist.codec import Codec
 from icon_dist.datasets import coco, crowdpose, load_skeleton, mpii
 from icon_dist.errors import ConfigError
 from icon_dist.models import PoseNet, build_model
 from icon_dist.models.graph import GraphConv, ResidualGraphConv, listening
-from icon_dist.models.opecnet import FeatureCascade, OPECNet, ProgressiveGraph, centroids, peaks, read
+from icon_dist.models.opecnet import FeatureCascade, OPECNet, ProgressiveGraph, centroids, read
 from icon_dist.types import Skeleton
 
 HW = (64, 96)
@@ -20,10 +22,14 @@ SKELETONS = [coco.SKELETON, crowdpose.SKELETON, mpii.SKELETON, load_skeleton("ls
 EDGES = [(0, 1), (1, 2), (1, 3)]  # a star of four joints
 
 
-def built(skeleton: Skeleton, *, name: str = "opecnet_resnet18", projection: str | None = None) -> PoseNet:
+def built(
+    skeleton: Skeleton, *, name: str = "opecnet_resnet18", projection: str | None = None, **targets: Any
+) -> PoseNet:
     torch.manual_seed(0)
-    bones = skeleton.bones + skeleton.limbs
-    return build_model(name, joints=skeleton.num_joints, projection=projection, embedding=16, bones=bones, input_hw=HW)
+    bones, joints = skeleton.bones + skeleton.limbs, skeleton.num_joints
+    return build_model(
+        name, joints=joints, projection=projection, embedding=16, bones=bones, input_hw=HW, **targets
+    )  # fmt: skip
 
 
 def photos(count: int = 2) -> Tensor:
@@ -89,20 +95,6 @@ def test_centroid_is_the_mean_under_the_softmax() -> None:
             torch.testing.assert_close(centroids(logits)[n, k], torch.stack([torch.as_tensor(x), torch.as_tensor(y)]))
 
 
-def test_peaks_move_a_quarter_towards_the_higher_neighbour() -> None:
-    maps = torch.rand(4, 5, 6, 8, generator=torch.Generator().manual_seed(0))
-    xy, score = peaks(maps)
-    for n in range(4):
-        for k in range(5):
-            top = maps[n, k].max()
-            ((y, x),) = (maps[n, k] == top).nonzero().tolist()
-            left, right = (maps[n, k, y, min(max(x + d, 0), 7)].item() for d in (-1, 1))
-            above, below = (maps[n, k, min(max(y + d, 0), 5), x].item() for d in (-1, 1))
-            expected = [x + (0.25 if right > left else -0.25), y + (0.25 if below > above else -0.25)]
-            assert xy[n, k].tolist() == expected
-            assert score[n, k] == top
-
-
 def test_features_are_read_bilinearly_at_the_joints() -> None:
     g = torch.Generator().manual_seed(0)
     features = torch.randn(2, 3, 4, 6, generator=g, dtype=torch.float64)
@@ -133,8 +125,10 @@ def test_joints_of_every_skeleton_in_input_pixels(skeleton: Skeleton) -> None:
     assert (where < torch.tensor([HW[1], HW[0]])).all()
 
 
-def test_without_offsets_the_joints_are_those_of_the_base() -> None:
-    model = built(coco.SKELETON).eval()
+@pytest.mark.parametrize("codec", ["msra", "udp"])
+def test_without_offsets_the_joints_are_those_of_the_base(codec: str) -> None:
+    """As well as its heatmaps can be read: by DARK, in the lengths of its codec."""
+    model = built(coco.SKELETON, codec=codec, sigma=1.0).eval()
     assert isinstance(model, OPECNet)
     for head in model.graph.heads:
         assert isinstance(head, GraphConv)
@@ -142,9 +136,9 @@ def test_without_offsets_the_joints_are_those_of_the_base() -> None:
     with torch.no_grad():
         out = model(photos())
     assert out.joints is not None
-    xy, _ = peaks(out.heatmaps)
+    xy, _ = Codec(codec, HW, 4, 1.0).decode(out.heatmaps, method="dark")
     for stage in out.joints[1:]:
-        torch.testing.assert_close(stage, 4 * xy)
+        torch.testing.assert_close(stage, xy)
 
 
 def test_joints_stay_fp32_under_autocast() -> None:

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from icon_dist import config as configuration
 from icon_dist import evaluate, predict
+from icon_dist.codec import Codec
+from icon_dist.codec.decode import decode
+from icon_dist.codec.heatmap import flip_back
 from icon_dist.config import EvalConfig
-from icon_dist.data.codec import Codec
-from icon_dist.data.decode import decode
-from icon_dist.data.heatmap import flip_back
 from icon_dist.data.shard import open_shards
 from icon_dist.data.stream import EvalStream
 from icon_dist.datasets import skeleton_from_dict

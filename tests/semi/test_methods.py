@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from icon_dist import config as configuration
-from icon_dist.data.codec import Codec
+from icon_dist.codec import Codec
 from icon_dist.datasets import load_skeleton
 from icon_dist.errors import ConfigError
 from icon_dist.losses.diagnostics import collapsed

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from icon_dist import fetch
+from icon_dist.codec import codec_of
 from icon_dist.config import Config
-from icon_dist.data.codec import codec_of
 from icon_dist.data.shard import open_shards
 from icon_dist.data.verify import verify
 from icon_dist.engine import checkpoint

@@ -10,10 +10,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from icon_dist.codec import heatmap
+from icon_dist.codec.decode import decode
 from icon_dist.config import AugmentConfig
-from icon_dist.data import heatmap
 from icon_dist.data.augment import plain
-from icon_dist.data.decode import decode
 from icon_dist.data.geometry import affine, invert, transform
 from icon_dist.data.shard import open_shards
 from icon_dist.data.stream import EvalStream, TrainStream

@@ -10,8 +10,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from icon_dist.data import heatmap
-from icon_dist.data.decode import blur_kernel, decode
+from icon_dist.codec import heatmap
+from icon_dist.codec.decode import blur_kernel, decode
 
 RNG = np.random.default_rng(0)
 F64 = NDArray[np.float64]

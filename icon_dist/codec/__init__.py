@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from icon_dist.codec import decode, heatmap
 from icon_dist.config import Config
-from icon_dist.data import decode, heatmap
 
 
 @dataclass(frozen=True)
 class Codec:
     """How joints become heatmaps and heatmaps joints."""
 
-    name: str  # msra | dark | udp: icon_dist.data.heatmap
+    name: str  # msra | dark | udp: icon_dist.codec.heatmap
     input_hw: tuple[int, int]
     stride: int  # of the heatmaps
     sigma: float  # heatmap px

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from icon_dist.data import heatmap
+from icon_dist.codec import heatmap
 from icon_dist.data.geometry import affine, invert, transform
 
 RNG = np.random.default_rng(0)
