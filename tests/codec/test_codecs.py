@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,11 +11,8 @@ from numpy.typing import NDArray
 
 from icon_dist.codec import heatmap
 from icon_dist.codec.decode import decode
-from icon_dist.config import AugmentConfig
 from icon_dist.data.augment import plain
 from icon_dist.data.geometry import affine, invert, transform
-from icon_dist.data.shard import open_shards
-from icon_dist.data.stream import EvalStream, TrainStream
 
 RNG = np.random.default_rng(0)
 F64 = NDArray[np.float64]
@@ -133,32 +129,6 @@ def test_to_photo_equals_the_public_transform_preds() -> None:
     found = heatmap.to_input(torch.from_numpy(xy), hw=MAP, stride=4, codec="udp")
     found = heatmap.to_photo(found, matrix=torch.from_numpy(matrix))
     np.testing.assert_allclose(found, official, atol=1e-9)
-
-
-def test_streams_cut_people_for_the_codec(made: Path) -> None:
-    shards = open_shards(str(made))
-    still = AugmentConfig(rotation_p=0, scale=0, flip_p=0, half_body_p=0)
-    expected = transform(plain(shards.box, input_hw=HW, codec="udp").matrix, shards.keypoints[..., :2])
-    evaluation = EvalStream(shards, rank=0, world=1, batch=3, input_hw=HW, codec="udp", loaders=0)
-    training = TrainStream(
-        shards,
-        seed=0,
-        batch=3,
-        streams=0,
-        rank=0,
-        world=1,
-        micro_batch=3,
-        input_hw=HW,
-        codec="udp",
-        augment=still,
-        loaders=0,
-    )
-    batches = [*evaluation, *training.epoch(0)]
-    assert sum(len(batch.row) for batch in batches) == 2 * len(shards)
-    for batch in batches:
-        np.testing.assert_allclose(batch.joints, expected[batch.row], atol=1e-3)
-        back = heatmap.to_photo(batch.joints, matrix=batch.to_photo)
-        np.testing.assert_allclose(back, shards.keypoints[batch.row, :, :2], atol=1e-3)
 
 
 def mirrored_targets(joints: torch.Tensor, codec: str) -> tuple[torch.Tensor, torch.Tensor]:
