@@ -86,7 +86,6 @@ def begin(cfg: Config, data: Data, run_uri: str, *, device: str, note: Callable[
     teacher = load_teacher(cfg, shards, plan.split, device=device, bf16=bf16) if cfg.semi.method == "pseudo" else None
     if teacher is not None:
         note(teacher.note)
-    guesses = sure_joints(teacher, cfg, shards, device=device, note=note) if teacher and cfg.semi.cache else None
     asked = None if teacher is None or cfg.semi.cache else teacher.forward  # at every step
     method = method_of(cfg, skeleton, model, micro_batch=plan.micro_batch, teacher=asked)
     same = {"split": plan.split.record(), "teacher": teacher and teacher.origin}  # whenever this run is resumed
@@ -125,5 +124,6 @@ def begin(cfg: Config, data: Data, run_uri: str, *, device: str, note: Callable[
             note(f"with another config from here on: {', '.join(changed)}")
     if distributed.rank() == 0:  # only now: a run that its checkpoint refuses keeps its config
         storage.write(storage.join(run_uri, "config.yaml"), configuration.to_yaml(cfg).encode())
+    guesses = sure_joints(teacher, cfg, shards, device=device, note=note) if teacher and cfg.semi.cache else None
     facts = {"colour": model.colour, "pretrained": origin, "index": shards.index_sha256, **same}
     return Learner(model, method, engine, average, state, guesses, facts)

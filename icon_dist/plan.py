@@ -170,7 +170,6 @@ def model_of(config: Config, skeleton: Skeleton) -> PoseNet:
         feature=config.model.feature,
         embedding=config.model.embedding,
         bones=skeleton.bones + skeleton.limbs,
-        codec=config.data.codec,
         sigma=config.data.sigma,
         input_hw=config.input_hw,
     )

@@ -147,7 +147,6 @@ def load_model(config: Config, skeleton: Skeleton, tensors: dict[str, Tensor], *
             projection=None,
             feature=config.model.feature,
             bones=skeleton.bones + skeleton.limbs,
-            codec=config.data.codec,
             sigma=config.data.sigma,
             input_hw=config.input_hw,
         )

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import dataclasses
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import safetensors.torch
 import torch
 from torch import Tensor
 
 from icon_dist import config as configuration
 from icon_dist import distributed
 from icon_dist.codec import codec_of
-from icon_dist.config import Config
+from icon_dist.config import Config, EvalConfig
 from icon_dist.data import seen
 from icon_dist.data.seen import F32
 from icon_dist.data.shard import ShardSet
 from icon_dist.data.split import Split, refuse_leak
-from icon_dist.errors import CheckpointError, ConfigError, plain
+from icon_dist.errors import CheckpointError, ConfigError, DivergedError, plain
 from icon_dist.fetch import described, load_weights
+from icon_dist.models import PoseNet
 from icon_dist.predict import evaluate, load_model
 from icon_dist.types import Outputs, Predictions
 
@@ -28,10 +30,22 @@ from icon_dist.types import Outputs, Predictions
 class Teacher:
     """Photos to heatmaps, and what it was."""
 
-    forward: Callable[[Tensor], Outputs]
-    stride: int  # input px per heatmap px
+    model: PoseNet
+    bf16: bool
     origin: dict[str, str]  # for our own checkpoints: a resumed run must have the same teacher
     note: str  # one line for people
+
+    @torch.no_grad()
+    def forward(self, image: Tensor) -> Outputs:
+        with torch.autocast(image.device.type, dtype=torch.bfloat16, enabled=self.bf16):
+            outputs: Outputs = self.model(image)
+        return outputs
+
+    @property
+    def sha256(self) -> str:
+        """Of its weights."""
+        state = {name: tensor.contiguous() for name, tensor in self.model.state_dict().items()}
+        return hashlib.sha256(safetensors.torch.save(state)).hexdigest()
 
 
 def load_teacher(config: Config, shards: ShardSet, known: Split, *, device: str, bf16: bool) -> Teacher:
@@ -51,53 +65,60 @@ def load_teacher(config: Config, shards: ShardSet, known: Split, *, device: str,
     refuse_leak(f"semi.teacher={uri}", metadata, known, shards.instance, index=shards.index_sha256)
     model = load_model(theirs, skeleton, tensors, colour=metadata.get("colour") or "rgb").to(device).eval()
 
-    @torch.no_grad()
-    def forward(image: Tensor) -> Outputs:
-        with torch.autocast(image.device.type, dtype=torch.bfloat16, enabled=bf16):
-            outputs: Outputs = model(image)
-        return outputs
-
     score = "not evaluated" if metadata["score"] is None else f"score {metadata['score']:.4f}"
     origin = {"checkpoint": metadata["checkpoint"], "sha256": metadata["manifest_sha256"]}
     said = plain(f"teacher: step {metadata['step']} of {metadata['checkpoint']}, {score}")
-    return Teacher(forward, model.stride, origin, said)
+    return Teacher(model, bf16, origin, said)
 
 
 def sure_joints(teacher: Teacher, config: Config, shards: ShardSet, *, device: str, note: Callable[[str], None]) -> F32:
     """Keypoints ``[n, K, 3]`` of everybody, photo px, where the teacher's peak is above gamma: v is 2 there, else 0.
 
-    It looks once, at the plain crop, as the run itself is evaluated (``eval.flip``, ``eval.decode``). What it saw stays
-    beside the shards (:mod:`icon_dist.data.seen`), where the next run finds it. Collective.
+    It looks once, at the plain crop and its mirror image, and DARK reads the mean. What it saw stays beside the shards
+    (:mod:`icon_dist.data.seen`), where the next run finds it. Collective.
     """
-    settings = dataclasses.replace(config.eval, limit=0)
-    how = (config.data.input, config.data.codec, settings.flip, settings.decode, settings.refine_below)
-    uri = seen.uri_of(shards, teacher.origin["sha256"], *how)
+    data = config.data
+    uri = seen.uri_of(shards, teacher.sha256, teacher.bf16, data.input, data.codec, data.sigma)
     keypoints = distributed.from_first(lambda: seen.read(uri, shards, warn=note))
     if keypoints is None:
         note(f"the teacher looks at {len(shards)} people, once")
-        _, found = evaluate(
-            teacher.forward,
-            shards,
-            None,
-            codec=codec_of(config, stride=teacher.stride),
-            settings=settings,
-            loaders=config.data.loaders,
-            device=device,
-            tolerant=config.data.max_bad_fraction > 0,
-        )
-        keypoints = _by_row(found, shards)
-        if distributed.rank() == 0:
-            seen.write(uri, keypoints, shards)
-    note(f"the teacher's joints: {uri}")
+        found = _look(teacher, config, shards, device=device)
+        looked = _by_row(found, shards)
+        if bad := len(shards) - len(found.instance):
+            note(f"warning: the images of {bad} people are bad: the teacher's joints are not kept")
+            keypoints = looked
+        else:
+            keypoints = distributed.from_first(lambda: seen.keep(uri, looked, shards, warn=note))
+    else:
+        note(f"the teacher has looked: {uri}")
     xy, peak = keypoints[..., :2], keypoints[..., 2:]
     labels = np.concatenate([xy, np.full_like(peak, 2)], axis=-1)
     return np.where(peak > config.semi.gamma, labels, np.float32(0))
 
 
+def _look(teacher: Teacher, config: Config, shards: ShardSet, *, device: str) -> Predictions:
+    try:
+        _, found = evaluate(
+            teacher.forward,
+            shards,
+            None,
+            codec=codec_of(config, stride=teacher.model.stride),
+            settings=EvalConfig(batch=config.eval.batch, decode="dark"),
+            loaders=config.data.loaders,
+            device=device,
+            tolerant=config.data.max_bad_fraction > 0,
+        )
+    except DivergedError:
+        raise CheckpointError(
+            f"semi.teacher={config.semi.teacher}: it says poses that are not finite; give another"
+        ) from None
+    return found
+
+
 def _by_row(found: Predictions, shards: ShardSet) -> F32:
-    """Keypoints in the order of the index."""
+    """Keypoints in the order of the index; 0 of people who are not among them."""
     order = np.argsort(shards.instance)
     row = order[np.searchsorted(shards.instance, found.instance, sorter=order)]
-    keypoints = np.zeros((len(shards), shards.skeleton.num_joints, 3), np.float32)
+    keypoints = np.zeros(shards.keypoints.shape, np.float32)
     keypoints[row] = found.keypoints
     return keypoints

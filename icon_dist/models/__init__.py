@@ -29,7 +29,6 @@ def build_model(
     feature: str = "default",
     embedding: int = 256,
     bones: tuple[tuple[int, int], ...] = (),
-    codec: str = "msra",
     sigma: float = 2.0,
     input_hw: tuple[int, int],
 ) -> PoseNet:
@@ -38,7 +37,7 @@ def build_model(
         height, width = input_hw
         near = "x".join(str(max(COARSEST, round(side / COARSEST) * COARSEST)) for side in input_hw)
         raise ConfigError(f"data.input={height}x{width}: {backbone} needs multiples of {COARSEST}, e.g. {near}")
-    heads = Heads(joints, projection, feature, embedding, bones, codec, sigma)
+    heads = Heads(joints=joints, projection=projection, feature=feature, embedding=embedding, bones=bones, sigma=sigma)
     model = _build(backbone, heads)
     if model is None:
         raise ConfigError(f"model.backbone={backbone}: not one of {', '.join(backbone_names())}")

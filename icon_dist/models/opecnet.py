@@ -39,7 +39,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from icon_dist.codec import Codec
+from icon_dist.codec.decode import decode
 from icon_dist.errors import ConfigError
 from icon_dist.models import hrnet, resnet
 from icon_dist.models.blocks import init_from_scratch
@@ -52,6 +52,9 @@ NAMES = tuple(PREFIX + name for name in (*resnet.NAMES, *hrnet.NAMES))
 STRIDES = (16, 8, 4)  # of the maps that the CFA reads and makes
 ADAPTED = (256, 128, 128)  # channels that it makes
 NODE = 128  # features of a joint before any are read from the image
+
+# Compiled, it would build its matrices anew at every step.
+as_dark_reads = torch.compiler.disable(decode)  # type: ignore[no-untyped-call]
 
 
 def build(name: str, heads: Heads) -> OPECNet | None:
@@ -87,10 +90,9 @@ class OPECNet(PoseNet):
         with torch.autocast(image.device.type, enabled=False):
             where = centroids(searched.float()) * self.stride
             features = [read(m.float(), where, stride=s) for m, s in zip(adapted, STRIDES, strict=True)]
-            codec = Codec(self.heads.codec, (image.shape[1], image.shape[2]), self.stride, self.heads.sigma)
-            xy, score = codec.decode(outputs.heatmaps.detach(), method="dark")
+            xy, score = as_dark_reads(outputs.heatmaps.detach(), method="dark", sigma=self.heads.sigma)
             middle = xy.new_tensor((image.shape[2], image.shape[1])) / 2
-            base = xy / middle - 1
+            base = xy * self.stride / middle - 1
             stages = self.graph(base, score, features)
         outputs.joints = torch.stack([where, *((base + stage + 1) * middle for stage in stages)])
         return outputs

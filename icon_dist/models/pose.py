@@ -32,8 +32,7 @@ class Heads:
     feature: str = "default"  # what the projection head reads, one of the backbone's sources
     embedding: int = 256  # m
     bones: tuple[tuple[int, int], ...] = ()  # joints that belong together, for models that know the skeleton
-    codec: str = "msra"  # of the heatmaps, for models that read them
-    sigma: float = 2.0  # of their peaks, heatmap px
+    sigma: float = 2.0  # of the peaks of heatmaps, heatmap px, for models that read them
 
 
 class Source(NamedTuple):

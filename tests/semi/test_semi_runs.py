@@ -15,16 +15,19 @@ from torch import Tensor
 
 from icon_dist import fetch
 from icon_dist.codec import codec_of
-from icon_dist.config import Config
+from icon_dist.config import Config, EvalConfig
 from icon_dist.data.shard import open_shards
+from icon_dist.data.split import split
 from icon_dist.data.verify import verify
 from icon_dist.engine import checkpoint
 from icon_dist.engine.local import launch
 from icon_dist.engine.progress import Progress
 from icon_dist.errors import CheckpointError, ConfigError
 from icon_dist.predict import evaluate, load_model
+from icon_dist.teacher import load_teacher, sure_joints
 from icon_dist.train import run_directory
 from tests.gang import run_gang, tiny
+from tests.ranks import on_ranks
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 
@@ -129,7 +132,8 @@ def test_the_teacher_looks_once(people: Path, taught: Path, tmp_path: Path, caps
     theirs, skeleton = fetch.described(metadata, name="teacher")
     model = load_model(theirs, skeleton, tensors, colour="rgb").eval()
     codec = codec_of(theirs, stride=model.stride)
-    _, found = evaluate(model, shards, None, codec=codec, settings=cfg.eval, loaders=0, device="cpu")
+    settings = EvalConfig(batch=cfg.eval.batch, flip=True, decode="dark")
+    _, found = evaluate(model, shards, None, codec=codec, settings=settings, loaders=0, device="cpu")
     at = {person: i for i, person in enumerate(found.instance.tolist())}
     np.testing.assert_array_equal(kept, found.keypoints[[at[person] for person in shards.instance.tolist()]])
     passed = {name: value for name, value in events(cfg)[0].items() if name.startswith("pass_")}
@@ -150,6 +154,40 @@ def test_the_teacher_looks_once(people: Path, taught: Path, tmp_path: Path, caps
     for name in ("reads", "mends"):
         assert_equal(final(cfg), final(pseudo(name)))
     assert list(verify(shards)) == []
+
+
+def looked(config: Config) -> Tensor:
+    """What the teacher of a config saw, where it was sure; on every rank."""
+    shards = open_shards(config.data.train)
+    known = split(shards.instance, share=config.data.labelled, seed=0)
+    teacher = load_teacher(config, shards, known, device="cpu", bf16=False)
+    return torch.from_numpy(sure_joints(teacher, config, shards, device="cpu", note=print))
+
+
+def test_two_ranks_see_what_one_sees(people: Path, taught: Path, tmp_path: Path) -> None:
+    shutil.copytree(people / "train", tmp_path / "people" / "train")
+    config = semi(tmp_path / "people", taught, "pseudo", semi__gamma=0.01, semi__cache=True)
+    one, other = on_ranks(looked, config, world=2, folder=tmp_path)
+    assert torch.equal(one, other)
+    (file,) = (tmp_path / "people" / "train").glob("teacher-*.parquet")
+    assert torch.equal(one, looked(config))  # read
+    file.unlink()
+    torch.testing.assert_close(one, looked(config), rtol=0, atol=1e-3)  # other batches, other roundings
+    assert (one[..., 2] == 2).any()
+
+
+def test_bad_images_are_left_out_and_what_was_seen_is_not_kept(
+    people: Path, taught: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(people / "train", tmp_path / "train")
+    shards = open_shards(str(tmp_path / "train"))
+    with (tmp_path / "train" / shards.shard_names[0]).open("r+b") as tar:
+        tar.seek(int(shards.offset[5]) + 40)
+        tar.write(b"damage")
+    config = semi(tmp_path, taught, "pseudo", semi__gamma=0, semi__cache=True, data__max_bad_fraction=0.1)
+    assert looked(config)[..., 2].amax(1).eq(0).nonzero().tolist() == [[5]]
+    assert "the images of 1 people are bad" in capsys.readouterr().out
+    assert not list((tmp_path / "train").glob("teacher-*"))
 
 
 def test_a_teacher_that_is_never_sure_leaves_supervised_training(
