@@ -2,10 +2,10 @@
 
 ``pytest -m slow -s tests/benchmarks/test_opecnet_gain.py``
 
-Measured once, at 64x64: after 296 steps from scratch joints come nearer on average (8.04 px by the base, 7.86 with its
-unsure joints refined, 7.72 with all refined; hidden ones 8.13, 7.92, 7.68), which is what the L1 loss asks for, but
-fewer come within PCK's fifth of the torso (31.2 %, 30.1, 28.4). 222 steps more narrow that (33.5, 33.0, 30.6; hidden
-33.1, 33.2, 32.0). The base is weak on such budgets; the authors refine a trained one.
+Measured once, at 64x64: after 296 steps from scratch joints come nearer on average (8.07 px by the base, read by DARK as
+OPEC-Net reads it; 7.89 with its unsure joints refined, 7.77 with all refined; hidden ones 8.22, 8.08, 7.82), which is
+what the L1 loss asks for, but fewer come within PCK's fifth of the torso (31.3 %, 31.0, 30.1; hidden 32.7, 32.5, 32.0).
+The base is weak on such a budget; README has the figures of a trained one.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def measured(run: Path, shards: str) -> tuple[dict[str, Tensor], Tensor, Tensor]
     with closing(stream), torch.no_grad():
         for batch in stream:
             out = model(batch.image)
-            base, peak = decode(out.heatmaps, method="quarter", sigma=config.data.sigma)
+            base, peak = decode(out.heatmaps, method="dark", sigma=config.data.sigma)
             base, refined = base * model.stride, out.joints[-1]
             mixed = torch.where(peak[..., None] < EvalConfig().refine_below, refined, base)
             torso = (batch.joints[:, first] - batch.joints[:, second]).norm(dim=-1, keepdim=True)
