@@ -100,10 +100,13 @@ def test_resume_in_the_middle_bit_for_bit(people: Path, taught: Path, method: st
 
 @pytest.mark.slow
 @pytest.mark.parametrize("zero", [0, 1, 2])
-@pytest.mark.parametrize("method", ["pseudo", "sspose"])
-def test_two_workers_at_every_zero_stage(people: Path, taught: Path, method: str, zero: int) -> None:
-    config = semi(people, taught, method, run__name=f"{method}-{zero}", run__zero=zero, run__launcher="ray",
-                  run__workers=2, semi__gamma=0.01)  # fmt: skip
+@pytest.mark.parametrize(("method", "cache"), [("pseudo", False), ("pseudo", True), ("sspose", False)])
+def test_two_workers_at_every_zero_stage(
+    people: Path, taught: Path, tmp_path: Path, method: str, cache: bool, zero: int
+) -> None:
+    shutil.copytree(people, own := tmp_path / "people")
+    config = semi(own, taught, method, run__name=f"{method}-{cache}-{zero}", run__zero=zero, run__launcher="ray",
+                  run__workers=2, semi__gamma=0.01, semi__cache=cache)  # fmt: skip
     run_gang(config, scratch=taught)
     straight = final(config)
     late = sorted((taught / config.run.name / "checkpoints").iterdir())[-1]
