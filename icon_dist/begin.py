@@ -88,7 +88,7 @@ def begin(cfg: Config, data: Data, run_uri: str, *, device: str, note: Callable[
         note(teacher.note)
     asked = None if teacher is None or cfg.semi.cache else teacher.forward  # at every step
     method = method_of(cfg, skeleton, model, micro_batch=plan.micro_batch, teacher=asked)
-    same = {"split": plan.split.record(), "teacher": teacher and teacher.origin}  # whenever this run is resumed
+    same = {"split": plan.split.record(), "teacher": teacher and teacher.sha256}  # whenever this run is resumed
 
     if distributed.rank() == 0:
         send_unsent(run_uri, warn=note)

@@ -32,7 +32,7 @@ class Teacher:
 
     model: PoseNet
     bf16: bool
-    origin: dict[str, str]  # for our own checkpoints: a resumed run must have the same teacher
+    sha256: str  # of its weights, wherever they lie: a resumed run must have the same teacher
     note: str  # one line for people
 
     @torch.no_grad()
@@ -40,12 +40,6 @@ class Teacher:
         with torch.autocast(image.device.type, dtype=torch.bfloat16, enabled=self.bf16):
             outputs: Outputs = self.model(image)
         return outputs
-
-    @property
-    def sha256(self) -> str:
-        """Of its weights."""
-        state = {name: tensor.contiguous() for name, tensor in self.model.state_dict().items()}
-        return hashlib.sha256(safetensors.torch.save(state)).hexdigest()
 
 
 def load_teacher(config: Config, shards: ShardSet, known: Split, *, device: str, bf16: bool) -> Teacher:
@@ -66,9 +60,9 @@ def load_teacher(config: Config, shards: ShardSet, known: Split, *, device: str,
     model = load_model(theirs, skeleton, tensors, colour=metadata.get("colour") or "rgb").to(device).eval()
 
     score = "not evaluated" if metadata["score"] is None else f"score {metadata['score']:.4f}"
-    origin = {"checkpoint": metadata["checkpoint"], "sha256": metadata["manifest_sha256"]}
+    sha256 = hashlib.sha256(safetensors.torch.save(tensors)).hexdigest()  # of the one net, if the checkpoint has two
     said = plain(f"teacher: step {metadata['step']} of {metadata['checkpoint']}, {score}")
-    return Teacher(model, bf16, origin, said)
+    return Teacher(model, bf16, sha256, said)
 
 
 def sure_joints(teacher: Teacher, config: Config, shards: ShardSet, *, device: str, note: Callable[[str], None]) -> F32:

@@ -2,10 +2,10 @@
 
 ``pytest -m slow -s tests/benchmarks/test_opecnet_gain.py``
 
-Measured once, at 64x64: after 296 steps from scratch joints come nearer on average (8.07 px by the base, read by DARK as
-OPEC-Net reads it; 7.89 with its unsure joints refined, 7.77 with all refined; hidden ones 8.22, 8.08, 7.82), which is
-what the L1 loss asks for, but fewer come within PCK's fifth of the torso (31.3 %, 31.0, 30.1; hidden 32.7, 32.5, 32.0).
-The base is weak on such a budget; README has the figures of a trained one.
+Measured once, at 64x64: after 296 steps from scratch joints come nearer on average (8.07 px by the base, decoded by
+DARK; 7.89 with its unsure joints refined, 7.77 with all refined; hidden ones 8.22, 8.08, 7.82), which is what the L1
+loss asks for, but fewer come within PCK's fifth of the torso (31.3 %, 31.0, 30.1; hidden 32.7, 32.5, 32.0). The base is
+weak on such a budget; README has the figures of a trained one.
 """
 
 from __future__ import annotations

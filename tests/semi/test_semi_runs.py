@@ -238,6 +238,18 @@ def test_students_are_scored_and_fetched_apart(people: Path, taught: Path) -> No
         fetch.load_weights(f"{taught}/teacher", net=2)
 
 
+def test_another_teacher_is_refused(people: Path, taught: Path, tmp_path: Path) -> None:
+    """The other net of the same run, for one; not the same net from another place."""
+    run(semi(people, taught, "sspose", run__name="two"))
+    files = {number: tmp_path / f"net{number}.safetensors" for number in "12"}
+    for number, file in files.items():
+        fetch.main([f"{taught}/two", "--net", number, "--out", str(file)])
+    run(semi(people, tmp_path, "pseudo", semi__teacher=f"{taught}/two"))
+    run(semi(people, tmp_path, "pseudo", semi__teacher=str(files["1"])))
+    with pytest.raises(CheckpointError, match=r"teacher was .*use another run.name"):
+        run(semi(people, tmp_path, "pseudo", semi__teacher=str(files["2"])))
+
+
 def test_other_labelled_people_are_refused(people: Path, taught: Path) -> None:
     """By a checkpoint, and by a teacher or first weights that would pass on what they were told of them."""
     for change, text in (
