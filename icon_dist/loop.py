@@ -28,7 +28,7 @@ from icon_dist.evaluation.score import check_truth, main_metric
 from icon_dist.losses.diagnostics import collapsed
 from icon_dist.plan import at_workers
 from icon_dist.predict import conditions, evaluate
-from icon_dist.semi.pseudo import unsure
+from icon_dist.semi.method import unsure
 from icon_dist.types import Batch
 
 COLLAPSED = (
@@ -36,8 +36,8 @@ COLLAPSED = (
     "joints apart; raise loss.start_epoch, start from pretrained weights or lower loss.lambda_p"
 )
 UNSURE = (
-    "warning: the teacher is sure of no joint (pass_JOINT is 0 for all), so people without labels teach nothing; "
-    "lower semi.gamma or give a better teacher"
+    "warning: no joint of people without labels is above semi.gamma (pass_JOINT is 0 for all), so they teach nothing; "
+    "lower it, or give a better teacher"
 )
 SKIPPED = (
     "step {step}: the loss or its gradients are not finite, {row} steps in a row; lower optim.lr or loss.lambda_p. "

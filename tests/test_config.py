@@ -279,7 +279,10 @@ def test_options_that_would_do_nothing_are_refused(items: list[str], says: str) 
         (["optim.milestones=[]", "optim.gamma=0.5"], "there are no optim.milestones to apply it at"),
         (["semi.gamma=0.5"], "semi.method=none learns from labelled people alone; leave it at 0.75"),
         (["semi.teacher=runs/first"], "semi.teacher=runs/first: only semi.method=pseudo has a teacher"),
-        (["semi.compat=true"], "semi.compat=True: only semi.method=sspose has a hard view; leave it at False"),
+        (
+            ["semi.compat=true"],
+            "semi.compat=True: only semi.method=sspose has two students and a hard view; leave it at False",
+        ),
         (["data.labelled=0.3", "semi.method=sspose", "semi.lambda_u=1"], "only semi.method=pseudo has a teacher"),
     ],
 )

@@ -50,4 +50,5 @@ def idle_keys(config: Config) -> Iterator[Idle]:
     yield semi.method == "none", both, "semi.method=none learns from labelled people alone"
     taught = ("semi.teacher", "semi.cache", "semi.lambda_u")
     yield semi.method != "pseudo", taught, "only semi.method=pseudo has a teacher"
-    yield semi.method != "sspose", ("semi.cutout", "semi.compat"), "only semi.method=sspose has a hard view"
+    students = ("semi.lessons", "semi.cutout", "semi.compat")
+    yield semi.method != "sspose", students, "only semi.method=sspose has two students and a hard view"

@@ -33,6 +33,7 @@ CHOICES = {
     "loss.bank.exchange": ("sync", "async"),
     "loss.bank.wire": ("fp32", "bf16"),
     "semi.method": ("none", "pseudo", "sspose"),
+    "semi.lessons": ("all", "sure"),
     "eval.decode": ("quarter", "argmax", "dark"),
     "eval.engine": ("pycocotools", "fast"),
 }

@@ -130,9 +130,10 @@ class SemiConfig:
     method: str = "none"  # none | pseudo (a frozen teacher) | sspose (two students that teach each other)
     teacher: str = ""  # pseudo: a run (its best checkpoint) or a fetched file; path or s3://
     cache: bool = False  # pseudo: the teacher looks at everybody once, and its joints are kept beside the shards
-    gamma: float = 0.75  # a joint counts where the teacher's peak is higher (sspose: for contrast only)
+    gamma: float = 0.75  # a joint counts where the teacher's peak is higher (sspose: for contrast, and see lessons)
     lambda_u: float = 0.1  # pseudo: weight of the unlabelled term
     unlabelled_share: float = 0.5  # of every batch
+    lessons: str = "all"  # sspose: all, as published | sure (joints with peaks above gamma teach, as with pseudo)
     cutout: int = 5  # sspose: joints erased in the hard view
     compat: bool = False  # sspose: repeat the three bugs of the public code, for parity
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -11,10 +11,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from icon_dist.codec import Codec
+from icon_dist.distributed import mean_over_ranks
 from icon_dist.losses.objective import Losses, Objective
 from icon_dist.types import Batch, Outputs
 
 Forward = Callable[..., Any]  # the engine: photos in, what the model returns out
+PASS = "pass_"  # and a joint: what the log calls its share of the people on whom it counts
 
 
 @runtime_checkable
@@ -72,6 +74,18 @@ def taught(batch: Batch, place: Float[Tensor, "_ K 2"], sure: Bool[Tensor, "_ K"
         labelled=torch.cat([batch.labelled[:n], sure]),
         visible=torch.cat([batch.visible[:n], sure]),
     )
+
+
+def passed(sure: Bool[Tensor, "_ K"], joints: Sequence[str]) -> dict[str, Tensor]:
+    """For the log: the share of the unlabelled people's joints that count. Collective."""
+    rates = mean_over_ranks(sure.float().mean(0))
+    return {f"{PASS}{name}": rate for name, rate in zip(joints, rates, strict=True)}
+
+
+def unsure(scalars: Mapping[str, float]) -> bool:
+    """Whether none of them counts."""
+    rates = [value for name, value in scalars.items() if name.startswith(PASS)]
+    return bool(rates) and not any(rates)
 
 
 def joined(known: Outputs, unknown: Outputs) -> Outputs:

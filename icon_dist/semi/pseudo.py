@@ -15,9 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from icon_dist.codec import Codec
-from icon_dist.distributed import mean_over_ranks
 from icon_dist.losses.objective import Losses, Objective
-from icon_dist.semi.method import Forward, Supervised, joined, present, taught
+from icon_dist.semi.method import Forward, Supervised, joined, passed, present, taught
 from icon_dist.types import Batch, Outputs
 
 
@@ -61,8 +60,7 @@ class Pseudo(Supervised):
             diagnose=diagnose,
         )
         if diagnose:
-            rates = mean_over_ranks(told.labelled[n:].float().mean(0))
-            losses.measured |= {f"pass_{name}": rate for name, rate in zip(self._joints, rates, strict=True)}
+            losses.measured |= passed(told.labelled[n:], self._joints)
         return losses
 
     def _lesson(self, batch: Batch, n: int) -> tuple[Batch, Tensor, Tensor]:
@@ -76,12 +74,6 @@ class Pseudo(Supervised):
         sure = (peak > self._gamma) & present(batch)[n:]
         target, weight = torch.cat([target, guess]), torch.cat([weight, sure.to(weight.dtype)])
         return taught(batch, place, sure), target, weight
-
-
-def unsure(scalars: dict[str, float]) -> bool:
-    """Whether no joint of any unlabelled person counts."""
-    rates = [value for name, value in scalars.items() if name.startswith("pass_")]
-    return bool(rates) and not any(rates)
 
 
 @contextmanager

@@ -5,13 +5,14 @@ view, with joints erased and turned once more (:mod:`icon_dist.semi.views`), is 
 
     L = (L_1 + L_2) / 2 + c_1 + c_2       c_1 = MSE(net 1 on its hard view, heatmaps of net 2 turned alike), c_2 alike
 
-without a threshold. L_i is Eq. 5 of net i with its own projection head and bank; contrast, which needs places, reads
+without a threshold; ``lessons="sure"``, which is ours, ignores joints whose turned heatmap stays below gamma, as
+pseudo-labels do. L_i is Eq. 5 of net i with its own projection head and bank; contrast, which needs places, reads
 unlabelled people where the other net's turned heatmap is higher than gamma.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -21,7 +22,7 @@ from icon_dist.codec import Codec
 from icon_dist.losses.objective import Losses, Objective
 from icon_dist.losses.sampling import key_of
 from icon_dist.semi import views
-from icon_dist.semi.method import Forward, joined, present, taught
+from icon_dist.semi.method import Forward, joined, passed, present, taught
 from icon_dist.semi.pair import NETS
 from icon_dist.types import Batch, Outputs
 
@@ -38,14 +39,16 @@ class SSPose:
         codec: Codec,
         *,
         gamma: float,
+        lessons: str,
         unlabelled: int,
+        joints: Sequence[str],
         cutout: int,
         compat: bool,
         seed: int,
     ) -> None:
-        """``objectives`` have ``lambda_u=LAMBDA_U``; ``unlabelled`` people end every micro-batch."""
+        """``objectives`` have ``lambda_u=LAMBDA_U``; ``unlabelled`` people end every micro-batch; ``joints``: names."""
         self._objectives, self._codec = objectives, codec
-        self._gamma, self._unlabelled = gamma, unlabelled
+        self._gamma, self._lessons, self._unlabelled, self._joints = gamma, lessons, unlabelled, joints
         self._cutout, self._compat, self._seed = cutout, compat, seed
 
     def __call__(self, forward: Forward, batch: Batch, *, step: int, epoch: float, diagnose: bool) -> Losses:
@@ -61,18 +64,20 @@ class SSPose:
             place, peak = self._codec.decode(lesson)
             there = present(batch)[n:].expand_as(peak)
             sure = (peak > self._gamma) & there
-            losses.append(
-                objective(
-                    joined(on_known, on_hard),
-                    taught(batch, place, sure),
-                    torch.cat([target, lesson]),
-                    torch.cat([weight, there.to(weight.dtype)]),
-                    labelled=n,
-                    step=step,
-                    epoch=epoch,
-                    diagnose=diagnose,
-                )
+            teaches = there if self._lessons == "all" else sure
+            part = objective(
+                joined(on_known, on_hard),
+                taught(batch, place, sure),
+                torch.cat([target, lesson]),
+                torch.cat([weight, teaches.to(weight.dtype)]),
+                labelled=n,
+                step=step,
+                epoch=epoch,
+                diagnose=diagnose,
             )
+            if diagnose and self._lessons == "sure":
+                part.measured |= passed(sure, self._joints)
+            losses.append(part)
         return mean_of(*losses)
 
     def _hard_views(

@@ -109,9 +109,7 @@ def test_nothing_is_learnt_from_an_empty_place() -> None:
     model = Said(*heatmaps[1:])
     pseudo(model, torch.ones(U, K, *MAP), gamma=0.5)(model, batch, step=0, epoch=0.0, diagnose=False).total.backward()
     nets = Two(*(Said(*(maps.detach().clone() for maps in heatmaps)) for _ in range(2)))
-    both = (objective(LAMBDA_U), objective(LAMBDA_U))
-    sspose = SSPose(both, CODEC, gamma=0.75, unlabelled=U, cutout=5, compat=False, seed=4)
-    sspose(nets, batch, step=0, epoch=0.0, diagnose=False).total.backward()
+    sspose()(nets, batch, step=0, epoch=0.0, diagnose=False).total.backward()
     for gradient in (model.maps[1].grad, *(net.maps[2].grad for net in nets.nets)):
         assert gradient[0].any()
         assert not gradient[1].any()
@@ -188,6 +186,20 @@ def test_running_statistics_are_held_and_let_go() -> None:
     assert not torch.equal(norm.state_dict()["1.running_mean"], before["1.running_mean"])
 
 
+def sspose(*, gamma: float = 0.75, lessons: str = "all") -> SSPose:
+    return SSPose(
+        (objective(LAMBDA_U), objective(LAMBDA_U)),
+        CODEC,
+        gamma=gamma,
+        lessons=lessons,
+        unlabelled=U,
+        joints=COCO.joints,
+        cutout=5,
+        compat=False,
+        seed=4,
+    )
+
+
 class Two(nn.Module):
     """Two students that answer easy, labelled and hard views, in this order, and remember what they were shown."""
 
@@ -201,15 +213,13 @@ class Two(nn.Module):
         return self.nets[0](first), self.nets[1](second)
 
 
-def test_sspose_is_the_equation() -> None:
+@pytest.mark.parametrize("lessons", ["all", "sure"])
+def test_sspose_is_the_equation(lessons: str) -> None:
     torch.manual_seed(3)
     easy, known, hard = ([torch.rand(n, K, *MAP) for _ in range(2)] for n in (U, N - U, U))
     nets = Two(*(Said(easy[i], known[i], hard[i]) for i in range(2)))
     batch = without_labels(batch_of())
-    method = SSPose(
-        (objective(LAMBDA_U), objective(LAMBDA_U)), CODEC, gamma=0.75, unlabelled=U, cutout=5, compat=False, seed=4
-    )
-    losses = method(nets, batch, step=7, epoch=0.0, diagnose=False)
+    losses = sspose(gamma=0.95, lessons=lessons)(nets, batch, step=7, epoch=0.0, diagnose=False)
     turned = views.turns(batch.instance[-U:], key=key_of(4, 7, 100)).matrix(unit=(4, 4), centre=(8, 8))
     target, weight = CODEC.encode(batch.joints[:-U], batch.labelled[:-U])
     expected = 0.0
@@ -218,7 +228,11 @@ def test_sspose_is_the_equation() -> None:
         expected += (
             0.5 * 0.5 * float(((known[i].detach() - target) * weight[..., None, None]).square().sum()) / (K * (N - U))
         )
-        expected += 0.5 * float((hard[i].detach() - lesson).square().sum()) / (K * U)
+        sure = lesson.amax((2, 3)) > 0.95
+        assert sure.any()
+        assert not sure.all()
+        teaches = sure[..., None, None] if lessons == "sure" else 1
+        expected += 0.5 * float(((hard[i].detach() - lesson) * teaches).square().sum()) / (K * U)
     assert losses.total.item() == pytest.approx(expected, rel=1e-5)
     losses.total.backward()
     for i in range(2):
@@ -237,9 +251,7 @@ def test_the_mean_of_two_students_is_of_refined_joints_too() -> None:
         maps, joints = torch.rand(U, K, *MAP), torch.ones(4, U, K, 2)
         return Outputs(maps, joints=joints * first.mean()), Outputs(maps, joints=3 * joints * second.mean())
 
-    both = (objective(LAMBDA_U), objective(LAMBDA_U))
-    sspose = SSPose(both, CODEC, gamma=0.75, unlabelled=U, cutout=5, compat=False, seed=4)
-    out = sspose.students(forward)["mean_"](torch.ones(U))
+    out = sspose().students(forward)["mean_"](torch.ones(U))
     assert out.joints is not None
     assert out.joints.unique().tolist() == [2.0]
 

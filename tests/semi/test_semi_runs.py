@@ -207,7 +207,23 @@ def test_a_teacher_that_is_never_sure_leaves_supervised_training(
     assert len(passed) == open_shards(f"{people}/train").skeleton.num_joints
     assert max(passed.values()) > 0.5
     assert not any(value for name, value in events(never)[0].items() if name.startswith("pass_"))
-    assert capsys.readouterr().err.count("the teacher is sure of no joint") == 1
+    assert capsys.readouterr().err.count("no joint of people without labels is above semi.gamma") == 1
+
+
+def test_students_that_are_never_sure_teach_nothing(
+    people: Path, taught: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With ``semi.lessons=sure``; the log says how many joints pass, and a warning if none does."""
+    sure, never = (
+        semi(people, taught, "sspose", run__name=f"lessons-{gamma}", semi__lessons="sure", semi__gamma=gamma)
+        for gamma in (0.01, 1.1)
+    )
+    run(sure, never)
+    assert all(event["unlabelled"] > 0 for event in events(sure))
+    assert all(event["unlabelled"] == 0 for event in events(never))
+    for net in ("", "net2_"):
+        assert max(v for name, v in events(sure)[0].items() if name.startswith(f"{net}pass_")) > 0.5
+    assert capsys.readouterr().err.count("no joint of people without labels is above semi.gamma") == 1
 
 
 def test_with_contrast_the_unsure_teacher_changes_rounding_at_most(people: Path, taught: Path) -> None:
