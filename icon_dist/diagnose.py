@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from icon_dist import storage
 from icon_dist.codec import Codec
-from icon_dist.data.reading import People
+from icon_dist.data.reading import People, rows_of
 from icon_dist.data.shard import ShardSet
 from icon_dist.data.stream import EvalStream
 from icon_dist.evaluation import draw, embedding, errors
@@ -29,7 +29,7 @@ from icon_dist.evaluation.recall import DEFINITIONS, THRESHOLDS, recall
 from icon_dist.evaluation.score import main_metric, score
 from icon_dist.losses.tokens import read_points
 from icon_dist.models import PoseNet
-from icon_dist.pictures import Subject, rows_of, tiles
+from icon_dist.pictures import Subject, tiles
 from icon_dist.types import Predictions, Skeleton
 
 WORST, COLUMNS = 12, 6  # people on a sheet, in a row of it (4 where the crops are wide)

@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 
 from icon_dist.data import geometry
@@ -64,10 +64,3 @@ def picture(people: People, predictions: Predictions, *, aspect: float, count: i
         pose = predictions.keypoints[chosen[instance], :, :2].astype(np.float64)
         subjects.append(Subject(row, pose, people.keypoints[row].astype(np.float64), title=str(instance)))
     return draw.sheet(tiles(people, subjects, aspect=aspect), people.skeleton, columns=6)
-
-
-def rows_of(people: People, instance: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
-    """Rows of ``people`` whose ids are ``instance``, one for each."""
-    order = np.argsort(people.instance)
-    found: Int64[np.ndarray, " n"] = order[np.searchsorted(people.instance, instance, sorter=order)]
-    return found

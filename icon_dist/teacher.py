@@ -16,6 +16,7 @@ from icon_dist import distributed
 from icon_dist.codec import codec_of
 from icon_dist.config import Config, EvalConfig
 from icon_dist.data import seen
+from icon_dist.data.reading import rows_of
 from icon_dist.data.seen import F32
 from icon_dist.data.shard import ShardSet
 from icon_dist.data.split import Split, refuse_leak
@@ -77,7 +78,8 @@ def sure_joints(teacher: Teacher, config: Config, shards: ShardSet, *, device: s
     if keypoints is None:
         note(f"the teacher looks at {len(shards)} people, once")
         found = _look(teacher, config, shards, device=device)
-        looked = _by_row(found, shards)
+        looked = np.zeros(shards.keypoints.shape, np.float32)
+        looked[rows_of(shards, found.instance)] = found.keypoints
         if bad := len(shards) - len(found.instance):
             note(f"warning: the images of {bad} people are bad: the teacher's joints are not kept")
             keypoints = looked
@@ -107,12 +109,3 @@ def _look(teacher: Teacher, config: Config, shards: ShardSet, *, device: str) ->
             f"semi.teacher={config.semi.teacher}: it says poses that are not finite; give another"
         ) from None
     return found
-
-
-def _by_row(found: Predictions, shards: ShardSet) -> F32:
-    """Keypoints in the order of the index; 0 of people who are not among them."""
-    order = np.argsort(shards.instance)
-    row = order[np.searchsorted(shards.instance, found.instance, sorter=order)]
-    keypoints = np.zeros(shards.keypoints.shape, np.float32)
-    keypoints[row] = found.keypoints
-    return keypoints

@@ -180,6 +180,15 @@ class PhotoReader:
 
 
 People = ShardSet | Photos  # both: skeleton, instance, box, keypoints, stored_wh, to_stored(rows), one row a person
+
+
+def rows_of(people: People, instance: I64) -> I64:
+    """Rows of ``people`` whose ids are ``instance``, one for each."""
+    order = np.argsort(people.instance)
+    found: I64 = order[np.searchsorted(people.instance, instance, sorter=order)]
+    return found
+
+
 Reader = ShardReader | PhotoReader  # both: remote, read(row), prefetch(rows), image(row), name(row)
 
 
