@@ -1,47 +1,7 @@
-"""Draw generated people and pack them into shards: the demo's data, from nothing. The same command again goes on."""
+"""The same as ``icon-dist shards synthesize``."""
 
-from __future__ import annotations
-
-import argparse
-import os
-from pathlib import Path
-
-from icon_dist.data.generate import generate_shards
-from icon_dist.engine.progress import counter
-from icon_dist.errors import at_least, run_cli
-
-
-def parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="shards/fake.py", description=__doc__)
-    add = parser.add_argument
-    add("--out", required=True, metavar="DIR|s3://...")
-    add("--people", type=at_least(1), default=2000, metavar="N", help="at least so many; default %(default)s")
-    add("--seed", type=at_least(0), default=0, help="another seed, other people; default %(default)s")
-    add("--difficulty", default="easy", metavar="easy|hard", help="poses, clutter, occlusion; default %(default)s")
-    add("--photos", type=Path, metavar="DIR", help="keep photos and annotations.json here; default: nowhere")
-    add("--split", default="fake", metavar="NAME", help="name of the set; default %(default)s")
-    add("--per-shard", type=at_least(1), default=250, metavar="N", help="people in a shard; default %(default)s")
-    add("--jobs", type=at_least(1), default=os.cpu_count() or 1, metavar="N", help="processes; default: one per core")
-    return parser.parse_args(argv)
-
-
-def main(argv: list[str]) -> int:
-    options = parse(argv)
-    manifest = generate_shards(
-        options.out,
-        people=options.people,
-        seed=options.seed,
-        difficulty=options.difficulty,
-        split=options.split,
-        per_shard=options.per_shard,
-        photos=options.photos,
-        jobs=options.jobs,
-        progress=counter("people"),
-    )
-    size = sum(file["bytes"] for file in manifest["files"].values())
-    print(f"{options.out}: {manifest['people']} people, {len(manifest['shards'])} shards, {size / 2**20:.1f} MiB")
-    return 0
-
+from icon_dist.errors import run_cli
+from icon_dist.shards.synthesize import main
 
 if __name__ == "__main__":
     run_cli(main)

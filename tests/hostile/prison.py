@@ -19,8 +19,8 @@ VERBS = {
     "train": "icon_dist.train",
     "evaluate": "icon_dist.evaluate",
     "fetch": "icon_dist.fetch",
-    "build": "shards.build",
-    "verify": "shards.verify",
+    "build": "icon_dist.shards.build",
+    "verify": "icon_dist.shards.verify",
     "doctor": "icon_dist.doctor",
 }
 

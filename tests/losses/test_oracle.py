@@ -23,7 +23,7 @@ from icon_dist.losses.memory import MemoryBank
 from icon_dist.losses.negatives import Negatives
 from icon_dist.losses.queries import Queries
 from icon_dist.losses.sampling import Draw
-from tests.ranks import on_ranks
+from tests.on_ranks import on_ranks
 
 CASES = 34  # per number of ranks
 DIM = 4

@@ -27,7 +27,7 @@ from icon_dist.predict import evaluate, load_model
 from icon_dist.teacher import load_teacher, sure_joints
 from icon_dist.train import run_directory
 from tests.gang import run_gang, tiny
-from tests.ranks import on_ranks
+from tests.on_ranks import on_ranks
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 

@@ -18,7 +18,7 @@ from icon_dist.engine import checkpoint
 from icon_dist.errors import DataError, IconError, StorageError
 from icon_dist.models import PoseNet, build_model
 from icon_dist.storage import s3 as s3_storage
-from tests.ranks import on_ranks
+from tests.on_ranks import on_ranks
 
 JOINTS = ["head", "neck"]
 

@@ -19,7 +19,7 @@ from icon_dist import distributed
 from icon_dist.config import BankConfig, ContrastConfig, LossConfig
 from icon_dist.losses.objective import Objective
 from icon_dist.types import Batch, Outputs, Skeleton
-from tests.ranks import flat, on_ranks
+from tests.on_ranks import flat, on_ranks
 
 SKELETON = Skeleton("four", ("a", "b", "c", "d"), (), ((0, 1), (1, 2), (2, 3)), (), (0.1,) * 4, 2, (), (), "pck")
 PEOPLE, STEPS = 8, 4

@@ -21,7 +21,7 @@ from icon_dist.config import BankConfig, LossConfig
 from icon_dist.losses.exchange import Centres, Exchange
 from icon_dist.losses.objective import Objective
 from icon_dist.types import Batch
-from tests.ranks import on_ranks
+from tests.on_ranks import on_ranks
 
 PEOPLE, K, M = 32, 3, 8  # of one rank
 BIG = 2**62  # ids that a float could not hold

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,14 @@ from tests.gang import start
 
 
 def on_ranks(function: Callable[..., Any], *args: Any, world: int, folder: Path) -> list[Any]:
-    """What ``function(*args)`` returns on every rank of a gloo group."""
-    start(_member, function, args, world, str(folder), world=world)
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(world)]
+    """What ``function(*args)`` returns on every rank of a gloo group.
+
+    Every group has a folder of its own below ``folder``: a FileStore that another group has used sends ranks to
+    addresses where nobody listens any more.
+    """
+    own = Path(tempfile.mkdtemp(prefix="group-", dir=folder))
+    start(_member, function, args, world, str(own), world=world)
+    return [torch.load(own / f"{rank}.pt", weights_only=True) for rank in range(world)]
 
 
 def _member(rank: int, function: Callable[..., Any], args: tuple[Any, ...], world: int, folder: str) -> None:

@@ -1,0 +1,1 @@
+"""The verbs on shard folders: ``icon-dist shards build|verify|view|synthesize``."""

@@ -1,0 +1,184 @@
+"""Pack photos and annotations into shards. The same command again goes on where it was stopped."""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import re
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+import cv2
+
+from icon_dist import datasets, storage
+from icon_dist.data import people
+from icon_dist.data.pack import build
+from icon_dist.data.tar import Job, Settings
+from icon_dist.errors import ClusterError, ConfigError, at_least, run_cli
+from icon_dist.types import Annotations
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="icon-dist shards build", description=__doc__)
+    add = parser.add_argument
+    add("dataset", choices=("coco", "mpii", "crowdpose", "custom"))
+    add("--annotations", action="append", required=True, metavar="FILE", help="repeat it to join several files")
+    add("--images", action="append", required=True, metavar="DIR", help="one for all annotation files, or one each")
+    add("--out", required=True, metavar="DIR|s3://...")
+    add("--skeleton", metavar="NAME|FILE", help="custom: a skeleton YAML, or lsp")
+    add("--headboxes", metavar="FILE", help="mpii: gt_valid.mat, for PCKh")
+    add("--boxes", metavar="FILE", help="pack a detector's boxes (COCO results json) instead of the annotated people")
+    add("--split", metavar="NAME", help="name of the set; default: the name of the first annotation file")
+    add("--max-input", default="384x288", metavar="HxW|none", help="largest input to train at; default %(default)s")
+    add("--per-shard", type=at_least(1), default=1000, metavar="N", help="people in a shard; default %(default)s")
+    add("--seed", type=int, default=0, help="of the one shuffle over shards; default %(default)s")
+    add("--limit", type=at_least(1), metavar="N", help="only the first N people")
+    add("--drop-invalid", action="store_true", help="leave bad annotations out, with a warning")
+    add("--jobs", type=at_least(1), default=os.cpu_count() or 1, metavar="N", help="processes; default: one per core")
+    add("--ray", action="store_true", help="shards as Ray tasks; every node must see the photos and --out")
+    return parser.parse_args(argv)
+
+
+def max_input(text: str) -> tuple[int, int] | None:
+    if text == "none":
+        return None
+    found = re.fullmatch(r"([1-9]\d{1,3})x([1-9]\d{1,3})", text)
+    if found is None:
+        raise ConfigError(f"--max-input={text}: expected HEIGHTxWIDTH in px such as 384x288, or none")
+    return int(found[1]), int(found[2])
+
+
+def read(options: argparse.Namespace) -> tuple[Annotations, str]:
+    """Who is packed, and the folder that their photos are named from."""
+    files, folders = options.annotations, [storage.absolute(folder) for folder in options.images]
+    if len(folders) not in (1, len(files)):
+        raise ConfigError(f"--images: {len(folders)} folders for {len(files)} annotation files; give one, or one each")
+    root = os.path.commonpath(folders)
+    parts = []
+    for file, folder in zip(files, folders * len(files) if len(folders) == 1 else folders, strict=True):
+        part = datasets.read(
+            options.dataset,
+            file,
+            images=folder,
+            skeleton=options.skeleton,
+            headboxes=options.headboxes,
+            drop_invalid=options.drop_invalid,
+        )
+        parts.append(part if folder == root else people.prefixed(part, os.path.relpath(folder, root)))
+    whole = people.join(parts)
+    if options.limit:
+        whole = people.first(whole, options.limit)
+    return (people.detected(whole, options.boxes) if options.boxes else whole), root
+
+
+def _worker() -> None:
+    """In a pool process: leave Ctrl-C to the parent, and do not outlive it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(1)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def leave() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=leave, daemon=True).start()
+
+
+def in_processes(count: int) -> Callable[[Callable[[Job], int], Sequence[Job]], Iterator[int]]:
+    def map_jobs(function: Callable[[Job], int], jobs: Sequence[Job]) -> Iterator[int]:
+        if not jobs:
+            return
+        context = multiprocessing.get_context("forkserver")  # imports once, where spawn would in every process
+        context.set_forkserver_preload(["icon_dist.data.pack"])
+        with ProcessPoolExecutor(min(count, len(jobs)), mp_context=context, initializer=_worker) as pool:
+            try:
+                for future in as_completed([pool.submit(function, job) for job in jobs]):
+                    yield future.result()
+            except BrokenProcessPool:
+                hint = "out of memory? try fewer --jobs or a smaller --per-shard; the same command goes on from here"
+                raise ClusterError(f"a packing process died; {hint}") from None
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+    return map_jobs
+
+
+def in_ray(function: Callable[[Job], int], jobs: Sequence[Job]) -> Iterator[int]:
+    import ray
+
+    from icon_dist.engine.connect import connect
+
+    connect()
+    task = ray.remote(function)
+    pending = [task.remote(job) for job in jobs]
+    while pending:
+        ready, pending = ray.wait(pending)
+        try:
+            yield ray.get(ready[0])
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from None
+
+
+def in_process(function: Callable[[Job], int], jobs: Sequence[Job]) -> Iterable[int]:
+    return map(function, jobs)
+
+
+class Progress:
+    """One line on stderr: rewritten on a terminal, a line every few seconds in a log."""
+
+    def __init__(self) -> None:
+        self.start = self.last = time.monotonic()
+        self.there: int | None = None
+        self.rate = 0.0
+
+    def __call__(self, done: int, total: int) -> None:
+        now, live = time.monotonic(), sys.stderr.isatty()
+        if self.there is None:
+            self.there, self.start = done, now
+            if 0 < done < total:
+                print(f"{done}/{total} people are packed already; going on", file=sys.stderr)
+            return
+        self.rate = (done - self.there) / max(now - self.start, 1e-9)
+        if live or now - self.last > 5 or done == total:
+            self.last = now
+            eta = f"{(total - done) / self.rate:.0f} s left" if done < total else f"{now - self.start:.0f} s"
+            line = f"packed {done}/{total} people, {self.rate:.0f}/s, {eta}"
+            print(f"\r{line}\033[K" if live else line, end="\n" if not live or done == total else "", file=sys.stderr)
+
+
+def main(argv: list[str]) -> int:
+    options = parse(argv)
+    settings = Settings(max_input=max_input(options.max_input), per_shard=options.per_shard, seed=options.seed)
+    split = options.split or re.sub(r"\.json(\.gz)?$", "", Path(options.annotations[0]).name)
+    if not split.isprintable():
+        raise ConfigError(f"--split={split!r}: expected a name that can be printed")
+    storage.require_place(storage.join(storage.absolute(options.out), "manifest.json"))
+    whole, images = read(options)
+    progress = Progress()
+    manifest = build(
+        whole,
+        images,
+        options.out,
+        dataset=options.dataset,
+        split=split,
+        boxes=Path(options.boxes).name if options.boxes else "gt",
+        settings=settings,
+        map_jobs=in_ray if options.ray else in_processes(options.jobs) if options.jobs > 1 else in_process,
+        progress=progress,
+    )
+    size = sum(file["bytes"] for file in manifest["files"].values())
+    facts = f"{manifest['people']} people, {len(manifest['shards'])} shards, {size / 2**20:.1f} MiB"
+    print(f"{options.out}: {facts}" + (", already complete" if progress.rate == 0 else ""))
+    return 0
+
+
+if __name__ == "__main__":
+    run_cli(main)

@@ -1,0 +1,64 @@
+"""Check a shard directory byte by byte and its labels by statistics. Exit code 3 if anything is wrong."""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+
+from icon_dist.data.geometry import PADDING
+from icon_dist.data.shard import ShardSet, open_shards
+from icon_dist.data.swaps import signs, wrong_flips
+from icon_dist.data.verify import verify
+from icon_dist.errors import DataError, plain, run_cli
+
+
+def statistics(shards: ShardSet) -> list[str]:
+    """What the labels look like."""
+    manifest, people = shards.manifest, len(shards)
+    height = np.percentile(shards.box[:, 3], (5, 50, 95))
+    pixels = shards.stored_wh.astype(np.float64).prod(1)
+    original = (shards.stored_wh == shards.window[:, 2:]).all(1).mean()
+    lines = [
+        f"{manifest['dataset']} {manifest['split']}, boxes {manifest['boxes']}: {people} people in "
+        f"{manifest['photos']} photos, {len(shards.shard_names)} shards",
+        f"boxes {height[0]:.0f} / {height[1]:.0f} / {height[2]:.0f} px high (5 / 50 / 95 %)",
+        f"stored {shards.size.mean() / 1024:.1f} KiB and {pixels.mean() ** 0.5:.0f}^2 px a person, "
+        f"{original:.1%} at photo scale",
+        f"{'joint':<16} labelled  visible in padded box",
+    ]
+    v = shards.keypoints[..., 2]
+    center, size = shards.box[:, None, :2] + shards.box[:, None, 2:] / 2, shards.box[:, None, 2:] * PADDING
+    inside = np.all(np.abs(shards.keypoints[..., :2] - center) <= size / 2, axis=2)
+    for j, name in enumerate(shards.skeleton.joints):
+        labelled = v[:, j] > 0
+        seen = v[:, j] >= shards.skeleton.visible_at
+        boxed = f"{inside[labelled, j].mean():13.1%}" if labelled.any() else f"{'-':>13}"
+        lines.append(f"{name:<16} {labelled.mean():8.1%} {seen.mean():8.1%} {boxed}")
+    return lines
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="icon-dist shards verify", description=__doc__)
+    parser.add_argument("shards", metavar="DIR|s3://...")
+    options = parser.parse_args(argv)
+    shards = open_shards(options.shards)
+    print("\n".join(statistics(shards)))
+    seen = signs(shards.keypoints, shards.skeleton)
+    for sign in seen:
+        if sign.people:
+            print(f"{sign.what}: {sign.share:.1%} of {sign.people}")
+    findings = 0
+    swapped = (f"{s.what}: only {s.share:.1%} of {s.people}; left and right look exchanged" for s in seen if s.alarming)
+    for source in (wrong_flips(shards.skeleton), swapped, verify(shards)):
+        for line in source:
+            findings += 1
+            print(f"FOUND {plain(line)}", flush=True)
+    if findings:
+        raise DataError(f"{shards.uri}: {findings} findings, listed above; build the shards again")
+    print(f"{shards.uri}: sound, every byte of {len(shards)} people")
+    return 0
+
+
+if __name__ == "__main__":
+    run_cli(main)
