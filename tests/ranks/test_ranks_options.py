@@ -7,12 +7,10 @@ and ``loss.bank.budget``. They must still agree on the loss, which is a mean ove
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch.nn import functional as F
 
 from icon_dist import distributed
