@@ -30,6 +30,18 @@ def shown(value: object) -> str:
         return "a number of thousands of digits"
 
 
+IRREGULAR = {"person": "people", "category": "categories", "box": "boxes", "query": "queries", "entry": "entries"}
+
+
+def plural(count: int, noun: str, plural: str | None = None) -> str:
+    """``count`` with its noun, as a message says it; ``plural`` where it is neither regular nor in ``IRREGULAR``.
+
+    >>> plural(1, "person"), plural(2, "person"), plural(0, "image")
+    ('1 person', '2 people', '0 images')
+    """
+    return f"{count} {noun if count == 1 else plural or IRREGULAR.get(noun, noun + 's')}"
+
+
 class IconError(Exception):
     """Base of every error meant for the user; ``str(error)`` is one line."""
 
