@@ -8,7 +8,6 @@ does not fall, the score is one that a fixed pose could reach, or the resume sta
 
 from __future__ import annotations
 
-import argparse
 import json
 import shlex
 import shutil
@@ -18,6 +17,7 @@ import time
 from typing import Any
 
 from icon_dist import storage
+from icon_dist.arguments import Parser
 from icon_dist.config import load
 from icon_dist.errors import run_cli
 
@@ -26,7 +26,7 @@ STOP_AFTER = 5  # epochs before the interruption
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m icon_dist.demo", description=__doc__.splitlines()[0])
+    parser = Parser("icon-dist demo", __doc__.splitlines()[0])
     parser.add_argument("--out", default="out/demo", metavar="DIR|s3://", help="where everything goes (%(default)s)")
     parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="config values on top of --cfg demo")
     args = parser.parse_intermixed_args(argv)

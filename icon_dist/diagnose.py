@@ -1,4 +1,4 @@
-"""What a model gets wrong, as numbers and as a page to read: ``python -m icon_dist.evaluate RUN ... --diagnose DIR``.
+"""What a model gets wrong, as numbers and as a page to read: ``icon-dist evaluate RUN ... --diagnose DIR``.
 
 Kinds of errors and what each costs (paper Fig. 6), recall of joints (Table 6), the encoder's features (Fig. 5), the
 worst people of every kind (Fig. 4, 7), joint by joint, for any skeleton. METHOD 7 has the definitions.

@@ -6,7 +6,6 @@ a package is missing. No secret is printed.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import os
 import platform
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from icon_dist import machine
+from icon_dist.arguments import Parser
 from icon_dist.errors import ClusterError, IconError, StorageError, plain, run_cli
 from icon_dist.machine import NAMED, Finding, fail, ok
 
@@ -137,7 +137,7 @@ def examined(check: Callable[[], Iterator[Finding]], what: str, *, code: int = 0
 
 def main(argv: list[str]) -> int:
     assert __doc__ is not None
-    parser = argparse.ArgumentParser(prog="python -m icon_dist.doctor", description=__doc__.splitlines()[0])
+    parser = Parser("icon-dist doctor", __doc__.splitlines()[0])
     parser.add_argument(
         "uri", nargs="?", default="runs", metavar="URI", help="where runs go: path or s3://; default %(default)s"
     )

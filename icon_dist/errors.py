@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import sys
-from argparse import ArgumentTypeError
 from collections.abc import Callable
 from typing import NoReturn
 
 LONGEST = 2000  # characters of a line
+PACKAGES = {"cv2": "opencv-python-headless", "sklearn": "scikit-learn", "yaml": "pyyaml"}  # of modules named otherwise
 
 
 def shorten(text: str, most: int = 100) -> str:
@@ -28,6 +29,18 @@ def shown(value: object) -> str:
         return shorten(repr(value))
     except ValueError:  # Python writes out integers of some thousand digits at most
         return "a number of thousands of digits"
+
+
+IRREGULAR = {"person": "people", "category": "categories", "box": "boxes", "query": "queries", "entry": "entries"}
+
+
+def plural(count: int, noun: str, plural: str | None = None) -> str:
+    """``count`` with its noun, as a message says it; ``plural`` where it is neither regular nor in ``IRREGULAR``.
+
+    >>> plural(1, "person"), plural(2, "person"), plural(0, "image")
+    ('1 person', '2 people', '0 images')
+    """
+    return f"{count} {noun if count == 1 else plural or IRREGULAR.get(noun, noun + 's')}"
 
 
 class IconError(Exception):
@@ -95,27 +108,35 @@ def plain(text: str) -> str:
     return line if len(line) <= LONGEST else f"{line[: LONGEST - 500]} ... {line[-500:]}"
 
 
-def at_least(least: int) -> Callable[[str], int]:
-    """An argparse type: whole numbers from ``least`` on."""
+def missing_package(error: ImportError) -> ClusterError | None:
+    """What to say of a package that is not there or does not load; None if it is our own module that is not."""
+    from importlib import metadata  # here, because most commands end without an error
 
-    def number(text: str) -> int:
-        if not text.isdecimal() or len(text) > 18 or int(text) < least:
-            raise ArgumentTypeError(f"{shown(text)} is not a whole number from {least} on")
-        return int(text)
-
-    return number
+    named = re.search(r"No module named '([\w.]+)'", str(error))
+    name = (error.name or (named[1] if named else "")).partition(".")[0]
+    if name == "icon_dist":
+        return None
+    package = PACKAGES.get(name, name)
+    try:
+        needs = [re.sub(r"\s*;.*", "", line) for line in metadata.requires("icon_dist") or ()]
+    except metadata.PackageNotFoundError:
+        needs = []
+    want = next((need for need in needs if re.match(r"[\w-]+", need)[0].lower() == package), package)  # type: ignore[index]
+    what = f"{name} is not installed" if named else f"{name or 'a package'} does not load ({error})"
+    return ClusterError(f"{what}; pip install {shlex.quote(want) if want else '-e .'}")
 
 
 def run_cli(main: Callable[[list[str]], int | None], argv: list[str] | None = None) -> NoReturn:
     """Run ``main(argv)`` and leave with its exit code; an IconError becomes one line on stderr.
 
-    ``--debug`` anywhere in ``argv`` shows the traceback instead. Ctrl-C leaves with 130, a closed pipe quietly.
+    ``--debug`` before any ``--`` shows the traceback instead. Ctrl-C leaves with 130, a closed pipe quietly.
     """
     args = list(sys.argv[1:] if argv is None else argv)
-    debug = "--debug" in args
-    args = [a for a in args if a != "--debug"]
+    own = args.index("--") if "--" in args else len(args)
+    debug = "--debug" in args[:own]
+    args = [a for a in args[:own] if a != "--debug"] + args[own:]
     try:
-        code = main(args)
+        code = _with_packages(main, args)
         sys.stdout.flush()
     except StoppedError as stopped:
         print(f"icon_dist: {plain(str(stopped))}", file=sys.stderr)
@@ -132,3 +153,12 @@ def run_cli(main: Callable[[list[str]], int | None], argv: list[str] | None = No
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(0) from None
     raise SystemExit(code or 0)
+
+
+def _with_packages(main: Callable[[list[str]], int | None], args: list[str]) -> int | None:
+    try:
+        return main(args)
+    except ImportError as error:
+        if (told := missing_package(error)) is None:
+            raise
+        raise told from error

@@ -1,4 +1,4 @@
-"""Score a checkpoint on a shard set: ``python -m icon_dist.evaluate CKPT --shards URI [--boxes gt|FILE]``.
+"""Score a checkpoint on a shard set: ``icon-dist evaluate CKPT --shards URI [--boxes gt|FILE]``.
 
 Or predict what only a test server scores: ``--photos image_info_test-dev2017.json --boxes FILE --images DIR --results
 FILE``.
@@ -9,19 +9,19 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import math
 import os
 
 import torch
 
 from icon_dist import storage
+from icon_dist.arguments import Parser, at_least, number
 from icon_dist.codec import codec_of
 from icon_dist.config import EvalConfig
 from icon_dist.data import subjects as who
 from icon_dist.data.shard import open_shards
 from icon_dist.data.subjects import first_photos
 from icon_dist.diagnose import Scored, diagnose
-from icon_dist.errors import CheckpointError, ConfigError, at_least, run_cli, shorten, shown
+from icon_dist.errors import CheckpointError, ConfigError, run_cli, shorten, shown
 from icon_dist.evaluation import draw, embedding, export
 from icon_dist.evaluation.score import ENGINES
 from icon_dist.fetch import described, load_weights
@@ -33,11 +33,7 @@ from icon_dist.types import Skeleton
 
 def level(text: str) -> float:
     """An argparse type: 0 or more."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value < math.inf:
+    if (value := number(text)) < 0:
         raise argparse.ArgumentTypeError(f"{shown(text)} is not a number from 0 on")
     return value
 
@@ -61,7 +57,7 @@ def measured_by(metric: str | None, skeleton: Skeleton) -> Skeleton:
 def arguments(argv: list[str]) -> argparse.Namespace:
     """What was asked, if it can be done: places that cannot be written are errors before the work."""
     assert __doc__ is not None
-    parser = argparse.ArgumentParser(prog="python -m icon_dist.evaluate", description=__doc__.splitlines()[0])
+    parser = Parser("icon-dist evaluate", __doc__.splitlines()[0])
     add = parser.add_argument
     add("checkpoint", metavar="CKPT", help="a fetched .safetensors file, or a run (its best checkpoint); path or s3://")
     scored = parser.add_mutually_exclusive_group(required=True)

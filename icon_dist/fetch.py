@@ -1,6 +1,6 @@
 """Fetch verified weights out of a run into one safetensors file, and read such a file back.
 
-python -m icon_dist.fetch s3://bucket/runs/w48 --best -o best.safetensors
+icon-dist fetch s3://bucket/runs/w48 --best -o best.safetensors
 
 The file holds the weights that are evaluated, and in its metadata what they are: config, skeleton, step, metrics,
 and a sha256 over all of it, because safetensors itself loads flipped bits in silence (RELIABILITY).
@@ -8,7 +8,6 @@ and a sha256 over all of it, because safetensors itself loads flipped bits in si
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import sys
@@ -23,6 +22,7 @@ from torch import Tensor
 
 from icon_dist import config as configuration
 from icon_dist import storage
+from icon_dist.arguments import Parser, at_least
 from icon_dist.config import Config
 from icon_dist.datasets import skeleton_from_dict
 from icon_dist.engine import checkpoint
@@ -173,12 +173,14 @@ def _list(run_uri: str) -> None:
 
 
 def main(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(prog="icon_dist.fetch", description=(__doc__ or "").splitlines()[0])
+    parser = Parser("icon-dist fetch", (__doc__ or "").splitlines()[0])
     parser.add_argument("run", help="folder of a run: path or s3://bucket/runs/name")
     wanted = parser.add_mutually_exclusive_group()
     wanted.add_argument("--best", action="store_const", dest="which", const="best", help="highest score")
     wanted.add_argument("--last", action="store_const", dest="which", const="last", help="newest intact")
-    wanted.add_argument("--step", type=int, dest="which", metavar="N", help="of this step; default: --best, or --last")
+    wanted.add_argument(
+        "--step", type=at_least(0), dest="which", metavar="N", help="of this step; default: --best, or --last"
+    )
     wanted.add_argument("--list", action="store_true", help="show what is there and write nothing")
     parser.add_argument("--net", type=int, choices=(1, 2), default=1, help="of semi.method=sspose; default %(default)s")
     parser.add_argument("-o", "--out", metavar="FILE", help="the safetensors file to write")

@@ -1,4 +1,4 @@
-"""The paper's tables as runs: ``python -m icon_dist.recipes`` lists every row, ``--run ID`` launches it.
+"""The paper's tables as runs: ``icon-dist recipes`` lists every row, ``--run ID`` launches it.
 
 A row is what to set on top of a preset (``recipes.yaml``), so that the same row runs on other data with ``--cfg``.
 Runs are repeated over seeds and their figures appended to a CSV file; what is in it already is not run again.
@@ -6,7 +6,6 @@ Runs are repeated over seeds and their figures appended to a CSV file; what is i
 
 from __future__ import annotations
 
-import argparse
 import csv
 import io
 import json
@@ -25,6 +24,7 @@ import yaml
 
 from icon_dist import __version__, storage
 from icon_dist import config as configuration
+from icon_dist.arguments import Parser, at_least, did_you_mean
 from icon_dist.errors import ConfigError, run_cli
 from icon_dist.train import run_directory
 
@@ -78,9 +78,11 @@ def read_recipes() -> tuple[dict[str, str], dict[str, Recipe]]:
 
 def select(names: Sequence[str], recipes: dict[str, Recipe]) -> list[Recipe]:
     """Rows by id, or by the name of their table."""
+    known = {*recipes, *(r.table for r in recipes.values())}
     for name in names:
-        if name not in recipes and name not in {r.table for r in recipes.values()}:
-            raise ConfigError(f"--run {name}: no such row or table; python -m icon_dist.recipes lists them")
+        if name not in known:
+            text = f"no such row or table{did_you_mean(name, sorted(known))}; icon-dist recipes lists them"
+            raise ConfigError(f"--run {name}: {text}")
     return [r for r in recipes.values() if r.id in names or r.table in names]
 
 
@@ -240,22 +242,38 @@ def _average(values: list[str]) -> str:
 
 def main(argv: list[str]) -> None:
     assert __doc__ is not None
-    parser = argparse.ArgumentParser(prog="python -m icon_dist.recipes", description=__doc__.splitlines()[0])
+    parser = Parser("icon-dist recipes", __doc__.splitlines()[0])
     add = parser.add_argument
-    add("--run", nargs="+", default=[], metavar="ID", help="rows (T5.skcc) or tables (T5); again = resume")
+    add(
+        "--run",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="ID",
+        help="rows (T5.skcc) or tables (T5); again = resume",
+    )
     add("--cfg", metavar="NAME|PATH", help="run them on this preset; default: the first that the paper has")
-    add("--seeds", type=int, nargs="+", default=[0], metavar="N", help="seeds to run; default 0")
+    add("--seeds", type=at_least(0), nargs="+", action="extend", metavar="N", help="seeds to run; default 0")
     add("--record", type=Path, metavar="FILE.csv", help="append the figures here and skip the runs that it holds")
-    add("--set", nargs="+", default=[], metavar="a.b=c", help="more overrides; @ID is the run of another row")
+    add(
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="a.b=c",
+        help="more overrides; @ID is the run of another row",
+    )
     add("--markdown", action="store_true", help="print what was measured as tables")
     args = parser.parse_args(argv)
     titles, recipes = read_recipes()
     if not args.run:
+        if idle := [f"--{name}" for name in ("cfg", "seeds", "set") if getattr(args, name)]:
+            raise ConfigError(f"{', '.join(idle)}: nothing is run; name rows or tables with --run ID")
         results = read_results(args.record or RESULTS)
         print(markdown(recipes, results) if args.markdown else listing(titles, recipes, results))
         return
     chosen = select(args.run, recipes)
-    todo = [(recipe, preset_of(recipe, args.cfg), seed) for seed in args.seeds for recipe in chosen]
+    todo = [(recipe, preset_of(recipe, args.cfg), seed) for seed in args.seeds or [0] for recipe in chosen]
     for recipe, cfg, seed in todo:
         configuration.load(cfg, overrides(recipe, cfg, seed=seed, extra=args.set))  # mistakes show before the first run
     for recipe, cfg, seed in todo:

@@ -9,7 +9,6 @@ asks for it. Ray itself is used through its command and its REST interface.
 
 from __future__ import annotations
 
-import argparse
 import fnmatch
 import hashlib
 import json
@@ -27,6 +26,7 @@ from typing import Any, NamedTuple
 
 from icon_dist import config as configuration
 from icon_dist import storage
+from icon_dist.arguments import Parser
 from icon_dist.config import Config
 from icon_dist.errors import ClusterError, ConfigError, StoppedError, run_cli, shown
 
@@ -196,7 +196,7 @@ def _require_everywhere(config: Config) -> None:
 
 def _training(words: list[str]) -> Config:
     """What ``icon_dist.train`` would make of its arguments; a mistake is found here and not on the cluster."""
-    parser = argparse.ArgumentParser(prog="python -m icon_dist.submit --", add_help=False)
+    parser = Parser("icon-dist submit", "", add_help=False)
     parser.add_argument("--cfg", required=True)
     parser.add_argument("overrides", nargs="*")
     args = parser.parse_intermixed_args(words)
@@ -216,11 +216,11 @@ def _follow(cluster: Cluster, job: str, run: str, line: list[str]) -> int:
 
 def main(argv: list[str]) -> int:
     own, train = (argv[: argv.index("--")], argv[argv.index("--") + 1 :]) if "--" in argv else (argv, [])
-    parser = argparse.ArgumentParser(
-        prog="icon_dist.submit",
+    parser = Parser(
+        "icon-dist submit",
+        (__doc__ or "").splitlines()[0],
         usage="%(prog)s [options] -- --cfg NAME [a.b=c ...]",
-        description=(__doc__ or "").splitlines()[0],
-        epilog="After -- stands what `python -m icon_dist.train` takes.",
+        epilog="After -- stands what `icon-dist train` takes.",
     )
     parser.add_argument("--address", default=os.environ.get("RAY_API_SERVER_ADDRESS") or ADDRESS, help="%(default)s")
     parser.add_argument("--working-dir", default=".", metavar="DIR", help="shipped to every node; default: here")

@@ -1,11 +1,10 @@
-"""Train a pose model with inter-image contrast: ``python -m icon_dist.train --cfg NAME|PATH [a.b=c ...]``.
+"""Train a pose model with inter-image contrast: ``icon-dist train --cfg NAME|PATH [a.b=c ...]``.
 
 ``main`` runs on the driver and launches; :func:`icon_dist.loop.train` is the run itself, on every worker.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import math
 import os
@@ -13,6 +12,7 @@ import sys
 
 from icon_dist import config as configuration
 from icon_dist import pretrained, storage
+from icon_dist.arguments import Parser
 from icon_dist.begin import Data, open_data
 from icon_dist.config import Config
 from icon_dist.data.generate import draw_missing, missing_sets
@@ -31,7 +31,7 @@ LOOP = "icon_dist.loop:train"
 
 def main(argv: list[str]) -> None:
     assert __doc__ is not None
-    parser = argparse.ArgumentParser(prog="python -m icon_dist.train", description=__doc__.splitlines()[0])
+    parser = Parser("icon-dist train", __doc__.splitlines()[0])
     presets = ", ".join(configuration.presets())
     parser.add_argument("--cfg", required=True, metavar="NAME|PATH", help=f"a YAML file, or a preset: {presets}")
     parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="such as loss.tau=0.1 run.name=mine")

@@ -38,10 +38,13 @@ class Codec:
         return heatmap.encode(joints, labelled, hw=self.hw, stride=self.stride, sigma=self.sigma, codec=self.name)
 
     def decode(
-        self, maps: Float[Tensor, "N K h w"], *, method: str = "argmax"
+        self, maps: Float[Tensor, "N K h w"], *, method: str = "argmax", unseen: bool = False
     ) -> tuple[Float[Tensor, "N K 2"], Float[Tensor, "N K"]]:
-        """Joints in input px, and how high their peaks are; ``method``: argmax | quarter | dark."""
-        xy, peak = decode.decode(maps, method=method, sigma=self.sigma, codec=self.name)
+        """Joints in input px, and how high their peaks are; ``method``: argmax | quarter | dark.
+
+        Without a positive value a joint is at (0, 0), or, ``unseen``, where its map is highest all the same.
+        """
+        xy, peak = decode.decode(maps, method=method, sigma=self.sigma, codec=self.name, unseen=unseen)
         return heatmap.to_input(xy, hw=self.hw, stride=self.stride, codec=self.name), peak
 
     def flip_back(

@@ -22,9 +22,9 @@ SINGULAR = 1e-12  # |det H| of what rounding leaves of a plateau; of a peak as w
 
 
 def decode(
-    heatmaps: Float[Tensor, "N K h w"], *, method: str, sigma: float, codec: str = "msra"
+    heatmaps: Float[Tensor, "N K h w"], *, method: str, sigma: float, codec: str = "msra", unseen: bool = False
 ) -> tuple[Float[Tensor, "N K 2"], Float[Tensor, "N K"]]:
-    """Joints in heatmap px and peak values; (0, 0) where no value is positive.
+    """Joints in heatmap px and peak values; (0, 0) where no value is positive, or with ``unseen`` the highest pixel.
 
     ``method``: argmax | quarter | dark. ``sigma`` and ``codec`` are those of the targets that the model was trained
     with; they matter to dark alone.
@@ -39,7 +39,7 @@ def decode(
         xy = xy + _taylor(heatmaps, x, y, score, kernel=blur_kernel(sigma), codec=codec).to(xy)
     else:
         assert method == "argmax", method
-    return xy * (score > 0)[..., None], score
+    return xy if unseen else xy * (score > 0)[..., None], score
 
 
 def blur_kernel(sigma: float) -> int:

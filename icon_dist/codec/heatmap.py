@@ -36,10 +36,10 @@ def encode(
     sigma: float,
     codec: str = "msra",
 ) -> tuple[Float[Tensor, "N K h w"], Float[Tensor, "N K"]]:
-    """Gaussians of peak 1, and weights: 0 for unlabelled joints and where no support is inside.
+    """Gaussians of peak 1, and weights: 0 for unlabelled joints and where the support is outside.
 
-    ``joints`` in input px, ``hw`` of the heatmaps. Support is what lies within 3 sigma of the nearest whole pixel
-    ``floor(x / stride + 1/2)``; msra and udp cut off the rest.
+    ``joints`` in input px, ``hw`` of the heatmaps. Support is what lies within 3 sigma of a centre: of the joint for
+    dark; else of a whole pixel, outside of which all is cut off.
     """
     # The window is a square and the Gaussian a product: two short profiles and one outer product per joint.
     (x, in_x), (y, in_y) = (
@@ -53,13 +53,19 @@ def encode(
 def _profile(
     mu: Float[Tensor, "N K"], size: int, *, sigma: float, codec: str
 ) -> tuple[Float[Tensor, "N K size"], Bool[Tensor, "N K"]]:
-    """The Gaussian along one axis, and whether its support reaches the map."""
+    """The Gaussian along one axis, and whether its support reaches the map, to the pixel, by the public codes.
+
+    They round the centre by ``int(mu + .5)``, which goes toward zero: half a pixel to one and a half outside is
+    pixel 0. And a support that ends right before the map still counts, with an empty target.
+    """
     pixel = torch.arange(size, device=mu.device, dtype=mu.dtype)
-    whole = torch.floor(mu + 0.5)[..., None]
-    support = (pixel - whole).abs() <= 3 * sigma
-    distance = pixel - (whole if codec == "msra" else mu[..., None])
+    center = mu[..., None] if codec == "dark" else torch.trunc(mu + 0.5)[..., None]
+    distance = pixel - (mu[..., None] if codec == "udp" else center)
     gaussian = torch.exp(-(distance**2) / (2 * sigma**2))
-    return gaussian if codec == "dark" else gaussian * support, support.any(-1)
+    if codec != "dark":
+        gaussian = gaussian * ((pixel - center).abs() <= 3 * sigma)
+    reaches = (center - 3 * sigma < size) & (center + 3 * sigma + 1 >= 0)
+    return gaussian, reaches[..., 0]
 
 
 def flip_back(

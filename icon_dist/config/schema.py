@@ -135,7 +135,7 @@ class SemiConfig:
     unlabelled_share: float = 0.5  # of every batch
     lessons: str = "all"  # sspose: all, as published | sure (joints with peaks above gamma teach, as with pseudo)
     cutout: int = 5  # sspose: joints erased in the hard view
-    compat: bool = False  # sspose: repeat the three bugs of the public code, for parity
+    compat: bool = False  # sspose: repeat the bugs of the public code, for parity
 
 
 @dataclass(frozen=True)

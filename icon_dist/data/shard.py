@@ -40,7 +40,7 @@ BUILDING = "building.json"  # there as long as a build is unfinished
 LEAST_BYTES = 2048  # of a person in a tar: two headers, a block of image and one of json
 LONGEST_KEY = 100
 KEY = re.compile(r"[A-Za-z0-9_-]+")
-BUILD_COMMAND = "python shards/build.py coco|mpii|crowdpose|custom --annotations FILE --images DIR --out"
+BUILD_COMMAND = "icon-dist shards build coco|mpii|crowdpose|custom --annotations FILE --images DIR --out"
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,9 @@ def read_manifest(uri: str) -> dict[str, Any]:
         raw = storage.read(place)
     except FileNotFoundError:
         if storage.exists(storage.join(uri, BUILDING)):
-            raise DataError(f"{uri}: the build is unfinished; run the same shards/build.py command again") from None
+            raise DataError(
+                f"{uri}: the build is unfinished; run the same icon-dist shards build command again"
+            ) from None
         raise DataError(f"{uri}: no shards here ({MANIFEST} is missing); build them: {BUILD_COMMAND} {uri}") from None
     try:
         manifest = seal.unsealed(raw)

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from icon_dist.config.plain import require_plain
+from icon_dist.config.plain import read_plain
 from icon_dist.errors import DataError, shorten, shown
 from icon_dist.types import Skeleton
 
@@ -85,8 +85,7 @@ def read_skeleton(path: str | Path) -> Skeleton:
     """The skeleton of a YAML file; ``datasets/lsp.yaml`` is an example with every field."""
     try:
         text = Path(path).read_text(encoding="utf-8")
-        require_plain(text)
-        fields = yaml.load(text, Loader=_UniqueKeys)  # noqa: S506  (a SafeLoader)
+        fields = read_plain(text)
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}; give the path of a skeleton YAML or the name of one") from None
     except UnicodeDecodeError:
@@ -98,17 +97,6 @@ def read_skeleton(path: str | Path) -> Skeleton:
     if type(fields) is not dict:
         raise DataError(f"{path}: expected a mapping with {', '.join(FIELDS)}")
     return skeleton_from_dict(fields, source=str(path))
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """PyYAML keeps the last of two equal keys without a word."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value]
-        twice = {str(k) for k in keys if keys.count(k) > 1}
-        if twice:
-            raise yaml.constructor.ConstructorError(None, None, f"key given twice: {', '.join(twice)}", node.start_mark)
-        return super().construct_mapping(node, deep=deep)
 
 
 def _check_keys(fields: Mapping[str, Any], *, source: str) -> None:

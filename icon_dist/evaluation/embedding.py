@@ -11,8 +11,6 @@ import numpy as np
 from jaxtyping import Float, Int64
 from numpy.typing import NDArray
 
-from icon_dist.errors import ConfigError
-
 COMPONENTS = 50
 NEIGHBOURS = 10
 ROWS = 512  # of the similarity matrix at once
@@ -105,13 +103,8 @@ def tsne(coordinates: Float[np.ndarray, "n c"], *, seed: int = 0) -> Float[np.nd
 
 
 def require_tsne() -> None:
-    """ConfigError now rather than after an evaluation."""
-    try:
-        import sklearn.manifold  # noqa: F401
-    except ImportError:
-        raise ConfigError(
-            "--diagnose: the t-SNE picture needs scikit-learn; pip install 'icon_dist[diagnose]'"
-        ) from None
+    """Without scikit-learn, its ImportError now rather than after an evaluation."""
+    import sklearn.manifold  # noqa: F401
 
 
 def _unit(features: Float[np.ndarray, "n D"]) -> F64:

@@ -31,7 +31,7 @@ def publish(
         values, why = chosen
         best = with_values(config, {**values, "run.name": f"{config.run.name}-best"})
         lines = [*why, "  ".join(f"{key}={text(value)}" for key, value in values.items())]
-        comments = [*lines, "python -m icon_dist.train --cfg " + journal.at("best.yaml")]
+        comments = [*lines, "icon-dist train --cfg " + journal.at("best.yaml")]
         head = "".join(f"# {line}\n" for line in comments)
         storage.write(journal.at("best.yaml"), (head + configuration.to_yaml(best)).encode())
         names.insert(0, "best.yaml")

@@ -97,7 +97,7 @@ class SSPose:
             )
         hard, lessons = [], []
         for number, other in enumerate(reversed(said)):  # each net's cutouts sit where the other one sees joints
-            place, peak = self._codec.decode(other)
+            place, peak = self._codec.decode(other, unseen=self._compat)
             boxes = views.erased_boxes(
                 place,
                 peak > 0,

@@ -4,9 +4,9 @@ The network input is the easy view. Lengths are those published for 256 px of he
 erased, and what lies outside the image, has the mean colour: 0 behind the normalisation.
 
 ``compat`` repeats what the public code (xierc/Semi_Human_Pose ``pose_dual.py``) gets wrong, for parity: the clamp of
-the erased boxes takes height for width; joints of its 24 that the data set does not have are erased too; the affine
-turns coordinates from -1 to 1 on both axes, which shears an image that is not square. (The map of a joint that nobody
-trains peaks anywhere, so it is erased anywhere.)
+the erased boxes takes height for width; joints of its 24 that the data set does not have are erased too, and joints
+that the other net does not see; the affine turns coordinates from -1 to 1 on both axes, which shears an image that is
+not square. (The map of a joint that nobody trains peaks anywhere, so it is erased anywhere.)
 """
 
 from __future__ import annotations
@@ -65,13 +65,15 @@ def erased_boxes(
 ) -> Int64[Tensor, "N count 4"]:
     """JointCutout: ``count`` times a joint, the same one perhaps twice; boxes ``[x0, x1) x [y0, y1)`` around them.
 
-    ``joints`` in input px, boxes as (x0, x1, y0, y1); a joint that is not ``found`` gives an empty one.
+    ``joints`` in input px, boxes as (x0, x1, y0, y1). A joint has one box, however often it is drawn; one that is not
+    ``found`` has an empty one, but for ``compat``.
     """
     height, width = hw
     scale = 1.0 if compat else height / HEIGHT
-    numbers = torch.arange(7 * count, device=instance.device)
-    u = uniform(key, instance[:, None], numbers).reshape(-1, count, 7).unbind(-1)
-    drawn = (u[0] * (UNION if compat else joints.shape[1])).long()
+    numbers = uniform(key, instance[:, None], torch.arange(7 * count, device=instance.device)).reshape(-1, count, 7)
+    drawn = (numbers[..., 0] * (UNION if compat else joints.shape[1])).long()
+    first = (drawn[:, :, None] == drawn[:, None]).int().argmax(-1)  # the draw that was the first of this joint
+    u = numbers.gather(1, first[..., None].expand(-1, -1, 7)).unbind(-1)
     known = drawn < joints.shape[1]
     index = torch.where(known, drawn, 0)
     at = joints.gather(1, index[..., None].expand(-1, -1, 2)).to(u[0].dtype)
@@ -82,7 +84,7 @@ def erased_boxes(
     limit = torch.tensor((height, width) if compat else (width, height), device=at.device)
     low, high = ((centre + side * half.round()).long() for side in (-1, 1))
     low, high = low.clamp(min=0).minimum(limit), high.clamp(min=0).minimum(limit)
-    shown = ~known | found.gather(1, index)
+    shown = torch.ones_like(known) if compat else found.gather(1, index)
     return torch.stack([low, torch.where(shown[..., None], high, low)], -1).flatten(2)
 
 

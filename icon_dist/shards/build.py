@@ -18,15 +18,16 @@ from pathlib import Path
 import cv2
 
 from icon_dist import datasets, storage
+from icon_dist.arguments import Parser, at_least
 from icon_dist.data import people
 from icon_dist.data.pack import build
 from icon_dist.data.tar import Job, Settings
-from icon_dist.errors import ClusterError, ConfigError, at_least, run_cli
+from icon_dist.errors import ClusterError, ConfigError, run_cli
 from icon_dist.types import Annotations
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="icon-dist shards build", description=__doc__)
+    parser = Parser("icon-dist shards build", __doc__)
     add = parser.add_argument
     add("dataset", choices=("coco", "mpii", "crowdpose", "custom"))
     add("--annotations", action="append", required=True, metavar="FILE", help="repeat it to join several files")

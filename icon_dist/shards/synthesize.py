@@ -6,18 +6,20 @@ import argparse
 import os
 from pathlib import Path
 
+from icon_dist import storage
+from icon_dist.arguments import Parser, at_least
 from icon_dist.data.generate import generate_shards
 from icon_dist.engine.progress import counter
-from icon_dist.errors import at_least, run_cli
+from icon_dist.errors import run_cli
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="icon-dist shards synthesize", description=__doc__)
+    parser = Parser("icon-dist shards synthesize", __doc__)
     add = parser.add_argument
     add("--out", required=True, metavar="DIR|s3://...")
     add("--people", type=at_least(1), default=2000, metavar="N", help="at least so many; default %(default)s")
     add("--seed", type=at_least(0), default=0, help="another seed, other people; default %(default)s")
-    add("--difficulty", default="easy", metavar="easy|hard", help="poses, clutter, occlusion; default %(default)s")
+    add("--difficulty", default="easy", choices=("easy", "hard"), help="poses, clutter, occlusion; default %(default)s")
     add("--photos", type=Path, metavar="DIR", help="keep photos and annotations.json here; default: nowhere")
     add("--split", default="fake", metavar="NAME", help="name of the set; default %(default)s")
     add("--per-shard", type=at_least(1), default=250, metavar="N", help="people in a shard; default %(default)s")
@@ -27,6 +29,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 def main(argv: list[str]) -> int:
     options = parse(argv)
+    storage.require_place(storage.join(options.out, "manifest.json"))
     manifest = generate_shards(
         options.out,
         people=options.people,

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
-
 import numpy as np
 
+from icon_dist.arguments import Parser
 from icon_dist.data.geometry import PADDING
 from icon_dist.data.shard import ShardSet, open_shards
 from icon_dist.data.swaps import signs, wrong_flips
@@ -39,7 +38,7 @@ def statistics(shards: ShardSet) -> list[str]:
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="icon-dist shards verify", description=__doc__)
+    parser = Parser("icon-dist shards verify", __doc__)
     parser.add_argument("shards", metavar="DIR|s3://...")
     options = parser.parse_args(argv)
     shards = open_shards(options.shards)

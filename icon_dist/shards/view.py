@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
-
 import cv2
 import numpy as np
 
 from icon_dist import storage
+from icon_dist.arguments import Parser, at_least
 from icon_dist.data.geometry import transform
 from icon_dist.data.image import decode
 from icon_dist.data.shard import ShardSet, open_shards
-from icon_dist.errors import ConfigError, at_least, run_cli
+from icon_dist.errors import ConfigError, run_cli
 from icon_dist.evaluation.draw import Tile, sheet
 
 
@@ -25,7 +24,7 @@ def tile(shards: ShardSet, row: int) -> Tile:
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="icon-dist shards view", description=__doc__)
+    parser = Parser("icon-dist shards view", __doc__)
     add = parser.add_argument
     add("shards", metavar="DIR|s3://...")
     add("-o", "--out", required=True, metavar="PAGE.png")

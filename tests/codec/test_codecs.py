@@ -19,43 +19,49 @@ F64 = NDArray[np.float64]
 HW, MAP = (256, 192), (64, 48)
 
 
-def dark_target(joint: F64, *, sigma: float) -> F64:
-    """DarkPose's ``generate_target``, MMPose's ``generate_unbiased_gaussian_heatmaps``, for one joint inside."""
+def dark_target(joint: F64, *, sigma: int) -> tuple[F64, float]:
+    """MMPose's ``generate_unbiased_gaussian_heatmaps`` for one joint: nothing is rounded."""
     h, w = MAP
+    out, radius = np.zeros((h, w)), 3 * sigma
     mu_x, mu_y = joint / 4
-    out: F64 = np.exp(-((np.arange(w) - mu_x) ** 2 + (np.arange(h)[:, None] - mu_y) ** 2) / (2 * sigma**2))
-    return out
+    if mu_x - radius >= w or mu_y - radius >= h or mu_x + radius + 1 < 0 or mu_y + radius + 1 < 0:
+        return out, 0.0
+    for y in range(h):
+        for x in range(w):
+            out[y, x] = math.exp(-((x - mu_x) ** 2 + (y - mu_y) ** 2) / (2 * sigma**2))
+    return out, 1.0
 
 
-def udp_target(joint: F64, *, sigma: int) -> F64:
-    """``generate_target`` of UDP-Pose, ``generate_udp_gaussian_heatmaps`` of MMPose; floor for int() as in msra."""
+def udp_target(joint: F64, *, sigma: int) -> tuple[F64, float]:
+    """``generate_target`` of UDP-Pose, ``generate_udp_gaussian_heatmaps`` of MMPose: ``int`` goes toward zero."""
     h, w = MAP
     out, radius = np.zeros((h, w)), 3 * sigma
     exact = joint / ((np.array(HW[::-1]) - 1) / (np.array([w, h]) - 1))
-    mu = [math.floor(v + 0.5) for v in exact]
+    mu = [int(v + 0.5) for v in exact]
+    if any(m - radius >= size or m + radius + 1 < 0 for m, size in zip(mu, (w, h), strict=True)):
+        return out, 0.0
     for y in range(max(0, mu[1] - radius), min(h, mu[1] + radius + 1)):
         for x in range(max(0, mu[0] - radius), min(w, mu[0] + radius + 1)):
             out[y, x] = math.exp(-((x - exact[0]) ** 2 + (y - exact[1]) ** 2) / (2 * sigma**2))
-    return out
+    return out, 1.0
 
 
 @pytest.mark.parametrize("sigma", [2, 3])
-def test_targets_equal_the_public_loops(sigma: int) -> None:
-    joints = RNG.uniform(-20, 270, (10, 17, 2))
+def test_targets_and_weights_equal_the_public_loops(sigma: int) -> None:
+    joints = RNG.uniform(-60, 320, (8, 17, 2))
     joints[0, :3] = [[0, 0], [191, 255], [95.5, 127.5]]
+    edges = np.array([-3 * sigma - 1, 48 + 3 * sigma])[:, None] * 4 + np.linspace(-7, 7, 17)  # where the weight turns
+    joints[1:3, :, 0] = edges
     for codec, official in (("dark", dark_target), ("udp", udp_target)):
         maps, weight = heatmap.encode(
-            torch.tensor(joints), torch.ones(10, 17).bool(), hw=MAP, stride=4, sigma=float(sigma), codec=codec
+            torch.tensor(joints), torch.ones(8, 17).bool(), hw=MAP, stride=4, sigma=float(sigma), codec=codec
         )
-        for n in range(10):
+        for n in range(8):
             for k in range(17):
-                naive = official(joints[n, k], sigma=sigma)
-                if weight[n, k]:
-                    np.testing.assert_allclose(maps[n, k], naive, atol=1e-12)
-                else:
-                    assert maps[n, k].count_nonzero() == 0
-                    assert naive.max() < math.exp(-((3 - 0.5 / sigma) ** 2) / 2)  # three sigma of the rounded centre
-        assert weight[0, :3].all()
+                naive, naive_weight = official(joints[n, k], sigma=sigma)
+                assert weight[n, k] == naive_weight
+                np.testing.assert_allclose(maps[n, k], naive, atol=1e-12)
+        assert {0.0, 1.0} == set(weight[1].tolist()) == set(weight[2].tolist())
 
 
 def test_an_unlabelled_joint_has_no_target() -> None:

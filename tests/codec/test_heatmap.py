@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pytest
 import torch
 from numpy.typing import NDArray
 
@@ -17,13 +18,12 @@ RNG = np.random.default_rng(0)
 def official_target(
     joint: NDArray[np.float64], labelled: bool, *, w: int, h: int, sigma: int
 ) -> tuple[NDArray[np.float64], float]:
-    """``generate_target`` for one joint. Two deviations, both METHOD 5: floor instead of int() for the mean
-    (int() pulls joints left of the crop into column 0), and a window that ends right before the map has no support."""
+    """``generate_target`` for one joint: ``int`` goes toward zero; a window that ends right before the map counts."""
     radius = sigma * 3
     out, weight = np.zeros((h, w)), float(labelled)
-    mu_x, mu_y = math.floor(joint[0] / 4 + 0.5), math.floor(joint[1] / 4 + 0.5)
+    mu_x, mu_y = int(joint[0] / 4 + 0.5), int(joint[1] / 4 + 0.5)
     ul, br = (mu_x - radius, mu_y - radius), (mu_x + radius + 1, mu_y + radius + 1)
-    if ul[0] >= w or ul[1] >= h or br[0] <= 0 or br[1] <= 0:
+    if ul[0] >= w or ul[1] >= h or br[0] < 0 or br[1] < 0:
         return out, 0.0
     size = 2 * radius + 1
     x = np.arange(0, size, 1.0)
@@ -38,9 +38,10 @@ def official_target(
 def test_encode_equals_the_official_loop() -> None:
     for sigma in (2, 3):
         joints = RNG.uniform(-60, 260, size=(40, 17, 2))
-        joints[0, :6] = [[0, 0], [-2.1, 5], [-1.9, 5], [190, 254], [-26, 9], [-26.1, 9]]
+        joints[0, :6] = [[0, 0], [-2.1, 5], [-5.9, 5], [190, 254], [-26, 9], [-26.1, 9]]
+        joints[1:3] = -RNG.uniform(0, 45, size=(2, 17, 2))  # around where rounding and the weight turn
         labelled = RNG.random((40, 17)) < 0.8
-        labelled[0] = True
+        labelled[:3] = True
         target, weight = heatmap.encode(
             torch.tensor(joints), torch.tensor(labelled), hw=(64, 48), stride=4, sigma=float(sigma)
         )
@@ -49,6 +50,17 @@ def test_encode_equals_the_official_loop() -> None:
                 naive, naive_weight = official_target(joints[n, k], labelled[n, k], w=48, h=64, sigma=sigma)
                 assert weight[n, k] == naive_weight
                 np.testing.assert_allclose(target[n, k], naive, atol=1e-12)
+
+
+def test_targets_left_of_the_map_by_hand() -> None:
+    """x / 4 + .5 = -.95 is column 0 in the public code, -1.05 column -1; sigma 2 reaches the map down to column -7."""
+    xs = [-5.8, -6.2, -29.9, -33.9, -34.1]
+    joints = torch.tensor([[[x, 80.0] for x in xs]])
+    target, weight = heatmap.encode(joints, torch.ones(1, len(xs)).bool(), hw=(64, 48), stride=4, sigma=2.0)
+    row = target[0, :, 20, 0].tolist()
+    expected = [1, math.exp(-1 / 8), math.exp(-36 / 8), 0, 0]  # peaks in columns 0, -1, -6, -7 and -8
+    assert row == [pytest.approx(value) for value in expected]
+    assert weight[0].tolist() == [1, 1, 1, 1, 0]
 
 
 def test_encode_peak_is_one_at_the_joint() -> None:

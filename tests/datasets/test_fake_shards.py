@@ -38,6 +38,6 @@ def test_bad_arguments_end_with_one_line(tmp_path: Path) -> None:
     done = run("--out", str(tmp_path / "s"), "--people", "2", "--difficulty", "medium")
     assert done.returncode == 2
     assert done.stderr.startswith("icon_dist: error: ")
-    assert "difficulty is easy or hard" in done.stderr
+    assert "--difficulty: 'medium' is none of easy, hard" in done.stderr
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "s").exists()

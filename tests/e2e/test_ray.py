@@ -124,6 +124,6 @@ def test_the_users_own_line(people: Path, tmp_path: Path) -> None:
     assert failed.returncode == 1
     lines = {line for line in failed.stdout.splitlines() if "icon_dist: error:" in line}  # ray prints the end twice
     assert len(lines) == 1
-    assert "shards/build.py" in lines.pop()
+    assert "icon-dist shards build" in lines.pop()
     assert "exit code 3" in failed.stdout + failed.stderr
     assert "Traceback" not in failed.stdout

@@ -28,13 +28,12 @@ pytestmark = pytest.mark.ray
 STUDY = "study"
 SET_STATE = 6  # of a trial, in Optuna's journal
 GIB = 2**30
-SWEEP = """
-import functools
-from icon_dist import search
-from icon_dist.errors import run_cli
 
-run_cli(functools.partial(search.main, name="mine", about="", space={space}, paper={paper}))
-"""
+
+def written(file: Path, *, space: dict[str, list[Any]], first: dict[str, Any]) -> list[str]:
+    """The command of a search of one's own."""
+    file.write_text(yaml.safe_dump({"space": space, "first": first}))
+    return [sys.executable, "-m", "icon_dist", "sweep", str(file)]
 
 
 def command(people: Path, folder: Path, *more: str, script: str = "tune_lambdas") -> list[str]:
@@ -228,14 +227,13 @@ def test_a_driver_that_is_asked_to_leave(people: Path, tmp_path: Path, start: St
 @pytest.mark.timeout(400)
 def test_trials_that_go_wrong(people: Path, tmp_path: Path, start: Start) -> None:
     """A worker killed, one that diverges, one without memory: each is recorded as what it was, and the rest goes on."""
-    script = tmp_path / "tune_hard.py"
-    space, paper = (
-        {"optim.lr": (0.004, 1e17), "loss.bank.slots": (32, 10**10)},
-        {"optim.lr": 0.004, "loss.bank.slots": 32},
+    own = written(
+        tmp_path / "hard.yaml",
+        space={"optim.lr": [0.004, 1e17], "loss.bank.slots": [32, 10**10]},
+        first={"optim.lr": 0.004, "loss.bank.slots": 32},
     )
-    script.write_text(SWEEP.format(space=space, paper=paper))
     given = command(people, tmp_path, "--trials", "6", "optim.epochs=8", "optim.milestones=[6]", "eval.every=4")
-    line = [given[0], str(script), *given[2:], "--max-concurrent", "1", "run.max_skipped=2"]
+    line = [*own, *given[2:], "--max-concurrent", "1", "run.max_skipped=2"]
     log = tmp_path / "log"
     since = time.time()
     driver = start(line)
@@ -266,14 +264,13 @@ def test_trials_that_go_wrong(people: Path, tmp_path: Path, start: Start) -> Non
 @pytest.mark.timeout(400)
 def test_ray_kills_a_trial_for_memory(people: Path, tmp_path: Path, start: Start, monkeypatch: Any) -> None:
     """A head of four billion weights: first fewer run at a time, then the one that is alone is the one that failed."""
-    script = tmp_path / "tune_fat.py"
-    script.write_text(SWEEP.format(space={"model.embedding": (64, 2**16)}, paper={"model.embedding": 64}))
+    own = written(tmp_path / "fat.yaml", space={"model.embedding": [64, 2**16]}, first={"model.embedding": 64})
     memory = psutil.virtual_memory()
     if memory.available < 8 * GIB:
         pytest.skip("needs 8 GiB of free memory")
     monkeypatch.setenv("RAY_memory_usage_threshold", str((memory.total - memory.available + 5 * GIB) / memory.total))
     given = command(people, tmp_path, "--trials", "2", "--max-concurrent", "2", f"model.embedding={2**16}")
-    assert start([given[0], str(script), *given[2:]]).wait() == 0, (tmp_path / "log").read_text()
+    assert start([*own, *given[2:]]).wait() == 0, (tmp_path / "log").read_text()
     log = (tmp_path / "log").read_text()
     assert "out of memory; going on with 1 at a time" in log
     assert "Traceback" not in log

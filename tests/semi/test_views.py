@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from icon_dist.codec import Codec
 from icon_dist.losses.sampling import uniform
 from icon_dist.semi import views
 from icon_dist.semi.views import Turns, erase, erased_boxes, turns, warp, warp_image
@@ -98,32 +99,31 @@ def test_what_is_drawn() -> None:
 
 
 def naive_boxes(joints, found, instance, *, count, key, hw, compat):  # type: ignore[no-untyped-def]
-    """The loop of METHOD 8, on the same random numbers."""
+    """``mask_joint`` of the public code on the same random numbers: a box a joint, and some joints are chosen."""
     out = np.zeros((len(joints), count, 4), int)
     height, width = hw
     scale = 1 if compat else height / 256
     for n in range(len(joints)):
         u = uniform(key, instance[n : n + 1, None], torch.arange(7 * count))[0].tolist()
+        box_of: dict[int, list[int]] = {}
         for c in range(count):
             pick, a, b, sx, sy, rx, ry = u[7 * c : 7 * c + 7]
             k = int(pick * (24 if compat else joints.shape[1]))
-            if k >= joints.shape[1]:
-                x, y = rx * width, ry * height
-            elif found[n, k]:
-                x, y = joints[n, k].tolist()
-            else:
-                continue
-            radius = math.sqrt(-2 * math.log(1 - a))
-            x = int(x + 10 * scale * radius * math.cos(2 * math.pi * b))
-            y = int(y + 10 * scale * radius * math.sin(2 * math.pi * b))
-            half = [round((10 + int(10 * s)) * scale) for s in (sx, sy)]
-            most_x, most_y = (height, width) if compat else (width, height)
-            out[n, c] = [
-                min(max(x - half[0], 0), most_x),
-                min(max(x + half[0], 0), most_x),
-                min(max(y - half[1], 0), most_y),
-                min(max(y + half[1], 0), most_y),
-            ]
+            if k not in box_of:
+                x, y = joints[n, k].tolist() if k < joints.shape[1] else (rx * width, ry * height)
+                radius = math.sqrt(-2 * math.log(1 - a))
+                x = int(x + 10 * scale * radius * math.cos(2 * math.pi * b))
+                y = int(y + 10 * scale * radius * math.sin(2 * math.pi * b))
+                half = [round((10 + int(10 * s)) * scale) for s in (sx, sy)]
+                most_x, most_y = (height, width) if compat else (width, height)
+                box_of[k] = [
+                    min(max(x - half[0], 0), most_x),
+                    min(max(x + half[0], 0), most_x),
+                    min(max(y - half[1], 0), most_y),
+                    min(max(y + half[1], 0), most_y),
+                ]
+            if compat or found[n, k]:
+                out[n, c] = box_of[k]
     return out
 
 
@@ -140,6 +140,30 @@ def test_boxes_are_those_of_the_loop(hw: tuple[int, int], compat: bool) -> None:
     np.testing.assert_array_equal(full, (expected[..., 1] > expected[..., 0]) & (expected[..., 3] > expected[..., 2]))
     np.testing.assert_array_equal(boxes[full], expected[full.numpy()])
     assert full.float().mean() > 0.6
+
+
+def test_a_joint_that_is_drawn_twice_erases_one_box() -> None:
+    """The public code draws jitter and size by joint, not by draw."""
+    one = torch.tensor([[[96.0, 128.0]]]).expand(50, 1, 2)
+    boxes = erased_boxes(one, torch.ones(50, 1).bool(), people(50), count=5, key=2, hw=(256, 192))
+    assert torch.equal(boxes, boxes[:, :1].expand(-1, 5, -1))
+    assert len(boxes[:, 0].unique(dim=0)) == 50
+
+
+def test_a_joint_that_nobody_sees_is_erased_by_the_public_code_alone() -> None:
+    """Its ``get_max_preds_tensor`` takes the highest pixel, positive or not."""
+    maps = torch.full((1, 24, 64, 48), -1.0)
+    maps[:, :, 40, 20] = -0.5
+    codec = Codec("msra", (256, 192), 4, 2.0)
+    for compat in (False, True):
+        place, peak = codec.decode(maps, unseen=compat)
+        assert place[0, 0].tolist() == ([80, 160] if compat else [0, 0])
+        boxes = erased_boxes(place, peak > 0, people(1), count=5, key=0, hw=(256, 192), compat=compat)
+        area = (boxes[..., 1] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 2])
+        assert (area[0] > 0).all() == compat
+        if compat:
+            middle = (boxes[0, :, [0, 2]] + boxes[0, :, [1, 3]]) / 2
+            assert (middle - torch.tensor([80, 160])).abs().max() < 40  # four deviations of the jitter
 
 
 def test_the_clamp_of_the_public_code_spares_the_feet() -> None:

@@ -177,7 +177,7 @@ def test_verify(some: Path, tmp_path: Path) -> None:
     nothing = call("verify.py", "none", cwd=tmp_path)
     assert nothing.returncode == 3
     assert nothing.stdout == ""
-    assert "build them: python shards/build.py" in nothing.stderr
+    assert "build them: icon-dist shards build" in nothing.stderr
     assert nothing.stderr.count("\n") == 1
 
 

@@ -1,0 +1,124 @@
+"""The command line: one parser for every command. A mistake is one line, with a suggestion where there is one."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import itertools
+import re
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from icon_dist.errors import ConfigError, shown
+
+DASHES = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212"  # that word processors put in the place of a hyphen
+NEGATIVE = r"-(\d+|\d*\.\d+)"  # argparse takes such a word for a value
+
+
+def closest(word: str, known: Iterable[str]) -> str:
+    """The known word that a misspelt one is most like, or ``""``."""
+    lowered = {name.lower(): name for name in known}
+    return next((lowered[name] for name in difflib.get_close_matches(word.lower()[:100], lowered, n=1)), "")
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """``"; did you mean train?"`` to go on with after a misspelt word, or nothing."""
+    close = closest(word, known)
+    return f"; did you mean {close}?" if close else ""
+
+
+def text(value: str) -> str:
+    """An argparse type: any text but none."""
+    if not value.strip():
+        raise argparse.ArgumentTypeError(f"{shown(value)} is empty; give a value, or leave the option out")
+    return value
+
+
+def whole(value: str) -> int:
+    """An argparse type: a whole number as people write it, because ``int`` reads ``010`` and ``1_0`` as 10."""
+    if re.fullmatch(r"-?(0|[1-9][0-9]{0,17})", value):
+        return int(value)
+    try:
+        hint = f"; write {int(value)}" if len(value) <= 18 else ""
+    except ValueError:
+        hint = ""
+    raise argparse.ArgumentTypeError(f"{shown(value)} is not a whole number of at most 18 digits 0-9{hint}")
+
+
+def number(value: str) -> float:
+    """An argparse type: a finite number in ASCII digits."""
+    if not re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]{1,3})?", value, re.IGNORECASE):
+        raise argparse.ArgumentTypeError(f"{shown(value)} is not a number such as 0.2")
+    return float(value)
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """An argparse type: whole numbers from ``least`` on."""
+
+    def from_least(value: str) -> int:
+        if (found := whole(value)) < least:
+            raise argparse.ArgumentTypeError(f"{found} is too small; expected a whole number from {least} on")
+        return found
+
+    return from_least
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse that raises ConfigError and guesses nothing.
+
+    Long options are written in full. A value is not empty and a number is a plain one, whatever the option; an option
+    that takes one value is given once.
+    """
+
+    def __init__(
+        self,
+        prog: str,
+        description: str,
+        *,
+        usage: str | None = None,
+        epilog: str | None = None,
+        add_help: bool = True,
+    ) -> None:
+        super().__init__(
+            prog=prog, description=description, usage=usage, epilog=epilog, add_help=add_help, allow_abbrev=False
+        )
+        for kind, reader in ((None, text), (int, whole), (float, number), (Path, lambda value: Path(text(value)))):
+            self.register("type", kind, reader)
+        self.add_argument("--debug", action="store_true", help="show the traceback of an error")  # run_cli sees to it
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message.removeprefix('argument ')}; see {self.prog} --help")
+
+    def parse_known_args(  # type: ignore[override]  # of typeshed's overloads
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Unknown options come first: argparse would say that ``--cfg`` is missing where ``--cgf`` was given."""
+        self._require_options(sys.argv[1:] if args is None else args)
+        return super().parse_known_args(args, namespace)
+
+    def _require_options(self, words: Sequence[str]) -> None:
+        options = {name: action for action in self._actions for name in action.option_strings}
+        given: Counter[argparse.Action] = Counter()
+        for word in itertools.takewhile(lambda word: word != "--", words):
+            name = word.partition("=")[0]
+            if name not in options and word[:2] in options and word[1] != "-":
+                name = word[:2]  # -oFILE
+            if name in options:
+                given[options[name]] += 1
+            elif word[:1] and word[0] in DASHES:
+                like = did_you_mean(f"--{name.lstrip(DASHES + '-')}", options)
+                self.error(f"{shown(word)} begins with the dash U+{ord(word[0]):04X}, not with a hyphen{like}")
+            elif word[:1] == "-" and word != "-" and " " not in word and not re.fullmatch(NEGATIVE, word):
+                self.error(f"{shown(name)}: no such option{did_you_mean(name, options)}")
+        for action, times in given.items():
+            if times > 1 and type(action) is argparse._StoreAction:
+                self.error(f"{'/'.join(action.option_strings)}: given {times} times; give it once")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            names = [str(choice) for choice in action.choices]
+            like = did_you_mean(str(value), names)
+            raise argparse.ArgumentError(action, f"{shown(value)} is none of {', '.join(names)}{like}")
