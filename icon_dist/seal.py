@@ -31,3 +31,12 @@ def unsealed(data: bytes) -> dict[str, Any]:
     if not whole:
         raise BrokenSealError("was altered: its seal (sha256) does not hold")
     return document
+
+
+def holds(data: bytes) -> bool:
+    """Whether ``unsealed`` would take them."""
+    try:
+        unsealed(data)
+    except BrokenSealError:
+        return False
+    return True

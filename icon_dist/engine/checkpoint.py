@@ -1,7 +1,8 @@
 """Save and find checkpoints: folders of safetensors and JSON under ``<run>/checkpoints`` (DESIGN 6, RELIABILITY 3).
 
 A checkpoint exists once its manifest does, and is used only if every hash in it holds. ``last.json`` and
-``best.json`` are for people; nothing here believes them. Nothing is unpickled.
+``best.json`` are for people; nothing here believes them, but a listing that is behind the writes is made up for by
+looking where they point. Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,9 +25,11 @@ from torch import Tensor
 from icon_dist import distributed, seal, storage
 from icon_dist.engine import manifest as manifests
 from icon_dist.engine.manifest import DamagedError, Entry, Manifest, Progress
-from icon_dist.errors import CheckpointError, StorageError
+from icon_dist.errors import CheckpointError, StorageError, TooLargeError
+from icon_dist.storage.notes import say
 
 POINTERS = ("last.json", "best.json")
+RUN_ID = "run.id"  # in the directory of a run that is not on this machine: random, written once
 
 
 def new_attempt() -> str:
@@ -88,8 +92,11 @@ def save(
     state: Mapping[str, Any],
     manifest: Mapping[str, Any],
     keep: int,
+    warn: Callable[[str], None] = say,
 ) -> str:
     """Commit a checkpoint, then forget old ones; returns its URI. Call it on one rank.
+
+    What is committed stays so: that old ones cannot be forgotten is but a warning.
 
     ``tensors[name]`` becomes ``name.safetensors``. ``manifest`` says what this is (config, skeleton, metrics, score,
     versions, world_size, ``evaluated``: model | ema ...); format, step, attempt and hashes are added. Kept are the
@@ -115,7 +122,11 @@ def save(
     whole = {**manifest, "format": manifests.FORMAT, "step": step, "attempt": attempt, "files": files}
     if not storage.write_new(storage.join(uri, manifests.NAME), seal.sealed(whole)):
         raise CheckpointError(f"{uri}: another writer committed the same attempt; start the run only once")
-    _tidy(run_uri, Entry(step, attempt, uri, files={}), keep=keep)
+    saved = _seen(run_uri, Entry(step, attempt, uri, files={}))
+    try:
+        _tidy(run_uri, saved, keep=keep)
+    except StorageError as error:
+        warn(f"warning: {uri} is saved, but what is older could not be tidied up: {error}")
     return uri
 
 
@@ -129,12 +140,18 @@ def _free(run_uri: str, step: int, attempt: str) -> str:
     return name
 
 
+def _seen(run_uri: str, saved: Entry) -> Entry:
+    """``saved`` with its files as they are in storage; StorageError if they are not."""
+    found = manifests.unlisted(run_uri, saved.uri.rpartition("/")[2])
+    if found is None or manifests.whole(found) is None:
+        raise StorageError(f"{saved.uri}: incomplete right after it was written; check the disk or bucket")
+    return found
+
+
 def _tidy(run_uri: str, saved: Entry, *, keep: int) -> None:
     """Point at the newest and the best, remove what is older than the ``keep`` newest. Nothing newer is touched."""
-    found = [entry for entry in manifests.entries(run_uri) if entry <= saved]
+    found = [*(entry for entry in manifests.entries(run_uri) if entry < saved), saved]
     whole = {entry: manifest for entry in found if (manifest := manifests.whole(entry)) is not None}
-    if saved not in whole:
-        raise StorageError(f"{saved.uri}: incomplete right after it was written; check the disk or bucket")
     oldest = sorted(whole)[-keep:][0]
     best = _by_score(whole)[:1]
     for name, entry in zip(POINTERS, [saved, *best], strict=False):
@@ -142,10 +159,14 @@ def _tidy(run_uri: str, saved: Entry, *, keep: int) -> None:
         hint = {"checkpoint": place, "step": entry.step, "score": manifests.score(whole[entry])}
         storage.write(storage.join(run_uri, name), json.dumps(hint).encode() + b"\n")
     for entry in found:
-        half_written = not entry.committed and entry < saved
-        if entry not in best and (half_written or entry < oldest):
+        if entry not in best and (entry < oldest or (entry < saved and _half_written(entry))):
             storage.delete(storage.join(entry.uri, manifests.NAME))  # first, so that it is never half a checkpoint
             storage.delete(entry.uri, tree=True)
+
+
+def _half_written(entry: Entry) -> bool:
+    """Asked by name as well, because a listing can be behind the writes."""
+    return not entry.committed and not storage.exists(storage.join(entry.uri, manifests.NAME))
 
 
 def _by_score(manifest_of: Mapping[Entry, Manifest]) -> list[Entry]:
@@ -174,7 +195,7 @@ def find(
     ``parts`` an interrupted download leaves what it had, and goes on from it.
     """
     run_uri = storage.absolute(run_uri)
-    found = manifests.entries(run_uri)
+    found = _entries(run_uri)
     if not any(entry.committed for entry in found):
         _refuse_lost(run_uri, found, missing_ok=missing_ok, warn=warn)
         return None
@@ -189,6 +210,30 @@ def find(
         except DamagedError as error:
             warn(f"{entry.uri}: skipped: {error}")
     raise CheckpointError(f"{run_uri}: no intact checkpoint ({which}); restore one, or use another run.name")
+
+
+def _entries(run_uri: str) -> list[Entry]:
+    """All that are listed, and what the pointers name besides."""
+    found = manifests.entries(run_uri)
+    if storage.is_remote(run_uri):
+        committed = {entry.uri for entry in found if entry.committed}
+        for folder in _pointed(run_uri):
+            uri = storage.join(run_uri, manifests.FOLDER, folder)
+            if uri not in committed and (entry := manifests.unlisted(run_uri, folder)) is not None:
+                found = sorted([*(other for other in found if other != entry), entry])
+    return found
+
+
+def _pointed(run_uri: str) -> set[str]:
+    """Names of the folders that the pointers name; damaged pointers point nowhere."""
+    folders = set()
+    for name in POINTERS:
+        with suppress(
+            FileNotFoundError, TooLargeError, ValueError, KeyError, TypeError, AttributeError, RecursionError
+        ):
+            place = json.loads(storage.read(storage.join(run_uri, name), most=1 << 16))["checkpoint"]
+            folders.add(place.removeprefix(f"{manifests.FOLDER}/"))
+    return {folder for folder in folders if re.fullmatch(r"[\w.-]+", folder)}
 
 
 def newest_for_all(run_uri: str, *, warn: Callable[[str], None]) -> Checkpoint | None:
@@ -226,6 +271,8 @@ def _refuse_lost(run_uri: str, partial: Sequence[Entry], *, missing_ok: bool, wa
             )
     if not missing_ok:
         raise CheckpointError(f"{run_uri}: no checkpoint is there; check the name (a run is run.dir/run.name)")
+    if storage.is_remote(run_uri) and storage.exists(storage.join(run_uri, RUN_ID)):
+        warn(f"{run_uri}: a run began here ({RUN_ID}), and no checkpoint of it can be seen; it begins anew")
     for entry in partial:
         warn(f"{entry.uri}: skipped: half-written (no {manifests.NAME}), and no other checkpoint was ever saved")
 

@@ -9,16 +9,18 @@ import hashlib
 import math
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from icon_dist import seal, storage
-from icon_dist.errors import CheckpointError
+from icon_dist.errors import CheckpointError, TooLargeError
 
 FORMAT = 1  # of the folder; the seal is the same in every format, so that damage never looks like the future
 NAME = "MANIFEST.json"
 FOLDER = "checkpoints"  # inside the run
+MOST = 64 << 20  # bytes of a manifest
 
 Manifest = dict[str, Any]
 Progress = Callable[[str, int, int], None]  # file, bytes so far, bytes in all
@@ -50,9 +52,29 @@ def entries(run_uri: str) -> list[Entry]:
         folders.setdefault(folder, {})[file] = size
     found = []
     for folder, files in folders.items():
-        if match := re.fullmatch(r"step-(\d{8,})-([A-Za-z0-9][A-Za-z0-9.-]*)", folder):
-            found.append(Entry(int(match[1]), match[2], storage.join(run_uri, FOLDER, folder), files))
+        if (entry := _entry(run_uri, folder, files)) is not None:
+            found.append(entry)
     return sorted(found)
+
+
+def _entry(run_uri: str, folder: str, files: dict[str, int]) -> Entry | None:
+    match = re.fullmatch(r"step-(\d{8,})-([A-Za-z0-9][A-Za-z0-9.-]*)", folder)
+    return Entry(int(match[1]), match[2], storage.join(run_uri, FOLDER, folder), files) if match else None
+
+
+def unlisted(run_uri: str, folder: str) -> Entry | None:
+    """The committed checkpoint in ``folder``, found by name: on some stores a listing is seconds behind the writes."""
+    entry = _entry(run_uri, folder, {NAME: 0})
+    if entry is None:
+        return None
+    try:
+        manifest = read(entry)
+    except DamagedError:
+        return None
+    for name in manifest["files"]:
+        with suppress(FileNotFoundError):
+            entry.files[name] = storage.size(storage.join(entry.uri, name))
+    return entry
 
 
 def newest_step(run_uri: str) -> int:
@@ -69,9 +91,11 @@ def read(entry: Entry) -> Manifest:
     if not entry.committed:
         raise DamagedError(f"half-written (no {NAME})")
     try:
-        data = storage.read(storage.join(entry.uri, NAME))
+        data = storage.read(storage.join(entry.uri, NAME), most=MOST, sound=seal.holds)
     except FileNotFoundError:
         raise DamagedError(f"{NAME} is missing") from None
+    except TooLargeError:
+        raise DamagedError(f"{NAME} is larger than {MOST >> 20} MiB") from None
     try:
         manifest: Manifest = seal.unsealed(data)
     except seal.BrokenSealError as error:
@@ -115,7 +139,7 @@ def read_file(
     follow = None if progress is None else (lambda done: progress(name, done, expected["bytes"]))
     try:
         if parts is None:
-            data = storage.read(storage.join(uri, name), progress=follow)
+            data = storage.read(storage.join(uri, name), sound=_with(expected["sha256"]), progress=follow)
         else:
             sha256 = expected["sha256"]
             part = parts / f".{name}.{sha256[:16]}.partial"
@@ -127,6 +151,10 @@ def read_file(
     if hashlib.sha256(data).hexdigest() != expected["sha256"]:
         raise DamagedError(f"{name} has another sha256 than its manifest says")
     return data
+
+
+def _with(sha256: str) -> Callable[[bytes], bool]:
+    return lambda data: hashlib.sha256(data).hexdigest() == sha256
 
 
 def score(manifest: Manifest) -> float | None:

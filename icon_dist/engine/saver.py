@@ -1,8 +1,9 @@
 """Commit checkpoints beside the training: the loop waits for a copy of the state, not for hashes and uploads.
 
 When the storage of the run is out of reach, the checkpoint is committed to a folder of this machine instead
-(``$XDG_CACHE_HOME/icon_dist/unsent``, by default below ``~/.cache``), and sent when the run starts there again: that
-run, which ``run.id`` tells from a later one of the same name.
+(``$XDG_CACHE_HOME/icon_dist/unsent``, by default below ``~/.cache``), and sent with the next one, or when the run
+starts there again: that run, which ``run.id`` tells from a later one of the same name. Only what was sent, and is seen
+there, is removed here. What must not be sent stays, and it is said where.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import secrets
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,10 +23,10 @@ from torch import Tensor
 from icon_dist import distributed, storage
 from icon_dist.engine import checkpoint
 from icon_dist.engine import manifest as manifests
-from icon_dist.errors import DivergedError, StorageError
+from icon_dist.errors import CheckpointError, DivergedError, StorageError
 
 Warn = Callable[[str], None]
-ID = "run.id"  # in the directory of a run that is not on this machine: random, written once
+ASIDE = "aside-"  # begins the name of a folder that is never sent
 
 
 class Saver:
@@ -34,8 +36,9 @@ class Saver:
         self._run_uri, self._keep, self._warn = run_uri, keep, warn
         self._local = ""  # run directory on this machine, for what an outage keeps from the real one
         if storage.is_remote(run_uri) and distributed.rank() == 0:
-            storage.write_new(storage.join(run_uri, ID), secrets.token_hex(8).encode())
-            self._local = storage.join(unsent_folder(run_uri), _identity(run_uri))
+            own = secrets.token_hex(8).encode()
+            first = storage.write_new(storage.join(run_uri, checkpoint.RUN_ID), own)
+            self._local = storage.join(unsent_folder(run_uri), _short(own) if first else _identity(run_uri))
         self.attempt = checkpoint.new_attempt()
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
@@ -121,19 +124,25 @@ class Saver:
                 state=state,
                 manifest=manifest,
                 keep=keep,
+                warn=self._warn,
             )
 
         try:
+            if self._unsent:
+                _send(self._local, self._run_uri)  # first: they are older, and one may be the best
             commit(self._run_uri, self._keep)
         except StorageError as error:
             if not self._local:
                 raise
-            kept = commit(self._local, 1)
+            try:
+                kept = commit(self._local, 1)
+            except StorageError as full:
+                raise StorageError(
+                    f"step {step} is lost: {error}; nor can it be kept on this machine: {full}"
+                ) from None
             self._unsent = f"step {step} is not in {self._run_uri} but in {kept}: {error}"
         else:
             self._unsent, self._owed = "", {}
-            if self._local:
-                storage.delete(self._local, tree=True)  # older than what was sent
 
 
 def unsent_folder(run_uri: str) -> str:
@@ -147,37 +156,74 @@ def _short(data: bytes) -> str:
 
 
 def _identity(run_uri: str) -> str:
-    """Of the run that is there now; empty if none has begun."""
+    """Of the run that is there now; "none" if none has begun."""
     try:
-        return _short(storage.read(storage.join(run_uri, ID)))
+        return _short(storage.read(storage.join(run_uri, checkpoint.RUN_ID)))
     except FileNotFoundError:
-        return ""
+        return "none"
 
 
 def send_unsent(run_uri: str, *, warn: Warn) -> None:
-    """Before a run looks for its checkpoints: commit those that an outage kept on this machine."""
+    """Before a run looks for its checkpoints: commit those that an outage kept on this machine.
+
+    Those of another run of this name are left for it. Those that are damaged, or that this run has overtaken on another
+    machine (its steps would be recorded twice), are put aside.
+    """
     if not storage.is_remote(run_uri):
         return
     every = unsent_folder(run_uri)
-    runs = sorted({name.partition("/")[0] for name in storage.listing(every)})
-    mine = _identity(run_uri) if runs else ""
-    for run in runs:
-        folder = storage.join(every, run)
-        if run != mine:
-            warn(f"{folder}: unsent checkpoints of a run that {run_uri} no longer is; removed")
-        elif manifests.newest_step(folder) <= manifests.newest_step(run_uri):  # it went on elsewhere, from an older one
-            warn(f"{folder}: unsent checkpoints older than those of {run_uri}; removed")
+    found = sorted({name.partition("/")[0] for name in storage.listing(every)})
+    identity = _identity(run_uri) if found else ""
+    for name in found:
+        folder = storage.join(every, name)
+        if name.startswith(ASIDE):
+            continue
+        if name != identity:
+            fix = "copy them to where they belong, or remove that folder"
+            warn(f"{folder}: unsent checkpoints of another run than {run_uri} is now; kept; {fix}")
+        elif damaged := _damaged(folder):
+            if manifests.newest_step(run_uri) < 0:
+                fix = "restore it, or remove the folder to begin anew"
+                raise CheckpointError(f"{damaged}: damaged, and {run_uri} has no other checkpoint; {fix}")
+            warn(f"{folder}: unsent checkpoints, damaged ({damaged}); {_put_aside(folder)}")
+        elif manifests.newest_step(folder) <= manifests.newest_step(run_uri):
+            warn(f"{folder}: unsent checkpoints, older than those of {run_uri}; {_put_aside(folder)}")
         else:
-            _send(folder, run_uri, warn=warn)
-    storage.delete(every, tree=True)
+            for uri in _send(folder, run_uri):
+                warn(f"{uri}: sent; an outage had kept it on this machine")
+    with suppress(OSError):  # nothing is left in it, or something is
+        Path(every).rmdir()
 
 
-def _send(folder: str, run_uri: str, *, warn: Warn) -> None:
+def _put_aside(folder: str) -> str:
+    place = Path(folder).with_name(f"{ASIDE}{Path(folder).name}-{secrets.token_hex(4)}")
+    try:
+        Path(folder).rename(place)
+    except OSError as error:
+        raise StorageError(f"{folder}: cannot be moved ({error.strerror}); move it away by hand") from None
+    return f"kept in {place}, which can be removed"
+
+
+def _damaged(folder: str) -> str:
+    """The first checkpoint whose files are not what its manifest says, hashes aside; else empty."""
+    return next((e.uri for e in manifests.entries(folder) if e.committed and manifests.whole(e) is None), "")
+
+
+def _send(folder: str, run_uri: str) -> list[str]:
+    """Commit what lies in ``folder``, then remove it there. Returns the checkpoints that were sent."""
     names = storage.listing(folder)
+    sealing = [name for name in names if name.endswith(manifests.NAME)]
     for name in names:  # of a run: all but what points at or seals a checkpoint
-        if not name.endswith(manifests.NAME) and name not in checkpoint.POINTERS:
+        if name not in sealing and name not in checkpoint.POINTERS:
             storage.write(storage.join(run_uri, name), Path(folder, name))
-    for name in names:
-        if name.endswith(manifests.NAME):
-            storage.write_new(storage.join(run_uri, name), Path(folder, name).read_bytes())
-            warn(f"{storage.join(run_uri, name.rpartition('/')[0])}: sent; an outage had kept it on this machine")
+    for name in sealing:
+        seal, target = storage.read(storage.join(folder, name)), storage.join(run_uri, name)
+        if not storage.write_new(target, seal) and storage.read(target) != seal:
+            raise StorageError(f"{target}: is another checkpoint than {folder}/{name}; move one of them away")
+    sent = [name.rpartition("/")[0] for name in sealing]
+    for name in sent:
+        found = manifests.unlisted(run_uri, name.rpartition("/")[2])
+        if found is None or manifests.whole(found) is None:
+            raise StorageError(f"{storage.join(run_uri, name)}: incomplete right after it was sent; check the bucket")
+    storage.delete(folder, tree=True)
+    return [storage.join(run_uri, name) for name in sent]

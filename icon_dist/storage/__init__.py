@@ -10,29 +10,34 @@ import hashlib
 import os
 import re
 from collections.abc import Callable
-from io import BytesIO
+from io import BufferedRandom, BytesIO
 from pathlib import Path, PurePosixPath
 
-from icon_dist.errors import ConfigError, StorageError
+from icon_dist.errors import ConfigError, StorageError, shorten
 from icon_dist.storage import local, s3
+from icon_dist.storage.local import require_regular
 
 __all__ = [
     "absolute",
     "copy_to",
     "delete",
     "exists",
+    "has_conditions",
     "is_remote",
     "join",
     "listing",
     "read",
     "read_resumed",
     "require_place",
+    "require_regular",
     "size",
     "sizes",
     "write",
     "write_new",
 ]
 
+LONGEST_KEY = 1024  # of S3
+Sound = Callable[[bytes], bool]
 Progress = Callable[[int], None]  # called during a download with the number of bytes that have arrived so far
 
 
@@ -57,6 +62,8 @@ def absolute(uri: str) -> str:
             raise ConfigError(f"{uri}: {bucket!r} is not a bucket name; write s3://bucket/prefix")
         if {".", ".."} & set(parts):
             raise ConfigError(f"{uri}: '.' and '..' mean nothing in s3://; write the whole key")
+        if len("/".join(parts).encode(errors="surrogateescape")) > LONGEST_KEY or re.search("[\ud800-\udfff]", uri):
+            raise ConfigError(f"{shorten(uri)}: a key has {LONGEST_KEY} bytes of UTF-8 at most; write a shorter one")
         return "s3://" + "/".join([bucket, *parts])
     if uri.startswith("file:///"):
         uri = uri.removeprefix("file://")
@@ -85,16 +92,32 @@ def size(uri: str) -> int:
     return s3.size(uri) if is_remote(uri) else local.size(Path(uri))
 
 
-def read(uri: str, start: int = 0, size: int | None = None, *, progress: Progress | None = None) -> bytes:
-    """Bytes ``[start, start + size)``, fewer where the file ends earlier; all of it by default."""
+def read(
+    uri: str,
+    start: int = 0,
+    size: int | None = None,
+    *,
+    most: int | None = None,
+    sound: Sound | None = None,
+    progress: Progress | None = None,
+) -> bytes:
+    """Bytes ``[start, start + size)``, fewer where the file ends earlier; all of it by default.
+
+    TooLargeError, before anything is read, for a file of which without ``size`` more than ``most`` bytes would be.
+    Bytes from S3 that are not ``sound`` are read once more, because they may be spoilt on the way; what is returned is
+    for the caller to check.
+    """
     assert start >= 0
     assert size is None or size >= 0
     uri = absolute(uri)
     if is_remote(uri):
-        sink = BytesIO()
-        s3.download(uri, sink, start=start, size=size, progress=progress)
+        for _ in range(2):
+            sink = BytesIO()
+            s3.download(uri, sink, start=start, size=size, most=most, progress=progress)
+            if sound is None or sound(sink.getvalue()):
+                break
         return sink.getvalue()
-    return local.read(Path(uri), start, size)
+    return local.read(Path(uri), start, size, most=most)
 
 
 def require_place(uri: str) -> None:
@@ -107,25 +130,34 @@ def require_place(uri: str) -> None:
 def read_resumed(uri: str, part: Path, *, sha256: str, progress: Progress | None = None) -> bytes:
     """All bytes of one object, by way of the file ``part``: an interrupted download goes on from it the next time.
 
-    ``sha256`` decides whether what ``part`` held was the beginning of this object; if not, all of it is read again.
-    Whether it holds in the end is for the caller to see.
+    Where ``sha256`` does not hold, ``part`` held the beginning of another object, or bytes were spoilt on the way: all
+    of it is read again. Whether it holds in the end is for the caller to see.
     """
     uri = absolute(uri)
     if not is_remote(uri):
         return local.read(Path(uri), 0, None)
     with local.continued(part) as file:
-        begun = file.tell()
-        s3.download(uri, file, progress=progress)
+        _download_twice(uri, file, sha256=sha256, progress=progress)
         file.seek(0)
         data = file.read()
-        if begun and hashlib.sha256(data).hexdigest() != sha256:
-            file.seek(0)
-            file.truncate()
-            s3.download(uri, file, progress=progress)
-            file.seek(0)
-            data = file.read()
         part.unlink()
     return data
+
+
+def _download_twice(uri: str, file: BufferedRandom, *, sha256: str | None, progress: Progress | None) -> str:
+    """All of an S3 object into ``file``, once more where it is not what it should be. Returns its sha256 if asked."""
+    s3.download(uri, file, progress=progress)
+    if sha256 is None or _sha256(file) == sha256:
+        return sha256 or ""
+    file.seek(0)
+    file.truncate()
+    s3.download(uri, file, progress=progress)
+    return _sha256(file)
+
+
+def _sha256(file: BufferedRandom) -> str:
+    file.seek(0)
+    return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write(uri: str, data: bytes | Path) -> None:
@@ -141,6 +173,12 @@ def write_new(uri: str, data: bytes) -> bool:
     """Create ``uri`` only if it is absent: of several writers exactly one gets True."""
     uri = absolute(uri)
     return s3.write_new(uri, data) if is_remote(uri) else local.write_new(Path(uri), data)
+
+
+def has_conditions(uri: str, data: bytes) -> bool:
+    """Whether of several writers with ``write_new`` one alone gets True. ``data`` are what lies at ``uri``."""
+    uri = absolute(uri)
+    return s3.has_conditions(uri, data) if is_remote(uri) else True
 
 
 def sizes(uri: str) -> dict[str, int]:
@@ -169,11 +207,9 @@ def copy_to(uri: str, path: Path, *, expect_sha256: str | None = None, progress:
     uri = absolute(uri)
     with local.replacing(path) as file:
         if is_remote(uri):
-            s3.download(uri, file, progress=progress)
+            found = _download_twice(uri, file, sha256=expect_sha256, progress=progress)
         else:
             local.copy_into(Path(uri), file)
-        if expect_sha256 is not None:
-            file.seek(0)
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-            if found != expect_sha256:
-                raise StorageError(f"{uri}: sha256 is {found}, expected {expect_sha256}; the file is damaged")
+            found = "" if expect_sha256 is None else _sha256(file)
+        if expect_sha256 is not None and found != expect_sha256:
+            raise StorageError(f"{uri}: sha256 is {found}, expected {expect_sha256}; the file is damaged")

@@ -1,54 +1,42 @@
-"""Objects behind ``s3://``, by boto3: what it does not retry itself (a cut or corrupt body) is retried here.
+"""Objects behind ``s3://``, by boto3. Not every store is AWS: what one leaves out is made up for here, or named.
 
-The endpoint, region, profile and credentials come from the usual AWS variables and files, never from a config of ours.
+A body that is cut or spoilt is asked for again. Nothing here needs ETags, Range, multi-object deletes, multipart
+uploads or version 2 of listings to be there; where conditional writes are missing, people are told.
 """
 
 from __future__ import annotations
 
-import os
-import time
-from collections.abc import Callable
+import hashlib
+import re
+from collections.abc import Callable, Iterator
 from contextlib import closing
-from functools import lru_cache
 from io import BufferedRandom, BytesIO
 from pathlib import Path
-from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from typing import Any
+from urllib.parse import unquote_plus
 
-import boto3.session
-import botocore.config
 from boto3.s3.transfer import TransferConfig
 from botocore import exceptions as boto
-from botocore.parsers import ResponseParserError
-from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential, wait_random
 
-from icon_dist.errors import StorageError
+from icon_dist.errors import StorageError, TooLargeError
+from icon_dist.storage.client import client as _client
+from icon_dist.storage.client import endpoint, identity
+from icon_dist.storage.notes import say_once
+from icon_dist.storage.patience import Clock, persist
+from icon_dist.storage.refusals import code_of, status_of, transient
 
-PATIENCE_S = 60.0  # of uninterrupted failure; any byte that arrives starts the clock again
-FIRST_PATIENCE_S = 8.0  # before the endpoint has answered once: then it is more likely misspelt than down
 CHUNK = 1 << 20
 MULTIPART = TransferConfig(multipart_threshold=64 << 20, multipart_chunksize=32 << 20, max_concurrency=4)
+MULTIPART_CALLS = ("CreateMultipartUpload", "UploadPart", "CompleteMultipartUpload")
+DOUBT = 6  # times a body comes the same, until it is its ETag that is doubted
+UNCONDITIONAL = (
+    "this store has no conditional writes (If-None-Match): two writers cannot be told apart; run one at a time"
+)
 
-T = TypeVar("T")
-_answered: set[tuple[int, str]] = set()  # (process, endpoint) pairs that have worked
+_conditional: dict[tuple[object, ...], bool] = {}  # client, by what it is made from -> whether its store has them
+_other_etags: set[tuple[object, ...]] = set()  # clients whose store has ETags that are no MD5
 
-
-@lru_cache(maxsize=1)
-def _client_of(process: int, endpoint: str | None) -> Any:
-    del process  # in the key only: a connection must not cross a fork
-    # Path addressing behind a custom endpoint: MinIO, Ceph and moto have no DNS name for each bucket.
-    style = {"addressing_style": "path"} if endpoint else {}
-    config = botocore.config.Config(
-        connect_timeout=5, read_timeout=20, retries={"mode": "standard", "total_max_attempts": 2}, s3=style
-    )
-    try:
-        return boto3.session.Session().client("s3", config=config)
-    except ValueError:
-        raise StorageError("AWS_ENDPOINT_URL is not a URL; write http(s)://host:port") from None
-
-
-def _client() -> Any:
-    return _client_of(os.getpid(), os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"))
+Sink = BytesIO | BufferedRandom
 
 
 def _split(uri: str) -> dict[str, str]:
@@ -58,116 +46,24 @@ def _split(uri: str) -> dict[str, str]:
     return {"Bucket": bucket, "Key": key}
 
 
-def _code(error: BaseException) -> str:
-    return str(error.response.get("Error", {}).get("Code", "")) if isinstance(error, boto.ClientError) else ""
-
-
-def _status(error: BaseException) -> int:
-    if not isinstance(error, boto.ClientError):
-        return 0
-    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-
-
-def _transient(error: BaseException) -> bool:
-    if isinstance(error, boto.ClientError):
-        passing = {"SlowDown", "RequestTimeout", "Throttling", "ConditionalRequestConflict", "BadDigest"}
-        return _status(error) >= 500 or _status(error) == 429 or _code(error) in passing
-    if isinstance(error, boto.SSLError | boto.ProxyConnectionError):
-        return False
-    broken = (boto.HTTPClientError, boto.IncompleteReadError, boto.FlexibleChecksumError, ResponseParserError)
-    return isinstance(error, broken)
-
-
-def _explain(uri: str, error: Exception, *, waited_s: float) -> Exception:
-    """One line for the user; never the text of boto3, which may quote URLs and headers."""
-    bucket = uri.removeprefix("s3://").partition("/")[0]
-    code, status = _code(error), _status(error)
-    if code in ("NoSuchKey", "404") or status == 416:
-        return FileNotFoundError(f"{uri}: no such object")
-    if code == "NoSuchBucket":
-        return StorageError(f"{uri}: bucket {bucket!r} does not exist; create it or correct the name")
-    if code in ("301", "PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"):
-        assert isinstance(error, boto.ClientError)
-        headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
-        region = headers.get("x-amz-bucket-region") or error.response.get("Error", {}).get("Region") or "its region"
-        return StorageError(f"{uri}: bucket {bucket!r} is in another region; set AWS_REGION to {region}")
-    if code in ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired"):
-        return StorageError(f"{uri}: the AWS credentials are refused ({code}); renew them")
-    if status == 403:
-        return StorageError(f"{uri}: access denied (403); these credentials may not do this, or the key is missing")
-    if isinstance(error, boto.NoCredentialsError | boto.PartialCredentialsError | boto.CredentialRetrievalError):
-        return StorageError(f"{uri}: no AWS credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile")
-    if isinstance(error, boto.ProfileNotFound):
-        return StorageError(f"{uri}: AWS_PROFILE names a profile that does not exist; correct or unset it")
-    if isinstance(error, boto.EndpointConnectionError | boto.ConnectTimeoutError):
-        host = urlsplit(_client().meta.endpoint_url)
-        where = host.hostname if host.port is None else f"{host.hostname}:{host.port}"
-        return StorageError(f"{uri}: {where} does not answer ({waited_s:.0f} s); check AWS_ENDPOINT_URL")
-    what = f"{code} (HTTP {status})" if code else type(error).__name__
-    return StorageError(f"{uri}: S3 failed with {what}, retried for {waited_s:.0f} s; try again later")
-
-
-class _Persistence:
-    """When to give up: the clock runs from the first failure, and starts again with every sign of progress."""
-
-    def __init__(self) -> None:
-        self.failing_since: float | None = None
-        self.failures = 0
-
-    def progress(self) -> None:
-        self.failing_since = None
-
-    def waited_s(self) -> float:
-        return 0.0 if self.failing_since is None else time.monotonic() - self.failing_since
-
-    def give_up(self, state: RetryCallState) -> bool:
-        del state
-        self.failures += 1
-        self.failing_since = self.failing_since or time.monotonic()
-        patience = PATIENCE_S if _endpoint() in _answered else FIRST_PATIENCE_S
-        return self.waited_s() > patience
-
-
-def _endpoint() -> tuple[int, str]:
-    return os.getpid(), _client().meta.endpoint_url
-
-
-def _persist(uri: str, call: Callable[[_Persistence], T]) -> T:
-    """``call`` until it works, fails for good, or the patience is over."""
-    clock = _Persistence()
-    retrying = Retrying(
-        stop=clock.give_up,
-        wait=wait_exponential(multiplier=0.1, max=5.0) + wait_random(0.0, 0.1),
-        retry=retry_if_exception(_transient),
-        reraise=True,
-    )
-    try:
-        result = retrying(call, clock)
-        _answered.add(_endpoint())
-        return result
-    except (boto.BotoCoreError, boto.ClientError, ResponseParserError) as error:
-        raise _explain(uri, error, waited_s=clock.waited_s()) from None
-
-
-def _first_below(uri: str, prefix: str) -> bool:
-    bucket = uri.removeprefix("s3://").partition("/")[0]
-    page = _persist(uri, lambda _: _client().list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1))
-    return bool(page["KeyCount"])
+# ---------------------------------------------------------------------------------------------------------- look
 
 
 def _head(uri: str) -> dict[str, Any] | None:
-    """None for 404: HEAD has no body, so the caller lists to learn whether it is the bucket that is missing."""
+    """None for 404. HEAD has no body, so that a listing has to say why it is refused, or that the bucket is missing."""
 
-    def head(_: _Persistence) -> dict[str, Any] | None:
+    def head(_: Clock) -> dict[str, Any] | None:
         try:
             found: dict[str, Any] = _client().head_object(**_split(uri))
             return found
         except boto.ClientError as error:
-            if _status(error) == 404:
+            if status_of(error) == 404:
                 return None
+            if status_of(error) in (301, 400, 403):
+                _first_below(uri, _split(uri)["Key"])
             raise
 
-    return _persist(uri, head)
+    return persist(uri, head)
 
 
 def exists(uri: str) -> bool:
@@ -180,107 +76,248 @@ def size(uri: str) -> int:
     if head is None:
         _first_below(uri, _split(uri)["Key"])
         raise FileNotFoundError(f"{uri}: no such object")
+    if "ContentLength" not in head:
+        raise StorageError(f"{uri}: the store does not say how large this is; use another store")
     return int(head["ContentLength"])
+
+
+def _first_below(uri: str, prefix: str) -> bool:
+    return persist(uri, lambda _: any(page for page in _pages(uri, prefix, MaxKeys=1)))
+
+
+def _pages(uri: str, prefix: str, **options: int) -> Iterator[list[dict[str, Any]]]:
+    """Objects page by page; a page can be empty and not the last. Where version 2 is missing, by version 1."""
+    bucket = uri.removeprefix("s3://").partition("/")[0]
+    call, follow = _client().list_objects_v2, "ContinuationToken"
+    more: dict[str, Any] = {}
+    while True:
+        try:
+            page = call(Bucket=bucket, Prefix=prefix, **options, **more)
+        except boto.ClientError as error:
+            if call == _client().list_objects or more or status_of(error) not in (400, 405, 501):
+                raise
+            call, follow = _client().list_objects, "Marker"
+            continue
+        found = page.get("Contents") or []
+        yield found
+        if not page.get("IsTruncated"):
+            return
+        if follow == "ContinuationToken" and not page.get("NextContinuationToken"):  # it only knows version 1
+            call, follow = _client().list_objects, "Marker"
+        following = page.get("NextContinuationToken") if follow == "ContinuationToken" else page.get("NextMarker")
+        if follow == "Marker" and not following and found:
+            following = found[-1]["Key"]
+        if not following or {follow: following} == more:
+            raise StorageError(f"{uri}: the listing is said to go on, and not from where; use another store")
+        more = {follow: following}
+
+
+def sizes(uri: str) -> dict[str, int]:
+    key = uri.removeprefix("s3://").partition("/")[2]
+    prefix = key and key + "/"
+
+    def named(key: str) -> str:
+        """Relative to ``uri``; some stores leave keys as they travel in URLs."""
+        name = key if key.startswith(prefix) else unquote_plus(key)
+        if not name.startswith(prefix):
+            raise StorageError(f"{uri}: a listing has {key!r}, which was not asked for; use another store")
+        return name.removeprefix(prefix)
+
+    def listed(_: Clock) -> dict[str, int]:
+        items = [item for page in _pages(uri, prefix) for item in page]
+        return {named(item["Key"]): item["Size"] for item in items if not item["Key"].endswith("/")}
+
+    return persist(uri, listed)
+
+
+# ---------------------------------------------------------------------------------------------------------- read
 
 
 def download(
     uri: str,
-    sink: BytesIO | BufferedRandom,
+    sink: Sink,
     *,
     start: int = 0,
     size: int | None = None,
+    most: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> None:
     """Bytes ``[start, start + size)`` into ``sink``, after what it holds of them already.
 
-    A body that breaks off is resumed where it broke.
+    A body that breaks off is resumed where it broke. TooLargeError for one that, unasked, has more than ``most`` bytes.
     """
     if size == 0:
         return
-    etag = ""  # of the version that was begun: two versions must not be spliced
+    version = ""  # that was begun: two must not be spliced
+    readings: list[str] = []  # MD5s of bodies whose ETag is another
 
-    def fetch(clock: _Persistence) -> None:
-        nonlocal etag
-        at = start + sink.tell()
-        if size is not None and at == start + size:
+    def restarted() -> boto.IncompleteReadError:
+        """To be raised: all is read again, as if the body had been cut at its first byte."""
+        sink.seek(0)
+        sink.truncate()
+        return boto.IncompleteReadError(actual_bytes=0, expected_bytes=size or -1)
+
+    def fetch(clock: Clock) -> None:
+        nonlocal version
+        at, end = start + sink.tell(), None if size is None else start + size
+        if at == end:
             return
-        last = "" if size is None else str(start + size - 1)
-        extra = {"Range": f"bytes={at}-{last}"} if at or last else {}
-        if etag and sink.tell():
-            extra["IfMatch"] = etag
+        asked = {"Range": f"bytes={at}-{'' if end is None else end - 1}"} if at or end else {}
         try:
-            answer = _client().get_object(**_split(uri), **extra)
-            etag = answer["ETag"]
-            with closing(answer["Body"]) as body:
-                for chunk in body.iter_chunks(CHUNK):
-                    sink.write(chunk)
-                    clock.progress()
-                    if progress:
-                        progress(sink.tell())
-        except (boto.FlexibleChecksumError, boto.ClientError) as error:
-            if isinstance(error, boto.ClientError) and _status(error) == 416:
+            answer = _client().get_object(**_split(uri), **asked)
+        except boto.ClientError as error:
+            if status_of(error) == 416:
                 return  # at or past the end, where a file too would give no more bytes
-            replaced = _status(error) == 412
-            if replaced or isinstance(error, boto.FlexibleChecksumError):
-                sink.seek(0)
-                sink.truncate()
-            if replaced:
-                raise boto.IncompleteReadError(actual_bytes=0, expected_bytes=size or -1) from error  # again, as broken
             raise
+        with closing(answer["Body"]) as body:
+            same, version = version, str(answer.get("ETag") or answer.get("LastModified") or "")
+            if sink.tell() and same and same != version:
+                raise restarted()
+            skip = _before(uri, answer, at) if asked else 0
+            if most is not None and size is None and at - start + (answer.get("ContentLength") or 0) > most:
+                raise TooLargeError(uri, most=most)
+            try:
+                for chunk in body.iter_chunks(CHUNK):
+                    skipped, skip = skip, max(0, skip - len(chunk))
+                    sink.write(chunk[skipped:] if end is None else chunk[skipped : skipped + end - start - sink.tell()])
+                    clock.progress(sink.tell())
+                    if progress and len(chunk) > skipped:
+                        progress(sink.tell())
+                    if start + sink.tell() == end:
+                        break
+            except boto.FlexibleChecksumError:
+                raise restarted() from None
+        if not start and end is None and not _as_stored(answer, sink, readings):
+            raise restarted()
 
-    _persist(uri, fetch)
+    persist(uri, fetch)
+
+
+def _before(uri: str, answer: dict[str, Any], at: int) -> int:
+    """Bytes of the body that lie before ``at``: none, or all of them where the store ignores Range."""
+    if answer["ResponseMetadata"]["HTTPStatusCode"] != 206:
+        say_once(f"{endpoint().host} ignores Range: parts are read with all that is before them, which is slow")
+        return at
+    if not re.match(rf"bytes[ =]{at}-", answer.get("ContentRange", f"bytes {at}-")):
+        raise StorageError(f"{uri}: the store gives other bytes than those from {at} on; use another store")
+    return 0
+
+
+def _as_stored(answer: dict[str, Any], sink: Sink, readings: list[str]) -> bool:
+    """Whether a whole body has the MD5 that is its ETag, or comes always the same: then ETags are something else here.
+
+    Not every ETag is one: those of multipart uploads look different, and encryption is said.
+    """
+    etag = str(answer.get("ETag", "")).strip('"')
+    encrypted = "ServerSideEncryption" in answer or "SSECustomerAlgorithm" in answer
+    if encrypted or not re.fullmatch(r"[0-9a-f]{32}", etag) or identity() in _other_etags:
+        return True
+    sink.seek(0)
+    readings.append(hashlib.file_digest(sink, lambda: hashlib.md5(usedforsecurity=False)).hexdigest())
+    if readings[-1] != etag and readings.count(readings[-1]) == DOUBT:
+        _other_etags.add(identity())
+        return True
+    return readings[-1] == etag
+
+
+# --------------------------------------------------------------------------------------------------------- write
 
 
 def write(uri: str, data: bytes | Path) -> None:
-    def put(_: _Persistence) -> None:
-        with open(data, "rb") if isinstance(data, Path) else BytesIO(data) as body:
-            _client().upload_fileobj(body, **_split(uri), Config=MULTIPART)
+    def put(clock: Clock, *, parts: bool = True) -> None:
+        done = 0
 
-    _persist(uri, put)
+        def sent(count: int) -> None:
+            nonlocal done
+            done += count
+            clock.progress(done)
+
+        with open(data, "rb") if isinstance(data, Path) else BytesIO(data) as body:
+            if parts:
+                _client().upload_fileobj(body, **_split(uri), Config=MULTIPART, Callback=sent)
+            else:
+                _client().put_object(**_split(uri), Body=body)
+
+    def put_somehow(clock: Clock) -> None:
+        try:
+            put(clock)
+        except boto.ClientError as error:
+            if transient(error) or error.operation_name not in MULTIPART_CALLS or status_of(error) == 403:
+                raise
+            put(clock, parts=False)  # a store without multipart uploads, or with other sizes of parts
+
+    persist(uri, put_somehow)
 
 
 def write_new(uri: str, data: bytes) -> bool:
-    def put(clock: _Persistence) -> bool:
+    """Conditional where the store can. What exists is never overwritten by a writer that comes later."""
+    known = _conditional.get(identity())
+    if not known and _head(uri) is not None:
+        return False
+    won = _put_new(uri, data)
+    if won and has_conditions(uri, data) is False:
+        return _holds(uri, data)  # the last of several writers, as far as can be seen
+    return won
+
+
+def _put_new(uri: str, data: bytes) -> bool:
+    def put(clock: Clock) -> bool:
         try:
             _client().put_object(**_split(uri), Body=data, IfNoneMatch="*")
             return True
         except boto.ClientError as error:
-            if _status(error) != 412:
+            if status_of(error) in (400, 405, 501) and not transient(error):
+                _client().put_object(**_split(uri), Body=data)  # refused for other reasons, it raises that one
+                _conditional[identity()] = False
+                return True
+            if status_of(error) != 412:
                 raise
             repeated = clock.failures or error.response["ResponseMetadata"].get("RetryAttempts", 0)
-        if not repeated:
+        # an earlier attempt of ours may have arrived though its answer did not
+        return bool(repeated) and _holds(uri, data)
+
+    return persist(uri, put)
+
+
+def _holds(uri: str, data: bytes) -> bool:
+    found = BytesIO()
+    try:
+        download(uri, found)
+    except FileNotFoundError:
+        return False
+    return found.getvalue() == data
+
+
+def has_conditions(uri: str, data: bytes) -> bool:
+    """Whether the store honours If-None-Match: it must refuse to write ``data`` where they lie already."""
+
+    def refused(_: Clock) -> bool:
+        try:
+            _client().put_object(**_split(uri), Body=data, IfNoneMatch="*")
             return False
-        mine = BytesIO()  # an earlier attempt of ours may have arrived though its answer did not
-        download(uri, mine)
-        return mine.getvalue() == data
+        except boto.ClientError as error:
+            if status_of(error) not in (409, 412) and transient(error):
+                raise
+            return status_of(error) in (409, 412)
 
-    return _persist(uri, put)
-
-
-def sizes(uri: str) -> dict[str, int]:
-    bucket, _, key = uri.removeprefix("s3://").partition("/")
-    prefix = key and key + "/"
-
-    def pages(_: _Persistence) -> dict[str, int]:
-        found = _client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-        items = [item for page in found for item in page.get("Contents", [])]
-        return {item["Key"].removeprefix(prefix): item["Size"] for item in items if not item["Key"].endswith("/")}
-
-    return _persist(uri, pages)
+    if identity() not in _conditional:
+        _conditional[identity()] = persist(uri, refused)
+    if not _conditional[identity()]:
+        say_once(f"{endpoint().host}: {UNCONDITIONAL}")
+    return _conditional[identity()]
 
 
 def delete(uri: str, *, tree: bool) -> None:
-    place = _split(uri)
-    keys = [f"{place['Key']}/{name}" for name in sizes(uri)] if tree else []
-    keys.append(place["Key"])
-    batches = [keys[first : first + 1000] for first in range(0, len(keys), 1000)]  # the most S3 takes in one call
+    """One object at a time: how to say which to delete at once, and with which checksum, stores do not agree on."""
 
-    def remove(_: _Persistence) -> None:
-        while batches:
-            objects = {"Objects": [{"Key": key} for key in batches[0]], "Quiet": True}
-            answer = _client().delete_objects(Bucket=place["Bucket"], Delete=objects)
-            if errors := answer.get("Errors"):
-                raise StorageError(f"{uri}: {len(errors)} objects could not be deleted ({errors[0].get('Code')})")
-            batches.pop(0)
+    def remove(place: dict[str, str]) -> None:
+        try:
+            _client().delete_object(**place)
+        except boto.ClientError as error:
+            if code_of(error) not in ("NoSuchKey", "404"):
+                raise
 
-    _persist(uri, remove)
+    _split(uri)  # never a whole bucket
+    below = [f"{uri}/{name}" for name in sizes(uri)] if tree else []
+    for place in map(_split, [*below, uri]):
+        persist(uri, lambda _, place=place: remove(place))  # type: ignore[misc]

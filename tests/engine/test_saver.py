@@ -12,7 +12,7 @@ import torch
 from icon_dist import storage
 from icon_dist.engine import checkpoint
 from icon_dist.engine.saver import Saver, send_unsent, unsent_folder
-from icon_dist.errors import DivergedError, StorageError
+from icon_dist.errors import CheckpointError, DivergedError, StorageError
 
 
 def save(saver: Saver, step: int, *, value: float = 1.0) -> None:
@@ -124,29 +124,41 @@ def test_the_next_checkpoint_that_arrives_makes_up_for_it(s3: str, outage: threa
     assert len(said) == 1
 
 
+def only_folder(s3: str) -> Path:
+    (found,) = Path(unsent_folder(s3)).iterdir()
+    return found
+
+
 @pytest.mark.parametrize("again", [False, True])
-def test_what_is_left_of_a_run_that_was_removed_does_not_come_back(
+def test_what_is_left_of_a_run_that_was_removed_is_kept_and_not_sent(
     again: bool, s3: str, outage: threading.Event
 ) -> None:
-    """Not even in a run of the same name, begun on another machine before this one looks."""
+    """Not even to a run of the same name, begun on another machine before this one looks."""
     saver = Saver(s3, keep=2, warn=lambda _: None)
     outage.set()
     save(saver, 5)
     saver.wait()
     outage.clear()
+    identity = storage.read(f"{s3}/run.id")
     storage.delete(s3, tree=True)
     if again:
         with Saver(s3, keep=2, warn=pytest.fail) as other:
             save(other, 1)
-    told: list[str] = []
+    for _ in range(2):  # whenever the run starts
+        told: list[str] = []
+        send_unsent(s3, warn=told.append)
+        assert steps(s3) == [1] * again
+        assert steps(str(only_folder(s3))) == [5]
+        assert len(told) == 1
+        assert told[0].startswith(f"{only_folder(s3)}: unsent checkpoints of another run than {s3} is now; kept")
+
+    storage.write(f"{s3}/run.id", identity)  # the run comes back to its place
     send_unsent(s3, warn=told.append)
-    assert steps(s3) == [1] * again
+    assert steps(s3) == [5]
     assert not Path(unsent_folder(s3)).exists()
-    assert len(told) == 1
-    assert "no longer is; removed" in told[0]
 
 
-def test_what_was_overtaken_does_not_come_back(
+def test_what_was_overtaken_is_put_aside(
     s3: str, tmp_path: Path, outage: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The run went on from an older checkpoint on another machine: its steps are not to be recorded twice."""
@@ -163,9 +175,62 @@ def test_what_was_overtaken_does_not_come_back(
     send_unsent(s3, warn=told.append)
     assert steps(s3) == [5]
     assert storage.listing(f"{s3}/samples") == ["5"]
-    assert not Path(unsent_folder(s3)).exists()
     assert len(told) == 1
     assert "older than those of" in told[0]
+    assert f"kept in {only_folder(s3)}" in told[0]
+    assert steps(str(only_folder(s3))) == [4]
+    outage.set()
+    save(saver, 6)
+    saver.wait()
+    outage.clear()
+    send_unsent(s3, warn=told.append)
+    assert steps(s3) == [6]
+    assert steps(str(only_folder(s3))) == [4], "what is aside stays aside"
+    assert len(told) == 2, "and is told of once"
+
+
+def test_what_is_damaged_here_is_put_aside(s3: str, outage: threading.Event) -> None:
+    saver = Saver(s3, keep=2, warn=lambda _: None)
+    outage.set()
+    save(saver, 4)
+    saver.wait()
+    outage.clear()
+    (weights,) = only_folder(s3).rglob("model.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match=f"damaged, and {s3} has no other checkpoint"):
+        send_unsent(s3, warn=pytest.fail)
+    checkpoint.save(s3, step=3, attempt="a", tensors={}, state={}, manifest={}, keep=1)
+    told: list[str] = []
+    send_unsent(s3, warn=told.append)
+    assert steps(s3) == [3]
+    assert len(told) == 1
+    assert "damaged" in told[0]
+    assert f"kept in {only_folder(s3)}" in told[0]
+
+
+def test_the_best_of_an_outage_is_kept_when_it_ends(s3: str, outage: threading.Event) -> None:
+    with Saver(s3, keep=1, warn=lambda _: None) as saver:
+        for step, score in ((1, 0.5), (2, 0.9), (3, 0.6), (4, 0.7)):
+            outage.set() if step in (2, 3) else outage.clear()
+            tensors = {name: {"x": torch.full((8,), 1.0 * step)} for name in ("model", "optimizer")}
+            saver.save(step=step, tensors=tensors, state={}, manifest={"score": score})
+            saver.wait()
+    best = checkpoint.find(s3, which="best", warn=pytest.fail)
+    assert best is not None
+    assert best.step == 2
+    assert steps(s3) == [4]
+    assert storage.listing(unsent_folder(s3)) == []
+
+
+def test_a_checkpoint_that_can_be_kept_nowhere_names_both_places(s3: str, cache: Path, outage: threading.Event) -> None:
+    saver = Saver(s3, keep=1, warn=pytest.fail)
+    cache.write_text("in the way")
+    outage.set()
+    save(saver, 1)
+    with pytest.raises(
+        StorageError, match=r"step 1 is lost: s3://.*503.*; nor can it be kept on this machine: .*cache"
+    ):
+        saver.wait()
 
 
 def test_a_run_keeps_its_identity(s3: str, tmp_path: Path, outage: threading.Event) -> None:

@@ -125,9 +125,9 @@ def _member(
     if kill is not None and kill.rank == rank and kill.point != "time":
         _arm(kill)
     if patience is not None:
-        from icon_dist.storage import s3
+        from icon_dist.storage import patience as limits
 
-        s3.PATIENCE_S = s3.FIRST_PATIENCE_S = patience
+        limits.PATIENCE_S = limits.FIRST_PATIENCE_S = patience
     from icon_dist.engine.progress import Progress
     from icon_dist.loop import train
 

@@ -17,7 +17,6 @@ import pytest
 from icon_dist import seal
 from icon_dist.data.verify import members
 from icon_dist.engine import manifest as manifests
-from icon_dist.storage import s3 as s3_storage
 from tests.fuzz import attack, cases, world
 from tests.fuzz.cases import CHECKPOINT, CONFIG, DATA, OK, STORAGE, Case
 from tests.hostile import weapons
@@ -282,9 +281,7 @@ def test_storage_says_no_in_four_ways(s3: str, sound: Path, tmp_path: Path, monk
             said[code] = ended(("fetch", s3, *FETCH[2:]), STORAGE, root)
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-    s3_storage._client_of.cache_clear()
     said["nobody"] = ended(("fetch", s3, *FETCH[2:]), STORAGE, root)
-    s3_storage._client_of.cache_clear()
     expected = {
         "bucket": "bucket 'absent-bucket' does not exist",
         "AccessDenied": "access denied (403)",

@@ -11,6 +11,7 @@ import pytest
 
 from icon_dist import storage
 from icon_dist.errors import StorageError
+from icon_dist.storage import patience
 from icon_dist.storage import s3 as s3_storage
 from tests.s3 import Proxy, refusing
 
@@ -84,7 +85,7 @@ def test_a_lost_answer_does_not_look_like_another_writer(s3: str, proxy: Proxy) 
 
 def test_an_outage_ends(blob: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     storage.size(blob)
-    monkeypatch.setattr(s3_storage, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(patience, "PATIENCE_S", 0.5)
     proxy.faults = ["503"] * 1000
     with pytest.raises(StorageError, match=r"503.*retried for") as caught:
         storage.read(blob)
@@ -120,19 +121,16 @@ def test_no_bucket(tmp_path: Path) -> None:
 def test_no_credentials(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-    s3_storage._client_of.cache_clear()
     assert "no AWS credentials" in refusal(s3 + "/x")
-    s3_storage._client_of.cache_clear()
 
 
 def test_no_profile(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_PROFILE", "absent")
-    s3_storage._client_of.cache_clear()
     assert "AWS_PROFILE" in refusal(s3 + "/x")
 
 
 def test_no_endpoint(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(s3_storage, "FIRST_PATIENCE_S", 0.3)
+    monkeypatch.setattr(patience, "FIRST_PATIENCE_S", 0.3)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://user:hunter2@127.0.0.1:9")
     text = refusal(s3 + "/x")
     assert "127.0.0.1:9 does not answer" in text
