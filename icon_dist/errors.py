@@ -30,6 +30,11 @@ def shown(value: object) -> str:
         return "a number of thousands of digits"
 
 
+def counted(number: int, one: str, many: str = "") -> str:
+    """A number and its noun: ``1 box``, ``2 boxes``; ``many`` where the plural is not made by an s."""
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
 class IconError(Exception):
     """Base of every error meant for the user; ``str(error)`` is one line."""
 
@@ -88,6 +93,11 @@ class StoppedError(IconError):
     def __init__(self, text: str, *, exit_code: int = exit_code) -> None:
         super().__init__(text)
         self.exit_code = exit_code
+
+
+def note(text: str) -> None:
+    """A line on stderr about something unusual with which the command goes on."""
+    print(f"icon_dist: note: {plain(text)}", file=sys.stderr, flush=True)
 
 
 def plain(text: str) -> str:
