@@ -1,4 +1,4 @@
-"""What labels say about themselves, for ``shards build`` and ``shards verify``: findings are certainly wrong, notes odd.
+"""What labels say about themselves, for ``shards build`` and ``verify``: findings are certainly wrong, notes unusual.
 
 Most mistakes of tools are another reading of the same numbers: corners for sizes, percent for pixels, y before x. A box
 that is read as it was meant ends near the outermost joints (on COCO, CrowdPose and LSP the furthest side is away by
@@ -60,6 +60,21 @@ def check(truth: dict[str, Any], skeleton: Skeleton) -> tuple[list[str], list[st
     return [*first, *(line for found in others for line in found)], list(_notes(truth, people, skeleton))
 
 
+def packed(people: int, truth: dict[str, Any]) -> str:
+    """How many of a ground truth are packed, and why the others are not.
+
+    >>> packed(1, {"annotations": [{"iscrowd": 0, "keypoints": [3, 4, 2]}, {"iscrowd": 0, "keypoints": [0, 0, 0]}]})
+    '1 of 2 people (1 without joints)'
+    """
+    others = [a for a in truth["annotations"] if a["iscrowd"] or not any(a["keypoints"][2::3])]
+    crowds = sum(a["iscrowd"] for a in others)
+    if not others:
+        return counted(people, "person", "people")
+    why = [f"{len(others) - crowds} without joints"] if len(others) > crowds else []
+    why += [counted(crowds, "crowd")] if crowds else []
+    return f"{people} of {counted(people + len(others), 'person', 'people')} ({', '.join(why)})"
+
+
 def _labels(truth: dict[str, Any], skeleton: Skeleton) -> Labels:
     photos = {image["id"]: image for image in truth["images"]}
     people = [a for a in truth["annotations"] if not a["iscrowd"] and any(a["keypoints"][2::3])]
@@ -119,8 +134,9 @@ def _misread(people: Labels) -> Iterator[str]:
     better = judged & (nearest.min(axis=0) < _distance(_ends(people), hull) / 2)
     if better.sum() >= FEWEST and better.mean() > SHARE:
         chosen = Counter(nearest.argmin(axis=0)[better].tolist()).most_common(1)[0][0]
-        beyond = f"; {_beyond(people).sum()} boxes reach beyond the image" * bool(_beyond(people).any())
-        yield f"{names[chosen]}: read so they fit for {people.some(better)}{beyond}; expected x, y, w, h in pixels"
+        fit = f"{names[chosen]}: read so they fit for {people.some(better)}"
+        beyond = f"; {_beyond(people).sum()} boxes reach beyond the image" if _beyond(people).any() else ""
+        yield f"{fit}{beyond}; expected pixels, boxes as x, y, w, h"
 
 
 def _corners(people: Labels) -> Iterator[str]:
@@ -131,7 +147,7 @@ def _corners(people: Labels) -> Iterator[str]:
     inside = (x1 >= 0) & (y1 >= 0) & (x2 > x1) & (y2 > y1) & (x2 <= width) & (y2 <= height)
     if beyond.sum() >= FEWEST and beyond.mean() > SHARE and inside.all():
         said = f"boxes of {people.some(beyond)} reach beyond the image, as x1, y1, x2, y2 none would"
-        yield f"{said}; expected x, y, w, h in pixels"
+        yield f"{said}; expected pixels, boxes as x, y, w, h"
 
 
 def _off_their_boxes(people: Labels) -> Iterator[str]:

@@ -343,7 +343,8 @@ def _recount(entries: list[dict[str, Any]], count: NDArray[np.int64], *, faults:
         wrong += entry.get("num_keypoints", number) != number
         entry["num_keypoints"] = number
     if wrong:
-        faults.note(f"num_keypoints of {counted(wrong, 'annotation')} is not the number of joints with v > 0; recounted")
+        who = counted(wrong, "annotation")
+        faults.note(f"num_keypoints of {who} is not the number of joints with v > 0; recounted")
 
 
 def _label(entry: Any, number: int) -> str:

@@ -65,7 +65,7 @@ def parse(raw: bytes, *, source: str | Path) -> Any:
     if not raw or raw.isspace():
         raise DataError(f"{source}: empty file; download it again")
     if re.match(rb"\s*<", raw):
-        raise DataError(f"{source}: HTML or XML, not json; an error page instead of a download, or not exported as COCO")
+        raise DataError(f"{source}: HTML or XML, not json: an error page, or labels that were not exported as COCO")
     if raw[:2] == b"PK":
         raise DataError(f"{source}: a zip archive; unpack it and give the json in it")
     _require_room(raw, source=source)

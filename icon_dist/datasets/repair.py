@@ -41,7 +41,7 @@ def far_outside(keypoints: F64, wh: F64) -> Mask:
 def forget_far_joints(
     keypoints: F64, wh: F64, *, ids: Sequence[int] | NDArray[np.int64], joints: Sequence[str], faults: Faults
 ) -> NDArray[np.int64]:
-    """Make such joints of ``keypoints`` unlabelled, with a note; DataError if most are. Returns the rows that changed."""
+    """Make such joints of ``keypoints`` unlabelled, with a note; DataError if most are. Returns the changed rows."""
     far = far_outside(keypoints, wh)
     rows = np.flatnonzero(far.any(axis=1))
     if len(rows):
