@@ -22,6 +22,7 @@ from icon_dist.types import Skeleton
 
 SHARE = 0.1  # of people with the same mistake that make a finding; right files have .002 to .01
 FEWEST = 3  # such people
+FITS = 0.6  # of the joints' extent: no side of a box is further away for 9 of 10 people
 JUDGED = 3  # labelled joints of a person whose box or twin is judged
 ORIGIN = 0.01  # largest share of joints at (0, 0)
 BEYOND = 0.05  # a box is beyond its image by more than this part of its size
@@ -107,16 +108,15 @@ def _readings(boxes: Corners, wh: Float[np.ndarray, "n 2"], hull: Corners) -> It
     """What boxes (x, y, w, h) and the joints' hull would be if the file meant something else, as corners."""
     (xy, size), wh4 = np.split(boxes, 2, axis=1), np.tile(wh, 2)
     own = np.concatenate([xy, xy + size], axis=1)
-    turned = [1, 0, 3, 2]
+    turned = [1, 0, 3, 2]  # y before x
     yield "boxes look like x1, y1, x2, y2", boxes, hull
     yield "boxes look like centre x, centre y, w, h", np.concatenate([xy - size / 2, xy + size / 2], axis=1), hull
-    yield "boxes look like y, x, h, w", own[:, turned], hull
+    yield "boxes or joints look like y before x", own[:, turned], hull
     yield "boxes look like y1, x1, y2, x2", boxes[:, turned], hull
     yield "boxes look like percent of the image", own * wh4 / PERCENT, hull
     yield "boxes look like parts of the image, 0..1", own * wh4, hull
     yield "joints look like percent of the image", own, hull * wh4 / PERCENT
     yield "joints look like parts of the image, 0..1", own, hull * wh4
-    yield "joints look like y, x, v", own, hull[:, turned]
 
 
 def _distance(corners: Corners, hull: Corners) -> Float[np.ndarray, " n"]:
@@ -131,8 +131,8 @@ def _misread(people: Labels) -> Iterator[str]:
     names, boxes, hulls = zip(*_readings(people.boxes, people.wh, hull), strict=True)
     nearest = np.stack([_distance(b, h) for b, h in zip(boxes, hulls, strict=True)])
     judged = people.labelled.sum(axis=1) >= JUDGED
-    better = judged & (nearest.min(axis=0) < _distance(_ends(people), hull) / 2)
-    if better.sum() >= FEWEST and better.mean() > SHARE:
+    better = judged & (nearest.min(axis=0) < np.minimum(_distance(_ends(people), hull) / 2, FITS))
+    if better.sum() >= min(FEWEST, len(better)) and better.mean() > SHARE:
         chosen = Counter(nearest.argmin(axis=0)[better].tolist()).most_common(1)[0][0]
         fit = f"{names[chosen]}: read so they fit for {people.some(better)}"
         beyond = f"; {_beyond(people).sum()} boxes reach beyond the image" if _beyond(people).any() else ""
@@ -145,7 +145,7 @@ def _corners(people: Labels) -> Iterator[str]:
     width, height = people.wh.T
     beyond = _beyond(people)
     inside = (x1 >= 0) & (y1 >= 0) & (x2 > x1) & (y2 > y1) & (x2 <= width) & (y2 <= height)
-    if beyond.sum() >= FEWEST and beyond.mean() > SHARE and inside.all():
+    if beyond.sum() >= min(FEWEST, len(beyond)) and beyond.mean() > SHARE and inside.all():
         said = f"boxes of {people.some(beyond)} reach beyond the image, as x1, y1, x2, y2 none would"
         yield f"{said}; expected pixels, boxes as x, y, w, h"
 

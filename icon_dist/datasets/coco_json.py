@@ -188,7 +188,8 @@ def _categories(document: dict[str, Any], skeleton: Skeleton, faults: Faults) ->
         number = sum(1 for i in uses if is_id(i) and i in left)
         names = ", ".join(f"{shown(name)} (id {i})" for i, name in list(left.items())[:5])
         more = f" and {len(left) - 5} more" if len(left) > 5 else ""
-        what = f"{counted(len(left), 'category', 'categories')} with {counted(number, 'annotation')}"
+        of = f"with {counted(number, 'annotation')}" if number else "without annotations"
+        what = f"{counted(len(left), 'category', 'categories')} {of}"
         faults.note(f"left out {what}, not of the joints of skeleton {skeleton.name}: {names}{more}")
     return {c["id"]: _name(c) for c in categories if c["id"] in stated}, set(left)
 
@@ -210,8 +211,12 @@ def _photos(
             name = entry.get("file_name")
             entry["file_name"] = with_slashes(name, images)
             renamed += entry["file_name"] is not name
+        fault = None
+        try:
             measured += _measure(entry, images)
-        fault = _photo_fault(entry, image_field=image_field)
+        except DataError as error:
+            fault = f"width, height: missing, and {error}"
+        fault = fault or _photo_fault(entry, image_field=image_field)
         if fault is None and entry["id"] in photos:
             fault = "duplicate id"
         if fault is not None:
@@ -225,14 +230,13 @@ def _photos(
     return photos
 
 
-def _measure(entry: dict[str, Any], images: str | Path | None) -> bool:
-    """Write the size of a photo into an entry without one; whether it could be read."""
-    if images is None or entry.get("width") or entry.get("height") or name_fault(entry.get("file_name")) is not None:
+def _measure(entry: Any, images: str | Path | None) -> bool:
+    """Write the size of a photo into an entry without one; whether it had none."""
+    if images is None or type(entry) is not dict or name_fault(entry.get("file_name")) is not None:
         return False
-    try:
-        entry["width"], entry["height"] = photo_size(Path(images) / entry["file_name"])
-    except DataError:  # then the size stays missing, which is named
+    if entry.get("width") not in (None, 0) and entry.get("height") not in (None, 0):
         return False
+    entry["width"], entry["height"] = photo_size(Path(images) / entry["file_name"])
     return True
 
 

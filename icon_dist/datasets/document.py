@@ -28,7 +28,7 @@ MAX_BYTES = 1 << 29  # of an unpacked file; COCO's largest has half of it
 LARGEST_ID = 2**53  # exact in every reader of json
 LARGEST = 1e9  # coordinate, px; far from the limits of float32
 LONGEST_NAME = 255  # bytes of a file name on every file system in use
-LONGEST_PATH = 4000  # bytes of a file name with its folders
+LONGEST_PATH = 3000  # bytes of a file name with its folders
 PYTHON_BYTES = {b"{": 256, b"[": 72, b",": 40, b'"': 30}  # a mark of json in memory: object, list, number, half a text
 MAX_MEMORY = 4 << 30  # of the values of one file; COCO's largest takes three quarters of it
 
@@ -134,8 +134,10 @@ class Faults:
 
     def nobody(self, *, people: int, crowds: int, unlabelled: int) -> DataError:
         """Why nobody is left of ``people`` annotations."""
-        facts = [counted(people, "annotation"), *([counted(crowds, "crowd")] if crowds else [])]
-        facts += [f"{unlabelled} without joints"] * bool(unlabelled) + [self._dropped()] * bool(self.texts)
+        facts = [counted(people, "annotation")]
+        facts += [counted(crowds, "crowd")] if crowds else []
+        facts += [f"{unlabelled} without joints"] if unlabelled else []
+        facts += [self._dropped()] if self.texts else []
         text = f"no person with a labelled joint; nothing to train on or to score ({', '.join(facts)})"
         return DataError(f"{self.source}: {text}")
 
@@ -164,10 +166,10 @@ def name_fault(name: object) -> str | None:
     if "\\" in name:
         return f"{shown(name)}: holds a backslash, expected '/' between folders; no such file is in the images folder"
     try:
-        parts = name.encode().split(b"/")
+        written = name.encode()
     except UnicodeEncodeError:  # half of a surrogate pair
         return f"{shown(name)}: no file can have this name"
-    if max(map(len, parts)) > LONGEST_NAME or sum(map(len, parts)) > LONGEST_PATH:
+    if len(written) > LONGEST_PATH or max(map(len, written.split(b"/"))) > LONGEST_NAME:
         return f"{shown(name)}: too long, a file name has at most {LONGEST_NAME} bytes, {LONGEST_PATH} with its folders"
     return None
 

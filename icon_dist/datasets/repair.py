@@ -16,7 +16,7 @@ from icon_dist.errors import DataError, counted
 F64 = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 MARGIN = 0.1  # of a box around joints, a part of their extent; COCO's boxes have .06 to .11 (median)
-LARGE = 2  # areas above so many boxes are not those of the person
+SMALL, LARGE = 0.001, 2  # parts of the box that cannot be the area of a person: a placeholder, another unit
 HOPELESS = 0.5  # a file with a larger share of its joints far outside is not mended
 
 
@@ -81,10 +81,12 @@ def areas_of_boxes(areas: F64, boxes: F64, *, missing: Mask, people: Mask) -> tu
     Also how many had to go, by the reason. Areas of crowds and people without joints may be 0, as some of COCO's.
     """
     of_box = boxes[:, 2] * boxes[:, 3]
+    stated = ~missing & np.isfinite(areas)
     reasons = {
         "missing": missing,
-        "with 0 or less": ~missing & ((areas < 0) | people & (areas == 0)),
-        "with more than twice the box": ~missing & people & (areas > LARGE * of_box),
+        "with 0 or less": stated & ((areas < 0) | people & (areas == 0)),
+        "with less than a thousandth of it": stated & people & (areas > 0) & (areas < SMALL * of_box),
+        "with more than twice of it": stated & people & (areas > LARGE * of_box),
     }
     replaced = np.logical_or.reduce(list(reasons.values()))
     return np.where(replaced, of_box, areas), {why: int(rows.sum()) for why, rows in reasons.items() if rows.any()}
