@@ -84,8 +84,9 @@ def read_people(
     _box_joints(entries, boxes_in_use, keypoints_in_use, wanted & ~wild_boxes, faults=faults)
     known = wanted & ~wild_boxes & ~wild_points
     repair.require_pixels(keypoints_in_use[known], boxes_in_use[known], sizes[known], source=annotations)
-    areas = _areas(entries, boxes_in_use, wanted, share=box_area, faults=faults)
     cleaned = clean_boxes(boxes_in_use, sizes)
+    boxed = (cleaned[:, 2:] > 0).all(axis=1)
+    areas = _areas(entries, boxes_in_use, wanted & boxed, share=box_area, faults=faults)
     names = [photos[i]["file_name"] if i in photos else "" for i in image_ids.tolist()]
     absent = missing_files({n for n, w in zip(names, wanted, strict=True) if w and n}, images) if images else set()
 
@@ -101,7 +102,7 @@ def read_people(
         (wild_boxes | (boxes[:, 2:] < 0).any(axis=1), lambda i: _bad_box(boxes[i])),
         (~np.isfinite(areas), lambda i: f"area={areas[i]}: expected a finite number"),
         ((crowd != 0) & (crowd != 1), lambda i: f"iscrowd={crowd[i]}: expected 0 or 1"),
-        (wanted & ~(cleaned[:, 2:] > 0).all(axis=1), lambda i: _outside(boxes_in_use[i], sizes[i])),
+        (wanted & ~boxed, lambda i: _outside(boxes_in_use[i], sizes[i])),
         (wanted & np.array([n in absent for n in names], dtype=bool), lambda i: f"image {names[i]!r}: not in {images}"),
     ]
     bad = np.zeros(len(entries), dtype=bool)
@@ -109,7 +110,6 @@ def read_people(
         for i in np.flatnonzero(failed & ~bad).tolist():
             faults.add(f"ann id={ids[i]} {text(i)}")
         bad |= failed
-    faults.warn()
 
     rows = np.flatnonzero(wanted & ~bad)
     rows = rows[np.argsort(ids[rows])]
@@ -117,6 +117,7 @@ def read_people(
         crowds = int((crowd == 1).sum())
         unlabelled = int((~labelled.any(axis=1) & (crowd == 0)).sum())
         raise faults.nobody(people=len(document["annotations"]), crowds=crowds, unlabelled=unlabelled)
+    faults.warn()
     points = keypoints_in_use.astype(np.float32)
     whs = sizes.astype(int)
     instances = [
