@@ -193,7 +193,10 @@ FILES: dict[str, tuple[bytes, str]] = {
         json.dumps({k: v for k, v in good().items() if k != "annotations"}).encode(),
         "annotations: missing",
     ),
-    "no categories": (json.dumps({**good(), "categories": []}).encode(), r"categories: ids \[\], expected at least one"),
+    "no categories": (
+        json.dumps({**good(), "categories": []}).encode(),
+        r"categories: ids \[\], expected at least one",
+    ),
     "same category twice": (
         json.dumps({**good(), "categories": [{"id": 1}, {"id": 1}]}).encode(),
         r"categories: ids \[1, 1\], expected at least one, all different",

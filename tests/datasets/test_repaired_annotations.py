@@ -1,4 +1,4 @@
-"""What tools leave out or fill in their own way is read as it was meant, with one note; hopeless files have one line."""
+"""What tools leave out or fill in their own way is read as it was meant, with a note; hopeless files have one line."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_areas_that_can_be_are_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [0, 16, -1, "17", 5.5])
 def test_joints_are_counted_again(number: object, tmp_path: Path) -> None:
     document = changed(num_keypoints=number)
-    document["annotations"][0].update(keypoints=[1, 2, 0] + document["annotations"][0]["keypoints"][3:])
+    document["annotations"][0].update(keypoints=[1, 2, 0, *document["annotations"][0]["keypoints"][3:]])
     found = read(tmp_path, document)
     assert [a["num_keypoints"] for a in found.truth["annotations"]] == [16, 17, 17]
     (note,) = found.truth["notes"]
@@ -158,7 +158,10 @@ def scaled(factor: float, *keys: str) -> Document:
 @pytest.mark.parametrize(
     ("document", "text"),
     [
-        (scaled(0.01, "bbox"), "mine.json bbox: of 3 people all coordinates lie within 0..1, expected pixels; multiply"),
+        (
+            scaled(0.01, "bbox"),
+            "mine.json bbox: of 3 people all coordinates lie within 0..1, expected pixels; multiply",
+        ),
         (scaled(0.01, "keypoints", "bbox"), "mine.json keypoints: of 3 people all coordinates lie within 0..1"),
         (scaled(100, "keypoints"), "51 of 51 labelled joints further outside the image than it is large"),
     ],
@@ -342,7 +345,7 @@ def test_mpii_joints_far_outside(photos: Path, tmp_path: Path) -> None:
 
 
 ONE = {"name": "one", "joints": ["tip"], "sigmas": [0.05], "visible_at": 1, "metric": "coco"}
-NONE = dict.fromkeys(("flips", "limbs", "bones", "upper", "lower", "torso"), [])
+NONE: Document = {key: [] for key in ("flips", "limbs", "bones", "upper", "lower", "torso")}
 
 
 def skeleton(folder: Path, text: str) -> Path:
