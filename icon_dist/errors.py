@@ -103,6 +103,11 @@ class StoppedError(IconError):
         self.exit_code = exit_code
 
 
+def note(text: str) -> None:
+    """A line on stderr about something unusual with which the command goes on."""
+    print(f"icon_dist: note: {plain(text)}", file=sys.stderr, flush=True)
+
+
 def plain(text: str) -> str:
     """One line that is safe to show: data can name things with control characters, and hold very long values.
 

@@ -41,13 +41,16 @@ def join(parts: Sequence[Annotations]) -> Annotations:
         (people, photos), (new_people, new_photos) = _ids(whole), _ids(part)
         if people & new_people or photos & new_photos:
             part = _shifted(part, people=max(people, default=0), photos=max(photos, default=0))
-        truth = {
-            **whole.truth,
-            "images": [*whole.truth["images"], *part.truth["images"]],
-            "annotations": [*whole.truth["annotations"], *part.truth["annotations"]],
-        }
-        whole = Annotations(whole.skeleton, [*whole.instances, *part.instances], truth)
+        whole = Annotations(whole.skeleton, [*whole.instances, *part.instances], _joined(whole.truth, part.truth))
     return whole
+
+
+def _joined(truth: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """Categories are listed where they are not COCO's one, notes where there are any."""
+    categories = {c["id"]: c for t in (truth, other) for c in t.get("categories", [{"id": PERSON, "name": "person"}])}
+    both = {key: [*truth.get(key, []), *other.get(key, [])] for key in ("images", "annotations", "notes")}
+    listed = {"categories": list(categories.values())} if set(categories) != {PERSON} else {}
+    return {key: value for key, value in both.items() if value or key != "notes"} | listed
 
 
 def prefixed(part: Annotations, folder: str) -> Annotations:

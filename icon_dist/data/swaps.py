@@ -9,6 +9,7 @@ Three signs, each with what real sets show (LSP, LSP extended, COCO and MPII val
 - Without face joints only a majority faces the camera: 64 to 83 %.
 
 The first sign is relative, so it finds a wrong end anywhere along the body; the others find a whole body exchanged.
+They are of upright bodies: a skeleton is judged by them only if its joints have the names of a person's.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ LINKS, FACES, FRONTS = 0.8, 0.9, 0.5  # smallest shares that pass
 CLEAR = 0.05  # links and crosswise links differ by at least this share of the longer
 WIDE = 0.25  # shoulders at least this wide, in torso lengths: not seen from the side
 FEWEST = 20  # people to judge by
+PERSON = ("sho", "elb", "wri", "hip", "kne", "ank")  # parts of the names of a person's joints, in all skeletons
+ANIMAL = ("paw", "hoof", "tail", "wing")
 
 
 @dataclass(frozen=True)
@@ -89,10 +92,19 @@ def links(keypoints: Keypoints, skeleton: Skeleton) -> Iterator[Sign]:
         yield Sign(what, int((straight < crossed)[clear].sum()), int(clear.sum()), LINKS)
 
 
+def upright(skeleton: Skeleton) -> bool:
+    """Whether the joints are those of a person, with a torso from shoulder to hip."""
+    names = [name.lower() for name in skeleton.joints]
+    of_person = all(any(part in name for name in names) for part in PERSON)
+    of_animal = any(part in name for name in names for part in ANIMAL)
+    shoulder, hip = (names[joint] for joint in skeleton.torso)
+    return of_person and not of_animal and "sho" in shoulder and "hip" in hip
+
+
 def front(keypoints: Keypoints, skeleton: Skeleton) -> Iterator[Sign]:
     left, right_hip = skeleton.torso
     right, left_hip = skeleton.mirrored[left], skeleton.mirrored[right_hip]
-    if right == left or left_hip == right_hip:
+    if right == left or left_hip == right_hip or not upright(skeleton):
         return
     face = [j for j, name in enumerate(skeleton.joints) if "nose" in name or "eye" in name]
     known = len(face) >= 3

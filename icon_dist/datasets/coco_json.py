@@ -1,6 +1,7 @@
-"""COCO-format person keypoints -> :class:`Annotations`, every entry checked (METHOD 5, RELIABILITY "COCO json").
+"""COCO-format person keypoints -> :class:`Annotations`, every entry checked.
 
-Types and lengths are checked entry by entry, values as columns: 150k people take about two seconds.
+Types and lengths are checked entry by entry, values as columns: 150k people take about two seconds. What tools leave
+out or fill in their own way is put right where the people themselves say what is right (``repair.py``), with a note.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from icon_dist.datasets import repair
 from icon_dist.datasets.document import (
     LARGEST,
     NUMBER,
@@ -23,8 +25,10 @@ from icon_dist.datasets.document import (
     load,
     missing_files,
     name_fault,
+    with_slashes,
 )
-from icon_dist.errors import DataError, shown
+from icon_dist.datasets.photo import photo_size
+from icon_dist.errors import DataError, plural, shorten, shown
 from icon_dist.types import Annotations, Instance, Skeleton
 
 F64 = NDArray[np.float64]
@@ -45,22 +49,21 @@ def read_people(
     skeleton: Skeleton,
     images: str | Path | None,
     drop_invalid: bool,
-    counted: int | None = None,
+    counted_joints: int | None = None,
     box_area: float | None = None,
     image_field: str | None = None,
 ) -> Annotations:
     """Read a COCO-format file.
 
-    ``counted``: ``num_keypoints`` counts the first so many joints (all). ``box_area``: the file has no ``area``, it is
-    this share of the box. ``image_field``: a number of every image to keep in the truth.
+    ``counted_joints``: ``num_keypoints`` counts the first so many joints (all). ``box_area``: the file has no ``area``,
+    it is this share of the box. ``image_field``: a number of every image to keep in the truth.
     """
     document = load(annotations)
-    _check_sections(document, skeleton, source=annotations)
+    _check_sections(document, source=annotations)
     faults = Faults(annotations, drop=drop_invalid)
-    photos = _photos(document["images"], faults, image_field=image_field)
-    entries = _well_formed(document["annotations"], faults, skeleton=skeleton, box_area=box_area)
-    for entry in entries:
-        entry.setdefault("iscrowd", 0)
+    people, others = _categories(document, skeleton, faults)
+    photos = _photos(document["images"], faults, image_field=image_field, images=images)
+    entries = _well_formed(document["annotations"], faults, joints=skeleton.num_joints, others=others)
 
     ids, image_ids, categories, crowd = (
         np.array([e[k] for e in entries], dtype=np.int64) for k in ("id", "image_id", "category_id", "iscrowd")
@@ -70,35 +73,36 @@ def read_people(
     wild_points, wild_boxes = _wild(keypoints), _wild(boxes)
     keypoints_in_use = np.where(wild_points[:, None, None], 0, keypoints)
     boxes_in_use = np.where(wild_boxes[:, None], 0, boxes)
-    if box_area is not None:
-        for entry, area in zip(entries, (boxes_in_use[:, 2] * boxes_in_use[:, 3] * box_area).tolist(), strict=True):
-            entry["area"] = area
-    areas = _floats(e["area"] for e in entries)
-    labelled = keypoints[..., 2] > 0
-    count = labelled[:, :counted].sum(axis=1)
-    for entry, number in zip(entries, count.tolist(), strict=True):
-        entry.setdefault("num_keypoints", number)
-    stated = np.array([e["num_keypoints"] for e in entries], dtype=np.int64)
     sizes = np.array([_size(photos.get(i)) for i in image_ids.tolist()], dtype=np.float64).reshape(-1, 2)
+    _recount(entries, (keypoints_in_use[:, :counted_joints, 2] > 0).sum(axis=1), faults=faults)
+    far = repair.forget_far_joints(keypoints_in_use, sizes, ids=ids, joints=skeleton.joints, faults=faults)
+    for i in far.tolist():
+        entries[i]["keypoints"] = keypoints_in_use[i].ravel().tolist()
+        entries[i]["num_keypoints"] = int((keypoints_in_use[i, :counted_joints, 2] > 0).sum())
+    labelled = keypoints_in_use[..., 2] > 0
+    wanted = labelled.any(axis=1) & (crowd == 0)
+    _box_joints(entries, boxes_in_use, keypoints_in_use, wanted & ~wild_boxes, faults=faults)
+    known = wanted & ~wild_boxes & ~wild_points
+    repair.require_pixels(keypoints_in_use[known], boxes_in_use[known], sizes[known], source=annotations)
     cleaned = clean_boxes(boxes_in_use, sizes)
-    wanted = labelled.any(axis=1) & (crowd == 0) & ~(areas == 0)
+    boxed = (cleaned[:, 2:] > 0).all(axis=1)
+    areas = _areas(entries, boxes_in_use, wanted & boxed, share=box_area, faults=faults)
     names = [photos[i]["file_name"] if i in photos else "" for i in image_ids.tolist()]
     absent = missing_files({n for n, w in zip(names, wanted, strict=True) if w and n}, images) if images else set()
 
     first = np.zeros(len(entries), dtype=bool)
     first[np.unique(ids, return_index=True)[1]] = True
-    category = document["categories"][0]["id"]
+    categories_text = f"the only category is {min(people)}" if len(people) == 1 else f"categories are {sorted(people)}"
     rules: list[tuple[Any, Callable[[int], str]]] = [
         (~first, lambda i: f"id={ids[i]}: given twice"),
         (sizes[:, 0] == 0, lambda i: f"image_id={image_ids[i]}: no such image in this file"),
-        (categories != category, lambda i: f"category_id={categories[i]}: the only category is {category}"),
+        (~np.isin(categories, list(people)), lambda i: f"category_id={categories[i]}: {categories_text}"),
         (wild_points, lambda i: _not_finite(keypoints[i], skeleton)),
         (~np.isin(keypoints[..., 2], (0, 1, 2)).all(axis=1), lambda i: _visibility(keypoints[i, :, 2], skeleton)),
-        (stated != count, lambda i: f"num_keypoints={stated[i]}: {count[i]} joints have v > 0"),
         (wild_boxes | (boxes[:, 2:] < 0).any(axis=1), lambda i: _bad_box(boxes[i])),
-        (~((areas >= 0) & (areas < LARGEST**2)), lambda i: f"area={areas[i]}: expected a finite number >= 0"),
+        (~np.isfinite(areas), lambda i: f"area={areas[i]}: expected a finite number"),
         ((crowd != 0) & (crowd != 1), lambda i: f"iscrowd={crowd[i]}: expected 0 or 1"),
-        (wanted & ~(cleaned[:, 2:] > 0).all(axis=1), lambda i: _outside(boxes[i], sizes[i])),
+        (wanted & ~boxed, lambda i: _outside(boxes_in_use[i], sizes[i])),
         (wanted & np.array([n in absent for n in names], dtype=bool), lambda i: f"image {names[i]!r}: not in {images}"),
     ]
     bad = np.zeros(len(entries), dtype=bool)
@@ -106,15 +110,17 @@ def read_people(
         for i in np.flatnonzero(failed & ~bad).tolist():
             faults.add(f"ann id={ids[i]} {text(i)}")
         bad |= failed
-    faults.warn()
 
     rows = np.flatnonzero(wanted & ~bad)
     rows = rows[np.argsort(ids[rows])]
     if not len(rows):
-        raise DataError(f"{annotations}: no person with a labelled joint; nothing to train on or to score")
+        crowds = int((crowd == 1).sum())
+        unlabelled = int((~labelled.any(axis=1) & (crowd == 0)).sum())
+        raise faults.nobody(people=len(document["annotations"]), crowds=crowds, unlabelled=unlabelled)
+    faults.warn()
     points = keypoints_in_use.astype(np.float32)
     whs = sizes.astype(int)
-    people = [
+    instances = [
         Instance(id=i, image_id=m, file=names[r], wh=(w, h), box=(x, y, bw, bh), area=a, keypoints=points[r])
         for r, i, m, (w, h), (x, y, bw, bh), a in zip(
             rows.tolist(),
@@ -127,7 +133,12 @@ def read_people(
         )
     ]
     kept = [{k: entries[r][k] for k in FIELDS} | {"category_id": 1} for r in np.flatnonzero(~bad).tolist()]
-    return Annotations(skeleton, people, {"images": list(photos.values()), "annotations": kept})
+    truth: dict[str, Any] = {"images": list(photos.values()), "annotations": kept}
+    if set(people) != {1}:
+        truth["categories"] = [{"id": i, "name": name} for i, name in sorted(people.items())]
+    if faults.notes:
+        truth["notes"] = faults.notes
+    return Annotations(skeleton, instances, truth)
 
 
 def read_photos(file: str | Path, *, skeleton: Skeleton) -> Annotations:
@@ -135,41 +146,99 @@ def read_photos(file: str | Path, *, skeleton: Skeleton) -> Annotations:
     document = load(file)
     if type(document) is not dict or type(document.get("images")) is not list:
         raise DataError(f"{file}: no list of images; expected a file like image_info_test-dev2017.json")
-    photos = _photos(document["images"], Faults(file, drop=False), image_field=None)
+    photos = _photos(document["images"], Faults(file, drop=False), image_field=None, images=None)
     return Annotations(skeleton, [], {"images": list(photos.values()), "annotations": []})
 
 
-def _check_sections(document: Any, skeleton: Skeleton, *, source: str | Path) -> None:
+def _check_sections(document: Any, *, source: str | Path) -> None:
     if type(document) is not dict:
         kind = "a list" if type(document) is list else f"{type(document).__name__}"
         raise DataError(f"{source}: {kind} on top, expected an object with images, annotations, categories")
     for name in ("images", "annotations", "categories"):
         if type(document.get(name)) is not list:
             found = "missing" if name not in document else "not a list"
-            raise DataError(f"{source} {name}: {found}; expected a COCO keypoints file (person_keypoints_*.json)")
-    categories = document["categories"]
-    if len(categories) != 1 or type(categories[0]) is not dict or not is_id(categories[0].get("id")):
-        raise DataError(f"{source} categories: expected exactly one, with an id; remove those that are not people")
-    names = categories[0].get("keypoints", list(skeleton.joints))
-    if names != list(skeleton.joints):
-        raise DataError(
-            f"{source} categories[0].keypoints: {shown(names)} are not the joints of skeleton {skeleton.name}: "
-            f"{list(skeleton.joints)}; name the right dataset or skeleton"
-        )
+            fix = "expected a COCO keypoints file (person_keypoints_*.json); export the labels in that format"
+            raise DataError(f"{source} {name}: {found}; {fix}")
+    ids = [c.get("id") if type(c) is dict else None for c in document["categories"]]
+    if not ids or not all(map(is_id, ids)) or len(set(ids)) != len(ids):
+        raise DataError(f"{source} categories: ids {shown(ids)}, expected at least one, all different integers >= 0")
 
 
-def _photos(entries: list[Any], faults: Faults, *, image_field: str | None) -> dict[int, dict[str, Any]]:
+def _categories(document: dict[str, Any], skeleton: Skeleton, faults: Faults) -> tuple[dict[int, str], set[int]]:
+    """Categories whose people have the joints of ``skeleton``, with their names; and those that are left out.
+
+    Where no category lists these joints, it is those without a list whose annotations have keypoints.
+    """
+    categories, joints = document["categories"], list(skeleton.joints)
+    stated = [c["id"] for c in categories if c.get("keypoints") == joints]
+    others = [(i, c) for i, c in enumerate(categories) if c.get("keypoints") and c["keypoints"] != joints]
+    uses = [a.get("category_id") for a in document["annotations"] if type(a) is dict]
+    if not stated:
+        silent = {c["id"] for c in categories if not c.get("keypoints")}
+        posed = [a.get("category_id") for a in document["annotations"] if type(a) is dict and a.get("keypoints")]
+        stated = sorted(silent & {i for i in posed if is_id(i)})
+        if not stated and others:
+            at, wrong = next(((i, c) for i, c in others if c["id"] in uses), others[0])
+            raise DataError(
+                f"{faults.source} categories[{at}].keypoints: {shown(wrong['keypoints'])} are not the joints of "
+                f"skeleton {skeleton.name}: {joints}; name the right dataset or skeleton"
+            )
+        stated = stated or sorted(silent)
+    left = {c["id"]: c.get("name") for c in categories if c["id"] not in stated}
+    if left:
+        number = sum(1 for i in uses if is_id(i) and i in left)
+        names = ", ".join(f"{shown(name)} (id {i})" for i, name in list(left.items())[:5])
+        more = f" and {len(left) - 5} more" if len(left) > 5 else ""
+        of = f"with {plural(number, 'annotation')}" if number else "without annotations"
+        what = f"{plural(len(left), 'category', 'categories')} {of}"
+        faults.note(f"left out {what}, not of the joints of skeleton {skeleton.name}: {names}{more}")
+    return {c["id"]: _name(c) for c in categories if c["id"] in stated}, set(left)
+
+
+def _name(category: dict[str, Any]) -> str:
+    name = category.get("name")
+    return shorten(name) if type(name) is str else "person"
+
+
+def _photos(
+    entries: list[Any], faults: Faults, *, image_field: str | None, images: str | Path | None
+) -> dict[int, dict[str, Any]]:
+    """Images by id. Sizes that the file does not say are read from the photos in the folder ``images``."""
     fields = ["id", "file_name", "width", "height", *([image_field] if image_field else [])]
     photos: dict[int, dict[str, Any]] = {}
+    measured = renamed = 0
     for number, entry in enumerate(entries):
-        fault = _photo_fault(entry, image_field=image_field)
+        if type(entry) is dict:
+            name = entry.get("file_name")
+            entry["file_name"] = with_slashes(name, images)
+            renamed += entry["file_name"] is not name
+        fault = None
+        try:
+            measured += _measure(entry, images)
+        except DataError as error:
+            fault = f"width, height: missing, and {error}"
+        fault = fault or _photo_fault(entry, image_field=image_field)
         if fault is None and entry["id"] in photos:
             fault = "duplicate id"
         if fault is not None:
             faults.add(f"image {_label(entry, number)} {fault}")
             continue
         photos[entry["id"]] = {k: entry[k] for k in fields}
+    if renamed:
+        faults.note(f"{plural(renamed, 'file name')} with a backslash; read with '/' between folders")
+    if measured:
+        faults.note(f"{plural(measured, 'image')} without width and height; taken from the photos")
     return photos
+
+
+def _measure(entry: Any, images: str | Path | None) -> bool:
+    """Write the size of a photo into an entry without one; whether it had none."""
+    if images is None or type(entry) is not dict or name_fault(entry.get("file_name")) is not None:
+        return False
+    if entry.get("width") not in (None, 0) and entry.get("height") not in (None, 0):
+        return False
+    entry["width"], entry["height"] = photo_size(Path(images) / entry["file_name"])
+    return True
 
 
 def _photo_fault(entry: Any, *, image_field: str | None) -> str | None:
@@ -187,33 +256,46 @@ def _photo_fault(entry: Any, *, image_field: str | None) -> str | None:
     return None
 
 
-def _well_formed(
-    entries: list[Any], faults: Faults, *, skeleton: Skeleton, box_area: float | None
-) -> list[dict[str, Any]]:
-    """The annotations whose fields have the right types and lengths."""
+def _well_formed(entries: list[Any], faults: Faults, *, joints: int, others: set[int]) -> list[dict[str, Any]]:
+    """The annotations whose fields have the right types and lengths, without those of ``others`` (categories).
+
+    Those without keypoints get some that are not labelled, those without a box one of no size.
+    """
     kept = []
     for number, entry in enumerate(entries):
-        fault = _form_fault(entry, joints=skeleton.num_joints, has_area=box_area is None)
-        if fault is None:
-            kept.append(entry)
-        else:
+        fault = _form_fault(entry, joints=joints, others=others)
+        if fault is not None:
             faults.add(f"ann {_label(entry, number)} {fault}")
+        elif entry["category_id"] not in others:
+            kept.append(entry)
     return kept
 
 
-def _form_fault(entry: Any, *, joints: int, has_area: bool) -> str | None:
+def _form_fault(entry: Any, *, joints: int, others: set[int]) -> str | None:
     if type(entry) is not dict:
         return "is not an object"
     for key in ("id", "image_id", "category_id"):
         if not is_id(entry.get(key)):
             return f"{key}={shown(entry.get(key))}: expected an integer >= 0"
-    for key in ("iscrowd", "num_keypoints"):
-        if key in entry and not is_id(entry[key]):
-            return f"{key}={shown(entry[key])}: expected an integer >= 0"
-    if has_area and type(entry.get("area")) not in NUMBER:
-        return f"area={shown(entry.get('area'))}: expected a number"
+    if entry["category_id"] in others:
+        return None
+    crowd = entry.setdefault("iscrowd", 0)
+    if type(crowd) is not bool and not is_id(crowd):
+        return f"iscrowd={shown(crowd)}: expected 0 or 1"
+    entry["iscrowd"] = int(crowd)
+    if entry.get("area") is not None and type(entry["area"]) not in NUMBER:
+        return f"area={shown(entry['area'])}: expected a number"
+    points = entry.get("keypoints")
+    if points is None or points == []:
+        points = [0] * (3 * joints)
+    elif type(points) is list and len(points) == joints and all(type(p) is list and len(p) == 3 for p in points):
+        points = list(chain.from_iterable(points))
+    box = entry.get("bbox")
+    if (box is None or box == []) and type(points) is list and any(v in (1, 2) for v in points[2::3]):
+        box = [0, 0, 0, 0]
+    entry["keypoints"], entry["bbox"] = points, box
     for key, length, form in (("bbox", 4, "[x,y,w,h]"), ("keypoints", 3 * joints, f"{joints} x [x,y,v]")):
-        values = entry.get(key)
+        values = entry[key]
         if type(values) is not list:
             return f"{key}={shown(values)}: expected a list of {length} numbers ({form})"
         if len(values) != length:
@@ -222,6 +304,52 @@ def _form_fault(entry: Any, *, joints: int, has_area: bool) -> str | None:
             wrong = next(v for v in values if type(v) not in NUMBER)
             return f"{key}: {shown(wrong)} is not a number, expected {length} numbers ({form})"
     return None
+
+
+def _box_joints(
+    entries: list[dict[str, Any]], boxes: F64, keypoints: F64, people: NDArray[np.bool_], *, faults: Faults
+) -> None:
+    """Give ``people`` without a box one around their joints, in ``entries`` and ``boxes``."""
+    rows = np.flatnonzero(people & (boxes[:, 2:] == 0).any(axis=1))
+    if not len(rows):
+        return
+    boxes[rows] = repair.boxes_around_joints(keypoints[rows])
+    for i in rows.tolist():
+        entries[i]["bbox"] = boxes[i].tolist()
+    who = plural(len(rows), "person")
+    faults.note(f"bbox of {who} missing or empty; taken around the labelled joints")
+
+
+def _areas(
+    entries: list[dict[str, Any]], boxes: F64, people: NDArray[np.bool_], *, share: float | None, faults: Faults
+) -> F64:
+    """Areas ``[n]``, as they are in ``entries`` then; ``share`` of the box where a set has none."""
+    if share is not None:
+        areas = boxes[:, 2] * boxes[:, 3] * share
+        changed = np.ones(len(entries), dtype=bool)
+    else:
+        missing = np.array([e.get("area") is None for e in entries], dtype=bool)
+        stated = _floats(0 if e.get("area") is None else e["area"] for e in entries)
+        areas, reasons = repair.areas_of_boxes(stated, boxes, missing=missing, people=people)
+        changed = missing | (areas != stated) & ~np.isnan(stated)
+        if reasons:
+            why = ", ".join(f"{number} {reason}" for reason, number in reasons.items())
+            of = f"{sum(reasons.values())} of {plural(len(entries), 'annotation')}"
+            faults.note(f"area of {of} taken from the box, width x height: {why}")
+    for i in np.flatnonzero(changed).tolist():
+        entries[i]["area"] = float(areas[i])
+    return areas
+
+
+def _recount(entries: list[dict[str, Any]], count: NDArray[np.int64], *, faults: Faults) -> None:
+    """Write the number of labelled joints into ``entries``; many tools write that of all joints."""
+    wrong = 0
+    for entry, number in zip(entries, count.tolist(), strict=True):
+        wrong += entry.get("num_keypoints", number) != number
+        entry["num_keypoints"] = number
+    if wrong:
+        who = plural(wrong, "annotation")
+        faults.note(f"num_keypoints of {who} is not the number of joints with v > 0; recounted")
 
 
 def _label(entry: Any, number: int) -> str:
@@ -261,4 +389,6 @@ def _bad_box(box: F64) -> str:
 
 
 def _outside(box: F64, wh: Sequence[float] | F64) -> str:
+    if not box[2:].any():
+        return "bbox: missing or empty, and a single labelled joint gives none"
     return f"bbox={box.tolist()}: at most one pixel of it lies in the {wh[0]:g}x{wh[1]:g} image"

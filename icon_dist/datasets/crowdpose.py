@@ -35,7 +35,7 @@ def read(annotations: str | Path, *, images: str | Path | None = None, drop_inva
         skeleton=SKELETON,
         images=images,
         drop_invalid=drop_invalid,
-        counted=12,
+        counted_joints=12,
         box_area=0.53,
         image_field="crowdIndex",
     )

@@ -1,6 +1,6 @@
 """Reading annotation files that others wrote: json or json.gz, file names, and one line for whatever is wrong.
 
-Bad entries name the file, the entry and the field, as RELIABILITY asks.
+Bad entries name the file, the entry and the field.
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ import io
 import json
 import logging
 import os
+import re
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from icon_dist.errors import DataError, plain, shown
+from icon_dist.errors import DataError, plain, plural, shown
+from icon_dist.storage import local
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +28,9 @@ MAX_BYTES = 1 << 29  # of an unpacked file; COCO's largest has half of it
 LARGEST_ID = 2**53  # exact in every reader of json
 LARGEST = 1e9  # coordinate, px; far from the limits of float32
 LONGEST_NAME = 255  # bytes of a file name on every file system in use
+LONGEST_PATH = 3000  # bytes of a file name with its folders
+PYTHON_BYTES = {b"{": 256, b"[": 72, b",": 40, b'"': 30}  # a mark of json in memory: object, list, number, half a text
+MAX_MEMORY = 4 << 30  # of the values of one file; COCO's largest takes three quarters of it
 
 
 @contextmanager
@@ -43,9 +48,10 @@ def collector_off() -> Iterator[None]:
 def load(path: str | Path) -> Any:
     """Content of a ``.json`` or ``.json.gz`` file."""
     try:
-        raw = Path(path).read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror}; give the path of an annotation file") from None
+        raw = local.read(Path(path), 0, None, most=MAX_BYTES)
+    except FileNotFoundError:
+        kind = "is a folder" if Path(path).is_dir() else "no such file"
+        raise DataError(f"{path}: {kind}; give the path of an annotation file") from None
     return parse(raw, source=path)
 
 
@@ -56,10 +62,13 @@ def parse(raw: bytes, *, source: str | Path) -> Any:
             raw = unzip(raw, source=source)
         except (OSError, EOFError, zlib.error):
             raise DataError(f"{source}: truncated or damaged gzip file; download it again") from None
-    if not raw.strip():
+    if not raw or raw.isspace():
         raise DataError(f"{source}: empty file; download it again")
-    if raw.lstrip()[:1] == b"<":
-        raise DataError(f"{source}: HTML or XML, not json; the download was probably an error page, get it again")
+    if re.match(rb"\s*<", raw):
+        raise DataError(f"{source}: HTML or XML, not json: an error page, or labels that were not exported as COCO")
+    if raw[:2] == b"PK":
+        raise DataError(f"{source}: a zip archive; unpack it and give the json in it")
+    _require_room(raw, source=source)
     try:
         with collector_off():
             return json.loads(raw)
@@ -72,6 +81,14 @@ def parse(raw: bytes, *, source: str | Path) -> Any:
         raise DataError(f"{source}: nested too deeply for an annotation file; get it again") from None
     except ValueError:
         raise DataError(f"{source}: a number of thousands of digits in it; get it again") from None
+
+
+def _require_room(raw: bytes, *, source: str | Path) -> None:
+    """DataError for a file of which every few bytes become an object: known before any is made."""
+    room = sum(raw.count(mark) * size for mark, size in PYTHON_BYTES.items())
+    if room > MAX_MEMORY:
+        text = f"its values take about {room / 2**30:.0f} GiB of memory, more than {MAX_MEMORY >> 30}"
+        raise DataError(f"{source}: {text}; no annotation file is so large")
 
 
 def unzip(data: bytes, *, source: str | Path) -> bytes:
@@ -87,12 +104,16 @@ def unzip(data: bytes, *, source: str | Path) -> bytes:
 
 
 class Faults:
-    """Bad entries of one file: the first is raised, or ``drop`` counts them all for one warning."""
+    """Bad entries of one file: the first is raised, or ``drop`` counts them all for one warning.
+
+    ``notes`` hold what was unusual and how it was read.
+    """
 
     def __init__(self, source: str | Path, *, drop: bool) -> None:
         self.source = source
         self.drop = drop
         self.texts: list[str] = []
+        self.notes: list[str] = []
 
     def add(self, text: str) -> None:
         """``text`` starts with the entry: ``ann id=17 keypoints: 50 values, expected 51``."""
@@ -100,10 +121,25 @@ class Faults:
             raise DataError(f"{self.source}#{text}; fix the file or pass --drop-invalid")
         self.texts.append(text)
 
+    def note(self, text: str) -> None:
+        """Notes go into shards: of the file only its name, without folders."""
+        self.notes.append(plain(f"{Path(self.source).name}: {text}"))
+
     def warn(self) -> None:
         if self.texts:
-            first = plain(f"{self.source}: dropped {len(self.texts)} invalid entries; the first: {self.texts[0]}")
-            log.warning("%s", first)
+            log.warning("%s", plain(f"{self.source}: {self._dropped()}"))
+
+    def _dropped(self) -> str:
+        return f"dropped {plural(len(self.texts), 'invalid entry', 'invalid entries')}; the first: {self.texts[0]}"
+
+    def nobody(self, *, people: int, crowds: int, unlabelled: int) -> DataError:
+        """Why nobody is left of ``people`` annotations."""
+        facts = [plural(people, "annotation")]
+        facts += [plural(crowds, "crowd")] if crowds else []
+        facts += [f"{unlabelled} without joints"] if unlabelled else []
+        facts += [self._dropped()] if self.texts else []
+        text = f"no person with a labelled joint; nothing to train on or to score ({', '.join(facts)})"
+        return DataError(f"{self.source}: {text}")
 
 
 def are_numbers(values: Iterable[object]) -> bool:
@@ -121,15 +157,29 @@ def name_fault(name: object) -> str | None:
         return f"{shown(name)}: expected the name of an image"
     if not name.isprintable():
         return f"{name!r}: holds control characters, expected a plain name"
-    if name.startswith(("/", "~")) or "\\" in name or ":" in name or "\0" in name or ".." in name.split("/"):
+    if "://" in name:
+        return f"{shown(name)}: is an address, expected the name of a file in the images folder"
+    if re.match(r"[A-Za-z]:[\\/]|\\\\", name):
+        return f"{shown(name)}: is an absolute Windows path, expected one relative to the images folder"
+    if name.startswith(("/", "~")) or ".." in re.split(r"[/\\]", name):
         return f"{shown(name)}: leaves the images folder, expected a relative path without '..'"
+    if "\\" in name:
+        return f"{shown(name)}: holds a backslash, expected '/' between folders; no such file is in the images folder"
     try:
-        longest = max(map(len, name.encode().split(b"/")))
+        written = name.encode()
     except UnicodeEncodeError:  # half of a surrogate pair
-        longest = 0
-    if not 0 < longest <= LONGEST_NAME:
         return f"{shown(name)}: no file can have this name"
+    if len(written) > LONGEST_PATH or max(map(len, written.split(b"/"))) > LONGEST_NAME:
+        return f"{shown(name)}: too long, a file name has at most {LONGEST_NAME} bytes, {LONGEST_PATH} with its folders"
     return None
+
+
+def with_slashes(name: object, images: str | Path | None) -> object:
+    """``name`` with ``/`` for ``\\`` if that is a file in the folder ``images``: a list made on Windows."""
+    if images is None or type(name) is not str or "\\" not in name:
+        return name
+    other = name.replace("\\", "/")
+    return other if name_fault(other) is None and (Path(images) / other).is_file() else name
 
 
 def missing_files(names: Iterable[str], folder: str | Path) -> set[str]:

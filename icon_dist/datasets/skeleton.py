@@ -11,10 +11,13 @@ import yaml
 
 from icon_dist.config.plain import read_plain
 from icon_dist.errors import DataError, shorten, shown
+from icon_dist.storage import local
 from icon_dist.types import Skeleton
 
 T = TypeVar("T")
 MAX_JOINTS = 1000
+MAX_BYTES = 1 << 18  # of a YAML file: COCO's 133 whole-body joints take a tenth, and a parser a second
+LONGEST_NAME = 100  # letters
 METRICS = ("coco", "crowdpose", "pckh", "pck")
 PAIRS = ("flips", "limbs", "bones")
 GROUPS = ("upper", "lower")
@@ -32,7 +35,7 @@ def skeleton_to_dict(skeleton: Skeleton) -> dict[str, Any]:
         "visible_at": skeleton.visible_at,
         **{key: [names[j] for j in getattr(skeleton, key)] for key in GROUPS},
         "metric": skeleton.metric,
-        "torso": [names[j] for j in skeleton.torso],
+        "torso": [names[j] for j in skeleton.torso] if len(set(skeleton.torso)) == 2 else [],
     }
 
 
@@ -42,8 +45,9 @@ def skeleton_from_dict(fields: Mapping[str, Any], *, source: str = "skeleton") -
     joints = fields["joints"]
     if not _is_list(joints, str) or not joints or len(set(joints)) != len(joints):
         raise DataError(f"{source} joints={shown(joints)}: expected different names, in annotation order; quote them")
-    if len(joints) > MAX_JOINTS or not all(name.isprintable() for name in joints):
-        raise DataError(f"{source} joints: expected at most {MAX_JOINTS} printable names; shorten or correct them")
+    if len(joints) > MAX_JOINTS or not all(n and n.isprintable() and len(n) <= LONGEST_NAME for n in joints):
+        form = f"at most {MAX_JOINTS} printable names of at most {LONGEST_NAME} letters"
+        raise DataError(f"{source} joints: expected {form}; shorten or correct them")
     index = {name: i for i, name in enumerate(joints)}
 
     def at(key: str, names: Any, *, length: int | None = None) -> tuple[int, ...]:
@@ -65,7 +69,10 @@ def skeleton_from_dict(fields: Mapping[str, Any], *, source: str = "skeleton") -
     flips = pairs("flips")
     if len({j for pair in flips for j in pair}) != 2 * len(flips):
         raise DataError(f"{source} flips: a joint is in two pairs; each joint changes places with one other")
-    torso = at("torso", fields["torso"], length=2)
+    metric = _choice("metric", fields["metric"], METRICS, source=source)
+    torso = (0, 0) if fields["torso"] == [] else at("torso", fields["torso"], length=2)
+    if metric == "pck" and torso[0] == torso[1]:
+        raise DataError(f"{source} torso=[]: metric pck measures by two joints; name them, or use metric: coco")
     return Skeleton(
         name=_name(fields["name"], source=source),
         joints=tuple(joints),
@@ -76,7 +83,7 @@ def skeleton_from_dict(fields: Mapping[str, Any], *, source: str = "skeleton") -
         visible_at=_choice("visible_at", fields["visible_at"], (1, 2), source=source),
         upper=at("upper", fields["upper"]),
         lower=at("lower", fields["lower"]),
-        metric=_choice("metric", fields["metric"], METRICS, source=source),
+        metric=metric,
         torso=(torso[0], torso[1]),
     )
 
@@ -84,10 +91,11 @@ def skeleton_from_dict(fields: Mapping[str, Any], *, source: str = "skeleton") -
 def read_skeleton(path: str | Path) -> Skeleton:
     """The skeleton of a YAML file; ``datasets/lsp.yaml`` is an example with every field."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = local.read(Path(path), 0, None, most=MAX_BYTES).decode("utf-8")
         fields = read_plain(text)
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror}; give the path of a skeleton YAML or the name of one") from None
+    except FileNotFoundError:
+        kind = "is a folder" if Path(path).is_dir() else "no such file"
+        raise DataError(f"{path}: {kind}; give the path of a skeleton YAML or the name of one") from None
     except UnicodeDecodeError:
         raise DataError(f"{path}: not UTF-8; save it as UTF-8") from None
     except yaml.YAMLError as error:
@@ -102,7 +110,7 @@ def read_skeleton(path: str | Path) -> Skeleton:
 def _check_keys(fields: Mapping[str, Any], *, source: str) -> None:
     for key in fields:
         if key not in FIELDS:
-            raise DataError(f"{source}: unknown key {shown(key)}{_suggest(str(key), FIELDS)}")
+            raise DataError(f"{source}: unknown key {shown(key)}{_suggest(shown(key), FIELDS)}")
     missing = [key for key in FIELDS if key not in fields]
     if missing:
         raise DataError(f"{source}: missing {', '.join(missing)}; a skeleton has {', '.join(FIELDS)}")
@@ -135,5 +143,5 @@ def _sigmas(values: object, joints: int, *, source: str) -> tuple[float, ...]:
 
 
 def _suggest(word: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
+    close = difflib.get_close_matches(word[:LONGEST_NAME], list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {shorten(', '.join(known))}"

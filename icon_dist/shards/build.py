@@ -19,10 +19,10 @@ import cv2
 
 from icon_dist import datasets, storage
 from icon_dist.arguments import Parser, at_least
-from icon_dist.data import people
+from icon_dist.data import label_checks, people
 from icon_dist.data.pack import build
 from icon_dist.data.tar import Job, Settings
-from icon_dist.errors import ClusterError, ConfigError, run_cli
+from icon_dist.errors import ClusterError, ConfigError, note, plural, run_cli
 from icon_dist.types import Annotations
 
 
@@ -163,6 +163,9 @@ def main(argv: list[str]) -> int:
         raise ConfigError(f"--split={split!r}: expected a name that can be printed")
     storage.require_place(storage.join(storage.absolute(options.out), "manifest.json"))
     whole, images = read(options)
+    findings, odd = label_checks.check(whole.truth, whole.skeleton)
+    for text in (*whole.truth.get("notes", []), *findings, *odd):
+        note(text)
     progress = Progress()
     manifest = build(
         whole,
@@ -176,7 +179,8 @@ def main(argv: list[str]) -> int:
         progress=progress,
     )
     size = sum(file["bytes"] for file in manifest["files"].values())
-    facts = f"{manifest['people']} people, {len(manifest['shards'])} shards, {size / 2**20:.1f} MiB"
+    who = label_checks.packed(manifest["people"], whole.truth) if not options.boxes else f"{manifest['people']} people"
+    facts = f"{who}, {plural(len(manifest['shards']), 'shard')}, {size / 2**20:.1f} MiB"
     print(f"{options.out}: {facts}" + (", already complete" if progress.rate == 0 else ""))
     return 0
 

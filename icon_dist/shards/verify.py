@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from icon_dist.arguments import Parser
+from icon_dist.data import label_checks
 from icon_dist.data.geometry import PADDING
-from icon_dist.data.shard import ShardSet, open_shards
+from icon_dist.data.shard import TRUTH, ShardSet, open_shards, read_truth
 from icon_dist.data.swaps import signs, wrong_flips
 from icon_dist.data.verify import verify
-from icon_dist.errors import DataError, plain, run_cli
+from icon_dist.errors import DataError, note, plain, plural, run_cli
 
 
 def statistics(shards: ShardSet) -> list[str]:
@@ -19,8 +20,8 @@ def statistics(shards: ShardSet) -> list[str]:
     pixels = shards.stored_wh.astype(np.float64).prod(1)
     original = (shards.stored_wh == shards.window[:, 2:]).all(1).mean()
     lines = [
-        f"{manifest['dataset']} {manifest['split']}, boxes {manifest['boxes']}: {people} people in "
-        f"{manifest['photos']} photos, {len(shards.shard_names)} shards",
+        f"{manifest['dataset']} {manifest['split']}, boxes {manifest['boxes']}: {plural(people, 'person')} "
+        f"in {plural(manifest['photos'], 'photo')}, {plural(len(shards.shard_names), 'shard')}",
         f"boxes {height[0]:.0f} / {height[1]:.0f} / {height[2]:.0f} px high (5 / 50 / 95 %)",
         f"stored {shards.size.mean() / 1024:.1f} KiB and {pixels.mean() ** 0.5:.0f}^2 px a person, "
         f"{original:.1%} at photo scale",
@@ -37,6 +38,21 @@ def statistics(shards: ShardSet) -> list[str]:
     return lines
 
 
+def _labels(shards: ShardSet) -> list[str]:
+    """Findings about the ground truth; what the build noted is said again."""
+    try:
+        truth = read_truth(shards.uri)
+    except DataError:  # one of the findings of verify()
+        return []
+    try:
+        findings, odd = label_checks.check(truth, shards.skeleton)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return [f"{TRUTH}: no ground truth of this skeleton"]
+    for text in (*truth.get("notes", []), *odd):
+        note(text)
+    return findings
+
+
 def main(argv: list[str]) -> int:
     parser = Parser("icon-dist shards verify", __doc__)
     parser.add_argument("shards", metavar="DIR|s3://...")
@@ -49,13 +65,14 @@ def main(argv: list[str]) -> int:
             print(f"{sign.what}: {sign.share:.1%} of {sign.people}")
     findings = 0
     swapped = (f"{s.what}: only {s.share:.1%} of {s.people}; left and right look exchanged" for s in seen if s.alarming)
-    for source in (wrong_flips(shards.skeleton), swapped, verify(shards)):
+    for source in (wrong_flips(shards.skeleton), swapped, _labels(shards), verify(shards)):
         for line in source:
             findings += 1
             print(f"FOUND {plain(line)}", flush=True)
     if findings:
-        raise DataError(f"{shards.uri}: {findings} findings, listed above; build the shards again")
-    print(f"{shards.uri}: sound, every byte of {len(shards)} people")
+        listed = f"{plural(findings, 'finding')}, listed above"
+        raise DataError(f"{shards.uri}: {listed}; correct what they name and build the shards again")
+    print(f"{shards.uri}: sound, every byte of {plural(len(shards), 'person')}")
     return 0
 
 

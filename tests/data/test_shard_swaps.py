@@ -83,3 +83,15 @@ def test_flips_follow_the_names() -> None:
     assert "left_eye and right_eye are not a pair" in wrong_flips(wrong)[0]
     assert len(wrong_flips(dataclasses.replace(coco, flips=coco.flips[1:]))) == 1
     assert [mirror_name(n) for n in ("left_knee", "rkne", "nose")] == ["right_knee", "lkne", "nose"]
+
+
+def test_animals_are_not_upright(shared: Path) -> None:
+    """People with exchanged sides are found; quadrupeds face the camera either way, and have other joints."""
+    found = datasets.read("coco", shared / SETS[0][1])
+    keypoints = np.stack([p.keypoints for p in found.instances])[:, found.skeleton.mirrored]
+    assert "left shoulder on the right" in alarms(keypoints, found.skeleton)
+    animal = {"wrist": "front_paw", "ankle": "back_paw"}
+    names = tuple(next((n.replace(k, v) for k, v in animal.items() if k in n), n) for n in found.skeleton.joints)
+    assert not alarms(keypoints, dataclasses.replace(found.skeleton, joints=names))
+    tail = (*found.skeleton.joints[:-1], "tail")
+    assert not alarms(keypoints, dataclasses.replace(found.skeleton, joints=tail))

@@ -60,7 +60,8 @@ ENTRIES: dict[str, tuple[Callable[[Document], object], str]] = {
         lambda d: d["annotations"][1]["keypoints"].pop(),
         r"ann id=17 keypoints: 50 values, expected 51 \(17 x \[x,y,v\]\)",
     ),
-    "no keypoints": (lambda d: d["annotations"][1].pop("keypoints"), r"ann id=17 keypoints=None: expected a list"),
+    "keypoints is text": (lambda d: bad(d, keypoints="none"), r"ann id=17 keypoints='none': expected a list"),
+    "pairs": (lambda d: bad(d, keypoints=[[1, 2]] * 17), r"ann id=17 keypoints: 17 values, expected 51"),
     "string": (lambda d: joint(d, 0, "12"), r"ann id=17 keypoints: '12' is not a number"),
     "true": (lambda d: joint(d, 0, True), r"ann id=17 keypoints: True is not a number"),
     "null": (lambda d: joint(d, 4, None), r"ann id=17 keypoints: None is not a number"),
@@ -71,8 +72,6 @@ ENTRIES: dict[str, tuple[Callable[[Document], object], str]] = {
     "nan visibility": (lambda d: joint(d, 2, float("nan")), r"ann id=17 keypoints: .* of nose, expected finite"),
     "visibility 7": (lambda d: joint(d, 5, 7), r"ann id=17 keypoints: visibility 7 of left_eye, expected 0, 1 or 2"),
     "visibility 1.5": (lambda d: joint(d, 2, 1.5), r"ann id=17 keypoints: visibility 1.5 of nose"),
-    "count": (lambda d: bad(d, num_keypoints=16), r"ann id=17 num_keypoints=16: 17 joints have v > 0"),
-    "count text": (lambda d: bad(d, num_keypoints="17"), r"ann id=17 num_keypoints='17': expected an integer"),
     "duplicate id": (lambda d: bad(d, id=16), r"ann id=16 id=16: given twice"),
     "text id": (lambda d: bad(d, id="17"), r"ann number 1 id='17': expected an integer"),
     "no id": (lambda d: d["annotations"][1].pop("id"), r"ann number 1 id=None"),
@@ -81,12 +80,20 @@ ENTRIES: dict[str, tuple[Callable[[Document], object], str]] = {
     "short box": (lambda d: bad(d, bbox=[1, 2, 3]), r"ann id=17 bbox: 3 values, expected 4"),
     "negative box": (lambda d: bad(d, bbox=[1, 2, -3, 4]), r"ann id=17 bbox=\[1.0, 2.0, -3.0, 4.0\]"),
     "nan box": (lambda d: bad(d, bbox=[1, float("nan"), 3, 4]), r"ann id=17 bbox=\[1.0, nan"),
-    "empty box": (lambda d: bad(d, bbox=[10, 10, 0, 0]), r"ann id=17 bbox=.*at most one pixel"),
+    "tiny box": (lambda d: bad(d, bbox=[10, 10, 1, 1]), r"ann id=17 bbox=.*at most one pixel"),
+    "empty box, one joint": (
+        lambda d: bad(d, bbox=[10, 10, 0, 0], keypoints=[30, 40, 2] + [0] * 48),
+        r"ann id=17 bbox: missing or empty, and a single labelled joint gives none",
+    ),
+    "no box, no joints": (
+        lambda d: bad(d, bbox=None, keypoints=[0] * 51),
+        r"ann id=17 bbox=None: expected a list of 4 numbers",
+    ),
     "box outside": (lambda d: bad(d, bbox=[500, 10, 20, 20]), r"ann id=17 bbox=.*in the 100x90 image"),
     "box is a word": (lambda d: bad(d, bbox="none"), r"ann id=17 bbox='none': expected a list of 4 numbers"),
-    "no area": (lambda d: d["annotations"][1].pop("area"), r"ann id=17 area=None: expected a number"),
+    "text area": (lambda d: bad(d, area="1200"), r"ann id=17 area='1200': expected a number"),
     "nan area": (lambda d: bad(d, area=float("nan")), r"ann id=17 area=nan"),
-    "negative area": (lambda d: bad(d, area=-1), r"ann id=17 area=-1.0"),
+    "infinite area": (lambda d: bad(d, area=float("inf")), r"ann id=17 area=inf"),
     "crowd 2": (lambda d: bad(d, iscrowd=2), r"ann id=17 iscrowd=2: expected 0 or 1"),
     "not an object": (lambda d: d["annotations"].__setitem__(1, 5), r"ann number 1 is not an object"),
 }
@@ -97,7 +104,12 @@ PHOTOS: dict[str, tuple[Callable[[Document], object], str]] = {
     ),
     "inner traversal": (lambda d: photo(d, file_name="a/../../2.jpg"), r"image id=2 file_name=.*leaves"),
     "absolute": (lambda d: photo(d, file_name="/etc/2.jpg"), r"image id=2 file_name='/etc/2.jpg': leaves"),
-    "url": (lambda d: photo(d, file_name="http://x/2.jpg"), r"image id=2 file_name=.*leaves"),
+    "url": (lambda d: photo(d, file_name="http://x/2.jpg"), r"image id=2 file_name=.*is an address"),
+    "inner backslash": (lambda d: photo(d, file_name="train\\2.jpg"), r"image id=2 file_name=.*holds a backslash"),
+    "windows path": (lambda d: photo(d, file_name="C:\\x\\2.jpg"), r"image id=2 .*is an absolute Windows path"),
+    "windows share": (lambda d: photo(d, file_name="\\\\nas\\2.jpg"), r"image id=2 .*is an absolute Windows path"),
+    "long name": (lambda d: photo(d, file_name="x" * 252 + ".jpg"), r"image id=2 .*too long, .*at most 255 bytes"),
+    "long path": (lambda d: photo(d, file_name="x/" * 2000 + "2.jpg"), r"image id=2 .*too long, .* 3000 with its"),
     "backslash": (lambda d: photo(d, file_name="..\\2.jpg"), r"image id=2 file_name=.*leaves"),
     "no name": (lambda d: photo(d, file_name=""), r"image id=2 file_name='': expected the name of an image"),
     "number as name": (lambda d: photo(d, file_name=2), r"image id=2 file_name=2: expected the name"),
@@ -148,7 +160,7 @@ def test_bad_annotation_alone_is_dropped(name: str, tmp_path: Path, caplog: pyte
     assert [p.id for p in found.instances] == [16, 18]
     assert [a["id"] for a in found.truth["annotations"]] == [16, 18]
     assert len(caplog.messages) == 1
-    assert "dropped 1 invalid entries" in caplog.messages[0]
+    assert "dropped 1 invalid entry" in caplog.messages[0]
     assert re.search(message, caplog.messages[0])
 
 
@@ -181,7 +193,16 @@ FILES: dict[str, tuple[bytes, str]] = {
         json.dumps({k: v for k, v in good().items() if k != "annotations"}).encode(),
         "annotations: missing",
     ),
-    "no categories": (json.dumps({**good(), "categories": []}).encode(), "categories: expected exactly one"),
+    "no categories": (
+        json.dumps({**good(), "categories": []}).encode(),
+        r"categories: ids \[\], expected at least one",
+    ),
+    "same category twice": (
+        json.dumps({**good(), "categories": [{"id": 1}, {"id": 1}]}).encode(),
+        r"categories: ids \[1, 1\], expected at least one, all different",
+    ),
+    "zip": (b"PK\x03\x04" + bytes(60), "a zip archive"),
+    "labelme": (b'{"version": "5", "shapes": [], "imagePath": "1.jpg"}', "images: missing; .*export the labels"),
     "other joints": (
         json.dumps({**good(), "categories": [{"id": 1, "keypoints": ["head"]}]}).encode(),
         r"categories\[0\].keypoints: \['head'\] are not the joints of skeleton coco",
@@ -266,6 +287,7 @@ MPII: dict[str, tuple[dict[str, Any], str]] = {
     "visibility": ({"joints_vis": [2] * 16}, "ann id=1 joints_vis=.*: expected 16 x 0 or 1"),
     "scale": ({"scale": 0}, "ann id=1 scale=0: expected a number > 0"),
     "center": ({"center": [1]}, r"ann id=1 center=\[1\]: expected \[x, y\]"),
+    "backslash": ({"image": "a\\a.jpg"}, "ann id=1 image=.*holds a backslash"),
     "traversal": ({"image": "../a.jpg"}, "ann id=1 image='../a.jpg': leaves the images folder"),
 }
 
