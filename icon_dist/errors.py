@@ -10,10 +10,11 @@ import re
 import signal
 import sys
 from argparse import ArgumentTypeError
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 LONGEST = 2000  # characters of a line
+READABLE = 400  # characters of several errors in a line
 
 
 def shorten(text: str, most: int = 100) -> str:
@@ -28,6 +29,11 @@ def shown(value: object) -> str:
         return shorten(repr(value))
     except ValueError:  # Python writes out integers of some thousand digits at most
         return "a number of thousands of digits"
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """A number and its noun: ``1 box``, ``2 boxes``; ``many`` where the plural is not made by an s."""
+    return f"{number} {one if number == 1 else many or one + 's'}"
 
 
 class IconError(Exception):
@@ -80,6 +86,24 @@ class StoppedError(IconError):
     def __init__(self, text: str, *, exit_code: int = exit_code) -> None:
         super().__init__(text)
         self.exit_code = exit_code
+
+
+def raise_all(errors: Sequence[IconError]) -> None:
+    """One error of all that are wrong at once, of the kind of the first; nothing where nothing is wrong.
+
+    The line has as many of them as can be read in one go, and counts the others.
+    """
+    if not errors:
+        return
+    text, *others = map(str, errors)
+    while others and len(text) + len(others[0]) < READABLE:
+        text += f"; also {others.pop(0)}"
+    raise type(errors[0])(f"{text}; and {len(others)} more" if others else text)
+
+
+def note(text: str) -> None:
+    """A line on stderr about something unusual with which the command goes on."""
+    print(f"icon_dist: note: {plain(text)}", file=sys.stderr, flush=True)
 
 
 def plain(text: str) -> str:

@@ -245,7 +245,7 @@ def test_a_dry_run_tells_the_plan_and_touches_nothing(people: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("overrides", "code", "says"),
     [
-        (["loss.tua=0.1"], 2, "Did you mean: 'tau'"),
+        (["loss.tua=0.1"], 2, "did you mean loss.tau?"),
         (["loss.tau=0"], 2, "loss.tau=0.0"),
         (["loss.tau=nan"], 2, "loss.tau=nan"),
         (["loss.single.queries=0"], 2, "loss.single.queries=0"),

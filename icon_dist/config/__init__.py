@@ -4,7 +4,7 @@ what would do nothing (``idle``)."""
 from __future__ import annotations
 
 from icon_dist.config.idle import refuse_idle
-from icon_dist.config.loading import CONFIGS, changes, config_hash, from_dict, load, presets, to_yaml
+from icon_dist.config.loading import CONFIGS, Loaded, changes, config_hash, from_dict, load, load_own, presets, to_yaml
 from icon_dist.config.rules import validate
 from icon_dist.config.schema import (
     AugmentConfig,
@@ -34,6 +34,7 @@ __all__ = [
     "DataConfig",
     "EvalConfig",
     "HeatmapLossConfig",
+    "Loaded",
     "LossConfig",
     "ModelConfig",
     "OptimConfig",
@@ -44,6 +45,7 @@ __all__ = [
     "from_dict",
     "get",
     "load",
+    "load_own",
     "micro_batch",
     "parse_size",
     "per_worker",
