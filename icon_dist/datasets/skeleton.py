@@ -32,7 +32,7 @@ def skeleton_to_dict(skeleton: Skeleton) -> dict[str, Any]:
         "visible_at": skeleton.visible_at,
         **{key: [names[j] for j in getattr(skeleton, key)] for key in GROUPS},
         "metric": skeleton.metric,
-        "torso": [names[j] for j in skeleton.torso],
+        "torso": [names[j] for j in skeleton.torso if skeleton.torso[0] != skeleton.torso[1]],
     }
 
 
@@ -65,7 +65,9 @@ def skeleton_from_dict(fields: Mapping[str, Any], *, source: str = "skeleton") -
     flips = pairs("flips")
     if len({j for pair in flips for j in pair}) != 2 * len(flips):
         raise DataError(f"{source} flips: a joint is in two pairs; each joint changes places with one other")
-    torso = at("torso", fields["torso"], length=2)
+    metric = _choice("metric", fields["metric"], METRICS, source=source)
+    without = fields["torso"] == [] and metric != "pck"  # nothing else is measured by it
+    torso = (0, 0) if without else at("torso", fields["torso"], length=2)
     return Skeleton(
         name=_name(fields["name"], source=source),
         joints=tuple(joints),
@@ -76,7 +78,7 @@ def skeleton_from_dict(fields: Mapping[str, Any], *, source: str = "skeleton") -
         visible_at=_choice("visible_at", fields["visible_at"], (1, 2), source=source),
         upper=at("upper", fields["upper"]),
         lower=at("lower", fields["lower"]),
-        metric=_choice("metric", fields["metric"], METRICS, source=source),
+        metric=metric,
         torso=(torso[0], torso[1]),
     )
 
