@@ -10,7 +10,8 @@ import re
 import signal
 import sys
 from argparse import ArgumentTypeError
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NoReturn
 
 LONGEST = 2000  # characters of a line
@@ -99,6 +100,15 @@ def raise_all(errors: Sequence[IconError]) -> None:
     while others and len(text) + len(others[0]) < READABLE:
         text += f"; also {others.pop(0)}"
     raise type(errors[0])(f"{text}; and {len(others)} more" if others else text)
+
+
+@contextmanager
+def gathering(errors: list[IconError]) -> Iterator[None]:
+    """An error of the block goes into the list, to be raised with others."""
+    try:
+        yield
+    except IconError as error:
+        errors.append(error)
 
 
 def note(text: str) -> None:

@@ -1,11 +1,12 @@
-"""The whole configuration: what there is (``schema``), how it is read (``loading``), what may be set (``rules``) and
-what would do nothing (``idle``)."""
+"""The whole configuration: what there is (``schema``), how it is read (``loading``), what may be set (``kinds``,
+``rules``), what would do nothing (``idle``) and what would never begin (``schedule``)."""
 
 from __future__ import annotations
 
 from icon_dist.config.idle import refuse_idle
 from icon_dist.config.loading import CONFIGS, Loaded, changes, config_hash, from_dict, load, load_own, presets, to_yaml
 from icon_dist.config.rules import validate
+from icon_dist.config.schedule import check_schedule
 from icon_dist.config.schema import (
     AugmentConfig,
     BankConfig,
@@ -41,6 +42,7 @@ __all__ = [
     "RunConfig",
     "SemiConfig",
     "changes",
+    "check_schedule",
     "config_hash",
     "from_dict",
     "get",

@@ -66,7 +66,8 @@ def validate(config: Config) -> None:
 def told(config: Config, key: str, rule: str) -> str:
     """One line: what stands there, and why it cannot."""
     value = get(config, key)
-    return f"{key}={shorten(value) if isinstance(value, str) else shown(value)}: {rule}"
+    written = shorten(value) if isinstance(value, str) else shown(list(value) if isinstance(value, tuple) else value)
+    return f"{key}={written}: {rule}"
 
 
 def values(config: Config) -> Iterator[Rule]:

@@ -27,10 +27,11 @@ def main(argv: list[str], *, name: str, about: str, space: Space, paper: Mapping
     add("--cost", action="store_true", help="search for high scores and short steps alike")
     add("overrides", nargs="*", metavar="a.b=c", help="config values of every trial")
     args = parser.parse_intermixed_args(argv)
-    cfg = configuration.load(args.cfg, args.overrides)
+    cfg, own = configuration.load_own(args.cfg, args.overrides)
     run_search(
         space,
         cfg,
+        own=own,
         study=args.study or storage.join(storage.absolute(cfg.run.dir), f"{cfg.run.name}-{name}"),
         trials=args.trials,
         paper=paper,
