@@ -10,12 +10,15 @@ from icon_dist import config as configuration
 from icon_dist import distributed, pretrained, storage
 from icon_dist.config import Config
 from icon_dist.data.seen import F32
-from icon_dist.data.shard import ShardSet, open_shards
+from icon_dist.data.shard import ShardSet, open_shards, read_truth
 from icon_dist.data.stream import TrainStream
+from icon_dist.data.subjects import photos_of
 from icon_dist.engine import checkpoint, deepspeed
 from icon_dist.engine.average import Average
 from icon_dist.engine.saver import send_unsent
 from icon_dist.engine.state import State
+from icon_dist.errors import DataError
+from icon_dist.evaluation.score import check_truth
 from icon_dist.models import PoseNet
 from icon_dist.plan import Plan, plan_run, students_of
 from icon_dist.semi.building import method_of
@@ -34,10 +37,35 @@ class Data(NamedTuple):
 
 def open_data(cfg: Config) -> Data:
     """Read once for all ranks; an error where they and the config do not fit."""
-    hw, zoom = cfg.input_hw, 1 + cfg.data.augment.scale
-    shards = distributed.from_first(lambda: open_shards(cfg.data.train, input_hw=hw, max_zoom=zoom))
-    val = distributed.from_first(lambda: open_shards(cfg.data.val, input_hw=hw)) if cfg.data.val else None
+    zoom = 1 + cfg.data.augment.scale
+    shards = distributed.from_first(lambda: _open(cfg, "train", max_zoom=zoom))
+    val = distributed.from_first(lambda: _open(cfg, "val", max_zoom=None)) if cfg.data.val else None
     return Data(shards, val, plan_run(cfg, shards, val=val))
+
+
+def _open(cfg: Config, which: str, *, max_zoom: float | None) -> ShardSet:
+    try:
+        return open_shards(getattr(cfg.data, which), input_hw=cfg.input_hw, max_zoom=max_zoom)
+    except DataError as error:
+        without = ", or leave data.val empty to go without scores" if which == "val" else ""
+        raise DataError(f"data.{which}: {error}{without}") from None
+
+
+def check_scorable(cfg: Config, data: Data) -> None:
+    """DataError before a cluster starts if the metric will find nothing to measure in ``data.val``."""
+    if data.val is None:
+        return
+    photos = photos_of(data.val, cfg.eval.limit)
+    try:
+        boxes = str(data.val.manifest["boxes"])
+        check_truth(read_truth(cfg.data.val), data.val.skeleton, boxes=boxes, image_ids=photos)
+    except DataError as error:
+        raise DataError(f"data.val={cfg.data.val}: {error}, or leave data.val empty to go without scores") from None
+
+
+def last_epoch(cfg: Config) -> int:
+    """After which this attempt ends."""
+    return min(cfg.optim.epochs, cfg.run.stop_after_epoch or cfg.optim.epochs)
 
 
 def stream_of(cfg: Config, data: Data, *, device: str, guesses: F32 | None = None) -> TrainStream:
@@ -118,11 +146,15 @@ def begin(cfg: Config, data: Data, run_uri: str, *, device: str, note: Callable[
     )
     average = Average(model, decay=cfg.optim.ema) if cfg.optim.ema else None
     state.complete(engine, bank=method, ema=average)
+    ended = state.epochs >= last_epoch(cfg)
     if found is not None:
         note(f"resumed at step {state.step} from {found.uri}")
-        if changed := configuration.changes(found.manifest["config"], cfg):
-            note(f"with another config from here on: {', '.join(changed)}")
-    if distributed.rank() == 0:  # only now: a run that its checkpoint refuses keeps its config
+        if changed := ", ".join(configuration.changes(found.manifest["config"], cfg)):
+            if ended:
+                note(f"not applied, because the run is over: {changed}; another run.name trains with other values")
+            else:
+                note(f"with another config from here on: {changed}")
+    if distributed.rank() == 0 and not ended:  # only now: a run that its checkpoint refuses, or that is over, keeps its
         storage.write(storage.join(run_uri, "config.yaml"), configuration.to_yaml(cfg).encode())
     guesses = sure_joints(teacher, cfg, shards, device=device, note=note) if teacher and cfg.semi.cache else None
     facts = {"colour": model.colour, "pretrained": origin, "index": shards.index_sha256, **same}

@@ -10,10 +10,12 @@ import re
 import shlex
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NoReturn
 
 LONGEST = 2000  # characters of a line
+READABLE = 400  # characters of several errors in a line
 PACKAGES = {"cv2": "opencv-python-headless", "sklearn": "scikit-learn", "yaml": "pyyaml"}  # of modules named otherwise
 
 
@@ -101,6 +103,28 @@ class StoppedError(IconError):
     def __init__(self, text: str, *, exit_code: int = exit_code) -> None:
         super().__init__(text)
         self.exit_code = exit_code
+
+
+def raise_all(errors: Sequence[IconError]) -> None:
+    """One error of all that are wrong at once, of the kind of the first; nothing where nothing is wrong.
+
+    The line has as many of them as can be read in one go, and counts the others.
+    """
+    if not errors:
+        return
+    text, *others = map(str, errors)
+    while others and len(text) + len(others[0]) < READABLE:
+        text += f"; also {others.pop(0)}"
+    raise type(errors[0])(f"{text}; and {len(others)} more" if others else text)
+
+
+@contextmanager
+def gathering(errors: list[IconError]) -> Iterator[None]:
+    """An error of the block goes into the list, to be raised with others."""
+    try:
+        yield
+    except IconError as error:
+        errors.append(error)
 
 
 def note(text: str) -> None:

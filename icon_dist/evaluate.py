@@ -18,12 +18,12 @@ from icon_dist.arguments import Parser, at_least, number
 from icon_dist.codec import codec_of
 from icon_dist.config import EvalConfig
 from icon_dist.data import subjects as who
-from icon_dist.data.shard import open_shards
-from icon_dist.data.subjects import first_photos
+from icon_dist.data.shard import ShardSet, open_shards
+from icon_dist.data.subjects import photos_of
 from icon_dist.diagnose import Scored, diagnose
-from icon_dist.errors import CheckpointError, ConfigError, run_cli, shorten, shown
+from icon_dist.errors import CheckpointError, ConfigError, note, plural, run_cli, shorten, shown
 from icon_dist.evaluation import draw, embedding, export
-from icon_dist.evaluation.score import ENGINES
+from icon_dist.evaluation.score import ENGINES, check_truth, main_metric
 from icon_dist.fetch import described, load_weights
 from icon_dist.models.opecnet import OPECNet
 from icon_dist.pictures import picture
@@ -52,6 +52,34 @@ def measured_by(metric: str | None, skeleton: Skeleton) -> Skeleton:
     if metric == "pck" and skeleton.torso[0] == skeleton.torso[1]:
         raise ConfigError(f"--metric {metric}: skeleton {skeleton.name} names no torso to measure by; give it one")
     return skeleton if metric is None else dataclasses.replace(skeleton, metric=metric)
+
+
+def require_same_joints(skeleton: Skeleton, shards: ShardSet, *, checkpoint: str) -> None:
+    """CheckpointError where the weights predict other joints; a note where they are the same and the rest is not."""
+    theirs = shards.skeleton
+    if theirs.joints != skeleton.joints:
+        raise CheckpointError(
+            f"{checkpoint}: predicts {plural(skeleton.num_joints, 'joint')} of {skeleton.name}, {shards.uri} has "
+            f"{theirs.num_joints} of {theirs.name}{_first_other(skeleton.joints, theirs.joints)}; use shards of the "
+            "same skeleton"
+        )
+    if theirs.flips != skeleton.flips:
+        raise CheckpointError(
+            f"{checkpoint}: mirrors other joints (flips) than {shards.uri}; use shards of the same skeleton"
+        )
+    if theirs.sigmas != skeleton.sigmas:
+        note(f"{shards.uri}: other sigmas than {checkpoint} was trained with; these shards' count")
+
+
+def _first_other(mine: tuple[str, ...], theirs: tuple[str, ...]) -> str:
+    """Of as many joints, the first that has another name."""
+    if len(mine) != len(theirs):
+        return ""
+    return next(
+        f" (joint {i} is {shown(a)}, not {shown(b)})"
+        for i, (a, b) in enumerate(zip(theirs, mine, strict=True))
+        if a != b
+    )
 
 
 def arguments(argv: list[str]) -> argparse.Namespace:
@@ -114,14 +142,16 @@ def main(argv: list[str]) -> None:
         chosen = who.unlabelled(args.photos, skeleton=skeleton, boxes=args.boxes, images=args.images)
     else:
         shards = open_shards(args.shards, input_hw=config.input_hw)
-        if shards.skeleton.joints != skeleton.joints:
-            raise CheckpointError(
-                f"{args.checkpoint}: predicts {skeleton.num_joints} joints of {skeleton.name}, {args.shards} has "
-                f"{shards.skeleton.num_joints} of {shards.skeleton.name}; use shards of the same skeleton"
-            )
+        require_same_joints(skeleton, shards, checkpoint=args.checkpoint)
         shards = dataclasses.replace(shards, skeleton=measured_by(args.metric, shards.skeleton))
         chosen = who.annotated(shards, boxes=args.boxes, images=args.images)
     people, truth = chosen.people, chosen.truth
+    if settings.limit > len(people.instance):
+        boxes = plural(len(people.instance), "box", "boxes")
+        note(f"--limit {settings.limit}: the set has {boxes}; all of them count")
+    photos = photos_of(people, settings.limit)
+    if truth is not None:
+        check_truth(truth, people.skeleton, boxes=chosen.boxes, image_ids=photos)
     model = load_model(config, skeleton, tensors, colour=metadata.get("colour") or "rgb").to(args.device).eval()
     if args.refine_below != EvalConfig().refine_below and not isinstance(model, OPECNet):
         raise ConfigError(f"--refine-below: {args.checkpoint} is {config.model.backbone}, which does not refine joints")
@@ -133,24 +163,26 @@ def main(argv: list[str]) -> None:
     width = max(map(len, scores), default=0)
     for name, value in scores.items():
         print(f"{name:<{width}}  {value:8.4f}  {what}")
+    if truth is not None and scores[main := main_metric(people.skeleton)] <= 0:
+        poses = plural(len(predictions.instance), "pose")
+        note(f"{main} is 0: none of {poses} is near a person's; is {args.checkpoint} trained, and for such photos?")
     if args.json:
         result = {"scores": scores, "conditions": what, "checkpoint": metadata["checkpoint"], "step": metadata["step"]}
         storage.write(storage.absolute(args.json), (json.dumps(result, indent=1) + "\n").encode())
     if args.results:
         ids = people.instance.tolist() if truth is None else [one["id"] for one in truth["annotations"]]
-        storage.write(storage.absolute(args.results), export.results(predictions, skeleton, people=ids))
-        print(f"{args.results}: poses of {len(predictions.instance)} boxes  {what}")
+        file = export.results(predictions, skeleton, people=ids, category=chosen.category)
+        storage.write(storage.absolute(args.results), file)
+        print(f"{args.results}: poses of {plural(len(predictions.instance), 'box', 'boxes')}  {what}")
     if args.picture:
         height, width = config.input_hw
         draw.write_png(storage.absolute(args.picture), picture(people, predictions, aspect=width / height))
     if args.diagnose:
         assert truth is not None
-        photos = {image["id"] for image in truth["images"]}
-        if settings.limit:
-            photos = set(people.image_id[first_photos(people, settings.limit)].tolist())
+        every = {image["id"] for image in truth["images"]}
         diagnose(
             storage.absolute(args.diagnose),
-            Scored(people, truth, predictions, scores, photos, args.boxes),
+            Scored(people, truth, predictions, scores, every if photos is None else photos, args.boxes),
             model=model,
             shards=shards,
             codec=codec,

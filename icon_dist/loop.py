@@ -14,7 +14,7 @@ import torch
 
 from icon_dist import config as configuration
 from icon_dist import distributed, storage
-from icon_dist.begin import Data, begin, open_data, stream_of
+from icon_dist.begin import Data, begin, last_epoch, open_data, stream_of
 from icon_dist.codec import codec_of
 from icon_dist.config import Config, OptimConfig
 from icon_dist.data.shard import read_truth
@@ -56,8 +56,9 @@ def train(cfg: Config, *, report: Report, device: str, stop: Callable[[], bool] 
     torch.manual_seed(cfg.run.seed)
     run = Run(cfg, report=report, device=device, stop=stop)
     state, plan = run.state, run.plan
-    report({"kind": "start", "step": state.step, "total": plan.total_steps, "batch": plan.batch})
-    last, left = min(cfg.optim.epochs, cfg.run.stop_after_epoch or cfg.optim.epochs), False
+    last, left = last_epoch(cfg), False
+    if state.epochs < last:  # a run that is over changes nothing, not even its records
+        report({"kind": "start", "step": state.step, "total": plan.total_steps, "batch": plan.batch})
     with run.saver, closing(run.stream), closing(run.learner.engine):
         try:
             while state.epochs < last:
@@ -74,7 +75,7 @@ def train(cfg: Config, *, report: Report, device: str, stop: Callable[[], bool] 
 
 def last_words(cfg: Config, data: Data, *, step: int, best: float) -> str:
     """Of a run that ends here."""
-    total = data.plan.total_steps
+    total = max(step, data.plan.total_steps)  # of a run that is over, and is now asked for fewer epochs, it was more
     end = "complete" if step == total else "stopped early"
     scored = f", best {main_metric(data.shards.skeleton)} {best:.4g} ({conditions_of(cfg, data)})"
     return f"{end}: step {step} of {total}{scored if math.isfinite(best) else ''}; {run_directory(cfg)}"

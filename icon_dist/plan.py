@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from icon_dist import config as configuration
@@ -13,7 +15,7 @@ from icon_dist.config import Config, ContrastConfig, LossConfig
 from icon_dist.data.order import check_streams, default_streams
 from icon_dist.data.shard import ShardSet
 from icon_dist.data.split import Split, check_stored, split
-from icon_dist.errors import ConfigError, DataError
+from icon_dist.errors import ConfigError, DataError, IconError, gathering, plural, raise_all
 from icon_dist.models import PoseNet, build_model
 from icon_dist.semi.pair import Pair
 from icon_dist.types import Skeleton
@@ -37,23 +39,25 @@ class Plan:
     checkpoint_bytes: int
     split: Split = field(compare=False)  # who has labels
     unlabelled_batch: int  # of each batch
+    notes: tuple[str, ...] = ()  # what is unusual, and no error
 
     @property
     def total_steps(self) -> int:
         return self.steps_per_epoch * self.epochs
 
     def __str__(self) -> str:
-        parts = f"{self.workers} workers x {self.micro_batch}"
+        parts = f"{plural(self.workers, 'worker')} x {self.micro_batch}"
         if self.accumulation > 1:
             parts += f" x {self.accumulation} micro-batches"
         dropped = len(self.split.labelled) - self.steps_per_epoch * (self.batch - self.unlabelled_batch)
         left_out = f", {dropped} left out of each (others each time)" if dropped else ""
+        people, shards = plural(self.people, "person"), plural(self.shards, "shard")
         return "\n".join(
             [
-                f"data        {self.people} people in {self.shards} shards, {_bytes(self.shard_bytes)}",
+                f"data        {people} in {shards}, {_bytes(self.shard_bytes)}",
                 *self._labels(),
                 f"batch       {self.batch} = {parts}",
-                f"steps       {self.total_steps} = {self.epochs} epochs x {self.steps_per_epoch}{left_out}",
+                f"steps       {self.total_steps} = {plural(self.epochs, 'epoch')} x {self.steps_per_epoch}{left_out}",
                 f"streams     {self.streams}, {self.streams // self.workers} per worker",
                 f"model       {self.parameters / 1e6:.2f} M parameters, trained",
                 f"checkpoint  {_bytes(self.checkpoint_bytes)}",
@@ -69,7 +73,7 @@ class Plan:
         if self.unlabelled_batch:
             use = f"come without, {self.unlabelled_batch} of each batch; epochs count those with labels"
         which = f"seed {self.split.seed}, sha256 {self.split.fingerprint[:12]}"
-        return [f"labels      {known} people ({which}); {others} {use}"]
+        return [f"labels      {plural(known, 'person')} ({which}); {others} {use}"]
 
 
 def at_workers(config: Config, workers: int) -> Config:
@@ -104,32 +108,33 @@ def check_workers(config: Config) -> int:
 
 
 def plan_run(config: Config, shards: ShardSet, *, val: ShardSet | None = None) -> Plan:
-    """Raises ConfigError or DataError where the config and the data, to train and to evaluate on, do not fit."""
+    """Raises one ConfigError or DataError of all in which the config and the data, to train and to evaluate on, do not
+    fit."""
     batch, micro, workers = config.optim.batch, configuration.micro_batch(config), config.run.workers
     others = unlabelled_of(config)
-    streams = check_workers(config)
-    packed = shards.manifest["dataset"]
-    if packed != config.data.dataset:
-        raise ConfigError(
-            f"data.dataset={config.data.dataset}: the shards at {shards.uri} were packed from {packed}; "
-            f"give their URI as data.train, or data.dataset={packed}"
-        )
-    check_contrast(config.loss, shards.skeleton)
-    if val is not None and _scored(val.skeleton) != _scored(shards.skeleton):
-        (mine, metric), (theirs, other) = _scored(shards.skeleton), _scored(val.skeleton)
-        raise DataError(
-            f"data.val={val.uri}: {len(theirs)} joints of {val.skeleton.name} scored by {other}, but data.train has "
-            f"{len(mine)} of {shards.skeleton.name} scored by {metric}; evaluate on shards of the same skeleton"
-        )
+    errors: list[IconError] = []
+    streams = 0
+    with gathering(errors):
+        streams = check_workers(config)
+    with gathering(errors):
+        _check_dataset(config, shards)
+    with gathering(errors):
+        check_contrast(config.loss, shards.skeleton)
+    if val is not None:
+        with gathering(errors):
+            _check_val(shards, val)
     known = split(shards.instance, share=config.data.labelled, seed=config.data.split_seed)
-    check_stored(known, shards.manifest, uri=shards.uri)
+    with gathering(errors):
+        _check_labels(shards, known)
+    with gathering(errors):
+        check_stored(known, shards.manifest, uri=shards.uri)
     steps = len(known.labelled) // (batch - others)
     if not steps or len(known.unlabelled) < others:
         few, kind = (len(known.labelled), "labelled ") if not steps else (len(known.unlabelled), "unlabelled ")
-        raise DataError(
-            f"{shards.uri}: {few} {kind if config.data.labelled < 1 else ''}people do not fill one batch; "
-            f"lower optim.batch={batch}"
-        )
+        kind = kind if config.data.labelled < 1 else ""
+        people = plural(few, f"{kind}person does", f"{kind}people do")
+        errors.append(DataError(f"{shards.uri}: {people} not fill one batch; lower optim.batch={batch}"))
+    raise_all(errors)
     with torch.device("meta"):
         model = students_of(config, shards.skeleton)
     weights = sum(p.numel() for p in model.parameters())
@@ -154,7 +159,69 @@ def plan_run(config: Config, shards: ShardSet, *, val: ShardSet | None = None) -
         checkpoint_bytes=copies * FP32,
         split=known,
         unlabelled_batch=others,
+        notes=tuple(_notes(config, shards, val, known)),
     )
+
+
+def _check_dataset(config: Config, shards: ShardSet) -> None:
+    packed = shards.manifest["dataset"]
+    if packed != config.data.dataset:
+        raise ConfigError(
+            f"data.dataset={config.data.dataset}: the shards at {shards.uri} were packed from {packed}; "
+            f"give their URI as data.train, or data.dataset={packed}"
+        )
+
+
+def _check_labels(shards: ShardSet, known: Split) -> None:
+    if not (shards.keypoints[..., 2] > 0)[known.labelled].any():
+        boxes = shards.manifest["boxes"]
+        why = "" if boxes == "gt" else f": they are the boxes of {boxes}"
+        people = plural(len(known.labelled), "person")
+        raise DataError(f"data.train={shards.uri}: no joint of {people} is labelled{why}; train on annotated people")
+
+
+def _check_val(shards: ShardSet, val: ShardSet) -> None:
+    if _scored(val.skeleton) != _scored(shards.skeleton):
+        (mine, metric), (theirs, other) = _scored(shards.skeleton), _scored(val.skeleton)
+        raise DataError(
+            f"data.val={val.uri}: {plural(len(theirs), 'joint')} of {val.skeleton.name} scored by {other}, but "
+            f"data.train has {len(mine)} of {shards.skeleton.name} scored by {metric}; evaluate on shards of the same "
+            "skeleton"
+        )
+
+
+def _notes(config: Config, shards: ShardSet, val: ShardSet | None, known: Split) -> Iterator[str]:
+    """What is unusual, and no error."""
+    if val is not None and val.index_sha256 == shards.index_sha256:
+        yield "data.val is data.train: scores are of the people who are learnt by heart; give others as data.val"
+    if val is not None and config.eval.limit > len(val):
+        yield f"eval.limit={config.eval.limit}: data.val has {plural(len(val), 'person')}; all count"
+    if config.semi.method == "none":
+        yield from _unseen(config.loss, shards, known)
+
+
+def _unseen(loss: LossConfig, shards: ShardSet, known: Split) -> Iterator[str]:
+    """Terms of contrast that would be 0 because too few people have any of their categories."""
+    skeleton = shards.skeleton
+    needed = 2 if loss.contrast == "inter" else 1  # people, each the other's positive
+    for term in _terms(loss, skeleton):
+        if _most_with(term, shards, known, least=skeleton.visible_at if loss.counted == "visible" else 1) >= needed:
+            continue
+        where = f"loss.{term.weight}={getattr(loss, term.weight)}: this term of contrast would be 0, because "
+        if loss.counted == "visible" and _most_with(term, shards, known, least=1) >= needed:
+            rule = f"v >= {skeleton.visible_at} in skeleton {skeleton.name}"
+            yield f"{where}no {term.one} of data.train counts as visible ({rule}); set loss.counted=labelled"
+        else:
+            yield f"{where}no {term.one} of data.train is labelled; set loss.{term.weight}=0"
+
+
+def _most_with(term: Term, shards: ShardSet, known: Split, *, least: int) -> int:
+    """Labelled people who have the most common category of a term."""
+    there = (shards.keypoints[..., 2] >= least)[known.labelled]
+    if term.key == "pair":
+        a, b = np.array(shards.skeleton.limbs).T
+        there = there[:, a] & there[:, b]
+    return int(there.sum(axis=0).max(initial=0))
 
 
 def _scored(skeleton: Skeleton) -> tuple[tuple[str, ...], str]:
@@ -182,31 +249,44 @@ def students_of(config: Config, skeleton: Skeleton) -> PoseNet | Pair:
     return model_of(config, skeleton)
 
 
-class _Term(NamedTuple):
-    """One of the two terms of contrast that is switched on."""
+class Term(NamedTuple):
+    """One of the two terms of contrast."""
 
     key: str  # of its section
     weight: str  # key of its weight
     categories: int
-    what: str  # they are
+    one: str  # of them
 
 
-def _terms(loss: LossConfig, skeleton: Skeleton) -> list[_Term]:
-    both = (
-        _Term("single", "lambda_1", skeleton.num_joints, "joints"),
-        _Term("pair", "lambda_2", len(skeleton.limbs), "limb pairs"),
+def terms(skeleton: Skeleton) -> tuple[Term, Term]:
+    """Both, with what a skeleton has for them."""
+    return (
+        Term("single", "lambda_1", skeleton.num_joints, "joint"),
+        Term("pair", "lambda_2", len(skeleton.limbs), "limb pair"),
     )
-    return [term for term in both if loss.lambda_p > 0 and getattr(loss, term.weight) > 0]
 
 
-def check_contrast(loss: LossConfig, skeleton: Skeleton) -> None:
+def _terms(loss: LossConfig, skeleton: Skeleton) -> list[Term]:
+    """Those that are switched on."""
+    return [term for term in terms(skeleton) if loss.lambda_p > 0 and getattr(loss, term.weight) > 0]
+
+
+class Misfit(NamedTuple):
+    """A value of contrast that a skeleton has too few joints or limbs for."""
+
+    key: str
+    what: str
+    fits: int  # the nearest value that is possible
+
+
+def misfits(loss: LossConfig, skeleton: Skeleton) -> Iterator[Misfit]:
     """A person cannot ask with more categories than there are, nor be compared with more than all others."""
     for term in _terms(loss, skeleton):
-        have = f"skeleton {skeleton.name} has {term.categories} {term.what}"
+        have = f"skeleton {skeleton.name} has {plural(term.categories, term.one)}"
+        weight = f"loss.{term.weight}"
         if term.categories < 2:
-            raise ConfigError(
-                f"loss.{term.weight}={getattr(loss, term.weight)}: {have}, contrast needs 2; set loss.{term.weight}=0"
-            )
+            yield Misfit(weight, f"{weight}={getattr(loss, term.weight)}: {have}, contrast needs 2", 0)
+            continue
         section: ContrastConfig = getattr(loss, term.key)
         for strategy, name, most in (
             (section.query, "queries", term.categories),
@@ -215,7 +295,15 @@ def check_contrast(loss: LossConfig, skeleton: Skeleton) -> None:
             for key in (name, f"{name}_to"):
                 value = getattr(section, key)
                 if strategy != "all" and value > most:
-                    raise ConfigError(f"loss.{term.key}.{key}={value}: {have}; expected at most {most}")
+                    whole = f"loss.{term.key}.{key}"
+                    yield Misfit(whole, f"{whole}={value}: {have}; expected at most {most}", most)
+
+
+def check_contrast(loss: LossConfig, skeleton: Skeleton) -> None:
+    """ConfigError of every misfit, with the overrides that mend them all."""
+    if found := list(misfits(loss, skeleton)):
+        mended = " ".join(f"{misfit.key}={misfit.fits}" for misfit in found)
+        raise ConfigError(f"{'; also '.join(misfit.what for misfit in found)}; set {mended}")
 
 
 def _bytes(count: float) -> str:

@@ -21,7 +21,7 @@ from icon_dist.config import Config, EvalConfig
 from icon_dist.data import geometry
 from icon_dist.data.reading import People
 from icon_dist.data.stream import EvalStream
-from icon_dist.data.subjects import first_photos
+from icon_dist.data.subjects import first_photos, photos_of
 from icon_dist.engine.checkpoint import require_same_tensors
 from icon_dist.errors import CheckpointError, ConfigError, DivergedError
 from icon_dist.evaluation.score import evaluator, score
@@ -116,7 +116,7 @@ def evaluate(
         )
     scores: dict[str, float] = {}
     if truth is not None and distributed.rank() == 0:
-        photos = None if rows is None else set(people.image_id[rows].tolist())
+        photos = photos_of(people, settings.limit)
         scores = score(truth, predictions, people.skeleton, image_ids=photos, engine=settings.engine)
     return distributed.gather_objects(scores)[0], predictions
 

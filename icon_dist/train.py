@@ -13,13 +13,13 @@ import sys
 from icon_dist import config as configuration
 from icon_dist import pretrained, storage
 from icon_dist.arguments import Parser
-from icon_dist.begin import Data, open_data
+from icon_dist.begin import Data, check_scorable, open_data
 from icon_dist.config import Config
 from icon_dist.data.generate import draw_missing, missing_sets
 from icon_dist.engine import checkpoint
 from icon_dist.engine import manifest as manifests
 from icon_dist.engine.progress import Progress, counter
-from icon_dist.errors import run_cli
+from icon_dist.errors import note, run_cli
 from icon_dist.loop import last_words, learning_rate, run_directory, train
 from icon_dist.plan import model_of, worker_counts
 from icon_dist.teacher import load_teacher
@@ -38,19 +38,27 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--print-config", action="store_true", help="print the whole config and leave")
     parser.add_argument("--dry-run", action="store_true", help="print what would be done and leave; touches nothing")
     args = parser.parse_intermixed_args(argv)
-    cfg = configuration.load(args.cfg, args.overrides)
+    cfg, own = configuration.load_own(args.cfg, args.overrides)
     if args.print_config:
         print(configuration.to_yaml(cfg), end="")
         return
     cfg = anchored(cfg)
+    notes = configuration.check_schedule(cfg, own)
+    storage.require_place(storage.join(run_directory(cfg), "config.yaml"))
     if args.dry_run and cfg.data.dataset == "fake":
         for uri, _, people, _ in missing_sets(cfg.data):
             print(f"data        {people} people would be rendered to {uri}; the plan follows from them")
+            for text in notes:
+                note(text)
             return
     draw_missing(cfg.data, jobs=os.cpu_count() or 1, progress=counter("people"))
     data = open_data(cfg)
     shards, _, plan = data
+    notes += configuration.check_schedule(cfg, own, steps=plan.total_steps)
+    check_scorable(cfg, data)
     print(plan, flush=True)
+    for text in (*notes, *plan.notes):
+        note(text)
     if args.dry_run:
         if cfg.model.pretrained:
             model = model_of(cfg, shards.skeleton)
@@ -58,7 +66,7 @@ def main(argv: list[str]) -> None:
         if cfg.semi.method == "pseudo":
             print(load_teacher(cfg, shards, plan.split, device="cpu", bf16=False).note)
         return
-    if cfg.run.launcher == "ray" and (text := finished(cfg, data)):
+    if text := finished(cfg, data):
         print(text, file=sys.stderr)
         return
     progress = Progress(run_directory(cfg))
@@ -73,15 +81,19 @@ def main(argv: list[str]) -> None:
 
 
 def finished(cfg: Config, data: Data) -> str:
-    """What to say of a run that this config has brought to its end: no cluster is needed for that. Else ""."""
+    """What to say of a run that this config has brought to its end: nothing has to start for that. Else ""."""
     uri = run_directory(cfg)
     if manifests.newest_step(uri) < data.plan.total_steps:
         return ""
-    found = checkpoint.find(uri, warn=lambda text: print(text, file=sys.stderr))
+    skipped: list[str] = []  # the workers say so too
+    found = checkpoint.find(uri, warn=skipped.append)
     if found is None or found.step < data.plan.total_steps or configuration.changes(found.manifest["config"], cfg):
         return ""  # the workers look into it
-    best = found.state()["best"]
-    return last_words(cfg, data, step=found.step, best=-math.inf if best is None else best)
+    state = found.state()
+    if state.get("epochs", cfg.optim.epochs) < cfg.optim.epochs:
+        return ""  # the last evaluation was left
+    best = state["best"]
+    return "\n".join([*skipped, last_words(cfg, data, step=found.step, best=-math.inf if best is None else best)])
 
 
 def anchored(cfg: Config) -> Config:

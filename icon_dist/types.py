@@ -33,7 +33,9 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["Annotations", "Batch", "Instance", "KeySet", "Outputs", "Predictions", "Skeleton"]
+__all__ = ["PERSON", "Annotations", "Batch", "Instance", "KeySet", "Outputs", "Predictions", "Skeleton"]
+
+PERSON = 1  # category id of people in COCO-format files, where a set names none
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from icon_dist import config as configuration
-from icon_dist.config import CONFIGS, Config, config_hash, from_dict, load, parse_size, presets, to_yaml
+from icon_dist.config import CONFIGS, Config, config_hash, from_dict, load, load_own, parse_size, presets, to_yaml
 from icon_dist.errors import ConfigError
 
 
@@ -115,7 +116,7 @@ def test_the_last_layer_wins() -> None:
 
 
 def test_a_list_and_a_mapping_of_overrides_are_the_same() -> None:
-    items = ["loss.tau=0.1", "run.name=w48", "optim.milestones=[3,5]", "eval.flip=no", "loss.bank.slots=8"]
+    items = ["loss.tau=0.1", "run.name=w48", "optim.milestones=[3,5]", "eval.flip=false", "loss.bank.slots=8"]
     values = {"loss.tau": 0.1, "run.name": "w48", "optim.milestones": (3, 5), "eval.flip": False, "loss.bank.slots": 8}
     config = load("coco", items)
     assert config == load("coco", values)
@@ -170,12 +171,12 @@ def test_changes_name_what_a_resumed_run_does_differently() -> None:
 @pytest.mark.parametrize(
     ("item", "says"),
     [
-        ("loss.tua=0.1", "Did you mean: 'tau'"),
-        ("los.tau=0.1", "Did you mean: 'loss'"),
+        ("loss.tua=0.1", "loss.tua: no such key; did you mean loss.tau?"),
+        ("los.tau=0.1", "los.tau: no such key; did you mean loss.tau?"),
         ("loss.zzz=1", "loss keys are lambda_p, lambda_1"),
         ("zzz=1", "top-level keys are run, data, model"),
         ("extends=coco", "top-level keys are run"),
-        ("run.__doc__=x", "Key '__doc__' not in 'RunConfig'"),
+        ("run.__doc__=x", "run.__doc__: no such key; run keys are name, dir"),
         ("loss.tau", "expected KEY=VALUE such as loss.tau=0.1"),
         ("=1", "expected KEY=VALUE"),
         ("loss..tau=1", "expected KEY=VALUE"),
@@ -184,7 +185,7 @@ def test_changes_name_what_a_resumed_run_does_differently() -> None:
         ("loss[tau]=1", "expected KEY=VALUE"),
         ("--loss.tau=1", "expected KEY=VALUE"),
         ("loss=3", "loss=3: a section, not a value; its keys are lambda_p"),
-        ("run=null", "run=None: a section"),
+        ("run=null", "run=: a section"),
         ("data.augment=[1]", "data.augment=[1]: a section"),
         ("loss.tau.x=1", "loss.tau"),
         ("run.name.x=1", "run.name.x"),
@@ -194,14 +195,14 @@ def test_changes_name_what_a_resumed_run_does_differently() -> None:
         ("loss.tau=-1", "loss.tau=-1.0"),
         ("loss.tau=fast", "'fast'"),
         ("loss.tau=0,1", "'0,1'"),
-        ("optim.lr=true", "bool"),
-        ("optim.lr=", "None"),
+        ("optim.lr=true", "optim.lr=True: expected a number"),
+        ("optim.lr=", "optim.lr=: expected a number"),
         ("run.workers=two", "'two'"),
-        ("run.workers=1.5", "'1.5'"),
-        ("run.workers=true", "bool"),
-        ("run.compile=maybe", "not a valid bool"),
+        ("run.workers=1.5", "run.workers=1.5: expected a whole number"),
+        ("run.workers=true", "run.workers=True: expected a whole number"),
+        ("run.compile=maybe", "run.compile='maybe': expected true or false"),
         ("optim.milestones=5", "optim.milestones"),
-        ("optim.milestones=[a]", "an element"),
+        ("optim.milestones=[a]", "optim.milestones=['a']: expected a list of whole numbers"),
         ("optim.milestones=[1,2", "flow sequence"),
         ("optim.milestones=[200,170]", "optim.milestones=(200, 170): expected rising epochs"),
         ("optim.milestones=[-1]", "expected rising epochs above 0"),
@@ -319,7 +320,7 @@ def test_an_environment_variable_never_gets_into_a_config(monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ({"loss.tua": 1}, "Did you mean: 'tau'"),
+        ({"loss.tua": 1}, "did you mean loss.tau?"),
         ({"loss.tau": math.nan}, "loss.tau=nan"),
         ({"loss.tau": None}, "loss.tau"),
         ({"loss.tau": "fast"}, "'fast'"),
@@ -351,10 +352,10 @@ def test_wrong_values_in_a_mapping(values: dict[str, Any], says: str) -> None:
         (b"---\na: 1\n---\nb: 2\n", "another document"),
         (b"optim: \x00\n", "fix the YAML"),
         (b"run: !!python/object/apply:os.getcwd []\n", "could not determine a constructor"),
-        (b"loss: {tua: 1}\n", "Did you mean: 'tau'"),
+        (b"loss: {tua: 1}\n", "did you mean loss.tau?"),
         (b"1: 2\n", "top-level keys are"),
         (b"loss: 3\n", "a section, not a value"),
-        (b"loss: {single: {negatives: many}}\n", "loss.single.negatives: Value 'many'"),
+        (b"loss: {single: {negatives: many}}\n", "loss.single.negatives='many': expected a whole number"),
         (b"run: {name: 007}\n", "run.name=7: expected text; put quotes around it"),
         (b"run: {name: no}\n", "run.name=False: expected text"),
         (b"run: {dir: '${oc.env:HOME}'}\n", "write the value itself"),
@@ -404,3 +405,121 @@ def test_sizes_that_are_none(text: str) -> None:
 
 def test_a_size_is_height_then_width() -> None:
     assert parse_size("384x288", where="here") == (384, 288)
+
+
+# ------------------------------------------------------------------------------------- notations, and several at once
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [("010", 8), ("1_000", 1000), ("0x10", 16), ("1:30", 90), ("0b11", 3), ("-010", -8), ("08", None), ("0o17", None)],
+)
+@pytest.mark.parametrize("key", ["optim.epochs", "optim.lr", "optim.milestones"])
+def test_a_number_that_yaml_reads_as_another_is_refused(text: str, read: int | None, key: str, tmp_path: Path) -> None:
+    """Octal, hexadecimal, sexagesimal: 010 would be 8 epochs."""
+    value = f"[{text}]" if key == "optim.milestones" else text
+    section, name = key.split(".")
+    (tmp_path / "own.yaml").write_text(f"\n{section}:\n  {name}: {value}\n")
+    for said in (
+        refused("coco", [f"{key}={value}"]),
+        refused("coco", [f"{section}={{{name}: {value}}}"]),
+        refused(tmp_path / "own.yaml"),
+    ):
+        assert f"{key}={text}: expected plain decimal digits" in said
+        assert (f"(YAML would read {read})" in said) == (read is not None)
+    assert "own.yaml: line 3: " in said
+
+
+@pytest.mark.parametrize("text", ["yes", "No", "on", "OFF", "y", "2", "maybe", "[true]"])
+def test_a_switch_is_true_or_false(text: str) -> None:
+    assert f"eval.flip={text}" in refused("coco", [f"eval.flip={text}"]).replace("'", "").replace("True", "true")
+    assert load("coco", ["eval.flip=FALSE", "run.compile=1"]).run.compile is True
+
+
+def test_text_keeps_odd_notations(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text("run: {name: '010'}\n")
+    assert load(str(tmp_path / "own.yaml")).run.name == "010"
+
+
+@pytest.mark.parametrize(
+    ("item", "says"),
+    [
+        ("tau=0.1", "tau: no such key; did you mean loss.tau?"),
+        ("loss.batch=3", "loss.batch: no such key; did you mean optim.batch or eval.batch?"),
+        ("loss.tau.x=1", "loss.tau.x: no such key; loss.tau has a value and no keys"),
+        ("optim.milestones={1: 2}", "expected a list of whole numbers, such as [170, 200] or []"),
+        ("optim.milestones=[1, two]", "optim.milestones=[1, 'two']: expected a list of whole numbers"),
+        ("optim.milestones=[[1]]", "expected a list of whole numbers"),
+        ("--loss.tau=1", "did you mean loss.tau=...?"),
+        ("optim.epochs=٣", "expected a whole number"),
+        (f"run.name={'x' * 300}", "300 letters; expected at most 200"),
+        ("run.dir=a\nb", "expected a path without line breaks"),
+    ],
+)
+def test_a_mistake_says_what_was_meant(item: str, says: str) -> None:
+    assert says in refused("coco", [item])
+
+
+def test_everything_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text("loss: {tua: 1}\noptim: {epochs: many}\n")
+    text = refused(tmp_path / "own.yaml", ["run.worker=2", "data.sigma=010"])
+    for part in ("loss.tua", "optim.epochs='many'", "run.worker: no such key", "data.sigma=010"):
+        assert part in text
+    text = refused("coco", ["loss.tau=0", "run.zero=4", "optim.lr=-1"])  # each by itself
+    assert "loss.tau=0.0: " in text
+    assert "optim.lr=-1.0: " in text
+    assert text.count("; also ") == 1
+    assert "run.zero" not in text, "what one value asks of another comes second"
+    text = refused("coco", ["run.zero=4", "optim.milestones=[3,2]", "data.labelled=2"])
+    assert text.count("; also ") == 2
+    text = refused("coco", ["semi.gamma=0.5", "optim.milestones=[]", "optim.gamma=0.5"])
+    assert "semi.gamma=0.5" in text
+    assert "; also " in text or "optim.gamma=0.5" in text
+
+
+def test_a_line_stays_readable() -> None:
+    text = refused("coco", [f"loss.nothing{i}=1" for i in range(50)])
+    assert len(text) < 1000
+    assert text.endswith(" more")
+
+
+def test_what_is_no_config_file(tmp_path: Path) -> None:
+    (tmp_path / "folder.yaml").mkdir()
+    os.mkfifo(tmp_path / "pipe.yaml")
+    (tmp_path / "huge.yaml").write_bytes(b"#" * (1 << 20) + b"\n")
+    (tmp_path / "binary.yaml").write_bytes(bytes(range(256)))
+    for name, says in {
+        "folder.yaml": "a folder",
+        "pipe.yaml": "a pipe or a device",
+        "huge.yaml": "no config is larger than 1 MiB",
+        "binary.yaml": "not UTF-8",
+        "x" * 300 + ".yaml": "File name too long",
+        "a\0b.yaml": "null",
+    }.items():
+        assert says in refused(f"{tmp_path}/{name}")
+    assert "a pipe or a device" in refused("/dev/null")
+    refused("~nobody-of-this-name/x.yaml")
+
+
+# ------------------------------------------------------------------------------------------------- who set what
+
+
+def test_a_users_own_values_are_known(tmp_path: Path) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text("extends: lsp\nloss: {tau: 0.2, single: {queries: 4}}\noptim: {lr: 0.1}\n")
+    loaded = load_own(str(own), ["optim.lr=0.2", "loss.pair={negatives: 3}"])
+    assert loaded.config == load(str(own), ["optim.lr=0.2", "loss.pair={negatives: 3}"])
+    assert loaded.own == {
+        "loss.tau": str(own),
+        "loss.single.queries": str(own),
+        "optim.lr": "optim.lr=0.2",
+        "loss.pair.negatives": "loss.pair={negatives: 3}",
+    }
+    assert load_own("lsp").own == {}
+    own.write_text(to_yaml(load("lsp")))
+    assert load_own(str(own), {"loss.tau": 0.3}).own == {"loss.tau": "loss.tau=0.3"}, "nobody chose a printed config"
+
+
+def test_a_dotted_key_in_yaml_is_explained(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text("loss.tau: 0.1\n")
+    assert "write 'loss:' and 'tau: ...' indented below it" in refused(tmp_path / "own.yaml")

@@ -18,9 +18,11 @@ from icon_dist import evaluate, predict
 from icon_dist.codec import codec_of
 from icon_dist.config import EvalConfig
 from icon_dist.data import people as packing
+from icon_dist.data.detections import detected
 from icon_dist.data.pack import Settings, build
 from icon_dist.data.reading import photo_source
 from icon_dist.data.shard import open_shards
+from icon_dist.data.subjects import first_photos
 from icon_dist.datasets import load_skeleton, read, skeleton_from_dict, skeleton_to_dict
 from icon_dist.errors import CheckpointError, ConfigError, DataError, DivergedError
 from icon_dist.fetch import encode, load_weights
@@ -141,7 +143,7 @@ def test_weights_that_answer_with_no_number(run: Path, people: Path, monkeypatch
 def test_a_limit_takes_whole_photos(people: Path) -> None:
     shards = open_shards(f"{people}/val")
     for limit in (1, 3, 10, len(shards)):
-        rows = evaluate.first_photos(shards, limit)
+        rows = first_photos(shards, limit)
         inside = np.isin(shards.image_id, shards.image_id[rows])
         assert inside.nonzero()[0].tolist() == rows.tolist(), "a photo with part of its people"
         assert limit <= len(rows) <= limit + 3
@@ -153,7 +155,7 @@ def test_a_detectors_boxes_on_photos_and_in_shards_agree(
     four = shared / "coco" / "four"
     truth = read("coco", four / "person_keypoints.json", images=four / "images")
     build(truth, str(four / "images"), str(tmp_path / "gt"), dataset="coco", split="four", settings=LOOSE)
-    boxes = packing.detected(truth, str(four / "detections.json"))
+    boxes = detected(truth, str(four / "detections.json"))
     packed = str(tmp_path / "boxes")
     build(boxes, str(four / "images"), packed, dataset="coco", split="four", boxes="detections", settings=LOOSE)
 

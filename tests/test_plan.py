@@ -55,7 +55,8 @@ def test_a_micro_batch_is_no_larger_than_a_workers_part(people: Path, tmp_path: 
 
 @pytest.mark.parametrize(("batch", "streams"), [(64, 64), (256, 256), (512, 256), (300, 150), (257, 1)])
 def test_streams_by_default(people: Path, tmp_path: Path, shards: ShardSet, batch: int, streams: int) -> None:
-    many = dataclasses.replace(shards, key=shards.key * 9, instance=np.arange(9 * len(shards)))
+    keypoints = np.tile(shards.keypoints, (9, 1, 1))
+    many = dataclasses.replace(shards, key=shards.key * 9, instance=np.arange(9 * len(shards)), keypoints=keypoints)
     config = tiny(people, tmp_path, optim__batch=batch, optim__micro_batch=batch, run__workers=1)
     assert plan_run(config, many).streams == streams
 
@@ -182,7 +183,8 @@ def test_no_more_categories_than_there_are(skeleton: str, key: str, most: int, w
     check_contrast(load("coco", strategies | {key: most}).loss, SKELETONS[skeleton])
     with pytest.raises(ConfigError) as error:
         check_contrast(load("coco", strategies | {key: most + 1}).loss, SKELETONS[skeleton])
-    assert str(error.value) == f"{key}={most + 1}: skeleton {skeleton} has {what}; expected at most {most}"
+    rule = f"{key}={most + 1}: skeleton {skeleton} has {what}; expected at most {most}"
+    assert str(error.value) == f"{rule}; set {key}={most}"
 
 
 def test_the_upper_end_of_a_random_count_is_checked_too() -> None:
@@ -213,7 +215,8 @@ def test_pairs_need_pairs(limbs: tuple[tuple[int, int], ...]) -> None:
     with pytest.raises(ConfigError) as error:
         check_contrast(load("coco").loss, few)
     assert str(error.value) == (
-        f"loss.lambda_2=0.7: skeleton few has {len(limbs)} limb pairs, contrast needs 2; set loss.lambda_2=0"
+        f"loss.lambda_2=0.7: skeleton few has {'1 limb pair' if limbs else '0 limb pairs'}, contrast needs 2; "
+        "set loss.lambda_2=0"
     )
     check_contrast(load("coco", {"loss.lambda_2": 0}).loss, few)
 

@@ -1,11 +1,12 @@
-"""The whole configuration: what there is (``schema``), how it is read (``loading``), what may be set (``rules``) and
-what would do nothing (``idle``)."""
+"""The whole configuration: what there is (``schema``), how it is read (``loading``), what may be set (``kinds``,
+``rules``), what would do nothing (``idle``) and what would never begin (``schedule``)."""
 
 from __future__ import annotations
 
 from icon_dist.config.idle import refuse_idle
-from icon_dist.config.loading import CONFIGS, changes, config_hash, from_dict, load, presets, to_yaml
+from icon_dist.config.loading import CONFIGS, Loaded, changes, config_hash, from_dict, load, load_own, presets, to_yaml
 from icon_dist.config.rules import validate
+from icon_dist.config.schedule import check_schedule
 from icon_dist.config.schema import (
     AugmentConfig,
     BankConfig,
@@ -34,16 +35,19 @@ __all__ = [
     "DataConfig",
     "EvalConfig",
     "HeatmapLossConfig",
+    "Loaded",
     "LossConfig",
     "ModelConfig",
     "OptimConfig",
     "RunConfig",
     "SemiConfig",
     "changes",
+    "check_schedule",
     "config_hash",
     "from_dict",
     "get",
     "load",
+    "load_own",
     "micro_batch",
     "parse_size",
     "per_worker",

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from icon_dist.config.rules import told
 from icon_dist.config.schema import Config, get
-from icon_dist.errors import ConfigError
+from icon_dist.errors import ConfigError, raise_all
 
 Idle = tuple[bool, tuple[str, ...], str]  # whether these keys do nothing here, and why
 
@@ -14,10 +14,12 @@ Idle = tuple[bool, tuple[str, ...], str]  # whether these keys do nothing here, 
 def refuse_idle(config: Config) -> None:
     """ConfigError where a value that is not its default has no effect."""
     default = Config()
+    found: dict[str, str] = {}
     for idle, keys, why in idle_keys(config):
         for key in keys:
             if idle and get(config, key) != (plain := get(default, key)):
-                raise ConfigError(told(config, key, f"{why}; leave it at {plain}" if plain != "" else why))
+                found.setdefault(key, told(config, key, f"{why}; leave it at {plain}" if plain != "" else why))
+    raise_all([ConfigError(text) for text in found.values()])
 
 
 def idle_keys(config: Config) -> Iterator[Idle]:

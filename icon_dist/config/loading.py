@@ -11,22 +11,42 @@ import difflib
 import hashlib
 import io
 import json
+import os
 import re
-from collections.abc import Mapping, Sequence
+import stat
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
+from icon_dist.config import kinds
 from icon_dist.config.idle import refuse_idle
 from icon_dist.config.plain import require_plain
 from icon_dist.config.rules import validate
-from icon_dist.config.schema import Config, get, leaves
-from icon_dist.errors import ConfigError, shorten, shown
+from icon_dist.config.schema import Config, leaves
+from icon_dist.errors import ConfigError, raise_all, shorten, shown
 
 CONFIGS = Path(__file__).parent.parent / "configs"
+MAX_BYTES = 1 << 20  # of a config file
+
+
+class Layer(NamedTuple):
+    """One source of values."""
+
+    where: str  # what its faults begin with: the file; an override names itself
+    values: dict[str, Any]
+    faults: list[str]  # of its notation; its values are then not looked at
+    own: str  # the file or override in which the user set them; "" for a preset
+
+
+class Loaded(NamedTuple):
+    """A config, and what of it the user asked for himself."""
+
+    config: Config
+    own: dict[str, str]  # dotted key -> the file or override that set it; what a preset or a default says is not here
 
 
 def presets() -> list[str]:
@@ -38,15 +58,26 @@ def preset_path(name_or_path: str, *, below: Path | None = None) -> Path:
 
     ``below`` is the file that extends it: its folder is where a relative path starts.
     """
-    where = f"--cfg {name_or_path}" if below is None else f"{below}: extends={name_or_path}"
+    where = f"--cfg {shorten(name_or_path)}" if below is None else f"{below}: extends={shorten(name_or_path)}"
     if "/" in name_or_path or name_or_path.endswith((".yaml", ".yml")):
-        path = Path(name_or_path).expanduser()
+        path = Path(os.path.expanduser(name_or_path))
         path = path if below is None else below.parent / path
-        if not path.is_file():
-            raise ConfigError(f"{where}: no such file; presets are {', '.join(presets())}")
+        try:
+            found = path.stat()
+        except FileNotFoundError:
+            raise ConfigError(f"{where}: no such file; presets are {', '.join(presets())}") from None
+        except (OSError, ValueError) as error:  # a name that no file can have, a folder that may not be looked into
+            why = getattr(error, "strerror", None) or error
+            raise ConfigError(f"{where}: {why}; give a YAML file that can be read") from None
+        if not stat.S_ISREG(found.st_mode):
+            kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe or a device"
+            raise ConfigError(f"{where}: {kind}, no such file; give a YAML file, or one of {', '.join(presets())}")
+        if found.st_size > MAX_BYTES:
+            text = f"{found.st_size / 1e6:.1f} MB, no config is larger than {MAX_BYTES >> 20} MiB"
+            raise ConfigError(f"{where}: {text}; give a YAML file with sections such as 'optim:'")
         return path
     if name_or_path not in presets():
-        close = difflib.get_close_matches(name_or_path, presets(), n=1)
+        close = difflib.get_close_matches(name_or_path[:100], presets(), n=1)
         hint = f"did you mean {close[0]}? " if close else ""
         raise ConfigError(f"{where}: no such preset; {hint}presets are {', '.join(presets())}")
     return CONFIGS / f"{name_or_path}.yaml"
@@ -54,16 +85,24 @@ def preset_path(name_or_path: str, *, below: Path | None = None) -> Path:
 
 def load(name_or_path: str, overrides: Sequence[str] | Mapping[str, Any] = ()) -> Config:
     """Preset or YAML file, then overrides (``["a.b=c"]`` or ``{"a.b": c}``), validated. Raises ConfigError."""
-    layers = [(str(path), values) for path, values in _yaml_layers(preset_path(name_or_path))]
-    config = _merge([*layers, *_override_layers(overrides)])
+    return load_own(name_or_path, overrides).config
+
+
+def load_own(name_or_path: str, overrides: Sequence[str] | Mapping[str, Any] = ()) -> Loaded:
+    """:func:`load`, and which values the user set himself."""
+    layers = [*_yaml_layers(preset_path(name_or_path)), *_override_layers(overrides)]
+    config = _merge(layers)
     validate(config)
     refuse_idle(config)
-    return config
+    own: dict[str, str] = {}
+    for layer in layers:
+        own |= dict.fromkeys(_keys(layer.values), layer.own)
+    return Loaded(config, {key: where for key, where in own.items() if where})
 
 
 def from_dict(values: Mapping[str, Any]) -> Config:
     """Inverse of ``dataclasses.asdict``: how a config travels to workers and out of checkpoints."""
-    return _merge([("config", OmegaConf.create(dict(values)))])
+    return _merge([Layer("config: ", _plain(dict(values)), [], "")])
 
 
 def to_yaml(config: Config) -> str:
@@ -72,10 +111,13 @@ def to_yaml(config: Config) -> str:
 
 
 def changes(old: Mapping[str, Any], new: Config) -> list[str]:
-    """``loss.tau=0.1 (was 0.07)`` for every value that differs from a saved config's, outside the ``run`` section."""
+    """``loss.tau=0.1 (was 0.07)`` for every value that differs from a saved config's.
+
+    Of the ``run`` section the seed alone: the rest does not change what is trained.
+    """
     was = dict(leaves(from_dict(old)))
-    differ = [(key, value) for key, value in leaves(new) if value != was[key] and not key.startswith("run.")]
-    return [f"{key}={value} (was {was[key]})" for key, value in differ]
+    differ = [(key, value) for key, value in leaves(new) if value != was[key]]
+    return [f"{key}={value} (was {was[key]})" for key, value in differ if key == "run.seed" or key[:4] != "run."]
 
 
 def config_hash(config: Config) -> str:
@@ -84,48 +126,33 @@ def config_hash(config: Config) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _merge(layers: Sequence[tuple[str, Any]]) -> Config:
-    merged = OmegaConf.structured(Config)
-    for where, layer in layers:
-        _refuse_notations(where, OmegaConf.to_container(layer, resolve=False))
-        try:
-            merged = OmegaConf.merge(merged, layer)
-        except OmegaConfBaseException as error:
-            raise ConfigError(f"{where}: {_explain(error)}") from None
-    config = OmegaConf.to_object(merged)
+def _plain(values: Any) -> Any:
+    """Dicts, lists and scalars as they are written: looking at omegaconf's would put the environment in their place."""
+    return OmegaConf.to_container(OmegaConf.create(values), resolve=False)
+
+
+def _keys(node: Any, prefix: str = "") -> Iterator[str]:
+    """Dotted keys of a layer's values."""
+    if isinstance(node, dict):
+        for name, value in node.items():
+            yield from _keys(value, f"{prefix}.{name}" if prefix else str(name))
+    else:
+        yield prefix
+
+
+def _merge(layers: Sequence[Layer]) -> Config:
+    """The layers one over the other, after every fault in any of them was told."""
+    found = []
+    for layer in layers:
+        texts = layer.faults or list(kinds.faults(layer.values))
+        found += [ConfigError((layer.where if text is texts[0] else "") + text) for text in texts]
+    raise_all(found)
+    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), *(layer.values for layer in layers)))
     assert isinstance(config, Config)
     return config
 
 
-def _refuse_notations(where: str, node: Any, key: str = "") -> None:
-    """A value means what it says: no interpolation (it would copy environment variables into files), no other type."""
-    if isinstance(node, dict):
-        for name, value in node.items():
-            _refuse_notations(where, value, f"{key}.{name}" if key else str(name))
-        return
-    default = _default(key)
-    if isinstance(node, str) and ("${" in node or node == "???"):
-        raise ConfigError(f"{where}: {key}: '${{...}}' and '???' are not understood here; write the value itself")
-    if isinstance(default, str) and not isinstance(node, str):
-        raise ConfigError(f"{where}: {key}={shorten(str(node))}: expected text; put quotes around it")
-    if dataclasses.is_dataclass(default):
-        names = [f.name for f in dataclasses.fields(default)]
-        raise ConfigError(
-            f"{where}: {key}={shorten(str(node))}: a section, not a value; its keys are {', '.join(names)}"
-        )
-
-
-def _explain(error: OmegaConfBaseException) -> str:
-    """Omegaconf's first line, with the key in full and, where it has no suggestion, the valid keys."""
-    text = shorten(str(error).splitlines()[0], 200).replace("Value '$VALUE' of type '$VALUE_TYPE'", "an element")
-    if error.full_key and isinstance(error, ConfigKeyError) and "Did you mean" not in text:
-        section = error.full_key.rpartition(".")[0]
-        names = [f.name for f in dataclasses.fields(get(Config(), section))]
-        text += f"; {section or 'top-level'} keys are {', '.join(names)}"
-    return f"{error.full_key}: {text}" if error.full_key else text
-
-
-def _yaml_layers(path: Path, *, extended_by: tuple[Path, ...] = ()) -> list[tuple[Path, Any]]:
+def _yaml_layers(path: Path, *, extended_by: tuple[Path, ...] = ()) -> list[Layer]:
     """The file and everything it extends, base first."""
     if path.resolve() in extended_by:
         raise ConfigError(f"{path}: extends itself; the chain of 'extends' must end")
@@ -147,59 +174,61 @@ def _yaml_layers(path: Path, *, extended_by: tuple[Path, ...] = ()) -> list[tupl
         raise ConfigError(f"{path}: {shorten(str(error))}; put quotes around text") from None
     except OSError:
         values = None  # a single number or truth value
-    # as it is written: looking at a value of Omegaconf would put the environment in its place
-    written = OmegaConf.to_container(values, resolve=False) if isinstance(values, DictConfig) else None
-    if not isinstance(values, DictConfig) or not isinstance(written, dict) or not written or None in written.values():
+    written: Any = None if values is None else OmegaConf.to_container(values, resolve=False)
+    if not isinstance(written, dict) or not written or None in written.values():
         raise ConfigError(f"{path}: expected sections such as 'optim:' with keys below them; see --print-config")
-    _refuse_notations(str(path), written)
-    base = values.pop("extends", None)
+    base = written.pop("extends", None)
+    faults = [f"line {line}: {what}" for line, what in kinds.unclear(yaml.compose(text, Loader=yaml.SafeLoader))]
+    printed = len([*_keys(written)]) == len(leaves(Config()))  # by --print-config, or by a run: nobody chose it all
+    own = "" if path.parent == CONFIGS or printed else str(path)
+    layer = Layer(f"{path}: ", written, faults, own)
     if base is None:
-        return [(path, values)]
-    return [
-        *_yaml_layers(preset_path(str(base), below=path), extended_by=(*extended_by, path.resolve())),
-        (path, values),
-    ]
+        return [layer]
+    return [*_yaml_layers(preset_path(str(base), below=path), extended_by=(*extended_by, path.resolve())), layer]
 
 
-def _override_layers(overrides: Sequence[str] | Mapping[str, Any]) -> list[tuple[str, Any]]:
+def _override_layers(overrides: Sequence[str] | Mapping[str, Any]) -> list[Layer]:
     if isinstance(overrides, Mapping):
-        named = [(f"{key}={value}", key, value) for key, value in overrides.items()]
-    else:
-        named = [(item, *_parse(item)) for item in overrides]
+        return [_override(key, value, item=f"{key}={value}") for key, value in overrides.items()]
     layers = []
-    for item, key, value in named:
-        try:
-            layers.append((shorten(item), _nest(key, value)))
-        except OmegaConfBaseException as error:
-            raise ConfigError(
-                f"{shorten(item)}: {shorten(str(error).splitlines()[0])}; expected a plain value"
-            ) from None
+    for item in overrides:
+        key, equals, text = item.partition("=")
+        if not equals or not re.fullmatch(r"\w+(\.\w+)*", key):
+            fault = f"{shown(item)}: expected KEY=VALUE such as loss.tau=0.1"
+            layers.append(Layer("", {}, [fault + _instead(key, equals)], item))
+        elif isinstance(kinds.default(key), str):  # the text as typed: run.name=007 is not the number 7
+            layers.append(_override(key, text, item=item))
+        else:
+            layers.append(_parsed(key, text, item=item))
     return layers
 
 
-def _parse(item: str) -> tuple[str, Any]:
-    """Key and value of ``"loss.tau=0.1"``. Text fields take the text as typed: run.name=007 is not the number 7."""
-    key, equals, text = item.partition("=")
-    if not equals or not re.fullmatch(r"\w+(\.\w+)*", key):
-        raise ConfigError(f"{shown(item)}: expected KEY=VALUE such as loss.tau=0.1")
-    if isinstance(_default(key), str):
-        return key, text
+def _instead(key: str, equals: str) -> str:
+    """What somebody probably meant who typed no KEY=VALUE."""
+    key = key.strip().strip("-.")
+    if kinds.default(key) is None or not key:
+        return ""
+    return f"; did you mean {key}=...?" if equals else f"; give {key} a value"
+
+
+def _parsed(key: str, text: str, *, item: str) -> Layer:
+    """Of an override whose value is written in YAML."""
     try:
         require_plain(text)
-        parsed: Any = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]), resolve=False)
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        value = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]), resolve=False)
     except (yaml.YAMLError, OmegaConfBaseException, ValueError) as error:
-        raise ConfigError(f"{shorten(item)}: {shorten(str(error).splitlines()[0])}; expected a plain value") from None
-    return key, parsed["value"]
+        why = shorten(str(error).splitlines()[0])
+        return Layer("", {}, [f"{shorten(item)}: {why}; expected a plain value"], item)
+    assert isinstance(value, dict)
+    return _override(key, value["value"], item=item, faults=[what for _, what in kinds.unclear(node, key)])
 
 
-def _default(key: str) -> Any:
-    try:
-        return get(Config(), key)
-    except AttributeError:
-        return None  # unknown: merging will say so, with a suggestion
-
-
-def _nest(key: str, value: Any) -> Any:
+def _override(key: str, value: Any, *, item: str, faults: Sequence[str] = ()) -> Layer:
     for name in reversed(key.split(".")):
         value = {name: value}
-    return OmegaConf.create(value)
+    try:
+        return Layer("", _plain(value), list(faults), item)
+    except OmegaConfBaseException as error:
+        why = shorten(str(error).splitlines()[0])
+        return Layer("", {}, [f"{shorten(item)}: {why}; expected a plain value"], item)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from icon_dist.config.schema import Config, get, leaves, micro_batch, per_worker
-from icon_dist.errors import ConfigError, shorten, shown
+from icon_dist.config.schema import SIZE, Config, get, leaves, micro_batch, per_worker
+from icon_dist.errors import ConfigError, raise_all, shorten, shown
 
 LARGEST = 1e18  # number that means anything
+LONGEST_NAME = 200  # letters of a run's name: it is a folder, and a sweep adds to it
 CHOICES = {
     "run.launcher": ("ray", "local"),
     "run.precision": ("auto", "fp32", "bf16"),
@@ -49,17 +50,24 @@ Rule = tuple[bool, str, str]  # what must hold; else: the key that is wrong, and
 
 
 def validate(config: Config) -> None:
-    """Every rule that needs no data. Raises ConfigError naming key, value and rule."""
-    for rules in (values, run, data, loss, optim, semi):  # the later ones count on the earlier
-        for holds, key, rule in rules(config):
-            if not holds:
-                raise ConfigError(told(config, key, rule))
+    """Every rule that needs no data. Raises one ConfigError with key, value and rule of all that is wrong.
+
+    What one value asks of another is judged once each is right by itself.
+    """
+    for stage in ((values,), (run, data, loss, optim, semi)):
+        found: dict[str, str] = {}  # by key: one fault of a value is enough
+        for rules in stage:
+            for holds, key, rule in rules(config):
+                if not holds:
+                    found.setdefault(key, told(config, key, rule))
+        raise_all([ConfigError(text) for text in found.values()])
 
 
 def told(config: Config, key: str, rule: str) -> str:
     """One line: what stands there, and why it cannot."""
     value = get(config, key)
-    return f"{key}={shorten(value) if isinstance(value, str) else shown(value)}: {rule}"
+    written = shorten(value) if isinstance(value, str) else shown(list(value) if isinstance(value, tuple) else value)
+    return f"{key}={written}: {rule}"
 
 
 def values(config: Config) -> Iterator[Rule]:
@@ -75,12 +83,17 @@ def values(config: Config) -> Iterator[Rule]:
         yield get(config, key) <= 1, key, "expected a share from 0 to 1"
     for key in PLACES:
         yield get(config, key) != "", key, "expected a path or s3://bucket/prefix"
+    for key in (*PLACES, "data.val"):
+        yield get(config, key).isprintable(), key, "expected a path without line breaks and control characters"
+    size = get(config, "data.input")
+    yield re.fullmatch(SIZE, size) is not None, "data.input", "expected HEIGHTxWIDTH in pixels, such as 256x192"
 
 
 def run(config: Config) -> Iterator[Rule]:
     own = config.run
     name = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", own.name)
     yield name is not None, "run.name", "expected letters, digits, '.', '_' and '-'"
+    yield len(own.name) <= LONGEST_NAME, "run.name", f"{len(own.name)} letters; expected at most {LONGEST_NAME}"
     yield own.zero in (0, 1, 2, 3), "run.zero", "DeepSpeed ZeRO has stages 0, 1, 2 and 3"
     yield own.gpus_per_worker in (0, 1), "run.gpus_per_worker", "a worker has one GPU or none"
     alone = own.launcher == "ray" or own.workers == 1
@@ -116,7 +129,9 @@ def optim(config: Config) -> Iterator[Rule]:
     whole = "averaged weights need whole parameters; use run.zero=2 or less"
     yield own.ema == 0 or config.run.zero < 3, "optim.ema", whole
     workers = f"the global batch must be a multiple of run.workers={config.run.workers}"
-    yield own.batch % config.run.workers == 0, "optim.batch", workers
+    if own.batch % config.run.workers:
+        yield False, "optim.batch", workers
+        return
     micro = f"{per_worker(config)} per worker is not a multiple of optim.micro_batch={own.micro_batch}"
     yield per_worker(config) % micro_batch(config) == 0, "optim.batch", micro
     streams = config.data.streams
@@ -126,7 +141,7 @@ def optim(config: Config) -> Iterator[Rule]:
 def semi(config: Config) -> Iterator[Rule]:
     own, method = config.semi, config.semi.method
     yield 0 < own.unlabelled_share < 1, "semi.unlabelled_share", "expected a share between 0 and 1"
-    if method == "none":
+    if method == "none" or config.optim.batch % config.run.workers:
         return
     yield config.run.zero < 3, "run.zero", f"semi.method={method} runs a network twice a step; use run.zero=2 or less"
     people = micro_batch(config)

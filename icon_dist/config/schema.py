@@ -9,6 +9,8 @@ from typing import Any
 
 from icon_dist.errors import ConfigError, shown
 
+SIZE = r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})"  # height x width
+
 
 @dataclass(frozen=True)
 class RunConfig:
@@ -178,7 +180,7 @@ class Config:
 
 def parse_size(text: str, *, where: str) -> tuple[int, int]:
     """``"256x192"`` -> (256, 192): height x width, as papers write it."""
-    found = re.fullmatch(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})", text)
+    found = re.fullmatch(SIZE, text)
     if found is None:
         raise ConfigError(f"{where}={shown(text)}: expected HEIGHTxWIDTH in pixels, such as 256x192")
     return int(found[1]), int(found[2])

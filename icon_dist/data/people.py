@@ -1,4 +1,4 @@
-"""Who goes into a shard set: several annotation files joined, the first few people, or a detector's boxes."""
+"""Who goes into a shard set: several annotation files joined, or the first few people."""
 
 from __future__ import annotations
 
@@ -6,14 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
-from icon_dist import storage
-from icon_dist.datasets.document import are_numbers, is_id, parse
-from icon_dist.errors import DataError, shown
-from icon_dist.types import Annotations, Instance
-
-PERSON = 1  # category id of a person in COCO-format files
+from icon_dist.errors import DataError
+from icon_dist.types import PERSON, Annotations
 
 
 def _shifted(part: Annotations, *, people: int, photos: int) -> Annotations:
@@ -73,47 +67,3 @@ def first(whole: Annotations, count: int) -> Annotations:
         ],
     }
     return Annotations(whole.skeleton, kept, truth)
-
-
-def _entries(detections: str) -> list[Any]:
-    try:
-        raw = storage.read(detections)
-    except FileNotFoundError:
-        raise DataError(f"{detections}: no such file; give the json of a person detector to --boxes") from None
-    entries = parse(raw, source=detections)
-    if not isinstance(entries, list) or not entries:
-        raise DataError(f"{detections}: expected a list of {{image_id, category_id, bbox, score}}; correct the file")
-    return entries
-
-
-def detected(whole: Annotations, detections: str) -> Annotations:
-    """A detector's person boxes (COCO results json) instead of the annotated people, on the same ground truth.
-
-    The people are unlabelled; their id is the row in the file, from 0.
-    """
-    photos = {p.image_id: (p.file, p.wh) for p in whole.instances}
-    for image in whole.truth["images"]:
-        if image["id"] not in photos and {"file_name", "width", "height"} <= image.keys():
-            photos[image["id"]] = image["file_name"], (int(image["width"]), int(image["height"]))
-    found = []
-    for row, entry in enumerate(_entries(detections)):
-        where = f"{detections}#{row}"
-        if type(entry) is not dict or not {"image_id", "bbox", "score"} <= entry.keys():
-            raise DataError(f"{where}: expected image_id, bbox [x, y, w, h] and score; correct the file")
-        image_id, category = entry["image_id"], entry.get("category_id", PERSON)
-        for name, value in (("image_id", image_id), ("category_id", category)):
-            if not is_id(value):
-                raise DataError(f"{where} {name}={shown(value)}: expected an integer >= 0; correct the file")
-        if category != PERSON:
-            continue
-        box, score = entry["bbox"], entry["score"]
-        if type(box) is not list or len(box) != 4 or not are_numbers([*box, score]) or min(box[2:]) <= 0:
-            said = f"bbox={shown(box)} score={shown(score)}"
-            raise DataError(f"{where} {said}: not a box with a score; correct the file")
-        if image_id not in photos:
-            raise DataError(f"{where} image_id={image_id}: not in the annotations; give the boxes of the same split")
-        file, wh = photos[image_id]
-        keypoints = np.zeros((whole.skeleton.num_joints, 3), np.float32)
-        x, y, w, h = map(float, box)
-        found.append(Instance(row, image_id, file, wh, (x, y, w, h), w * h, keypoints, float(score)))
-    return Annotations(whole.skeleton, found, whole.truth)

@@ -6,16 +6,27 @@ An image on a cut belongs to the harder side, as in the API.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import numpy as np
 
+from icon_dist.errors import DataError
 from icon_dist.evaluation.coco import NAMES, final_poses, statistics
 from icon_dist.types import Predictions, Skeleton
 
 CUTS = {".1/.8": (0.1, 0.8), ".2/.8": (0.2, 0.8)}
 SUBSETS = ("easy", "medium", "hard")
+
+
+def require_crowding(images: Iterable[dict[str, Any]]) -> None:
+    """Only CrowdPose's own json says how crowded an image is."""
+    for image in images:
+        if "crowdIndex" not in image:
+            raise DataError(
+                f"image {image['id']}: no crowdIndex, by which metric crowdpose sorts images; use metric coco in the "
+                "skeleton and build again"
+            )
 
 
 def score(

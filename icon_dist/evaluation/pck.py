@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
 
+from icon_dist.errors import DataError
 from icon_dist.evaluation.matched import match, percent
 from icon_dist.types import Predictions, Skeleton
 
 THRESHOLD = 0.2
+FIX = "name two joints that are labelled as torso in the skeleton and build again, or use another metric"
+
+
+def require_torso(people: Sequence[dict[str, Any]], skeleton: Skeleton) -> None:
+    """PCK measures in lengths of the torso: somebody must have both of its ends, apart."""
+    first, second = skeleton.torso
+    if first == second:
+        raise DataError(f"skeleton {skeleton.name}: names no torso, which PCK measures by; {FIX}")
+    joints = np.array([a["keypoints"] for a in people], dtype=np.float64).reshape(-1, skeleton.num_joints, 3)
+    ends = joints[:, [first, second]]
+    if not ((ends[..., 2] > 0).all(axis=1) & (ends[:, 0, :2] != ends[:, 1, :2]).any(axis=1)).any():
+        names = f"{skeleton.joints[first]} and {skeleton.joints[second]}"
+        raise DataError(f"nobody of {len(people)} has both {names} labelled, the torso that PCK measures by; {FIX}")
 
 
 def score(

@@ -24,8 +24,13 @@ PARTS = {
 UNCOUNTED = ("pelvis", "thorax")  # left out of the mean
 
 
-def require_heads(people: Iterable[dict[str, Any]]) -> None:
-    """The json of MPII does not have the head boxes that PCKh is measured in."""
+def require_heads(people: Iterable[dict[str, Any]], skeleton: Skeleton) -> None:
+    """PCKh is of MPII's joints, and measured in head boxes, which MPII's json does not have."""
+    if missing := [joint for joints in PARTS.values() for joint in joints if joint not in skeleton.joints]:
+        raise DataError(
+            f"skeleton {skeleton.name}: PCKh is of MPII's joints, {', '.join(missing[:3])} ... are not among these; "
+            "use metric pck or coco in the skeleton and build again"
+        )
     for person in people:
         if "head" not in person:
             raise DataError(
@@ -42,7 +47,7 @@ def score(
     (The public code's "@0.1" is really at .11.)
     """
     matched = match(truth, predictions, skeleton, image_ids=image_ids)
-    require_heads(matched.people)
+    require_heads(matched.people, skeleton)
     head = HEAD * np.array([a["head"] for a in matched.people], dtype=np.float64)
     relative = matched.error / head[:, None]
     count = matched.labelled.sum(axis=0).tolist()

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from icon_dist.errors import DataError
+from icon_dist.errors import DataError, plural
 from icon_dist.evaluation import coco, crowdpose, pck, pckh
 from icon_dist.evaluation.oks import select
 from icon_dist.types import Predictions, Skeleton
@@ -26,10 +26,29 @@ def evaluator(skeleton: Skeleton, *, engine: str) -> str:
     return engine if skeleton.metric in ("coco", "crowdpose") else "icon_dist"
 
 
-def check_truth(truth: dict[str, Any], skeleton: Skeleton) -> None:
-    """DataError now if :func:`score` would raise one hours later for want of something in the ground truth."""
-    if skeleton.metric == "pckh":
-        pckh.require_heads(truth["annotations"])
+def check_truth(
+    truth: dict[str, Any], skeleton: Skeleton, *, boxes: str = "gt", image_ids: Collection[int] | None = None
+) -> None:
+    """DataError now if :func:`score` would raise one hours later, or have nothing to measure.
+
+    ``boxes``: where those of the people are from; ``image_ids``: only these images will count.
+    """
+    if skeleton.metric in ("pck", "pckh") and boxes != "gt":
+        raise DataError(f"boxes={boxes}: {skeleton.metric} measures the annotated people; use their own boxes (gt)")
+    wanted = {image["id"] for image in truth["images"]} if image_ids is None else set(image_ids)
+    people = [a for a in truth["annotations"] if a["image_id"] in wanted and not a["iscrowd"]]
+    if not any(person["num_keypoints"] for person in people):
+        few = f"none of {plural(len(people), 'person')} in {plural(len(wanted), 'photo')}"
+        raise DataError(
+            f"{few} has a labelled joint: there is nothing to score by; annotate more, or score other photos"
+        )
+    match skeleton.metric:
+        case "pck":
+            pck.require_torso(people, skeleton)
+        case "pckh":
+            pckh.require_heads(people, skeleton)
+        case "crowdpose":
+            crowdpose.require_crowding(image for image in truth["images"] if image["id"] in wanted)
 
 
 def score(

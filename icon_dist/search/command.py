@@ -27,11 +27,12 @@ def main(argv: list[str]) -> None:
     add("overrides", nargs="*", default=[], metavar="a.b=c", help="config values of every trial")
     args = parser.parse_intermixed_args(argv)
     search = read_search(args.search)
-    cfg = configuration.load(args.cfg, args.overrides)
+    cfg, own = configuration.load_own(args.cfg, args.overrides)
     run_search(
         search.space,
         cfg,
         study=args.study or storage.join(storage.absolute(cfg.run.dir), f"{cfg.run.name}-{search.name}"),
+        own=own,
         trials=args.trials,
         paper=search.first,
         workers=args.workers_per_trial,

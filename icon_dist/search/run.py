@@ -16,13 +16,15 @@ from optuna.distributions import BaseDistribution
 
 from icon_dist import config as configuration
 from icon_dist import pretrained
-from icon_dist.begin import open_data
+from icon_dist.begin import check_scorable, open_data
 from icon_dist.config import Config
 from icon_dist.data.generate import draw_missing
+from icon_dist.data.shard import read_manifest
+from icon_dist.datasets import skeleton_from_dict
 from icon_dist.engine.connect import connect
 from icon_dist.engine.progress import counter
 from icon_dist.engine.stop import RESUMABLE
-from icon_dist.errors import ConfigError, IconError
+from icon_dist.errors import ConfigError, IconError, note
 from icon_dist.evaluation.score import main_metric
 from icon_dist.plan import students_of
 from icon_dist.search import cluster, results
@@ -30,10 +32,11 @@ from icon_dist.search.cluster import Need
 from icon_dist.search.journal import Journal, fail_running, finished, open_study, requeue
 from icon_dist.search.outputs import publish
 from icon_dist.search.screen import Screen
-from icon_dist.search.space import Space, contains, distributions, point_of, require_trainable, with_values
+from icon_dist.search.space import Space, contains, distributions, fit, point_of, require_trainable, with_values
 from icon_dist.search.tuning import KilledError, Setup, first_rung, tune_trials
 from icon_dist.teacher import load_teacher
 from icon_dist.train import anchored
+from icon_dist.types import Skeleton
 
 REPEATS = "confirm"  # name of the study that repeats the best of "sweep"
 
@@ -45,6 +48,7 @@ def run_search(
     study: str,
     trials: int,
     paper: Mapping[str, Any],
+    own: Mapping[str, str] | None = None,
     workers: int = 1,
     gpus: int | None = None,
     max_concurrent: int = 0,
@@ -53,9 +57,10 @@ def run_search(
 ) -> None:
     """Bring the study at the folder ``study`` (path or s3://) to ``trials`` finished trials; again = go on.
 
-    ``paper`` is the first point tried, the config's own the second. ``gpus`` None = ``run.gpus_per_worker``.
-    ``max_concurrent`` 0 = as many as fit. ``confirm`` repeats the best, the paper's point and no contrast over so many
-    seeds. ``cost`` looks for high scores and short steps alike. Writes best.yaml, sweep.html and trials.csv.
+    ``paper`` is the first point tried, the config's own the second; ``own`` are the values that the user set himself
+    (:func:`icon_dist.config.load_own`). ``gpus`` None = ``run.gpus_per_worker``. ``max_concurrent`` 0 = as many as fit.
+    ``confirm`` repeats the best, the paper's point and no contrast over so many seeds. ``cost`` looks for high scores
+    and short steps alike. Writes best.yaml, sweep.html and trials.csv.
     """
     if trials < 1:
         raise ConfigError(f"--trials {trials}: expected 1 or more")
@@ -64,13 +69,20 @@ def run_search(
     need = Need(workers, cfg.run.cpus_per_worker, cfg.run.gpus_per_worker if gpus is None else gpus)
     base = _base(cfg, need)
     if not base.data.val:
-        raise ConfigError("data.val is empty: a search needs shards to score on")
+        raise ConfigError("data.val is empty: a search needs shards to score on; give data.val=URI")
+    distributions(space, base)  # what is wrong with it in itself comes first
+    notes = configuration.check_schedule(base, own or {})
+    draw_missing(base.data, jobs=os.cpu_count() or 1, progress=counter("people"))
+    space, paper, changes, unfit = fit(space, paper, base, _skeleton(base))
+    base, cfg = with_values(base, changes), with_values(cfg, changes)
     choices = distributions(space, base)
+    metric, unusual = _require_runnable(space, base, own or {})
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     with Journal(study) as journal, _cluster():
         at_once = cluster.trials_at_once(need, base.run)
         at_once = min(at_once, max_concurrent) if max_concurrent else at_once
-        metric = _require_runnable(space, base)
+        for text in (*notes, *unfit, *unusual):
+            note(text)
         sweep = _open_sweep(journal, space, base, paper=paper, objectives=[metric, "step_ms"][: 1 + cost])
         done = len(finished(sweep))
         screen = Screen(metric=metric, trials=trials, done=done, epochs=base.optim.epochs)
@@ -166,16 +178,23 @@ def _preempted(*_: object) -> NoReturn:
     raise SystemExit(RESUMABLE)
 
 
-def _require_runnable(space: Space, base: Config) -> str:
-    """The metric that trials are compared by; an error where no trial, or not every one, could train and be scored."""
-    draw_missing(base.data, jobs=os.cpu_count() or 1, progress=counter("people"))
-    shards, _, plan = open_data(base)
+def _skeleton(base: Config) -> Skeleton:
+    return skeleton_from_dict(read_manifest(base.data.train)["skeleton"], source=f"{base.data.train} skeleton")
+
+
+def _require_runnable(space: Space, base: Config, own: Mapping[str, str]) -> tuple[str, list[str]]:
+    """The metric that trials are compared by, and notes; an error where no trial, or not every one, could train and be
+    scored."""
+    data = open_data(base)
+    shards, _, plan = data
+    notes = configuration.check_schedule(base, own, steps=plan.total_steps)
+    check_scorable(base, data)
     require_trainable(space, base, shards=shards)
     if base.model.pretrained:
         pretrained.start_run(students_of(base, shards.skeleton), base.model.pretrained, shards, plan.split)
     if base.semi.method == "pseudo":
         load_teacher(base, shards, plan.split, device="cpu", bf16=False)
-    return main_metric(shards.skeleton)
+    return main_metric(shards.skeleton), [*notes, *plan.notes]
 
 
 def _open_sweep(

@@ -5,15 +5,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from icon_dist import config as configuration
 from icon_dist.config import Config
 from icon_dist.data.shard import ShardSet
-from icon_dist.errors import ConfigError, shown
-from icon_dist.plan import plan_run
+from icon_dist.errors import ConfigError, plural, shown
+from icon_dist.plan import plan_run, terms
+from icon_dist.types import Skeleton
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,61 @@ def distributions(space: Space, config: Config) -> dict[str, BaseDistribution]:
         default = configuration.get(config, key)
         out[key] = _range(key, values, whole=isinstance(default, int)) if isinstance(values, Range) else _choice(values)
     return out
+
+
+class Fitted(NamedTuple):
+    """What a skeleton can have of a search."""
+
+    space: Space
+    paper: dict[str, Any]  # the first point, as far as it can be
+    changes: dict[str, Any]  # of the config that all trials share
+    notes: list[str]
+
+
+def fit(space: Space, paper: Mapping[str, Any], config: Config, skeleton: Skeleton) -> Fitted:
+    """Terms that the skeleton has no categories for are left out, and numbers of categories end at what it has."""
+    kept, first, notes = dict(space), dict(paper), []
+    changes: dict[str, Any] = {}
+    for term in terms(skeleton):
+        section, weight = f"loss.{term.key}.", f"loss.{term.weight}"
+        have = f"skeleton {skeleton.name} has {plural(term.categories, term.one)}"
+        if term.categories < 2:
+            if out := [key for key in space if key == weight or key.startswith(section)]:
+                changes[weight] = 0.0
+                kept, first = ({k: v for k, v in one.items() if k not in out} for one in (kept, first))
+                notes.append(f"{have}, contrast needs 2: {weight}=0, and {', '.join(out)} not searched")
+            continue
+        for name, most in (("queries", term.categories), ("negatives", term.categories - 1)):
+            for key in (f"{section}{name}", f"{section}{name}_to"):
+                values = kept.get(key, ())
+                fits = _up_to(values, most)
+                if fits == values:
+                    continue
+                notes.append(f"{have}: {key} is searched {_shown(fits)}, not {_shown(values)}")
+                if isinstance(fits, tuple) and len(fits) == 1:
+                    del kept[key]
+                    first.pop(key, None)
+                    changes[key] = fits[0]
+                    continue
+                kept[key] = fits
+                first |= {key: min(first[key], most)} if key in first else {}
+                changes[key] = min(configuration.get(config, key), most)
+    return Fitted(kept, first, changes, notes)
+
+
+def _up_to(values: Range | tuple[Any, ...], most: int) -> Range | tuple[Any, ...]:
+    """What there is of a range or of choices up to ``most``; of a range that starts there or above, this one number."""
+    if isinstance(values, tuple):
+        return tuple(value for value in values if value <= most) or ((most,) if values else ())
+    if values.high <= most:
+        return values
+    return dataclasses.replace(values, high=most) if values.low < most else (most,)
+
+
+def _shown(values: Range | tuple[Any, ...]) -> str:
+    if isinstance(values, Range):
+        return f"from {values.low:g} to {values.high:g}"
+    return f"as {' or '.join(map(str, values))}"
 
 
 def require_trainable(space: Space, config: Config, *, shards: ShardSet) -> None:

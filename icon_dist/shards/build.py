@@ -20,6 +20,7 @@ import cv2
 from icon_dist import datasets, storage
 from icon_dist.arguments import Parser, at_least
 from icon_dist.data import label_checks, people
+from icon_dist.data.detections import detected
 from icon_dist.data.pack import build
 from icon_dist.data.tar import Job, Settings
 from icon_dist.errors import ClusterError, ConfigError, note, plural, run_cli
@@ -76,7 +77,7 @@ def read(options: argparse.Namespace) -> tuple[Annotations, str]:
     whole = people.join(parts)
     if options.limit:
         whole = people.first(whole, options.limit)
-    return (people.detected(whole, options.boxes) if options.boxes else whole), root
+    return (detected(whole, options.boxes) if options.boxes else whole), root
 
 
 def _worker() -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from icon_dist import datasets
 from icon_dist.data import people, tar
+from icon_dist.data.detections import detected
 from icon_dist.data.image import decode, plain_jpeg
 from icon_dist.data.pack import build, plan
 from icon_dist.data.shard import open_shards, read_truth
@@ -271,7 +272,7 @@ def test_detector_boxes(shared: Path, tmp_path: Path) -> None:
     whole = datasets.read("coco", four / "person_keypoints.json", images=four / "images")
     raw = json.loads((four / "detections.json").read_text())
     persons = [row for row, entry in enumerate(raw) if entry["category_id"] == 1]
-    found = people.detected(whole, str(four / "detections.json"))
+    found = detected(whole, str(four / "detections.json"))
     manifest = build(
         found, str(four / "images"), str(tmp_path / "out"), dataset="coco", split="four", boxes="detections.json"
     )
@@ -300,4 +301,4 @@ def test_bad_detections_are_named(shared: Path, tmp_path: Path, content: str, te
     whole = datasets.read("coco", shared / "coco" / "four" / "person_keypoints.json")
     (tmp_path / "boxes.json").write_text(content)
     with pytest.raises(DataError, match=text):
-        people.detected(whole, str(tmp_path / "boxes.json"))
+        detected(whole, str(tmp_path / "boxes.json"))

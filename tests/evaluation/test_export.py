@@ -66,7 +66,14 @@ def test_pycocotools_scores_the_file_as_we_do(shared: Path, tmp_path: Path) -> N
 def test_a_file_of_nobody(shared: Path) -> None:
     found = datasets.read("coco", shared / "coco/four/person_keypoints.json")
     nobody = select(poses(found, copies=1), np.zeros(len(found.instances), dtype=bool))
-    assert json.loads(results(nobody, found.skeleton, people=())) == []
+    with pytest.raises(DataError, match="no pose was predicted, and no server scores an empty file"):
+        results(nobody, found.skeleton, people=())
+
+
+def test_poses_have_the_category_of_the_set(shared: Path) -> None:
+    found = datasets.read("coco", shared / "coco/four/person_keypoints.json")
+    written = json.loads(results(poses(found, copies=1), found.skeleton, people=(), category=7))
+    assert {pose["category_id"] for pose in written} == {7}
 
 
 def test_pred_mat_in_the_order_of_the_annotations(shared: Path, tmp_path: Path) -> None:
@@ -78,7 +85,7 @@ def test_pred_mat_in_the_order_of_the_annotations(shared: Path, tmp_path: Path) 
     preds = loadmat(tmp_path / "pred.mat")["preds"]
     assert preds.shape == (len(ids), 16, 2)
     np.testing.assert_array_equal(preds, predicted.keypoints[..., :2] + 1)
-    with pytest.raises(DataError, match=r"no pose for 1 people \(id=2"):
+    with pytest.raises(DataError, match=r"no pose for 1 person \(id=2"):
         results(select(predicted, predicted.instance != 2), found.skeleton, people=ids)
     with pytest.raises(DataError, match="person 1 of the annotation list is missing"):
         results(predicted, found.skeleton, people=[i for i in ids if i != 1])

@@ -161,7 +161,7 @@ def bare_pickle(root: Path) -> Line:
 
 CASES: dict[str, tuple[Prepare, int, str]] = {
     # config
-    "unknown key": (value("loss.tua=0.1"), CONFIG, "Did you mean: 'tau'"),
+    "unknown key": (value("loss.tua=0.1"), CONFIG, "did you mean loss.tau?"),
     "tau 0": (value("loss.tau=0"), CONFIG, "loss.tau=0.0"),
     "tau nan": (value("loss.tau=nan"), CONFIG, "loss.tau=nan"),
     "no query": (value("loss.single.queries=0"), CONFIG, "loss.single.queries=0"),

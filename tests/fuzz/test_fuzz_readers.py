@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 from icon_dist import config as configuration
 from icon_dist import datasets, fetch, seal
 from icon_dist.config.schema import leaves
-from icon_dist.data import people
+from icon_dist.data.detections import detected
 from icon_dist.data.shard import open_shards, read_truth
 from icon_dist.data.verify import members, verify
 from icon_dist.datasets import skeleton_to_dict
@@ -138,7 +138,7 @@ def test_detectors_boxes(root: Path, tmp_path: Path, rng: random.Random) -> None
     whole = datasets.read("coco", root / "coco.json")
     raw = spoilt(world.boxes(), rng)
     (tmp_path / "a.json").write_bytes(raw)
-    found = outcome(lambda: people.detected(whole, str(tmp_path / "a.json")), tmp_path / "a.json")
+    found = outcome(lambda: detected(whole, str(tmp_path / "a.json")), tmp_path / "a.json")
     for one in found.instances if found else ():
         entry = written(raw)[one.id]
         assert (one.image_id, list(one.box), one.score) == (entry["image_id"], entry["bbox"], entry["score"])
