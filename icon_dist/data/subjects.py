@@ -34,7 +34,9 @@ def annotated(shards: ShardSet, *, boxes: str, images: str | None) -> Subjects:
     if images is None:
         raise ConfigError(f"--boxes {boxes}: needs --images DIR, because shards hold only the annotated people")
     found = detected(Annotations(shards.skeleton, [], truth), storage.absolute(boxes))
-    people = photo_source(storage.absolute(images), found.instances, skeleton=shards.skeleton)
+    people = photo_source(
+        storage.absolute(images), found.instances, skeleton=shards.skeleton, conversion=shards.conversion
+    )
     return Subjects(people, truth, split, PurePath(boxes).name)
 
 

@@ -7,9 +7,10 @@ import fcntl
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from io import BufferedRandom
+from io import BufferedRandom, BufferedReader
 from pathlib import Path
 
 from icon_dist.errors import StorageError
@@ -102,8 +103,17 @@ def continued(path: Path) -> Iterator[BufferedRandom]:
             yield file
 
 
+@contextmanager
+def _regular(path: Path) -> Iterator[BufferedReader]:
+    """An open file: of a pipe nobody would see the end, and /dev/zero has none."""
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise StorageError(f"{path}: is not a regular file (a pipe or device); give a file")
+        yield file
+
+
 def copy_into(path: Path, file: BufferedRandom) -> None:
-    with _explained(path), open(path, "rb") as source:
+    with _explained(path), _regular(path) as source:
         shutil.copyfileobj(source, file, 1 << 20)
 
 
@@ -121,7 +131,7 @@ def size(path: Path) -> int:
 
 
 def read(path: Path, start: int, size: int | None) -> bytes:
-    with _explained(path), open(path, "rb") as file:
+    with _explained(path), _regular(path) as file:
         file.seek(start)
         return file.read(-1 if size is None else size)
 
