@@ -87,10 +87,13 @@ def header(data: bytes, *, name: str) -> Header:
     return found
 
 
-def decode(data: bytes, *, name: str, conversion: Conversion) -> NDArray[np.uint8]:
-    """BGR pixels. A cut-off or damaged file is refused, where decoders would fill up with grey. Alpha is dropped."""
+def decode(data: bytes, *, name: str, conversion: Conversion, smooth: bool = True) -> NDArray[np.uint8]:
+    """BGR pixels. A cut-off or damaged file is refused, where decoders would fill up with grey. Alpha is dropped.
+
+    ``smooth``: the chroma of a JPEG that has fewer samples of it is smoothed; otherwise its samples become squares.
+    """
     found = header(data, name=name)
-    pixels = _jpeg(data, name=name) if found.kind == "JPEG" else _other(data, found, name=name)
+    pixels = _jpeg(data, name=name, smooth=smooth) if found.kind == "JPEG" else _other(data, found, name=name)
     if pixels.dtype == np.uint16:
         pixels = np.minimum(pixels >> (conversion.bits - 8), 255)
     if pixels.shape[1::-1] != found.stored_wh:
@@ -118,14 +121,14 @@ def upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
     return np.ascontiguousarray(pixels)
 
 
-def _jpeg(data: bytes, *, name: str, look_only: bool = False) -> NDArray[Any]:
+def _jpeg(data: bytes, *, name: str, smooth: bool = True, look_only: bool = False) -> NDArray[Any]:
     frame = jpeg_frame(data)
     four_inks = frame is not None and frame[5] == 4  # checked here, converted by OpenCV
     factor = {"min_factor": 8, "min_height": 1, "min_width": 1} if look_only else {}
     color = "CMYK" if four_inks else "GRAY" if look_only else "BGR"
     said = "cut off, damaged or of a rare kind"
     try:
-        pixels = np.asarray(simplejpeg.decode_jpeg(data, colorspace=color, strict=True, **factor))
+        pixels = np.asarray(simplejpeg.decode_jpeg(data, colorspace=color, fastupsample=not smooth, **factor))
         if not four_inks:
             return pixels
     except ValueError as error:
@@ -133,7 +136,7 @@ def _jpeg(data: bytes, *, name: str, look_only: bool = False) -> NDArray[Any]:
         _refuse_damage(said, name=name)
     with suppress(ValueError):
         if not four_inks:
-            return np.asarray(simplejpeg.decode_jpeg(data, colorspace="BGR", strict=False))
+            return np.asarray(simplejpeg.decode_jpeg(data, colorspace="BGR", fastupsample=not smooth, strict=False))
     return _by_opencv(data, name=name, why=said)
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from icon_dist import storage
 from icon_dist.data import photo
+from icon_dist.data.encode import Window, encode, encode_alike, quantisation
 from icon_dist.data.image import plain_jpeg
 from icon_dist.data.photo import AS_STORED, Conversion
 from icon_dist.data.shard import index_schema
@@ -23,13 +24,11 @@ from icon_dist.data.window import ASPECTS, ZOOM, window
 from icon_dist.errors import DataError
 from icon_dist.types import Instance, Skeleton
 
-Window = tuple[int, int, int, int]  # x0, y0, w, h
-
 
 @dataclass(frozen=True)
 class Settings:
     max_input: tuple[int, int] | None = (384, 288)  # H, W of the largest input the crops are for; None = photo pixels
-    quality: int = 95  # of JPEG, where a crop is encoded at all
+    quality: int = 95  # of JPEG, where a crop cannot be rounded as its photo was
     per_shard: int = 1000  # people
     seed: int = 0  # of the one shuffle of people over shards
     photos: Conversion = AS_STORED
@@ -59,19 +58,30 @@ class Job:
     build: str  # digest of the whole build: tells a part of it from a part of another
 
 
-def crop(data: bytes, part: Window, stored_wh: tuple[int, int], *, settings: Settings, name: str) -> bytes:
-    """The JPEG of a window. A whole plain JPEG is kept as it is: encoding it again would only lose quality."""
-    pixels = photo.decode(data, name=name, conversion=settings.photos)
+def crop(
+    data: bytes, part: Window, stored_wh: tuple[int, int], *, settings: Settings, name: str
+) -> tuple[bytes, Window, tuple[int, int]]:
+    """The JPEG of a window of a photo, with the window and size that it has in the end.
+
+    A whole plain JPEG is kept as it is. Pixels that keep their size are rounded as the photo's were, on its grid.
+    """
+    found = photo.header(data, name=name)
+    width, height = found.wh(settings.photos.exif)
+    as_stored = stored_wh == part[2:] and not (settings.photos.exif == "apply" and found.orientation != 1)
+    rounding = quantisation(data) if as_stored else None
+    pixels = photo.decode(data, name=name, conversion=settings.photos, smooth=rounding is None)
+    if as_stored and part == (0, 0, width, height) and plain_jpeg(data):
+        return data, part, stored_wh
+    if rounding:
+        part = rounding.aligned(part, (width, height))
+        stored_wh = part[2:]
     x, y, w, h = part
-    whole = pixels.shape[:2] == (h, w) and stored_wh == (w, h)
-    if whole and plain_jpeg(data):
-        return data
     view = pixels[y : y + h, x : x + w]
+    if rounding:
+        return encode_alike(view, rounding), part, stored_wh
     if stored_wh != (w, h):
         view = np.asarray(cv2.resize(view, stored_wh, interpolation=cv2.INTER_AREA), np.uint8)
-    done, encoded = cv2.imencode(".jpg", view, [cv2.IMWRITE_JPEG_QUALITY, settings.quality])
-    assert done
-    return bytes(encoded.tobytes())
+    return encode(view, settings.quality), part, stored_wh
 
 
 def _short(values: NDArray[np.float32]) -> list[list[float]]:
@@ -123,7 +133,7 @@ def _row(job: Job, person: Instance) -> tuple[dict[str, Any], bytes, bytes]:
     settings = job.settings
     part, stored_wh = window(person, job.skeleton, aspects=settings.aspects, max_input=settings.max_input)
     name = storage.join(job.images, person.file)
-    image = crop(_photo(job, person), part, stored_wh, settings=settings, name=name)
+    image, part, stored_wh = crop(_photo(job, person), part, stored_wh, settings=settings, name=name)
     row = {
         "shard": job.number,
         "size": len(image),
