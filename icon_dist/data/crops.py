@@ -12,8 +12,10 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-from icon_dist.data.image import check_image, decode
-from icon_dist.data.reading import People, reader_of
+from icon_dist.data import photo
+from icon_dist.data.image import decode, many_scans
+from icon_dist.data.photo import Conversion
+from icon_dist.data.reading import People, Photos, reader_of
 from icon_dist.data.shard import ShardSet
 from icon_dist.errors import DataError
 
@@ -88,6 +90,7 @@ class Crops:
         self.reader = reader_of(people)
         self.cache = _cache_of(people, cache_bytes) if cache_bytes else None
         self._stored_wh = people.stored_wh
+        self._conversion = people.conversion if isinstance(people, Photos) else None
         self._scratch: U8 = np.empty(0, dtype=np.uint8)
         self._last: tuple[int, U8] | None = None  # image number and its pixels, for several boxes on one photo
 
@@ -130,17 +133,25 @@ class Crops:
         if self._last is not None and self._last[0] == number:
             return self._last[1]
         self._last = None
-        data = self.reader.read(row)
-        width, height = map(int, self._stored_wh[row])
-        if not width:
-            width, height = check_image(data, name=self.reader.name(row))
-        pixels = self._space(height, width) if place is None else place
-        if not _decode_plain(data, pixels):
-            _decode_any(data, pixels, name=self.reader.name(row))
+        pixels = self._photo(row, self._conversion) if self._conversion else self._crop(row, place)
         if place is None:
             self._last = number, pixels
         elif self.cache is not None:
             self.cache.mark(row)
+        return pixels
+
+    def _photo(self, row: int, conversion: Conversion) -> U8:
+        """A whole photo, as the shards of the set were made from it."""
+        name = self.reader.name(row)
+        bgr = photo.decode(self.reader.read(row), name=name, conversion=conversion)
+        return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
+
+    def _crop(self, row: int, place: U8 | None) -> U8:
+        data = self.reader.read(row)
+        width, height = map(int, self._stored_wh[row])
+        pixels = self._space(height, width) if place is None else place
+        if not _decode_plain(data, pixels):
+            _decode_any(data, pixels, name=self.reader.name(row))
         return pixels
 
     def _space(self, height: int, width: int) -> U8:
@@ -152,7 +163,7 @@ class Crops:
 
 def _decode_plain(data: bytes, out: U8) -> bool:
     """A sound RGB JPEG of the size of ``out [h, w, 3]``; False for anything else."""
-    if data[:3] != b"\xff\xd8\xff":
+    if data[:3] != b"\xff\xd8\xff" or many_scans(data):
         return False
     try:
         return bool(simplejpeg.decode_jpeg(data, colorspace="RGB", buffer=out).shape == out.shape)

@@ -13,20 +13,37 @@ from icon_dist.errors import DataError
 
 MAX_BYTES = 64 << 20  # of one file
 MAX_PIXELS = 50_000_000  # of one image
+MAX_SCANS = 100  # of a JPEG; cameras and editors write 10, and thousands of them in a small file take minutes to decode
 NO_LENGTH = {0x00, 0x01, *range(0xD0, 0xDA)}  # markers that stand alone, none of which belongs into a header
-START_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}  # frames whose scans can be many and empty
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what is wrong with a file is said by us, once
 
 
 def check_image(data: bytes, *, name: str) -> tuple[int, int]:
     """(width, height) from the header of a JPEG or PNG; anything else, or anything too large, is refused undecoded."""
-    if len(data) > MAX_BYTES:
-        raise DataError(f"{name}: {len(data)} bytes, more than {MAX_BYTES}; store it smaller")
     wh = jpeg_size(data) if data[:3] == b"\xff\xd8\xff" else _png_size(data)
-    if wh is None or min(wh) < 1:
+    if wh is None:
         raise DataError(f"{name}: not a JPEG or PNG image; replace the file")
+    check_limits(data, wh, name=name)
+    return wh
+
+
+def check_limits(data: bytes, wh: tuple[int, int], *, name: str) -> None:
+    """Refuse what would take too long or too much memory to decode."""
+    if len(data) > MAX_BYTES:
+        raise DataError(f"{name}: more than {MAX_BYTES} bytes; store it smaller")
+    if min(wh) < 1:
+        raise DataError(f"{name}: an image of {wh[0]} x {wh[1]} px; replace the file")
     if wh[0] * wh[1] > MAX_PIXELS:
         raise DataError(f"{name}: {wh[0]} x {wh[1]} px, more than {MAX_PIXELS} px; store it smaller")
-    return wh
+    if many_scans(data):
+        raise DataError(f"{name}: a JPEG of more than {MAX_SCANS} scans; save it again as an ordinary JPEG")
+
+
+def many_scans(data: bytes) -> bool:
+    """True for a progressive JPEG of more scans than anybody needs."""
+    progressive = any(marker in PROGRESSIVE for marker, _ in jpeg_segments(data))
+    return progressive and data.count(b"\xff\xda") > MAX_SCANS  # in the coded pixels 0xFF is followed by 0
 
 
 def _png_size(data: bytes) -> tuple[int, int] | None:
@@ -37,8 +54,10 @@ def _png_size(data: bytes) -> tuple[int, int] | None:
 
 
 def jpeg_segments(data: bytes) -> list[tuple[int, bytes]]:
-    """(marker, payload) of the header segments up to the first scan; [] if the header is broken."""
+    """(marker, payload) of the header segments up to the first scan; [] if it is no JPEG or its header is broken."""
     segments, at = [], 2
+    if data[:2] != b"\xff\xd8":
+        return []
     while at + 4 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]
         if marker == 0xFF:  # fill byte
@@ -56,13 +75,18 @@ def jpeg_segments(data: bytes) -> list[tuple[int, bytes]]:
     return []
 
 
-def jpeg_size(data: bytes) -> tuple[int, int] | None:
+def jpeg_frame(data: bytes) -> bytes | None:
+    """The frame header of a JPEG: precision, height, width, number of inks, sampling; None unless there is one."""
     frames = [
         body for marker, body in jpeg_segments(data) if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)
     ]
-    if len(frames) != 1 or len(frames[0]) < 6:
+    return frames[0] if len(frames) == 1 and len(frames[0]) >= 6 else None
+
+
+def jpeg_size(data: bytes) -> tuple[int, int] | None:
+    if (frame := jpeg_frame(data)) is None:
         return None
-    height, width = struct.unpack(">HH", frames[0][1:5])
+    height, width = struct.unpack(">HH", frame[1:5])
     return width, height
 
 

@@ -11,7 +11,6 @@ import hashlib
 import io
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,6 @@ from icon_dist.data.shard import (
 )
 from icon_dist.data.split import stored_splits
 from icon_dist.data.tar import Job, Settings, tar_and_index
-from icon_dist.data.window import ZOOM
 from icon_dist.datasets import skeleton_to_dict
 from icon_dist.errors import ConfigError, DataError
 from icon_dist.storage.local import PARTIAL
@@ -164,7 +162,7 @@ def _head(annotations: Annotations, *, dataset: str, split: str, boxes: str, set
         "split": split,
         "boxes": boxes,
         "skeleton": skeleton_to_dict(annotations.skeleton),
-        "settings": {**asdict(settings), "aspects": settings.aspects, "zoom": ZOOM},
+        "settings": settings.manifest(),
         "source": _source(annotations),
     }
     plain: dict[str, Any] = json.loads(_json(head))  # as it is read back

@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from icon_dist import storage
+from icon_dist.data import photo
+from icon_dist.data.photo import AS_STORED, Conversion
 from icon_dist.data.shard import ShardSet
 from icon_dist.errors import DataError
 from icon_dist.types import Instance, Skeleton
@@ -122,6 +124,7 @@ class Photos:
     score: NDArray[np.float64]
     keypoints: NDArray[np.float32]
     stored_wh: NDArray[np.int32]  # 0: known when decoded
+    conversion: Conversion
 
     def __len__(self) -> int:
         return len(self.files)
@@ -130,8 +133,13 @@ class Photos:
         return np.tile(np.eye(2, 3), (len(rows), 1, 1))
 
 
-def photo_source(uri: str, people: Sequence[Instance], *, skeleton: Skeleton) -> Photos:
-    """``people``, such as a detector's boxes, on the photos below the folder ``uri``, photo by photo."""
+def photo_source(
+    uri: str, people: Sequence[Instance], *, skeleton: Skeleton, conversion: Conversion = AS_STORED
+) -> Photos:
+    """``people``, such as a detector's boxes, on the photos below the folder ``uri``, photo by photo.
+
+    ``conversion`` says what pixels the photos have, as for the shards of the same set.
+    """
     people = sorted(people, key=lambda p: (p.image_id, p.id))
     return Photos(
         uri=uri,
@@ -143,6 +151,7 @@ def photo_source(uri: str, people: Sequence[Instance], *, skeleton: Skeleton) ->
         score=np.array([p.score for p in people], dtype=np.float64),
         keypoints=np.array([p.keypoints for p in people], dtype=np.float32).reshape(-1, skeleton.num_joints, 3),
         stored_wh=np.zeros((len(people), 2), dtype=np.int32),
+        conversion=conversion,
     )
 
 
@@ -166,7 +175,7 @@ class PhotoReader:
     def read(self, row: int) -> bytes:
         under_way = self._ahead.pop(self._image[row], None)
         try:
-            return under_way.result() if under_way else storage.read(self.name(row))
+            return under_way.result() if under_way else photo.read(self.name(row))
         except FileNotFoundError:
             raise DataError(f"{self.name(row)}: no such image; check the images folder") from None
 
@@ -176,7 +185,7 @@ class PhotoReader:
         self._threads = self._threads or ThreadPoolExecutor(THREADS, "photo-read")
         for row in map(int, rows):
             if self._image[row] not in self._ahead:
-                self._ahead[self._image[row]] = self._threads.submit(storage.read, self.name(row))
+                self._ahead[self._image[row]] = self._threads.submit(photo.read, self.name(row))
 
 
 People = ShardSet | Photos  # both: skeleton, instance, box, keypoints, stored_wh, to_stored(rows), one row a person

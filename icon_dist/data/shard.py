@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from icon_dist import seal, storage
 from icon_dist.data.image import MAX_BYTES, MAX_PIXELS, check_image
+from icon_dist.data.photo import Conversion, conversion_of
 from icon_dist.datasets import skeleton_from_dict
 from icon_dist.datasets.document import parse
 from icon_dist.errors import DataError, shorten
@@ -74,6 +75,11 @@ class ShardSet:
         """Tells this set from all others."""
         digest: str = self.manifest["files"][INDEX]["sha256"]
         return digest
+
+    @property
+    def conversion(self) -> Conversion:
+        """How the photos that the crops are cut from became pixels."""
+        return conversion_of(self.manifest["settings"])
 
     def to_stored(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """Affine ``[n, 2, 3]``: photo px -> px of the stored image. Pixel centres sit on integers in both."""
@@ -214,6 +220,7 @@ def _check_settings(
     uri: str, manifest: dict[str, Any], *, input_hw: tuple[int, int] | None, max_zoom: float | None
 ) -> None:
     settings = manifest["settings"]
+    conversion_of(settings)
     if input_hw is not None:
         (height, width), limit = input_hw, settings["max_input"]
         asked = f"{uri} data.input={height}x{width}"

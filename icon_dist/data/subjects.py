@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from icon_dist import storage
 from icon_dist.data.detections import category_ids, detected
+from icon_dist.data.photo import AS_STORED, Conversion
 from icon_dist.data.reading import People, Photos, photo_source
 from icon_dist.data.shard import ShardSet, read_truth
 from icon_dist.datasets import coco_json, mpii
@@ -37,7 +38,7 @@ def annotated(shards: ShardSet, *, boxes: str, images: str | None) -> Subjects:
     if images is None:
         raise ConfigError(f"--boxes {boxes}: needs --images DIR, because shards hold only the annotated people")
     found = detected(Annotations(shards.skeleton, [], truth), storage.absolute(boxes))
-    people = _on_photos(found, images, skeleton=shards.skeleton)
+    people = _on_photos(found, images, skeleton=shards.skeleton, conversion=shards.conversion)
     return Subjects(people, truth, split, PurePath(boxes).name, category)
 
 
@@ -56,7 +57,7 @@ def unlabelled(photos: str, *, skeleton: Skeleton, boxes: str, images: str | Non
     return Subjects(people, None, PurePath(photos).stem, source, category_ids(found.truth)[0])
 
 
-def _on_photos(found: Annotations, images: str, *, skeleton: Skeleton) -> Photos:
+def _on_photos(found: Annotations, images: str, *, skeleton: Skeleton, conversion: Conversion = AS_STORED) -> Photos:
     """Those people on the photos below the folder ``images``, all of which must be there."""
     folder = storage.absolute(images)
     if not storage.is_remote(folder):
@@ -64,7 +65,7 @@ def _on_photos(found: Annotations, images: str, *, skeleton: Skeleton) -> Photos
         if missing := sorted(missing_files(names, folder)):
             few = f"{len(missing)} of {plural(len(names), 'photo')}"
             raise DataError(f"--images {images}: {few} not in this folder, such as {shown(missing[0])}; give theirs")
-    return photo_source(folder, found.instances, skeleton=skeleton)
+    return photo_source(folder, found.instances, skeleton=skeleton, conversion=conversion)
 
 
 def first_photos(people: People, limit: int) -> NDArray[np.int64]:

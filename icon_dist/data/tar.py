@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import tarfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import cv2
@@ -15,21 +15,28 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from icon_dist import storage
-from icon_dist.data.image import check_image, decode, plain_jpeg
+from icon_dist.data import photo
+from icon_dist.data.encode import Window, encode, encode_alike, quantisation
+from icon_dist.data.image import plain_jpeg
+from icon_dist.data.photo import AS_STORED, Conversion
 from icon_dist.data.shard import index_schema
-from icon_dist.data.window import ASPECTS, window
+from icon_dist.data.window import ASPECTS, ZOOM, window
 from icon_dist.errors import DataError
 from icon_dist.types import Instance, Skeleton
-
-Window = tuple[int, int, int, int]  # x0, y0, w, h
 
 
 @dataclass(frozen=True)
 class Settings:
     max_input: tuple[int, int] | None = (384, 288)  # H, W of the largest input the crops are for; None = photo pixels
-    quality: int = 95  # of JPEG, where a crop is encoded at all
+    quality: int = 95  # of JPEG, where a crop cannot be rounded as its photo was
     per_shard: int = 1000  # people
     seed: int = 0  # of the one shuffle of people over shards
+    photos: Conversion = AS_STORED
+
+    def manifest(self) -> dict[str, Any]:
+        """What readers of the shards are told; of the photos only where something is unusual."""
+        told = {**asdict(self), "aspects": self.aspects, "zoom": ZOOM}
+        return told if self.photos != AS_STORED else {k: v for k, v in told.items() if k != "photos"}
 
     @property
     def aspects(self) -> tuple[float, ...]:
@@ -52,20 +59,29 @@ class Job:
 
 
 def crop(
-    photo: bytes, part: tuple[int, int, int, int], stored_wh: tuple[int, int], *, quality: int, name: str
-) -> bytes:
-    """The JPEG of a window. A whole plain JPEG is kept as it is: encoding it again would only lose quality."""
-    pixels = decode(photo, name=name)
+    data: bytes, part: Window, stored_wh: tuple[int, int], *, settings: Settings, name: str
+) -> tuple[bytes, Window, tuple[int, int]]:
+    """The JPEG of a window of a photo, with the window and size that it has in the end.
+
+    A whole plain JPEG is kept as it is. Pixels that keep their size are rounded as the photo's were, on its grid.
+    """
+    found = photo.header(data, name=name)
+    width, height = found.wh(settings.photos.exif)
+    as_stored = stored_wh == part[2:] and not (settings.photos.exif == "apply" and found.orientation != 1)
+    rounding = quantisation(data) if as_stored else None
+    pixels = photo.decode(data, name=name, conversion=settings.photos, smooth=rounding is None)
+    if as_stored and part == (0, 0, width, height) and plain_jpeg(data):
+        return data, part, stored_wh
+    if rounding:
+        part = rounding.aligned(part, (width, height))
+        stored_wh = part[2:]
     x, y, w, h = part
-    whole = pixels.shape[:2] == (h, w) and stored_wh == (w, h)
-    if whole and plain_jpeg(photo):
-        return photo
     view = pixels[y : y + h, x : x + w]
+    if rounding:
+        return encode_alike(view, rounding), part, stored_wh
     if stored_wh != (w, h):
         view = np.asarray(cv2.resize(view, stored_wh, interpolation=cv2.INTER_AREA), np.uint8)
-    done, encoded = cv2.imencode(".jpg", view, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    assert done
-    return bytes(encoded.tobytes())
+    return encode(view, settings.quality), part, stored_wh
 
 
 def _short(values: NDArray[np.float32]) -> list[list[float]]:
@@ -91,15 +107,24 @@ def _member(person: Instance, part: Window, stored_wh: tuple[int, int]) -> bytes
     return json.dumps(fields, separators=(",", ":"), allow_nan=False).encode()
 
 
+def size_fault(person: Instance, found: photo.Header, exif: photo.Exif) -> str | None:
+    """Why the size of a photo is not the annotated one."""
+    (width, height), said = found.wh(exif), person.wh
+    if (width, height) == said:
+        return None
+    turned = found.orientation >= 5 and said == (height, width)
+    fix = f"with --exif {'ignore' if exif == 'apply' else 'apply'} these agree" if turned else "correct one"
+    return f"is {width} x {height} px, annotated as {said[0]} x {said[1]}; {fix}"
+
+
 def _photo(job: Job, person: Instance) -> bytes:
     place = storage.join(job.images, person.file)
     try:
-        data = storage.read(place)
+        data = photo.read(place)
     except FileNotFoundError:
         raise DataError(f"{place}: missing, the photo of person #{person.id}; correct --images") from None
-    if check_image(data, name=place) != person.wh:
-        found, said = check_image(data, name=place), person.wh
-        raise DataError(f"{place}: is {found[0]} x {found[1]} px, annotated as {said[0]} x {said[1]}; correct one")
+    if fault := size_fault(person, photo.header(data, name=place), job.settings.photos.exif):
+        raise DataError(f"{place}: {fault}")
     return data
 
 
@@ -108,7 +133,7 @@ def _row(job: Job, person: Instance) -> tuple[dict[str, Any], bytes, bytes]:
     settings = job.settings
     part, stored_wh = window(person, job.skeleton, aspects=settings.aspects, max_input=settings.max_input)
     name = storage.join(job.images, person.file)
-    image = crop(_photo(job, person), part, stored_wh, quality=settings.quality, name=name)
+    image, part, stored_wh = crop(_photo(job, person), part, stored_wh, settings=settings, name=name)
     row = {
         "shard": job.number,
         "size": len(image),

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import Any
 
 import cv2
 
@@ -22,7 +23,8 @@ from icon_dist.arguments import Parser, at_least
 from icon_dist.data import label_checks, people
 from icon_dist.data.detections import detected
 from icon_dist.data.pack import build
-from icon_dist.data.tar import Job, Settings
+from icon_dist.data.survey import MapItems, survey
+from icon_dist.data.tar import Settings
 from icon_dist.errors import ClusterError, ConfigError, note, plural, run_cli
 from icon_dist.types import Annotations
 
@@ -42,7 +44,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--per-shard", type=at_least(1), default=1000, metavar="N", help="people in a shard; default %(default)s")
     add("--seed", type=int, default=0, help="of the one shuffle over shards; default %(default)s")
     add("--limit", type=at_least(1), metavar="N", help="only the first N people")
-    add("--drop-invalid", action="store_true", help="leave bad annotations out, with a warning")
+    add("--drop-invalid", action="store_true", help="leave bad annotations and photos out, with a warning")
+    add("--exif", choices=("apply", "ignore"), help="turn photos upright as EXIF says, or use the pixels as stored")
     add("--jobs", type=at_least(1), default=os.cpu_count() or 1, metavar="N", help="processes; default: one per core")
     add("--ray", action="store_true", help="shards as Ray tasks; every node must see the photos and --out")
     return parser.parse_args(argv)
@@ -94,8 +97,8 @@ def _worker() -> None:
     threading.Thread(target=leave, daemon=True).start()
 
 
-def in_processes(count: int) -> Callable[[Callable[[Job], int], Sequence[Job]], Iterator[int]]:
-    def map_jobs(function: Callable[[Job], int], jobs: Sequence[Job]) -> Iterator[int]:
+def in_processes(count: int) -> MapItems:
+    def map_jobs(function: Callable[[Any], Any], jobs: Sequence[Any]) -> Iterator[Any]:
         if not jobs:
             return
         context = multiprocessing.get_context("forkserver")  # imports once, where spawn would in every process
@@ -113,7 +116,7 @@ def in_processes(count: int) -> Callable[[Callable[[Job], int], Sequence[Job]], 
     return map_jobs
 
 
-def in_ray(function: Callable[[Job], int], jobs: Sequence[Job]) -> Iterator[int]:
+def in_ray(function: Callable[[Any], Any], jobs: Sequence[Any]) -> Iterator[Any]:
     import ray
 
     from icon_dist.engine.connect import connect
@@ -129,14 +132,16 @@ def in_ray(function: Callable[[Job], int], jobs: Sequence[Job]) -> Iterator[int]
             raise error.cause from None
 
 
-def in_process(function: Callable[[Job], int], jobs: Sequence[Job]) -> Iterable[int]:
+def in_process(function: Callable[[Any], Any], jobs: Sequence[Any]) -> Iterable[Any]:
     return map(function, jobs)
 
 
 class Progress:
     """One line on stderr: rewritten on a terminal, a line every few seconds in a log."""
 
-    def __init__(self) -> None:
+    def __init__(self, verb: str, noun: str, *, announce: bool) -> None:
+        """``announce``: say so too when all is done before there was anything to say."""
+        self.verb, self.noun, self.announce = verb, noun, announce
         self.start = self.last = time.monotonic()
         self.there: int | None = None
         self.rate = 0.0
@@ -144,30 +149,41 @@ class Progress:
     def __call__(self, done: int, total: int) -> None:
         now, live = time.monotonic(), sys.stderr.isatty()
         if self.there is None:
-            self.there, self.start = done, now
+            self.there, self.start, self.last = done, now, now
             if 0 < done < total:
-                print(f"{done}/{total} people are packed already; going on", file=sys.stderr)
+                print(f"{done}/{total} {self.noun} are {self.verb} already; going on", file=sys.stderr)
             return
         self.rate = (done - self.there) / max(now - self.start, 1e-9)
-        if live or now - self.last > 5 or done == total:
-            self.last = now
+        if live or now - self.last > 5 or (done == total and self.announce):
+            self.last, self.announce = now, True
             eta = f"{(total - done) / self.rate:.0f} s left" if done < total else f"{now - self.start:.0f} s"
-            line = f"packed {done}/{total} people, {self.rate:.0f}/s, {eta}"
+            line = f"{self.verb} {done}/{total} {self.noun}, {self.rate:.0f}/s, {eta}"
             print(f"\r{line}\033[K" if live else line, end="\n" if not live or done == total else "", file=sys.stderr)
 
 
 def main(argv: list[str]) -> int:
     options = parse(argv)
-    settings = Settings(max_input=max_input(options.max_input), per_shard=options.per_shard, seed=options.seed)
+    largest = max_input(options.max_input)
     split = options.split or re.sub(r"\.json(\.gz)?$", "", Path(options.annotations[0]).name)
     if not split.isprintable():
         raise ConfigError(f"--split={split!r}: expected a name that can be printed")
     storage.require_place(storage.join(storage.absolute(options.out), "manifest.json"))
     whole, images = read(options)
+    map_jobs = in_ray if options.ray else in_processes(options.jobs) if options.jobs > 1 else in_process
+    whole, photos = survey(
+        whole,
+        images,
+        exif=options.exif,
+        official=options.dataset != "custom",
+        drop=options.drop_invalid,
+        map_items=map_jobs,
+        progress=Progress("checked", "photos", announce=False),
+    )
     findings, odd = label_checks.check(whole.truth, whole.skeleton)
     for text in (*whole.truth.get("notes", []), *findings, *odd):
         note(text)
-    progress = Progress()
+    settings = Settings(max_input=largest, per_shard=options.per_shard, seed=options.seed, photos=photos)
+    progress = Progress("packed", "people", announce=True)
     manifest = build(
         whole,
         images,
@@ -176,7 +192,7 @@ def main(argv: list[str]) -> int:
         split=split,
         boxes=Path(options.boxes).name if options.boxes else "gt",
         settings=settings,
-        map_jobs=in_ray if options.ray else in_processes(options.jobs) if options.jobs > 1 else in_process,
+        map_jobs=map_jobs,
         progress=progress,
     )
     size = sum(file["bytes"] for file in manifest["files"].values())

@@ -7,10 +7,19 @@ import numpy as np
 from icon_dist.arguments import Parser
 from icon_dist.data import label_checks
 from icon_dist.data.geometry import PADDING
+from icon_dist.data.photo import Conversion
 from icon_dist.data.shard import TRUTH, ShardSet, open_shards, read_truth
 from icon_dist.data.swaps import signs, wrong_flips
 from icon_dist.data.verify import verify
 from icon_dist.errors import DataError, note, plain, plural, run_cli
+
+
+def unusual_photos(conversion: Conversion) -> list[str]:
+    """How photos became pixels, where that took a decision."""
+    done = "was applied" if conversion.exif == "apply" else "was ignored"
+    turned = [f"photos turned by EXIF: {conversion.turned}; EXIF {done} when the set was built"]
+    deep = [f"photos of 16 bits a channel: their values have {conversion.bits} bits"]
+    return turned * (conversion.turned > 0) + deep * (conversion.bits < 16)
 
 
 def statistics(shards: ShardSet) -> list[str]:
@@ -25,6 +34,7 @@ def statistics(shards: ShardSet) -> list[str]:
         f"boxes {height[0]:.0f} / {height[1]:.0f} / {height[2]:.0f} px high (5 / 50 / 95 %)",
         f"stored {shards.size.mean() / 1024:.1f} KiB and {pixels.mean() ** 0.5:.0f}^2 px a person, "
         f"{original:.1%} at photo scale",
+        *unusual_photos(shards.conversion),
         f"{'joint':<16} labelled  visible in padded box",
     ]
     v = shards.keypoints[..., 2]

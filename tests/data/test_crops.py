@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from icon_dist.data.crops import CropCache, Crops
+from icon_dist.data.photo import AS_STORED, Conversion
 from icon_dist.data.reading import Photos, photo_source
 from icon_dist.datasets import load_skeleton
 from icon_dist.errors import DataError
@@ -32,21 +33,25 @@ def encoded(mode: str, kind: str, exif: int = 1) -> bytes:
     return sink.getvalue()
 
 
-def one_photo(folder: Path) -> Photos:
+def one_photo(folder: Path, conversion: Conversion = AS_STORED) -> Photos:
     skeleton = load_skeleton("coco")
     keypoints = np.zeros((skeleton.num_joints, 3), np.float32)
     return photo_source(
-        str(folder), [Instance(0, 0, "one", (1, 1), (0.0, 0.0, 1.0, 1.0), 1.0, keypoints)], skeleton=skeleton
+        str(folder),
+        [Instance(0, 0, "one", (1, 1), (0.0, 0.0, 1.0, 1.0), 1.0, keypoints)],
+        skeleton=skeleton,
+        conversion=conversion,
     )
 
 
-def as_read(folder: Path, data: bytes) -> NDArray[np.uint8]:
+def as_read(folder: Path, data: bytes, conversion: Conversion = AS_STORED) -> NDArray[np.uint8]:
     """The whole image through the reader, the decoder and a warp that changes nothing."""
     (folder / "one").write_bytes(data)
-    source = one_photo(folder)
-    out = np.full((1, HEIGHT, WIDTH, 3), 77, np.uint8)
+    source = one_photo(folder, conversion)
+    hw = (WIDTH, HEIGHT) if conversion.exif == "apply" else (HEIGHT, WIDTH)
+    out = np.full((1, *hw, 3), 77, np.uint8)
     zero = np.zeros(1, np.int64)
-    Crops(source, input_hw=(HEIGHT, WIDTH)).fill(out, places=zero, rows=zero, sampling=np.eye(2, 3)[None])
+    Crops(source, input_hw=hw).fill(out, places=zero, rows=zero, sampling=np.eye(2, 3)[None])
     return out[0]
 
 
@@ -63,6 +68,13 @@ def test_orientation_is_ignored(tmp_path: Path) -> None:
     np.testing.assert_array_equal(
         as_read(tmp_path, encoded("RGB", "JPEG", 6)), as_read(tmp_path, encoded("RGB", "JPEG"))
     )
+
+
+def test_orientation_is_applied_where_the_shards_say_so(tmp_path: Path) -> None:
+    """``evaluate --images`` sees the pixels that the shards of the set were cut from."""
+    data = encoded("RGB", "PNG", 6)
+    upright = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
+    np.testing.assert_array_equal(as_read(tmp_path, data, Conversion("apply", 1)), upright)
 
 
 @pytest.mark.parametrize("data", [b"", b"GIF89a....", encoded("RGB", "JPEG")[:300], encoded("RGB", "PNG")[:60]])

@@ -213,7 +213,7 @@ def test_bad_photos_are_named(tmp_path: Path) -> None:
     for file, wh, text in [
         ("cut.jpg", (100, 200), r"cut\.jpg: the JPEG is cut off"),
         ("whole.jpg", (200, 100), r"whole\.jpg: is 100 x 200 px, annotated as 200 x 100"),
-        ("page.jpg", (100, 200), r"page\.jpg: not a JPEG or PNG image"),
+        ("page.jpg", (100, 200), r"page\.jpg: a web page or text, not an image"),
         ("none.jpg", (100, 200), r"none\.jpg: missing, the photo of person #1"),
     ]:
         with pytest.raises(DataError, match=text):

@@ -62,7 +62,9 @@ def test_no_false_border(pairs: list[Pair]) -> None:
         assert lost.mean() < 0.0005
 
 
-def test_pixels_agree(pairs: list[Pair]) -> None:
+def test_pixels_agree(pairs: list[Pair], request: pytest.FixtureRequest) -> None:
+    """Crops that keep the photo's size are its pixels; 77 of 86 do at 384x288. The others are softer, as at 256x192."""
     psnr = [cv2.PSNR(cut[..., :3], whole[..., :3]) for cut, whole in pairs]
-    assert np.median(psnr) > 37
-    assert np.quantile(psnr, 0.05) > 30
+    lowest = 55 if "none" in request.node.name else 36 if "384x288" in request.node.name else 31
+    assert np.median(psnr) > 58
+    assert np.quantile(psnr, 0.05) > lowest
