@@ -120,7 +120,7 @@ def begin(cfg: Config, data: Data, run_uri: str, *, device: str, note: Callable[
     state.complete(engine, bank=method, ema=average)
     if found is not None:
         note(f"resumed at step {state.step} from {found.uri}")
-        if changed := configuration.changes(found.manifest["config"], cfg):
+        if changed := checkpoint.changes(found.manifest, cfg):
             note(f"with another config from here on: {', '.join(changed)}")
     if distributed.rank() == 0:  # only now: a run that its checkpoint refuses keeps its config
         storage.write(storage.join(run_uri, "config.yaml"), configuration.to_yaml(cfg).encode())

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import math
 import os
 import sys
 
@@ -19,7 +18,8 @@ from icon_dist.data.generate import draw_missing, missing_sets
 from icon_dist.engine import checkpoint
 from icon_dist.engine import manifest as manifests
 from icon_dist.engine.progress import Progress, counter
-from icon_dist.errors import run_cli
+from icon_dist.engine.state import numbers_of
+from icon_dist.errors import plain, run_cli
 from icon_dist.loop import last_words, learning_rate, run_directory, train
 from icon_dist.plan import model_of, worker_counts
 from icon_dist.teacher import load_teacher
@@ -77,11 +77,11 @@ def finished(cfg: Config, data: Data) -> str:
     uri = run_directory(cfg)
     if manifests.newest_step(uri) < data.plan.total_steps:
         return ""
-    found = checkpoint.find(uri, warn=lambda text: print(text, file=sys.stderr))
-    if found is None or found.step < data.plan.total_steps or configuration.changes(found.manifest["config"], cfg):
+    found = checkpoint.find(uri, warn=lambda text: print(plain(text), file=sys.stderr))
+    if found is None or found.step < data.plan.total_steps or checkpoint.changes(found.manifest, cfg):
         return ""  # the workers look into it
-    best = found.state()["best"]
-    return last_words(cfg, data, step=found.step, best=-math.inf if best is None else best)
+    best = numbers_of(found, steps_per_epoch=data.plan.steps_per_epoch).best
+    return last_words(cfg, data, step=found.step, best=best)
 
 
 def anchored(cfg: Config) -> Config:
