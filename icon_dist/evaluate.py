@@ -21,7 +21,7 @@ from icon_dist.data import subjects as who
 from icon_dist.data.shard import open_shards
 from icon_dist.data.subjects import first_photos
 from icon_dist.diagnose import Scored, diagnose
-from icon_dist.errors import CheckpointError, ConfigError, at_least, run_cli, shorten, shown
+from icon_dist.errors import CheckpointError, ConfigError, at_least, run_cli, say, shorten, shown
 from icon_dist.evaluation import draw, embedding, export
 from icon_dist.evaluation.score import ENGINES
 from icon_dist.fetch import described, load_weights
@@ -136,14 +136,14 @@ def main(argv: list[str]) -> None:
     what = conditions(settings, people.skeleton, codec=codec.name, split=chosen.split, boxes=chosen.boxes)
     width = max(map(len, scores), default=0)
     for name, value in scores.items():
-        print(f"{name:<{width}}  {value:8.4f}  {what}")
+        say(f"{name:<{width}}  {value:8.4f}  {what}")
     if args.json:
         result = {"scores": scores, "conditions": what, "checkpoint": metadata["checkpoint"], "step": metadata["step"]}
         storage.write(storage.absolute(args.json), (json.dumps(result, indent=1) + "\n").encode())
     if args.results:
         ids = people.instance.tolist() if truth is None else [one["id"] for one in truth["annotations"]]
         storage.write(storage.absolute(args.results), export.results(predictions, skeleton, people=ids))
-        print(f"{args.results}: poses of {len(predictions.instance)} boxes  {what}")
+        say(f"{args.results}: poses of {len(predictions.instance)} boxes  {what}")
     if args.picture:
         height, width = config.input_hw
         draw.write_png(storage.absolute(args.picture), picture(people, predictions, aspect=width / height))

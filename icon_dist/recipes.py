@@ -25,7 +25,7 @@ import yaml
 
 from icon_dist import __version__, storage
 from icon_dist import config as configuration
-from icon_dist.errors import ConfigError, run_cli
+from icon_dist.errors import ConfigError, run_cli, say
 from icon_dist.train import run_directory
 
 RECIPES = Path(__file__).parent / "recipes.yaml"
@@ -143,7 +143,7 @@ def run(recipe: Recipe, cfg: str, *, seed: int, extra: Sequence[str]) -> Result:
     """Train it, or go on with it, and read its figures."""
     given = overrides(recipe, cfg, seed=seed, extra=extra)
     command = ["-m", "icon_dist.train", "--cfg", cfg, *given]
-    print(f"\n$ python {shlex.join(command)}", flush=True)
+    say(f"\n$ python {shlex.join(command)}")
     started = time.monotonic()
     done = subprocess.run([sys.executable, *command], check=False)
     if done.returncode:
@@ -252,7 +252,7 @@ def main(argv: list[str]) -> None:
     titles, recipes = read_recipes()
     if not args.run:
         results = read_results(args.record or RESULTS)
-        print(markdown(recipes, results) if args.markdown else listing(titles, recipes, results))
+        say(markdown(recipes, results) if args.markdown else listing(titles, recipes, results))
         return
     chosen = select(args.run, recipes)
     todo = [(recipe, preset_of(recipe, args.cfg), seed) for seed in args.seeds for recipe in chosen]
@@ -263,7 +263,7 @@ def main(argv: list[str]) -> None:
         if args.record and any((r.recipe, r.cfg, r.overrides, r.seed) == key for r in read_results(args.record)):
             continue
         result = run(recipe, cfg, seed=seed, extra=args.set)
-        print(f"{recipe.id} on {cfg}, seed {seed}: {result.metric} {result.score:.2f}")
+        say(f"{recipe.id} on {cfg}, seed {seed}: {result.metric} {result.score:.2f}")
         if args.record:
             append_result(args.record, result)
 

@@ -19,7 +19,7 @@ from icon_dist.engine import checkpoint
 from icon_dist.engine import manifest as manifests
 from icon_dist.engine.progress import Progress, counter
 from icon_dist.engine.state import numbers_of
-from icon_dist.errors import plain, run_cli
+from icon_dist.errors import plain, run_cli, say
 from icon_dist.loop import last_words, learning_rate, run_directory, train
 from icon_dist.plan import model_of, worker_counts
 from icon_dist.teacher import load_teacher
@@ -45,21 +45,21 @@ def main(argv: list[str]) -> None:
     cfg = anchored(cfg)
     if args.dry_run and cfg.data.dataset == "fake":
         for uri, _, people, _ in missing_sets(cfg.data):
-            print(f"data        {people} people would be rendered to {uri}; the plan follows from them")
+            say(f"data        {people} people would be rendered to {uri}; the plan follows from them")
             return
     draw_missing(cfg.data, jobs=os.cpu_count() or 1, progress=counter("people"))
     data = open_data(cfg)
     shards, _, plan = data
-    print(plan, flush=True)
+    say(str(plan))
     if args.dry_run:
         if cfg.model.pretrained:
             model = model_of(cfg, shards.skeleton)
-            print(pretrained.start_run(model, cfg.model.pretrained, shards, plan.split).note)
+            say(pretrained.start_run(model, cfg.model.pretrained, shards, plan.split).note)
         if cfg.semi.method == "pseudo":
-            print(load_teacher(cfg, shards, plan.split, device="cpu", bf16=False).note)
+            say(load_teacher(cfg, shards, plan.split, device="cpu", bf16=False).note)
         return
     if cfg.run.launcher == "ray" and (text := finished(cfg, data)):
-        print(text, file=sys.stderr)
+        say(text, file=sys.stderr)
         return
     progress = Progress(run_directory(cfg))
     if cfg.run.launcher == "local":

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from icon_dist.config.schema import Config, get, leaves, micro_batch, per_worker
-from icon_dist.errors import ConfigError, shorten, shown
+from icon_dist.errors import ConfigError, holds_secret, shorten, shown
 
 LARGEST = 1e18  # number that means anything
 CHOICES = {
@@ -45,6 +45,7 @@ POSITIVE = (
 )
 SHARES = ("data.augment.rotation_p", "data.augment.flip_p", "data.augment.half_body_p")
 PLACES = ("run.dir", "data.train")
+NO_SECRET = "a URI is stored and shown, so no password may be in it; use AWS_* variables"
 Rule = tuple[bool, str, str]  # what must hold; else: the key that is wrong, and why
 
 
@@ -65,6 +66,8 @@ def told(config: Config, key: str, rule: str) -> str:
 def values(config: Config) -> Iterator[Rule]:
     """Each by itself."""
     for key, value in leaves(config):
+        if isinstance(value, str):
+            yield not holds_secret(value), key, NO_SECRET
         if isinstance(value, int | float) and not isinstance(value, bool):
             yield 0 <= value < LARGEST, key, f"expected a finite number, 0 or more, below {LARGEST:g}"
     for key, allowed in CHOICES.items():
@@ -79,8 +82,8 @@ def values(config: Config) -> Iterator[Rule]:
 
 def run(config: Config) -> Iterator[Rule]:
     own = config.run
-    name = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", own.name)
-    yield name is not None, "run.name", "expected letters, digits, '.', '_' and '-'"
+    name = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", own.name)
+    yield name is not None, "run.name", "expected up to 128 letters, digits, '.', '_' and '-'"
     yield own.zero in (0, 1, 2, 3), "run.zero", "DeepSpeed ZeRO has stages 0, 1, 2 and 3"
     yield own.gpus_per_worker in (0, 1), "run.gpus_per_worker", "a worker has one GPU or none"
     alone = own.launcher == "ray" or own.workers == 1

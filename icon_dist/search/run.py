@@ -22,7 +22,7 @@ from icon_dist.data.generate import draw_missing
 from icon_dist.engine.connect import connect
 from icon_dist.engine.progress import counter
 from icon_dist.engine.stop import RESUMABLE
-from icon_dist.errors import ConfigError, DataError, IconError
+from icon_dist.errors import ConfigError, DataError, IconError, say
 from icon_dist.evaluation.score import main_metric
 from icon_dist.plan import students_of
 from icon_dist.search import cluster, results
@@ -106,7 +106,7 @@ def run_search(
                 if one is not None:
                     requeue(one, journal)
             lines = write()
-        print("\n".join(lines))
+        say("\n".join(lines))
         if not results.ranking(results.rows(sweep)):
             raise IconError(f"{journal.at('trials.csv')}: no trial has trained to its end; the last column says why")
 

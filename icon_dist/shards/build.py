@@ -21,7 +21,7 @@ from icon_dist import datasets, storage
 from icon_dist.data import people
 from icon_dist.data.pack import build
 from icon_dist.data.tar import Job, Settings
-from icon_dist.errors import ClusterError, ConfigError, at_least, run_cli
+from icon_dist.errors import ClusterError, ConfigError, at_least, run_cli, say
 from icon_dist.types import Annotations
 
 
@@ -176,7 +176,7 @@ def main(argv: list[str]) -> int:
     )
     size = sum(file["bytes"] for file in manifest["files"].values())
     facts = f"{manifest['people']} people, {len(manifest['shards'])} shards, {size / 2**20:.1f} MiB"
-    print(f"{options.out}: {facts}" + (", already complete" if progress.rate == 0 else ""))
+    say(f"{options.out}: {facts}" + (", already complete" if progress.rate == 0 else ""))
     return 0
 
 

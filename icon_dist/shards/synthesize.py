@@ -8,7 +8,7 @@ from pathlib import Path
 
 from icon_dist.data.generate import generate_shards
 from icon_dist.engine.progress import counter
-from icon_dist.errors import at_least, run_cli
+from icon_dist.errors import ConfigError, at_least, run_cli, say
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -27,6 +27,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 def main(argv: list[str]) -> int:
     options = parse(argv)
+    if not options.split.isprintable():
+        raise ConfigError(f"--split={options.split!r}: expected a name that can be printed")
     manifest = generate_shards(
         options.out,
         people=options.people,
@@ -39,7 +41,7 @@ def main(argv: list[str]) -> int:
         progress=counter("people"),
     )
     size = sum(file["bytes"] for file in manifest["files"].values())
-    print(f"{options.out}: {manifest['people']} people, {len(manifest['shards'])} shards, {size / 2**20:.1f} MiB")
+    say(f"{options.out}: {manifest['people']} people, {len(manifest['shards'])} shards, {size / 2**20:.1f} MiB")
     return 0
 
 

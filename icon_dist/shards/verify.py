@@ -10,7 +10,7 @@ from icon_dist.data.geometry import PADDING
 from icon_dist.data.shard import ShardSet, open_shards
 from icon_dist.data.swaps import signs, wrong_flips
 from icon_dist.data.verify import verify
-from icon_dist.errors import DataError, plain, run_cli
+from icon_dist.errors import DataError, plain, run_cli, say
 
 
 def statistics(shards: ShardSet) -> list[str]:
@@ -43,7 +43,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("shards", metavar="DIR|s3://...")
     options = parser.parse_args(argv)
     shards = open_shards(options.shards)
-    print("\n".join(statistics(shards)))
+    say("\n".join(statistics(shards)))
     seen = signs(shards.keypoints, shards.skeleton)
     for sign in seen:
         if sign.people:
@@ -56,7 +56,7 @@ def main(argv: list[str]) -> int:
             print(f"FOUND {plain(line)}", flush=True)
     if findings:
         raise DataError(f"{shards.uri}: {findings} findings, listed above; build the shards again")
-    print(f"{shards.uri}: sound, every byte of {len(shards)} people")
+    say(f"{shards.uri}: sound, every byte of {len(shards)} people")
     return 0
 
 

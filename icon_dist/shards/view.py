@@ -11,7 +11,7 @@ from icon_dist import storage
 from icon_dist.data.geometry import transform
 from icon_dist.data.image import decode
 from icon_dist.data.shard import ShardSet, open_shards
-from icon_dist.errors import ConfigError, at_least, run_cli
+from icon_dist.errors import ConfigError, at_least, run_cli, say
 from icon_dist.evaluation.draw import Tile, sheet
 
 
@@ -43,7 +43,7 @@ def main(argv: list[str]) -> int:
     done, encoded = cv2.imencode(options.out[-4:], np.ascontiguousarray(page[..., ::-1]))
     assert done
     storage.write(options.out, encoded.tobytes())
-    print(f"{options.out}: {count} of {len(shards)} people")
+    say(f"{options.out}: {count} of {len(shards)} people")
     return 0
 
 
