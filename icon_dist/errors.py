@@ -86,6 +86,14 @@ class StorageError(IconError):
     exit_code = 5
 
 
+class TooLargeError(StorageError):
+    """A file that is larger than one of its kind can be; nothing of it was read."""
+
+    def __init__(self, place: str, *, most: int) -> None:
+        amount = f"{most >> 20} MiB" if most >> 20 else f"{most} bytes"
+        super().__init__(f"{place}: is larger than {amount}, the most such a file may have; give the right file")
+
+
 class DivergedError(IconError):
     """The loss, the weights or the predictions are not finite."""
 

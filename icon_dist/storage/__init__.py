@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from icon_dist.errors import ConfigError, StorageError, holds_secret
 from icon_dist.storage import local, s3
+from icon_dist.storage.local import require_regular
 
 __all__ = [
     "absolute",
@@ -27,6 +28,7 @@ __all__ = [
     "read",
     "read_resumed",
     "require_place",
+    "require_regular",
     "size",
     "sizes",
     "write",
@@ -85,16 +87,26 @@ def size(uri: str) -> int:
     return s3.size(uri) if is_remote(uri) else local.size(Path(uri))
 
 
-def read(uri: str, start: int = 0, size: int | None = None, *, progress: Progress | None = None) -> bytes:
-    """Bytes ``[start, start + size)``, fewer where the file ends earlier; all of it by default."""
+def read(
+    uri: str,
+    start: int = 0,
+    size: int | None = None,
+    *,
+    most: int | None = None,
+    progress: Progress | None = None,
+) -> bytes:
+    """Bytes ``[start, start + size)``, fewer where the file ends earlier; all of it by default.
+
+    TooLargeError, before anything is read, for a file of which without ``size`` more than ``most`` bytes would be.
+    """
     assert start >= 0
     assert size is None or size >= 0
     uri = absolute(uri)
     if is_remote(uri):
         sink = BytesIO()
-        s3.download(uri, sink, start=start, size=size, progress=progress)
+        s3.download(uri, sink, start=start, size=size, most=most, progress=progress)
         return sink.getvalue()
-    return local.read(Path(uri), start, size)
+    return local.read(Path(uri), start, size, most=most)
 
 
 def require_place(uri: str) -> None:

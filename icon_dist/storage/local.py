@@ -7,14 +7,22 @@ import fcntl
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import BufferedRandom
 from pathlib import Path
 
-from icon_dist.errors import StorageError
+from icon_dist.errors import StorageError, TooLargeError
 
 PARTIAL = ".partial"  # suffix of a file that is being written; never listed
+FIXES = {
+    errno.ELOOP: "a link is in the way, or points to itself; remove it",
+    errno.ENAMETOOLONG: "a name may have 255 bytes, a path 4096; shorten it",
+    errno.EROFS: "write elsewhere, or mount it for writing",
+    errno.EIO: "the disk or its connection fails; check it",
+    errno.ESTALE: "the network disk has lost it; mount it again",
+}
 
 
 @contextmanager
@@ -29,7 +37,23 @@ def _explained(path: Path) -> Iterator[None]:
             raise FileNotFoundError(f"{path}: no such file") from None
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise StorageError(f"{path}: disk full ({error.strerror}); free some space or write elsewhere") from error
-        raise StorageError(f"{path}: {error.strerror or error}; check the path and its permissions") from error
+        fix = FIXES.get(error.errno, "check the path and its permissions")
+        raise StorageError(f"{path}: {error.strerror or error}; {fix}") from error
+
+
+def require_regular(path: Path) -> None:
+    """FileNotFoundError for nothing or a folder; StorageError for a pipe, socket or device, which may never end."""
+    with _explained(path):
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, "")
+        _refuse_special(path, mode)
+
+
+def _refuse_special(path: Path, mode: int) -> None:
+    kinds = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a disk device"}
+    if kind := kinds.get(stat.S_IFMT(mode)):
+        raise StorageError(f"{path}: is {kind}, not a file; give a file")
 
 
 def _sync_folder(folder: Path) -> None:
@@ -51,13 +75,12 @@ def _make_folder(folder: Path) -> None:
 @contextmanager
 def _temporary(path: Path) -> Iterator[tuple[BufferedRandom, Path]]:
     """A temporary file beside ``path``, gone afterwards unless it was renamed."""
-    if path.is_dir():
-        raise StorageError(f"{path}: is a folder; name a file in it")
+    _require_target(path)
     try:
         _make_folder(path.parent)
     except (FileExistsError, NotADirectoryError):
         raise StorageError(f"{path.parent}: is a file, not a folder; write elsewhere") from None
-    temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}{PARTIAL}"
+    temporary = path.parent / f".{path.name[:32]}.{secrets.token_hex(4)}{PARTIAL}"  # a name has 255 bytes at most
     try:
         with open(temporary, "x+b") as file:
             yield file, temporary
@@ -65,13 +88,23 @@ def _temporary(path: Path) -> Iterator[tuple[BufferedRandom, Path]]:
         temporary.unlink(missing_ok=True)
 
 
+def _require_target(path: Path) -> None:
+    with suppress(FileNotFoundError, NotADirectoryError):
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise StorageError(f"{path}: is a folder; name a file in it")
+        _refuse_special(path, mode)
+
+
 def require_place(path: Path) -> None:
     """StorageError if it is plain already that no file can be written at ``path``."""
-    if path.is_dir():
-        raise StorageError(f"{path}: is a folder; name a file in it")
-    folder = next(parent for parent in path.parents if parent.exists())
+    with _explained(path):
+        _require_target(path)
+        folder = next(parent for parent in path.parents if parent.exists())
     if not folder.is_dir():
         raise StorageError(f"{folder}: is a file, not a folder; write elsewhere")
+    if os.statvfs(folder).f_flag & os.ST_RDONLY:
+        raise StorageError(f"{folder}: {os.strerror(errno.EROFS)}; {FIXES[errno.EROFS]}")
     if not os.access(folder, os.W_OK):
         raise StorageError(f"{folder}: Permission denied; check the path and its permissions")
 
@@ -92,8 +125,9 @@ def continued(path: Path) -> Iterator[BufferedRandom]:
     """A file at its end, with what an earlier process has left there; no two processes have it at once."""
     with _explained(path):
         _make_folder(path.parent)
-        path.touch()
-        with open(path, "r+b") as file:
+        _require_target(path)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)  # not through a link of somebody else's
+        with open(handle, "r+b") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -103,25 +137,29 @@ def continued(path: Path) -> Iterator[BufferedRandom]:
 
 
 def copy_into(path: Path, file: BufferedRandom) -> None:
+    require_regular(path)
     with _explained(path), open(path, "rb") as source:
         shutil.copyfileobj(source, file, 1 << 20)
 
 
 def exists(path: Path) -> bool:
-    if path.is_dir():
-        return next(path.iterdir(), None) is not None
-    return path.is_file()
+    with _explained(path):
+        if path.is_dir():
+            return next(path.iterdir(), None) is not None
+        return path.is_file()
 
 
 def size(path: Path) -> int:
+    require_regular(path)
     with _explained(path):
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, "")
         return path.stat().st_size
 
 
-def read(path: Path, start: int, size: int | None) -> bytes:
+def read(path: Path, start: int, size: int | None, *, most: int | None = None) -> bytes:
+    require_regular(path)
     with _explained(path), open(path, "rb") as file:
+        if most is not None and size is None and os.fstat(file.fileno()).st_size - start > most:
+            raise TooLargeError(str(path), most=most)
         file.seek(start)
         return file.read(-1 if size is None else size)
 
@@ -148,13 +186,20 @@ def write_new(path: Path, data: bytes) -> bool:
 
 
 def sizes(path: Path) -> dict[str, int]:
+    """Regular files below ``path``. A folder that cannot be looked into is an error: it may hold what is asked for."""
+
+    def refuse(error: OSError) -> None:
+        gone = error.errno in (errno.ENOENT, errno.ENOTDIR)  # removed while we look, or never there
+        if not gone and Path(error.filename).name != "lost+found":  # the file system's own
+            raise error
+
     found = {}
     with _explained(path):
-        for folder, _, names in os.walk(path):
+        for folder, _, names in os.walk(path, onerror=refuse):
             for name in names:
                 file = Path(folder) / name
                 with suppress(FileNotFoundError):  # removed while we look
-                    if not name.endswith(PARTIAL):
+                    if not name.endswith(PARTIAL) and file.is_file():
                         found[file.relative_to(path).as_posix()] = file.stat().st_size
     return found
 

@@ -22,7 +22,7 @@ from botocore import exceptions as boto
 from botocore.parsers import ResponseParserError
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential, wait_random
 
-from icon_dist.errors import StorageError
+from icon_dist.errors import StorageError, TooLargeError
 
 PATIENCE_S = 60.0  # of uninterrupted failure; any byte that arrives starts the clock again
 FIRST_PATIENCE_S = 8.0  # before the endpoint has answered once: then it is more likely misspelt than down
@@ -189,11 +189,12 @@ def download(
     *,
     start: int = 0,
     size: int | None = None,
+    most: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> None:
     """Bytes ``[start, start + size)`` into ``sink``, after what it holds of them already.
 
-    A body that breaks off is resumed where it broke.
+    A body that breaks off is resumed where it broke. TooLargeError for one that, unasked, has more than ``most`` bytes.
     """
     if size == 0:
         return
@@ -210,6 +211,8 @@ def download(
             extra["IfMatch"] = etag
         try:
             answer = _client().get_object(**_split(uri), **extra)
+            if most is not None and size is None and sink.tell() + answer["ContentLength"] > most:
+                raise TooLargeError(uri, most=most)
             etag = answer["ETag"]
             with closing(answer["Body"]) as body:
                 for chunk in body.iter_chunks(CHUNK):
