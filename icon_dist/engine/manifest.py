@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from icon_dist import seal, storage
-from icon_dist.errors import CheckpointError, shown
+from icon_dist.errors import CheckpointError, TooLargeError, shown
 
 FORMAT = 1  # of the folder; the seal is the same in every format, so that damage never looks like the future
 NAME = "MANIFEST.json"
 FOLDER = "checkpoints"  # inside the run
 LARGEST = 1e18  # of an epoch or a share
-MAX_BYTES = 16 << 20  # of a manifest, which has some kilobytes
 
 Manifest = dict[str, Any]
 Progress = Callable[[str, int, int], None]  # file, bytes so far, bytes in all
@@ -70,12 +69,12 @@ def read(entry: Entry) -> Manifest:
     """The manifest of a checkpoint, or DamagedError; a newer format is a CheckpointError."""
     if not entry.committed:
         raise DamagedError(f"half-written (no {NAME})")
-    if not 0 < entry.files[NAME] <= MAX_BYTES:
-        raise DamagedError(f"{NAME} has {entry.files[NAME]} bytes, which no manifest has")
     try:
-        data = storage.read(storage.join(entry.uri, NAME))
+        data = storage.read(storage.join(entry.uri, NAME), most=seal.MOST)
     except FileNotFoundError:
         raise DamagedError(f"{NAME} is missing") from None
+    except TooLargeError:
+        raise DamagedError(f"{NAME} is larger than {seal.MOST >> 20} MiB") from None
     try:
         manifest: Manifest = seal.unsealed(data)
     except seal.BrokenSealError as error:
