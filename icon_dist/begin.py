@@ -149,12 +149,12 @@ def begin(cfg: Config, data: Data, run_uri: str, *, device: str, note: Callable[
     ended = state.epochs >= last_epoch(cfg)
     if found is not None:
         note(f"resumed at step {state.step} from {found.uri}")
-        if changed := ", ".join(configuration.changes(found.manifest["config"], cfg)):
+        if changed := ", ".join(checkpoint.changes(found.manifest, cfg)):
             if ended:
                 note(f"not applied, because the run is over: {changed}; another run.name trains with other values")
             else:
                 note(f"with another config from here on: {changed}")
-    if distributed.rank() == 0 and not ended:  # only now: a run that its checkpoint refuses, or that is over, keeps its
+    if distributed.rank() == 0 and not ended:  # a run that its checkpoint refuses, or that is over, keeps its config
         storage.write(storage.join(run_uri, "config.yaml"), configuration.to_yaml(cfg).encode())
     guesses = sure_joints(teacher, cfg, shards, device=device, note=note) if teacher and cfg.semi.cache else None
     facts = {"colour": model.colour, "pretrained": origin, "index": shards.index_sha256, **same}

@@ -12,16 +12,42 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 LONGEST = 2000  # characters of a line
 READABLE = 400  # characters of several errors in a line
 PACKAGES = {"cv2": "opencv-python-headless", "sklearn": "scikit-learn", "yaml": "pyyaml"}  # of modules named otherwise
+SECRETS = (
+    (re.compile(r"(\w://)\S*@"), r"\1***@"),  # to the last @: a password may hold any of @ : /
+    (
+        re.compile(r"([?&;][\w-]*(?:signature|credential|token|secret|password|sig|key)[\w-]*=)[^\s&;'\"]+", re.I),
+        r"\1***",
+    ),
+    (re.compile(r"(\b[A-Z_]*(?:SECRET|TOKEN|PASSWORD)[A-Z_]*=)[^\s'\"]+"), r"\1***"),  # variables of the environment
+    (re.compile(r"(\bBearer )\S+"), r"\1***"),
+)
+
+
+def covered(text: str) -> str:
+    """``text`` without the secrets that people put into URIs and command lines.
+
+    >>> covered("s3://me:secret@bucket/a AWS_SECRET_ACCESS_KEY=abc https://h/x?X-Amz-Signature=f00&b=1")
+    's3://***@bucket/a AWS_SECRET_ACCESS_KEY=*** https://h/x?X-Amz-Signature=***&b=1'
+    """
+    for secret, cover in SECRETS:
+        text = secret.sub(cover, text)
+    return text
+
+
+def holds_secret(uri: str) -> bool:
+    """Whether ``uri`` has a user, a password or a signature in it; an @ in the path of a place is none."""
+    user = re.match(r"\w[\w+.-]*://[^/]*@|\w[\w+.-]*://[^/@]*:.*@", uri)
+    return user is not None or SECRETS[1][0].search(uri) is not None
 
 
 def shorten(text: str, most: int = 100) -> str:
     """``text`` on one line, without its middle if it is long: a message quotes values of any size."""
-    line = " ".join(text.split())
+    line = " ".join(covered(text).split())
     return line if len(line) <= most else f"{line[: most * 3 // 4]} ... {line[-most // 4 :]}"
 
 
@@ -132,16 +158,23 @@ def note(text: str) -> None:
     print(f"icon_dist: note: {plain(text)}", file=sys.stderr, flush=True)
 
 
-def plain(text: str) -> str:
-    """One line that is safe to show: data can name things with control characters, and hold very long values.
+def safe(text: str) -> str:
+    """One line for a terminal: data can name things with control characters, which become escapes; secrets are covered.
 
-    Control characters become escapes, passwords in URIs are covered, and of a long line the middle is left out.
-
-    >>> plain("s3://me:secret@bucket/a\\x1b[2J")
+    >>> safe("s3://me:secret@bucket/a\\x1b[2J")
     's3://***@bucket/a\\\\x1b[2J'
     """
-    line = re.sub(r"(\w://)\S*@", r"\1***@", text)  # to the last @: a password may hold any of @ : /
-    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in covered(text))
+
+
+def say(text: str, *, file: TextIO | None = None) -> None:
+    """Print lines of which data may be a part, each as :func:`safe` has it."""
+    print("\n".join(map(safe, text.split("\n"))), file=file, flush=True)
+
+
+def plain(text: str) -> str:
+    """One line as :func:`safe` has it, without its middle if it is long: a message may quote very long values."""
+    line = safe(text)
     return line if len(line) <= LONGEST else f"{line[: LONGEST - 500]} ... {line[-500:]}"
 
 
@@ -180,6 +213,7 @@ def run_cli(main: Callable[[list[str]], int | None], argv: list[str] | None = No
         raise SystemExit(stopped.exit_code) from None
     except IconError as error:
         if debug:
+            error.args = (covered(str(error)),)
             raise
         print(f"icon_dist: error: {plain(' '.join(str(error).split()))}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None

@@ -21,7 +21,7 @@ from icon_dist.data import subjects as who
 from icon_dist.data.shard import ShardSet, open_shards
 from icon_dist.data.subjects import photos_of
 from icon_dist.diagnose import Scored, diagnose
-from icon_dist.errors import CheckpointError, ConfigError, note, plural, run_cli, shorten, shown
+from icon_dist.errors import CheckpointError, ConfigError, note, plural, run_cli, say, shorten, shown
 from icon_dist.evaluation import draw, embedding, export
 from icon_dist.evaluation.score import ENGINES, check_truth, main_metric
 from icon_dist.fetch import described, load_weights
@@ -162,7 +162,7 @@ def main(argv: list[str]) -> None:
     what = conditions(settings, people.skeleton, codec=codec.name, split=chosen.split, boxes=chosen.boxes)
     width = max(map(len, scores), default=0)
     for name, value in scores.items():
-        print(f"{name:<{width}}  {value:8.4f}  {what}")
+        say(f"{name:<{width}}  {value:8.4f}  {what}")
     if truth is not None and scores[main := main_metric(people.skeleton)] <= 0:
         poses = plural(len(predictions.instance), "pose")
         note(f"{main} is 0: none of {poses} is near a person's; is {args.checkpoint} trained, and for such photos?")
@@ -173,7 +173,7 @@ def main(argv: list[str]) -> None:
         ids = people.instance.tolist() if truth is None else [one["id"] for one in truth["annotations"]]
         file = export.results(predictions, skeleton, people=ids, category=chosen.category)
         storage.write(storage.absolute(args.results), file)
-        print(f"{args.results}: poses of {plural(len(predictions.instance), 'box', 'boxes')}  {what}")
+        say(f"{args.results}: poses of {plural(len(predictions.instance), 'box', 'boxes')}  {what}")
     if args.picture:
         height, width = config.input_hw
         draw.write_png(storage.absolute(args.picture), picture(people, predictions, aspect=width / height))

@@ -28,7 +28,7 @@ from icon_dist.datasets import skeleton_from_dict
 from icon_dist.engine import checkpoint
 from icon_dist.engine import manifest as manifests
 from icon_dist.engine.checkpoint import Checkpoint
-from icon_dist.errors import CheckpointError, ConfigError, DataError, plain, run_cli
+from icon_dist.errors import CheckpointError, ConfigError, DataError, plain, run_cli, say
 from icon_dist.semi.pair import NETS
 from icon_dist.types import Skeleton
 
@@ -202,7 +202,7 @@ def main(argv: list[str]) -> None:
     score = manifests.score(found.manifest)
     scored = "not evaluated" if score is None else f"score {score:.4f}"
     count = sum(value.numel() for value in tensors.values())
-    print(f"{args.out}: step {found.step}, {scored}, {count:,} numbers, from {found.uri}")
+    say(f"{args.out}: step {found.step}, {scored}, {count:,} numbers, from {found.uri}")
 
 
 if __name__ == "__main__":

@@ -147,4 +147,4 @@ def _shapes(tensors: Mapping[str, Tensor], beginning: str) -> dict[str, tuple[in
 
 def _summary(names: Iterable[str]) -> str:
     """Modules rather than their tensors."""
-    return ", ".join(dict.fromkeys(name.split(".")[0] for name in names))
+    return ", ".join(dict.fromkeys("ema_*" if name.startswith("ema_") else name.split(".")[0] for name in names))

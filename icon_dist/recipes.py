@@ -25,7 +25,7 @@ import yaml
 from icon_dist import __version__, storage
 from icon_dist import config as configuration
 from icon_dist.arguments import Parser, at_least, did_you_mean
-from icon_dist.errors import ConfigError, run_cli
+from icon_dist.errors import ConfigError, run_cli, say
 from icon_dist.train import run_directory
 
 RECIPES = Path(__file__).parent / "recipes.yaml"
@@ -145,7 +145,7 @@ def run(recipe: Recipe, cfg: str, *, seed: int, extra: Sequence[str]) -> Result:
     """Train it, or go on with it, and read its figures."""
     given = overrides(recipe, cfg, seed=seed, extra=extra)
     command = ["-m", "icon_dist.train", "--cfg", cfg, *given]
-    print(f"\n$ python {shlex.join(command)}", flush=True)
+    say(f"\n$ python {shlex.join(command)}")
     started = time.monotonic()
     done = subprocess.run([sys.executable, *command], check=False)
     if done.returncode:
@@ -270,7 +270,7 @@ def main(argv: list[str]) -> None:
         if idle := [f"--{name}" for name in ("cfg", "seeds", "set") if getattr(args, name)]:
             raise ConfigError(f"{', '.join(idle)}: nothing is run; name rows or tables with --run ID")
         results = read_results(args.record or RESULTS)
-        print(markdown(recipes, results) if args.markdown else listing(titles, recipes, results))
+        say(markdown(recipes, results) if args.markdown else listing(titles, recipes, results))
         return
     chosen = select(args.run, recipes)
     todo = [(recipe, preset_of(recipe, args.cfg), seed) for seed in args.seeds or [0] for recipe in chosen]
@@ -281,7 +281,7 @@ def main(argv: list[str]) -> None:
         if args.record and any((r.recipe, r.cfg, r.overrides, r.seed) == key for r in read_results(args.record)):
             continue
         result = run(recipe, cfg, seed=seed, extra=args.set)
-        print(f"{recipe.id} on {cfg}, seed {seed}: {result.metric} {result.score:.2f}")
+        say(f"{recipe.id} on {cfg}, seed {seed}: {result.metric} {result.score:.2f}")
         if args.record:
             append_result(args.record, result)
 

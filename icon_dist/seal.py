@@ -7,6 +7,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+MOST = 64 << 20  # bytes of a sealed document
+MOST_VALUES = 1 << 20  # lists and objects in it: some bytes each in the file, a hundred in memory
+
 
 class BrokenSealError(Exception):
     """What is wrong with a file, as the end of a sentence that its name begins."""
@@ -21,6 +24,8 @@ def sealed(document: Mapping[str, Any]) -> bytes:
 
 def unsealed(data: bytes) -> dict[str, Any]:
     """What was sealed, its ``sha256`` included, if not a byte has changed since; or BrokenSealError."""
+    if data.count(b"[") + data.count(b"{") > MOST_VALUES or len(data) > MOST:
+        raise BrokenSealError("is larger than any manifest")
     try:
         document = json.loads(data)
         if not isinstance(document, dict) or "sha256" not in document:

@@ -28,7 +28,7 @@ from icon_dist import config as configuration
 from icon_dist import storage
 from icon_dist.arguments import Parser
 from icon_dist.config import Config
-from icon_dist.errors import ClusterError, ConfigError, StoppedError, run_cli, shown
+from icon_dist.errors import ClusterError, ConfigError, StoppedError, holds_secret, run_cli, say, shown
 
 ADDRESS = "http://127.0.0.1:8265"
 # Not shipped, in gitignore's notation: a leading slash means the working directory itself (icon_dist/data is code).
@@ -167,7 +167,7 @@ def _run(cluster: Cluster, line: list[str]) -> int:
 
 def _show(cluster: Cluster, line: list[str]) -> None:
     said = [f"{name}={value}" for name, value in cluster.environment().items()]
-    print("$", *said, shlex.join(line), flush=True)
+    say(" ".join(["$", *said, shlex.join(line)]))
 
 
 def _measure(folder: Path) -> str:
@@ -207,10 +207,10 @@ def _follow(cluster: Cluster, job: str, run: str, line: list[str]) -> int:
     """Run a line that shows the log until the job ends; a log that breaks off is taken up again."""
     _run(cluster, line)
     while (now := next(j for j in submissions(cluster, run) if j.submission == job)).status in ACTIVE:
-        print(f"the log broke off, and {job} is {now.status}; following again", file=sys.stderr)
+        say(f"the log broke off, and {job} is {now.status}; following again", file=sys.stderr)
         _run(cluster, _log_of(cluster, job))
     code = now.exit_code(cluster.ask(f"{job}/logs")["logs"] if now.status == "STOPPED" else "")
-    print(f"{job}: {now.status}, exit code {code}")
+    say(f"{job}: {now.status}, exit code {code}")
     return code
 
 
@@ -234,6 +234,8 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(own)
     if not args.address.startswith(("http://", "https://")):
         raise ConfigError(f"--address {shown(args.address)}: expected the dashboard's, such as {ADDRESS}")
+    if holds_secret(args.address):
+        raise ConfigError("--address: a password in it would be shown; the token of Ray's is in ~/.ray/auth_token")
     if not train:
         raise ConfigError("-- --cfg NAME ...: missing; after -- stands what icon_dist.train takes")
     config = _training(train)
@@ -245,9 +247,7 @@ def main(argv: list[str]) -> int:
             raise ClusterError(f"{cluster.address}: no job of run {config.run.name} in {config.run.dir} was submitted")
         return _ask(cluster, newest, run, stop=args.stop, logs=args.logs)
     if newest is not None and newest.status in ACTIVE:
-        print(
-            f"{newest.submission} is {newest.status} already: nothing is submitted (the same line with --stop ends it)"
-        )
+        say(f"{newest.submission} is {newest.status} already: nothing is submitted (the same line with --stop ends it)")
         log = ["ray", "job", "logs", "--address", cluster.address, "--follow", newest.submission]
         return _follow(cluster, newest.submission, run, log) if args.follow else 0
     folder = None
@@ -256,10 +256,10 @@ def main(argv: list[str]) -> int:
         if not folder.is_dir():
             raise ConfigError(f"--working-dir {args.working_dir}: no such folder")
         _require_everywhere(config)
-        print(f"working directory: {_measure(folder)}")
+        say(f"working directory: {_measure(folder)}")
     submission = f"{run}.{newest.number + 1 if newest else 1}"
     line = command(cluster, submission, train, folder=folder, follow=args.follow)
-    print(f"run {config.run.name} in {config.run.dir}, job {submission}; token: {'yes' if cluster.token else 'none'}")
+    say(f"run {config.run.name} in {config.run.dir}, job {submission}; token: {'yes' if cluster.token else 'none'}")
     _show(cluster, line)
     if args.dry_run:
         return 0
@@ -275,9 +275,9 @@ def _ask(cluster: Cluster, job: Job, run: str, *, stop: bool, logs: bool) -> int
         return _follow(cluster, job.submission, run, line)
     if stop and job.status in ACTIVE:
         cluster.ask(f"{job.submission}/stop", post=True)
-        print(f"{job.submission}: asked to stop")
+        say(f"{job.submission}: asked to stop")
         return 0
-    print(f"{job.submission}: {job.status}" + (f" ({job.message})" if job.message else ""))
+    say(f"{job.submission}: {job.status}" + (f" ({job.message})" if job.message else ""))
     return 0
 
 

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 import sys
 
@@ -19,7 +18,8 @@ from icon_dist.data.generate import draw_missing, missing_sets
 from icon_dist.engine import checkpoint
 from icon_dist.engine import manifest as manifests
 from icon_dist.engine.progress import Progress, counter
-from icon_dist.errors import note, run_cli
+from icon_dist.engine.state import numbers_of
+from icon_dist.errors import note, run_cli, say
 from icon_dist.loop import last_words, learning_rate, run_directory, train
 from icon_dist.plan import model_of, worker_counts
 from icon_dist.teacher import load_teacher
@@ -47,7 +47,7 @@ def main(argv: list[str]) -> None:
     storage.require_place(storage.join(run_directory(cfg), "config.yaml"))
     if args.dry_run and cfg.data.dataset == "fake":
         for uri, _, people, _ in missing_sets(cfg.data):
-            print(f"data        {people} people would be rendered to {uri}; the plan follows from them")
+            say(f"data        {people} people would be rendered to {uri}; the plan follows from them")
             for text in notes:
                 note(text)
             return
@@ -56,18 +56,18 @@ def main(argv: list[str]) -> None:
     shards, _, plan = data
     notes += configuration.check_schedule(cfg, own, steps=plan.total_steps)
     check_scorable(cfg, data)
-    print(plan, flush=True)
+    say(str(plan))
     for text in (*notes, *plan.notes):
         note(text)
     if args.dry_run:
         if cfg.model.pretrained:
             model = model_of(cfg, shards.skeleton)
-            print(pretrained.start_run(model, cfg.model.pretrained, shards, plan.split).note)
+            say(pretrained.start_run(model, cfg.model.pretrained, shards, plan.split).note)
         if cfg.semi.method == "pseudo":
-            print(load_teacher(cfg, shards, plan.split, device="cpu", bf16=False).note)
+            say(load_teacher(cfg, shards, plan.split, device="cpu", bf16=False).note)
         return
     if text := finished(cfg, data):
-        print(text, file=sys.stderr)
+        say(text, file=sys.stderr)
         return
     progress = Progress(run_directory(cfg))
     if cfg.run.launcher == "local":
@@ -87,13 +87,12 @@ def finished(cfg: Config, data: Data) -> str:
         return ""
     skipped: list[str] = []  # the workers say so too
     found = checkpoint.find(uri, warn=skipped.append)
-    if found is None or found.step < data.plan.total_steps or configuration.changes(found.manifest["config"], cfg):
+    if found is None or found.step < data.plan.total_steps or checkpoint.changes(found.manifest, cfg):
         return ""  # the workers look into it
-    state = found.state()
-    if state.get("epochs", cfg.optim.epochs) < cfg.optim.epochs:
+    numbers = numbers_of(found, steps_per_epoch=data.plan.steps_per_epoch)
+    if numbers.epochs < cfg.optim.epochs:
         return ""  # the last evaluation was left
-    best = state["best"]
-    return "\n".join([*skipped, last_words(cfg, data, step=found.step, best=-math.inf if best is None else best)])
+    return "\n".join([*skipped, last_words(cfg, data, step=found.step, best=numbers.best)])
 
 
 def anchored(cfg: Config) -> Config:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from icon_dist.config.schema import SIZE, Config, get, leaves, micro_batch, per_worker
-from icon_dist.errors import ConfigError, raise_all, shorten, shown
+from icon_dist.errors import ConfigError, holds_secret, raise_all, shorten, shown
 
 LARGEST = 1e18  # number that means anything
 LONGEST_NAME = 200  # letters of a run's name: it is a folder, and a sweep adds to it
@@ -46,6 +46,7 @@ POSITIVE = (
 )
 SHARES = ("data.augment.rotation_p", "data.augment.flip_p", "data.augment.half_body_p")
 PLACES = ("run.dir", "data.train")
+NO_SECRET = "a URI is stored and shown, so no password may be in it; use AWS_* variables"
 Rule = tuple[bool, str, str]  # what must hold; else: the key that is wrong, and why
 
 
@@ -73,6 +74,8 @@ def told(config: Config, key: str, rule: str) -> str:
 def values(config: Config) -> Iterator[Rule]:
     """Each by itself."""
     for key, value in leaves(config):
+        if isinstance(value, str):
+            yield not holds_secret(value), key, NO_SECRET
         if isinstance(value, int | float) and not isinstance(value, bool):
             yield 0 <= value < LARGEST, key, f"expected a finite number, 0 or more, below {LARGEST:g}"
     for key, allowed in CHOICES.items():

@@ -27,10 +27,12 @@ from numpy.typing import NDArray
 
 from icon_dist import seal, storage
 from icon_dist.data.image import MAX_BYTES, MAX_PIXELS, check_image
+from icon_dist.data.parquet import MOST_FOOTER, BadParquetError, unpacked
 from icon_dist.data.photo import Conversion, conversion_of
 from icon_dist.datasets import skeleton_from_dict
+from icon_dist.datasets.document import MAX_BYTES as MAX_JSON
 from icon_dist.datasets.document import parse
-from icon_dist.errors import DataError, shorten
+from icon_dist.errors import DataError, TooLargeError, shorten
 from icon_dist.types import Skeleton
 
 __all__ = ["FORMAT", "ShardSet", "check_image", "index_schema", "open_shards", "read_manifest", "read_truth"]
@@ -91,6 +93,11 @@ class ShardSet:
         return matrix
 
 
+def row_bytes(joints: int) -> int:
+    """More than a person takes in the index, unpacked."""
+    return 1024 + 64 * joints
+
+
 def index_schema(joints: int) -> pa.Schema:
     def row(kind: pa.DataType, length: int) -> pa.DataType:
         return pa.list_(kind, length)
@@ -119,7 +126,9 @@ def read_manifest(uri: str) -> dict[str, Any]:
     """The manifest of a finished build, whatever its settings."""
     place = storage.join(uri, MANIFEST)
     try:
-        raw = storage.read(place)
+        raw = storage.read(place, most=seal.MOST)
+    except TooLargeError:
+        raise DataError(f"{place}: more than {seal.MOST >> 20} MiB, which no manifest has; build again") from None
     except FileNotFoundError:
         if storage.exists(storage.join(uri, BUILDING)):
             raise DataError(
@@ -139,8 +148,8 @@ def read_manifest(uri: str) -> dict[str, Any]:
         shards, files = manifest["shards"], manifest["files"]
         complete = {INDEX, TRUTH, *shards} == set(files) and all(len(files[name]["sha256"]) == 64 for name in files)
         named = all(re.fullmatch(r"shard-\d{5}\.tar", name) for name in shards)
-        sound = complete and named and all(int(files[name]["bytes"]) >= 0 for name in files)
-        sound = sound and int(manifest["people"]) > 0
+        sound = complete and named and all(_is_count(files[name]["bytes"]) for name in files)
+        sound = sound and _is_count(manifest["people"]) and manifest["people"] > 0
         sound = sound and all(manifest[name].isprintable() for name in ("dataset", "split", "boxes"))
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
         sound = False
@@ -149,10 +158,18 @@ def read_manifest(uri: str) -> dict[str, Any]:
     return manifest
 
 
-def _verified(uri: str, name: str, manifest: dict[str, Any]) -> bytes:
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and type(value) is not bool and 0 <= value < 1 << 62
+
+
+def _verified(uri: str, name: str, manifest: dict[str, Any], *, most: int) -> bytes:
     place = storage.join(uri, name)
     try:
-        raw = storage.read(place)
+        raw = storage.read(place, most=most)
+    except TooLargeError:
+        raise DataError(
+            f"{place}: more than {most} bytes, which it cannot have; copy it again or build again"
+        ) from None
     except FileNotFoundError:
         raise DataError(f"{place}: missing; copy it again or build the shards again") from None
     if hashlib.sha256(raw).hexdigest() != manifest["files"][name]["sha256"]:
@@ -162,7 +179,9 @@ def _verified(uri: str, name: str, manifest: dict[str, Any]) -> bytes:
 
 def read_truth(uri: str) -> dict[str, Any]:
     """Ground truth of the whole set, as ``Annotations.truth``."""
-    truth: dict[str, Any] = parse(_verified(uri, TRUTH, read_manifest(uri)), source=storage.join(uri, TRUTH))
+    truth: dict[str, Any] = parse(
+        _verified(uri, TRUTH, read_manifest(uri), most=MAX_JSON), source=storage.join(uri, TRUTH)
+    )
     return truth
 
 
@@ -182,7 +201,8 @@ def open_shards(uri: str, *, input_hw: tuple[int, int] | None = None, max_zoom: 
             place = storage.join(uri, missing[0])
             raise DataError(f"{place}: missing ({len(missing)} of {len(names)} shards); copy again")
         room = sum(present[name] for name in names) // LEAST_BYTES
-        table = _read_index(uri, _verified(uri, INDEX, manifest), skeleton, room=room)
+        most = (room + 1) * row_bytes(skeleton.num_joints) + MOST_FOOTER
+        table = _read_index(uri, _verified(uri, INDEX, manifest, most=most), skeleton, room=room)
         _check_settings(uri, manifest, input_hw=input_hw, max_zoom=max_zoom)
         return _shard_set(uri, manifest, skeleton, names, table)
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError, OSError, pa.ArrowException) as error:
@@ -196,15 +216,18 @@ def _read_index(uri: str, raw: bytes, skeleton: Skeleton, *, room: int) -> pa.Ta
     No more rows than people fit into the tars (``room``), no longer texts than are written.
     """
     place, joints = storage.join(uri, INDEX), skeleton.num_joints
+    try:
+        rows, size, values = unpacked(raw)
+    except BadParquetError as error:
+        raise DataError(f"{place}: {error}; build the shards again") from None
     if not pq.read_schema(pa.BufferReader(raw)).equals(index_schema(joints)):
         raise DataError(f"{place}: columns differ from the format of {joints} joints; build the shards again")
-    file = pq.ParquetFile(pa.BufferReader(raw), read_dictionary=["sha256", "key"])
-    groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
-    rows = file.metadata.num_rows
-    if rows > room or sum(g.num_rows for g in groups) != rows:
+    if rows > room:
         raise DataError(f"{place}: {rows} rows, the shards have room for {room}; copy them or build them again")
-    if sum(g.total_byte_size for g in groups) > (rows + 1) * (1024 + 64 * joints):
+    widths = {field.name: getattr(field.type, "list_size", 1) for field in index_schema(joints)}
+    if size > (rows + 1) * row_bytes(joints) or any(held > rows * widths.get(name, 0) for name, held in values.items()):
         raise DataError(f"{place}: unpacks to more than {rows} people take; build the shards again")
+    file = pq.ParquetFile(pa.BufferReader(raw), read_dictionary=["sha256", "key"])
     table = file.read()
     for name, longest in (("sha256", 64), ("key", LONGEST_KEY)):
         lengths = [pc.max(pc.binary_length(chunk.dictionary)).as_py() or 0 for chunk in table[name].chunks]

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from icon_dist.engine.checkpoint import require_same_tensors
+
 
 class Average:
     """Averaged copies of every floating tensor in ``module.state_dict()``; equal on all ranks because the module is."""
@@ -38,6 +40,7 @@ class Average:
         return self._mean
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        require_same_tensors(state, self._mean, part="ema ")
         for name, tensor in self._mean.items():
             tensor.copy_(state[name])
 

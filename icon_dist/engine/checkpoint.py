@@ -7,6 +7,7 @@ looking where they point. Nothing is unpickled.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import re
@@ -19,17 +20,21 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from icon_dist import config as configuration
 from icon_dist import distributed, seal, storage
+from icon_dist.config import Config
 from icon_dist.engine import manifest as manifests
 from icon_dist.engine.manifest import DamagedError, Entry, Manifest, Progress
-from icon_dist.errors import CheckpointError, StorageError, TooLargeError
+from icon_dist.errors import CheckpointError, ConfigError, StorageError, TooLargeError, shorten
 from icon_dist.storage.notes import say
 
 POINTERS = ("last.json", "best.json")
 RUN_ID = "run.id"  # in the directory of a run that is not on this machine: random, written once
+OTHER = "remove this checkpoint to go on from the one before it, or use another run.name"
 
 
 def new_attempt() -> str:
@@ -54,13 +59,16 @@ class Checkpoint:
         try:
             return safetensors.torch.load(self._take(f"{name}.safetensors"))
         except (SafetensorError, ValueError) as error:
-            raise CheckpointError(f"{self.uri}: {name}.safetensors is no safetensors file ({error})") from None
+            why = shorten(str(error))
+            raise CheckpointError(f"{self.uri}: {name}.safetensors is no safetensors file ({why}); {OTHER}") from None
 
     def state(self) -> dict[str, Any]:
         try:
-            value: dict[str, Any] = json.loads(self._take("state.json"))
+            value = json.loads(self._take("state.json"))
         except (ValueError, RecursionError):
-            raise CheckpointError(f"{self.uri}: state.json is not JSON") from None
+            value = None
+        if type(value) is not dict:
+            raise CheckpointError(f"{self.uri}: state.json is no JSON object; {OTHER}")
         return value
 
     def _take(self, file: str) -> bytes:
@@ -202,6 +210,7 @@ def find(
     for entry in _in_order(run_uri, found, which, warn):
         try:
             manifest = manifests.read(entry)
+            _require_sizes(entry, manifest)
             names = [f"{name}.safetensors" for name in weights_files(manifest)] if weights_only else manifest["files"]
             verified = {
                 name: manifests.read_file(entry.uri, name, manifest, progress=progress, parts=parts) for name in names
@@ -234,6 +243,13 @@ def _pointed(run_uri: str) -> set[str]:
             place = json.loads(storage.read(storage.join(run_uri, name), most=1 << 16))["checkpoint"]
             folders.add(place.removeprefix(f"{manifests.FOLDER}/"))
     return {folder for folder in folders if re.fullmatch(r"[\w.-]+", folder)}
+
+
+def _require_sizes(entry: Entry, manifest: Manifest) -> None:
+    """DamagedError before anything is read that is not of its size. A listing of S3 may lack what is new."""
+    for name, file in manifest["files"].items():
+        if (size := entry.files.get(name, file["bytes"])) != file["bytes"]:
+            raise DamagedError(f"{name} has {size} bytes, expected {file['bytes']}")
 
 
 def newest_for_all(run_uri: str, *, warn: Callable[[str], None]) -> Checkpoint | None:
@@ -280,7 +296,9 @@ def _refuse_lost(run_uri: str, partial: Sequence[Entry], *, missing_ok: bool, wa
 def require(manifest: Manifest, *, backbone: str, joints: Sequence[str], epoch: float) -> None:
     """Refuse a checkpoint of another model, or whose step is another position in this run's data, naming both."""
     where = f"checkpoint of step {manifest['step']}"
-    theirs = manifest["config"]["model"]["backbone"]
+    if absent := [name for name in ("config", "skeleton", "epoch") if name not in manifest]:
+        raise CheckpointError(f"{where}: {manifests.NAME} has no {absent[0]}; {OTHER}")
+    theirs = _config_of(manifest).model.backbone
     if theirs != backbone:
         raise CheckpointError(f"{where}: model.backbone={theirs}, but this run has {backbone}; use another run.name")
     saved = manifest["skeleton"]["joints"]
@@ -295,6 +313,18 @@ def require(manifest: Manifest, *, backbone: str, joints: Sequence[str], epoch: 
         )
 
 
+def changes(manifest: Manifest, cfg: Config) -> list[str]:
+    """What ``cfg`` changes of the config it was saved with, outside the ``run`` section."""
+    return configuration.changes(dataclasses.asdict(_config_of(manifest)), cfg)
+
+
+def _config_of(manifest: Manifest) -> Config:
+    try:
+        return configuration.from_dict(manifest["config"])
+    except ConfigError as error:
+        raise CheckpointError(f"checkpoint of step {manifest['step']}: its config: {error}; {OTHER}") from None
+
+
 def require_same(manifest: Manifest, facts: Mapping[str, Any]) -> None:
     """Refuse a checkpoint of a run that stood on something else, such as other labelled people, naming the first."""
     for name, here in facts.items():
@@ -306,13 +336,24 @@ def require_same(manifest: Manifest, facts: Mapping[str, Any]) -> None:
             )
 
 
-def require_same_tensors(saved: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
-    """Refuse weights that do not fit the model, naming the first that does not."""
-    theirs, ours = ({name: list(tensor.shape) for name, tensor in group.items()} for group in (saved, own))
+def require_same_tensors(saved: Mapping[str, Tensor], own: Mapping[str, Tensor], *, part: str = "") -> None:
+    """Refuse tensors that do not fit, or that no training goes on from, naming the first of them.
+
+    ``own`` has the names, shapes and types; ``part`` says whose they are where it is not the model.
+    """
+    theirs, ours = ({name: _described(tensor) for name, tensor in group.items()} for group in (saved, own))
     if differ := [name for name in sorted({*theirs, *ours}) if theirs.get(name) != ours.get(name)]:
         name = differ[0]
         raise CheckpointError(
-            f"checkpoint: {name} is {theirs.get(name, 'absent')} there and {ours.get(name, 'absent')} here "
+            f"checkpoint: {part}{name} is {theirs.get(name, 'absent')} there and {ours.get(name, 'absent')} here "
             f"({len(differ)} such tensors); resume with the model.*, loss.lambda_* and semi.method it was trained "
             "with, or use another run.name"
         )
+    if broken := [name for name, tensor in saved.items() if not tensor.isfinite().all()]:
+        raise CheckpointError(f"checkpoint: {part}{broken[0]} has values that are not finite; {OTHER}")
+
+
+def _described(tensor: Tensor) -> str:
+    """Its shape, and its type where that is not the usual one."""
+    kind = "" if tensor.dtype == torch.float32 else f" {str(tensor.dtype).removeprefix('torch.')}"
+    return f"{list(tensor.shape)}{kind}"

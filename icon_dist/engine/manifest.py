@@ -8,19 +8,19 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from icon_dist import seal, storage
-from icon_dist.errors import CheckpointError, TooLargeError
+from icon_dist.errors import CheckpointError, TooLargeError, shown
 
 FORMAT = 1  # of the folder; the seal is the same in every format, so that damage never looks like the future
 NAME = "MANIFEST.json"
 FOLDER = "checkpoints"  # inside the run
-MOST = 64 << 20  # bytes of a manifest
+LARGEST = 1e18  # of an epoch or a share
 
 Manifest = dict[str, Any]
 Progress = Callable[[str, int, int], None]  # file, bytes so far, bytes in all
@@ -91,11 +91,11 @@ def read(entry: Entry) -> Manifest:
     if not entry.committed:
         raise DamagedError(f"half-written (no {NAME})")
     try:
-        data = storage.read(storage.join(entry.uri, NAME), most=MOST, sound=seal.holds)
+        data = storage.read(storage.join(entry.uri, NAME), most=seal.MOST, sound=seal.holds)
     except FileNotFoundError:
         raise DamagedError(f"{NAME} is missing") from None
     except TooLargeError:
-        raise DamagedError(f"{NAME} is larger than {MOST >> 20} MiB") from None
+        raise DamagedError(f"{NAME} is larger than {seal.MOST >> 20} MiB") from None
     try:
         manifest: Manifest = seal.unsealed(data)
     except seal.BrokenSealError as error:
@@ -106,26 +106,74 @@ def read(entry: Entry) -> Manifest:
         raise CheckpointError(
             f"{entry.uri}: format {manifest['format']} is newer than this icon_dist reads ({FORMAT}); upgrade it"
         )
-    if not _complete(manifest):
-        raise DamagedError(f"{NAME} is of no checkpoint, or names files outside it")
+    if fault := _fault(manifest) or fault_of(manifest):
+        raise DamagedError(f"{NAME} {fault}")
     if (manifest["step"], manifest["attempt"]) != (entry.step, entry.attempt):
-        raise DamagedError(f"{NAME} is of step {manifest['step']}, attempt {manifest['attempt']}")
+        raise DamagedError(f"{NAME} is of step {manifest['step']}, attempt {shown(manifest['attempt'])}")
     return manifest
 
 
-def _complete(manifest: Manifest) -> bool:
-    """Whether the fields that are used here are what ``save`` writes: anybody can seal a manifest."""
+def _fault(manifest: Manifest) -> str:
+    """Which of the fields that make a checkpoint is not what ``save`` writes: anybody can seal a manifest."""
     kinds = {"step": int, "attempt": str, "files": dict}
     if not all(type(manifest.get(key)) is kind for key, kind in kinds.items()):
-        return False
+        return "is of no checkpoint"
     files = all(
         re.fullmatch(r"\w[\w.-]*", name)
         and type(file) is dict
         and (type(file.get("bytes")), type(file.get("sha256"))) == (int, str)
         for name, file in manifest["files"].items()
     )
-    about = all(type(manifest.get(key, {})) is dict for key in ("config", "skeleton"))
-    return files and about and type(manifest.get("score")) in (int, float, type(None))
+    return "" if files else "is of no checkpoint, or names files outside it"
+
+
+def _is_number(value: object) -> bool:
+    return type(value) is float or (type(value) is int and abs(value) < LARGEST)
+
+
+def _is_position(value: object) -> bool:
+    return isinstance(value, int | float) and type(value) is not bool and 0 <= value < LARGEST
+
+
+def _is_split(value: object) -> bool:
+    return value is None or (
+        type(value) is dict and _is_position(value.get("share")) and type(value.get("seed")) is int
+    )
+
+
+def _is_text(value: object) -> bool:
+    return type(value) is str and value.isprintable()
+
+
+def _is_skeleton(value: object) -> bool:
+    names = value.get("joints") if type(value) is dict else None
+    return type(names) is list and all(type(name) is str for name in names)
+
+
+SAID: dict[str, tuple[Callable[[object], bool], str]] = {  # what a checkpoint says of itself, where it does
+    "config": (lambda value: type(value) is dict, "the sections of a config"),
+    "skeleton": (_is_skeleton, "a skeleton with its joints"),
+    "epoch": (_is_position, "a number, 0 or more"),
+    "metrics": (
+        lambda value: value is None or (type(value) is dict and all(map(_is_number, value.values()))),
+        "numbers",
+    ),
+    "score": (lambda value: value is None or _is_number(value), "a number, or null"),
+    "evaluated": (lambda value: value in (None, "model", "ema"), "model or ema"),
+    "colour": (lambda value: value in (None, "rgb", "bgr"), "rgb or bgr"),
+    "split": (_is_split, "a share and a seed, or null"),
+    "index": (lambda value: value is None or _is_text(value), "a sha256"),
+    "teacher": (lambda value: value is None or _is_text(value), "a sha256"),
+    "pretrained": (lambda value: value is None or type(value) is dict, "kind, uri and sha256"),
+}
+
+
+def fault_of(said: Mapping[str, Any]) -> str:
+    """The first field that is of another kind than a run writes, and what is expected there; nothing if all are."""
+    for name, (check, expected) in SAID.items():
+        if name in said and not check(said[name]):
+            return f"{name}={shown(said[name])}: expected {expected}"
+    return ""
 
 
 def read_file(

@@ -19,16 +19,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from icon_dist import distributed
-from icon_dist.engine.checkpoint import Checkpoint, require_same_tensors
-from icon_dist.engine.deepspeed import Engine
+from icon_dist.engine.checkpoint import OTHER, Checkpoint, require_same_tensors
+from icon_dist.engine.deepspeed import MOMENTS, Engine
+from icon_dist.errors import CheckpointError, shown
 
 Named = Mapping[str, Tensor]
+LARGEST = 1e18  # of a score
 
 
 @runtime_checkable
@@ -47,10 +49,13 @@ class State:
         self.skipped = self.skipped_in_a_row = 0
         if found is not None:
             self.step = found.step
-            self._load_numbers(found.state(), steps_per_epoch)
+            numbers = numbers_of(found, steps_per_epoch=steps_per_epoch)
+            self.epochs, self.best = numbers.epochs, numbers.best
+            self.skipped, self.skipped_in_a_row = numbers.skipped, numbers.skipped_in_a_row
             weights = found.tensors("model")
             require_same_tensors(weights, module.state_dict())
             module.load_state_dict(weights)
+            self._moments = moments_of(module)  # before an engine cuts the parameters up
 
     def complete(self, engine: Engine, *, bank: Stateful, ema: Stateful | None) -> None:
         """Restore the rest, by the names above."""
@@ -58,7 +63,9 @@ class State:
         self._others: dict[str, Stateful] = {"bank": bank} | ({} if ema is None else {"ema": ema})
         self._buffers = list(engine.module.buffers())
         if self._found is not None:
-            engine.load_optimizer_state(self._found.tensors("optimizer"))
+            moved = self._found.tensors("optimizer")
+            _require_moments(moved, self._moments, step=self._found.step)
+            engine.load_optimizer_state(moved)
             for name, one in self._others.items():
                 one.load_state_dict(self._found.tensors(name))
         self._found = None  # its bytes need not stay in memory
@@ -95,10 +102,55 @@ class State:
         self.skipped_in_a_row = self.skipped_in_a_row + 1 if skipped else 0
         copy(self._before, self._buffers) if skipped else copy(self._buffers, self._before)
 
-    def _load_numbers(self, saved: Mapping[str, Any], steps_per_epoch: int) -> None:
-        self.epochs = saved.get("epochs", self.step // steps_per_epoch)
-        self.best = -math.inf if saved["best"] is None else saved["best"]
-        self.skipped, self.skipped_in_a_row = saved.get("skipped", 0), saved.get("skipped_in_a_row", 0)
+
+class Numbers(NamedTuple):
+    """What ``state.json`` holds."""
+
+    epochs: int
+    best: float
+    skipped: int
+    skipped_in_a_row: int
+
+
+def numbers_of(found: Checkpoint, *, steps_per_epoch: int) -> Numbers:
+    """Those of a checkpoint, each within what its step allows; CheckpointError naming the first that is not."""
+    saved, step = found.state(), found.step
+
+    def count(name: str, most: int, absent: int) -> int:
+        value = saved.get(name, absent)
+        if type(value) is not int or not 0 <= value <= most:
+            raise _wrong(found, name, value, f"expected a whole number from 0 to {most} at step {step}")
+        return value
+
+    over = step // steps_per_epoch
+    epochs, skipped = count("epochs", over, over), count("skipped", step, 0)
+    in_a_row = count("skipped_in_a_row", skipped, 0)
+    best = saved.get("best", "absent")
+    if best is not None and (type(best) not in (int, float) or not abs(best) < LARGEST):
+        raise _wrong(found, "best", best, "expected a score, or null")
+    return Numbers(epochs, -math.inf if best is None else float(best), skipped, in_a_row)
+
+
+def _wrong(found: Checkpoint, name: str, value: object, rule: str) -> CheckpointError:
+    return CheckpointError(f"{found.uri}: state.json {name}={shown(value)}: {rule}; {OTHER}")
+
+
+def moments_of(module: nn.Module) -> Named:
+    """Names, shapes and types of what Adam remembers of these parameters; no memory is taken."""
+    shapes = {name: torch.empty_like(parameter, device="meta") for name, parameter in module.named_parameters()}
+    moments = {f"{key}.{name}": shape for key in MOMENTS for name, shape in shapes.items()}
+    return {"step": torch.empty((), device="meta"), **moments}
+
+
+def _require_moments(saved: Named, own: Named, *, step: int) -> None:
+    """Refuse what Adam cannot have come to by ``step``; nothing at all is what it has before it moves."""
+    if not saved:
+        return
+    require_same_tensors(saved, own, part="optimizer ")
+    if not 0 <= (moved := saved["step"].item()) <= step:
+        raise CheckpointError(f"checkpoint: optimizer step is {moved:g}, expected 0 to {step}; {OTHER}")
+    if negative := [name for name, tensor in saved.items() if name.startswith("exp_avg_sq.") and (tensor < 0).any()]:
+        raise CheckpointError(f"checkpoint: optimizer {negative[0]} has values below 0; {OTHER}")
 
 
 def on_host(tensors: Named) -> dict[str, Tensor]:

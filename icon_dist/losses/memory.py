@@ -14,6 +14,7 @@ from icon_dist.errors import CheckpointError
 from icon_dist.types import KeySet
 
 NOBODY = -1  # instance and step of an empty slot
+LARGEST_ID = 2**53  # of a person; steps are fewer
 
 
 class MemoryBank:
@@ -91,14 +92,24 @@ class MemoryBank:
         own = self.state_dict()
         if state.keys() != own.keys():
             raise CheckpointError(f"memory bank: holds {sorted(state)}, expected {sorted(own)}; use another checkpoint")
-        if state["features"].shape[1] != self._slots:
-            state = _resized(state, self._slots)
+        slots = state["features"].shape[1] if state["features"].ndim == 3 else 0
         for name, tensor in own.items():
-            if state[name].shape != tensor.shape:
+            shape = [slots if i == 1 else size for i, size in enumerate(tensor.shape)]
+            if list(state[name].shape) != shape or state[name].dtype != tensor.dtype:
+                kinds = [one.dtype for one in (state[name], tensor)]
+                theirs, ours = (
+                    f"{list(one.shape)}{f' {one.dtype}' if kinds[0] != kinds[1] else ''}"
+                    for one in (state[name], tensor)
+                )
                 raise CheckpointError(
-                    f"memory bank: {name} is {list(state[name].shape)} in the checkpoint, {list(tensor.shape)} here; "
+                    f"memory bank: {name} is {theirs} in the checkpoint, {ours} here; "
                     "restore the skeleton and model.embedding it was trained with"
                 )
+        for name, rule in _rules(state, slots).items():
+            if not bool(rule.all()):
+                raise CheckpointError(f"memory bank: {name} has values that no training leaves; use another checkpoint")
+        if slots != self._slots:
+            state = _resized(state, self._slots)
         self._features[:, :-1] = state["features"]
         self._instance[:, :-1] = state["instance"]
         self._step[:, :-1] = state["step"]
@@ -108,6 +119,20 @@ class MemoryBank:
 
     def _valid(self) -> Bool[Tensor, "C S"]:
         return torch.arange(self._slots, device=self._filled.device) < self._filled[:, None]
+
+
+def _rules(state: dict[str, Tensor], slots: int) -> dict[str, Tensor]:
+    """By name, what holds of a ring: else rows would be written outside it, or compared with before they are there."""
+    filled, following, began = state["filled"], state["next"], state["began"]
+    full = filled == slots
+    return {
+        "features": state["features"].isfinite(),
+        "instance": (state["instance"] >= NOBODY) & (state["instance"] < LARGEST_ID),
+        "step": (state["step"] >= NOBODY) & (state["step"] < LARGEST_ID),
+        "filled": (filled >= 0) & (filled <= slots),
+        "next": torch.where(full, (following >= 0) & (following < max(slots, 1)), following == filled),
+        "began": (began >= NOBODY) & (began < LARGEST_ID) & ((began != NOBODY) | (filled == 0).all()),
+    }
 
 
 def _resized(state: dict[str, Tensor], slots: int) -> dict[str, Tensor]:

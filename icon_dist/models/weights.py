@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from icon_dist.errors import CheckpointError
+from icon_dist.errors import CheckpointError, shorten
 from icon_dist.models.pose import PoseNet
 
 SUFFIXES = (".pth", ".pt", ".pth.tar", ".safetensors")
@@ -42,12 +42,38 @@ class Kind:
 
 MMPOSE_0 = {"backbone.": "", "keypoint_head.": ""}
 MMPOSE_1 = {"backbone.": "", "head.": ""}
+# MMCV's EMAHook keeps the weights before averaging as buffers ema_NAME_WITHOUT_DOTS: averaged are those by plain names.
+MMPOSE_ASIDE = r"ema_\w+|data_preprocessor\.(mean|std)"
 HRNET_CLASSIFIER = r"(head|incre_modules|downsamp_modules|final_layer\.[01]|classifier)\..*"
 KINDS = (
-    Kind("MMPose 0.x HRNet", "hrnet", ("backbone.stage4.", "keypoint_head.final_layer.weight"), renamed=MMPOSE_0),
-    Kind("MMPose 0.x ResNet", "resnet", ("backbone.layer4.", "keypoint_head.deconv_layers."), renamed=MMPOSE_0),
-    Kind("MMPose 1.x HRNet", "hrnet", ("backbone.stage4.", "head.final_layer.weight"), renamed=MMPOSE_1),
-    Kind("MMPose 1.x ResNet", "resnet", ("backbone.layer4.", "head.deconv_layers."), renamed=MMPOSE_1),
+    Kind(
+        "MMPose 0.x HRNet",
+        "hrnet",
+        ("backbone.stage4.", "keypoint_head.final_layer.weight"),
+        renamed=MMPOSE_0,
+        dropped=MMPOSE_ASIDE,
+    ),
+    Kind(
+        "MMPose 0.x ResNet",
+        "resnet",
+        ("backbone.layer4.", "keypoint_head.deconv_layers."),
+        renamed=MMPOSE_0,
+        dropped=MMPOSE_ASIDE,
+    ),
+    Kind(
+        "MMPose 1.x HRNet",
+        "hrnet",
+        ("backbone.stage4.", "head.final_layer.weight"),
+        renamed=MMPOSE_1,
+        dropped=MMPOSE_ASIDE,
+    ),
+    Kind(
+        "MMPose 1.x ResNet",
+        "resnet",
+        ("backbone.layer4.", "head.deconv_layers."),
+        renamed=MMPOSE_1,
+        dropped=MMPOSE_ASIDE,
+    ),
     Kind("official pose_hrnet", "hrnet", ("stage4.", "final_layer.weight")),
     Kind("official pose_resnet", "resnet", ("layer4.", "deconv_layers.", "final_layer.weight"), colour="bgr"),
     Kind(
@@ -86,6 +112,21 @@ class Adapted(NamedTuple):
     joints: int  # of their final layer where ours stays fresh because of that; otherwise 0
 
 
+class Beside:
+    """Stands for an object beside the weights, of which nothing is read: whatever its pickle says, nothing happens."""
+
+    def __init__(self, *_: object) -> None: ...
+    def __setstate__(self, _: object) -> None: ...
+
+
+# What MMEngine saves beside the weights: arrays and numbers of numpy (dataset_meta), and the log (message_hub).
+NUMPY = ("multiarray._reconstruct", "multiarray.scalar", "numeric._frombuffer")
+BESIDE = (
+    *("numpy.ndarray", "numpy.dtype", *(f"numpy.{core}.{name}" for core in ("core", "_core") for name in NUMPY)),
+    "mmengine.logging.history_buffer.HistoryBuffer",
+)
+
+
 def unpack(data: bytes, *, name: str) -> dict[str, Tensor]:
     """The state dict in the bytes of a file, taken out of a training checkpoint and of DataParallel."""
     if not name.endswith(SUFFIXES):
@@ -97,10 +138,15 @@ def unpack(data: bytes, *, name: str) -> dict[str, Tensor]:
             _refuse_bomb(data, name=name)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of old file formats
-                found = torch.load(BytesIO(data), map_location="cpu", weights_only=True)
+                with torch.serialization.safe_globals([(Beside, name) for name in BESIDE]):
+                    found = torch.load(BytesIO(data), map_location="cpu", weights_only=True)
     except CheckpointError:
         raise
     except Exception as error:  # torch.load documents none of what it raises
+        if refused := re.search(r"GLOBAL (\S+) was not an allowed|unsupported GLOBAL (\S+) whose", str(error)):
+            what = shorten(refused[1] or refused[2])
+            fix = "nothing but tensors is read from a file, so that none runs code; save its state_dict alone"
+            raise CheckpointError(f"{name}: more than plain tensors: {what} stands in the way; {fix}") from None
         why = str(error).strip().split("\n")[0][:100] or type(error).__name__
         raise CheckpointError(
             f"{name}: cut, or more than plain tensors ({why}); download it again, or save its state_dict alone"
@@ -135,6 +181,7 @@ def adapt(tensors: Mapping[str, Tensor], model: PoseNet, *, name: str, kind: Kin
     kind = kind or kind_of(tensors, name=name)
     if kind.family not in model.backbone_name:
         raise CheckpointError(f"{name}: is {kind.name}; set model.backbone={kind.family}..., not {model.backbone_name}")
+    _require_normalisation(tensors, model, name=name)
     own = model.state_dict()
     state: dict[str, Tensor] = {}
     dropped = []
@@ -156,6 +203,10 @@ def adapt(tensors: Mapping[str, Tensor], model: PoseNet, *, name: str, kind: Kin
         joints = len(final)
         state = {key: value for key, value in state.items() if not key.startswith("final_layer.")}
     for key, value in state.items():
+        if value.is_floating_point() != own[key].is_floating_point() or not value.isfinite().all():
+            raise CheckpointError(
+                f"{name}: {key} is {value.dtype}, or has values that are not finite; download it again"
+            )
         if value.shape != own[key].shape:
             raise CheckpointError(
                 f"{name}: {key} is {list(value.shape)} there and {list(own[key].shape)} in {model.backbone_name}; "
@@ -170,6 +221,20 @@ def adapt(tensors: Mapping[str, Tensor], model: PoseNet, *, name: str, kind: Kin
                 "download it again, or set the model.backbone it was trained as"
             )
     return Adapted(kind, state, new, dropped, joints)
+
+
+def _require_normalisation(tensors: Mapping[str, Tensor], model: PoseNet, *, name: str) -> None:
+    """MMPose may store what pixels, of 0 to 255, were normalised by."""
+    for key, ours in (("data_preprocessor.mean", model.mean), ("data_preprocessor.std", model.std)):
+        theirs = tensors.get(key)
+        if theirs is None:
+            continue
+        if theirs.numel() != 3 or not torch.allclose(theirs.float().flatten() / 255, torch.tensor(ours), atol=1e-4):
+            there, here = theirs.flatten().tolist()[:3], [round(255 * one, 3) for one in ours]
+            raise CheckpointError(
+                f"{name}: {key} is {[round(one, 3) for one in there]}, and pixels are normalised by {here} "
+                "here, in RGB; give weights that were trained so"
+            )
 
 
 def kind_of(tensors: Iterable[str], *, name: str) -> Kind:

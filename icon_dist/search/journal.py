@@ -8,20 +8,28 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
+import re
 import secrets
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState
 
 from icon_dist import storage
 from icon_dist.engine import scratch
-from icon_dist.errors import ClusterError, ConfigError, DataError
+from icon_dist.errors import ClusterError, ConfigError, DataError, StorageError, plain, shown
+from icon_dist.search.journal_lines import DRAWN, MAX_BYTES, RESTORE, believed
 
-NAME = "journal.log"
+NAME, DRIVER = "journal.log", ".driver"
+TRIALS = "trials"  # folder of the runs of a study
 LOCK_GRACE_S = 3  # after which a lock that a killed process left is taken over; a write takes milliseconds
 
 
@@ -30,20 +38,22 @@ class Journal:
 
     def __init__(self, uri: str) -> None:
         self.uri = storage.absolute(uri)
-        self._token = secrets.token_hex(8)
+        self._token = json.dumps(secrets.token_hex(8)).encode()
         self._scratch = scratch.folder("study") if storage.is_remote(self.uri) else None
         folder = Path(self._scratch.name if self._scratch else self.uri)
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / NAME
+        for place in (self._path, folder / DRIVER):
+            _require_own(place)
         self._claim(folder)
-        if self._scratch and storage.exists(self.at(NAME)):
-            storage.copy_to(self.at(NAME), self._path)
-        _mend(self._path)
-        lock = JournalFileSymlinkLock(str(self._path), grace_period=LOCK_GRACE_S)
         try:
-            self.storage = JournalStorage(JournalFileBackend(str(self._path), lock))
-        except (ValueError, KeyError) as error:
-            raise DataError(f"{self.at(NAME)}: not an Optuna journal ({error}); give another --study") from None
+            if storage.exists(self.at(NAME)):
+                self._read()
+        except BaseException:
+            self.close()
+            raise
+        lock = JournalFileSymlinkLock(str(self._path), grace_period=LOCK_GRACE_S)
+        self.storage = JournalStorage(JournalFileBackend(str(self._path), lock))
 
     def __enter__(self) -> Journal:
         return self
@@ -51,6 +61,9 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._lock.close()
         if self._scratch:
             self._scratch.cleanup()
@@ -67,13 +80,13 @@ class Journal:
         """Before anybody acts on what was written: nothing to do on a disk, the whole file to ``s3://``."""
         if self._scratch is None:
             return
-        if json.loads(storage.read(self.at("driver.json"))) != self._token:
+        if storage.read(self.at("driver.json")) != self._token:
             raise ClusterError(f"{self.uri}: another driver has taken this study over; this one stops")
         storage.write(self.at(NAME), self._path)
 
     def _claim(self, folder: Path) -> None:
         """One driver a study: the first on a disk, where a lock dies with its process, and the last on ``s3://``."""
-        self._lock = (folder / ".driver").open("w")
+        self._lock = os.fdopen(os.open(folder / DRIVER, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "w")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -82,23 +95,54 @@ class Journal:
                 f"{self.uri}: another driver runs this study; wait for it, or give another --study"
             ) from None
         if self._scratch:
-            storage.write(self.at("driver.json"), json.dumps(self._token).encode())
+            storage.write(self.at("driver.json"), self._token)
+
+    def _read(self) -> None:
+        """Leave out what a killed driver wrote by half, which would spoil the next line; the file as it was is kept."""
+        if (size := storage.size(self.at(NAME))) > MAX_BYTES:
+            raise DataError(f"{self.at(NAME)}: {size} bytes, more than a journal has ({MAX_BYTES}); {RESTORE}")
+        if self._scratch:
+            storage.copy_to(self.at(NAME), self._path)
+        data = self._path.read_bytes()
+        kept, left_out = believed(data, source=self.at(NAME))
+        if not left_out:
+            return
+        aside, number = f"{NAME}.damaged", 1
+        while not storage.write_new(self.at(aside), data):
+            number += 1
+            aside = f"{NAME}.damaged-{number}"
+        storage.write(str(self._path), kept)
+        what = left_out[-1] if len(left_out) == 1 else f"{len(left_out)} lines; {left_out[-1]}"
+        print(plain(f"icon_dist: note: {self.at(NAME)}: left out {what}; as it was: {aside}"), file=sys.stderr)
 
 
-def _mend(path: Path) -> None:
-    """A killed driver may leave half a line, which would spoil the next one."""
-    data = path.read_bytes() if path.exists() else b""
-    if not data.endswith(b"\n") and data:
-        path.write_bytes(data[: data.rfind(b"\n") + 1])
+def _require_own(place: Path) -> None:
+    """What is written again and again lies in this folder: a link could lead to anybody's file."""
+    if place.is_symlink() or (place.exists() and not place.is_file()):
+        raise StorageError(f"{place}: a link, or no plain file; remove it, or give another --study")
 
 
-def open_study(journal: Journal, name: str, *, directions: list[str], seed: int, about: dict[str, str]) -> optuna.Study:
-    """The study, new or as it was left; ``about`` is what must not change between its drivers."""
+def open_study(
+    journal: Journal,
+    name: str,
+    *,
+    directions: list[str],
+    seed: int,
+    about: dict[str, str],
+    space: Mapping[str, BaseDistribution],
+    prefix: str = "",
+) -> optuna.Study:
+    """The study, new or as it was left; ``about`` is what must not change between its drivers.
+
+    ``space`` is what its trials choose from, ``prefix`` begins the names of their runs.
+    """
     if name not in journal.studies():
-        study = optuna.create_study(storage=journal.storage, study_name=name, directions=directions)
-        for key, value in about.items():
-            study.set_user_attr(key, value)
+        optuna.create_study(storage=journal.storage, study_name=name, directions=directions)
     study = optuna.load_study(study_name=name, storage=journal.storage, sampler=None)
+    if not study.get_trials(deepcopy=False):  # new, or its driver was killed while it said what it is about
+        for key, value in about.items():
+            if key not in study.user_attrs:
+                study.set_user_attr(key, value)
     study.sampler = optuna.samplers.TPESampler(  # all that decides is written down: defaults change with versions
         n_startup_trials=10,
         n_ei_candidates=24,
@@ -110,8 +154,56 @@ def open_study(journal: Journal, name: str, *, directions: list[str], seed: int,
     for key, value in about.items():
         if (was := study.user_attrs.get(key)) != value:
             raise ConfigError(f"{journal.uri}: a study with {key} {was}, not {value}; give another --study")
+    if (found := [direction.name.lower() for direction in study.directions]) != directions:
+        raise DataError(f"{journal.at(NAME)}: study {name} has directions {found}, expected {directions}; {RESTORE}")
+    _require_fitting(study, space, journal, prefix=prefix)
     requeue(study, journal)
     return study
+
+
+def _require_fitting(
+    study: optuna.Study, space: Mapping[str, BaseDistribution], journal: Journal, *, prefix: str
+) -> None:
+    """Every trial could be of this sweep, and every run on disk belongs to one: else lines of the journal are lost.
+
+    A run whose trial the journal has forgotten would be taken up by the next trial of that number, with other values.
+    """
+    runs = {name.partition("/")[0] for name in storage.listing(journal.at(TRIALS))}
+    trials = study.get_trials(deepcopy=False)
+    for trial in trials:
+        where, run = f"{journal.at(NAME)}: trial {trial.number} of {study.study_name}", f"{prefix}{trial.number:04d}"
+        for name, value in {**trial.params, **_proposed(trial)}.items():
+            if name not in space or not _contains(space[name], value):
+                raise DataError(f"{where}: {name}={shown(value)}: not in this sweep's space; {RESTORE}")
+        if wrong := [name for name, distribution in trial.distributions.items() if distribution != space[name]]:
+            raise DataError(f"{where}: {wrong[0]} has another range than this sweep's; {RESTORE}")
+        missing = [name for name in space if name not in trial.params]
+        if missing and (trial.state.is_finished() or run in runs):
+            raise DataError(f"{where}: it was run, and the journal has no {missing[0]} of it; {RESTORE}")
+    known = {f"{prefix}{trial.number:04d}" for trial in trials}
+    if lost := sorted(run for run in runs - known if re.fullmatch(re.escape(prefix) + r"\d{4,}", run)):
+        place = journal.at(TRIALS, lost[0])
+        fix = "restore the journal from a copy, or remove that folder"
+        raise DataError(f"{journal.at(NAME)}: {place} was run, and the journal knows nothing of it; {fix}")
+
+
+def _proposed(trial: FrozenTrial) -> dict[str, Any]:
+    """The values that a trial will get when it is asked for, and those that the sampler had drawn for it."""
+    if trial.state.is_finished():
+        return {}
+    parts = [text for key, text in sorted(trial.system_attrs.items()) if key.startswith(DRAWN)]
+    try:
+        drawn = json.loads("".join(parts) or "{}")
+    except ValueError:
+        drawn = None
+    return {**(drawn if type(drawn) is dict else {DRAWN: drawn}), **trial.system_attrs.get("fixed_params", {})}
+
+
+def _contains(distribution: BaseDistribution, value: Any) -> bool:
+    try:
+        return bool(distribution._contains(distribution.to_internal_repr(value)))
+    except (TypeError, ValueError):
+        return False
 
 
 def requeue(study: optuna.Study, journal: Journal) -> None:

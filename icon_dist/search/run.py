@@ -24,12 +24,13 @@ from icon_dist.datasets import skeleton_from_dict
 from icon_dist.engine.connect import connect
 from icon_dist.engine.progress import counter
 from icon_dist.engine.stop import RESUMABLE
-from icon_dist.errors import ConfigError, IconError, note
+from icon_dist.errors import ConfigError, DataError, IconError, note, say
 from icon_dist.evaluation.score import main_metric
 from icon_dist.plan import students_of
 from icon_dist.search import cluster, results
 from icon_dist.search.cluster import Need
-from icon_dist.search.journal import Journal, fail_running, finished, open_study, requeue
+from icon_dist.search.journal import NAME, Journal, fail_running, finished, open_study, requeue
+from icon_dist.search.journal_lines import RESTORE
 from icon_dist.search.outputs import publish
 from icon_dist.search.screen import Screen
 from icon_dist.search.space import Space, contains, distributions, fit, point_of, require_trainable, with_values
@@ -39,6 +40,7 @@ from icon_dist.train import anchored
 from icon_dist.types import Skeleton
 
 REPEATS = "confirm"  # name of the study that repeats the best of "sweep"
+REPEATED = "confirm-"  # begins the names of its runs
 
 
 def run_search(
@@ -83,7 +85,7 @@ def run_search(
         at_once = min(at_once, max_concurrent) if max_concurrent else at_once
         for text in (*notes, *unfit, *unusual):
             note(text)
-        sweep = _open_sweep(journal, space, base, paper=paper, objectives=[metric, "step_ms"][: 1 + cost])
+        sweep = _open_sweep(journal, space, choices, base, paper=paper, objectives=[metric, "step_ms"][: 1 + cost])
         done = len(finished(sweep))
         screen = Screen(metric=metric, trials=trials, done=done, epochs=base.optim.epochs)
         for row in results.ranking(results.rows(sweep)):
@@ -96,7 +98,7 @@ def run_search(
         )
         repeats = None
         if confirm or REPEATS in journal.studies():  # what was confirmed once counts, whatever is asked for now
-            repeats = open_study(journal, REPEATS, directions=["maximize"], seed=0, about={"of": "sweep"})
+            repeats = _open_repeats(journal)
 
         def write() -> list[str]:
             return publish(journal, sweep, repeats, config=cfg, space=space, metric=metric)
@@ -110,13 +112,13 @@ def run_search(
                 goal, whole = len(repeats.get_trials(deepcopy=False)), base.optim.epochs  # nobody is stopped early
                 screen = Screen(metric=metric, trials=goal, done=len(finished(repeats)), epochs=whole)
                 screen.say(f"{goal - len(finished(repeats))} runs to confirm the best over {confirm} seeds")
-                _tune(repeats, {}, setup, goal=goal, first_rung=whole, prefix="confirm-", screen=screen)
+                _tune(repeats, {}, setup, goal=goal, first_rung=whole, prefix=REPEATED, screen=screen)
         finally:
             for one in (sweep, repeats):
                 if one is not None:
                     requeue(one, journal)
             lines = write()
-        print("\n".join(lines))
+        say("\n".join(lines))
         if not results.ranking(results.rows(sweep)):
             raise IconError(f"{journal.at('trials.csv')}: no trial has trained to its end; the last column says why")
 
@@ -198,12 +200,18 @@ def _require_runnable(space: Space, base: Config, own: Mapping[str, str]) -> tup
 
 
 def _open_sweep(
-    journal: Journal, space: Space, base: Config, *, paper: Mapping[str, Any], objectives: list[str]
+    journal: Journal,
+    space: Space,
+    choices: Mapping[str, BaseDistribution],
+    base: Config,
+    *,
+    paper: Mapping[str, Any],
+    objectives: list[str],
 ) -> optuna.Study:
     """The study, new with its first points in the queue, or as it was left."""
     directions = ["maximize", "minimize"][: len(objectives)]
     about = {"space": str(dict(space)), "objectives": " ".join(objectives)}
-    sweep = open_study(journal, "sweep", directions=directions, seed=base.run.seed, about=about)
+    sweep = open_study(journal, "sweep", directions=directions, seed=base.run.seed, about=about, space=choices)
     _require_same_config(sweep, base, journal)
     if not sweep.get_trials(deepcopy=False):
         for label, point in (("paper", dict(paper)), ("preset", point_of(base, space))):
@@ -213,12 +221,29 @@ def _open_sweep(
     return sweep
 
 
+def _open_repeats(journal: Journal) -> optuna.Study:
+    """The study of repeats, each of which says what it repeats, with which seed."""
+    about = {"of": "sweep"}
+    repeats = open_study(journal, REPEATS, directions=["maximize"], seed=0, about=about, space={}, prefix=REPEATED)
+    for trial in repeats.get_trials(deepcopy=False):
+        told = trial.user_attrs
+        if "of" not in told or type(told.get("set", {}).get("run.seed")) is not int:
+            where = f"{journal.at(NAME)}: trial {trial.number} of {REPEATS}"
+            raise DataError(f"{where}: does not say what it repeats; {RESTORE}")
+    return repeats
+
+
 def _require_same_config(sweep: optuna.Study, base: Config, journal: Journal) -> None:
     """Scores of another config cannot be compared with."""
     known = sweep.user_attrs.get("config")
     if known is None:
         sweep.set_user_attr("config", dataclasses.asdict(base))
-    elif changed := configuration.changes(known, base):
+        return
+    try:
+        changed = configuration.changes(known, base)
+    except ConfigError as error:
+        raise DataError(f"{journal.at(NAME)}: config of study sweep: {error}; {RESTORE}") from None
+    if changed:
         raise ConfigError(f"{journal.uri}: a study with another config: {', '.join(changed)}; give another --study")
 
 

@@ -25,7 +25,7 @@ from icon_dist.data.detections import detected
 from icon_dist.data.pack import build
 from icon_dist.data.survey import MapItems, survey
 from icon_dist.data.tar import Settings
-from icon_dist.errors import ClusterError, ConfigError, note, plural, run_cli
+from icon_dist.errors import ClusterError, ConfigError, note, plural, run_cli, say
 from icon_dist.types import Annotations
 
 
@@ -198,7 +198,7 @@ def main(argv: list[str]) -> int:
     size = sum(file["bytes"] for file in manifest["files"].values())
     who = label_checks.packed(manifest["people"], whole.truth) if not options.boxes else f"{manifest['people']} people"
     facts = f"{who}, {plural(len(manifest['shards']), 'shard')}, {size / 2**20:.1f} MiB"
-    print(f"{options.out}: {facts}" + (", already complete" if progress.rate == 0 else ""))
+    say(f"{options.out}: {facts}" + (", already complete" if progress.rate == 0 else ""))
     return 0
 
 

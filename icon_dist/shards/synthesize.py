@@ -10,7 +10,7 @@ from icon_dist import storage
 from icon_dist.arguments import Parser, at_least
 from icon_dist.data.generate import generate_shards
 from icon_dist.engine.progress import counter
-from icon_dist.errors import run_cli
+from icon_dist.errors import ConfigError, run_cli, say
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -30,6 +30,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
 def main(argv: list[str]) -> int:
     options = parse(argv)
     storage.require_place(storage.join(options.out, "manifest.json"))
+    if not options.split.isprintable():
+        raise ConfigError(f"--split={options.split!r}: expected a name that can be printed")
     manifest = generate_shards(
         options.out,
         people=options.people,
@@ -42,7 +44,7 @@ def main(argv: list[str]) -> int:
         progress=counter("people"),
     )
     size = sum(file["bytes"] for file in manifest["files"].values())
-    print(f"{options.out}: {manifest['people']} people, {len(manifest['shards'])} shards, {size / 2**20:.1f} MiB")
+    say(f"{options.out}: {manifest['people']} people, {len(manifest['shards'])} shards, {size / 2**20:.1f} MiB")
     return 0
 
 

@@ -11,7 +11,7 @@ from icon_dist.data.photo import Conversion
 from icon_dist.data.shard import TRUTH, ShardSet, open_shards, read_truth
 from icon_dist.data.swaps import signs, wrong_flips
 from icon_dist.data.verify import verify
-from icon_dist.errors import DataError, note, plain, plural, run_cli
+from icon_dist.errors import DataError, note, plain, plural, run_cli, say
 
 
 def unusual_photos(conversion: Conversion) -> list[str]:
@@ -68,7 +68,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("shards", metavar="DIR|s3://...")
     options = parser.parse_args(argv)
     shards = open_shards(options.shards)
-    print("\n".join(statistics(shards)))
+    say("\n".join(statistics(shards)))
     seen = signs(shards.keypoints, shards.skeleton)
     for sign in seen:
         if sign.people:
@@ -82,7 +82,7 @@ def main(argv: list[str]) -> int:
     if findings:
         listed = f"{plural(findings, 'finding')}, listed above"
         raise DataError(f"{shards.uri}: {listed}; correct what they name and build the shards again")
-    print(f"{shards.uri}: sound, every byte of {plural(len(shards), 'person')}")
+    say(f"{shards.uri}: sound, every byte of {plural(len(shards), 'person')}")
     return 0
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from io import BufferedRandom, BytesIO
 from pathlib import Path, PurePosixPath
 
-from icon_dist.errors import ConfigError, StorageError, shorten
+from icon_dist.errors import ConfigError, StorageError, holds_secret, shorten
 from icon_dist.storage import local, s3
 from icon_dist.storage.local import require_regular
 
@@ -53,7 +53,7 @@ def absolute(uri: str) -> str:
     """
     if not uri or "\0" in uri:
         raise ConfigError(f"path {uri!r}: empty or unusable; give a path or s3://bucket/prefix")
-    if re.match(r"\w[\w+.-]*://[^/]*@|\w[\w+.-]*://[^/@]*:.*@", uri):
+    if holds_secret(uri):
         kind = uri.partition("://")[0]
         raise ConfigError(f"{kind}://***: a URI is stored and shown, so no password may be in it; use AWS_* variables")
     if is_remote(uri):

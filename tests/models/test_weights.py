@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import functools
+import sys
+import types
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -219,6 +222,109 @@ def test_safetensors() -> None:
     assert torch.equal(unpack(safetensors.torch.save({"a": torch.ones(2)}), name="x.safetensors")["a"], torch.ones(2))
 
 
+class Log:
+    """As MMEngine's HistoryBuffer, arrays in an object."""
+
+    def __init__(self) -> None:
+        self._log_history, self.max_length = np.arange(3.0), 1000000
+
+
+@pytest.fixture
+def mmengine(monkeypatch: pytest.MonkeyPatch) -> Callable[[], object]:
+    """Makes a HistoryBuffer, whose class is there while a file is written and not when it is read."""
+    name = "mmengine.logging.history_buffer"
+    module = types.ModuleType(name)
+    for part in ("mmengine", "mmengine.logging", name):
+        monkeypatch.setitem(sys.modules, part, module)
+    kind = type("HistoryBuffer", (Log,), {"__module__": name})
+    monkeypatch.setattr(module, "HistoryBuffer", kind, raising=False)
+    return kind
+
+
+def of_mmengine(backbone: str, log: object) -> dict[str, object]:
+    """The layout of a checkpoint that MMPose 1.x writes while it trains, with EMAHook."""
+    state = mmpose(backbone, "head")
+    colours = np.random.default_rng(0).integers(0, 255, (17, 3))
+    meta = {
+        "dataset_meta": {"keypoint_colors": colours, "sigmas": np.full(17, 0.05, np.float32), "names": np.array(["a"])},
+        "epoch": 210,
+        "best_score": np.float64(0.7),
+        "flags": np.bool_(True),
+        "objects": np.array([None, "x"], dtype=object),
+        "cfg": "model = dict()",
+    }
+    return {
+        "meta": meta,
+        "state_dict": state,
+        "message_hub": {"log_scalars": {"train/loss": log}, "runtime_info": {"iter": np.int64(3)}, "resumed_keys": {}},
+        "ema_state_dict": {"steps": torch.tensor(9), **{f"module.{name}": 2 * v for name, v in state.items()}},
+        "optimizer": {"state": {0: {"exp_avg": torch.zeros(2)}}, "param_groups": [{"lr": 5e-4, "params": [0]}]},
+        "param_schedulers": [{"last_step": 3}],
+    }
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_training_checkpoint_of_mmpose(
+    mmengine: Callable[[], object], monkeypatch: pytest.MonkeyPatch, legacy: bool
+) -> None:
+    """Its averaged weights are those under plain names; what lies beside them is never made."""
+    allowed = torch.serialization.get_safe_globals()
+    data = saved(of_mmengine(RESNET, mmengine()), legacy=legacy)
+    for name in [name for name in sys.modules if name.startswith("mmengine")]:
+        monkeypatch.delitem(sys.modules, name)
+    found = unpack(data, name="epoch_210.pth")
+    expected = mmpose(RESNET, "head")
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    adapted = adapt(found, ours(RESNET), name="epoch_210.pth")
+    assert (adapted.kind.name, adapted.new, adapted.dropped) == ("MMPose 1.x ResNet", [], [])
+    assert torch.serialization.get_safe_globals() == allowed
+
+
+def test_the_pickles_of_numpy_1_are_read_as_well() -> None:
+    """The same file, with the names that its modules had."""
+    data = saved({"meta": np.arange(3), "best": np.float64(1), "state_dict": {"a": torch.ones(1)}}, legacy=True)
+    assert data.count(b"numpy._core.multiarray") == 2
+    assert unpack(data.replace(b"numpy._core.multiarray", b"numpy.core.multiarray"), name="w.pth").keys() == {"a"}
+
+
+def test_what_mmpose_keeps_beside_the_weights_is_dropped_by_name() -> None:
+    """EMA buffers of MMCV, and the normalisation, which must be ours."""
+    state = mmpose(HRNET, "head")
+    aside = {f"ema_{name.replace('.', '_')}": 2 * value for name, value in state.items()}
+    aside |= {"data_preprocessor.mean": torch.tensor([123.675, 116.28, 103.53]).view(3, 1, 1)}
+    aside |= {"data_preprocessor.std": torch.tensor([58.395, 57.12, 57.375]).view(3, 1, 1)}
+    adapted = adapt(state | aside, ours(HRNET), name="x.pth")
+    assert set(adapted.dropped) == set(aside)
+    assert torch.equal(adapted.state["conv1.weight"], state["backbone.conv1.weight"])
+    for value in (torch.tensor([103.53, 116.28, 123.675]), torch.zeros(3), torch.zeros(1), torch.full((3,), torch.nan)):
+        with pytest.raises(
+            CheckpointError, match=r"x.pth: data_preprocessor.mean is \[.*\], and pixels are normalised by"
+        ):
+            adapt(state | aside | {"data_preprocessor.mean": value}, ours(HRNET), name="x.pth")
+    with pytest.raises(CheckpointError, match=r"x.pth: data_preprocessor.scale \[1\] \(.*\) has no place in"):
+        adapt(state | {"data_preprocessor.scale": torch.zeros(1)}, ours(HRNET), name="x.pth")
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_weights_that_are_not_finite(value: float) -> None:
+    state = official(HRNET)
+    state["conv1.weight"] = torch.full_like(state["conv1.weight"], value)
+    with pytest.raises(
+        CheckpointError, match=r"x.pth: conv1.weight is torch.float32, or has values that are not finite"
+    ):
+        adapt(state, ours(HRNET), name="x.pth")
+
+
+def test_weights_of_another_kind_of_number() -> None:
+    state = official(HRNET)
+    halves = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
+    load(adapt(halves, (model := ours(HRNET)), name="x.pth"), model)
+    assert torch.equal(model.get_parameter("conv1.weight"), halves["conv1.weight"].float())
+    with pytest.raises(CheckpointError, match=r"x.pth: conv1.weight is torch.int64, or"):
+        adapt(state | {"conv1.weight": state["conv1.weight"].long()}, ours(HRNET), name="x.pth")
+
+
 class Evil:
     """What a pickle may do."""
 
@@ -247,6 +353,6 @@ def test_files_that_hold_no_weights(name: str, data: bytes, says: str) -> None:
 
 def test_a_pickle_does_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(CheckpointError, match=r"w.pth: cut, or more than plain tensors"):
+    with pytest.raises(CheckpointError, match=r"w.pth: more than plain tensors: getattr stands in the way; "):
         unpack(saved({"a": Evil()}), name="w.pth")
     assert not (tmp_path / "ran").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -18,7 +19,7 @@ from optuna.trial import TrialState
 
 from icon_dist import config as configuration
 from icon_dist import storage
-from icon_dist.errors import ClusterError, ConfigError
+from icon_dist.errors import ClusterError, ConfigError, DataError, StorageError
 from icon_dist.search.journal import NAME, Journal, fail_running, finished, open_study
 from icon_dist.search.results import Row
 from icon_dist.search.run import enqueue_repeats
@@ -39,7 +40,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 def study_of(journal: Journal, *, space: str = "a") -> optuna.Study:
-    return open_study(journal, "sweep", directions=["maximize"], seed=0, about={"space": space})
+    return open_study(journal, "sweep", directions=["maximize"], seed=0, about={"space": space}, space=SPACE)
 
 
 def test_what_was_under_way_is_handed_out_again_with_its_values(place: str) -> None:
@@ -87,6 +88,135 @@ def test_half_a_line_and_a_stale_lock_are_left_by_a_kill(tmp_path: Path) -> None
         assert [t.state for t in study.trials] == [TrialState.RUNNING]
     with Journal(str(folder)) as journal:
         assert len(study_of(journal).trials) == 1
+
+
+def test_the_last_line_is_left_out_and_the_rest_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "study"
+    with Journal(str(folder)) as journal:
+        study_of(journal).ask(SPACE)
+    whole = (folder / NAME).read_bytes()
+    for number, tail in enumerate((b'{"op_code":4,"worker', b"\0\0\0\n", b"\xff\xfe\n", b"{}\n", b"\n\n"), start=1):
+        (folder / NAME).write_bytes(whole + tail)
+        with Journal(str(folder)):
+            assert (folder / NAME).read_bytes() == whole
+        aside = f"{NAME}.damaged" + (f"-{number}" if number > 1 else "")
+        assert (folder / aside).read_bytes() == whole + tail
+        said = capsys.readouterr().err
+        assert said.startswith(f"icon_dist: note: {folder}/{NAME}: left out ")
+        assert said.endswith(f"; as it was: {aside}\n")
+        assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        (b"garbage", "not JSON"),
+        (b"\xff{}", "not UTF-8 at byte 1"),
+        (b"[1]", "[1] is no entry of a journal"),
+        (b'{"op_code":99}', "op_code=99: no operation that a sweep writes"),
+        (b'{"op_code":7,"worker_id":"a","trial_id":0,"step":1}', "intermediate_value: missing"),
+        (b'{"op_code":7,"worker_id":"a","trial_id":0,"step":1,"intermediate_value":NaN}', "intermediate_value=nan"),
+        (b'{"op_code":7,"worker_id":"a","trial_id":0,"step":-1,"intermediate_value":1}', "step=-1"),
+        (b'{"op_code":7,"worker_id":"a","trial_id":9,"step":1,"intermediate_value":1}', "trial_id=9: no line before"),
+        (b'{"op_code":8,"worker_id":"a","trial_id":0,"user_attr":{"set":{"loss.tau":[1]}}}', "user_attr="),
+        (b'{"op_code":6,"worker_id":"a","trial_id":0,"state":1,"values":[1,2]}', "a complete trial has 1 of them"),
+        (b'{"op_code":6,"worker_id":"a","trial_id":0,"state":1,"values":[1]}', "'datetime_complete'"),
+        (b'{"op_code":' + b"9" * 5000 + b"}", "not JSON"),
+        (b'{"op_code":' + b"[" * 5000 + b"}", "not JSON"),
+        (b'"' + b"x" * (1 << 21) + b'"', "2097154 bytes, more than a line has"),
+    ],
+)
+def test_damage_in_the_middle_is_refused_with_its_line(tmp_path: Path, line: bytes, says: str) -> None:
+    folder = tmp_path / "study"
+    with Journal(str(folder)) as journal:
+        study_of(journal).ask(SPACE)
+    lines = (folder / NAME).read_bytes().splitlines(keepends=True)
+    damaged = b"".join([*lines[:3], line, b"\n", *lines[3:]])
+    (folder / NAME).write_bytes(damaged)
+    with pytest.raises(DataError) as caught:
+        Journal(str(folder))
+    assert str(caught.value).startswith(f"{folder}/{NAME}:4: ")
+    assert says in str(caught.value)
+    assert str(caught.value).endswith("; restore the file from a copy, or give another --study")
+    assert (folder / NAME).read_bytes() == damaged
+    assert sorted(place.name for place in folder.iterdir()) == [".driver", NAME]
+
+
+def test_a_line_written_twice_counts_once(tmp_path: Path) -> None:
+    """Else the second trial would be the first one's double, and what follows would be said of the wrong trial."""
+    folder = tmp_path / "study"
+    with Journal(str(folder)) as journal:
+        study = study_of(journal)
+        for score in (1.0, 2.0):
+            study.tell(study.ask(SPACE), score)
+    lines = (folder / NAME).read_bytes().splitlines(keepends=True)
+    (folder / NAME).write_bytes(b"".join(line * 2 for line in lines))
+    with Journal(str(folder)) as journal:
+        assert [trial.value for trial in study_of(journal).trials] == [1.0, 2.0]
+    (folder / NAME).write_bytes(b"".join([*lines, *lines[2:]]))
+    with pytest.raises(DataError, match=r"journal.log:\d+: the same study or trial is created twice"):
+        Journal(str(folder))
+
+
+def test_a_journal_that_lost_its_end_does_not_mix_runs(tmp_path: Path) -> None:
+    """Another trial 1 would go on from the checkpoints of the one that is forgotten."""
+    folder = tmp_path / "study"
+    with Journal(str(folder)) as journal:
+        study = study_of(journal)
+        study.tell(study.ask(SPACE), 1.0)
+        second = study.ask(SPACE)
+        (folder / "trials" / f"{second.number:04d}").mkdir(parents=True)
+        (folder / "trials" / f"{second.number:04d}" / "config.yaml").touch()
+    lines = (folder / NAME).read_bytes().splitlines(keepends=True)
+    for lost, says in (
+        (1, "trial 1 of sweep: it was run, and the journal has no loss.tau of it"),
+        (2, "knows nothing"),
+    ):
+        (folder / NAME).write_bytes(b"".join(lines[:-lost]))
+        with Journal(str(folder)) as journal, pytest.raises(DataError, match=says):
+            study_of(journal)
+        assert (folder / NAME).read_bytes() == b"".join(lines[:-lost])
+
+
+def test_a_trial_of_another_space_is_no_trial_of_this_sweep(tmp_path: Path) -> None:
+    other = {"loss.tau": FloatDistribution(0.02, 1.0)}
+    for number, (change, says) in enumerate(
+        [
+            (lambda study: study.ask(other), "loss.tau has another range than this sweep's"),
+            (lambda study: study.ask({"loss.points": other["loss.tau"]}), r"loss.points=[\d.]+: not in this sweep's"),
+            (lambda study: study.enqueue_trial({"loss.tau": "x"}), "loss.tau='x': not in this sweep's space"),
+        ]
+    ):
+        with Journal(str(tmp_path / str(number))) as journal:
+            change(study_of(journal))
+            with pytest.raises(DataError, match=says):
+                study_of(journal)
+
+
+def test_a_driver_killed_while_it_says_what_the_study_is_about(tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    with Journal(str(folder)) as journal:
+        study_of(journal)
+    (folder / NAME).write_bytes((folder / NAME).read_bytes().splitlines(keepends=True)[0])
+    with Journal(str(folder)) as journal:
+        assert study_of(journal).user_attrs == {"space": "a"}
+        with pytest.raises(DataError, match=r"study sweep has directions \['maximize'\], expected \['minimize'\]"):
+            open_study(journal, "sweep", directions=["minimize"], seed=0, about={"space": "a"}, space=SPACE)
+
+
+@pytest.mark.parametrize("name", [NAME, ".driver"])
+def test_nothing_is_written_through_a_link(tmp_path: Path, name: str) -> None:
+    folder, other = tmp_path / "study", tmp_path / "others"
+    folder.mkdir()
+    other.write_text("theirs")
+    (folder / name).symlink_to(other)
+    with pytest.raises(StorageError, match=rf"{name}: a link, or no plain file; remove it, or give another --study"):
+        Journal(str(folder))
+    assert other.read_text() == "theirs"
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(StorageError, match="no plain file"):
+        Journal(str(folder))
 
 
 def test_two_drivers_of_one_folder(tmp_path: Path) -> None:
