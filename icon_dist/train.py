@@ -19,9 +19,11 @@ from icon_dist.data.generate import draw_missing, missing_sets
 from icon_dist.engine import checkpoint
 from icon_dist.engine import manifest as manifests
 from icon_dist.engine.progress import Progress, counter
+from icon_dist.engine.stop import Stop
 from icon_dist.errors import run_cli
 from icon_dist.loop import last_words, learning_rate, run_directory, train
 from icon_dist.plan import model_of, worker_counts
+from icon_dist.storage import lock
 from icon_dist.teacher import load_teacher
 
 __all__ = ["anchored", "learning_rate", "main", "run_directory", "train"]
@@ -42,8 +44,12 @@ def main(argv: list[str]) -> None:
     if args.print_config:
         print(configuration.to_yaml(cfg), end="")
         return
-    cfg = anchored(cfg)
-    if args.dry_run and cfg.data.dataset == "fake":
+    with Stop():  # a signal ends this part, too, in order; what launches has one of its own
+        _run(anchored(cfg), dry_run=args.dry_run)
+
+
+def _run(cfg: Config, *, dry_run: bool) -> None:
+    if dry_run and cfg.data.dataset == "fake":
         for uri, _, people, _ in missing_sets(cfg.data):
             print(f"data        {people} people would be rendered to {uri}; the plan follows from them")
             return
@@ -51,7 +57,7 @@ def main(argv: list[str]) -> None:
     data = open_data(cfg)
     shards, _, plan = data
     print(plan, flush=True)
-    if args.dry_run:
+    if dry_run:
         if cfg.model.pretrained:
             model = model_of(cfg, shards.skeleton)
             print(pretrained.start_run(model, cfg.model.pretrained, shards, plan.split).note)
@@ -61,15 +67,19 @@ def main(argv: list[str]) -> None:
     if cfg.run.launcher == "ray" and (text := finished(cfg, data)):
         print(text, file=sys.stderr)
         return
-    progress = Progress(run_directory(cfg))
-    if cfg.run.launcher == "local":
-        from icon_dist.engine import local
+    uri = run_directory(cfg)
+    with lock.hold(uri, fix="give another run.name"):
+        lock.tidy(uri)
+        progress = Progress(uri)
+        if cfg.run.launcher == "local":
+            from icon_dist.engine import local
 
-        local.launch(cfg, LOOP, progress)
-    else:
-        from icon_dist.engine import ray
+            local.launch(cfg, LOOP, progress)
+        else:
+            from icon_dist.engine import ray
 
-        ray.launch(cfg, LOOP, progress, counts=worker_counts(cfg))
+            ray.launch(cfg, LOOP, progress, counts=worker_counts(cfg))
+        lock.tidy(uri, over=True)
 
 
 def finished(cfg: Config, data: Data) -> str:

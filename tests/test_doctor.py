@@ -130,7 +130,7 @@ def test_leftovers_of_dead_runs_only(home: Path) -> None:
     for folder in (dead, again, elsewhere, other):
         folder.mkdir()
     (home / "tmp" / f"icon-ray-{DEAD}-{host}-linklink").symlink_to(other)
-    with scratch.folder("board") as living:
+    with scratch.Folder("board") as living:
         assert [f.text.split(":")[0] for f in machine.leftovers(fix=False)] == [str(dead)]
         assert only(machine.leftovers(fix=True)).text == f"{dead}: removed"
         assert Path(living).is_dir()
@@ -141,7 +141,7 @@ def test_leftovers_of_dead_runs_only(home: Path) -> None:
 
 
 def test_a_killed_run_leaves_what_the_doctor_finds(home: Path) -> None:
-    script = "import os; from icon_dist.engine import scratch; f = scratch.folder('ray'); os.kill(os.getpid(), 9)"
+    script = "import os; from icon_dist.engine import scratch; f = scratch.Folder('ray'); os.kill(os.getpid(), 9)"
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False)
     assert only(machine.leftovers(fix=False)).text.startswith(f"{home}/tmp/icon-ray-")
 

@@ -24,6 +24,7 @@ from icon_dist import distributed, seal, storage
 from icon_dist.engine import manifest as manifests
 from icon_dist.engine.manifest import DamagedError, Entry, Manifest, Progress
 from icon_dist.errors import CheckpointError, StorageError
+from icon_dist.storage import lock
 
 POINTERS = ("last.json", "best.json")
 
@@ -113,6 +114,7 @@ def save(
         write(f"{name}.safetensors", safetensors.torch.save(packed))
     write("state.json", json.dumps(state, sort_keys=True).encode())
     whole = {**manifest, "format": manifests.FORMAT, "step": step, "attempt": attempt, "files": files}
+    lock.require(run_uri)  # files may have taken minutes
     if not storage.write_new(storage.join(uri, manifests.NAME), seal.sealed(whole)):
         raise CheckpointError(f"{uri}: another writer committed the same attempt; start the run only once")
     _tidy(run_uri, Entry(step, attempt, uri, files={}), keep=keep)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
 
 import ray
@@ -31,11 +32,15 @@ def connect(*, otherwise: str = "local", cpus: int = 0) -> str:
             "dashboard_port": _free_port(),
         }
     _require_open(address)
+    # Ray's processes inherit what is blocked: the hang-up of a terminal is for this one, which then saves with them.
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", **here)
     except Exception as error:  # Ray raises bare ones, too
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ClusterError(f"RAY_ADDRESS={address}: {reason}; {fix}") from None
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     return address
 
 

@@ -22,6 +22,7 @@ from icon_dist import distributed, storage
 from icon_dist.engine import checkpoint
 from icon_dist.engine import manifest as manifests
 from icon_dist.errors import DivergedError, StorageError
+from icon_dist.storage import lock
 
 Warn = Callable[[str], None]
 ID = "run.id"  # in the directory of a run that is not on this machine: random, written once
@@ -111,6 +112,7 @@ class Saver:
         self._owed |= files
 
         def commit(run_uri: str, keep: int) -> str:
+            lock.require(run_uri)
             for name, data in self._owed.items():
                 storage.write(storage.join(run_uri, name), data)
             return checkpoint.save(

@@ -6,9 +6,6 @@ same values, same run directory, so that it goes on from its own newest checkpoi
 
 from __future__ import annotations
 
-import fcntl
-import json
-import secrets
 from pathlib import Path
 from types import TracebackType
 
@@ -19,7 +16,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from icon_dist import storage
 from icon_dist.engine import scratch
-from icon_dist.errors import ClusterError, ConfigError, DataError
+from icon_dist.errors import ConfigError, DataError
+from icon_dist.storage import lock
 
 NAME = "journal.log"
 LOCK_GRACE_S = 3  # after which a lock that a killed process left is taken over; a write takes milliseconds
@@ -30,18 +28,25 @@ class Journal:
 
     def __init__(self, uri: str) -> None:
         self.uri = storage.absolute(uri)
-        self._token = secrets.token_hex(8)
-        self._scratch = scratch.folder("study") if storage.is_remote(self.uri) else None
+        self._lock = lock.take(self.uri, fix="give another --study")
+        try:
+            self._open()
+            lock.tidy(self.uri)
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _open(self) -> None:
+        self._scratch = scratch.Folder("study") if storage.is_remote(self.uri) else None
         folder = Path(self._scratch.name if self._scratch else self.uri)
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / NAME
-        self._claim(folder)
         if self._scratch and storage.exists(self.at(NAME)):
             storage.copy_to(self.at(NAME), self._path)
         _mend(self._path)
-        lock = JournalFileSymlinkLock(str(self._path), grace_period=LOCK_GRACE_S)
+        link = JournalFileSymlinkLock(str(self._path), grace_period=LOCK_GRACE_S)
         try:
-            self.storage = JournalStorage(JournalFileBackend(str(self._path), lock))
+            self.storage = JournalStorage(JournalFileBackend(str(self._path), link))
         except (ValueError, KeyError) as error:
             raise DataError(f"{self.at(NAME)}: not an Optuna journal ({error}); give another --study") from None
 
@@ -51,7 +56,7 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._lock.close()
+        self._lock.release()
         if self._scratch:
             self._scratch.cleanup()
 
@@ -65,24 +70,13 @@ class Journal:
 
     def push(self) -> None:
         """Before anybody acts on what was written: nothing to do on a disk, the whole file to ``s3://``."""
-        if self._scratch is None:
-            return
-        if json.loads(storage.read(self.at("driver.json"))) != self._token:
-            raise ClusterError(f"{self.uri}: another driver has taken this study over; this one stops")
-        storage.write(self.at(NAME), self._path)
+        self.require()
+        if self._scratch is not None:
+            storage.write(self.at(NAME), self._path)
 
-    def _claim(self, folder: Path) -> None:
-        """One driver a study: the first on a disk, where a lock dies with its process, and the last on ``s3://``."""
-        self._lock = (folder / ".driver").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._lock.close()
-            raise ClusterError(
-                f"{self.uri}: another driver runs this study; wait for it, or give another --study"
-            ) from None
-        if self._scratch:
-            storage.write(self.at("driver.json"), json.dumps(self._token).encode())
+    def require(self) -> None:
+        """TakenError if another driver runs the study by now."""
+        lock.require(self.uri)
 
 
 def _mend(path: Path) -> None:
@@ -116,6 +110,7 @@ def open_study(journal: Journal, name: str, *, directions: list[str], seed: int,
 
 def requeue(study: optuna.Study, journal: Journal) -> None:
     """No trial stays RUNNING without a driver: they wait, and are the next to be asked for."""
+    journal.require()
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         journal.storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
     journal.push()

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping
+from types import FrameType
 from typing import Any, NoReturn
 
 import optuna
@@ -145,7 +146,7 @@ def _base(cfg: Config, need: Need) -> Config:
 
 @contextlib.contextmanager
 def _cluster() -> Iterator[None]:
-    signal.signal(signal.SIGTERM, _preempted)
+    _listen()
     try:
         _connect()
         yield
@@ -157,12 +158,18 @@ def _cluster() -> Iterator[None]:
 
 def _connect() -> None:
     connect()
-    signal.signal(signal.SIGTERM, _preempted)  # Ray has installed its own
+    _listen()  # Ray has installed its own
 
 
-def _preempted(*_: object) -> NoReturn:
+def _listen() -> None:
+    signal.signal(signal.SIGTERM, _preempted)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup
+        signal.signal(signal.SIGHUP, _preempted)
+
+
+def _preempted(number: int, _: FrameType | None) -> NoReturn:
     """Not an Exception: Ray Tune would take it for a trial's."""
-    print("icon_dist: stopped by SIGTERM; the same command goes on", file=sys.stderr)
+    print(f"icon_dist: stopped by {signal.Signals(number).name}; the same command goes on", file=sys.stderr)
     raise SystemExit(RESUMABLE)
 
 

@@ -17,6 +17,7 @@ from icon_dist.errors import ConfigError, StorageError
 from icon_dist.storage import local, s3
 
 __all__ = [
+    "LOCK",
     "absolute",
     "copy_to",
     "delete",
@@ -32,6 +33,8 @@ __all__ = [
     "write",
     "write_new",
 ]
+
+LOCK = ".lock.json"  # of the process that writes in a folder (lock.py); never listed
 
 Progress = Callable[[int], None]  # called during a download with the number of bytes that have arrived so far
 
@@ -147,7 +150,7 @@ def sizes(uri: str) -> dict[str, int]:
     """Bytes of every file below ``uri`` by its name relative to it, sorted; {} when there is nothing."""
     uri = absolute(uri)
     found = s3.sizes(uri) if is_remote(uri) else local.sizes(Path(uri))
-    return dict(sorted(found.items()))
+    return {name: found[name] for name in sorted(found) if name.rpartition("/")[2] != LOCK}
 
 
 def listing(uri: str) -> list[str]:

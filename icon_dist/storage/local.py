@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import math
 import os
+import re
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import BufferedRandom
@@ -49,14 +52,44 @@ def _make_folder(folder: Path) -> None:
 
 
 @contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """No two processes are in such a block of one folder at once, where its file system has locks."""
+    with _explained(folder):
+        _make_place(folder)
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def partials(folder: Path, *, before: float = math.inf, tree: bool = False) -> Iterator[Path]:
+    """What writers have begun in ``folder``, or below it, and not written to since ``before``."""
+    for place, below, names in os.walk(folder):
+        if not tree:
+            below.clear()
+        for path in (Path(place, name) for name in names if re.fullmatch(rf"\..+\.[0-9a-f]{{8}}{PARTIAL}", name)):
+            with suppress(FileNotFoundError):
+                found = path.lstat()
+                if stat.S_ISREG(found.st_mode) and found.st_mtime < before:
+                    yield path
+
+
+def _make_place(folder: Path) -> None:
+    try:
+        _make_folder(folder)
+    except (FileExistsError, NotADirectoryError):
+        raise StorageError(f"{folder}: is a file, not a folder; write elsewhere") from None
+
+
+@contextmanager
 def _temporary(path: Path) -> Iterator[tuple[BufferedRandom, Path]]:
     """A temporary file beside ``path``, gone afterwards unless it was renamed."""
     if path.is_dir():
         raise StorageError(f"{path}: is a folder; name a file in it")
-    try:
-        _make_folder(path.parent)
-    except (FileExistsError, NotADirectoryError):
-        raise StorageError(f"{path.parent}: is a file, not a folder; write elsewhere") from None
+    _make_place(path.parent)
     temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}{PARTIAL}"
     try:
         with open(temporary, "x+b") as file:

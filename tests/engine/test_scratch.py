@@ -52,7 +52,7 @@ def test_the_last_one_to_leave_removes_it(tmp: Path) -> None:
     assert first.place == second.place
     first.end()
     assert (second.place / "file").is_file()
-    assert scratch.leftovers(tmp) == []
+    assert list(scratch.leftovers(tmp)) == []
     second.end()
     assert not second.place.exists()
 
@@ -60,7 +60,7 @@ def test_the_last_one_to_leave_removes_it(tmp: Path) -> None:
 def test_what_killed_processes_leave_goes_with_the_next_one(tmp: Path) -> None:
     dead, living = Other("dead", tmp), Other("living", tmp)
     dead.end(killed=True)
-    assert scratch.leftovers(tmp) == [dead.place], "the doctor finds it"
+    assert list(scratch.leftovers(tmp)) == [dead.place], "the doctor finds it"
     again = scratch.shared("shards", "mine")
     assert sorted(again.parent.iterdir()) == sorted([living.place, again])
     living.end(killed=True)
@@ -84,4 +84,4 @@ def test_one_that_is_just_removed_is_made_again(tmp: Path, monkeypatch: pytest.M
     place = scratch.shared("shards", "x")
     assert removed
     assert place.is_dir()
-    assert scratch.leftovers(tmp) == []
+    assert list(scratch.leftovers(tmp)) == []
