@@ -169,8 +169,10 @@ def test_an_owner_elsewhere_is_believed_while_its_lock_changes(place: str) -> No
 @pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize(
     "raw",
-    [b"", b"{", b"[1]", b"null", b'{"pid": "7"}', b'{"pid": -1, "since": 1e99}', b'{"pid": 1e400}', b"\xff" * 99]
-    + [b'{"pid": %d, "since": "x", "host": ["\\u001b"]}' % 10**30, b"[" * 100_000],
+    [
+        *(b"", b"{", b"[1]", b"null", b'{"pid": "7"}', b'{"pid": -1, "since": 1e99}', b'{"pid": 1e400}', b"\xff" * 99),
+        *(b'{"pid": %d, "since": "x", "host": ["\\u001b"]}' % 10**30, b"[" * 100_000),
+    ],
 )
 def test_a_lock_that_says_nothing_is_waited_for(tmp_path: Path, raw: bytes) -> None:
     (tmp_path / storage.LOCK).write_bytes(raw)
@@ -205,9 +207,7 @@ def test_of_many_that_follow_a_killed_one_one_gets_it(tmp_path: Path, other: Cal
 
 
 @pytest.mark.usefixtures("hasty")
-def test_where_new_names_are_not_refused_the_first_beat_decides(
-    s3: str, other: Callable[..., Other], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_where_new_names_are_not_refused_the_first_beat_decides(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A store that ignores If-None-Match: the last to write has it."""
     forward = Handler.forward
 
