@@ -42,7 +42,6 @@ def launch(config: Config, loop: str, progress: Progress, *, counts: Sequence[in
             for left in reversed(range(config.run.max_failures + 1)):
                 try:
                     _join(config, progress, workers=counts[-1])
-                    stop.listen()  # Ray has handlers of its own
                     supervise(config, loop, progress, counts=counts, stop=stop)
                     break
                 except _ControllerLostError as error:

@@ -38,17 +38,13 @@ class Stop:
             self._handlers = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
             if self._handlers[signal.SIGHUP] == signal.SIG_IGN:
                 del self._handlers[signal.SIGHUP]  # nohup
-            self.listen()
+            for one in self._handlers:
+                signal.signal(one, self._handle)
         return self
 
     def __exit__(self, *_: object) -> None:
         for one, handler in self._handlers.items():
             signal.signal(one, handler)
-
-    def listen(self) -> None:
-        """Install the handlers, also over those that somebody else has installed meanwhile."""
-        for one in self._handlers:
-            signal.signal(one, self._handle)
 
     def __call__(self) -> bool:
         lock.check()

@@ -127,7 +127,7 @@ def _tune(
             return
         except KilledError:
             ray.shutdown()  # with what the trials held
-            _connect()
+            connect()
         if setup.at_once > 1:
             setup = dataclasses.replace(setup, at_once=setup.at_once - 1)
             screen.lost(f"Ray killed a trial's process, out of memory; going on with {setup.at_once} at a time")
@@ -148,17 +148,12 @@ def _base(cfg: Config, need: Need) -> Config:
 def _cluster() -> Iterator[None]:
     _listen()
     try:
-        _connect()
+        connect()
         yield
     except SystemExit:
         raise SystemExit(RESUMABLE) from None  # Ray makes a 1 of it where the signal finds it waiting
     finally:
         ray.shutdown()
-
-
-def _connect() -> None:
-    connect()
-    _listen()  # Ray has installed its own
 
 
 def _listen() -> None:

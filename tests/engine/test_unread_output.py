@@ -21,7 +21,8 @@ from pathlib import Path
 from icon_dist.errors import run_cli
 def main(argv):
     print("first", flush=True)
-    sys.stdin.readline()
+    if sys.stdin is not None:
+        sys.stdin.readline()
     for _ in range(10_000):
         print("a line on stdout")
         print("a line on stderr", file=sys.stderr)
