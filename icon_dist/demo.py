@@ -16,10 +16,13 @@ import sys
 import time
 from typing import Any
 
+import yaml
+
 from icon_dist import storage
 from icon_dist.arguments import Parser
 from icon_dist.config import load
-from icon_dist.errors import run_cli
+from icon_dist.errors import ConfigError, run_cli
+from icon_dist.storage import lock
 
 MIN_PCK = 40.0  # the best fixed pose stays below 30 (CONSTANT_PCK in tests/datasets/test_fake.py)
 STOP_AFTER = 5  # epochs before the interruption
@@ -34,7 +37,7 @@ def main(argv: list[str]) -> int:
     places = [f"data.train={out}/train", f"data.val={out}/val", f"run.dir={out}/runs", *args.overrides]
     config = load("demo", places)
     run = storage.join(out, "runs", config.run.name)
-    storage.delete(run, tree=True)  # a demo shows the whole way; its shards may stay
+    _forget(run, shards=f"{out}/train")
     started = time.monotonic()
 
     train = ["icon_dist.train", "--cfg", "demo", *places]
@@ -63,6 +66,19 @@ def main(argv: list[str]) -> int:
         print(f"{'ok    ' if ok else 'FAILED'}  {text}")
     print(f"time    {time.monotonic() - started:.0f} s\npicture {picture}\nrun     {run}\nweights {weights}")
     return 0 if all(gates.values()) else 1
+
+
+def _forget(run: str, *, shards: str) -> None:
+    """A demo shows the whole way: its last run goes, its shards may stay. Nothing goes that is not a demo's."""
+    if not storage.exists(run):
+        return
+    with lock.hold(run, fix="give another --out"):
+        names = storage.listing(run)
+        saved = yaml.safe_load(storage.read(storage.join(run, "config.yaml"))) if "config.yaml" in names else {}
+        if names and saved.get("data", {}).get("train") != shards:
+            raise ConfigError(f"{run}: holds what no demo has written; give another --out")
+        for name in sorted({name.partition("/")[0] for name in names}):
+            storage.delete(storage.join(run, name), tree=True)
 
 
 def _run(module: list[str]) -> None:

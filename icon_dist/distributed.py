@@ -15,7 +15,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from icon_dist.errors import IconError
+from icon_dist.errors import ClusterError, IconError, shorten
 
 T = TypeVar("T")
 
@@ -147,7 +147,14 @@ class _ReturnGradient(torch.autograd.Function):
 
 def init_alone(backend: str) -> None:
     """A process group of one, without a network port: DeepSpeed wants a group, a single process has none."""
-    dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
+    try:
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
+    except RuntimeError as error:
+        reason = shorten(
+            str(error).splitlines()[0].rpartition("nullptr. ")[2], 200
+        )  # gloo names its source lines first
+        fix = "bring its loopback interface up (ip link set lo up), and see that its name resolves"
+        raise ClusterError(f"{backend}: this machine cannot reach itself ({reason}); {fix}") from None
 
 
 def shut_down() -> None:

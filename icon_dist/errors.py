@@ -5,6 +5,8 @@ Raise one of these for the user (what, where, value, fix); use ``assert`` for ou
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import re
 import shlex
@@ -12,7 +14,10 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 LONGEST = 2000  # characters of a line
 READABLE = 400  # characters of several errors in a line
@@ -121,6 +126,10 @@ class ClusterError(IconError):
     exit_code = 7
 
 
+class TakenError(ClusterError):
+    """Another process writes there: one writer at a time."""
+
+
 class StoppedError(IconError):
     """Asked to leave before its end: nothing went wrong, and the same command goes on."""
 
@@ -196,11 +205,57 @@ def missing_package(error: ImportError) -> ClusterError | None:
     return ClusterError(f"{what}; pip install {shlex.quote(want) if want else '-e .'}")
 
 
+class _Output(io.FileIO):
+    """Standard output or error. Once nobody can read it any more, what is written goes nowhere and the work goes on."""
+
+    def write(self, data: ReadableBuffer) -> int:
+        try:
+            return super().write(data)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, self.fileno())  # for what libraries and child processes write as well
+            os.close(null)
+            if self.fileno() == 1 and error.errno not in (errno.EPIPE, errno.EIO):  # not the reader's will
+                text = f"standard output: {error.strerror}; free some space or write elsewhere"
+                raise StorageError(text) from None
+            return memoryview(data).nbytes
+
+
+def _lasting(stream: Any, number: int) -> TextIO:
+    """``stream``, which is ``sys.stdout`` or ``sys.stderr``, as one that outlives its reader."""
+    if stream is None:  # the process was started without
+        return open(os.devnull, "w")
+    if stream not in (sys.__stdout__, sys.__stderr__):  # of a test
+        return stream  # type: ignore[no-any-return]
+    stream.flush()
+    return io.TextIOWrapper(
+        io.BufferedWriter(_Output(number, "wb", closefd=False)),
+        encoding=stream.encoding,
+        errors=stream.errors,
+        line_buffering=stream.line_buffering,
+        write_through=stream.write_through,
+    )
+
+
+def _open_standard_streams() -> None:
+    """A number that was closed would be given to the next file that is opened, and libraries would print into it."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it gets the lowest number that is free
+    sys.stdout, sys.stderr = _lasting(sys.stdout, 1), _lasting(sys.stderr, 2)
+
+
 def run_cli(main: Callable[[list[str]], int | None], argv: list[str] | None = None) -> NoReturn:
     """Run ``main(argv)`` and leave with its exit code; an IconError becomes one line on stderr.
 
-    ``--debug`` before any ``--`` shows the traceback instead. Ctrl-C leaves with 130, a closed pipe quietly.
+    ``--debug`` before any ``--`` shows the traceback instead. Ctrl-C leaves with 130. Output that nobody reads any
+    more (``| head``, a terminal that is gone) ends nothing and changes no exit code.
     """
+    _open_standard_streams()
     args = list(sys.argv[1:] if argv is None else argv)
     own = args.index("--") if "--" in args else len(args)
     debug = "--debug" in args[:own]
@@ -220,9 +275,6 @@ def run_cli(main: Callable[[list[str]], int | None], argv: list[str] | None = No
     except KeyboardInterrupt:
         print("icon_dist: interrupted", file=sys.stderr)
         raise SystemExit(128 + signal.SIGINT) from None
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(0) from None
     raise SystemExit(code or 0)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import stat
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -152,7 +153,8 @@ def extension_locks(*, fix: bool) -> Iterator[Finding]:
     """A process killed in torch's first build of an extension leaves a lock on which all later ones wait for ever."""
     default = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "torch_extensions"
     root = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or default)
-    stale = [lock for lock in sorted(root.glob("**/lock")) if not _held(lock)]
+    found = sorted([*root.glob("*/lock"), *root.glob("*/*/lock")])  # of an extension, below a version of Python or not
+    stale = [lock for lock in found if _is_baton(lock) and not _held(lock)]
     for lock in stale:
         if fix:
             lock.unlink(missing_ok=True)
@@ -161,6 +163,12 @@ def extension_locks(*, fix: bool) -> Iterator[Finding]:
             yield fail("locks", f"{lock}: nobody holds it, and every build would wait for it; rm '{lock}', or --fix")
     if not stale:
         yield ok("locks", "no stale lock of torch_extensions")
+
+
+def _is_baton(file: Path) -> bool:
+    """Whether it can be a lock of torch's, and not a file of that name where the variable points by mistake."""
+    status = file.lstat()
+    return stat.S_ISREG(status.st_mode) and status.st_size == 0 and status.st_uid == os.getuid()
 
 
 def _held(file: Path) -> bool:
@@ -173,15 +181,16 @@ def _held(file: Path) -> bool:
 
 
 def leftovers(*, fix: bool) -> Iterator[Finding]:
-    found = scratch.leftovers(Path(tempfile.gettempdir()))
-    for place in found:
-        if fix:
-            shutil.rmtree(place, ignore_errors=True)
-            yield ok("leftovers", f"{place}: removed")
-        else:
-            yield warn("leftovers", f"{place}: its run was killed; rm -r '{place}', or --fix")
+    root = Path(tempfile.gettempdir())
+    found = list(scratch.leftovers(root, remove=fix))
+    first, more = (f"{found[0]}" if found else ""), (f" and {len(found) - 1} more" if len(found) > 1 else "")
     if not found:
         yield ok("leftovers", "no temporary folder of a dead run")
+    elif fix:
+        yield ok("leftovers", f"{first}{more}: removed")
+    else:
+        their = "their runs were" if more else "its run was"
+        yield warn("leftovers", f"{first}{more}: {their} killed; --fix removes what they left in {root}")
 
 
 def ray_token(*, fix: bool) -> Iterator[Finding]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
+from collections.abc import Mapping
 
 from icon_dist import config as configuration
 from icon_dist import pretrained, storage
@@ -19,9 +20,11 @@ from icon_dist.engine import checkpoint
 from icon_dist.engine import manifest as manifests
 from icon_dist.engine.progress import Progress, counter
 from icon_dist.engine.state import numbers_of
+from icon_dist.engine.stop import Stop
 from icon_dist.errors import note, run_cli, say
 from icon_dist.loop import last_words, learning_rate, run_directory, train
 from icon_dist.plan import model_of, worker_counts
+from icon_dist.storage import lock
 from icon_dist.teacher import load_teacher
 
 __all__ = ["anchored", "learning_rate", "main", "run_directory", "train"]
@@ -42,10 +45,15 @@ def main(argv: list[str]) -> None:
     if args.print_config:
         print(configuration.to_yaml(cfg), end="")
         return
-    cfg = anchored(cfg)
+    with Stop():  # a signal ends this part, too, in order; what launches has one of its own
+        _run(anchored(cfg), own, dry_run=args.dry_run)
+
+
+def _run(cfg: Config, own: Mapping[str, str], *, dry_run: bool) -> None:
+    """``own`` are the values that the user set himself (:func:`icon_dist.config.load_own`)."""
     notes = configuration.check_schedule(cfg, own)
     storage.require_place(storage.join(run_directory(cfg), "config.yaml"))
-    if args.dry_run and cfg.data.dataset == "fake":
+    if dry_run and cfg.data.dataset == "fake":
         for uri, _, people, _ in missing_sets(cfg.data):
             say(f"data        {people} people would be rendered to {uri}; the plan follows from them")
             for text in notes:
@@ -59,7 +67,7 @@ def main(argv: list[str]) -> None:
     say(str(plan))
     for text in (*notes, *plan.notes):
         note(text)
-    if args.dry_run:
+    if dry_run:
         if cfg.model.pretrained:
             model = model_of(cfg, shards.skeleton)
             say(pretrained.start_run(model, cfg.model.pretrained, shards, plan.split).note)
@@ -69,15 +77,19 @@ def main(argv: list[str]) -> None:
     if text := finished(cfg, data):
         say(text, file=sys.stderr)
         return
-    progress = Progress(run_directory(cfg))
-    if cfg.run.launcher == "local":
-        from icon_dist.engine import local
+    uri = run_directory(cfg)
+    with lock.hold(uri, fix="give another run.name"):
+        lock.tidy(uri)
+        progress = Progress(uri)
+        if cfg.run.launcher == "local":
+            from icon_dist.engine import local
 
-        local.launch(cfg, LOOP, progress)
-    else:
-        from icon_dist.engine import ray
+            local.launch(cfg, LOOP, progress)
+        else:
+            from icon_dist.engine import ray
 
-        ray.launch(cfg, LOOP, progress, counts=worker_counts(cfg))
+            ray.launch(cfg, LOOP, progress, counts=worker_counts(cfg))
+        lock.tidy(uri, over=True)
 
 
 def finished(cfg: Config, data: Data) -> str:

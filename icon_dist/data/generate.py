@@ -12,6 +12,7 @@ from icon_dist.config import DataConfig
 from icon_dist.data.pack import Settings, build
 from icon_dist.data.shard import MANIFEST
 from icon_dist.datasets import fake
+from icon_dist.storage import lock
 
 Progress = Callable[[str, int, int], None]  # drawn | packed, people so far, people in all
 
@@ -37,7 +38,7 @@ def generate_shards(
     def part(verb: str) -> Callable[[int, int], None] | None:
         return None if progress is None else (lambda done, total: progress(verb, done, total))
 
-    with tempfile.TemporaryDirectory() as scratch:
+    with lock.hold(out, fix="give another place"), tempfile.TemporaryDirectory() as scratch:
         file = fake.generate(
             photos or Path(scratch),
             people=people,

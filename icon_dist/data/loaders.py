@@ -30,6 +30,7 @@ from icon_dist.data.crops import Bad, Crops
 from icon_dist.errors import ClusterError, IconError
 
 HELD = 3  # micro-batches that the caller may hold without a copy
+ASKED = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}  # the parent answers
 GRACE = 30  # seconds that a loader works on after SIGTERM
 I64 = NDArray[np.int64]
 Order = tuple[int, I64, I64, NDArray[np.float64], I64]  # slot, places, rows, sampling, rows to read ahead
@@ -87,17 +88,19 @@ class Loaders:
         self._ring = np.frombuffer(mmap.mmap(-1, int(np.prod(shape))), dtype=np.uint8).reshape(shape)
         # fork: the index is shared instead of copied and a start takes milliseconds; loaders use no torch, no CUDA.
         context = multiprocessing.get_context("fork")
+        self._stop = weakref.finalize(self, _stop, self._workers, os.getpid())  # also if a signal ends what follows
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ASKED)  # until a child has handlers of its own
         for number in range(processes):
             here, there = context.Pipe()
             process = context.Process(
                 target=_serve, args=(there, crops, self._ring, os.getpid()), name=f"loader-{number}", daemon=True
             )
+            self._workers.append((process, here))
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 on forking with threads
                 process.start()
             there.close()
-            self._workers.append((process, here))
-        self._stop = weakref.finalize(self, _stop, self._workers, os.getpid())
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
     def close(self) -> None:
         if self._workers:
@@ -204,10 +207,12 @@ class Loaders:
 def _stop(workers: list[tuple[ForkProcess, Connection]], owner: int) -> None:
     if os.getpid() != owner:  # a forked child must not stop its parent's loaders
         return
-    for process, _ in workers:
+    started = [process for process, _ in workers if process.pid is not None]
+    for process in started:
         process.kill()  # they hold nothing that needs an orderly end
-    for process, pipe in workers:
+    for process in started:
         process.join()
+    for _, pipe in workers:
         pipe.close()
     workers.clear()
 
@@ -217,8 +222,11 @@ def _serve(pipe: Connection, crops: Crops, ring: NDArray[np.uint8], parent: int)
     # The parent's handlers came along with the fork. A terminal and a batch system signal the whole group: the step
     # under way still needs its crops, and then the parent stops its loaders.
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE))
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup
+            signal.signal(number, lambda *_: signal.alarm(GRACE))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ASKED)
     cv2.setNumThreads(0)
     while True:
         # Later siblings hold this pipe open as well, so its end does not tell that the parent is gone.

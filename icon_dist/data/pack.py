@@ -10,6 +10,7 @@ import gzip
 import hashlib
 import io
 import json
+import re
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -31,11 +32,13 @@ from icon_dist.data.split import stored_splits
 from icon_dist.data.tar import Job, Settings, tar_and_index
 from icon_dist.datasets import skeleton_to_dict
 from icon_dist.errors import ConfigError, DataError
-from icon_dist.storage.local import PARTIAL
+from icon_dist.storage import local, lock
 from icon_dist.types import Annotations, Instance
 
 __all__ = ["Job", "MapJobs", "Settings", "build", "pack_shard", "plan"]
 
+
+OTHER = "give another --out, or delete it first"
 
 MapJobs = Callable[[Callable[[Job], int], Sequence[Job]], Iterable[int]]
 Progress = Callable[[int, int], None]  # people packed, people in all
@@ -92,42 +95,41 @@ def _digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def _begin(out: str, head: dict[str, Any]) -> dict[str, Any] | None:
-    """Claim ``out`` for this build. Returns the manifest if the build is complete already."""
-    other = "give another --out, or delete it first"
-    found = storage.listing(out) if storage.exists(out) else []
-    if MANIFEST in found:
-        manifest = read_manifest(out)
-        differ = sorted(key for key in head if manifest.get(key) != head[key])
-        if differ:
-            raise ConfigError(f"{out}: holds shards of another build ({', '.join(differ)} differ); {other}")
-        return manifest
+def _complete(out: str, head: dict[str, Any]) -> dict[str, Any] | None:
+    """The manifest if this very build is complete already."""
+    if not storage.exists(storage.join(out, MANIFEST)):
+        return None
+    manifest = read_manifest(out)
+    differ = sorted(key for key in head if manifest.get(key) != head[key])
+    if differ:
+        raise ConfigError(f"{out}: holds shards of another build ({', '.join(differ)} differ); {OTHER}")
+    return manifest
+
+
+def _begin(out: str, head: dict[str, Any]) -> None:
+    """Claim ``out`` for this build."""
+    found = storage.listing(out)
     if BUILDING in found:
         try:
             begun = json.loads(storage.read(storage.join(out, BUILDING)))
         except (ValueError, RecursionError):  # cut, or not ours
             begun = None
         if begun != head:
-            raise ConfigError(f"{out}: holds an unfinished build with other settings or annotations; {other}")
-        return None
-    if found:
-        raise ConfigError(f"{out}: is not empty ({found[0]}) and holds no build to go on with; {other}")
-    storage.write(storage.join(out, BUILDING), _json(head))
-    return None
+            raise ConfigError(f"{out}: holds an unfinished build with other settings or annotations; {OTHER}")
+    elif found:
+        raise ConfigError(f"{out}: is not empty ({found[0]}) and holds no build to go on with; {OTHER}")
+    else:
+        storage.write(storage.join(out, BUILDING), _json(head))
 
 
 def _json(value: object) -> bytes:
     return (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
-def _clean(out: str) -> None:
-    """Remove what only an unfinished build needs, with the half-written files of builds that were killed."""
-    for name in storage.listing(out):
-        if name.endswith(".index") or name == BUILDING:
-            storage.delete(storage.join(out, name))
-    if not storage.is_remote(out):
-        for stale in Path(out).glob(f".*{PARTIAL}"):
-            stale.unlink(missing_ok=True)
+def _left_over(out: str) -> list[str]:
+    """Names of what only an unfinished build needs, and of what killed ones have half written."""
+    parts = [name for name in storage.listing(out) if re.fullmatch(r"shard-\d{5,}\.index", name) or name == BUILDING]
+    return parts if storage.is_remote(out) else parts + [path.name for path in local.partials(Path(out))]
 
 
 def _finish(out: str, head: dict[str, Any], truth: dict[str, Any], jobs: Sequence[Job]) -> dict[str, Any]:
@@ -150,6 +152,7 @@ def _finish(out: str, head: dict[str, Any], truth: dict[str, Any], jobs: Sequenc
         "files": files,
     }
     raw = seal.sealed(manifest)
+    lock.require(out)
     storage.write(storage.join(out, MANIFEST), raw)
     return seal.unsealed(raw)
 
@@ -197,21 +200,33 @@ def build(
         raise DataError(f"{out}: no people to pack; the annotations hold none with keypoints")
     head = _head(annotations, dataset=dataset, split=split, boxes=boxes, settings=settings)
     report = progress or _silent
-    if (manifest := _begin(out, head)) is not None:
-        _clean(out)
-        report(len(people), len(people))
-        return manifest
     jobs = [
         Job(number, some, annotations.skeleton, images, out, settings, _digest(head))
         for number, some in enumerate(plan(people, per_shard=settings.per_shard, seed=settings.seed))
     ]
+    if (manifest := _complete(out, head)) is not None and not _left_over(out):
+        report(len(people), len(people))
+        return manifest
+    with lock.hold(out, fix="give another --out"):
+        if (manifest := _complete(out, head)) is None:
+            _begin(out, head)
+            _pack(out, jobs, map_jobs, report)
+            manifest = _finish(out, head, annotations.truth, jobs)
+        else:
+            report(len(people), len(people))
+        for name in _left_over(out):
+            storage.delete(storage.join(out, name))
+    return manifest
+
+
+def _pack(out: str, jobs: Sequence[Job], map_jobs: MapJobs, report: Progress) -> None:
+    """Write the shards that are not there yet."""
     there = set(storage.listing(out))
     pending = [job for job in jobs if not {_tar_name(job.number), _part_name(job.number)} <= there]
-    done = len(people) - sum(len(job.people) for job in pending)
-    report(done, len(people))
+    total = sum(len(job.people) for job in jobs)
+    done = total - sum(len(job.people) for job in pending)
+    report(done, total)
     for count in map_jobs(pack_shard, pending):
+        lock.check()
         done += count
-        report(done, len(people))
-    manifest = _finish(out, head, annotations.truth, jobs)
-    _clean(out)
-    return manifest
+        report(done, total)

@@ -30,6 +30,7 @@ from icon_dist.config import Config
 from icon_dist.engine import manifest as manifests
 from icon_dist.engine.manifest import DamagedError, Entry, Manifest, Progress
 from icon_dist.errors import CheckpointError, ConfigError, StorageError, TooLargeError, shorten
+from icon_dist.storage import lock
 from icon_dist.storage.notes import say
 
 POINTERS = ("last.json", "best.json")
@@ -128,6 +129,7 @@ def save(
         write(f"{name}.safetensors", safetensors.torch.save(packed))
     write("state.json", json.dumps(state, sort_keys=True).encode())
     whole = {**manifest, "format": manifests.FORMAT, "step": step, "attempt": attempt, "files": files}
+    lock.require(run_uri)  # files may have taken minutes
     if not storage.write_new(storage.join(uri, manifests.NAME), seal.sealed(whole)):
         raise CheckpointError(f"{uri}: another writer committed the same attempt; start the run only once")
     saved = _seen(run_uri, Entry(step, attempt, uri, files={}))

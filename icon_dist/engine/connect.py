@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import ray
 
 from icon_dist.engine import ray_token
-from icon_dist.errors import ClusterError
+from icon_dist.errors import ClusterError, IconError, StoppedError
+
+HTTP2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"  # as gRPC begins, with a frame of settings
 
 
 def connect(*, otherwise: str = "local", cpus: int = 0) -> str:
@@ -32,25 +38,52 @@ def connect(*, otherwise: str = "local", cpus: int = 0) -> str:
         }
     _require_open(address)
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR", **here)
+        with _own_signals():
+            ray.init(address=address, log_to_driver=False, logging_level="ERROR", **here)
+    except IconError:
+        raise
+    except SystemExit:  # Ray's handler, which is there before it comes up
+        raise StoppedError("stopped by SIGTERM; the same command goes on") from None
     except Exception as error:  # Ray raises bare ones, too
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = (str(error).splitlines() or [type(error).__name__])[0].split(". ")[0].rstrip(".")
         raise ClusterError(f"RAY_ADDRESS={address}: {reason}; {fix}") from None
     return address
 
 
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Handlers stay ours, and what hangs up a terminal is no signal to Ray's processes: they are needed to save."""
+    main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGTERM)
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # inherited
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        if main:
+            signal.signal(signal.SIGTERM, handler)
+
+
 def _require_open(address: str) -> None:
-    if match := re.fullmatch(r"\[?([^/]+?)\]?:(\d+)", address):
+    if match := re.fullmatch(r"(?:ray://)?\[?([^/]+?)\]?:(\d+)", address):
         try:
-            socket.create_connection((match[1], int(match[2])), timeout=5).close()
+            with socket.create_connection((match[1], int(match[2])), timeout=5) as peer:
+                peer.sendall(HTTP2)
+                answer = peer.recv(9)
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or error
             raise ClusterError(f"RAY_ADDRESS={address}: does not answer ({reason}); start its head node") from None
+        if answer[3:4] != b"\4" and os.environ.get("RAY_USE_TLS", "0") == "0":
+            raise ClusterError(f"RAY_ADDRESS={address}: what answers there is no Ray; give HOST:PORT of its head node")
 
 
 def _free_port() -> int:
-    """A port of this machine that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port of this machine that nobody listens on; ClusterError where Ray would try for minutes to reach it."""
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            port: int = probe.getsockname()[1]
+            socket.create_connection(("127.0.0.1", port), timeout=5).close()
+            return port
+    except OSError as error:
+        fix = "bring its loopback interface up (ip link set lo up)"
+        raise ClusterError(f"127.0.0.1: this machine cannot reach itself ({error.strerror or error}); {fix}") from None

@@ -18,6 +18,7 @@ from typing import Any, TextIO
 from icon_dist import storage
 from icon_dist.engine import scratch
 from icon_dist.errors import StorageError, plain
+from icon_dist.storage import lock
 
 Event = dict[str, Any]
 Report = Callable[[Event], None]
@@ -68,6 +69,7 @@ class Progress:
     def flush(self) -> None:
         """Write what has been recorded to the run directory."""
         self._last_flush = time.monotonic()
+        lock.require(self._run_uri)
         if self._lines is not None:
             storage.write(self._metrics_uri, "".join(self._lines).encode())
         if self._board is not None:
@@ -162,7 +164,7 @@ class _Board:
         from torch.utils.tensorboard import SummaryWriter
 
         self._target = storage.join(run_uri, "tensorboard")
-        self._scratch = scratch.folder("board")
+        self._scratch = scratch.Folder("board")
         self._writer = SummaryWriter(self._scratch.name, purge_step=purge_step)
 
     def add(self, event: Event) -> None:

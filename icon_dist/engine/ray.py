@@ -26,6 +26,7 @@ from icon_dist.engine.connect import connect
 from icon_dist.engine.progress import Progress
 from icon_dist.engine.stop import Stop
 from icon_dist.engine.worker import Mailbox, work
+from icon_dist.storage import lock
 
 
 def launch(config: Config, loop: str, progress: Progress, *, counts: Sequence[int] = ()) -> None:
@@ -41,7 +42,6 @@ def launch(config: Config, loop: str, progress: Progress, *, counts: Sequence[in
             for left in reversed(range(config.run.max_failures + 1)):
                 try:
                     _join(config, progress, workers=counts[-1])
-                    stop.listen()  # Ray has handlers of its own
                     supervise(config, loop, progress, counts=counts, stop=stop)
                     break
                 except _ControllerLostError as error:
@@ -106,10 +106,15 @@ def _attempt(config: Config, loop: str, progress: Progress, *, workers: int, pat
     lives = {"max_restarts": -1, "max_task_retries": -1}  # Ray may kill it, too, when memory is short
     mailbox = ray.remote(num_cpus=0, scheduling_strategy=here, **lives)(Mailbox).remote()
     stop.heard = False
-    with scratch.folder("ray") as storage_path:
+    with scratch.Folder("ray") as storage_path:
         trainer = ray.train.torch.TorchTrainer(
             work,
-            train_loop_config={"config": dataclasses.asdict(config), "loop": loop, "mailbox": mailbox},
+            train_loop_config={
+                "config": dataclasses.asdict(config),
+                "loop": loop,
+                "mailbox": mailbox,
+                "locks": lock.tokens(),
+            },
             scaling_config=ray.train.ScalingConfig(
                 num_workers=workers,
                 use_gpu=config.run.gpus_per_worker > 0,
@@ -135,6 +140,7 @@ def _attempt(config: Config, loop: str, progress: Progress, *, workers: int, pat
         why = ""
         while not over and not (end.stopped and stop.reason):  # all is saved: Ray's own end takes seconds more
             over = wait([fit], timeout=0.5).done != set()  # before the last look into the mailbox
+            lock.check()
             for event in ray.get(mailbox.take.remote()):
                 kind = event["kind"]
                 if kind == "fatal":

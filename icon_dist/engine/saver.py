@@ -24,6 +24,7 @@ from icon_dist import distributed, storage
 from icon_dist.engine import checkpoint
 from icon_dist.engine import manifest as manifests
 from icon_dist.errors import CheckpointError, DivergedError, StorageError
+from icon_dist.storage import lock
 
 Warn = Callable[[str], None]
 ASIDE = "aside-"  # begins the name of a folder that is never sent
@@ -114,6 +115,7 @@ class Saver:
         self._owed |= files
 
         def commit(run_uri: str, keep: int) -> str:
+            lock.require(run_uri)
             for name, data in self._owed.items():
                 storage.write(storage.join(run_uri, name), data)
             return checkpoint.save(

@@ -1,7 +1,7 @@
 """Temporary folders that say whose they are, so that those of killed processes can be told from living ones.
 
-A folder of one process has its number in its name. One that many share is locked by each as long as it lives, so that
-the last to end removes it, or the next to come if that was killed.
+Each is locked by every process that uses it, as long as it lives: one that nobody locks is left over. All are folders
+of this user that nobody else can enter; a link, or what belongs to somebody else, is never followed, used or removed.
 """
 
 from __future__ import annotations
@@ -13,17 +13,37 @@ import re
 import shutil
 import socket
 import tempfile
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-CLOCK_SLACK_S = 2.0
+from icon_dist.errors import StorageError
+
+ANY = re.compile(".+")
+NO_LINK = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _shared: dict[Path, int] = {}  # folders that this process shares with others, and the descriptors that lock them
 
 
-def folder(kind: str) -> tempfile.TemporaryDirectory[str]:
-    """``icon-KIND-PID-HOST-...`` below TMPDIR: a folder that several hosts may share."""
-    prefix = f"icon-{kind}-{os.getpid()}-{socket.gethostname()}-"
-    return tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True)
+class Folder(tempfile.TemporaryDirectory[str]):
+    """``icon-KIND-PID-HOST-...`` below TMPDIR, which several hosts may share: a folder of this process."""
+
+    def __init__(self, kind: str) -> None:
+        self._lock: int | None = None
+        prefix = f"icon-{kind}-{os.getpid()}-{socket.gethostname()}-"
+        try:
+            while self._lock is None:  # the doctor may have found it before it was locked
+                super().__init__(prefix=prefix, ignore_cleanup_errors=True)
+                self._lock = _locked(Path(self.name))
+                if self._lock is None:
+                    self._finalizer.detach()  # type: ignore[attr-defined]
+        except OSError as error:
+            raise StorageError(f"TMPDIR: {error.strerror or error}; set it to a folder with free space") from None
+
+    def cleanup(self) -> None:
+        super().cleanup()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
 
 def shared(kind: str, name: str) -> Path:
@@ -31,17 +51,14 @@ def shared(kind: str, name: str) -> Path:
 
     Others of the kind that nobody uses any more are removed.
     """
-    place = Path(tempfile.gettempdir()) / f"icon-{kind}-{os.getuid()}" / name
+    root = Path(tempfile.gettempdir()) / f"icon-{kind}-{os.getuid()}"
+    place = root / name
     while place not in _shared:
-        place.mkdir(parents=True, exist_ok=True)
-        handle = os.open(place, os.O_RDONLY)
-        with suppress(OSError):  # no locks on this file system: then nobody gets to remove anything
-            fcntl.flock(handle, fcntl.LOCK_SH)
-        if place.exists() and os.path.samestat(os.fstat(handle), place.stat()):
+        for one in (root, place):
+            _make(one)
+        if (handle := _locked(place)) is not None:
             _shared[place] = handle
-        else:  # the one who removed it was quicker
-            os.close(handle)
-    _remove_unused(place.parent)
+    _remove_unused(root)
     return place
 
 
@@ -55,18 +72,74 @@ def leave() -> None:
         _remove_unused(root)
 
 
-def _remove_unused(root: Path) -> None:
-    for place in root.iterdir():
-        if (handle := _alone(place)) is not None:
-            shutil.rmtree(place, ignore_errors=True)
-            os.close(handle)
+def leftovers(root: Path, *, remove: bool = False) -> Iterator[Path]:
+    """Those of this host and user below ``root`` that nobody uses any more, as they are found or were removed."""
+    own = re.compile(rf"icon-[a-z]+-\d+-{re.escape(socket.gethostname())}-\w+")
+    yield from _unused(root, os.open(root, os.O_RDONLY), names=own, remove=remove)
+    for several in sorted(root.glob(f"icon-*-{os.getuid()}")):
+        yield from _unused(several, _open(several), remove=remove)
 
 
-def _alone(place: Path) -> int | None:
-    """A descriptor that lets nobody begin to share ``place`` before it is closed; None while a living process does."""
+def _make(place: Path) -> None:
+    with suppress(FileExistsError):
+        place.mkdir(mode=0o700)
+    if (handle := _open(place)) is not None:
+        os.fchmod(handle, 0o700)
+        os.close(handle)
+    elif os.path.lexists(place):  # else it was just removed, and is made again
+        raise StorageError(f"{place}: is a link, a file or another user's folder; remove it, or set TMPDIR")
+
+
+def _open(place: str | Path, *, within: int | None = None) -> int | None:
+    """A descriptor of a folder of this user; None for a link, a file, what is somebody else's, or gone."""
     try:
-        handle = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    except OSError:  # gone by now, or none of ours
+        handle = os.open(place, NO_LINK, dir_fd=within)
+    except OSError:
+        return None
+    if os.fstat(handle).st_uid == os.geteuid():
+        return handle
+    os.close(handle)
+    return None
+
+
+def _locked(place: Path) -> int | None:
+    """A descriptor that says that this process uses ``place``; None if it has just been removed."""
+    try:
+        handle = os.open(place, NO_LINK)
+    except FileNotFoundError:
+        return None
+    with suppress(OSError):  # no locks on this file system: then nobody gets to remove anything
+        fcntl.flock(handle, fcntl.LOCK_SH)
+    with suppress(FileNotFoundError):
+        if os.path.samestat(os.fstat(handle), os.lstat(place)):
+            return handle
+    os.close(handle)
+    return None
+
+
+def _remove_unused(root: Path) -> None:
+    for _ in _unused(root, _open(root), remove=True):
+        pass
+
+
+def _unused(root: Path, within: int | None, *, names: re.Pattern[str] = ANY, remove: bool) -> Iterator[Path]:
+    """Folders of this user in ``root``, which ``within`` is a descriptor of, that nobody has locked."""
+    if within is None:
+        return
+    try:
+        for name in sorted(filter(names.fullmatch, os.listdir(within))):
+            if (handle := _alone(name, within)) is not None:
+                if remove:  # relative to the descriptor: nothing on the way can be exchanged for a link
+                    shutil.rmtree(name, ignore_errors=True, dir_fd=within)
+                os.close(handle)
+                yield root / name
+    finally:
+        os.close(within)
+
+
+def _alone(name: str, within: int) -> int | None:
+    """A descriptor that lets nobody begin to use a folder before it is closed; None while a living process does."""
+    if (handle := _open(name, within=within)) is None:
         return None
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -74,29 +147,3 @@ def _alone(place: Path) -> int | None:
         os.close(handle)
         return None
     return handle
-
-
-def leftovers(root: Path) -> list[Path]:
-    """Those of this host whose process is gone, and those of this user that nobody shares any more."""
-    own = re.compile(rf"icon-[a-z]+-(\d+)-{re.escape(socket.gethostname())}-\w+")
-    found = []
-    for place in sorted(root.glob("icon-*")):
-        match = own.fullmatch(place.name)
-        if match and place.is_dir() and not place.is_symlink() and not _lives(int(match[1]), place):
-            found.append(place)
-    for place in sorted(root.glob(f"icon-*-{os.getuid()}/*")):
-        if (handle := _alone(place)) is not None:
-            found.append(place)
-            os.close(handle)
-    return found
-
-
-def _lives(pid: int, place: Path) -> bool:
-    """Whether ``pid`` still is the process that made ``place``: numbers are used again."""
-    try:
-        after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        boot = next(line for line in Path("/proc/stat").read_text().splitlines() if line.startswith("btime "))
-    except FileNotFoundError:
-        return not Path("/proc/stat").exists()  # without /proc nobody can tell
-    began = int(boot.split()[1]) + int(after_name[19]) / os.sysconf("SC_CLK_TCK")
-    return began <= place.stat().st_ctime + CLOCK_SLACK_S

@@ -1,4 +1,4 @@
-"""SIGTERM, Ctrl-C and preemption: the first request lets a run save and leave, a second signal leaves at once."""
+"""SIGTERM, SIGHUP, Ctrl-C, preemption: the first request lets a run save and leave, a second signal leaves at once."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from icon_dist import distributed
 from icon_dist.errors import StoppedError
+from icon_dist.storage import lock
 
 RESUMABLE = 75  # EX_TEMPFAIL
 T = TypeVar("T")
@@ -34,20 +35,19 @@ class Stop:
 
     def __enter__(self) -> Stop:
         if threading.current_thread() is threading.main_thread():
-            self._handlers = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)}
-            self.listen()
+            self._handlers = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+            if self._handlers[signal.SIGHUP] == signal.SIG_IGN:
+                del self._handlers[signal.SIGHUP]  # nohup
+            for one in self._handlers:
+                signal.signal(one, self._handle)
         return self
 
     def __exit__(self, *_: object) -> None:
         for one, handler in self._handlers.items():
             signal.signal(one, handler)
 
-    def listen(self) -> None:
-        """Install the handlers, also over those that somebody else has installed meanwhile."""
-        for one in self._handlers:
-            signal.signal(one, self._handle)
-
     def __call__(self) -> bool:
+        lock.check()
         self.heard = True
         return bool(self.reason)
 

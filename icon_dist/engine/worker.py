@@ -17,6 +17,7 @@ import torch
 from icon_dist import config as configuration
 from icon_dist import errors
 from icon_dist.engine.progress import Event
+from icon_dist.storage import lock
 
 DELIVERY_S = 30  # of the last words of a worker that fails
 ASK_EVERY_S = 0.25  # whether the driver wants the run to stop
@@ -66,6 +67,7 @@ class _Asked:
 
 def work(payload: dict[str, Any]) -> None:
     """One worker's life: ``loop(config, report=..., device=..., stop=...)``."""
+    lock.adopt(payload["locks"])
     loop = pkgutil.resolve_name(payload["loop"])
     mailbox = payload["mailbox"]
     first = ray.train.get_context().get_world_rank() == 0
@@ -96,7 +98,7 @@ def fatal(error: Exception) -> Event | None:
     kind, text = type(error).__name__, str(error)
     if isinstance(error, torch.OutOfMemoryError):
         kind, text = "ClusterError", f"{text.splitlines()[0]} Lower optim.micro_batch; the same command resumes"
-    elif isinstance(error, errors.ClusterError | RuntimeError | OSError):
+    elif isinstance(error, errors.ClusterError | RuntimeError | OSError) and not isinstance(error, errors.TakenError):
         return None
     elif not isinstance(error, errors.IconError):
         kind, text = "", "".join(traceback.format_exception(error))

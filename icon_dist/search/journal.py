@@ -6,12 +6,8 @@ same values, same run directory, so that it goes on from its own newest checkpoi
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import re
-import secrets
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -25,10 +21,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from icon_dist import storage
 from icon_dist.engine import scratch
-from icon_dist.errors import ClusterError, ConfigError, DataError, StorageError, plain, shown
+from icon_dist.errors import ConfigError, DataError, StorageError, note, shown
 from icon_dist.search.journal_lines import DRAWN, MAX_BYTES, RESTORE, believed
+from icon_dist.storage import lock
 
-NAME, DRIVER = "journal.log", ".driver"
+NAME = "journal.log"
 TRIALS = "trials"  # folder of the runs of a study
 LOCK_GRACE_S = 3  # after which a lock that a killed process left is taken over; a write takes milliseconds
 
@@ -38,22 +35,25 @@ class Journal:
 
     def __init__(self, uri: str) -> None:
         self.uri = storage.absolute(uri)
-        self._token = json.dumps(secrets.token_hex(8)).encode()
-        self._scratch = scratch.folder("study") if storage.is_remote(self.uri) else None
-        folder = Path(self._scratch.name if self._scratch else self.uri)
-        folder.mkdir(parents=True, exist_ok=True)
-        self._path = folder / NAME
-        for place in (self._path, folder / DRIVER):
-            _require_own(place)
-        self._claim(folder)
+        self._scratch: scratch.Folder | None = None
+        self._lock = lock.take(self.uri, fix="give another --study")
         try:
-            if storage.exists(self.at(NAME)):
-                self._read()
+            self._open()
+            lock.tidy(self.uri)
         except BaseException:
             self.close()
             raise
-        lock = JournalFileSymlinkLock(str(self._path), grace_period=LOCK_GRACE_S)
-        self.storage = JournalStorage(JournalFileBackend(str(self._path), lock))
+
+    def _open(self) -> None:
+        if storage.is_remote(self.uri):
+            self._scratch = scratch.Folder("study")
+        folder = Path(self._scratch.name if self._scratch else self.uri)
+        self._path = folder / NAME
+        _require_own(self._path)
+        if storage.exists(self.at(NAME)):
+            self._read()
+        link = JournalFileSymlinkLock(str(self._path), grace_period=LOCK_GRACE_S)
+        self.storage = JournalStorage(JournalFileBackend(str(self._path), link))
 
     def __enter__(self) -> Journal:
         return self
@@ -64,7 +64,7 @@ class Journal:
         self.close()
 
     def close(self) -> None:
-        self._lock.close()
+        self._lock.release()
         if self._scratch:
             self._scratch.cleanup()
 
@@ -78,24 +78,9 @@ class Journal:
 
     def push(self) -> None:
         """Before anybody acts on what was written: nothing to do on a disk, the whole file to ``s3://``."""
-        if self._scratch is None:
-            return
-        if storage.read(self.at("driver.json")) != self._token:
-            raise ClusterError(f"{self.uri}: another driver has taken this study over; this one stops")
-        storage.write(self.at(NAME), self._path)
-
-    def _claim(self, folder: Path) -> None:
-        """One driver a study: the first on a disk, where a lock dies with its process, and the last on ``s3://``."""
-        self._lock = os.fdopen(os.open(folder / DRIVER, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._lock.close()
-            raise ClusterError(
-                f"{self.uri}: another driver runs this study; wait for it, or give another --study"
-            ) from None
-        if self._scratch:
-            storage.write(self.at("driver.json"), self._token)
+        self.require()
+        if self._scratch is not None:
+            storage.write(self.at(NAME), self._path)
 
     def _read(self) -> None:
         """Leave out what a killed driver wrote by half, which would spoil the next line; the file as it was is kept."""
@@ -113,7 +98,11 @@ class Journal:
             aside = f"{NAME}.damaged-{number}"
         storage.write(str(self._path), kept)
         what = left_out[-1] if len(left_out) == 1 else f"{len(left_out)} lines; {left_out[-1]}"
-        print(plain(f"icon_dist: note: {self.at(NAME)}: left out {what}; as it was: {aside}"), file=sys.stderr)
+        note(f"{self.at(NAME)}: left out {what}; as it was: {aside}")
+
+    def require(self) -> None:
+        """TakenError if another driver runs the study by now."""
+        lock.require(self.uri)
 
 
 def _require_own(place: Path) -> None:
@@ -208,6 +197,7 @@ def _contains(distribution: BaseDistribution, value: Any) -> bool:
 
 def requeue(study: optuna.Study, journal: Journal) -> None:
     """No trial stays RUNNING without a driver: they wait, and are the next to be asked for."""
+    journal.require()
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         journal.storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
     journal.push()

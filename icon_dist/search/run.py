@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping
+from types import FrameType
 from typing import Any, NoReturn
 
 import optuna
@@ -140,7 +141,7 @@ def _tune(
             return
         except KilledError:
             ray.shutdown()  # with what the trials held
-            _connect()
+            connect()
         if setup.at_once > 1:
             setup = dataclasses.replace(setup, at_once=setup.at_once - 1)
             screen.lost(f"Ray killed a trial's process, out of memory; going on with {setup.at_once} at a time")
@@ -159,9 +160,9 @@ def _base(cfg: Config, need: Need) -> Config:
 
 @contextlib.contextmanager
 def _cluster() -> Iterator[None]:
-    signal.signal(signal.SIGTERM, _preempted)
+    _listen()
     try:
-        _connect()
+        connect()
         yield
     except SystemExit:
         raise SystemExit(RESUMABLE) from None  # Ray makes a 1 of it where the signal finds it waiting
@@ -169,14 +170,15 @@ def _cluster() -> Iterator[None]:
         ray.shutdown()
 
 
-def _connect() -> None:
-    connect()
-    signal.signal(signal.SIGTERM, _preempted)  # Ray has installed its own
+def _listen() -> None:
+    signal.signal(signal.SIGTERM, _preempted)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup
+        signal.signal(signal.SIGHUP, _preempted)
 
 
-def _preempted(*_: object) -> NoReturn:
+def _preempted(number: int, _: FrameType | None) -> NoReturn:
     """Not an Exception: Ray Tune would take it for a trial's."""
-    print("icon_dist: stopped by SIGTERM; the same command goes on", file=sys.stderr)
+    print(f"icon_dist: stopped by {signal.Signals(number).name}; the same command goes on", file=sys.stderr)
     raise SystemExit(RESUMABLE)
 
 

@@ -7,16 +7,20 @@ supervises Ray Train workers.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import time
 import traceback
+from pathlib import Path
 from typing import Any
 
 from ray import tune
 
 from icon_dist import storage
 from icon_dist.config import Config, DataConfig
+from icon_dist.data import seen
 from icon_dist.data.crops import keep_cache
+from icon_dist.data.shard import MANIFEST, read_manifest
 from icon_dist.engine import local, scratch
 from icon_dist.engine import manifest as manifests
 from icon_dist.engine.progress import Event, Progress
@@ -24,6 +28,7 @@ from icon_dist.engine.ray import supervise
 from icon_dist.errors import ClusterError, ConfigError, DivergedError, IconError, shorten
 from icon_dist.search import shared
 from icon_dist.search.space import with_values
+from icon_dist.storage import lock
 from icon_dist.train import run_directory
 
 LOOP = "icon_dist.train:train"
@@ -36,8 +41,12 @@ def config_of(base: Config, changes: dict[str, Any], *, runs: str, name: str) ->
     return with_values(base, changes | places)
 
 
-def run_trial(point: dict[str, Any], *, base: Config, study: str, inline: bool) -> None:
-    """Train one point to its end; what goes wrong is reported, not raised, because Tune would try it again."""
+def run_trial(point: dict[str, Any], *, base: Config, study: str, inline: bool, locks: dict[str, str]) -> None:
+    """Train one point to its end; what goes wrong is reported, not raised, because Tune would try it again.
+
+    ``locks``: the driver's tokens, by which what the trial writes is the driver's.
+    """
+    lock.adopt(locks)
     try:
         cfg = config_of(base, point["changes"], runs=storage.join(study, "trials"), name=point["name"])
 
@@ -134,12 +143,25 @@ def _near(data: DataConfig) -> DataConfig:
 
 def _copied(uri: str) -> str:
     """A folder below TMPDIR, named by what the manifest says; complete, or completed now; gone with the last trial."""
-    if not storage.is_remote(uri):
-        return uri
-    mark = hashlib.sha256(storage.read(storage.join(uri, "manifest.json"))).hexdigest()[:16]
-    folder = scratch.shared("shards", mark)
-    for name, size in storage.sizes(uri).items():
+    return _copy_of(uri, read_manifest(uri)["sha256"]) if storage.is_remote(uri) else uri
+
+
+@functools.cache  # what this process has verified stays as it is: the folder is this user's alone
+def _copy_of(uri: str, mark: str) -> str:
+    folder = scratch.shared("shards", mark[:16])
+    files: dict[str, dict[str, Any]] = read_manifest(uri)["files"]
+    for name, file in files.items():
         path = folder / name
-        if not path.is_file() or path.stat().st_size != size:
-            storage.copy_to(storage.join(uri, name), path)  # appears whole or not at all
+        if not _is(path, file["sha256"]):
+            storage.copy_to(storage.join(uri, name), path, expect_sha256=file["sha256"])  # appears whole or not at all
+    for name in storage.listing(uri):
+        if name == MANIFEST or (seen.NAME.fullmatch(name) and not (folder / name).exists()):
+            storage.copy_to(storage.join(uri, name), folder / name)
     return str(folder)
+
+
+def _is(path: Path, sha256: str) -> bool:
+    if path.is_symlink() or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() == sha256

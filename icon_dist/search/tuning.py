@@ -32,6 +32,7 @@ from icon_dist.search.cluster import Need
 from icon_dist.search.journal import Journal
 from icon_dist.search.screen import Screen
 from icon_dist.search.trial import run_trial
+from icon_dist.storage import lock
 
 REDUCTION = 3  # of the trials at a rung, so many times fewer go on
 PATIENCE_S = 60.0  # that a trial may wait for its workers in silence
@@ -87,15 +88,15 @@ def tune_trials(
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # not every report is a score
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    study_uri = setup.journal.uri  # the journal itself stays in this process
+    study_uri, locks = setup.journal.uri, lock.tokens()  # the journal itself stays in this process
     searcher = _Searcher(study, space, setup, prefix=prefix, screen=screen)
 
     def trainable(point: dict[str, Any]) -> None:
-        run_trial(point, base=base, study=study_uri, inline=need.inline)
+        run_trial(point, base=base, study=study_uri, inline=need.inline, locks=locks)
 
     # A supervisor that held a CPU would wait for itself, and one that holds nothing is refused.
     resources = {"CPU": need.cpus, "GPU": need.gpus} if need.inline else {"memory": 64 * 2**20}
-    with scratch.folder("tune") as folder:
+    with scratch.Folder("tune") as folder:
         tuner = tune.Tuner(
             tune.with_resources(trainable, resources),
             tune_config=tune.TuneConfig(
@@ -125,6 +126,7 @@ def tune_trials(
         finally:
             if searcher.failure is not None:
                 raise searcher.failure
+    lock.check()
     if searcher.halted:
         kind, text = searcher.halted
         raise getattr(errors, kind)(text) if kind else RuntimeError(text)
@@ -261,7 +263,7 @@ class _Halt(_Here, tune.Stopper):  # type: ignore[misc]
         return False
 
     def stop_all(self) -> bool:
-        return self._searcher.halted is not None
+        return self._searcher.halted is not None or lock.lost()
 
 
 class _Watch(_Here, tune.Callback):  # type: ignore[misc]

@@ -84,8 +84,9 @@ def read(options: argparse.Namespace) -> tuple[Annotations, str]:
 
 
 def _worker() -> None:
-    """In a pool process: leave Ctrl-C to the parent, and do not outlive it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """In a pool process: leave signals, which a terminal sends to all, to the parent, and do not outlive it."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     cv2.setNumThreads(1)
     parent = multiprocessing.parent_process()
     assert parent is not None

@@ -18,6 +18,7 @@ from icon_dist.storage import local, s3
 from icon_dist.storage.local import require_regular
 
 __all__ = [
+    "LOCK",
     "absolute",
     "copy_to",
     "delete",
@@ -38,6 +39,8 @@ __all__ = [
 
 LONGEST_KEY = 1024  # of S3
 Sound = Callable[[bytes], bool]
+LOCK = ".lock.json"  # of the process that writes in a folder (lock.py); never listed
+
 Progress = Callable[[int], None]  # called during a download with the number of bytes that have arrived so far
 
 
@@ -185,7 +188,7 @@ def sizes(uri: str) -> dict[str, int]:
     """Bytes of every file below ``uri`` by its name relative to it, sorted; {} when there is nothing."""
     uri = absolute(uri)
     found = s3.sizes(uri) if is_remote(uri) else local.sizes(Path(uri))
-    return dict(sorted(found.items()))
+    return {name: found[name] for name in sorted(found) if name.rpartition("/")[2] != LOCK}
 
 
 def listing(uri: str) -> list[str]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import math
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -73,13 +75,43 @@ def _make_folder(folder: Path) -> None:
 
 
 @contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """No two processes are in such a block of one folder at once, where its file system has locks."""
+    with _explained(folder):
+        _make_place(folder)
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def partials(folder: Path, *, before: float = math.inf, tree: bool = False) -> Iterator[Path]:
+    """What writers have begun in ``folder``, or below it, and not written to since ``before``."""
+    for place, below, names in os.walk(folder):
+        if not tree:
+            below.clear()
+        for path in (Path(place, name) for name in names if re.fullmatch(rf"\..+\.[0-9a-f]{{8}}{PARTIAL}", name)):
+            with suppress(FileNotFoundError):
+                found = path.lstat()
+                if stat.S_ISREG(found.st_mode) and found.st_mtime < before:
+                    yield path
+
+
+def _make_place(folder: Path) -> None:
+    try:
+        _make_folder(folder)
+    except (FileExistsError, NotADirectoryError):
+        raise StorageError(f"{folder}: is a file, not a folder; write elsewhere") from None
+
+
+@contextmanager
 def _temporary(path: Path) -> Iterator[tuple[BufferedRandom, Path]]:
     """A temporary file beside ``path``, gone afterwards unless it was renamed."""
     _require_target(path)
-    try:
-        _make_folder(path.parent)
-    except (FileExistsError, NotADirectoryError):
-        raise StorageError(f"{path.parent}: is a file, not a folder; write elsewhere") from None
+    _make_place(path.parent)
     temporary = path.parent / f".{path.name[:32]}.{secrets.token_hex(4)}{PARTIAL}"  # a name has 255 bytes at most
     try:
         with open(temporary, "x+b") as file:

@@ -121,7 +121,7 @@ def test_goes_on_after_it_was_stopped(built: Path, mini: tuple[Annotations, str]
         for job in jobs[:2]:
             yield function(job)
         (out / "shard-00002.tar").write_bytes(b"of another attempt")
-        (out / ".shard-00003.tar.0123.partial").write_bytes(b"half")
+        (out / ".shard-00003.tar.0123abcd.partial").write_bytes(b"half")
         raise KeyboardInterrupt
 
     def count(function: Callable[[Job], int], jobs: Sequence[Job]) -> Iterator[int]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -11,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from icon_dist.engine import scratch
+from icon_dist.errors import StorageError
 from tests.conftest import ROOT
 
 OTHER = """
@@ -52,7 +56,7 @@ def test_the_last_one_to_leave_removes_it(tmp: Path) -> None:
     assert first.place == second.place
     first.end()
     assert (second.place / "file").is_file()
-    assert scratch.leftovers(tmp) == []
+    assert list(scratch.leftovers(tmp)) == []
     second.end()
     assert not second.place.exists()
 
@@ -60,7 +64,7 @@ def test_the_last_one_to_leave_removes_it(tmp: Path) -> None:
 def test_what_killed_processes_leave_goes_with_the_next_one(tmp: Path) -> None:
     dead, living = Other("dead", tmp), Other("living", tmp)
     dead.end(killed=True)
-    assert scratch.leftovers(tmp) == [dead.place], "the doctor finds it"
+    assert list(scratch.leftovers(tmp)) == [dead.place], "the doctor finds it"
     again = scratch.shared("shards", "mine")
     assert sorted(again.parent.iterdir()) == sorted([living.place, again])
     living.end(killed=True)
@@ -84,4 +88,49 @@ def test_one_that_is_just_removed_is_made_again(tmp: Path, monkeypatch: pytest.M
     place = scratch.shared("shards", "x")
     assert removed
     assert place.is_dir()
-    assert scratch.leftovers(tmp) == []
+    assert list(scratch.leftovers(tmp)) == []
+
+
+def test_what_is_not_a_folder_of_ours_is_never_followed(tmp: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Somebody who can write in TMPDIR knows its name."""
+    home = tmp_path_factory.mktemp("home")
+    (home / "thesis").mkdir()
+    (home / "thesis" / "chapter").touch()
+    root = tmp / f"icon-shards-{os.getuid()}"
+    for plant in (lambda: root.symlink_to(home), root.touch, lambda: root.symlink_to(tmp / "nowhere")):
+        plant()
+        assert list(scratch.leftovers(tmp, remove=True)) == []
+        with pytest.raises(StorageError, match=f"{root}: is a link, a file or another user's folder; remove it"):
+            scratch.shared("shards", "x")
+        root.unlink()
+    root.mkdir(mode=0o777)
+    (root / "x").symlink_to(home / "thesis")
+    (root / "dead").mkdir()
+    (root / "dead" / "link").symlink_to(home)
+    (tmp / f"icon-ray-1-{socket.gethostname()}-link").symlink_to(home)
+    with pytest.raises(StorageError, match=f"{root}/x: is a link"):
+        scratch.shared("shards", "x")
+    place = scratch.shared("shards", "y")
+    assert [stat.S_IMODE(one.stat().st_mode) for one in (root, place)] == [0o700, 0o700]
+    assert not (root / "dead").exists()
+    assert (home / "thesis" / "chapter").exists()
+    scratch.leave()
+    assert list(scratch.leftovers(tmp, remove=True)) == []
+    assert (home / "thesis" / "chapter").exists()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder away")
+def test_a_folder_of_somebody_else_is_not_used(tmp: Path) -> None:
+    root = tmp / f"icon-shards-{os.getuid()}"
+    (root / "x").mkdir(parents=True)
+    os.chown(root, 12345, 12345)
+    assert list(scratch.leftovers(tmp, remove=True)) == []
+    with pytest.raises(StorageError, match="another user's folder"):
+        scratch.shared("shards", "x")
+    assert (root / "x").is_dir()
+
+
+def test_where_nothing_can_be_written_the_variable_is_named(tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp / "gone"))
+    with pytest.raises(StorageError, match="TMPDIR: No such file or directory; set it to a folder"):
+        scratch.Folder("ray")

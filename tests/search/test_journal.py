@@ -19,8 +19,8 @@ from optuna.trial import TrialState
 
 from icon_dist import config as configuration
 from icon_dist import storage
-from icon_dist.errors import ClusterError, ConfigError, DataError, StorageError
-from icon_dist.search.journal import NAME, Journal, fail_running, finished, open_study
+from icon_dist.errors import ClusterError, ConfigError, DataError, StorageError, TakenError
+from icon_dist.search.journal import NAME, Journal, fail_running, finished, open_study, requeue
 from icon_dist.search.results import Row
 from icon_dist.search.run import enqueue_repeats
 from tests.conftest import ROOT
@@ -232,7 +232,9 @@ time.sleep(60)
     try:
         assert other.stdout is not None
         assert other.stdout.readline() == b"1\n"
-        with pytest.raises(ClusterError, match="another driver runs this study"):
+        with pytest.raises(
+            ClusterError, match=r"study: is being written by pid \d+ .*; wait for its end, or give another --study"
+        ):
             Journal(str(folder))
     finally:
         other.kill()
@@ -242,17 +244,19 @@ time.sleep(60)
         pass
 
 
-def test_on_s3_the_newer_driver_wins(s3: str) -> None:
-    old = Journal(f"{s3}/study")
-    study_of(old)
-    with Journal(f"{s3}/study") as new:
-        study_of(new).ask(SPACE)
-        new.push()
-        before = storage.read(f"{s3}/study/{NAME}")
-        with pytest.raises(ClusterError, match="another driver has taken this study over"):
-            old.push()
-        assert storage.read(f"{s3}/study/{NAME}") == before
+def test_a_driver_that_has_lost_its_study_changes_nothing(place: str) -> None:
+    """It stood still for so long that another one has taken the study over."""
+    old = Journal(place)
+    study_of(old).ask(SPACE)
+    storage.write(old.at(storage.LOCK), b'{"token": "another", "pid": 7, "host": "node7"}')
+    before = storage.read(old.at(NAME))
+    with pytest.raises(TakenError, match="study: is being written by pid 7 on node7"):
+        old.push()
+    with pytest.raises(TakenError, match="study: is being written by pid 7 on node7"):
+        requeue(optuna.load_study(study_name="sweep", storage=old.storage), old)
+    assert storage.read(old.at(NAME)) == before
     old.__exit__(None, None, None)
+    assert storage.exists(old.at(storage.LOCK))
 
 
 def test_another_space_is_another_study(place: str) -> None:

@@ -1,0 +1,312 @@
+"""One writer at a time: a run, a shard folder and a study belong to the process whose lock lies in them.
+
+The lock, :data:`icon_dist.storage.LOCK`, says who its owner is, and its owner writes it again every BEAT_S. An owner of
+this machine that is gone is followed at once; any other when its lock has not changed for PATIENCE_S, as seen by the
+one who waits: clocks are never compared. A process that stood still for so long finds at its next beat, and before
+whatever it asks :func:`require` for, that the place is somebody else's now.
+
+On a disk no two processes can get one lock (``flock`` guards its changes, where the file system has it). On ``s3://``
+a new lock is a conditional put; where that is ignored, or where two follow a dead owner in the same second, the last
+to write has it and the other learns so from its first beat, FIRST_BEAT_S after.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import secrets
+import shlex
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from icon_dist import storage
+from icon_dist.errors import StoppedError, StorageError, TakenError, plain, shorten
+from icon_dist.storage import local
+
+BEAT_S = 15.0
+FIRST_BEAT_S = 1.0
+PATIENCE_S = 60.0  # without a sign of life
+LOOK_EVERY_S = 0.5
+SETTLE_S = 1.0  # on s3://, after a lock that was not new there: somebody else may have followed the same owner
+MOST_BYTES = 1 << 16  # of a lock that is read
+
+_quiet = threading.Lock()  # held by a beat and by a fork: a child must not get locks of boto3's that nobody opens
+os.register_at_fork(before=_quiet.acquire, after_in_parent=_quiet.release, after_in_child=_quiet.release)
+_held: dict[str, Lock] = {}  # by their places: this process writes there
+_tokens: dict[str, str] = {}  # by their places: of the owner for whom this process works, often itself
+
+
+def _say(text: str) -> None:
+    print(f"icon_dist: {plain(text)}", file=sys.stderr, flush=True)
+
+
+class Lock:
+    """This process is the only writer at ``uri``, from :func:`take` to ``release``."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        self.token = secrets.token_hex(8)
+        self.lost_to: bytes | None = None
+        self._at = storage.join(uri, storage.LOCK)
+        self.began = time.time()
+        self._about = {"token": self.token, "since": int(self.began), **_myself()}
+        self._made: list[Path] = []  # folders that were not there before
+        self._beats = 0
+        self._end = threading.Event()
+        self._heart = threading.Thread(target=self._beat, name="lock", daemon=True)
+
+    def take(self, *, fix: str, say: Callable[[str], None]) -> None:
+        """Wait for signs of life of an owner that nobody here can see; TakenError if there is a living one."""
+        first: bytes | None = None
+        told, began = False, time.monotonic()
+        if not storage.is_remote(self.uri):
+            self._made = [folder for folder in (Path(self.uri), *Path(self.uri).parents) if not folder.exists()]
+        while True:
+            with self._guarded():
+                raw = _read(self._at)
+                if raw is None and self._create():
+                    break
+                if raw is not None:
+                    first = first or raw
+                    state = _state(_parsed(raw))
+                    if state != "gone" and (raw != first or state == "lives"):
+                        raise TakenError(f"{self.uri}: is being written by {_named(raw)}; wait for its end, or {fix}")
+                    if state == "gone" or time.monotonic() - began > PATIENCE_S:
+                        storage.write(self._at, self._record())
+                        break
+            if raw is not None and not told:
+                told = True
+                say(f"{self.uri}: {_named(raw)} may still write it; looking {PATIENCE_S:.0f} s for a sign of life")
+            time.sleep(LOOK_EVERY_S)
+        if raw is not None and storage.is_remote(self.uri):
+            time.sleep(SETTLE_S)
+        if (now := _read(self._at)) is not None and not self._is_mine(now):
+            raise TakenError(f"{self.uri}: is being written by {_named(now)}; wait for its end, or {fix}")
+        _held[self.uri], _tokens[self.uri] = self, self.token
+        self._heart.start()
+
+    def release(self) -> None:
+        """Others may write; a lock that was lost stays its new owner's."""
+        self._end.set()
+        self._heart.join()
+        del _held[self.uri], _tokens[self.uri]
+        with contextlib.suppress(StorageError, OSError), self._guarded():  # if not, it is followed like a killed one's
+            if self._is_mine(_read(self._at)):
+                storage.delete(self._at)
+                with contextlib.suppress(OSError):  # not empty
+                    for folder in self._made:
+                        folder.rmdir()
+
+    def check(self) -> None:
+        """TakenError if a beat has found it lost; nothing is read."""
+        if self.lost_to is not None:
+            raise _lost(self.uri, self.lost_to)
+
+    def _create(self) -> bool:
+        return storage.write_new(self._at, self._record())
+
+    def _record(self) -> bytes:
+        return json.dumps(self._about | {"beat": self._beats}).encode() + b"\n"
+
+    def _is_mine(self, raw: bytes | None) -> bool:
+        return raw is not None and _parsed(raw).get("token") == self.token
+
+    def _beat(self) -> None:
+        wait = FIRST_BEAT_S
+        while self.lost_to is None and not self._end.wait(wait):
+            wait = BEAT_S
+            with contextlib.suppress(StorageError, OSError), _quiet, self._guarded():  # an outage is no loss
+                raw = _read(self._at)
+                self._beats += 1
+                if raw is None:  # removed by hand
+                    self._create()
+                elif self._is_mine(raw):
+                    storage.write(self._at, self._record())
+                else:
+                    self.lost_to = raw
+
+    def _guarded(self) -> AbstractContextManager[None]:
+        """On a disk nobody else changes the lock meanwhile."""
+        return nullcontext() if storage.is_remote(self.uri) else local.alone_in(Path(self.uri))
+
+
+def take(uri: str, *, fix: str, say: Callable[[str], None] = _say) -> Lock:
+    """The lock of the folder ``uri`` (path or s3://). A TakenError names the owner, and in ``fix`` what else to do."""
+    lock = Lock(storage.absolute(uri))
+    if lock.uri in _held:
+        raise TakenError(f"{lock.uri}: is being written by this process already; {fix}")
+    lock.take(fix=fix, say=say)
+    return lock
+
+
+@contextlib.contextmanager
+def hold(uri: str, *, fix: str) -> Iterator[None]:
+    """:func:`take` for a block, which a SIGTERM or SIGHUP that nobody else handles ends by a StoppedError.
+
+    A block of the same folder within it changes nothing.
+    """
+    if storage.absolute(uri) in _held:
+        yield
+        return
+    lock = take(uri, fix=fix)
+    try:
+        with _orderly():
+            yield
+        lock.check()
+    finally:
+        lock.release()
+
+
+def tidy(uri: str, *, over: bool = False) -> None:
+    """Remove what killed writers left half-written in a folder that is known to be ours.
+
+    That is what is older than the lock, or, once all that wrote for this process is ``over``, everything.
+    """
+    if not storage.is_remote(uri):
+        for path in local.partials(Path(uri), before=math.inf if over else _held[uri].began, tree=True):
+            with contextlib.suppress(OSError):  # of another user
+                path.unlink()
+
+
+def tokens() -> dict[str, str]:
+    """What workers must :func:`adopt` who write for this process."""
+    return dict(_tokens)
+
+
+def adopt(given: Mapping[str, str]) -> None:
+    """From now on this process writes for the owner of these."""
+    _tokens.clear()
+    _tokens.update(given)
+
+
+def require(uri: str) -> None:
+    """Before something is written at ``uri``: TakenError if the place, or one above it, is another owner's by now."""
+    for place, token in _tokens.items():
+        if uri == place or uri.startswith(place + "/"):
+            raw = _read(storage.join(place, storage.LOCK))
+            if raw is not None and _parsed(raw).get("token") != token:
+                raise _lost(place, raw)
+
+
+def lost() -> bool:
+    """Whether a beat has found that a lock of this process is another's by now; nothing is read."""
+    return any(lock.lost_to is not None for lock in _held.values())
+
+
+def check() -> None:
+    """TakenError if one is lost."""
+    for lock in _held.values():
+        lock.check()
+
+
+# ------------------------------------------------------------------------------------------------------------ owners
+
+
+def _myself() -> dict[str, Any]:
+    pid = os.getpid()
+    command = shlex.join([os.path.basename(sys.orig_argv[0]), *sys.orig_argv[1:]]) if sys.orig_argv else ""
+    return {
+        "host": socket.gethostname(),
+        "pid": pid,
+        "machine": _machine(),
+        "born": _stat(pid)[1],
+        "command": shorten(plain(command), 200),
+    }
+
+
+def _machine() -> str:
+    """Within which a process number means something: this boot of a kernel and a PID namespace of it. "" = unknown."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:
+        return ""
+
+
+def _stat(pid: int) -> tuple[str, str]:
+    """State and start time of a process; empty where nothing can be seen of it."""
+    try:
+        after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return after_name[0], after_name[19]
+    except (OSError, IndexError):
+        return "", ""
+
+
+def _state(owner: dict[str, Any]) -> str:
+    """Of an owner: ``lives``, ``gone``, or ``unseen``: elsewhere, or stopped."""
+    pid, born = owner.get("pid"), owner.get("born")
+    if type(pid) is not int or pid <= 0 or not _machine() or owner.get("machine") != _machine():
+        return "unseen"
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return "gone"
+    except PermissionError:  # of another user, who may hide it
+        pass
+    state, began = _stat(pid)
+    if state in ("Z", "X") or (began and began != born):  # its number is used again
+        return "gone"
+    return "unseen" if state in ("T", "t") else "lives"
+
+
+def _lost(uri: str, to: bytes) -> TakenError:
+    return TakenError(f"{uri}: is being written by {_named(to)} now, because this process stood still; it ends here")
+
+
+def _named(raw: bytes) -> str:
+    owner = _parsed(raw)
+    if not owner:
+        return f"somebody whose {storage.LOCK} cannot be read"
+    began = ""
+    with contextlib.suppress(KeyError, TypeError, ValueError, OverflowError, OSError):
+        then = time.localtime(float(owner["since"]))
+        today = time.strftime("%F", then) == time.strftime("%F")
+        began = f" since {time.strftime('%R' if today else '%F %R', then)}"
+    pid, host, command = (shorten(str(owner.get(key, "?")), 200) for key in ("pid", "host", "command"))
+    return f"pid {pid} on {host}{began} ({command})"
+
+
+def _parsed(raw: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(raw)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _read(uri: str) -> bytes | None:
+    try:
+        return storage.read(uri, 0, MOST_BYTES)
+    except FileNotFoundError:
+        return None
+
+
+# --------------------------------------------------------------------------------------------------------- in order
+
+
+@contextlib.contextmanager
+def _orderly() -> Iterator[None]:
+    """Signals that would end this process in the middle of a write end the block instead."""
+
+    def leave(number: int, _: FrameType | None) -> None:
+        raise StoppedError(f"stopped by {signal.Signals(number).name}; the same command goes on")
+
+    own = threading.current_thread() is threading.main_thread()
+    unhandled = [one for one in (signal.SIGTERM, signal.SIGHUP) if own and signal.getsignal(one) == signal.SIG_DFL]
+    for one in unhandled:
+        signal.signal(one, leave)
+    try:
+        yield
+    finally:
+        for one in unhandled:
+            signal.signal(one, signal.SIG_DFL)
