@@ -139,7 +139,7 @@ def test_damage_in_the_middle_is_refused_with_its_line(tmp_path: Path, line: byt
     assert says in str(caught.value)
     assert str(caught.value).endswith("; restore the file from a copy, or give another --study")
     assert (folder / NAME).read_bytes() == damaged
-    assert sorted(place.name for place in folder.iterdir()) == [".driver", NAME]
+    assert sorted(place.name for place in folder.iterdir()) == [NAME]
 
 
 def test_a_line_written_twice_counts_once(tmp_path: Path) -> None:
@@ -204,17 +204,16 @@ def test_a_driver_killed_while_it_says_what_the_study_is_about(tmp_path: Path) -
             open_study(journal, "sweep", directions=["minimize"], seed=0, about={"space": "a"}, space=SPACE)
 
 
-@pytest.mark.parametrize("name", [NAME, ".driver"])
-def test_nothing_is_written_through_a_link(tmp_path: Path, name: str) -> None:
+def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
     folder, other = tmp_path / "study", tmp_path / "others"
     folder.mkdir()
     other.write_text("theirs")
-    (folder / name).symlink_to(other)
-    with pytest.raises(StorageError, match=rf"{name}: a link, or no plain file; remove it, or give another --study"):
+    (folder / NAME).symlink_to(other)
+    with pytest.raises(StorageError, match=rf"{NAME}: a link, or no plain file; remove it, or give another --study"):
         Journal(str(folder))
     assert other.read_text() == "theirs"
-    (folder / name).unlink()
-    os.mkfifo(folder / name)
+    (folder / NAME).unlink()
+    os.mkfifo(folder / NAME)
     with pytest.raises(StorageError, match="no plain file"):
         Journal(str(folder))
 
