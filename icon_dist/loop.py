@@ -6,14 +6,14 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext
-from importlib.metadata import version
 from itertools import chain, islice
 from typing import Any
 
+import numpy as np
 import torch
 
+from icon_dist import __version__, distributed, storage
 from icon_dist import config as configuration
-from icon_dist import distributed, storage
 from icon_dist.begin import Data, begin, last_epoch, open_data, stream_of
 from icon_dist.codec import codec_of
 from icon_dist.config import Config, OptimConfig
@@ -53,6 +53,7 @@ def train(cfg: Config, *, report: Report, device: str, stop: Callable[[], bool] 
     torch.set_num_threads(cfg.run.cpus_per_worker)  # another number of threads gives other bits
     if device != "cpu":
         torch.cuda.set_device(device)  # before the first collective, which would else use GPU 0
+        use_precision(cfg.run.precision)
     torch.manual_seed(cfg.run.seed)
     run = Run(cfg, report=report, device=device, stop=stop)
     state, plan = run.state, run.plan
@@ -71,6 +72,14 @@ def train(cfg: Config, *, report: Report, device: str, stop: Callable[[], bool] 
         report({"kind": "stopped", "step": state.step})
         return
     report({"kind": "done", "text": last_words(cfg, run.data, step=state.step, best=state.best)})
+
+
+def use_precision(precision: str) -> None:
+    """What a GPU may round products to beside bf16's autocast: nothing for fp32, else the 10 bits of TF32."""
+    exact = precision == "fp32"
+    torch.set_float32_matmul_precision("highest" if exact else "high")
+    torch.backends.cudnn.allow_tf32 = not exact  # True by default, also where products are exact
+    torch.backends.cudnn.benchmark = True  # all batches have one shape: the fastest kernels are looked for once
 
 
 def last_words(cfg: Config, data: Data, *, step: int, best: float) -> str:
@@ -221,7 +230,7 @@ class Run:
             "score": scores.get(self.headline),
             "evaluated": "ema" if self.cfg.optim.ema else "model",
             "world_size": distributed.world_size(),
-            "versions": {name: version(name) for name in ("icon_dist", "torch", "numpy")},
+            "versions": {"icon_dist": __version__, "torch": str(torch.__version__), "numpy": np.__version__},
             **self.learner.facts,
         }
 

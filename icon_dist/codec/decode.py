@@ -16,6 +16,8 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
+from icon_dist.constants import constant
+
 FLOOR = {"msra": 1e-10, "dark": 1e-10, "udp": 1e-3}  # least value that the logarithm sees
 REACH = {"msra": 2, "dark": 2, "udp": 1}  # of the differences, px
 SINGULAR = 1e-12  # |det H| of what rounding leaves of a plateau; of a peak as wide as the target it is 1e-3 or more
@@ -70,7 +72,7 @@ def _quarter(
     h, w = heatmaps.shape[-2:]
     inside = (x > 1) & (x < w - 1) & (y > 1) & (y < h - 1)
     safe = torch.where(inside, y * w + x, w + 1)  # any place with four neighbours
-    around = safe[..., None] + torch.tensor([1, -1, w, -w], device=x.device)
+    around = safe[..., None] + constant(1, -1, w, -w, like=x)
     right, left, down, up = heatmaps.flatten(2).gather(-1, around).unbind(-1)
     return torch.stack([right - left, down - up], -1).sign() * 0.25 * inside[..., None]
 
@@ -92,7 +94,7 @@ def _taylor(
     h, w = heatmaps.shape[-2:]
     reach = REACH[codec]
     patch = _around(heatmaps, x, y, radius=kernel // 2 + reach)
-    window = patch.double() @ _blur(kernel, reach).to(patch.device)
+    window = patch.double() @ _blur(kernel, reach, patch.device)
     # The public code scales the blurred map to the old peak. That only decides what the floor cuts off.
     top = window.amax(-1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
     floor = FLOOR[codec] / score.double().clamp(min=FLOOR[codec])[..., None]
@@ -103,7 +105,7 @@ def _taylor(
         inside = torch.ones_like(x, dtype=torch.bool)
     else:
         inside = (x > 1) & (x < w - 2) & (y > 1) & (y < h - 2)
-    dx, dy, dxx, dxy, dyy = (logs @ _stencils(codec).to(logs.device)).unbind(-1)
+    dx, dy, dxx, dxy, dyy = (logs @ _stencils(codec, logs.device)).unbind(-1)
     det = dxx * dyy - dxy**2
     sound: Bool[Tensor, "N K"] = inside & (det.abs() > SINGULAR)
     step = torch.stack([dxy * dy - dyy * dx, dxy * dx - dxx * dy], -1) / torch.where(sound, det, 1)[..., None]
@@ -126,15 +128,15 @@ def _around(
 
 
 @functools.cache
-def _blur(kernel: int, reach: int) -> Float64[Tensor, "patch window"]:
+def _blur(kernel: int, reach: int, device: torch.device) -> Float64[Tensor, "patch window"]:
     """A patch to the blurred values of the window in its middle; the weights are OpenCV's, as in the public code."""
     weights = torch.from_numpy(cv2.getGaussianKernel(kernel, 0)[:, 0])
     rows = torch.stack([torch.nn.functional.pad(weights, (i, 2 * reach - i)) for i in range(2 * reach + 1)])
-    return torch.kron(rows, rows).T.contiguous()
+    return torch.kron(rows, rows).T.contiguous().to(device)
 
 
 @functools.cache
-def _stencils(codec: str) -> Float64[Tensor, "window 5"]:
+def _stencils(codec: str, device: torch.device) -> Float64[Tensor, "window 5"]:
     """Finite differences on a window: d/dx, d/dy, d2/dx2, d2/dxdy, d2/dy2."""
     reach = REACH[codec]
     at = torch.zeros(5, 2 * reach + 1, 2 * reach + 1, dtype=torch.float64)  # [derivative, y, x]
@@ -146,7 +148,7 @@ def _stencils(codec: str) -> Float64[Tensor, "window 5"]:
         at[2, reach, ::2] = 0.25 * torch.tensor([1, -2, 1])
         at[3, 1:4:2, 1:4:2] = 0.25 * torch.tensor([[1, -1], [-1, 1]])
     at[1], at[4] = at[0].T, at[2].T
-    return at.flatten(1).T.contiguous()
+    return at.flatten(1).T.contiguous().to(device)
 
 
 def _repeat(at: Int64[Tensor, "N K"], size: int) -> Int64[Tensor, "N K 3"]:

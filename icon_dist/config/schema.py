@@ -23,7 +23,7 @@ class RunConfig:
     cpus_per_worker: int = 1
     gpus_per_worker: int = 0  # 0 or 1
     zero: int = 1  # DeepSpeed ZeRO stage 0-3
-    precision: str = "auto"  # auto (bf16 on a GPU, fp32 on a CPU) | fp32 | bf16
+    precision: str = "auto"  # auto (bf16 on a GPU, fp32 on a CPU) | fp32 (on a GPU without TF32) | bf16
     compile: bool = False
     checkpoint_every: float = 1.0  # epochs; 0.25 = four times an epoch
     keep: int = 2  # newest checkpoints kept, besides the best

@@ -15,21 +15,22 @@ class Average:
     """Averaged copies of every floating tensor in ``module.state_dict()``; equal on all ranks because the module is."""
 
     def __init__(self, module: nn.Module, *, decay: float) -> None:
-        self._module = module
         self._decay = decay
-        self._mean = {name: tensor.detach().clone() for name, tensor in self._floating()}
+        # The parameters themselves, because DeepSpeed may give one another place in memory.
+        saved = module.state_dict(keep_vars=True)
+        self._raw = {name: tensor for name, tensor in saved.items() if tensor.is_floating_point()}
+        self._mean = {name: tensor.detach().clone() for name, tensor in self._raw.items()}
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """After optimizer step number ``step`` (from 1); early steps forget faster: no trace of the random start."""
         decay = min(self._decay, (1 + step) / (10 + step))
-        for name, tensor in self._floating():
-            self._mean[name].lerp_(tensor, 1 - decay)
+        torch._foreach_lerp_([*self._mean.values()], [*self._raw.values()], 1 - decay)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """The module with averaged weights, for an evaluation."""
-        raw = {name: tensor.detach().clone() for name, tensor in self._floating()}
+        raw = {name: tensor.detach().clone() for name, tensor in self._raw.items()}
         self._copy(self._mean)
         try:
             yield
@@ -44,10 +45,6 @@ class Average:
         for name, tensor in self._mean.items():
             tensor.copy_(state[name])
 
-    def _floating(self) -> list[tuple[str, Tensor]]:
-        return [(n, t) for n, t in self._module.state_dict().items() if t.is_floating_point()]
-
     @torch.no_grad()
     def _copy(self, values: Mapping[str, Tensor]) -> None:
-        for name, tensor in self._floating():
-            tensor.copy_(values[name])
+        torch._foreach_copy_([*self._raw.values()], [values[name] for name in self._raw])

@@ -98,6 +98,8 @@ def fatal(error: Exception) -> Event | None:
     kind, text = type(error).__name__, str(error)
     if isinstance(error, torch.OutOfMemoryError):
         kind, text = "ClusterError", f"{text.splitlines()[0]} Lower optim.micro_batch; the same command resumes"
+    elif isinstance(error, torch.AcceleratorError):  # the process has lost its GPU for good, and the next one may too
+        kind, text = "ClusterError", f"{text.splitlines()[0]}; look at the GPU (nvidia-smi), then resume"
     elif isinstance(error, errors.ClusterError | RuntimeError | OSError) and not isinstance(error, errors.TakenError):
         return None
     elif not isinstance(error, errors.IconError):

@@ -94,7 +94,7 @@ class _Consistency(torch.autograd.Function):
         own = F.one_hot(queries.category, chosen.shape[1]).bool()
         member = (own | chosen) & queries.active[:, None]
         each, usable, gradient = [], [], []
-        ctx.tiles = []
+        ctx.tiles, kept = [], []
         for rows, tile in tiles(member, width=keys.valid.shape[1]):
             s = tile.similarities(query[rows] / tau, keys.features, absent)  # [pairs, G + S]
             asks, who = queries.active[rows], queries.owner[rows]
@@ -131,8 +131,9 @@ class _Consistency(torch.autograd.Function):
             r.mul_(torch.where(good, scale * weight / z, 0.0).index_select(0, tile.row)[:, None])
             r.index_copy_(0, mine, w.mul_(-scale.index_select(0, asking)[:, None]))
             gradient.append(tile.to_queries(r, keys.features))
-            ctx.tiles.append((rows, tile, r[:, : live.shape[1]].clone()))
-        ctx.save_for_backward(query, torch.cat(gradient))
+            ctx.tiles.append((rows, tile))
+            kept.append(r[:, : live.shape[1]].clone())
+        ctx.save_for_backward(query, torch.cat(gradient), *kept)  # freed by the backward pass
         ctx.live = live.shape
         out = torch.cat(usable)
         ctx.mark_non_differentiable(out)
@@ -141,13 +142,13 @@ class _Consistency(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        query, slope = ctx.saved_tensors
+        query, slope, *kept = ctx.saved_tensors
         to_query = slope * grad[:, None] if ctx.needs_input_grad[0] else None
         to_live = None
         if ctx.needs_input_grad[1]:
             to_live = query.new_zeros(ctx.live)
             with torch.autocast(query.device.type, enabled=False):
                 weighted = query * grad[:, None]
-                for rows, tile, slopes in ctx.tiles:
+                for (rows, tile), slopes in zip(ctx.tiles, kept, strict=True):
                     tile.add_to_keys(to_live, slopes, weighted[rows])
         return to_query, to_live, None, None, None, None, None, None

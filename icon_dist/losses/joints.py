@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from icon_dist.constants import constant
 from icon_dist.distributed import sum_over_ranks, world_size
 
 # Where the features are read, and the joints after each of the three scales of features.
@@ -23,10 +24,10 @@ def refinement_loss(
 
     The mean is over the coordinates of all joints of all ranks that count for the heatmaps (``weight`` above 0).
     """
-    half = truth.new_tensor((hw[1], hw[0])) / 2
+    half = constant(hw[1], hw[0], like=truth) / 2
     counted = (weight > 0)[..., None]
     # Not times 0, which would make NaN of the coordinates of a joint that nobody knows.
     errors = torch.where(counted, (joints - truth).abs() / half, 0).sum((1, 2, 3))
     count = sum_over_ranks(2 * counted.sum()).clamp(min=1)
     # The sum is this rank's and the count everybody's; the factor undoes the mean over ranks that gradients get.
-    return world_size() * (errors * errors.new_tensor(STAGE_WEIGHTS)).sum() / count
+    return world_size() * (errors * constant(*STAGE_WEIGHTS, like=errors)).sum() / count

@@ -40,6 +40,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from icon_dist.codec.decode import decode
+from icon_dist.constants import constant
 from icon_dist.errors import ConfigError
 from icon_dist.models import hrnet, resnet
 from icon_dist.models.blocks import init_from_scratch
@@ -91,7 +92,7 @@ class OPECNet(PoseNet):
             where = centroids(searched.float()) * self.stride
             features = [read(m.float(), where, stride=s) for m, s in zip(adapted, STRIDES, strict=True)]
             xy, score = as_dark_reads(outputs.heatmaps.detach(), method="dark", sigma=self.heads.sigma)
-            middle = xy.new_tensor((image.shape[2], image.shape[1])) / 2
+            middle = constant(image.shape[2], image.shape[1], like=xy) / 2
             base = xy * self.stride / middle - 1
             stages = self.graph(base, score, features)
         outputs.joints = torch.stack([where, *((base + stage + 1) * middle for stage in stages)])
@@ -181,7 +182,7 @@ def centroids(logits: Float[Tensor, "N K h w"]) -> Float[Tensor, "N K 2"]:
 
 def read(features: Float[Tensor, "N D a b"], xy: Float[Tensor, "N K 2"], *, stride: int) -> Float[Tensor, "N K D"]:
     """Bilinear at ``xy`` (input px), pixel i at ``stride * i``; what lies beyond the last pixel repeats it."""
-    last = xy.new_tensor((features.shape[3] - 1, features.shape[2] - 1))
+    last = constant(features.shape[3] - 1, features.shape[2] - 1, like=xy)
     grid = 2 * xy / stride / last - 1
     found = F.grid_sample(features, grid[:, None], align_corners=True, padding_mode="border")
     return found[:, :, 0].transpose(1, 2)

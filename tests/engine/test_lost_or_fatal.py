@@ -42,6 +42,15 @@ def test_too_little_gpu_memory_does_not_pass_by_itself() -> None:
     assert event["text"].startswith("CUDA out of memory. Tried to allocate 2.00 GiB. Lower optim.micro_batch")
 
 
+def test_a_gpu_that_fails_is_not_a_lost_worker() -> None:
+    from icon_dist.engine.worker import fatal
+
+    event = fatal(torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nmany lines", 700))
+    assert event is not None
+    assert event["error"] == "ClusterError"
+    assert event["text"].startswith("CUDA error: an illegal memory access was encountered; ")
+
+
 def test_a_bug_is_shown_with_its_traceback() -> None:
     from icon_dist.engine.worker import fatal
 

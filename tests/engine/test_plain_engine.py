@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from icon_dist.engine.deepspeed import DeepSpeedEngine, Engine, PlainEngine
+from icon_dist.engine.deepspeed import DeepSpeedEngine, Engine, PlainEngine, lay_channels_last
 from icon_dist.engine.local import group_of_one
 from icon_dist.types import Outputs
 
@@ -56,6 +56,11 @@ def assert_same_bits(a: Engine, b: Engine) -> None:
     for one, other in ((a.weights(), b.weights()), (a.optimizer_state(), b.optimizer_state())):
         assert one.keys() == other.keys()
         assert [name for name in one if not torch.equal(one[name], other[name])] == []
+
+
+@pytest.fixture
+def alone() -> None:
+    group_of_one("gloo")
 
 
 # ------------------------------------------------------------------------------------------------------------ plain
@@ -133,12 +138,34 @@ def test_state_goes_on_in_another_engine() -> None:
     assert_same_bits(straight, second)
 
 
+def test_fused_adam_goes_on_where_it_was() -> None:
+    """As on a GPU, where its count of steps is a tensor beside the moments."""
+
+    def fused(net: nn.Module) -> PlainEngine:
+        return PlainEngine(net, torch.optim.Adam(net.parameters(), lr=1.0, fused=True), accumulation=2, bf16=False)
+
+    straight, first = fused(Net()), fused(Net())
+    run(straight, range(4))
+    run(first, range(2))
+    second = fused(Net())
+    second.module.load_state_dict(first.weights())
+    second.load_optimizer_state(first.optimizer_state())
+    run(second, range(2, 4))
+    assert_same_bits(straight, second)
+
+
+def test_weights_that_lie_as_the_activations_do_leave_contiguous() -> None:
+    engine = plain(Net(), accumulation=1)
+    before = engine.weights()
+    lay_channels_last(engine.module)
+    assert engine.module.get_parameter("conv.weight").is_contiguous(memory_format=torch.channels_last)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in engine.weights().items())
+    run(engine, range(1), accumulation=1)
+    saved = engine.weights() | engine.optimizer_state()
+    assert all(tensor.is_contiguous() for tensor in saved.values())
+
+
 # -------------------------------------------------------------------------------------------------------- DeepSpeed
-
-
-@pytest.fixture
-def alone() -> None:
-    group_of_one("gloo")
 
 
 # What DeepSpeed and torch warn of on DeepSpeed's import is none of ours.

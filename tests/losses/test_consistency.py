@@ -244,3 +244,20 @@ def test_limited_negatives_are_a_random_part_of_every_category() -> None:
     often = torch.stack([limit(valid, 8, key=key) for key in range(600)]).float().mean(0)
     expected = 8 / valid.sum(1, keepdim=True) * valid
     assert (often - expected).abs().max() < 0.1  # 5 standard deviations
+
+
+def test_slopes_are_freed_by_the_backward_pass() -> None:
+    """They are the largest tensors of a step, and would else live until the next one has made its own."""
+    queries, keys, bank = random_case(0)
+    sums, _ = consistency_sums(queries, keys, negatives=among(2), tau=TAU, bank=bank)
+    node = sums.grad_fn
+    while type(node).__name__ != "_ConsistencyBackward":
+        assert node is not None
+        node = node.next_functions[0][0]
+    sums.sum().backward()
+    with pytest.raises(RuntimeError, match="freed"):
+        _ = node.saved_tensors  # type: ignore[attr-defined]
+    kept = [value for _, tile in node.tiles for value in vars(tile).values()]  # type: ignore[attr-defined]
+    assert (
+        max((value.numel() for value in kept if isinstance(value, Tensor)), default=0) <= queries.category.numel() * 6
+    )

@@ -1,0 +1,109 @@
+"""A training step on the ``meta`` device, of shapes without values: what waits for a GPU would fail here.
+
+Reading a value (``item``, ``tolist``, a mask as an index) raises. Tensors made of numbers of the host would be copied
+to a GPU, which waits for it and which no CUDA graph can capture: such copies are counted.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from icon_dist import config as configuration
+from icon_dist.config import Config
+from icon_dist.datasets import load_skeleton
+from icon_dist.engine.deepspeed import PlainEngine
+from icon_dist.plan import model_of
+from icon_dist.semi.building import method_of
+from icon_dist.types import Batch
+
+COCO = load_skeleton("coco")
+PEOPLE, SIDE = 4, 64
+TINY = {
+    "data.input": f"{SIDE}x{SIDE}",
+    "model.backbone": "hrnet_small",
+    "model.embedding": 16,
+    "loss.start_epoch": 0,
+    "loss.bank.slots": 32,
+    "loss.bank.warmup": 1,
+    "optim.batch": PEOPLE,
+    "run.workers": 1,
+    "run.launcher": "local",
+}
+
+
+class Copies(TorchDispatchMode):
+    """Tensors that come from the host: made of Python numbers, or copied to the device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        del types
+        out = function(*args, **(kwargs or {}))
+        name = function.overloadpacket.__name__
+        from_host = any(isinstance(a, Tensor) and a.device.type == "cpu" and a.dim() for a in args)
+        if name == "lift_fresh" or (name in ("_to_copy", "copy_") and from_host):
+            self.found.append(str(function))
+        return out
+
+
+def batch(people: int = PEOPLE) -> Batch:
+    joints = COCO.num_joints
+    with torch.device("meta"):
+        return Batch(
+            image=torch.empty(people, SIDE, SIDE, 3, dtype=torch.uint8),
+            joints=torch.empty(people, joints, 2),
+            labelled=torch.empty(people, joints, dtype=torch.bool),
+            visible=torch.empty(people, joints, dtype=torch.bool),
+            instance=torch.empty(people, dtype=torch.int64),
+            image_id=torch.empty(people, dtype=torch.int64),
+            row=torch.empty(people, dtype=torch.int64),
+            to_photo=torch.empty(people, 2, 3),
+        )
+
+
+def config(**values: Any) -> Config:
+    return configuration.load("coco", TINY | {key.replace("__", "."): value for key, value in values.items()})
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"loss__points": 1},
+        {"loss__single__query": "all", "loss__single__negative": "all", "loss__pair__negative": "all"},
+        {"loss__single__query": "random", "loss__single__negative": "random", "loss__pair__negative": "random"},
+        {"loss__single__category_score": "max", "loss__negatives_from_others": True},
+        {"loss__max_queries": 8, "loss__max_negatives": 8, "loss__query_scope": "batch"},
+        {"loss__contrast": "intra"},
+        {"loss__lambda_p": 0},
+        {"data__codec": "dark", "loss__read": "nearest", "loss__entropy": "peak"},
+        {"data__codec": "udp", "loss__counted": "labelled", "loss__positives_from": "images"},
+        {"model__backbone": "opecnet_hrnet_small"},
+    ],
+    ids=lambda values: " ".join(f"{key.rpartition('__')[2]}={value}" for key, value in values.items()) or "default",
+)
+def test_a_step_reads_no_value_and_copies_nothing_from_the_host(
+    values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # there is none for this device
+    cfg = config(**values)
+    with torch.device("meta"):
+        model = model_of(cfg, COCO).train()
+    method = method_of(cfg, COCO, model, micro_batch=PEOPLE, teacher=None)
+    engine = PlainEngine(model, torch.optim.Adam(model.parameters()), accumulation=1, bf16=False)
+    for step in range(3):
+        with Copies() as copies:
+            losses = method(engine, batch(), step=step, epoch=1.0, diagnose=False)
+            engine.backward(losses.total)
+            assert engine.finite().device.type == "meta"
+            method.commit()
+        if step >= 2:  # what is made once, at the first step or the first with the bank, is copied once
+            assert copies.found == []
