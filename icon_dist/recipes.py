@@ -25,7 +25,7 @@ import yaml
 from icon_dist import __version__, storage
 from icon_dist import config as configuration
 from icon_dist.arguments import Parser, at_least, did_you_mean
-from icon_dist.errors import ConfigError, run_cli
+from icon_dist.errors import ConfigError, plain, run_cli
 from icon_dist.train import run_directory
 
 RECIPES = Path(__file__).parent / "recipes.yaml"
@@ -121,7 +121,9 @@ def read_results(path: Path) -> list[Result]:
     try:
         with path.open(newline="") as file:
             return [_result(row) for row in csv.DictReader(file)]
-    except (TypeError, KeyError, ValueError):
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}; give a CSV file of results") from None
+    except (TypeError, KeyError, ValueError, csv.Error):
         names = ",".join(f.name for f in fields(Result))
         raise ConfigError(f"{path}: not a table of results; its first line must be {names}") from None
 
@@ -270,8 +272,11 @@ def main(argv: list[str]) -> None:
         if idle := [f"--{name}" for name in ("cfg", "seeds", "set") if getattr(args, name)]:
             raise ConfigError(f"{', '.join(idle)}: nothing is run; name rows or tables with --run ID")
         results = read_results(args.record or RESULTS)
-        print(markdown(recipes, results) if args.markdown else listing(titles, recipes, results))
+        text = markdown(recipes, results) if args.markdown else listing(titles, recipes, results)
+        print("\n".join(map(plain, text.split("\n"))))  # a file of results may be anybody's
         return
+    if args.record:
+        storage.require_place(str(args.record.absolute()))
     chosen = select(args.run, recipes)
     todo = [(recipe, preset_of(recipe, args.cfg), seed) for seed in args.seeds or [0] for recipe in chosen]
     for recipe, cfg, seed in todo:

@@ -120,7 +120,14 @@ LINES: dict[str, tuple[list[str], dict[str, str]]] = {
 NUMBERS = {"--batch", "--step", "--limit", "--count", "--people", "--trials", "--gpus-per-worker", "--net", "--seeds"}
 CHOICES = {"--decode": "dakr", "--difficulty": "hadr", "--net": "3", "--gpus-per-worker": "2"}
 SEVERAL = {"--annotations", "--images", "--seeds", "--run"}  # may be given again
-BY_US = ("no such preset", "no such row", "nothing is run")  # not from the parser
+BY_US = (
+    "no such preset",
+    "no such row",
+    "nothing is run",
+    "--out\n",
+    "give more",
+    "Is a directory",
+)  # not from the parser
 NO_NUMBERS = ("010", "1_000", "٣", "+5", " 5", "1e3", "4.0", "0x10", "five", "9" * 30, "-1", "")
 
 
@@ -167,6 +174,9 @@ def bad_lines() -> Iterator[tuple[list[str], str]]:
     yield ["fetch", "run", "--best", "--last"], "not allowed with"
     yield ["submit", "--", "--cgf", "demo"], "did you mean --cfg?"
     yield ["submit", "--", "--cfg", "demo", "--cfg", "coco"], "given 2 times"
+    yield ["demo", "run.dir=elsewhere"], "give it with --out"
+    yield ["demo", "optim.epochs=5", "optim.milestones=[3]"], "the demo stops after 5 and resumes"
+    yield ["recipes", "--record", "/"], "/: Is a directory; give a CSV file"
     yield ["train", "--cfg", "demmo"], "no such preset; did you mean demo?"
 
 

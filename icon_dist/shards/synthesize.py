@@ -10,7 +10,7 @@ from icon_dist import storage
 from icon_dist.arguments import Parser, at_least
 from icon_dist.data.generate import generate_shards
 from icon_dist.engine.progress import counter
-from icon_dist.errors import run_cli
+from icon_dist.errors import plural, run_cli
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -42,7 +42,8 @@ def main(argv: list[str]) -> int:
         progress=counter("people"),
     )
     size = sum(file["bytes"] for file in manifest["files"].values())
-    print(f"{options.out}: {manifest['people']} people, {len(manifest['shards'])} shards, {size / 2**20:.1f} MiB")
+    facts = f"{plural(manifest['people'], 'person')}, {plural(len(manifest['shards']), 'shard')}"
+    print(f"{options.out}: {facts}, {size / 2**20:.1f} MiB")
     return 0
 
 
