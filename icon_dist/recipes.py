@@ -24,7 +24,7 @@ import yaml
 
 from icon_dist import __version__, storage
 from icon_dist import config as configuration
-from icon_dist.arguments import Parser, at_least, did_you_mean
+from icon_dist.arguments import Once, Parser, at_least, did_you_mean
 from icon_dist.errors import ConfigError, plain, run_cli
 from icon_dist.train import run_directory
 
@@ -254,7 +254,9 @@ def main(argv: list[str]) -> None:
         metavar="ID",
         help="rows (T5.skcc) or tables (T5); again = resume",
     )
-    add("--cfg", metavar="NAME|PATH", help="run them on this preset; default: the first that the paper has")
+    add(
+        "--cfg", action=Once, metavar="NAME|PATH", help="run them on this preset; default: the first that the paper has"
+    )
     add("--seeds", type=at_least(0), nargs="+", action="extend", metavar="N", help="seeds to run; default 0")
     add("--record", type=Path, metavar="FILE.csv", help="append the figures here and skip the runs that it holds")
     add(
