@@ -7,7 +7,6 @@ import difflib
 import itertools
 import re
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -66,11 +65,25 @@ def at_least(least: int) -> Callable[[str], int]:
     return from_least
 
 
+class Once(argparse.Action):
+    """Of an option whose second value would not add to the first, as people may think, but take its place."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        if (before := getattr(namespace, self.dest)) not in (None, values):
+            parser.error(f"{option_string}: given twice, {shown(before)} and {shown(values)}; give one")
+        setattr(namespace, self.dest, values)
+
+
 class Parser(argparse.ArgumentParser):
     """argparse that raises ConfigError and guesses nothing.
 
-    Long options are written in full. A value is not empty and a number is a plain one, whatever the option; an option
-    that takes one value is given once.
+    Long options are written in full. A value is not empty and a number is a plain one, whatever the option.
     """
 
     def __init__(
@@ -100,22 +113,16 @@ class Parser(argparse.ArgumentParser):
         return super().parse_known_args(args, namespace)
 
     def _require_options(self, words: Sequence[str]) -> None:
-        options = {name: action for action in self._actions for name in action.option_strings}
-        given: Counter[argparse.Action] = Counter()
+        options = {name for action in self._actions for name in action.option_strings}
         for word in itertools.takewhile(lambda word: word != "--", words):
             name = word.partition("=")[0]
-            if name not in options and word[:2] in options and word[1] != "-":
-                name = word[:2]  # -oFILE
-            if name in options:
-                given[options[name]] += 1
-            elif word[:1] and word[0] in DASHES:
+            if name in options or (word[:2] in options and word[1] != "-"):  # -oFILE
+                continue
+            if word[:1] and word[0] in DASHES:
                 like = did_you_mean(f"--{name.lstrip(DASHES + '-')}", options)
                 self.error(f"{shown(word)} begins with the dash U+{ord(word[0]):04X}, not with a hyphen{like}")
-            elif word[:1] == "-" and word != "-" and " " not in word and not re.fullmatch(NEGATIVE, word):
+            if word[:1] == "-" and word != "-" and " " not in word and not re.fullmatch(NEGATIVE, word):
                 self.error(f"{shown(name)}: no such option{did_you_mean(name, options)}")
-        for action, times in given.items():
-            if times > 1 and type(action) is argparse._StoreAction:
-                self.error(f"{'/'.join(action.option_strings)}: given {times} times; give it once")
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:

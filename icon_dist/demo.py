@@ -26,6 +26,7 @@ from icon_dist.storage import lock
 
 MIN_PCK = 40.0  # the best fixed pose stays below 30 (CONSTANT_PCK in tests/datasets/test_fake.py)
 STOP_AFTER = 5  # epochs before the interruption
+PLACES = {"data.train": "train", "data.val": "val", "run.dir": "runs"}  # below --out
 
 
 def main(argv: list[str]) -> int:
@@ -33,9 +34,16 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--out", default="out/demo", metavar="DIR|s3://", help="where everything goes (%(default)s)")
     parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="config values on top of --cfg demo")
     args = parser.parse_intermixed_args(argv)
+    for item in args.overrides:
+        if item.partition("=")[0] in PLACES:
+            raise ConfigError(f"{item}: the demo puts everything into one place; give it with --out")
     out = storage.absolute(args.out)
-    places = [f"data.train={out}/train", f"data.val={out}/val", f"run.dir={out}/runs", *args.overrides]
+    places = [*(f"{key}={out}/{name}" for key, name in PLACES.items()), *args.overrides]
     config = load("demo", places)
+    if config.optim.epochs <= STOP_AFTER:
+        raise ConfigError(
+            f"optim.epochs={config.optim.epochs}: the demo stops after {STOP_AFTER} and resumes; give more"
+        )
     run = storage.join(out, "runs", config.run.name)
     _forget(run, shards=f"{out}/train")
     started = time.monotonic()

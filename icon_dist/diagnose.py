@@ -22,6 +22,7 @@ from icon_dist.codec import Codec
 from icon_dist.data.reading import People, rows_of
 from icon_dist.data.shard import ShardSet
 from icon_dist.data.stream import EvalStream
+from icon_dist.errors import plural
 from icon_dist.evaluation import draw, embedding, errors
 from icon_dist.evaluation.coco import NMS, final_poses
 from icon_dist.evaluation.page import page
@@ -257,7 +258,7 @@ def worst(
                 row=row,
                 pose=poses.keypoints[found.pose[match], :, :2].astype(np.float64),
                 truth=np.array(person["keypoints"], np.float64).reshape(-1, 3),
-                title=f"#{person['id']}: {int(wrong.sum())} of {labelled} joints",
+                title=f"#{person['id']}: {int(wrong.sum())} of {plural(labelled, 'joint')}",
                 wrong=wrong,
             )
         )

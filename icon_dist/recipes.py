@@ -24,7 +24,7 @@ import yaml
 
 from icon_dist import __version__, storage
 from icon_dist import config as configuration
-from icon_dist.arguments import Parser, at_least, did_you_mean
+from icon_dist.arguments import Once, Parser, at_least, did_you_mean
 from icon_dist.errors import ConfigError, run_cli, say
 from icon_dist.train import run_directory
 
@@ -121,7 +121,9 @@ def read_results(path: Path) -> list[Result]:
     try:
         with path.open(newline="") as file:
             return [_result(row) for row in csv.DictReader(file)]
-    except (TypeError, KeyError, ValueError):
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}; give a CSV file of results") from None
+    except (TypeError, KeyError, ValueError, csv.Error):
         names = ",".join(f.name for f in fields(Result))
         raise ConfigError(f"{path}: not a table of results; its first line must be {names}") from None
 
@@ -252,7 +254,9 @@ def main(argv: list[str]) -> None:
         metavar="ID",
         help="rows (T5.skcc) or tables (T5); again = resume",
     )
-    add("--cfg", metavar="NAME|PATH", help="run them on this preset; default: the first that the paper has")
+    add(
+        "--cfg", action=Once, metavar="NAME|PATH", help="run them on this preset; default: the first that the paper has"
+    )
     add("--seeds", type=at_least(0), nargs="+", action="extend", metavar="N", help="seeds to run; default 0")
     add("--record", type=Path, metavar="FILE.csv", help="append the figures here and skip the runs that it holds")
     add(
@@ -272,6 +276,8 @@ def main(argv: list[str]) -> None:
         results = read_results(args.record or RESULTS)
         say(markdown(recipes, results) if args.markdown else listing(titles, recipes, results))
         return
+    if args.record:
+        storage.require_place(str(args.record.absolute()))
     chosen = select(args.run, recipes)
     todo = [(recipe, preset_of(recipe, args.cfg), seed) for seed in args.seeds or [0] for recipe in chosen]
     for recipe, cfg, seed in todo:

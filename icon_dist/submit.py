@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 from icon_dist import config as configuration
 from icon_dist import storage
-from icon_dist.arguments import Parser
+from icon_dist.arguments import Once, Parser
 from icon_dist.config import Config
 from icon_dist.errors import ClusterError, ConfigError, StoppedError, holds_secret, run_cli, say, shown
 
@@ -197,7 +197,7 @@ def _require_everywhere(config: Config) -> None:
 def _training(words: list[str]) -> Config:
     """What ``icon_dist.train`` would make of its arguments; a mistake is found here and not on the cluster."""
     parser = Parser("icon-dist submit", "", add_help=False)
-    parser.add_argument("--cfg", required=True)
+    parser.add_argument("--cfg", action=Once, required=True)
     parser.add_argument("overrides", nargs="*")
     args = parser.parse_intermixed_args(words)
     return configuration.load(args.cfg, args.overrides)

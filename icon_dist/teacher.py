@@ -20,7 +20,7 @@ from icon_dist.data.reading import rows_of
 from icon_dist.data.seen import F32
 from icon_dist.data.shard import ShardSet
 from icon_dist.data.split import Split, refuse_leak
-from icon_dist.errors import CheckpointError, ConfigError, DivergedError, plain
+from icon_dist.errors import CheckpointError, ConfigError, DivergedError, plain, plural
 from icon_dist.fetch import described, load_weights
 from icon_dist.models import PoseNet
 from icon_dist.predict import evaluate, load_model
@@ -50,7 +50,7 @@ def load_teacher(config: Config, shards: ShardSet, known: Split, *, device: str,
     theirs, skeleton = described(metadata, name=uri)
     if skeleton.joints != shards.skeleton.joints:
         raise CheckpointError(
-            f"semi.teacher={uri}: predicts {skeleton.num_joints} joints of {skeleton.name}, the shards have "
+            f"semi.teacher={uri}: predicts {plural(skeleton.num_joints, 'joint')} of {skeleton.name}, the shards have "
             f"{shards.skeleton.num_joints} of {shards.skeleton.name}; give a teacher of the same skeleton"
         )
     for key in ("data.input", "data.sigma", "data.codec"):  # its heatmaps are the targets
@@ -76,12 +76,12 @@ def sure_joints(teacher: Teacher, config: Config, shards: ShardSet, *, device: s
     uri = seen.uri_of(shards, teacher.sha256, teacher.bf16, data.input, data.codec, data.sigma)
     keypoints = distributed.from_first(lambda: seen.read(uri, shards, warn=note))
     if keypoints is None:
-        note(f"the teacher looks at {len(shards)} people, once")
+        note(f"the teacher looks at {plural(len(shards), 'person')}, once")
         found = _look(teacher, config, shards, device=device)
         looked = np.zeros(shards.keypoints.shape, np.float32)
         looked[rows_of(shards, found.instance)] = found.keypoints
         if bad := len(shards) - len(found.instance):
-            note(f"warning: the images of {bad} people are bad: the teacher's joints are not kept")
+            note(f"warning: {plural(bad, 'image')} cannot be read: the teacher's joints are not kept")
             keypoints = looked
         else:
             keypoints = distributed.from_first(lambda: seen.keep(uri, looked, shards, warn=note))

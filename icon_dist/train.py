@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from icon_dist import config as configuration
 from icon_dist import pretrained, storage
-from icon_dist.arguments import Parser
+from icon_dist.arguments import Once, Parser
 from icon_dist.begin import Data, check_scorable, open_data
 from icon_dist.config import Config
 from icon_dist.data.generate import draw_missing, missing_sets
@@ -36,7 +36,9 @@ def main(argv: list[str]) -> None:
     assert __doc__ is not None
     parser = Parser("icon-dist train", __doc__.splitlines()[0])
     presets = ", ".join(configuration.presets())
-    parser.add_argument("--cfg", required=True, metavar="NAME|PATH", help=f"a YAML file, or a preset: {presets}")
+    parser.add_argument(
+        "--cfg", action=Once, required=True, metavar="NAME|PATH", help=f"a YAML file, or a preset: {presets}"
+    )
     parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="such as loss.tau=0.1 run.name=mine")
     parser.add_argument("--print-config", action="store_true", help="print the whole config and leave")
     parser.add_argument("--dry-run", action="store_true", help="print what would be done and leave; touches nothing")

@@ -119,8 +119,14 @@ LINES: dict[str, tuple[list[str], dict[str, str]]] = {
 }
 NUMBERS = {"--batch", "--step", "--limit", "--count", "--people", "--trials", "--gpus-per-worker", "--net", "--seeds"}
 CHOICES = {"--decode": "dakr", "--difficulty": "hadr", "--net": "3", "--gpus-per-worker": "2"}
-SEVERAL = {"--annotations", "--images", "--seeds", "--run"}  # may be given again
-BY_US = ("no such preset", "no such row", "nothing is run")  # not from the parser
+BY_US = (
+    "no such preset",
+    "no such row",
+    "nothing is run",
+    "--out\n",
+    "give more",
+    "Is a directory",
+)  # not from the parser
 NO_NUMBERS = ("010", "1_000", "٣", "+5", " 5", "1e3", "4.0", "0x10", "five", "9" * 30, "-1", "")
 
 
@@ -145,8 +151,8 @@ def bad_lines() -> Iterator[tuple[list[str], str]]:
             if len(name) > 5:
                 yield line(f"{name[:-2]}", value, without=name), f"no such option; did you mean {name}?"
                 yield line(f"{name[1:]}", value, without=name), f"no such option; did you mean {name}?"
-            if name not in SEVERAL:
-                yield line(name, value), "given 2 times; give it once"
+            if name == "--cfg":
+                yield line(name, "coco"), "--cfg: given twice, 'demo' and 'coco'; give one"
             if name in NUMBERS:
                 yield from ((line(name, number, without=name), name) for number in NO_NUMBERS)
             if name in CHOICES:
@@ -166,7 +172,10 @@ def bad_lines() -> Iterator[tuple[list[str], str]]:
     yield ["evaluate", "a", "--shards", "s", "--refine-below", "nan"], "is not a number"
     yield ["fetch", "run", "--best", "--last"], "not allowed with"
     yield ["submit", "--", "--cgf", "demo"], "did you mean --cfg?"
-    yield ["submit", "--", "--cfg", "demo", "--cfg", "coco"], "given 2 times"
+    yield ["submit", "--", "--cfg", "demo", "--cfg", "coco"], "given twice, 'demo' and 'coco'"
+    yield ["demo", "run.dir=elsewhere"], "give it with --out"
+    yield ["demo", "optim.epochs=5", "optim.milestones=[3]"], "the demo stops after 5 and resumes"
+    yield ["recipes", "--record", "/"], "/: Is a directory; give a CSV file"
     yield ["train", "--cfg", "demmo"], "no such preset; did you mean demo?"
 
 

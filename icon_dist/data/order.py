@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from icon_dist.data.noise import hashed
-from icon_dist.errors import ConfigError, DataError
+from icon_dist.errors import ConfigError, DataError, plural
 
 I64 = NDArray[np.int64]
 MOST_STREAMS = 256
@@ -41,7 +41,8 @@ def check_streams(*, batch: int, streams: int, world: int, micro_batch: int) -> 
     if streams % world:
         fits = [w for w in range(1, streams + 1) if streams % w == 0]
         near = min(fits, key=lambda w: abs(w - world))
-        raise ConfigError(f"run.workers={world}: does not divide data.streams={streams}; use {near} workers")
+        text = f"does not divide data.streams={streams}; use {plural(near, 'worker')}"
+        raise ConfigError(f"run.workers={world}: {text}")
     if batch % (world * micro_batch):
         raise ConfigError(
             f"optim.batch={batch}: not a multiple of run.workers={world} x optim.micro_batch={micro_batch}; "
@@ -74,7 +75,9 @@ def plan_epoch(shard_of_row: NDArray[np.int32], *, seed: int, epoch: int, stream
     n = len(shard_of_row)
     steps = n // batch
     if steps == 0:
-        raise DataError(f"{n} people in the shards: less than one batch of {batch}; lower optim.batch or add data")
+        raise DataError(
+            f"{plural(n, 'person')} in the shards: less than one batch of {batch}; lower optim.batch or add data"
+        )
     sequence = np.argsort(hashed(seed, epoch, SHARD, shard_of_row), kind="stable")
     sequence = np.roll(sequence, int(hashed(seed, epoch, TURN)) % n)
 

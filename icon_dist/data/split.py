@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from icon_dist.data.noise import hashed
-from icon_dist.errors import ConfigError, DataError
+from icon_dist.errors import ConfigError, DataError, plural
 
 I64 = NDArray[np.int64]
 PAPER = (0.05, 0.1, 0.2, 0.3)  # shares whose fingerprints are stored in the manifest of every shard set, of seed 0
@@ -78,6 +78,6 @@ def refuse_leak(what: str, theirs: Mapping[str, Any], known: Split, instance: I6
     seen = split(instance, share=said["share"], seed=said["seed"]).labelled
     if hidden := len(np.setdiff1d(seen, known.labelled)):
         raise ConfigError(
-            f"{what}: was trained with the labels of {hidden} people who are unlabelled here; train it with "
+            f"{what}: was trained with the labels of {plural(hidden, 'person')}, unlabelled here; train it with "
             f"data.labelled={known.share:g} data.split_seed={known.seed}"
         )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from icon_dist.errors import DataError
+from icon_dist.errors import DataError, plural
 from icon_dist.types import Predictions, Skeleton
 
 
@@ -38,9 +38,7 @@ def match(
         )
     rows = [row[i] for i in predictions.instance.tolist()]
     if len(set(rows)) != len(rows):
-        raise DataError(
-            f"{len(rows) - len(set(rows))} people were predicted twice; {skeleton.metric} takes one pose each"
-        )
+        raise DataError(f"{plural(len(rows) - len(set(rows)), 'pose')} too many; {skeleton.metric} takes one a person")
     joints = np.array([a["keypoints"] for a in people], dtype=np.float64).reshape(len(people), skeleton.num_joints, 3)
     predicted = np.full((*joints.shape[:2], 2), np.inf)
     predicted[rows] = predictions.keypoints[..., :2]

@@ -8,7 +8,7 @@ import ray
 
 from icon_dist.config import RunConfig
 from icon_dist.engine.room import room
-from icon_dist.errors import ClusterError
+from icon_dist.errors import ClusterError, plural
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Need:
 
     def __str__(self) -> str:
         each = f"{self.cpus} CPU" + (f" + {self.gpus} GPU" if self.gpus else "")
-        return f"{self.workers} worker{'s' * (self.workers > 1)} x {each}"
+        return f"{plural(self.workers, 'worker')} x {each}"
 
 
 def trials_at_once(need: Need, run: RunConfig) -> int:
@@ -35,8 +35,8 @@ def trials_at_once(need: Need, run: RunConfig) -> int:
     if places < need.workers:
         have = ray.cluster_resources()
         raise ClusterError(
-            f"a trial needs {need}, the cluster has {have.get('CPU', 0):g} CPUs and {have.get('GPU', 0):g} GPUs, "
-            f"room for {places} such workers; lower --workers-per-trial, --gpus-per-worker or run.cpus_per_worker"
+            f"a trial needs {need}, the cluster has {have.get('CPU', 0):g} CPUs and {have.get('GPU', 0):g} GPUs, room "
+            f"for {plural(places, 'such worker')}; lower --workers-per-trial, --gpus-per-worker or run.cpus_per_worker"
         )
     return places // need.workers
 

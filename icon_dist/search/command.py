@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from icon_dist import config as configuration
 from icon_dist import storage
-from icon_dist.arguments import Parser, at_least
+from icon_dist.arguments import Once, Parser, at_least
 from icon_dist.errors import run_cli
 from icon_dist.search.run import run_search
 from icon_dist.search.spaces import names, read_search
@@ -16,7 +16,7 @@ def main(argv: list[str]) -> None:
     presets = ", ".join(configuration.presets())
     add = parser.add_argument
     add("search", metavar="SEARCH", help=f"what to search: {', '.join(names())}, or a YAML file of your own")
-    add("--cfg", required=True, metavar="NAME|PATH", help=f"a YAML file, or a preset: {presets}")
+    add("--cfg", action=Once, required=True, metavar="NAME|PATH", help=f"a YAML file, or a preset: {presets}")
     add("--trials", type=at_least(1), default=24, metavar="N", help="finished trials to have in the end (%(default)s)")
     add("--study", metavar="URI", help="folder of it all, path or s3:// (run.dir/run.name-SEARCH)")
     add("--workers-per-trial", type=at_least(1), default=1, metavar="N", help="2 or more: a worker group (%(default)s)")

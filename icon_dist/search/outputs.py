@@ -7,6 +7,7 @@ import optuna
 from icon_dist import config as configuration
 from icon_dist import storage
 from icon_dist.config import Config
+from icon_dist.errors import plural
 from icon_dist.search import results
 from icon_dist.search.journal import Journal
 from icon_dist.search.page import page
@@ -56,7 +57,8 @@ def choose(
     """The values to train with and the reasons: the highest mean over seeds, or, unconfirmed, the highest score."""
     if confirmed:
         best = confirmed[0]
-        why = [f"{best.label}: {metric} {best.mean:.2f} ± {best.half_width:.2f} over {len(best.scores)} seeds (95 %)"]
+        seeds = plural(len(best.scores), "seed")
+        why = [f"{best.label}: {metric} {best.mean:.2f} ± {best.half_width:.2f} over {seeds} (95 %)"]
         for other in confirmed[1:]:
             if other.label in ("paper", "no contrast"):
                 mean, half = results.gain(best, other)
@@ -68,6 +70,6 @@ def choose(
     if not ranked:
         return None
     row = ranked[0]
-    why = [f"trial {row.number}: {metric} {row.score:.2f}, one seed, the best of {len(ranked)} whole runs"]
+    why = [f"trial {row.number}: {metric} {row.score:.2f}, one seed, the best of {plural(len(ranked), 'whole run')}"]
     why.append("--confirm 3 repeats it over seeds, which one should before believing it")
     return dict(row.values), why

@@ -25,7 +25,7 @@ from icon_dist.datasets import skeleton_from_dict
 from icon_dist.engine.connect import connect
 from icon_dist.engine.progress import counter
 from icon_dist.engine.stop import RESUMABLE
-from icon_dist.errors import ConfigError, DataError, IconError, note, say
+from icon_dist.errors import ConfigError, DataError, IconError, note, plural, say
 from icon_dist.evaluation.score import main_metric
 from icon_dist.plan import students_of
 from icon_dist.search import cluster, results
@@ -94,8 +94,8 @@ def run_search(
         rung = base.optim.epochs if cost else first_rung(base)  # a front of score and cost needs whole runs
         early = f"weak ones are stopped from epoch {rung} on" if rung < base.optim.epochs else "none is stopped early"
         screen.say(
-            f"{journal.uri}: {done} of {trials} trials done; {min(at_once, max(0, trials - done))} at a time, each "
-            f"{need}; {early}"
+            f"{journal.uri}: {done} of {plural(trials, 'trial')} done; {min(at_once, max(0, trials - done))} at a "
+            f"time, each {need}; {early}"
         )
         repeats = None
         if confirm or REPEATS in journal.studies():  # what was confirmed once counts, whatever is asked for now
@@ -112,7 +112,8 @@ def run_search(
                 journal.push()
                 goal, whole = len(repeats.get_trials(deepcopy=False)), base.optim.epochs  # nobody is stopped early
                 screen = Screen(metric=metric, trials=goal, done=len(finished(repeats)), epochs=whole)
-                screen.say(f"{goal - len(finished(repeats))} runs to confirm the best over {confirm} seeds")
+                runs = plural(goal - len(finished(repeats)), "run")
+                screen.say(f"{runs} to confirm the best over {plural(confirm, 'seed')}")
                 _tune(repeats, {}, setup, goal=goal, first_rung=whole, prefix=REPEATED, screen=screen)
         finally:
             for one in (sweep, repeats):

@@ -10,7 +10,7 @@ from icon_dist import storage
 from icon_dist.arguments import Parser, at_least
 from icon_dist.data.generate import generate_shards
 from icon_dist.engine.progress import counter
-from icon_dist.errors import ConfigError, run_cli, say
+from icon_dist.errors import ConfigError, plural, run_cli, say
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -44,7 +44,8 @@ def main(argv: list[str]) -> int:
         progress=counter("people"),
     )
     size = sum(file["bytes"] for file in manifest["files"].values())
-    say(f"{options.out}: {manifest['people']} people, {len(manifest['shards'])} shards, {size / 2**20:.1f} MiB")
+    facts = f"{plural(manifest['people'], 'person')}, {plural(len(manifest['shards']), 'shard')}"
+    say(f"{options.out}: {facts}, {size / 2**20:.1f} MiB")
     return 0
 
 

@@ -10,7 +10,7 @@ from icon_dist.arguments import Parser, at_least
 from icon_dist.data.geometry import transform
 from icon_dist.data.image import decode
 from icon_dist.data.shard import ShardSet, open_shards
-from icon_dist.errors import ConfigError, run_cli, say
+from icon_dist.errors import ConfigError, plural, run_cli, say
 from icon_dist.evaluation.draw import Tile, sheet
 
 
@@ -42,7 +42,7 @@ def main(argv: list[str]) -> int:
     done, encoded = cv2.imencode(options.out[-4:], np.ascontiguousarray(page[..., ::-1]))
     assert done
     storage.write(options.out, encoded.tobytes())
-    say(f"{options.out}: {count} of {len(shards)} people")
+    say(f"{options.out}: {count} of {plural(len(shards), 'person')}")
     return 0
 
 

@@ -157,7 +157,7 @@ def test_pck_of_strangers_and_twins(shared: Path) -> None:
     with pytest.raises(DataError, match="person 1000000: not in the ground truth; pck needs --boxes gt"):
         score(found.truth, predicted, found.skeleton)
     predicted.instance[0] = predicted.instance[1]
-    with pytest.raises(DataError, match="1 people were predicted twice"):
+    with pytest.raises(DataError, match="1 pose too many"):
         score(found.truth, predicted, found.skeleton)
 
 
