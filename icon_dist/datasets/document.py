@@ -92,7 +92,7 @@ def _room(raw: bytes) -> int:
 def _require_room(room: int, *, source: str | Path) -> None:
     """DataError for a file of which every few bytes become an object: known before any is made."""
     if room > MAX_MEMORY:
-        text = f"its values take about {room / 2**30:.0f} GiB of memory, more than {MAX_MEMORY >> 30}"
+        text = f"its values take more than {MAX_MEMORY >> 30} GiB of memory"
         raise DataError(f"{source}: {text}; no annotation file is so large")
 
 
