@@ -62,13 +62,14 @@ def parse(raw: bytes, *, source: str | Path) -> Any:
             raw = unzip(raw, source=source)
         except (OSError, EOFError, zlib.error):
             raise DataError(f"{source}: truncated or damaged gzip file; download it again") from None
+    else:
+        _require_room(_room(raw), source=source)
     if not raw or raw.isspace():
         raise DataError(f"{source}: empty file; download it again")
     if re.match(rb"\s*<", raw):
         raise DataError(f"{source}: HTML or XML, not json: an error page, or labels that were not exported as COCO")
     if raw[:2] == b"PK":
         raise DataError(f"{source}: a zip archive; unpack it and give the json in it")
-    _require_room(raw, source=source)
     try:
         with collector_off():
             return json.loads(raw)
@@ -83,20 +84,26 @@ def parse(raw: bytes, *, source: str | Path) -> Any:
         raise DataError(f"{source}: a number of thousands of digits in it; get it again") from None
 
 
-def _require_room(raw: bytes, *, source: str | Path) -> None:
+def _room(raw: bytes) -> int:
+    """Bytes of memory that the values in a json text take, about."""
+    return sum(raw.count(mark) * size for mark, size in PYTHON_BYTES.items())
+
+
+def _require_room(room: int, *, source: str | Path) -> None:
     """DataError for a file of which every few bytes become an object: known before any is made."""
-    room = sum(raw.count(mark) * size for mark, size in PYTHON_BYTES.items())
     if room > MAX_MEMORY:
-        text = f"its values take about {room / 2**30:.0f} GiB of memory, more than {MAX_MEMORY >> 30}"
+        text = f"its values take more than {MAX_MEMORY >> 30} GiB of memory"
         raise DataError(f"{source}: {text}; no annotation file is so large")
 
 
 def unzip(data: bytes, *, source: str | Path) -> bytes:
-    """What gzip ``data`` holds; more than ``MAX_BYTES`` is refused before it fills the memory."""
-    raw = bytearray()
+    """What gzip ``data`` holds; more than ``MAX_BYTES``, or than values have room, is refused as soon as it is seen."""
+    raw, room = bytearray(), 0
     with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
         while chunk := file.read(1 << 20):
             raw += chunk
+            room += _room(chunk)
+            _require_room(room, source=source)
             if len(raw) > MAX_BYTES:
                 text = f"unpacks to more than {MAX_BYTES >> 20} MiB; no annotation file is so large"
                 raise DataError(f"{source}: {text}")

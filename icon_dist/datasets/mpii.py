@@ -79,7 +79,7 @@ def read(
     keypoints[..., :2] = np.array([e["joints"] for e in entries], dtype=np.float64).reshape(-1, 16, 2) - 1
     keypoints[..., 2] = np.array([e["joints_vis"] for e in entries], dtype=np.float64).reshape(-1, 16)
     wh = np.array([sizes[e["image"]] for e in entries], dtype=np.float64).reshape(-1, 2)
-    repair.require_pixels(keypoints + np.array((1, 1, 0)), boxes, wh, source=annotations)
+    repair.require_pixels(keypoints + np.array([1, 1, 0]), boxes, wh, source=annotations)
     repair.forget_far_joints(keypoints, wh, ids=rows, joints=SKELETON.joints, faults=faults)
     people = [
         Instance(

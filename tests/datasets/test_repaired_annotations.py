@@ -294,7 +294,7 @@ def test_nobody_left_says_why(tmp_path: Path) -> None:
 def test_a_file_of_which_every_few_bytes_are_an_object(piece: bytes) -> None:
     cost = sum(piece.count(mark) * size for mark, size in PYTHON_BYTES.items())
     raw = b"[" + piece * (MAX_MEMORY // cost + 1)
-    with pytest.raises(DataError, match=r"big.json: its values take about 4 GiB of memory, more than 4"):
+    with pytest.raises(DataError, match=r"big.json: its values take more than 4 GiB of memory"):
         parse(raw, source="big.json")
 
 

@@ -321,8 +321,8 @@ CASES: dict[str, tuple[Prepare, int, str]] = {
     "photo above": (name("../outside/victim"), 3, "leaves the images folder"),
     "photo absolute": (name("/etc/passwd"), 3, "leaves the images folder"),
     "photo of the home": (name("~/x.jpg"), 3, "leaves the images folder"),
-    "photo on the web": (name("http://127.0.0.1:9/x.jpg"), 3, "leaves the images folder"),
-    "photo by command": (name("pipe:touch canary"), 3, "leaves the images folder"),
+    "photo on the web": (name("http://127.0.0.1:9/x.jpg"), 3, "is an address"),
+    "photo by command": (name("pipe:touch canary"), 3, "not in .*images"),
     "photo named for the terminal": (name(f"{ESCAPE}.jpg"), 3, "control characters"),
     "photo is a link": (
         lambda c: then(c.file("images/x", ""), link(c.folder / "images/1.jpg", c.victim), c.build()),
