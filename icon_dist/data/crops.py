@@ -93,6 +93,7 @@ class Crops:
         self._conversion = people.conversion if isinstance(people, Photos) else None
         self._scratch: U8 = np.empty(0, dtype=np.uint8)
         self._last: tuple[int, U8] | None = None  # image number and its pixels, for several boxes on one photo
+        self.reading = np.full(1, -1, dtype=np.int64)  # the row that is being read, for whoever waits for it
 
     def fill(
         self, out: U8, *, places: NDArray[np.int64], rows: NDArray[np.int64], sampling: NDArray[np.float64]
@@ -133,6 +134,7 @@ class Crops:
         if self._last is not None and self._last[0] == number:
             return self._last[1]
         self._last = None
+        self.reading[0] = row
         pixels = self._photo(row, self._conversion) if self._conversion else self._crop(row, place)
         if place is None:
             self._last = number, pixels

@@ -6,6 +6,7 @@ orders and answers are small messages. So no crop is pickled or joined, and who 
 
 from __future__ import annotations
 
+import logging
 import mmap
 import multiprocessing
 import os
@@ -27,11 +28,14 @@ from torch import Tensor
 
 from icon_dist.data.augment import Joints
 from icon_dist.data.crops import Bad, Crops
-from icon_dist.errors import ClusterError, IconError
+from icon_dist.errors import ClusterError, IconError, plain
+
+log = logging.getLogger(__name__)
 
 HELD = 3  # micro-batches that the caller may hold without a copy
 ASKED = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}  # the parent answers
 GRACE = 30  # seconds that a loader works on after SIGTERM
+PATIENCE = 60.0  # seconds without an answer before a loader is named, again and again: slow storage can recover
 I64 = NDArray[np.int64]
 Order = tuple[int, I64, I64, NDArray[np.float64], I64]  # slot, places, rows, sampling, rows to read ahead
 
@@ -86,6 +90,8 @@ class Loaders:
         shape = (self._depth + HELD, micro_batch, *crops.input_hw, 3)
         self._free = deque(range(shape[0]))  # slots of the ring
         self._ring = np.frombuffer(mmap.mmap(-1, int(np.prod(shape))), dtype=np.uint8).reshape(shape)
+        self._reading: I64 = np.frombuffer(mmap.mmap(-1, 8 * processes), dtype=np.int64)  # the row of each process
+        self._reading[:] = -1
         # fork: the index is shared instead of copied and a start takes milliseconds; loaders use no torch, no CUDA.
         context = multiprocessing.get_context("fork")
         self._stop = weakref.finalize(self, _stop, self._workers, os.getpid())  # also if a signal ends what follows
@@ -93,7 +99,10 @@ class Loaders:
         for number in range(processes):
             here, there = context.Pipe()
             process = context.Process(
-                target=_serve, args=(there, crops, self._ring, os.getpid()), name=f"loader-{number}", daemon=True
+                target=_serve,
+                args=(there, crops, self._ring, self._reading[number : number + 1], os.getpid()),
+                name=f"loader-{number}",
+                daemon=True,
             )
             self._workers.append((process, here))
             with warnings.catch_warnings():
@@ -188,12 +197,24 @@ class Loaders:
 
     def _answer(self, worker: int) -> list[Bad] | Exception:
         process, pipe = self._workers[worker]
-        wait([pipe, process.sentinel])
+        silent = 0.0
+        while not wait([pipe, process.sentinel], timeout=PATIENCE):
+            silent += PATIENCE
+            self._name_silent(worker, silent)
         try:
             answer: list[Bad] | Exception = pipe.recv() if pipe.poll() else self._died(worker)
         except (EOFError, ConnectionError):
             answer = self._died(worker)
         return answer
+
+    def _name_silent(self, worker: int, seconds: float) -> None:
+        row = int(self._reading[worker])
+        what = (
+            f"the last that it began to read is {self._crops.reader.name(row)}" if row >= 0 else "it has read nothing"
+        )
+        pid = self._workers[worker][0].pid
+        text = f"loader process {worker} (pid {pid}) has not answered for {seconds:g} s; {what}; still waiting"
+        log.warning("%s", plain(text))
 
     def _died(self, worker: int) -> ClusterError:
         process = self._workers[worker][0]
@@ -217,8 +238,12 @@ def _stop(workers: list[tuple[ForkProcess, Connection]], owner: int) -> None:
     workers.clear()
 
 
-def _serve(pipe: Connection, crops: Crops, ring: NDArray[np.uint8], parent: int) -> None:
-    """A loader process: orders in, crops into the ring, what was left out or the error out."""
+def _serve(pipe: Connection, crops: Crops, ring: NDArray[np.uint8], reading: I64, parent: int) -> None:
+    """A loader process: orders in, crops into the ring, what was left out or the error out.
+
+    ``reading [1]`` is where the parent sees the row that it is at.
+    """
+    crops.reading = reading
     # The parent's handlers came along with the fork. A terminal and a batch system signal the whole group: the step
     # under way still needs its crops, and then the parent stops its loaders.
     signal.signal(signal.SIGALRM, signal.SIG_DFL)

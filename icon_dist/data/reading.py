@@ -85,7 +85,7 @@ class ShardReader:
         else:
             if len(self._files) == OPEN_FILES:
                 os.close(self._files.popitem(last=False)[1])
-            self._files[shard] = os.open(storage.absolute(self._uri(shard)), os.O_RDONLY)
+            self._files[shard] = os.open(storage.absolute(self._uri(shard)), os.O_RDONLY | os.O_NONBLOCK)
         return self._files[shard]
 
     def prefetch(self, rows: I64) -> None:

@@ -113,7 +113,8 @@ def size_fault(person: Instance, found: photo.Header, exif: photo.Exif) -> str |
     if (width, height) == said:
         return None
     turned = found.orientation >= 5 and said == (height, width)
-    fix = f"with --exif {'ignore' if exif == 'apply' else 'apply'} these agree" if turned else "correct one"
+    other = "ignore" if exif == "apply" else "apply"
+    fix = f"with --exif {other} these agree, or correct the annotated size" if turned else "correct one"
     return f"is {width} x {height} px, annotated as {said[0]} x {said[1]}; {fix}"
 
 
