@@ -13,13 +13,13 @@ import sys
 
 from icon_dist import config as configuration
 from icon_dist import pretrained, storage
-from icon_dist.begin import Data, check_scorable, open_data
+from icon_dist.begin import Data, open_data
 from icon_dist.config import Config
 from icon_dist.data.generate import draw_missing, missing_sets
 from icon_dist.engine import checkpoint
 from icon_dist.engine import manifest as manifests
 from icon_dist.engine.progress import Progress, counter
-from icon_dist.errors import note, run_cli
+from icon_dist.errors import naming, note, run_cli
 from icon_dist.loop import last_words, learning_rate, run_directory, train
 from icon_dist.plan import model_of, worker_counts
 from icon_dist.teacher import load_teacher
@@ -44,7 +44,8 @@ def main(argv: list[str]) -> None:
         return
     cfg = anchored(cfg)
     notes = configuration.check_schedule(cfg, own)
-    storage.require_place(storage.join(run_directory(cfg), "config.yaml"))
+    with naming("run.dir"):
+        storage.require_place(storage.join(run_directory(cfg), "config.yaml"))
     if args.dry_run and cfg.data.dataset == "fake":
         for uri, _, people, _ in missing_sets(cfg.data):
             print(f"data        {people} people would be rendered to {uri}; the plan follows from them")
@@ -52,10 +53,9 @@ def main(argv: list[str]) -> None:
                 note(text)
             return
     draw_missing(cfg.data, jobs=os.cpu_count() or 1, progress=counter("people"))
-    data = open_data(cfg)
+    data = open_data(cfg, scorable=True)
     shards, _, plan = data
     notes += configuration.check_schedule(cfg, own, steps=plan.total_steps)
-    check_scorable(cfg, data)
     print(plan, flush=True)
     for text in (*notes, *plan.notes):
         note(text)
