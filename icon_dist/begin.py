@@ -48,7 +48,9 @@ def open_data(cfg: Config, *, scorable: bool = False) -> Data:
         zoom = 1 + cfg.data.augment.scale
         shards = distributed.from_first(lambda: open_shards(cfg.data.train, input_hw=cfg.input_hw, max_zoom=zoom))
     with gathering(errors), naming("data.val", WITHOUT):
-        if cfg.data.val:
+        if cfg.data.val == cfg.data.train:
+            val = shards
+        elif cfg.data.val:
             val = distributed.from_first(lambda: open_shards(cfg.data.val, input_hw=cfg.input_hw))
     raise_all(errors)
     assert shards is not None

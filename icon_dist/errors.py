@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 LONGEST = 2000  # characters of a line
-READABLE = 1200  # characters of several errors in a line
+READABLE = 700  # characters of several errors in a line
 
 
 def shorten(text: str, most: int = 100) -> str:
