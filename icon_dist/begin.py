@@ -17,7 +17,7 @@ from icon_dist.engine import checkpoint, deepspeed
 from icon_dist.engine.average import Average
 from icon_dist.engine.saver import send_unsent
 from icon_dist.engine.state import State
-from icon_dist.errors import DataError
+from icon_dist.errors import IconError, gathering, naming, raise_all
 from icon_dist.evaluation.score import check_truth
 from icon_dist.models import PoseNet
 from icon_dist.plan import Plan, plan_run, students_of
@@ -25,6 +25,8 @@ from icon_dist.semi.building import method_of
 from icon_dist.semi.method import Method
 from icon_dist.semi.pair import Pair
 from icon_dist.teacher import load_teacher, sure_joints
+
+WITHOUT = "; or leave data.val empty to go without scores"
 
 
 class Data(NamedTuple):
@@ -35,32 +37,33 @@ class Data(NamedTuple):
     plan: Plan
 
 
-def open_data(cfg: Config) -> Data:
-    """Read once for all ranks; an error where they and the config do not fit."""
-    zoom = 1 + cfg.data.augment.scale
-    shards = distributed.from_first(lambda: _open(cfg, "train", max_zoom=zoom))
-    val = distributed.from_first(lambda: _open(cfg, "val", max_zoom=None)) if cfg.data.val else None
-    return Data(shards, val, plan_run(cfg, shards, val=val))
+def open_data(cfg: Config, *, scorable: bool = False) -> Data:
+    """Read once for all ranks; one error of all in which they and the config do not fit.
 
-
-def _open(cfg: Config, which: str, *, max_zoom: float | None) -> ShardSet:
-    try:
-        return open_shards(getattr(cfg.data, which), input_hw=cfg.input_hw, max_zoom=max_zoom)
-    except DataError as error:
-        without = ", or leave data.val empty to go without scores" if which == "val" else ""
-        raise DataError(f"data.{which}: {error}{without}") from None
-
-
-def check_scorable(cfg: Config, data: Data) -> None:
-    """DataError before a cluster starts if the metric will find nothing to measure in ``data.val``."""
-    if data.val is None:
-        return
-    photos = photos_of(data.val, cfg.eval.limit)
-    try:
-        boxes = str(data.val.manifest["boxes"])
-        check_truth(read_truth(cfg.data.val), data.val.skeleton, boxes=boxes, image_ids=photos)
-    except DataError as error:
-        raise DataError(f"data.val={cfg.data.val}: {error}, or leave data.val empty to go without scores") from None
+    ``scorable``: read the ground truth too, and see that the metric will find something to measure in ``data.val``.
+    """
+    errors: list[IconError] = []
+    shards, val = None, None
+    with gathering(errors), naming("data.train"):
+        zoom = 1 + cfg.data.augment.scale
+        shards = distributed.from_first(lambda: open_shards(cfg.data.train, input_hw=cfg.input_hw, max_zoom=zoom))
+    with gathering(errors), naming("data.val", WITHOUT):
+        if cfg.data.val == cfg.data.train:
+            val = shards
+        elif cfg.data.val:
+            val = distributed.from_first(lambda: open_shards(cfg.data.val, input_hw=cfg.input_hw))
+    raise_all(errors)
+    assert shards is not None
+    plan = None
+    with gathering(errors):
+        plan = plan_run(cfg, shards, val=val)
+    with gathering(errors), naming(f"data.val={cfg.data.val}", WITHOUT):
+        if scorable and val is not None:
+            boxes, photos = str(val.manifest["boxes"]), photos_of(val, cfg.eval.limit)
+            check_truth(read_truth(cfg.data.val), val.skeleton, boxes=boxes, image_ids=photos)
+    raise_all(errors)
+    assert plan is not None
+    return Data(shards, val, plan)
 
 
 def last_epoch(cfg: Config) -> int:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 LONGEST = 2000  # characters of a line
-READABLE = 400  # characters of several errors in a line
+READABLE = 700  # characters of several errors in a line
 PACKAGES = {"cv2": "opencv-python-headless", "sklearn": "scikit-learn", "yaml": "pyyaml"}  # of modules named otherwise
 SECRETS = (
     (re.compile(r"(\w://)\S*@"), r"\1***@"),  # to the last @: a password may hold any of @ : /
@@ -140,15 +140,15 @@ class StoppedError(IconError):
         self.exit_code = exit_code
 
 
-def raise_all(errors: Sequence[IconError]) -> None:
+def raise_all(errors: Sequence[IconError], *, most: int = READABLE) -> None:
     """One error of all that are wrong at once, of the kind of the first; nothing where nothing is wrong.
 
-    The line has as many of them as can be read in one go, and counts the others.
+    The line has as many of them as fit in ``most`` characters, and counts the others.
     """
     if not errors:
         return
     text, *others = map(str, errors)
-    while others and len(text) + len(others[0]) < READABLE:
+    while others and len(text) + len(others[0]) < most:
         text += f"; also {others.pop(0)}"
     raise type(errors[0])(f"{text}; and {len(others)} more" if others else text)
 
@@ -160,6 +160,15 @@ def gathering(errors: list[IconError]) -> Iterator[None]:
         yield
     except IconError as error:
         errors.append(error)
+
+
+@contextmanager
+def naming(what: str, fix: str = "") -> Iterator[None]:
+    """An error of the block begins with ``what`` it is about, such as a config key, and ends with ``fix``."""
+    try:
+        yield
+    except IconError as error:
+        raise type(error)(f"{what}: {error}{fix}") from None
 
 
 def note(text: str) -> None:

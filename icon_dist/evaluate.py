@@ -10,6 +10,7 @@ import argparse
 import dataclasses
 import json
 import os
+from collections.abc import Iterator
 
 import torch
 
@@ -82,6 +83,16 @@ def _first_other(mine: tuple[str, ...], theirs: tuple[str, ...]) -> str:
     )
 
 
+def doubts(scores: dict[str, float], skeleton: Skeleton, *, poses: int) -> Iterator[str]:
+    """What to think of before these scores are believed."""
+    main = main_metric(skeleton)
+    if round(scores[main], 4) <= 0:
+        near = f"none of {counted(poses, 'pose')} is near a person's"
+        yield f"{main} is 0: {near}; is the checkpoint trained, and are photos and boxes like those it is trained on?"
+    if main == "AP" and skeleton.num_joints == 1:
+        yield "poses of one joint have no size, so AP (M) and AP (L) leave wrong ones out; AP and AP .5 count them all"
+
+
 def arguments(argv: list[str]) -> argparse.Namespace:
     """What was asked, if it can be done: places that cannot be written are errors before the work."""
     assert __doc__ is not None
@@ -113,6 +124,8 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.photos and (args.diagnose or not args.results):
         raise ConfigError(f"--photos {args.photos}: has no truth to score by; give --results FILE and no --diagnose")
+    if args.images and args.boxes == "gt" and not args.photos:
+        note(f"--images {args.images}: is not read, because shards hold their people; it goes with --boxes FILE")
     if args.picture and not args.picture.endswith(".png"):
         raise ConfigError(f"--picture {args.picture}: is drawn as PNG; name it FILE.png")
     if args.diagnose:
@@ -163,9 +176,8 @@ def main(argv: list[str]) -> None:
     width = max(map(len, scores), default=0)
     for name, value in scores.items():
         say(f"{name:<{width}}  {value:8.4f}  {what}")
-    if truth is not None and scores[main := main_metric(people.skeleton)] <= 0:
-        poses = plural(len(predictions.instance), "pose")
-        note(f"{main} is 0: none of {poses} is near a person's; is {args.checkpoint} trained, and for such photos?")
+    for text in doubts(scores, people.skeleton, poses=len(predictions.instance)) if scores else ():
+        note(text)
     if args.json:
         result = {"scores": scores, "conditions": what, "checkpoint": metadata["checkpoint"], "step": metadata["step"]}
         storage.write(storage.absolute(args.json), (json.dumps(result, indent=1) + "\n").encode())

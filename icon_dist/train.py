@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from icon_dist import config as configuration
 from icon_dist import pretrained, storage
 from icon_dist.arguments import Once, Parser
-from icon_dist.begin import Data, check_scorable, open_data
+from icon_dist.begin import Data, open_data
 from icon_dist.config import Config
 from icon_dist.data.generate import draw_missing, missing_sets
 from icon_dist.engine import checkpoint
@@ -21,7 +21,7 @@ from icon_dist.engine import manifest as manifests
 from icon_dist.engine.progress import Progress, counter
 from icon_dist.engine.state import numbers_of
 from icon_dist.engine.stop import Stop
-from icon_dist.errors import note, run_cli, say
+from icon_dist.errors import naming, note, run_cli, say
 from icon_dist.loop import last_words, learning_rate, run_directory, train
 from icon_dist.plan import model_of, worker_counts
 from icon_dist.storage import lock
@@ -54,7 +54,8 @@ def main(argv: list[str]) -> None:
 def _run(cfg: Config, own: Mapping[str, str], *, dry_run: bool) -> None:
     """``own`` are the values that the user set himself (:func:`icon_dist.config.load_own`)."""
     notes = configuration.check_schedule(cfg, own)
-    storage.require_place(storage.join(run_directory(cfg), "config.yaml"))
+    with naming("run.dir"):
+        storage.require_place(storage.join(run_directory(cfg), "config.yaml"))
     if dry_run and cfg.data.dataset == "fake":
         for uri, _, people, _ in missing_sets(cfg.data):
             say(f"data        {people} people would be rendered to {uri}; the plan follows from them")
@@ -62,10 +63,9 @@ def _run(cfg: Config, own: Mapping[str, str], *, dry_run: bool) -> None:
                 note(text)
             return
     draw_missing(cfg.data, jobs=os.cpu_count() or 1, progress=counter("people"))
-    data = open_data(cfg)
+    data = open_data(cfg, scorable=True)
     shards, _, plan = data
     notes += configuration.check_schedule(cfg, own, steps=plan.total_steps)
-    check_scorable(cfg, data)
     say(str(plan))
     for text in (*notes, *plan.notes):
         note(text)

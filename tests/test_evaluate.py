@@ -21,12 +21,13 @@ from icon_dist.data import people as packing
 from icon_dist.data.detections import detected
 from icon_dist.data.pack import Settings, build
 from icon_dist.data.reading import photo_source
-from icon_dist.data.shard import open_shards
+from icon_dist.data.shard import open_shards, read_truth
 from icon_dist.data.subjects import first_photos
 from icon_dist.datasets import load_skeleton, read, skeleton_from_dict, skeleton_to_dict
 from icon_dist.errors import CheckpointError, ConfigError, DataError, DivergedError
 from icon_dist.fetch import encode, load_weights
 from icon_dist.fetch import main as fetch
+from tests import objects
 from tests.gang import run_gang, tiny
 
 LOOSE = Settings(max_input=None)
@@ -273,3 +274,82 @@ def test_refusals(run: Path, people: Path, shared: Path, tmp_path: Path) -> None
     build(lsp, str(shared / "lsp" / "images"), str(tmp_path / "lsp"), dataset="custom", split="lsp")
     with pytest.raises(CheckpointError, match=r"predicts 17 joints of fake.*14 of lsp"):
         evaluate.main([str(run), "--shards", str(tmp_path / "lsp")])
+
+
+def test_what_would_be_scored_in_vain_is_said_before_it_is_predicted(
+    coco: tuple[Path, Path], run: Path, people: Path, shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights, shards = coco
+    four = shared / "coco" / "four"
+    boxes, images = str(four / "detections.json"), ["--images", str(four / "images")]
+    theirs = [str(weights), "--shards", str(shards), "--loaders", "0", "--boxes"]
+    entries = json.loads((four / "detections.json").read_text())
+    (tmp_path / "cat0.json").write_text(json.dumps([{**entry, "category_id": 0} for entry in entries]))
+    with pytest.raises(DataError, match=rf"0 of {len(entries)} boxes have category_id 1, .* are 0 \({len(entries)}\)"):
+        evaluate.main([*theirs, str(tmp_path / "cat0.json"), *images])
+    with pytest.raises(DataError, match=r"--images .*: 4 of 4 photos not in this folder, such as '0"):
+        evaluate.main([*theirs, boxes, "--images", str(tmp_path)])
+    with pytest.raises(DataError, match="no such images folder"):
+        evaluate.main([*theirs, boxes, "--images", str(tmp_path / "none")])
+    with pytest.raises(DataError, match=r"boxes=detections\.json: pck measures the annotated people"):
+        evaluate.main([*theirs, boxes, *images, "--metric", "pck"])
+    capsys.readouterr()
+    evaluate.main([str(run), "--shards", f"{people}/val", "--loaders", "0", "--limit", "999", *images])
+    ignored, limited = capsys.readouterr().err.splitlines()[:2]
+    assert "is not read, because shards hold their people; it goes with --boxes FILE" in ignored
+    assert (
+        limited
+        == f"icon_dist: note: --limit 999: the set has {len(open_shards(f'{people}/val'))} boxes; all of them count"
+    )
+
+
+def test_shards_of_another_skeleton_with_as_many_joints(run: Path, people: Path) -> None:
+    skeleton = skeleton_from_dict(load_weights(str(run))[1]["skeleton"])
+    shards = open_shards(f"{people}/val")
+    evaluate.require_same_joints(skeleton, shards, checkpoint="run")
+    renamed = dataclasses.replace(skeleton, joints=("snout", *skeleton.joints[1:]))
+    with pytest.raises(CheckpointError, match=r"17 joints of fake, .* \(joint 0 is 'nose', not 'snout'\)"):
+        evaluate.require_same_joints(renamed, shards, checkpoint="run")
+    with pytest.raises(CheckpointError, match="mirrors other joints"):
+        evaluate.require_same_joints(dataclasses.replace(skeleton, flips=()), shards, checkpoint="run")
+
+
+def test_things_of_one_joint_are_scored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By both engines, and by pycocotools on the file of results: poses without extent count."""
+    shards = objects.shards_of(objects.skeleton("point", joints=1), tmp_path)
+    places = [f"data.train={shards}", f"run.dir={tmp_path}", "run.name=point", "loss.lambda_p=0"]
+    run_gang(configuration.load("coco", [*objects.TRAINING, *places]), scratch=tmp_path, world=1)
+    found = []
+    for engine in ("pycocotools", "fast"):
+        more = ["--engine", engine, "--json", str(tmp_path / "scores.json"), "--results", str(tmp_path / "poses.json")]
+        evaluate.main([str(tmp_path / "point"), "--shards", shards, "--loaders", "0", *more])
+        assert "poses of one joint have no size" in capsys.readouterr().err
+        found.append(json.loads((tmp_path / "scores.json").read_text())["scores"])
+    assert found[0] == found[1]
+    truth = COCO()
+    truth.dataset = read_truth(shards) | {"categories": [{"id": 1, "name": "point"}]}
+    for number, thing in enumerate(truth.dataset["annotations"], start=1):
+        thing["id"] = number  # pycocotools takes a match with annotation 0 for none
+    truth.createIndex()
+    official = COCOeval(truth, truth.loadRes(str(tmp_path / "poses.json")), "keypoints")
+    official.params.kpt_oks_sigmas = np.array([0.05])
+    official.evaluate()
+    official.accumulate()
+    official.summarize()
+    assert list(found[0].values()) == pytest.approx(official.stats.tolist())
+
+
+@pytest.mark.parametrize(
+    ("ap", "joints", "says"),
+    [
+        (0.0, 17, ["AP is 0: none of 1 pose is near a person's"]),
+        (0.00004, 17, ["AP is 0: "]),
+        (0.5, 17, []),
+        (0.5, 1, ["poses of one joint have no size"]),
+    ],
+)
+def test_scores_that_deserve_a_second_look(ap: float, joints: int, says: list[str]) -> None:
+    shape = objects.skeleton("it", joints=joints)
+    texts = list(evaluate.doubts({"AP": ap, "AR": 0.1}, shape, poses=1))
+    assert len(texts) == len(says)
+    assert all(text.startswith(start) for text, start in zip(texts, says, strict=True))

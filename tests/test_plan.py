@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from icon_dist.config import Config, load
+from icon_dist import train
+from icon_dist.config import Config, check_schedule, load, presets
 from icon_dist.data.shard import ShardSet, open_shards
 from icon_dist.data.split import split
 from icon_dist.datasets import load_skeleton
-from icon_dist.errors import ConfigError, DataError
+from icon_dist.errors import ConfigError, DataError, run_cli
 from icon_dist.plan import Plan, check_contrast, model_of, plan_run
 from icon_dist.types import Skeleton
+from tests import objects
 from tests.gang import tiny
 
 SKELETONS = {name: load_skeleton(name) for name in ("coco", "mpii", "crowdpose", "lsp")}
@@ -260,3 +262,190 @@ def test_both_kinds_fill_a_batch(people: Path, tmp_path: Path, shards: ShardSet,
     few = round(len(shards) * 0.05) if kind == "labelled" else len(shards) - round(len(shards) * 0.95)
     with pytest.raises(DataError, match=rf"{few} {kind} people do not fill one batch; lower optim.batch=16"):
         plan_run(tiny(people, tmp_path, **{**SEMI, "data__labelled": share}), shards)
+
+
+# -------------------------------------------------------------------------------------------- all that does not fit
+
+
+def outcome(capfd: pytest.CaptureFixture[str], *argv: str) -> tuple[int, list[str]]:
+    """Exit code and lines on stderr of a dry run."""
+    capfd.readouterr()
+    with pytest.raises(SystemExit) as left:
+        run_cli(train.main, ["--cfg", "coco", *objects.TRAINING, *argv, "--dry-run"])
+    return int(left.value.code or 0), capfd.readouterr().err.splitlines()
+
+
+def test_a_small_skeleton_says_all_at_once_and_what_to_type(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    uri = objects.shards_of(objects.skeleton("corners", joints=4), tmp_path)
+    argv = [f"data.train={uri}", f"run.dir={tmp_path}/runs"]
+    code, (line,) = outcome(capfd, *argv)
+    assert code == 2
+    for part in (
+        "loss.single.queries=5: skeleton corners has 4 joints; expected at most 4",
+        "loss.single.negatives=6: skeleton corners has 4 joints; expected at most 3",
+        "loss.lambda_2=0.7: skeleton corners has 0 limb pairs, contrast needs 2",
+    ):
+        assert part in line
+    added = line.rpartition("; set ")[2].split()
+    assert added == ["loss.single.queries=4", "loss.single.negatives=3", "loss.lambda_2=0"]
+    assert outcome(capfd, *argv, *added) == (0, [])
+    code, (line,) = outcome(capfd, *argv, "optim.batch=64", "data.dataset=coco")  # all that is independent
+    assert code == 2
+    for part in ("data.dataset=coco", "loss.single.queries=5", "8 people do not fill one batch"):
+        assert part in line
+
+
+@pytest.mark.parametrize(("joints", "limbs"), [(1, ()), (2, ((0, 1),)), (3, ((0, 1), (1, 2)))])
+@pytest.mark.parametrize("sampling", [[], ["loss.single.query=random", "loss.single.queries_to=9"]])
+def test_the_overrides_that_a_skeleton_asks_for_are_enough(
+    joints: int, limbs: tuple[tuple[int, int], ...], sampling: list[str]
+) -> None:
+    few = objects.skeleton("few", joints=joints, limbs=limbs)
+    with pytest.raises(ConfigError) as error:
+        check_contrast(load("coco", sampling).loss, few)
+    check_contrast(load("coco", [*sampling, *str(error.value).rpartition("; set ")[2].split()]).loss, few)
+
+
+def test_joints_that_never_count_as_visible(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Tools without a flag for hidden joints write v=1 for all: contrast was 0 for a whole run, without a word."""
+    shape = objects.skeleton("flat", joints=7, limbs=((0, 1), (1, 2), (2, 3), (3, 4), (4, 5)))
+    uri = objects.shards_of(shape, tmp_path, v=1)
+    argv = [f"data.train={uri}", f"run.dir={tmp_path}/runs"]
+    code, lines = outcome(capfd, *argv)
+    assert code == 0
+    for line, (weight, one) in zip(lines, (("lambda_1=0.3", "joint"), ("lambda_2=0.7", "limb pair")), strict=True):
+        rule = f"no {one} of data.train counts as visible (v >= 2 in skeleton flat); set loss.counted=labelled"
+        assert line == f"icon_dist: note: loss.{weight}: this term of contrast would be 0, because {rule}"
+    for mended in ("loss.counted=labelled", "loss.lambda_p=0"):
+        assert outcome(capfd, *argv, mended) == (0, [])
+
+
+def test_limbs_of_which_one_end_is_never_labelled(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    shape = objects.skeleton("halves", joints=7, limbs=((0, 1), (0, 2), (0, 3), (0, 4), (0, 5)))
+    uri = objects.shards_of(shape, tmp_path, v=(0, 2, 2, 2, 2, 2, 2))
+    code, (line,) = outcome(capfd, f"data.train={uri}", f"run.dir={tmp_path}/runs")
+    assert code == 0
+    assert line.endswith("because no limb pair of data.train is labelled; set loss.lambda_2=0")
+
+
+CASES = {
+    "nobody has a torso": ({"metric": "pck", "torso": (0, 3)}, (0, 2, 2, 2), "has both corner_0 and corner_3 labelled"),
+    "joints of MPII": ({"metric": "pckh"}, 2, "PCKh is of MPII's joints"),
+    "no crowdIndex": ({"metric": "crowdpose"}, 2, "no crowdIndex, by which metric crowdpose"),
+    "no joint at all": ({"metric": "coco"}, 0, "none of 8 people in 8 photos has a labelled joint"),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_the_metric_cannot_measure_is_said_before_training(
+    name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    how, v, says = CASES[name]
+    train_shards = objects.shards_of(objects.skeleton("train", joints=4, **how), tmp_path)  # type: ignore[arg-type]
+    val = objects.shards_of(objects.skeleton("val", joints=4, **how), tmp_path, v=v, seed=1)  # type: ignore[arg-type]
+    argv = [f"data.train={train_shards}", f"run.dir={tmp_path}/runs", "loss.lambda_p=0"]
+    code, (line,) = outcome(capfd, *argv, f"data.val={val}")
+    assert code == 3
+    assert f"data.val={val}: " in line
+    assert says in line
+    assert line.endswith("leave data.val empty to go without scores")
+    assert outcome(capfd, *argv)[0] == 0
+
+
+def test_shards_that_nobody_can_learn_from_or_be_scored_on(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    shape = objects.skeleton("pose", joints=4, metric="pck", torso=(0, 3))
+    right = objects.shards_of(shape, tmp_path)
+    boxes = objects.shards_of(dataclasses.replace(shape, name="found"), tmp_path, v=0, boxes="found.json")
+    argv = [f"run.dir={tmp_path}/runs", "loss.lambda_p=0"]
+    code, (line,) = outcome(capfd, *argv, f"data.train={boxes}")
+    assert code == 3
+    assert "no joint of 8 people is labelled: they are the boxes of found.json" in line
+    code, (line,) = outcome(capfd, *argv, f"data.train={right}", f"data.val={boxes}")
+    assert code == 3
+    assert "boxes=found.json: pck measures the annotated people" in line
+    code, (line,) = outcome(capfd, *argv, f"data.train={tmp_path}/none", f"data.val={tmp_path}/neither")
+    assert code == 3
+    assert f"data.train: {tmp_path}/none: no shards here" in line
+    assert f"; also data.val: {tmp_path}/neither: no shards here" in line
+
+
+def test_scores_that_mean_little_are_noted(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    uri = objects.shards_of(objects.skeleton("pose", joints=4), tmp_path)
+    argv = [f"data.train={uri}", f"data.val={uri}", f"run.dir={tmp_path}/runs", "loss.lambda_p=0", "eval.limit=99"]
+    code, (same, limit) = outcome(capfd, *argv)
+    assert code == 0
+    assert "data.val is data.train: scores are of the people who are learnt by heart" in same
+    assert "eval.limit=99: data.val has 8 people; all count" in limit
+
+
+def test_a_place_that_cannot_be_written_is_said_before_anything_starts(
+    people: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    code, (line,) = outcome(capfd, f"data.train={people}/train", f"run.dir={tmp_path}/file")
+    assert code == 5
+    assert line == f"icon_dist: error: run.dir: {tmp_path}/file: is a file, not a folder; write elsewhere"
+
+
+# ------------------------------------------------------------------------------------------- what is never reached
+
+NEVER = [
+    ("optim.milestones=[3]", "optim.milestones=[3]: [3] is never reached in 1 epoch"),
+    ("loss.start_epoch=1", "loss.start_epoch=1.0: contrast never starts in 1 epoch"),
+    ("loss.ramp_epochs=2", "loss.ramp_epochs=2.0: contrast does not grow to its full weight in 1 epoch"),
+    ("run.checkpoint_every=2", "run.checkpoint_every=2.0: the run is saved only"),
+    ("run.stop_after_epoch=2", "run.stop_after_epoch=2: the run is over after 1 epoch"),
+    ("optim.warmup_steps=17", "optim.warmup_steps=17: the learning rate does not rise to optim.lr in 16 steps"),
+    ("run.log_every=17", "run.log_every=17: no loss is logged in 16 steps"),
+    ("loss.bank.warmup=16", "loss.bank.warmup=16: the bank is never used in the 16 steps"),
+]
+REACHED = ["loss.ramp_epochs=1", "run.checkpoint_every=1", "optim.warmup_steps=16", "run.log_every=16"]
+
+
+@pytest.mark.parametrize(("item", "says"), NEVER)
+def test_what_a_short_run_never_reaches(
+    item: str, says: str, people: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """An error about what the user set himself, a note about what came with his preset: 64 people, 16 steps."""
+    place = ["data.dataset=fake", f"data.train={people}/train", f"run.dir={tmp_path}/runs"]
+    code, (line,) = outcome(capfd, *place, item)
+    assert code == 2
+    assert says in line
+    assert line.endswith("; lower it or leave it out")
+    key = item.partition("=")[0]
+    config = load("coco", [*objects.TRAINING, item])
+    for own in ({}, {"optim.lr": "own.yaml"}):
+        notes = [*check_schedule(config, own), *check_schedule(config, own, steps=16)]
+        assert (
+            [text for text in notes if text.startswith(key)] == [text for text in notes if text.startswith(says)] != []
+        )
+
+
+def test_a_preset_that_a_run_is_too_short_for_is_noted(
+    people: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    place = [f"data.train={people}/train", f"data.val={people}/val", f"run.dir={tmp_path}/runs"]
+    capfd.readouterr()
+    train.main(["--cfg", "lsp", "data.dataset=fake", *place, "optim.epochs=3", "--dry-run"])
+    lines = capfd.readouterr().err.splitlines()
+    assert lines == [
+        f"icon_dist: note: {text}"
+        for text in (
+            "optim.milestones=[15, 18]: [15, 18] are never reached in 3 epochs, so the learning rate is not lowered "
+            "there",
+            "loss.start_epoch=8.0: contrast never starts in 3 epochs",
+            "eval.every=5: the run is scored only at its end, after 3 epochs",
+            "optim.warmup_steps=100: the learning rate does not rise to optim.lr in 6 steps",
+            "run.log_every=20: no loss is logged in 6 steps",
+        )
+    ]
+
+
+def test_what_is_just_reached_is_fine(people: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    place = ["data.dataset=fake", f"data.train={people}/train", f"run.dir={tmp_path}/runs"]
+    assert outcome(capfd, *place, *REACHED) == (0, [])
+
+
+@pytest.mark.parametrize("name", presets())
+def test_presets_reach_what_they_set(name: str) -> None:
+    assert check_schedule(load(name), {}) == []

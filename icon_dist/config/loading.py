@@ -146,7 +146,7 @@ def _merge(layers: Sequence[Layer]) -> Config:
     for layer in layers:
         texts = layer.faults or list(kinds.faults(layer.values))
         found += [ConfigError((layer.where if text is texts[0] else "") + text) for text in texts]
-    raise_all(found)
+    raise_all(found, most=400)  # of a file in another format every key is wrong
     config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), *(layer.values for layer in layers)))
     assert isinstance(config, Config)
     return config

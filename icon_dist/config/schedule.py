@@ -27,7 +27,7 @@ def by_epochs(config: Config) -> Iterator[Unreached]:
     epochs = plural(end, "epoch")
     if late := [m for m in config.optim.milestones if m >= end]:
         some = "is" if len(late) == 1 else "are"
-        yield "optim.milestones", f"{late} {some} never reached in {epochs}: the learning rate stays as it is before"
+        yield "optim.milestones", f"{late} {some} never reached in {epochs}, so the learning rate is not lowered there"
     if contrasts(config) and loss.start_epoch >= end:
         yield "loss.start_epoch", f"contrast never starts in {epochs}"
     elif contrasts(config) and loss.start_epoch + loss.ramp_epochs > end:

@@ -24,7 +24,9 @@ def require_torso(people: Sequence[dict[str, Any]], skeleton: Skeleton) -> None:
     ends = joints[:, [first, second]]
     if not ((ends[..., 2] > 0).all(axis=1) & (ends[:, 0, :2] != ends[:, 1, :2]).any(axis=1)).any():
         names = f"{skeleton.joints[first]} and {skeleton.joints[second]}"
-        raise DataError(f"nobody of {len(people)} has both {names} labelled, the torso that PCK measures by; {FIX}")
+        raise DataError(
+            f"nobody of {len(people)} has both {names} labelled and apart, the torso that PCK measures by; {FIX}"
+        )
 
 
 def score(

@@ -17,7 +17,7 @@ from optuna.distributions import BaseDistribution
 
 from icon_dist import config as configuration
 from icon_dist import pretrained
-from icon_dist.begin import check_scorable, open_data
+from icon_dist.begin import open_data
 from icon_dist.config import Config
 from icon_dist.data.generate import draw_missing
 from icon_dist.data.shard import read_manifest
@@ -190,10 +190,8 @@ def _skeleton(base: Config) -> Skeleton:
 def _require_runnable(space: Space, base: Config, own: Mapping[str, str]) -> tuple[str, list[str]]:
     """The metric that trials are compared by, and notes; an error where no trial, or not every one, could train and be
     scored."""
-    data = open_data(base)
-    shards, _, plan = data
+    shards, _, plan = open_data(base, scorable=True)
     notes = configuration.check_schedule(base, own, steps=plan.total_steps)
-    check_scorable(base, data)
     require_trainable(space, base, shards=shards)
     if base.model.pretrained:
         pretrained.start_run(students_of(base, shards.skeleton), base.model.pretrained, shards, plan.split)

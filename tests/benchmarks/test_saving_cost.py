@@ -92,7 +92,7 @@ def test_from_sigterm_to_a_checkpoint(people: Path, tmp_path: Path, monkeypatch:
 
     Clock(monkeypatch).on_step = ask
     with pytest.raises(StoppedError) as left:
-        train.main(arguments(people, tmp_path, *SIZE, "run.checkpoint_every=9"))
+        train.main(arguments(people, tmp_path, *SIZE, "run.checkpoint_every=2"))
     ended = time.time()
     (manifest,) = tmp_path.glob("first/checkpoints/*/MANIFEST.json")
     assert left.value.exit_code == 75

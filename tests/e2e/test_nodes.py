@@ -21,7 +21,7 @@ from tests.gang import TINY, run_gang, tiny
 from tests.ray_nodes import Nodes, cluster, wait_for
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
-LONG = {"optim__epochs": 12, "optim__milestones": (10,), "eval__every": 100, "run__record_samples": True}
+LONG = {"optim__epochs": 12, "optim__milestones": (10,), "eval__every": 12, "run__record_samples": True}
 SPLIT = {"optim__batch": 12, "optim__micro_batch": 2, "data__streams": 12}  # for three workers as for two
 STEPS = 64 // 12  # an epoch
 
@@ -135,7 +135,13 @@ def test_a_lost_node_shrinks_the_run(nodes: Nodes, people: Path, s3: str, tmp_pa
 @pytest.mark.timeout(900)
 def test_a_node_that_is_announced_to_leave(nodes: Nodes, people: Path, s3: str, tmp_path: Path) -> None:
     """With room for fewer the run saves and goes on without it; without room it saves and ends with 75."""
-    elastic = {"run.workers": 3, "run.workers_min": 2, "run.checkpoint_every": 50, "optim.epochs": 100}
+    elastic = {
+        "run.workers": 3,
+        "run.workers_min": 2,
+        "run.checkpoint_every": 50,
+        "optim.epochs": 100,
+        "eval.every": 100,
+    }
     with submitted(people, s3, tmp_path, "announced", **SPLIT, **elastic) as job:
         try:
             wait_for(lambda: job.says("step "), alive=job.process, log=job.log, seconds=300)

@@ -22,7 +22,7 @@ from tests.gang import run_gang, tiny
 from tests.ray_nodes import Nodes, cluster, wait_for
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
-LONG = {"optim__epochs": 40, "optim__milestones": (30,), "eval__every": 100}
+LONG = {"optim__epochs": 40, "optim__milestones": (30,), "eval__every": 40}
 SLOW_TO_SAVE = """
 import sys
 from icon_dist.engine.progress import Progress

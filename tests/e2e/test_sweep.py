@@ -91,7 +91,11 @@ def test_a_study_and_two_more(people: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "code", "words"),
     [
-        (["--workers-per-trial", "64", "optim.batch=64", "data.streams=64"], 7, "a trial needs 64 workers x 1 CPU"),
+        (
+            ["--workers-per-trial", "64", "optim.batch=64", "data.streams=64", "loss.bank.warmup=0"],
+            7,
+            "a trial needs 64 workers x 1 CPU",
+        ),
         (["data.val="], 2, "data.val is empty"),
         (["loss.lamda_1=1"], 2, "lambda_1"),
     ],

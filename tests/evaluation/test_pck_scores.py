@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from icon_dist import datasets
+from icon_dist.datasets import load_skeleton, skeleton_from_dict, skeleton_to_dict
 from icon_dist.errors import DataError
 from icon_dist.evaluation.oks import select
 from icon_dist.evaluation.score import check_truth, main_metric, score
@@ -170,3 +172,34 @@ def test_pck_of_nobody_countable() -> None:
     }
     scores = score(truth, poses(np.array([1]), np.array([1]), np.zeros((1, 14, 2))), skeleton)
     assert set(scores.values()) == {-1.0}
+
+
+def test_a_torso_that_nobody_has_is_found_before_scoring() -> None:
+    lsp = load_skeleton("lsp")
+    points = np.full((lsp.num_joints, 3), 2.0)
+    points[:, 0] = np.arange(lsp.num_joints)
+    person = {"id": 1, "image_id": 1, "iscrowd": 0, "num_keypoints": 14, "keypoints": points.reshape(-1).tolist()}
+    truth = {"images": [{"id": 1}], "annotations": [person]}
+    check_truth(truth, lsp)
+    for column, value in ((2, 0.0), (0, points[lsp.torso[0], 0])):  # not labelled; both ends in one place
+        spoilt = points.copy()
+        spoilt[lsp.torso[1], column] = value
+        bad = {**truth, "annotations": [{**person, "keypoints": spoilt.reshape(-1).tolist()}]}
+        with pytest.raises(DataError, match="both left_shoulder and right_hip labelled and apart, the torso"):
+            check_truth(bad, lsp)
+    with pytest.raises(DataError, match="skeleton lsp: names no torso"):
+        check_truth(truth, replace(lsp, torso=(0, 0)))
+    with pytest.raises(DataError, match=r"boxes=x\.json: pck measures the annotated people"):
+        check_truth(truth, lsp, boxes="x.json")
+    with pytest.raises(DataError, match="none of 0 people in 1 photo has a labelled joint"):
+        check_truth({"images": [{"id": 1}, {"id": 2}], "annotations": [person]}, lsp, image_ids={2})
+
+
+def test_skeletons_without_a_torso_travel() -> None:
+    lsp = load_skeleton("lsp")
+    without = replace(lsp, torso=(0, 0), metric="coco")
+    fields = skeleton_to_dict(without)
+    assert fields["torso"] == []
+    assert skeleton_from_dict(fields) == without
+    with pytest.raises(DataError, match="torso"):
+        skeleton_from_dict(fields | {"metric": "pck"})
