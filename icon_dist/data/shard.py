@@ -30,6 +30,7 @@ from icon_dist.data.image import MAX_BYTES, MAX_PIXELS, check_image
 from icon_dist.datasets import skeleton_from_dict
 from icon_dist.datasets.document import parse
 from icon_dist.errors import DataError, shorten
+from icon_dist.storage import lock
 from icon_dist.types import Skeleton
 
 __all__ = ["FORMAT", "ShardSet", "check_image", "index_schema", "open_shards", "read_manifest", "read_truth"]
@@ -116,6 +117,8 @@ def read_manifest(uri: str) -> dict[str, Any]:
         raw = storage.read(place)
     except FileNotFoundError:
         if storage.exists(storage.join(uri, BUILDING)):
+            if who := lock.owner(uri):
+                raise DataError(f"{uri}: is being written by {who}; wait for its end") from None
             raise DataError(f"{uri}: the build is unfinished; run the same shards/build.py command again") from None
         raise DataError(f"{uri}: no shards here ({MANIFEST} is missing); build them: {BUILD_COMMAND} {uri}") from None
     try:
