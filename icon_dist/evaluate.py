@@ -87,7 +87,7 @@ def doubts(scores: dict[str, float], skeleton: Skeleton, *, poses: int) -> Itera
     """What to think of before these scores are believed."""
     main = main_metric(skeleton)
     if round(scores[main], 4) <= 0:
-        near = f"none of {counted(poses, 'pose')} is near a person's"
+        near = f"none of {plural(poses, 'pose')} is near a person's"
         yield f"{main} is 0: {near}; is the checkpoint trained, and are photos and boxes like those it is trained on?"
     if main == "AP" and skeleton.num_joints == 1:
         yield "poses of one joint have no size, so AP (M) and AP (L) leave wrong ones out; AP and AP .5 count them all"

@@ -26,6 +26,7 @@ from icon_dist import __version__, storage
 from icon_dist import config as configuration
 from icon_dist.arguments import Once, Parser, at_least, did_you_mean
 from icon_dist.errors import ConfigError, run_cli, say
+from icon_dist.storage import local
 from icon_dist.train import run_directory
 
 RECIPES = Path(__file__).parent / "recipes.yaml"
@@ -134,13 +135,14 @@ def _result(row: dict[str, Any]) -> Result:
 
 
 def append_result(path: Path, result: Result) -> None:
-    """The whole file again in one move: an interruption leaves the old one."""
+    """The whole file again in one move: an interruption leaves the old one. Two commands may record in one file."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([f.name for f in fields(Result)])
-    for row in [*read_results(path), result]:
-        writer.writerow([getattr(row, f.name) for f in fields(Result)])
-    storage.write(str(path.absolute()), out.getvalue().encode())
+    with local.alone_in(path.absolute().parent):
+        for row in [*read_results(path), result]:
+            writer.writerow([getattr(row, f.name) for f in fields(Result)])
+        storage.write(str(path.absolute()), out.getvalue().encode())
 
 
 def run(recipe: Recipe, cfg: str, *, seed: int, extra: Sequence[str]) -> Result:

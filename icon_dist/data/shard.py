@@ -33,6 +33,7 @@ from icon_dist.datasets import skeleton_from_dict
 from icon_dist.datasets.document import MAX_BYTES as MAX_JSON
 from icon_dist.datasets.document import parse
 from icon_dist.errors import DataError, TooLargeError, shorten
+from icon_dist.storage import lock
 from icon_dist.types import Skeleton
 
 __all__ = ["FORMAT", "ShardSet", "check_image", "index_schema", "open_shards", "read_manifest", "read_truth"]
@@ -131,9 +132,10 @@ def read_manifest(uri: str) -> dict[str, Any]:
         raise DataError(f"{place}: more than {seal.MOST >> 20} MiB, which no manifest has; build again") from None
     except FileNotFoundError:
         if storage.exists(storage.join(uri, BUILDING)):
-            raise DataError(
-                f"{uri}: the build is unfinished; run the same icon-dist shards build command again"
-            ) from None
+            if who := lock.owner(uri):
+                raise DataError(f"{uri}: is being written by {who}; wait for its end") from None
+            fix = "run the same icon-dist shards build command again"
+            raise DataError(f"{uri}: the build is unfinished; {fix}") from None
         raise DataError(f"{uri}: no shards here ({MANIFEST} is missing); build them: {BUILD_COMMAND} {uri}") from None
     try:
         manifest = seal.unsealed(raw)

@@ -209,17 +209,21 @@ def find(
     if not any(entry.committed for entry in found):
         _refuse_lost(run_uri, found, missing_ok=missing_ok, warn=warn)
         return None
-    for entry in _in_order(run_uri, found, which, warn):
-        try:
-            manifest = manifests.read(entry)
-            _require_sizes(entry, manifest)
-            names = [f"{name}.safetensors" for name in weights_files(manifest)] if weights_only else manifest["files"]
-            verified = {
-                name: manifests.read_file(entry.uri, name, manifest, progress=progress, parts=parts) for name in names
-            }
-            return Checkpoint(entry.uri, entry.step, manifest, verified)
-        except DamagedError as error:
-            warn(f"{entry.uri}: skipped: {error}")
+    looked: list[Entry] = []
+    while found != looked:  # a run that goes on meanwhile saves new ones, and deletes those that were just found
+        for entry in _in_order(run_uri, found, which, warn):
+            try:
+                manifest = manifests.read(entry)
+                _require_sizes(entry, manifest)
+                weights = [f"{name}.safetensors" for name in weights_files(manifest)]
+                verified = {
+                    name: manifests.read_file(entry.uri, name, manifest, progress=progress, parts=parts)
+                    for name in (weights if weights_only else manifest["files"])
+                }
+                return Checkpoint(entry.uri, entry.step, manifest, verified)
+            except DamagedError as error:
+                warn(f"{entry.uri}: skipped: {error}")
+        looked, found = found, _entries(run_uri)
     raise CheckpointError(f"{run_uri}: no intact checkpoint ({which}); restore one, or use another run.name")
 
 

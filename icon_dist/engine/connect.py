@@ -15,6 +15,7 @@ import ray
 from icon_dist.engine import ray_token
 from icon_dist.errors import ClusterError, IconError, StoppedError
 
+ANSWER_S = 5.0
 HTTP2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"  # as gRPC begins, with a frame of settings
 
 
@@ -67,7 +68,7 @@ def _own_signals() -> Iterator[None]:
 def _require_open(address: str) -> None:
     if match := re.fullmatch(r"(?:ray://)?\[?([^/]+?)\]?:(\d+)", address):
         try:
-            with socket.create_connection((match[1], int(match[2])), timeout=5) as peer:
+            with socket.create_connection((match[1], int(match[2])), timeout=ANSWER_S) as peer:
                 peer.sendall(HTTP2)
                 answer = peer.recv(9)
         except (OSError, OverflowError) as error:

@@ -167,6 +167,12 @@ def hold(uri: str, *, fix: str) -> Iterator[None]:
         lock.release()
 
 
+def owner(uri: str) -> str:
+    """Who seems to write at ``uri``, for a message; empty if nobody does."""
+    raw = _read(storage.join(uri, storage.LOCK))
+    return "" if raw is None or _state(_parsed(raw)) == "gone" else _named(raw)
+
+
 def tidy(uri: str, *, over: bool = False) -> None:
     """Remove what killed writers left half-written in a folder that is known to be ours.
 

@@ -197,6 +197,21 @@ def test_none_intact_is_never_a_fresh_start(run: str) -> None:
     assert len(lines) == 2
 
 
+def test_a_run_that_goes_on_meanwhile_is_looked_at_again(run: str) -> None:
+    """Between the listing and the reading, the only checkpoint has given way to the next one."""
+    damage(save(run, 1, keep=1) + "/bank.safetensors", "flip")
+    lines: list[str] = []
+
+    def warn(line: str) -> None:
+        lines.append(line)
+        save(run, 2, attempt="b", keep=1)
+
+    found = checkpoint.find(run, warn=warn)
+    assert found is not None
+    assert same(found, 2)
+    assert len(lines) == 1
+
+
 def test_lost_manifests_are_never_a_fresh_start(run: str) -> None:
     damage(save(run, 1) + "/MANIFEST.json", "delete")
     with pytest.raises(CheckpointError, match=r"last\.json tells of checkpoints"):
