@@ -25,7 +25,8 @@ class ForeignAnswerError(Exception):
 def refuse_foreign(*, operation_model: Any, response_dict: dict[str, Any], **_: object) -> None:
     """A handler of botocore's event before-parse. Server errors pass: those of proxies are retried like S3's own."""
     status, headers, body = response_dict["status_code"], response_dict["headers"], response_dict["body"]
-    if status >= 500 or status == 429:
+    missing = status == 404 and operation_model.name in ("GetObject", "HeadObject")  # a listing tells who says so
+    if status >= 500 or status == 429 or missing:
         return
     begin = body[:200].lstrip().lower() if isinstance(body, bytes) else b""
     if status in REDIRECTS and "x-amz-bucket-region" not in headers:  # boto3 would ask for the region without an end

@@ -183,7 +183,7 @@ def _skew(headers: dict[str, str]) -> str:
         seconds = abs(email.utils.parsedate_to_datetime(headers.get("date", "")).timestamp() - time.time())
     except ValueError:
         return "too far"
-    return f"{seconds / 60:.0f} min" if seconds >= 120 else "too far"
+    return f"{seconds / 86400:.0f} d" if seconds > 43200 else f"{seconds / 60:.0f} min"
 
 
 def _of_client(error: BaseException, endpoint: Endpoint) -> str:
