@@ -127,7 +127,7 @@ def read_manifest(uri: str) -> dict[str, Any]:
     """The manifest of a finished build, whatever its settings."""
     place = storage.join(uri, MANIFEST)
     try:
-        raw = storage.read(place, most=seal.MOST)
+        raw = storage.read(place, most=seal.MOST, sound=seal.holds)
     except TooLargeError:
         raise DataError(f"{place}: more than {seal.MOST >> 20} MiB, which no manifest has; build again") from None
     except FileNotFoundError:
@@ -166,15 +166,19 @@ def _is_count(value: object) -> bool:
 
 def _verified(uri: str, name: str, manifest: dict[str, Any], *, most: int) -> bytes:
     place = storage.join(uri, name)
+
+    def sound(raw: bytes) -> bool:
+        return bool(hashlib.sha256(raw).hexdigest() == manifest["files"][name]["sha256"])
+
     try:
-        raw = storage.read(place, most=most)
+        raw = storage.read(place, most=most, sound=sound)
     except TooLargeError:
         raise DataError(
             f"{place}: more than {most} bytes, which it cannot have; copy it again or build again"
         ) from None
     except FileNotFoundError:
         raise DataError(f"{place}: missing; copy it again or build the shards again") from None
-    if hashlib.sha256(raw).hexdigest() != manifest["files"][name]["sha256"]:
+    if not sound(raw):
         raise DataError(f"{place}: sha256 differs from {MANIFEST}; copy it again or build the shards again")
     return raw
 
