@@ -25,7 +25,7 @@ import yaml
 
 from icon_dist import __version__, storage
 from icon_dist import config as configuration
-from icon_dist.errors import ConfigError, run_cli, say
+from icon_dist.errors import ConfigError, DataError, run_cli, say
 from icon_dist.train import run_directory
 
 RECIPES = Path(__file__).parent / "recipes.yaml"
@@ -119,7 +119,7 @@ def read_results(path: Path) -> list[Result]:
     try:
         with path.open(newline="") as file:
             return [_result(row) for row in csv.DictReader(file)]
-    except (TypeError, KeyError, ValueError):
+    except (TypeError, KeyError, ValueError, csv.Error):
         names = ",".join(f.name for f in fields(Result))
         raise ConfigError(f"{path}: not a table of results; its first line must be {names}") from None
 
@@ -149,7 +149,11 @@ def run(recipe: Recipe, cfg: str, *, seed: int, extra: Sequence[str]) -> Result:
     if done.returncode:
         raise SystemExit(done.returncode)
     run_uri = run_directory(configuration.load(cfg, given))
-    events = [json.loads(line) for line in storage.read(storage.join(run_uri, "metrics.jsonl")).splitlines()]
+    log = storage.join(run_uri, "metrics.jsonl")
+    try:
+        events = [json.loads(line) for line in storage.read(log).splitlines()]
+    except ValueError:
+        raise DataError(f"{log}: a line of it is damaged; resume the run, which leaves it out") from None
     scored = [e for e in events if e["kind"] == "eval"]
     if not scored:
         raise ConfigError(f"{cfg}: has no data.val, so there is no score to record")
