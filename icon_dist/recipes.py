@@ -25,7 +25,7 @@ import yaml
 from icon_dist import __version__, storage
 from icon_dist import config as configuration
 from icon_dist.arguments import Once, Parser, at_least, did_you_mean
-from icon_dist.errors import ConfigError, run_cli, say
+from icon_dist.errors import ConfigError, DataError, run_cli, say
 from icon_dist.storage import local
 from icon_dist.train import run_directory
 
@@ -155,7 +155,11 @@ def run(recipe: Recipe, cfg: str, *, seed: int, extra: Sequence[str]) -> Result:
     if done.returncode:
         raise SystemExit(done.returncode)
     run_uri = run_directory(configuration.load(cfg, given))
-    events = [json.loads(line) for line in storage.read(storage.join(run_uri, "metrics.jsonl")).splitlines()]
+    log = storage.join(run_uri, "metrics.jsonl")
+    try:
+        events = [json.loads(line) for line in storage.read(log).splitlines()]
+    except ValueError:
+        raise DataError(f"{log}: a line of it is damaged; resume the run, which leaves it out") from None
     scored = [e for e in events if e["kind"] == "eval"]
     if not scored:
         raise ConfigError(f"{cfg}: has no data.val, so there is no score to record")

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-MOST_FOOTER = 1 << 16  # bytes; that of an index has some thousand
+MOST_FOOTER = 1 << 20  # bytes; that of an index has some thousand
+MOST_COLUMNS = 1000  # an index has 25 elements in its schema
 MOST_PAGES = 100_000
 DEEPEST = 10  # structs in structs
 TRUE, FALSE, BYTE, I16, I32, I64, DOUBLE, TEXT, LIST, SET, STRUCT = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12
@@ -31,7 +32,9 @@ def unpacked(raw: bytes) -> tuple[int, int, dict[str, int]]:
         raise BadParquetError(f"says that its footer has {length} bytes, an index has at most {MOST_FOOTER}")
     try:
         footer, _ = _struct(raw, len(raw) - 8 - length, 0)
-        groups = footer[4]
+        groups, columns = footer[4], footer[2]
+        if len(columns) > MOST_COLUMNS:
+            raise BadParquetError(f"has {len(columns)} columns")
         values: dict[str, int] = {}
         size = pages = 0
         for column in (chunk[3] for group in groups for chunk in group[1]):

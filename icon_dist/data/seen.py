@@ -18,8 +18,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from icon_dist import storage
-from icon_dist.data.shard import ShardSet
-from icon_dist.errors import StorageError, plain
+from icon_dist.data.parquet import BadParquetError, unpacked
+from icon_dist.data.shard import ShardSet, row_bytes
+from icon_dist.errors import StorageError, TooLargeError, plain
 
 NAME = re.compile(r"teacher-[0-9a-f]{16}\.parquet")
 FORMAT = 1  # of what is kept, and of how joints are found: part of the key
@@ -40,8 +41,11 @@ def uri_of(shards: ShardSet, *facts: object) -> str:
 def read(uri: str, shards: ShardSet, *, warn: Callable[[str], None]) -> F32 | None:
     """Keypoints ``[n, K, 3]``; None if they are not there, or not whole."""
     try:
-        return _unpacked(storage.read(uri), shards)
+        return _unpacked(storage.read(uri, most=_most(shards) + (1 << 20)), shards)
     except FileNotFoundError:
+        return None
+    except TooLargeError:
+        warn(plain(f"warning: {uri} is larger than what a teacher sees; the teacher looks again"))
         return None
     except DamagedError as error:
         warn(plain(f"warning: {uri} is damaged ({error}); the teacher looks again"))
@@ -69,6 +73,11 @@ def keep(uri: str, keypoints: F32, shards: ShardSet, *, warn: Callable[[str], No
     return keypoints
 
 
+def _most(shards: ShardSet) -> int:
+    """Bytes that the file has at most, packed or not."""
+    return (len(shards) + 1) * row_bytes(shards.skeleton.num_joints)
+
+
 def _schema(shards: ShardSet) -> pa.Schema:
     keypoints = pa.list_(pa.float32(), 3 * shards.skeleton.num_joints)
     return pa.schema({"instance": pa.int64(), "keypoints": keypoints})
@@ -78,12 +87,15 @@ def _unpacked(raw: bytes, shards: ShardSet) -> F32:
     """The keypoints; DamagedError where they are not whole, or not of these people."""
     shape = shards.keypoints.shape
     try:
+        rows, size, values = unpacked(raw)
+        if rows != len(shards) or size > _most(shards) or max(values.values(), default=0) > math.prod(shape):
+            raise DamagedError("other columns or another number of people")
         file = pq.ParquetFile(pa.BufferReader(raw), page_checksum_verification=True)
         if not file.schema_arrow.equals(_schema(shards)) or file.metadata.num_rows != len(shards):
             raise DamagedError("other columns or another number of people")
         table = file.read()
         instance, flat = table["instance"].to_numpy(), table["keypoints"].combine_chunks().flatten().to_numpy()
-    except (pa.ArrowException, OSError, ValueError) as error:
+    except (BadParquetError, pa.ArrowException, OSError, ValueError) as error:
         raise DamagedError(str(error)) from None
     if not np.array_equal(instance, shards.instance):
         raise DamagedError("other people")

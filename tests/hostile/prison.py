@@ -22,6 +22,9 @@ VERBS = {
     "build": "icon_dist.shards.build",
     "verify": "icon_dist.shards.verify",
     "doctor": "icon_dist.doctor",
+    "submit": "icon_dist.submit",
+    "recipes": "icon_dist.recipes",
+    "synthesize": "icon_dist.shards.synthesize",
 }
 
 
@@ -74,6 +77,8 @@ def traces(folder: Path) -> dict[str, str]:
             continue
         if place.is_symlink():
             found[name] = f"-> {os.readlink(place)}"
+        elif place.is_fifo():
+            found[name] = "pipe"
         elif place.is_file():
             found[name] = hashlib.sha256(place.read_bytes()).hexdigest()
         else:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from icon_dist import config as configuration
 from icon_dist import storage
-from icon_dist.errors import plain
+from icon_dist.errors import ConfigError, plain, run_cli, say, shorten
 from tests.conftest import ROOT
 from tests.gang import TINY
 from tests.hostile.prison import Outcome, run
@@ -107,3 +108,56 @@ def test_a_secret_before_an_at_sign_is_covered(secret: str) -> None:
     assert plain(f"no bucket at 's3://{secret}@bucket/run'; me@host, s3://b/c") == (
         "no bucket at 's3://***@bucket/run'; me@host, s3://b/c"
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("https://h/x?X-Amz-Signature=p&b=1", "https://h/x?X-Amz-Signature=***&b=1"),
+        ("s3://b/k?AWSAccessKeyId=A&Expires=1;sig=p", "s3://b/k?AWSAccessKeyId=***&Expires=1;sig=***"),
+        ("AWS_SECRET_ACCESS_KEY=p/q+r AWS_REGION=x", "AWS_SECRET_ACCESS_KEY=*** AWS_REGION=x"),
+        ("RAY_AUTH_TOKEN=p RAY_AUTH_MODE=token", "RAY_AUTH_TOKEN=*** RAY_AUTH_MODE=token"),
+        ("Authorization: Bearer p.q", "Authorization: Bearer ***"),
+        ("loss.tau=0.1; optim.lr=2", "loss.tau=0.1; optim.lr=2"),
+    ],
+)
+def test_secrets_of_every_kind_are_covered(text: str, shown: str) -> None:
+    assert plain(text) == shown
+
+
+def test_a_long_line_is_covered_before_its_middle_is_left_out() -> None:
+    """Else the end that tells a password from a path would be gone."""
+    secret = "s3cret" * 50
+    for text in (
+        shorten(f"run.dir=s3://me:{secret}@bucket/x"),
+        plain(f"{'x ' * 900}s3://me:{secret}@bucket/{'y' * 900}"),
+    ):
+        assert "s3cret" not in text
+
+
+@pytest.mark.parametrize("uri", ["s3://k:s@b/x", "s3://k@b/x", "https://h/x?X-Amz-Signature=p", "s3://b/x?token=p"])
+def test_a_place_with_a_secret_is_no_place(uri: str) -> None:
+    with pytest.raises(ConfigError, match="no password may be in it") as caught:
+        storage.absolute(uri)
+    assert uri not in str(caught.value)
+    with pytest.raises(ConfigError, match=r"^run.dir=.*no password may be in it"):
+        configuration.load("demo", [f"run.dir={uri}"])
+
+
+def test_an_at_sign_in_a_path_is_no_secret() -> None:
+    assert storage.absolute("s3://bucket/runs/me@host") == "s3://bucket/runs/me@host"
+
+
+def test_what_is_printed_is_escaped_line_by_line(capsys: pytest.CaptureFixture[str]) -> None:
+    say("a\x1b[2J\nb s3://k:s@b/x\r")
+    assert capsys.readouterr().out == "a\\x1b[2J\nb s3://***@b/x\\r\n"
+
+
+def test_a_traceback_names_no_secret() -> None:
+    """With --debug its last line is the message."""
+
+    def fail(_: list[str]) -> None:
+        raise ConfigError("s3://me:hunter2@bucket/x: no")
+
+    with pytest.raises(ConfigError, match=r"^s3://\*\*\*@bucket/x: no$"):
+        run_cli(fail, ["--debug"])

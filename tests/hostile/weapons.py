@@ -11,6 +11,7 @@ import struct
 import tarfile
 import zipfile
 import zlib
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,14 @@ def torch_code(canary: Path, *, legacy: bool = False) -> bytes:
         {"state_dict": {"w": torch.zeros(2)}, "x": Touch(canary)}, sink, _use_new_zipfile_serialization=not legacy
     )
     return sink.getvalue()
+
+
+def torch_class(name: str) -> bytes:
+    """A .pth of the old format whose pickle asks for a class by name."""
+    sink = io.BytesIO()
+    torch.save({"state_dict": {"w": torch.zeros(2)}, "x": Fraction(1)}, sink, _use_new_zipfile_serialization=False)
+    module, _, kind = name.rpartition(".")
+    return sink.getvalue().replace(b"cfractions\nFraction\n", f"c{module}\n{kind}\n".encode())
 
 
 def torch_bomb() -> bytes:
@@ -139,3 +148,37 @@ def vouch(folder: Path, name: str, data: bytes) -> None:
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["files"][name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     (folder / "manifest.json").write_bytes(seal.sealed(manifest))
+
+
+# ----------------------------------------------------------------------------------- parquet in Thrift's protocol
+
+
+def _varint(number: int) -> bytes:
+    out = b""
+    while number > 127:
+        out, number = out + bytes([number & 127 | 128]), number >> 7
+    return out + bytes([number])
+
+
+def _whole(step: int, kind: int, number: int) -> bytes:
+    return bytes([step << 4 | kind]) + _varint((number << 1) ^ (number >> 63))
+
+
+def _named(step: int, name: bytes) -> bytes:
+    return bytes([step << 4 | 8]) + _varint(len(name)) + name
+
+
+def node(name: bytes, children: int) -> bytes:
+    """An element of a schema with others below it."""
+    return _whole(3, 5, 0) + _named(1, name) + _whole(1, 5, children) + b"\0"
+
+
+def leaf(name: bytes) -> bytes:
+    return _whole(1, 5, 1) + _whole(2, 5, 0) + _named(1, name) + b"\0"
+
+
+def parquet(schema: list[bytes], *, rows: int = 0, claim: int | None = None) -> bytes:
+    """A file without rows, whose footer says ``rows``, and ``claim`` elements of its schema."""
+    count = len(schema) if claim is None else claim
+    footer = _whole(1, 5, 1) + b"\x19\xfc" + _varint(count) + b"".join(schema) + _whole(1, 6, rows) + b"\x19\x0c\0"
+    return b"PAR1" + footer + len(footer).to_bytes(4, "little") + b"PAR1"
