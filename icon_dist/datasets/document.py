@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from icon_dist.errors import DataError, plain, plural, shown
+from icon_dist.errors import DataError, StorageError, plain, plural, shown
 from icon_dist.storage import local
 
 log = logging.getLogger(__name__)
@@ -47,12 +47,18 @@ def collector_off() -> Iterator[None]:
 
 def load(path: str | Path) -> Any:
     """Content of a ``.json`` or ``.json.gz`` file."""
+    return parse(content(path, most=MAX_BYTES, what="an annotation file"), source=path)
+
+
+def content(path: str | Path, *, most: int, what: str) -> bytes:
+    """Bytes of a file of at most ``most``; DataError, at once, for whatever is no such file."""
     try:
-        raw = local.read(Path(path), 0, None, most=MAX_BYTES)
+        return local.read(Path(path), 0, None, most=most)
     except FileNotFoundError:
         kind = "is a folder" if Path(path).is_dir() else "no such file"
-        raise DataError(f"{path}: {kind}; give the path of an annotation file") from None
-    return parse(raw, source=path)
+        raise DataError(f"{path}: {kind}; give the path of {what}") from None
+    except StorageError as error:
+        raise DataError(str(error)) from None
 
 
 def parse(raw: bytes, *, source: str | Path) -> Any:

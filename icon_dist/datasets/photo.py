@@ -6,7 +6,7 @@ from pathlib import Path
 
 import simplejpeg
 
-from icon_dist.errors import DataError
+from icon_dist.errors import DataError, StorageError
 from icon_dist.storage import local
 
 HEADER = 1 << 16  # bytes that nearly always hold a jpeg's size
@@ -22,6 +22,6 @@ def photo_size(path: str | Path) -> tuple[int, int]:
             height, width, *_ = simplejpeg.decode_jpeg_header(head)
         except ValueError:  # a long comment or thumbnail in front of the size
             height, width, *_ = simplejpeg.decode_jpeg_header(local.read(Path(path), 0, None))
-    except (FileNotFoundError, ValueError) as error:
-        raise DataError(f"{path}: not a readable jpeg or png ({error}); download it again") from None
+    except (FileNotFoundError, StorageError, ValueError) as error:
+        raise DataError(f"{path}: not a readable jpeg or png ({error})") from None
     return width, height

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 import yaml
 
 from icon_dist.config.plain import read_plain
+from icon_dist.datasets.document import content
 from icon_dist.errors import DataError, shorten, shown
-from icon_dist.storage import local
 from icon_dist.types import Skeleton
 
 T = TypeVar("T")
@@ -91,11 +91,8 @@ def skeleton_from_dict(fields: Mapping[str, Any], *, source: str = "skeleton") -
 def read_skeleton(path: str | Path) -> Skeleton:
     """The skeleton of a YAML file; ``datasets/lsp.yaml`` is an example with every field."""
     try:
-        text = local.read(Path(path), 0, None, most=MAX_BYTES).decode("utf-8")
+        text = content(path, most=MAX_BYTES, what="a skeleton YAML or the name of one").decode("utf-8")
         fields = read_plain(text)
-    except FileNotFoundError:
-        kind = "is a folder" if Path(path).is_dir() else "no such file"
-        raise DataError(f"{path}: {kind}; give the path of a skeleton YAML or the name of one") from None
     except UnicodeDecodeError:
         raise DataError(f"{path}: not UTF-8; save it as UTF-8") from None
     except yaml.YAMLError as error:

@@ -257,7 +257,7 @@ def test_sizes_of_photos_that_cannot_be_read(photos: Path, tmp_path: Path) -> No
         with pytest.raises(DataError, match=rf"image id=2 width, height: missing, and .*{name}.*{why}"):
             read(tmp_path, named(name, width=None), images=photos)
     os.mkfifo(photos / "pipe.jpg")
-    with pytest.raises(IconError, match="is a pipe"):
+    with pytest.raises(DataError, match="is a pipe"):
         read(tmp_path, named("pipe.jpg", width=None), images=photos)
 
 
@@ -307,7 +307,7 @@ def test_what_is_no_plain_file(tmp_path: Path) -> None:
     ]
     for reader in readers:
         for path, what in ((tmp_path / "pipe", "a pipe"), (Path("/dev/zero"), "a device"), (tmp_path, "a folder")):
-            with pytest.raises(IconError, match=f"{path}: is {what}") as error:
+            with pytest.raises(DataError, match=f"{path}: is {what}") as error:
                 reader(path)
             assert "\n" not in str(error.value)
 
