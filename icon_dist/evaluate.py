@@ -19,7 +19,7 @@ from icon_dist.arguments import Parser, at_least, number
 from icon_dist.codec import codec_of
 from icon_dist.config import EvalConfig
 from icon_dist.data import subjects as who
-from icon_dist.data.shard import ShardSet, open_shards
+from icon_dist.data.shard import open_shards
 from icon_dist.data.subjects import photos_of
 from icon_dist.diagnose import Scored, diagnose
 from icon_dist.errors import CheckpointError, ConfigError, note, plural, run_cli, say, shorten, shown
@@ -55,21 +55,20 @@ def measured_by(metric: str | None, skeleton: Skeleton) -> Skeleton:
     return skeleton if metric is None else dataclasses.replace(skeleton, metric=metric)
 
 
-def require_same_joints(skeleton: Skeleton, shards: ShardSet, *, checkpoint: str) -> None:
-    """CheckpointError where the weights predict other joints; a note where they are the same and the rest is not."""
-    theirs = shards.skeleton
+def require_same_joints(skeleton: Skeleton, theirs: Skeleton, *, checkpoint: str, shards: str) -> None:
+    """CheckpointError where the weights predict other joints than those of the shards; a note about other sigmas."""
     if theirs.joints != skeleton.joints:
         raise CheckpointError(
-            f"{checkpoint}: predicts {plural(skeleton.num_joints, 'joint')} of {skeleton.name}, {shards.uri} has "
+            f"{checkpoint}: predicts {plural(skeleton.num_joints, 'joint')} of {skeleton.name}, {shards} has "
             f"{theirs.num_joints} of {theirs.name}{_first_other(skeleton.joints, theirs.joints)}; use shards of the "
             "same skeleton"
         )
     if theirs.flips != skeleton.flips:
         raise CheckpointError(
-            f"{checkpoint}: mirrors other joints (flips) than {shards.uri}; use shards of the same skeleton"
+            f"{checkpoint}: mirrors other joints (flips) than {shards}; use shards of the same skeleton"
         )
     if theirs.sigmas != skeleton.sigmas:
-        note(f"{shards.uri}: other sigmas than {checkpoint} was trained with; these shards' count")
+        note(f"{shards}: other sigmas than {checkpoint} was trained with; these shards' count")
 
 
 def _first_other(mine: tuple[str, ...], theirs: tuple[str, ...]) -> str:
@@ -155,7 +154,7 @@ def main(argv: list[str]) -> None:
         chosen = who.unlabelled(args.photos, skeleton=skeleton, boxes=args.boxes, images=args.images)
     else:
         shards = open_shards(args.shards, input_hw=config.input_hw)
-        require_same_joints(skeleton, shards, checkpoint=args.checkpoint)
+        require_same_joints(skeleton, shards.skeleton, checkpoint=args.checkpoint, shards=args.shards)
         shards = dataclasses.replace(shards, skeleton=measured_by(args.metric, shards.skeleton))
         chosen = who.annotated(shards, boxes=args.boxes, images=args.images)
     people, truth = chosen.people, chosen.truth

@@ -305,13 +305,13 @@ def test_what_would_be_scored_in_vain_is_said_before_it_is_predicted(
 
 def test_shards_of_another_skeleton_with_as_many_joints(run: Path, people: Path) -> None:
     skeleton = skeleton_from_dict(load_weights(str(run))[1]["skeleton"])
-    shards = open_shards(f"{people}/val")
-    evaluate.require_same_joints(skeleton, shards, checkpoint="run")
+    theirs = open_shards(f"{people}/val").skeleton
+    evaluate.require_same_joints(skeleton, theirs, checkpoint="run", shards="val")
     renamed = dataclasses.replace(skeleton, joints=("snout", *skeleton.joints[1:]))
     with pytest.raises(CheckpointError, match=r"17 joints of fake, .* \(joint 0 is 'nose', not 'snout'\)"):
-        evaluate.require_same_joints(renamed, shards, checkpoint="run")
+        evaluate.require_same_joints(renamed, theirs, checkpoint="run", shards="val")
     with pytest.raises(CheckpointError, match="mirrors other joints"):
-        evaluate.require_same_joints(dataclasses.replace(skeleton, flips=()), shards, checkpoint="run")
+        evaluate.require_same_joints(dataclasses.replace(skeleton, flips=()), theirs, checkpoint="run", shards="val")
 
 
 def test_things_of_one_joint_are_scored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
