@@ -24,9 +24,10 @@ from typing import NamedTuple
 
 from icon_dist import machine
 from icon_dist.errors import ClusterError, IconError, StorageError, plain, run_cli
-from icon_dist.machine import NAMED, Finding, fail, ok
+from icon_dist.machine import NAMED, Finding, fail, ok, warn
 
 CLUSTER_PATIENCE_S = 60.0
+UNCONDITIONAL = "it has no conditional writes, by which two runs of one name could be told apart; run one at a time"
 
 
 def probe(uri: str) -> str:
@@ -51,17 +52,20 @@ def probe(uri: str) -> str:
     try:
         if storage.write_new(place, b""):
             raise StorageError(f"{uri}: ignores If-None-Match, so two runs could overwrite each other; use another S3")
+        conditional = storage.has_conditions(place, data)
         if timed("read", lambda: storage.read(place)) != data:
             raise StorageError(f"{uri}: gave back other bytes than were written; do not use this storage")
         timed("write", lambda: storage.write(place, data[::-1]))
     finally:
         timed("delete", lambda: storage.delete(place))
-    return f"{uri}: " + ", ".join(f"{name} {1000 * s:.0f} ms" for name, s in taken.items())
+    text = f"{uri}: " + ", ".join(f"{name} {1000 * s:.0f} ms" for name, s in taken.items())
+    return text if conditional else f"{text}; {UNCONDITIONAL}"
 
 
 def place(what: str, uri: str) -> Iterator[Finding]:
     try:
-        yield ok(what, probe(uri))
+        text = probe(uri)
+        yield (warn if text.endswith(UNCONDITIONAL) else ok)(what, text)
     except ImportError as error:
         yield fail(what, f"{error.name or error} is missing; pip install -c constraints.txt -e .")
 

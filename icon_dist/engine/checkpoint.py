@@ -150,7 +150,8 @@ def _seen(run_uri: str, saved: Entry) -> Entry:
 
 def _tidy(run_uri: str, saved: Entry, *, keep: int) -> None:
     """Point at the newest and the best, remove what is older than the ``keep`` newest. Nothing newer is touched."""
-    found = [*(entry for entry in manifests.entries(run_uri) if entry < saved), saved]
+    older = [_by_name(run_uri, entry) for entry in manifests.entries(run_uri) if entry < saved]
+    found = [*older, saved]
     whole = {entry: manifest for entry in found if (manifest := manifests.whole(entry)) is not None}
     oldest = sorted(whole)[-keep:][0]
     best = _by_score(whole)[:1]
@@ -159,14 +160,15 @@ def _tidy(run_uri: str, saved: Entry, *, keep: int) -> None:
         hint = {"checkpoint": place, "step": entry.step, "score": manifests.score(whole[entry])}
         storage.write(storage.join(run_uri, name), json.dumps(hint).encode() + b"\n")
     for entry in found:
-        if entry not in best and (entry < oldest or (entry < saved and _half_written(entry))):
+        half_written = not entry.committed and entry < saved
+        if entry not in best and (half_written or entry < oldest):
             storage.delete(storage.join(entry.uri, manifests.NAME))  # first, so that it is never half a checkpoint
             storage.delete(entry.uri, tree=True)
 
 
-def _half_written(entry: Entry) -> bool:
-    """Asked by name as well, because a listing can be behind the writes."""
-    return not entry.committed and not storage.exists(storage.join(entry.uri, manifests.NAME))
+def _by_name(run_uri: str, entry: Entry) -> Entry:
+    """``entry``, or as its files are found by name where a listing without its manifest may be behind the writes."""
+    return entry if entry.committed else manifests.unlisted(run_uri, entry.uri.rpartition("/")[2]) or entry
 
 
 def _by_score(manifest_of: Mapping[Entry, Manifest]) -> list[Entry]:
@@ -195,7 +197,7 @@ def find(
     ``parts`` an interrupted download leaves what it had, and goes on from it.
     """
     run_uri = storage.absolute(run_uri)
-    found = _entries(run_uri)
+    found = entries(run_uri)
     if not any(entry.committed for entry in found):
         _refuse_lost(run_uri, found, missing_ok=missing_ok, warn=warn)
         return None
@@ -212,8 +214,8 @@ def find(
     raise CheckpointError(f"{run_uri}: no intact checkpoint ({which}); restore one, or use another run.name")
 
 
-def _entries(run_uri: str) -> list[Entry]:
-    """All that are listed, and what the pointers name besides."""
+def entries(run_uri: str) -> list[Entry]:
+    """All checkpoint folders that are listed, oldest first, and what the pointers name besides."""
     found = manifests.entries(run_uri)
     if storage.is_remote(run_uri):
         committed = {entry.uri for entry in found if entry.committed}

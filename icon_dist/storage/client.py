@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import boto3.session
 import botocore.config
+import botocore.loaders
 import botocore.session
 from botocore import exceptions as boto
 
@@ -24,6 +25,7 @@ CHECKSUMS = ("request_checksum_calculation", "response_checksum_validation")
 COMMON = botocore.config.Config(
     connect_timeout=5, read_timeout=20, retries={"mode": "standard", "total_max_attempts": 2}
 )
+LOADER = botocore.loaders.create_loader()  # boto3's description of S3: read once, a forked process has it already
 
 _current: tuple[tuple[object, ...], Any] = ((), None)
 
@@ -31,7 +33,7 @@ _current: tuple[tuple[object, ...], Any] = ((), None)
 class Endpoint(NamedTuple):
     """Where requests go, in words for a message."""
 
-    host: str  # with the port, if it names one; never a password
+    host: str  # with the port, if one is named
     variable: str  # that chooses it
     is_aws: bool
     sends_checksums: bool  # boto3's own, of which not every store knows
@@ -57,9 +59,12 @@ def client() -> Any:
 
 def _made() -> Any:
     core = botocore.session.get_session()
+    core.register_component("data_loader", LOADER)
     session = boto3.session.Session(botocore_session=core)
     try:
         made = session.client("s3", config=COMMON)
+        if urlsplit(made.meta.endpoint_url).scheme not in ("http", "https") or not _host(made):
+            raise ValueError
         if not _is_aws(made.meta.endpoint_url):
             made = session.client("s3", config=COMMON.merge(_elsewhere(core.get_scoped_config())))
     except boto.InvalidRegionError:
@@ -72,6 +77,12 @@ def _made() -> Any:
 
 def _is_aws(url: str) -> bool:
     return (urlsplit(url).hostname or "").endswith(AWS)
+
+
+def _host(made: Any) -> str:
+    """With the port, if one is named; never with a password. ValueError for a port that is none."""
+    url = urlsplit(made.meta.endpoint_url)
+    return (url.hostname or "") + ("" if url.port is None else f":{url.port}")
 
 
 def _elsewhere(profile: dict[str, Any]) -> botocore.config.Config:
@@ -98,8 +109,7 @@ def endpoint() -> Endpoint:
     made = _current[1]
     if made is None:
         return Endpoint("", _variable(), is_aws=True, sends_checksums=False)
-    url = urlsplit(made.meta.endpoint_url)
-    host = (url.hostname or "") + ("" if url.port is None else f":{url.port}")
+    host = _host(made)
     is_aws = _is_aws(made.meta.endpoint_url)
     checksums = made.meta.config.request_checksum_calculation != "when_required"
     return Endpoint(host, "the network" if is_aws else _variable(), is_aws, sends_checksums=checksums)

@@ -178,11 +178,22 @@ def write_new(path: Path, data: bytes) -> bool:
         file.flush()
         os.fsync(file.fileno())
         try:
-            os.link(temporary, path)  # unlike rename, fails if the name is taken
+            _name(temporary, path)
         except FileExistsError:
             return False
         _sync_folder(path.parent)
         return True
+
+
+def _name(temporary: Path, path: Path) -> None:
+    """Unlike a rename, FileExistsError if the name is taken."""
+    try:
+        os.link(temporary, path)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))  # a disk without links: exFAT, FUSE
+        os.replace(temporary, path)
 
 
 def sizes(path: Path) -> dict[str, int]:

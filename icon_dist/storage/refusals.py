@@ -7,7 +7,6 @@ from __future__ import annotations
 import email.utils
 import time
 from typing import Any
-from urllib.parse import urlsplit
 
 from botocore import exceptions as boto
 from botocore.parsers import ResponseParserError
@@ -119,20 +118,16 @@ def _of_answer(uri: str, error: BaseException, code: str, status: int, endpoint:
     bucket, host = uri.removeprefix("s3://").partition("/")[0], endpoint.host
     headers = _headers(error)
     if isinstance(error, ForeignAnswerError):
-        return f"{host} answers with {error} (HTTP {status}), not as S3 does; check {endpoint.variable} and any proxy"
+        return f"{host} {error} (HTTP {status}); check {endpoint.variable} and any proxy"
     if code == "NoSuchBucket":
         return f"bucket {bucket!r} does not exist; create it or correct the name"
     if status == 404:
         return f"{host} knows no such place (404, {code}); check the bucket and {endpoint.variable}"
     if code == "InvalidBucketName":
         return f"{bucket!r} cannot be a bucket here; correct the name"
-    if code in REGION and (location := headers.get("location")) and not headers.get("x-amz-bucket-region"):
-        return _redirected(location, status, endpoint)
     if code in REGION:
         region = headers.get("x-amz-bucket-region") or _element(error, "Region") or "its region"
         return f"bucket {bucket!r} is in another region; set AWS_REGION to {region}"
-    if status in (301, 302, 303, 307, 308):
-        return _redirected(headers.get("location", ""), status, endpoint)
     if code in ("RequestTimeTooSkewed", "RequestExpired"):
         return f"the clock of this machine is {_skew(headers)} off the store's ({code}); set the clock"
     if code in ("SecondLevelDomainForbidden", "PathStyleDomainForbidden", "VirtualHostDomainRequired"):
@@ -173,16 +168,6 @@ def _may_be_checksums(error: BaseException, code: str, endpoint: Endpoint) -> bo
     )
 
 
-def _redirected(location: str, status: int, endpoint: Endpoint) -> str:
-    try:
-        target = urlsplit(location)
-        port = "" if target.port is None else f":{target.port}"
-        place = f"{target.scheme}://{target.hostname}{port}" if target.hostname else "another place"
-    except ValueError:
-        place = "another place"
-    return f"{endpoint.host} sends requests on to {place} (HTTP {status}); set {endpoint.variable} to where S3 answers"
-
-
 def _headers(error: BaseException) -> dict[str, str]:
     found: dict[str, str] = getattr(error, "response", {}).get("ResponseMetadata", {}).get("HTTPHeaders", {})
     return found
@@ -198,7 +183,7 @@ def _skew(headers: dict[str, str]) -> str:
         seconds = abs(email.utils.parsedate_to_datetime(headers.get("date", "")).timestamp() - time.time())
     except ValueError:
         return "too far"
-    return f"{seconds / 60:.0f} min" if seconds >= 120 else "too far"
+    return f"{seconds / 86400:.0f} d" if seconds > 43200 else f"{seconds / 60:.0f} min"
 
 
 def _of_client(error: BaseException, endpoint: Endpoint) -> str:

@@ -241,6 +241,8 @@ def write(uri: str, data: bytes | Path) -> None:
     def put_somehow(clock: Clock) -> None:
         try:
             put(clock)
+        except KeyError:  # parts without an ETag cannot be put together
+            put(clock, parts=False)
         except boto.ClientError as error:
             if transient(error) or error.operation_name not in MULTIPART_CALLS or status_of(error) == 403:
                 raise

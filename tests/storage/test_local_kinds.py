@@ -136,3 +136,14 @@ def test_a_file_has_the_size_of_its_kind(remote: bool, tmp_path: Path, request: 
     assert storage.read(uri, 0, 100, most=10) == bytes(100), "who gives a size knows it"
     with pytest.raises(TooLargeError, match="is larger than 99 bytes"):
         storage.read(uri, most=99)
+
+
+def test_a_disk_without_links_has_a_first_writer_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def link(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", link)
+    assert storage.write_new(str(tmp_path / "x"), b"first")
+    assert not storage.write_new(str(tmp_path / "x"), b"second")
+    assert (tmp_path / "x").read_bytes() == b"first"
+    assert os.listdir(tmp_path) == ["x"]
