@@ -126,7 +126,7 @@ def _find(run_uri: str, which: str | int | None, *, parts: Path | None = None) -
 
 
 def _default(run_uri: str) -> str:
-    wholes = [manifests.whole(entry) for entry in manifests.entries(run_uri)]
+    wholes = [manifests.whole(entry) for entry in checkpoint.entries(run_uri)]
     return "best" if any(manifests.score(whole) is not None for whole in wholes if whole) else "last"
 
 
@@ -160,7 +160,7 @@ class _Progress:
 
 
 def _list(run_uri: str) -> None:
-    found = manifests.entries(run_uri)
+    found = checkpoint.entries(run_uri)
     if not found:
         raise CheckpointError(f"{run_uri}: no checkpoint is there; check the name (a run is run.dir/run.name)")
     print(f"{'step':>10}  {'score':>7}  {'MB':>7}  attempt")

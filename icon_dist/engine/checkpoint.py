@@ -207,7 +207,7 @@ def find(
     ``parts`` an interrupted download leaves what it had, and goes on from it.
     """
     run_uri = storage.absolute(run_uri)
-    found = _entries(run_uri)
+    found = entries(run_uri, pointers=POINTERS[: 1 if which == "last" else None])
     if not any(entry.committed for entry in found):
         _refuse_lost(run_uri, found, missing_ok=missing_ok, warn=warn)
         return None
@@ -229,22 +229,22 @@ def find(
     raise CheckpointError(f"{run_uri}: no intact checkpoint ({which}); restore one, or use another run.name")
 
 
-def _entries(run_uri: str) -> list[Entry]:
-    """All that are listed, and what the pointers name besides."""
+def entries(run_uri: str, *, pointers: Sequence[str] = POINTERS) -> list[Entry]:
+    """All checkpoint folders that are listed, oldest first, and what the ``pointers`` name besides."""
     found = manifests.entries(run_uri)
     if storage.is_remote(run_uri):
         committed = {entry.uri for entry in found if entry.committed}
-        for folder in _pointed(run_uri):
+        for folder in _pointed(run_uri, pointers):
             uri = storage.join(run_uri, manifests.FOLDER, folder)
             if uri not in committed and (entry := manifests.unlisted(run_uri, folder)) is not None:
                 found = sorted([*(other for other in found if other != entry), entry])
     return found
 
 
-def _pointed(run_uri: str) -> set[str]:
+def _pointed(run_uri: str, pointers: Sequence[str]) -> set[str]:
     """Names of the folders that the pointers name; damaged pointers point nowhere."""
     folders = set()
-    for name in POINTERS:
+    for name in pointers:
         with suppress(
             FileNotFoundError, TooLargeError, ValueError, KeyError, TypeError, AttributeError, RecursionError
         ):

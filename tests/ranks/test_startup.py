@@ -85,7 +85,7 @@ def test_requests_at_start_up(world: int, s3: str, people: Path, tmp_path: Path)
     ranks = on_ranks(start, s3, world=world, folder=tmp_path)
     first = ranks[0]["requests"]
     assert len(first["shards"]) == 3  # manifest, listing, index
-    assert len(first["checkpoint"]) == 5  # listing, manifest, weights, moments, state
+    assert len(first["checkpoint"]) == 6  # listing, last.json, manifest, weights, moments, state
     assert 1 <= len(first["pretrained"]) <= 3
     for rank in ranks[1:]:
         assert rank["requests"] == {"shards": [], "checkpoint": [], "pretrained": []}

@@ -137,6 +137,7 @@ def test_a_run_is_saved_resumed_and_fetched(odd: Store, tmp_path: Path, capsys: 
         assert [entry.step for entry in manifests.entries(RUN)] == [1, 3]
     with Saver(RUN, keep=1, warn=pytest.fail):
         assert odd.objects["runs/w8/run.id"] == identity
+    fetch.main([RUN, "--list"])
     fetch.main([RUN, "--last", "-o", str(tmp_path / "w.safetensors")])
     assert "step 3" in capsys.readouterr().out
 
