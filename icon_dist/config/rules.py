@@ -83,7 +83,7 @@ def values(config: Config) -> Iterator[Rule]:
 def run(config: Config) -> Iterator[Rule]:
     own = config.run
     name = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", own.name)
-    yield name is not None, "run.name", "expected up to 128 letters, digits, '.', '_' and '-'"
+    yield name is not None, "run.name", "expected letters, digits, '.', '_' and '-', at most 128"
     yield own.zero in (0, 1, 2, 3), "run.zero", "DeepSpeed ZeRO has stages 0, 1, 2 and 3"
     yield own.gpus_per_worker in (0, 1), "run.gpus_per_worker", "a worker has one GPU or none"
     alone = own.launcher == "ray" or own.workers == 1
