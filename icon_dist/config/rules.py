@@ -9,7 +9,6 @@ from icon_dist.config.schema import SIZE, Config, get, leaves, micro_batch, per_
 from icon_dist.errors import ConfigError, holds_secret, raise_all, shorten, shown
 
 LARGEST = 1e18  # number that means anything
-LONGEST_NAME = 200  # letters of a run's name: it is a folder, and a sweep adds to it
 CHOICES = {
     "run.launcher": ("ray", "local"),
     "run.precision": ("auto", "fp32", "bf16"),
@@ -94,9 +93,8 @@ def values(config: Config) -> Iterator[Rule]:
 
 def run(config: Config) -> Iterator[Rule]:
     own = config.run
-    name = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", own.name)
-    yield name is not None, "run.name", "expected letters, digits, '.', '_' and '-'"
-    yield len(own.name) <= LONGEST_NAME, "run.name", f"{len(own.name)} letters; expected at most {LONGEST_NAME}"
+    name = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", own.name)
+    yield name is not None, "run.name", "expected letters, digits, '.', '_' and '-', at most 128"
     yield own.zero in (0, 1, 2, 3), "run.zero", "DeepSpeed ZeRO has stages 0, 1, 2 and 3"
     yield own.gpus_per_worker in (0, 1), "run.gpus_per_worker", "a worker has one GPU or none"
     alone = own.launcher == "ray" or own.workers == 1

@@ -225,7 +225,7 @@ def find(
                 return Checkpoint(entry.uri, entry.step, manifest, verified)
             except DamagedError as error:
                 warn(f"{entry.uri}: skipped: {error}")
-        looked, found = found, _entries(run_uri)
+        looked, found = found, entries(run_uri)
     raise CheckpointError(f"{run_uri}: no intact checkpoint ({which}); restore one, or use another run.name")
 
 

@@ -131,6 +131,14 @@ def _is_number(value: object) -> bool:
     return type(value) is float or (type(value) is int and abs(value) < LARGEST)
 
 
+def _is_score(value: object) -> bool:
+    return value is None or _is_number(value)
+
+
+def _are_scores(value: object) -> bool:
+    return type(value) is dict and all(map(_is_score, value.values()))
+
+
 def _is_position(value: object) -> bool:
     return isinstance(value, int | float) and type(value) is not bool and 0 <= value < LARGEST
 
@@ -154,11 +162,8 @@ SAID: dict[str, tuple[Callable[[object], bool], str]] = {  # what a checkpoint s
     "config": (lambda value: type(value) is dict, "the sections of a config"),
     "skeleton": (_is_skeleton, "a skeleton with its joints"),
     "epoch": (_is_position, "a number, 0 or more"),
-    "metrics": (
-        lambda value: value is None or (type(value) is dict and all(map(_is_number, value.values()))),
-        "numbers",
-    ),
-    "score": (lambda value: value is None or _is_number(value), "a number, or null"),
+    "metrics": (lambda value: value is None or _are_scores(value), "numbers by name"),
+    "score": (_is_score, "a number, or null"),
     "evaluated": (lambda value: value in (None, "model", "ema"), "model or ema"),
     "colour": (lambda value: value in (None, "rgb", "bgr"), "rgb or bgr"),
     "split": (_is_split, "a share and a seed, or null"),

@@ -451,7 +451,7 @@ CASES: dict[str, tuple[Prepare, int, str]] = {
         2,
         "no password may be in it",
     ),
-    "run of 300 letters": (lambda c: c.train(f"run.name={'x' * 300}"), 2, "up to 128 letters"),
+    "run of 300 letters": (lambda c: c.train(f"run.name={'x' * 300}"), 2, "at most 128"),
     "run of two lines": (lambda c: c.train("run.name=a\nb"), 2, "run.name=a b: expected"),
     "run of half a letter": (lambda c: c.train("run.name=\udcff"), 2, "run.name="),
     "results for the terminal": (
