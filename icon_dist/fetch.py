@@ -22,7 +22,7 @@ from torch import Tensor
 
 from icon_dist import config as configuration
 from icon_dist import storage
-from icon_dist.arguments import Parser, at_least
+from icon_dist.arguments import Parser
 from icon_dist.config import Config
 from icon_dist.datasets import skeleton_from_dict
 from icon_dist.engine import checkpoint
@@ -178,9 +178,7 @@ def main(argv: list[str]) -> None:
     wanted = parser.add_mutually_exclusive_group()
     wanted.add_argument("--best", action="store_const", dest="which", const="best", help="highest score")
     wanted.add_argument("--last", action="store_const", dest="which", const="last", help="newest intact")
-    wanted.add_argument(
-        "--step", type=at_least(0), dest="which", metavar="N", help="of this step; default: --best, or --last"
-    )
+    wanted.add_argument("--step", type=int, dest="which", metavar="N", help="of this step; default: --best, or --last")
     wanted.add_argument("--list", action="store_true", help="show what is there and write nothing")
     parser.add_argument("--net", type=int, choices=(1, 2), default=1, help="of semi.method=sspose; default %(default)s")
     parser.add_argument("-o", "--out", metavar="FILE", help="the safetensors file to write")

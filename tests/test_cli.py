@@ -143,10 +143,9 @@ def bad_lines() -> Iterator[tuple[list[str], str]]:
         yield line("—debug"), "begins with the dash U+2014, not with a hyphen; did you mean --debug?"
         for name, value in options.items():
             yield line(name, without=name), ": expected"
-            yield (
-                line(name, "", without=name),
-                "is not a" if name in NUMBERS or name == "--refine-below" else "is empty",
-            )
+            if name != "--annotations":  # what is no file there is an error of data
+                is_number = name in NUMBERS or name == "--refine-below"
+                yield line(name, "", without=name), "is not a" if is_number else "is empty"
             yield line(f"{name}{name[-1]}", value, without=name), "no such option"
             if len(name) > 5:
                 yield line(f"{name[:-2]}", value, without=name), f"no such option; did you mean {name}?"
@@ -154,7 +153,8 @@ def bad_lines() -> Iterator[tuple[list[str], str]]:
             if name == "--cfg":
                 yield line(name, "coco"), "--cfg: given twice, 'demo' and 'coco'; give one"
             if name in NUMBERS:
-                yield from ((line(name, number, without=name), name) for number in NO_NUMBERS)
+                numbers = [number for number in NO_NUMBERS if (name, number) != ("--step", "-1")]  # no such checkpoint
+                yield from ((line(name, number, without=name), name) for number in numbers)
             if name in CHOICES:
                 yield line(name, CHOICES[name], without=name), "is none of"
         if verb in ("evaluate", "fetch", "doctor") or verb.startswith("shards"):

@@ -25,7 +25,7 @@ from icon_dist.data.detections import detected
 from icon_dist.data.pack import build
 from icon_dist.data.survey import MapItems, survey
 from icon_dist.data.tar import Settings
-from icon_dist.errors import ClusterError, ConfigError, note, plural, run_cli, say
+from icon_dist.errors import ClusterError, ConfigError, DataError, note, plural, run_cli, say
 from icon_dist.types import Annotations
 
 
@@ -33,13 +33,20 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = Parser("icon-dist shards build", __doc__)
     add = parser.add_argument
     add("dataset", choices=("coco", "mpii", "crowdpose", "custom"))
-    add("--annotations", action="append", required=True, metavar="FILE", help="repeat it to join several files")
+    add(
+        "--annotations",
+        type=annotation_file,
+        action="append",
+        required=True,
+        metavar="FILE",
+        help="repeat it to join several files",
+    )
     add("--images", action="append", required=True, metavar="DIR", help="one for all annotation files, or one each")
     add("--out", required=True, metavar="DIR|s3://...")
     add("--skeleton", metavar="NAME|FILE", help="custom: a skeleton YAML, or lsp")
     add("--headboxes", metavar="FILE", help="mpii: gt_valid.mat, for PCKh")
     add("--boxes", metavar="FILE", help="pack a detector's boxes (COCO results json) instead of the annotated people")
-    add("--split", metavar="NAME", help="name of the set; default: the name of the first annotation file")
+    add("--split", type=str, metavar="NAME", help="name of the set; default: the name of the first annotation file")
     add("--max-input", default="384x288", metavar="HxW|none", help="largest input to train at; default %(default)s")
     add("--per-shard", type=at_least(1), default=1000, metavar="N", help="people in a shard; default %(default)s")
     add("--seed", type=int, default=0, help="of the one shuffle over shards; default %(default)s")
@@ -49,6 +56,13 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--jobs", type=at_least(1), default=os.cpu_count() or 1, metavar="N", help="processes; default: one per core")
     add("--ray", action="store_true", help="shards as Ray tasks; every node must see the photos and --out")
     return parser.parse_args(argv)
+
+
+def annotation_file(text: str) -> str:
+    """An argparse type: a file that is not there is an error of data, whatever it is called."""
+    if not text.strip():
+        raise DataError(f"--annotations {text!r}: is empty; give the path of an annotation file")
+    return text
 
 
 def max_input(text: str) -> tuple[int, int] | None:
