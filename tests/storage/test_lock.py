@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -219,17 +220,14 @@ def test_where_new_names_are_not_refused_the_first_beat_decides(s3: str, monkeyp
     with Proxy.between(), ExitStack() as stack:
         first = lock.take(f"{s3}/one", fix="")
         stack.callback(first.release)
-        read = storage.read
+        second = lock.Lock(f"{s3}/one")
+        read, looks = lock._read, [None]
 
-        def too_early(uri: str, *args: int) -> bytes:
-            if uri == at(f"{s3}/one") and storage.read is too_early:
-                monkeypatch.setattr(storage, "read", read)
-                raise FileNotFoundError(uri)
-            return read(uri, *args)
+        def too_early(uri: str) -> bytes | None:
+            return looks.pop() if looks and threading.current_thread() is threading.main_thread() else read(uri)
 
         with monkeypatch.context() as patch:
-            patch.setattr(storage, "read", too_early)  # as if both had looked before either wrote
-            second = lock.Lock(f"{s3}/one")
+            patch.setattr(lock, "_read", too_early)  # as if both had looked before either wrote
             second.take(fix="", say=lambda _: None)
         stack.callback(second._heart.join)
         stack.callback(second._end.set)
