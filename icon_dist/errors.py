@@ -10,7 +10,8 @@ import re
 import signal
 import sys
 from argparse import ArgumentTypeError
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 LONGEST = 2000  # characters of a line
@@ -104,6 +105,16 @@ def at_least(least: int) -> Callable[[str], int]:
         return int(text)
 
     return number
+
+
+@contextmanager
+def needed_for(what: str, *packages: str) -> Iterator[None]:
+    """Around the import of ``packages`` that not every machine has: one line that says how to get them."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        name = (error.name or "").partition(".")[0]
+        raise ConfigError(f"{what}: needs {name}, which is not here; pip install {' '.join(packages)}") from None
 
 
 def run_cli(main: Callable[[list[str]], int | None], argv: list[str] | None = None) -> NoReturn:

@@ -23,7 +23,7 @@ from icon_dist.data.subjects import first_photos
 from icon_dist.diagnose import Scored, diagnose
 from icon_dist.errors import CheckpointError, ConfigError, at_least, run_cli, shorten, shown
 from icon_dist.evaluation import draw, embedding, export
-from icon_dist.evaluation.score import ENGINES
+from icon_dist.evaluation.score import ENGINES, require_evaluator
 from icon_dist.fetch import described, load_weights
 from icon_dist.models.opecnet import OPECNet
 from icon_dist.pictures import picture
@@ -126,6 +126,8 @@ def main(argv: list[str]) -> None:
         shards = dataclasses.replace(shards, skeleton=measured_by(args.metric, shards.skeleton))
         chosen = who.annotated(shards, boxes=args.boxes, images=args.images)
     people, truth = chosen.people, chosen.truth
+    if truth is not None:
+        require_evaluator(people.skeleton, engine=args.engine)
     model = load_model(config, skeleton, tensors, colour=metadata.get("colour") or "rgb").to(args.device).eval()
     if args.refine_below != EvalConfig().refine_below and not isinstance(model, OPECNet):
         raise ConfigError(f"--refine-below: {args.checkpoint} is {config.model.backbone}, which does not refine joints")

@@ -9,10 +9,10 @@ import mmap
 
 import cv2
 import numpy as np
-import simplejpeg
 from numpy.typing import NDArray
 
 from icon_dist.data.image import check_image, decode
+from icon_dist.data.jpeg import decode_jpeg
 from icon_dist.data.reading import People, reader_of
 from icon_dist.data.shard import ShardSet
 from icon_dist.errors import DataError
@@ -155,7 +155,7 @@ def _decode_plain(data: bytes, out: U8) -> bool:
     if data[:3] != b"\xff\xd8\xff":
         return False
     try:
-        return bool(simplejpeg.decode_jpeg(data, colorspace="RGB", buffer=out).shape == out.shape)
+        return decode_jpeg(data, colorspace="RGB", buffer=out).shape == out.shape
     except ValueError:
         return False
 

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import simplejpeg
 from numpy.typing import NDArray
 from scipy.io import loadmat
 
 from icon_dist.datasets.document import NUMBER, Faults, are_numbers, load, missing_files, name_fault
-from icon_dist.errors import DataError, shown
+from icon_dist.errors import DataError, needed_for, shown
 from icon_dist.types import Annotations, Instance, Skeleton
 
 SKELETON = Skeleton(
@@ -179,6 +178,8 @@ def _absent(document: list[Any], images: str | Path | None) -> set[str]:
 
 def _jpeg_size(path: Path) -> tuple[int, int]:
     """(width, height) from the header; EXIF orientation is ignored, as everywhere."""
+    with needed_for("photos of MPII", "simplejpeg"):
+        import simplejpeg
     try:
         with path.open("rb") as file:
             head = file.read(HEADER)

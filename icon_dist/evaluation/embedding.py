@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int64
 from numpy.typing import NDArray
 
-from icon_dist.errors import ConfigError
+from icon_dist.errors import needed_for
 
 COMPONENTS = 50
 NEIGHBOURS = 10
@@ -106,12 +106,8 @@ def tsne(coordinates: Float[np.ndarray, "n c"], *, seed: int = 0) -> Float[np.nd
 
 def require_tsne() -> None:
     """ConfigError now rather than after an evaluation."""
-    try:
+    with needed_for("--diagnose: the t-SNE picture", "'icon_dist[diagnose]'"):
         import sklearn.manifold  # noqa: F401
-    except ImportError:
-        raise ConfigError(
-            "--diagnose: the t-SNE picture needs scikit-learn; pip install 'icon_dist[diagnose]'"
-        ) from None
 
 
 def _unit(features: Float[np.ndarray, "n D"]) -> F64:

@@ -26,6 +26,12 @@ def evaluator(skeleton: Skeleton, *, engine: str) -> str:
     return engine if skeleton.metric in ("coco", "crowdpose") else "icon_dist"
 
 
+def require_evaluator(skeleton: Skeleton, *, engine: str) -> None:
+    """ConfigError now if :func:`score` would raise one hours later for want of a package."""
+    if evaluator(skeleton, engine=engine) == "pycocotools":
+        coco.require_pycocotools()
+
+
 def check_truth(truth: dict[str, Any], skeleton: Skeleton) -> None:
     """DataError now if :func:`score` would raise one hours later for want of something in the ground truth."""
     if skeleton.metric == "pckh":
