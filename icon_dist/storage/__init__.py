@@ -41,7 +41,7 @@ Progress = Callable[[int], None]  # called during a download with the number of 
 
 
 def is_remote(uri: str) -> bool:
-    """True for ``s3://``. The module that knows it is imported now: a machine that trains from its disk needs no boto3."""
+    """True for ``s3://``. Its module is imported now: a machine that trains from its disk needs no boto3."""
     if not uri.startswith("s3://"):
         return False
     with needed_for("s3://", "boto3", "tenacity"):
