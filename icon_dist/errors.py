@@ -258,6 +258,16 @@ def _open_standard_streams() -> None:
     sys.stdout, sys.stderr = _lasting(sys.stdout, 1), _lasting(sys.stderr, 2)
 
 
+@contextmanager
+def needed_for(what: str, *packages: str) -> Iterator[None]:
+    """Around the import of ``packages`` that not every machine has: one line that says how to get them."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        name = (error.name or "").partition(".")[0]
+        raise ClusterError(f"{what}: needs {name}, which is not here; pip install {' '.join(packages)}") from None
+
+
 def run_cli(main: Callable[[list[str]], int | None], argv: list[str] | None = None) -> NoReturn:
     """Run ``main(argv)`` and leave with its exit code; an IconError becomes one line on stderr.
 

@@ -24,7 +24,7 @@ from icon_dist.data.subjects import photos_of
 from icon_dist.diagnose import Scored, diagnose
 from icon_dist.errors import CheckpointError, ConfigError, note, plural, run_cli, say, shorten, shown
 from icon_dist.evaluation import draw, embedding, export
-from icon_dist.evaluation.score import ENGINES, check_truth, main_metric
+from icon_dist.evaluation.score import ENGINES, check_truth, main_metric, require_evaluator
 from icon_dist.fetch import described, load_weights
 from icon_dist.models.opecnet import OPECNet
 from icon_dist.pictures import picture
@@ -164,6 +164,7 @@ def main(argv: list[str]) -> None:
     photos = photos_of(people, settings.limit)
     if truth is not None:
         check_truth(truth, people.skeleton, boxes=chosen.boxes, image_ids=photos)
+        require_evaluator(people.skeleton, engine=args.engine)
     model = load_model(config, skeleton, tensors, colour=metadata.get("colour") or "rgb").to(args.device).eval()
     if args.refine_below != EvalConfig().refine_below and not isinstance(model, OPECNet):
         raise ConfigError(f"--refine-below: {args.checkpoint} is {config.model.backbone}, which does not refine joints")

@@ -24,7 +24,7 @@ from icon_dist.engine.samples import Samples
 from icon_dist.engine.saver import Saver
 from icon_dist.engine.stop import LeavingError, unless
 from icon_dist.errors import DivergedError
-from icon_dist.evaluation.score import check_truth, main_metric
+from icon_dist.evaluation.score import check_truth, main_metric, require_evaluator
 from icon_dist.losses.diagnostics import collapsed
 from icon_dist.plan import at_workers
 from icon_dist.predict import conditions, evaluate
@@ -109,6 +109,7 @@ class Run:
         self.truth = read_truth(cfg.data.val) if self.val is not None and distributed.rank() == 0 else {}
         if self.truth:
             check_truth(self.truth, self.shards.skeleton)
+            require_evaluator(self.shards.skeleton, engine=cfg.eval.engine)
         self.learner = begin(cfg, data, self.uri, device=device, note=self.note)
         self.state = self.learner.state
         self.samples = Samples(self.uri, step=self.state.step) if cfg.run.record_samples else None

@@ -9,11 +9,11 @@ import mmap
 
 import cv2
 import numpy as np
-import simplejpeg
 from numpy.typing import NDArray
 
 from icon_dist.data import photo
 from icon_dist.data.image import decode, many_scans
+from icon_dist.data.jpeg import decode_jpeg
 from icon_dist.data.photo import Conversion
 from icon_dist.data.reading import People, Photos, reader_of
 from icon_dist.data.shard import ShardSet
@@ -168,7 +168,7 @@ def _decode_plain(data: bytes, out: U8) -> bool:
     if data[:3] != b"\xff\xd8\xff" or many_scans(data):
         return False
     try:
-        return bool(simplejpeg.decode_jpeg(data, colorspace="RGB", buffer=out).shape == out.shape)
+        return decode_jpeg(data, colorspace="RGB", buffer=out).shape == out.shape
     except ValueError:
         return False
 

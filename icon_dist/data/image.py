@@ -6,9 +6,9 @@ import struct
 
 import cv2
 import numpy as np
-import simplejpeg
 from numpy.typing import NDArray
 
+from icon_dist.data.jpeg import decode_jpeg
 from icon_dist.errors import DataError
 
 MAX_BYTES = 64 << 20  # of one file
@@ -95,7 +95,7 @@ def decode(data: bytes, *, name: str) -> NDArray[np.uint8]:
     check_image(data, name=name)
     if data[:3] == b"\xff\xd8\xff":
         try:
-            return np.asarray(simplejpeg.decode_jpeg(data, colorspace="BGR", strict=True), np.uint8)
+            return decode_jpeg(data, colorspace="BGR")
         except ValueError as error:
             if "remature end" in str(error):
                 raise DataError(f"{name}: the JPEG is cut off; replace the file") from None

@@ -101,13 +101,17 @@ class Progress:
         self._rate = None
         if self._board is not None:
             self._board.close()
-        self._board = _Board(self._run_uri, purge_step=step + 1)
+        try:
+            self._board = _Board(self._run_uri, purge_step=step + 1)
+        except ModuleNotFoundError:
+            self._board = None
+            self.say("note: no TensorBoard files, the package tensorboard is not installed; metrics.jsonl has all")
 
     def _record(self, event: Event) -> None:
         assert self._lines is not None, "start comes first"
-        assert self._board is not None
         self._lines.append(json.dumps(_strict(event), allow_nan=False) + "\n")
-        self._board.add(event)
+        if self._board is not None:
+            self._board.add(event)
 
     def _show(self, event: Event) -> None:
         now = time.monotonic()

@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
+from icon_dist.errors import needed_for
 from icon_dist.evaluation import fast
 from icon_dist.evaluation.oks import rescore, suppress
 from icon_dist.types import Predictions, Skeleton
@@ -42,6 +41,12 @@ def final_poses(predictions: Predictions, *, sigmas: NDArray[np.float64], nms: f
     return rescored if nms is None else suppress(rescored, sigmas=sigmas, threshold=nms)
 
 
+def require_pycocotools() -> None:
+    """ConfigError now rather than after a training or an evaluation."""
+    with needed_for("AP by --engine or eval.engine=pycocotools (fast says the same)", "pycocotools"):
+        import pycocotools.cocoeval  # noqa: F401
+
+
 def statistics(
     truth: dict[str, Any],
     poses: Predictions,
@@ -58,6 +63,9 @@ def statistics(
     if engine == "fast":
         return fast.statistics(truth, poses, sigmas=sigmas, image_ids=image_ids, smallest=smallest)
     assert engine == "pycocotools", engine
+    require_pycocotools()
+    from pycocotools.cocoeval import COCOeval
+
     # Ids from 1: pycocotools takes a match with annotation 0 for no match. Copies: it writes into the dicts.
     people = [{**a, "id": i} for i, a in enumerate(truth["annotations"], start=1)]
     with contextlib.redirect_stdout(io.StringIO()):
@@ -72,6 +80,8 @@ def statistics(
 
 
 def _index(truth: dict[str, Any], annotations: list[dict[str, Any]]) -> Any:
+    from pycocotools.coco import COCO
+
     indexed = COCO()
     indexed.dataset = {
         "images": truth["images"],

@@ -11,6 +11,8 @@ import numpy as np
 from jaxtyping import Float, Int64
 from numpy.typing import NDArray
 
+from icon_dist.errors import needed_for
+
 COMPONENTS = 50
 NEIGHBOURS = 10
 ROWS = 512  # of the similarity matrix at once
@@ -103,8 +105,9 @@ def tsne(coordinates: Float[np.ndarray, "n c"], *, seed: int = 0) -> Float[np.nd
 
 
 def require_tsne() -> None:
-    """Without scikit-learn, its ImportError now rather than after an evaluation."""
-    import sklearn.manifold  # noqa: F401
+    """ClusterError now rather than after an evaluation."""
+    with needed_for("--diagnose: the t-SNE picture", "'icon_dist[diagnose]'"):
+        import sklearn.manifold  # noqa: F401
 
 
 def _unit(features: Float[np.ndarray, "n D"]) -> F64:

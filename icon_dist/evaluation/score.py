@@ -51,6 +51,12 @@ def check_truth(
             crowdpose.require_crowding(image for image in truth["images"] if image["id"] in wanted)
 
 
+def require_evaluator(skeleton: Skeleton, *, engine: str) -> None:
+    """ClusterError now if :func:`score` would raise one hours later for want of a package."""
+    if evaluator(skeleton, engine=engine) == "pycocotools":
+        coco.require_pycocotools()
+
+
 def score(
     truth: dict[str, Any],
     predictions: Predictions,

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-import jinja2
+from typing import TYPE_CHECKING
+
+from icon_dist.errors import needed_for
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 
-def template(package: str, name: str) -> jinja2.Template:
+def template(package: str, name: str) -> Template:
     """The template ``name`` beside the modules of ``package``, which extends the base; values are escaped."""
+    with needed_for("a page", "jinja2"):
+        import jinja2
     folders = [jinja2.PackageLoader(one, package_path="") for one in (package, __name__)]
     environment = jinja2.Environment(
         loader=jinja2.ChoiceLoader(folders),

@@ -12,10 +12,14 @@ import re
 from collections.abc import Callable
 from io import BufferedRandom, BytesIO
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
-from icon_dist.errors import ConfigError, StorageError, holds_secret, shorten
-from icon_dist.storage import local, s3
+from icon_dist.errors import ConfigError, StorageError, holds_secret, needed_for, shorten
+from icon_dist.storage import local
 from icon_dist.storage.local import require_regular
+
+if TYPE_CHECKING:
+    from icon_dist.storage import s3  # at run time by is_remote
 
 __all__ = [
     "LOCK",
@@ -45,7 +49,12 @@ Progress = Callable[[int], None]  # called during a download with the number of 
 
 
 def is_remote(uri: str) -> bool:
-    return uri.startswith("s3://")
+    """True for ``s3://``. Its module is imported now: a machine that trains from its disk needs no boto3."""
+    if not uri.startswith("s3://"):
+        return False
+    with needed_for("s3://", "boto3", "tenacity"):
+        from icon_dist.storage import s3  # noqa: F401  (an import binds a submodule in its package)
+    return True
 
 
 def absolute(uri: str) -> str:

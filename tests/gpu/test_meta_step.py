@@ -21,6 +21,7 @@ from icon_dist.engine.deepspeed import PlainEngine
 from icon_dist.plan import model_of
 from icon_dist.semi.building import method_of
 from icon_dist.types import Batch
+from tests.gpu.strategies import STRATEGIES, named
 
 COCO = load_skeleton("coco")
 PEOPLE, SIDE = 4, 64
@@ -73,23 +74,7 @@ def config(**values: Any) -> Config:
     return configuration.load("coco", TINY | {key.replace("__", "."): value for key, value in values.items()})
 
 
-@pytest.mark.parametrize(
-    "values",
-    [
-        {},
-        {"loss__points": 1},
-        {"loss__single__query": "all", "loss__single__negative": "all", "loss__pair__negative": "all"},
-        {"loss__single__query": "random", "loss__single__negative": "random", "loss__pair__negative": "random"},
-        {"loss__single__category_score": "max", "loss__negatives_from_others": True},
-        {"loss__max_queries": 8, "loss__max_negatives": 8, "loss__query_scope": "batch"},
-        {"loss__contrast": "intra"},
-        {"loss__lambda_p": 0},
-        {"data__codec": "dark", "loss__read": "nearest", "loss__entropy": "peak"},
-        {"data__codec": "udp", "loss__counted": "labelled", "loss__positives_from": "images"},
-        {"model__backbone": "opecnet_hrnet_small"},
-    ],
-    ids=lambda values: " ".join(f"{key.rpartition('__')[2]}={value}" for key, value in values.items()) or "default",
-)
+@pytest.mark.parametrize("values", STRATEGIES, ids=named)
 def test_a_step_reads_no_value_and_copies_nothing_from_the_host(
     values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

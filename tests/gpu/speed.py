@@ -1,0 +1,227 @@
+"""What a step costs: resident crops, arrangement by arrangement; the whole step as one graph; contrast."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch.autograd import DeviceType
+
+from icon_dist.engine.deepspeed import PlainEngine
+from tests.gpu.setting import Learning, Row, Rows, Setting, background, config, crops, fill_banks, without_deepspeed
+
+MODES = {  # of contrast
+    "none": {"loss__lambda_p": 0},
+    "default": {},
+    "caps": {"loss__max_queries": 256, "loss__max_negatives": 512},  # the paper's
+}
+
+
+class Arrangement(NamedTuple):
+    """How a step is laid out."""
+
+    name: str
+    channels_last: bool = True
+    benchmark: bool = True
+    fused: bool = True
+
+
+ARRANGEMENTS = (
+    Arrangement("NCHW, foreach Adam", channels_last=False, benchmark=False, fused=False),
+    Arrangement("+ channels_last", benchmark=False, fused=False),
+    Arrangement("+ benchmark", fused=False),
+    Arrangement("+ fused Adam"),  # as the loop has it
+)
+Make = Callable[[], Callable[[], object]]  # a step, made when it is timed: making it may fail
+
+
+def sizes_of(setting: Setting) -> tuple[int, ...]:
+    """People of a step; the first is measured in every way."""
+    return (2,) if setting.tiny else (64, 16, 256)
+
+
+def speed(setting: Setting) -> Rows:
+    sizes, base = sizes_of(setting), dict[int, float]()
+    alone = Learning(config(setting, **MODES["none"]), device=setting.device)
+    for arrangement in ARRANGEMENTS:
+        arrange(alone, arrangement, setting)
+        for people in sizes:
+            row, base[people] = timed(setting, f"N={people} {arrangement.name}", loop_step(alone, people), people)
+            yield row
+    yield launches(setting, f"N={sizes[0]}", loop_step(alone, sizes[0]))
+    for people in sizes:
+        yield timed(setting, f"N={people} graph", graph(setting, alone, people), people)[0]
+    for mode in ("default", "caps"):
+        yield from with_contrast(setting, mode, base)
+    alone.model.compile(backend=backend(setting), dynamic=False)
+    yield timed(setting, f"N={sizes[0]} compile", loop_step(alone, sizes[0]), sizes[0])[0]
+    yield timed(setting, f"N={sizes[0]} compile + graph", graph(setting, alone, sizes[0]), sizes[0])[0]
+
+
+def with_contrast(setting: Setting, mode: str, base: dict[int, float]) -> Rows:
+    """``base``: milliseconds of a step without, by its people."""
+    learning = Learning(config(setting, **MODES[mode]), device=setting.device)
+    fill_banks(learning.method)
+    arrange(learning, ARRANGEMENTS[-1], setting)
+    for people in base:
+        row, ms = timed(setting, f"N={people} {mode} contrast", loop_step(learning, people), people)
+        yield row
+        if not math.isnan(ms / base[people]):
+            yield Row(f"N={people} {mode} contrast costs", 100 * (ms / base[people] - 1), "%", note="with its head")
+    people = sizes_of(setting)[0]
+    yield timed(setting, f"N={people} {mode} contrast alone", contrast_alone(learning, people), 0)[0]
+    yield launches(setting, f"N={people} {mode} contrast", loop_step(learning, people))
+    row, _ = timed(setting, f"N={people} {mode} contrast graph", graph(setting, learning, people), people)
+    yield replace(row, note=f"{row.note}; step and keys are fixed")
+
+
+def arrange(learning: Learning, arrangement: Arrangement, setting: Setting) -> None:
+    """The same network with other strides, another search for kernels, another Adam."""
+    torch.backends.cudnn.benchmark = arrangement.benchmark
+    parameters = list(learning.model.parameters())
+    adam = torch.optim.Adam(
+        parameters,
+        lr=1e-6,
+        capturable=setting.cuda,
+        fused=arrangement.fused and setting.cuda,
+        foreach=not arrangement.fused,
+    )
+    learning.engine = PlainEngine(learning.model, adam, accumulation=1, bf16=setting.cuda)
+    layout = torch.channels_last if arrangement.channels_last else torch.contiguous_format
+    for parameter in parameters:
+        parameter.grad = None
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=layout)
+    learning.state.complete(learning.engine, bank=learning.method, ema=None)
+
+
+def loop_step(learning: Learning, people: int) -> Make:
+    """A step of the training loop."""
+
+    def make() -> Callable[[], object]:
+        batch = crops(learning.cfg, people, device=learning.device)
+        return lambda: learning.step(batch)
+
+    return make
+
+
+def graph(setting: Setting, learning: Learning, people: int) -> Make:
+    """Forward, loss, backward and Adam as one CUDA graph; off CUDA the same calls one by one.
+
+    The host's numbers are fixed in it: the step, the learning rate, the keys of random draws.
+    """
+
+    def make() -> Callable[[], object]:
+        batch = crops(learning.cfg, people, device=learning.device)
+
+        def one() -> None:
+            learning.engine.backward(learning.loss(batch))
+            learning.engine.step(lr=1e-6)
+            learning.method.commit()
+
+        if not setting.cuda:
+            return one
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                one()
+        torch.cuda.current_stream().wait_stream(side)
+        whole = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(whole):
+            one()
+        return whole.replay
+
+    return make
+
+
+def contrast_alone(learning: Learning, people: int) -> Make:
+    """The loss of given outputs and its gradients: no network, the heatmaps' error beside contrast."""
+
+    def make() -> Callable[[], object]:
+        batch = crops(learning.cfg, people, device=learning.device)
+        with torch.no_grad():
+            outputs = learning.engine(batch.image)
+        embedding = outputs.embedding = outputs.embedding.detach().requires_grad_()
+
+        def one() -> None:
+            embedding.grad = None
+            learning.method(lambda _: outputs, batch, step=0, epoch=0.0, diagnose=False).total.backward()
+            learning.method.commit()
+
+        return one
+
+    return make
+
+
+def timed(setting: Setting, name: str, make: Make, people: int) -> tuple[Row, float]:
+    """Images a second, or for nobody the milliseconds, which come again for the caller. What cannot run says why."""
+    if setting.left < 2:
+        return Row(name, "left out", note="no time"), math.nan
+    if setting.cuda:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    try:
+        began = time.perf_counter()
+        one = make()
+        one()
+        setting.finish()
+        first = time.perf_counter() - began
+        ms = setting.milliseconds(one, most=max(5, min(30, 2000 // max(1, people))))
+    except Exception as error:  # too large, or not to be captured: the next one is still of interest
+        return Row(name, "fails", note=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"), math.nan
+    peak = torch.cuda.max_memory_allocated() / 2**30 if setting.cuda else 0.0
+    note = f"{ms:.2f} ms, {peak:.1f} GiB, first {first:.1f} s"
+    return (Row(name, 1e3 * people / ms, "img/s", note=note) if people else Row(name, ms, "ms", note=note)), ms
+
+
+def launches(setting: Setting, name: str, make: Make) -> Row:
+    """Kernels of a step; off CUDA, calls of operators."""
+    one = make()
+    one()
+    setting.finish()
+    activity = torch.profiler.ProfilerActivity
+    with torch.profiler.profile(activities=[activity.CPU, activity.CUDA] if setting.cuda else [activity.CPU]) as found:
+        one()
+        setting.finish()
+    kind = DeviceType.CUDA if setting.cuda else DeviceType.CPU
+    return Row(f"{name} launches", sum(event.device_type == kind for event in found.events()))
+
+
+def backend(setting: Setting) -> str:
+    return "eager" if setting.tiny else "inductor"
+
+
+def start_compiling(setting: Setting) -> subprocess.Popen[bytes]:
+    """What it finds is kept in a folder (TORCHINDUCTOR_CACHE_DIR), from where :func:`speed` has it minutes later."""
+    words = ["tests.gpu.speed", "--device", setting.device, *(["--tiny"] if setting.tiny else [])]
+    return background(*words, log=setting.out / "compile.log")
+
+
+def compile_ahead(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--device", required=True)
+    parser.add_argument("--tiny", action="store_true")
+    args = parser.parse_args(argv)
+    nowhere = Path()
+    setting = Setting(args.device, args.tiny, nowhere, nowhere, nowhere, math.inf)
+    without_deepspeed()
+    learning = Learning(config(setting, **MODES["none"]), device=setting.device)
+    arrange(learning, ARRANGEMENTS[-1], setting)
+    learning.model.compile(backend=backend(setting), dynamic=False)
+    began = time.perf_counter()
+    loop_step(learning, sizes_of(setting)[0])()()
+    setting.finish()
+    print(f"compiled and ran one step in {time.perf_counter() - began:.1f} s")
+
+
+if __name__ == "__main__":
+    compile_ahead(sys.argv[1:])

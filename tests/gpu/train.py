@@ -1,0 +1,149 @@
+"""Does contrast help? From one checkpoint of every seed, some more epochs with it and as many without.
+
+As a program it is one seed: a run without contrast, and the two that begin with its weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from icon_dist.data.shard import open_shards
+from icon_dist.evaluation.score import main_metric
+from icon_dist.train import main as train_main
+from tests.gpu.setting import Row, Rows, Setting, background, without_deepspeed
+
+SEEDS, BASE, TAIL = 3, 14, 8  # epochs
+RATE = 1500.0  # img/s of all seeds together: a guess, before the first of them has measured it
+EVALUATION = 0.2  # of an epoch
+CONTRAST = 0.1  # lambda_p
+RUNS = ("base", "without", "with")
+LOGGED = ("gradient_ratio", "single_purity", "pair_purity", "single_cosine", "pair_cosine", "single_over_chance")
+
+
+def train(setting: Setting) -> Rows:
+    shards = open_shards(str(setting.data / "train"))
+    seeds = 1 if setting.tiny else SEEDS
+    whole = seeds * len(shards) * (BASE + 2 * TAIL) / RATE
+    share = 1 / BASE if setting.tiny else min(1.0, 0.85 * setting.left / whole)
+    base = max(1, round(BASE * share))
+    yield Row("epochs without contrast", base, note=f"{seeds} seeds in parallel, {len(shards)} people")
+    began = time.monotonic()
+    children = [start(setting, seed, base) for seed in range(seeds)]
+    try:
+        for child in children:
+            child.wait(max(1.0, setting.left - 3))
+    finally:
+        for child in children:
+            child.kill()
+            child.wait()
+    yield Row("all seeds", time.monotonic() - began, "s", note=f"exit codes {[child.returncode for child in children]}")
+    metric = main_metric(shards.skeleton)
+    found = [{run: record(setting, seed, run) for run in RUNS} for seed in range(seeds)]
+    gains = []
+    for seed, runs in enumerate(found):
+        for run, (scores, _) in runs.items():
+            yield Row(f"seed {seed} {run}", scores.get(metric, "none"), metric, ok=metric in scores)
+        if all(metric in runs[run][0] for run in RUNS):
+            gains.append(runs["with"][0][metric] - runs["without"][0][metric])
+        for name in LOGGED:
+            if name in runs["with"][1]:
+                yield Row(f"seed {seed} {name}", runs["with"][1][name])
+    if gains:
+        spread = statistics.stdev(gains) if len(gains) > 1 else 0.0
+        yield Row("gain by contrast", statistics.mean(gains), metric, note=f"± {spread:.2f} over {len(gains)} seeds")
+
+
+def start(setting: Setting, seed: int, base: int) -> Any:
+    options: dict[str, object] = {
+        "device": setting.device,
+        "data": setting.data,
+        "runs": setting.scratch / f"seed-{seed}",
+        "seed": seed,
+        "base": base,
+        "seconds": setting.left - 6,
+    }
+    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    words += ["--tiny"] if setting.tiny else []
+    return background("tests.gpu.train", *words, log=setting.out / f"train-{seed}.log")
+
+
+def record(setting: Setting, seed: int, run: str) -> tuple[dict[str, float], dict[str, float]]:
+    """The last scores of a run and the last of its logged steps; its metrics are kept in one file of all runs."""
+    file = setting.scratch / f"seed-{seed}" / run / "metrics.jsonl"
+    if not file.is_file():
+        return {}, {}
+    events = [json.loads(line) for line in file.read_text().splitlines()]
+    with (setting.out / "train.jsonl").open("a") as kept:
+        kept.writelines(json.dumps({"seed": seed, "run": run, **event}) + "\n" for event in events)
+    scores = [event["scores"] for event in events if event["kind"] == "eval"]
+    steps = [event for event in events if event["kind"] == "train"]
+    return (scores or [{}])[-1], (steps or [{}])[-1]
+
+
+def one_seed(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser()
+    kinds = {"device": str, "data": Path, "runs": str, "seed": int, "base": int, "seconds": float}
+    for name, kind in kinds.items():
+        parser.add_argument(f"--{name}", type=kind, required=True)
+    parser.add_argument("--tiny", action="store_true")
+    args = parser.parse_args(argv)
+    ends = time.monotonic() + args.seconds
+    without_deepspeed()
+    began = time.monotonic()
+    train_main(words(args, "base", args.base, 0))
+    epoch = (time.monotonic() - began) / (args.base + EVALUATION)
+    left = (ends - time.monotonic()) / (2.4 * epoch) - EVALUATION  # contrast costs more
+    tail = 1 if args.tiny else max(1, min(TAIL, int(left)))
+    print(f"an epoch takes {epoch:.1f} s; {tail} more, with and without contrast")
+    for run, weight in (("without", 0), ("with", CONTRAST)):
+        train_main([*words(args, run, tail, weight), f"model.pretrained={args.runs}/base"])
+
+
+def words(args: argparse.Namespace, run: str, epochs: int, weight: float) -> list[str]:
+    """The command line of a run."""
+    shards = open_shards(str(args.data / "train"))
+    batch = 16 if args.tiny else 64
+    values = {
+        "run.dir": args.runs,
+        "run.name": run,
+        "run.seed": args.seed,
+        "run.launcher": "local",
+        "run.workers": 1,
+        "run.cpus_per_worker": 4,
+        "run.gpus_per_worker": int(args.device != "cpu"),
+        "run.checkpoint_every": epochs,
+        "run.log_every": 1 if args.tiny else 20,
+        "data.dataset": shards.manifest["dataset"],
+        "data.train": args.data / "train",
+        "data.val": args.data / "val",
+        "data.input": "64x64" if args.tiny else "256x192",
+        "data.sigma": 1 if args.tiny else 2,
+        "data.loaders": 1 if args.tiny else 4,
+        "data.cache_mb": 500,
+        "model.backbone": "hrnet_small" if args.tiny else "hrnet_w32",
+        "model.embedding": 16 if args.tiny else 256,
+        "loss.lambda_p": weight,
+        "loss.start_epoch": 0,
+        "loss.ramp_epochs": 1,
+        "loss.points": 16,
+        "loss.bank.warmup": 2 if args.tiny else 50,
+        "optim.epochs": epochs,
+        "optim.batch": batch,
+        "optim.micro_batch": batch,
+        "optim.lr": 1e-3,
+        "optim.milestones": f"[{max(1, round(0.75 * epochs))}]",
+        "eval.every": epochs,
+        "eval.batch": batch,
+        "eval.engine": "fast",
+    }
+    return ["--cfg", "lsp", *(f"{key}={value}" for key, value in values.items())]
+
+
+if __name__ == "__main__":
+    one_seed(sys.argv[1:])
