@@ -47,7 +47,7 @@ def encode(
         for i, length in enumerate(unit(hw, stride=stride, codec=codec))
     )
     weight = (labelled & in_x & in_y).to(joints.dtype)
-    return torch.einsum("nkh,nkw->nkhw", y * weight[..., None], x), weight
+    return (y * weight[..., None])[..., None] * x[..., None, :], weight  # einsum would be a product, in TF32 on a GPU
 
 
 def _profile(
@@ -101,4 +101,5 @@ def to_photo(xy: Float[Tensor, "N K 2"], *, matrix: Float[Tensor, "N 2 3"]) -> F
     The public code inverts an affine made for the heatmap size. That is the same: it differs from the one for the
     input size by the factor of :func:`unit` exactly.
     """
-    return torch.einsum("nij,nkj->nki", matrix[..., :2], xy) + matrix[:, None, :, 2]
+    # Not einsum: a GPU would round coordinates to TF32's ten bits, a quarter of a px at 256.
+    return (matrix[:, None, :, :2] * xy[:, :, None]).sum(-1) + matrix[:, None, :, 2]
