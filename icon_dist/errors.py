@@ -232,12 +232,12 @@ class _Output(io.FileIO):
             return memoryview(data).nbytes
 
 
-def _lasting(stream: Any, number: int) -> TextIO:
+def _lasting(stream: Any, number: int) -> Any:
     """``stream``, which is ``sys.stdout`` or ``sys.stderr``, as one that outlives its reader."""
     if stream is None:  # the process was started without
         return open(os.devnull, "w")
     if stream not in (sys.__stdout__, sys.__stderr__):  # of a test
-        return stream  # type: ignore[no-any-return]
+        return stream
     stream.flush()
     return io.TextIOWrapper(
         io.BufferedWriter(_Output(number, "wb", closefd=False)),
