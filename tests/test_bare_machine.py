@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 
 from icon_dist.data import jpeg
 from icon_dist.datasets import load_skeleton
-from icon_dist.errors import ConfigError
+from icon_dist.errors import ClusterError
 from icon_dist.evaluation.score import require_evaluator
 
 ABSENT = (
@@ -74,7 +74,7 @@ def test_an_epoch_with_contrast(people: Path, tmp_path: Path) -> None:
 def test_what_s3_needs_is_named() -> None:
     ended = bare("from icon_dist import errors, storage; errors.run_cli(lambda _: storage.exists('s3://bucket/key'))")
     assert ended.stderr == "icon_dist: error: s3://: needs boto3, which is not here; pip install boto3 tenacity\n"
-    assert ended.returncode == 2
+    assert ended.returncode == 7
 
 
 def test_the_package_of_an_engine_is_asked_for_before_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,7 +83,7 @@ def test_the_package_of_an_engine_is_asked_for_before_the_work(monkeypatch: pyte
     coco, lsp = load_skeleton("coco"), load_skeleton("lsp")
     require_evaluator(coco, engine="fast")
     require_evaluator(lsp, engine="pycocotools")  # PCK
-    with pytest.raises(ConfigError, match=r"engine=pycocotools .* needs pycocotools, .*; pip install pycocotools$"):
+    with pytest.raises(ClusterError, match=r"engine=pycocotools .* needs pycocotools, .*; pip install pycocotools$"):
         require_evaluator(coco, engine="pycocotools")
 
 

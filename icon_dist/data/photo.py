@@ -15,12 +15,11 @@ from typing import Any, Literal
 
 import cv2
 import numpy as np
-import simplejpeg
 from numpy.typing import NDArray
 
 from icon_dist import storage
 from icon_dist.data.image import MAX_BYTES, check_limits, jpeg_frame, jpeg_segments, jpeg_size
-from icon_dist.errors import DataError
+from icon_dist.errors import DataError, needed_for
 
 ORIENTATION, WIDTH, HEIGHT, BITS = 274, 256, 257, 258  # tags of TIFF, in which EXIF is written
 PADDING = 16  # stray bytes behind the last scan of a JPEG whose pixels are complete, as some cameras leave them
@@ -122,6 +121,8 @@ def upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
 
 
 def _jpeg(data: bytes, *, name: str, smooth: bool = True, look_only: bool = False) -> NDArray[Any]:
+    with needed_for("photos", "simplejpeg"):
+        import simplejpeg  # only here: training reads what is packed by other means
     frame = jpeg_frame(data)
     four_inks = frame is not None and frame[5] == 4  # checked here, converted by OpenCV
     factor = {"min_factor": 8, "min_height": 1, "min_width": 1} if look_only else {}

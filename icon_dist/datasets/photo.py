@@ -1,10 +1,11 @@
-"""The size of a photo by its header, for annotation files that do not say it."""
+"""The size of a photo, for annotation files that do not say it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import simplejpeg
+import cv2
+import numpy as np
 
 from icon_dist.errors import DataError, StorageError
 from icon_dist.storage import local
@@ -13,15 +14,30 @@ HEADER = 1 << 16  # bytes that nearly always hold a jpeg's size
 
 
 def photo_size(path: str | Path) -> tuple[int, int]:
-    """(width, height) of a JPEG or PNG; EXIF orientation is ignored, as everywhere."""
+    """(width, height) of the pixels as they are stored: EXIF orientation is ignored."""
     try:
         head = local.read(Path(path), 0, HEADER)
         if head[:8] == b"\x89PNG\r\n\x1a\n" and len(head) >= 24:
             return int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big")
-        try:
-            height, width, *_ = simplejpeg.decode_jpeg_header(head)
-        except ValueError:  # a long comment or thumbnail in front of the size
-            height, width, *_ = simplejpeg.decode_jpeg_header(local.read(Path(path), 0, None))
-    except (FileNotFoundError, StorageError, ValueError) as error:
-        raise DataError(f"{path}: not a readable jpeg or png ({error})") from None
+        size = _jpeg_size(head) if head[:3] == b"\xff\xd8\xff" else None
+        return size or _decoded_size(local.read(Path(path), 0, None))
+    except (FileNotFoundError, StorageError, ValueError, cv2.error) as error:
+        raise DataError(f"{path}: not a readable photo ({error})") from None
+
+
+def _jpeg_size(head: bytes) -> tuple[int, int] | None:
+    """None where that needs more of the file, or simplejpeg, which not every machine has."""
+    try:
+        import simplejpeg
+
+        height, width, *_ = simplejpeg.decode_jpeg_header(head)
+    except (ImportError, ValueError):  # ValueError: a long comment or thumbnail in front of the size
+        return None
     return width, height
+
+
+def _decoded_size(data: bytes) -> tuple[int, int]:
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
+    if pixels is None:
+        raise ValueError("cannot be decoded")
+    return pixels.shape[1], pixels.shape[0]

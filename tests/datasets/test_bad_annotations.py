@@ -309,7 +309,7 @@ def test_mpii_photo_that_is_no_jpeg(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"ann id=0 image='a.jpg': not in"):
         datasets.read("mpii", path, images=tmp_path)
     (tmp_path / "a.jpg").write_bytes(b"no jpeg")
-    with pytest.raises(DataError, match=r"a\.jpg: not a readable jpeg"):
+    with pytest.raises(DataError, match=r"a\.jpg: not a readable photo"):
         datasets.read("mpii", path, images=tmp_path)
 
 

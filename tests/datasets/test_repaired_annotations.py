@@ -253,7 +253,7 @@ def test_sizes_come_from_the_photos(name: str, size: dict[str, Any], photos: Pat
 
 def test_sizes_of_photos_that_cannot_be_read(photos: Path, tmp_path: Path) -> None:
     (photos / "2.png").write_bytes(b"none")
-    for name, why in (("2.png", "not a readable jpeg or png"), ("4.jpg", "no such file")):
+    for name, why in (("2.png", "not a readable photo"), ("4.jpg", "no such file")):
         with pytest.raises(DataError, match=rf"image id=2 width, height: missing, and .*{name}.*{why}"):
             read(tmp_path, named(name, width=None), images=photos)
     os.mkfifo(photos / "pipe.jpg")
