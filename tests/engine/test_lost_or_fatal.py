@@ -45,7 +45,7 @@ def test_too_little_gpu_memory_does_not_pass_by_itself() -> None:
 def test_a_gpu_that_fails_is_not_a_lost_worker() -> None:
     from icon_dist.engine.worker import fatal
 
-    event = fatal(torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nmany lines", 700))
+    event = fatal(torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nmany lines"))
     assert event is not None
     assert event["error"] == "ClusterError"
     assert event["text"].startswith("CUDA error: an illegal memory access was encountered; ")

@@ -138,7 +138,7 @@ def words(args: argparse.Namespace, run: str, epochs: int, weight: float) -> lis
         "optim.batch": batch,
         "optim.micro_batch": batch,
         "optim.lr": 1e-3,
-        "optim.milestones": f"[{max(1, round(0.75 * epochs))}]",
+        "optim.milestones": [m for m in [round(0.75 * epochs)] if 0 < m < epochs],
         "eval.every": epochs,
         "eval.batch": batch,
         "eval.engine": "fast",

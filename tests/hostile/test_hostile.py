@@ -250,9 +250,13 @@ CASES: dict[str, tuple[Prepare, int, str]] = {
     "yaml extends the environment": (
         lambda c: c.train_yaml("extends: ${oc.env:CANARY}\noptim: {lr: 1.0}\n"),
         2,
-        "not u",
+        "extends=",
     ),
-    "yaml section from the environment": (lambda c: c.train_yaml("optim: ${oc.env:CANARY}\n"), 2, "not understood"),
+    "yaml section from the environment": (
+        lambda c: c.train_yaml("optim: ${oc.env:CANARY}\n"),
+        2,
+        "a section, not a value",
+    ),
     "yaml of a billion laughs": (lambda c: c.train_yaml(LAUGHS), 2, "alias"),
     "yaml extends another's file": (lambda c: c.train_yaml("extends: outside/victim\noptim: {lr: 1.0}\n"), 2, "victim"),
     # shards
@@ -430,7 +434,7 @@ CASES: dict[str, tuple[Prepare, int, str]] = {
     "step below zero": (bad_manifest(lambda m: m.update(step=-1)), 4, "is of step -1"),
     # secrets and names
     "signature in a URI": (lambda c: c.train("data.train=s3://b/x?X-Amz-Signature=hunter2"), 2, "no password may be"),
-    "secret as a value": (lambda c: c.train("AWS_SECRET_ACCESS_KEY=hunter2"), 2, "not in 'Config'"),
+    "secret as a value": (lambda c: c.train("AWS_SECRET_ACCESS_KEY=hunter2"), 2, "no such key"),
     "password in a config file": (
         lambda c: c.train_yaml("extends: demo\nrun: {dir: 's3://AKIAX:hunter2@bucket/y'}\n"),
         2,

@@ -69,7 +69,7 @@ def test_requests_at_start_up(world: int, s3: str, people: Path, tmp_path: Path)
     for name in storage.listing(f"{people}/train"):
         storage.write(f"{s3}/train/{name}", people / "train" / name)
     tensors = {"model": {"x": torch.arange(6.0)}, "optimizer": {"y": torch.zeros(2)}}
-    about = {"config": {}, "skeleton": {}}
+    about = {"config": {}, "skeleton": skeleton_to_dict(open_shards(f"{people}/train").skeleton)}
     checkpoint.save(f"{s3}/run", step=3, attempt="a", tensors=tensors, state={}, manifest=about, keep=1)
     about = {
         "format": 1,

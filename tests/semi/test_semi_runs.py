@@ -276,7 +276,7 @@ def test_other_labelled_people_are_refused(people: Path, taught: Path) -> None:
         with pytest.raises(ConfigError, match=text):
             run(semi(people, taught, "pseudo", run__name="leak", **change))
     start = {"model__pretrained": f"{taught}/teacher"}
-    with pytest.raises(ConfigError, match=r"model.pretrained=.*: was trained with the labels of .* who are unlabelled"):
+    with pytest.raises(ConfigError, match=r"model.pretrained=.*: was trained with the labels of .*, unlabelled here"):
         run(tiny(people, taught, run__name="start", **start, **{**HALF, "data__split_seed": 1}))
     run(tiny(people, taught, run__name="start", **start, **HALF))
     with pytest.raises(CheckpointError, match=r"checkpoint of step 2: split was .*use another run.name"):
