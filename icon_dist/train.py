@@ -21,7 +21,7 @@ from icon_dist.engine import manifest as manifests
 from icon_dist.engine.progress import Progress, counter
 from icon_dist.engine.state import numbers_of
 from icon_dist.engine.stop import Stop
-from icon_dist.errors import naming, note, run_cli, say
+from icon_dist.errors import CheckpointError, naming, note, run_cli, say
 from icon_dist.loop import last_words, learning_rate, run_directory, train
 from icon_dist.plan import model_of, worker_counts
 from icon_dist.storage import lock
@@ -100,7 +100,11 @@ def finished(cfg: Config, data: Data) -> str:
     if manifests.newest_step(uri) < data.plan.total_steps:
         return ""
     skipped: list[str] = []  # the workers say so too
-    found = checkpoint.find(uri, warn=skipped.append)
+    try:
+        found = checkpoint.find(uri, warn=skipped.append)
+    except CheckpointError:
+        say("\n".join(skipped), file=sys.stderr)
+        raise
     if found is None or found.step < data.plan.total_steps or checkpoint.changes(found.manifest, cfg):
         return ""  # the workers look into it
     numbers = numbers_of(found, steps_per_epoch=data.plan.steps_per_epoch)

@@ -140,7 +140,7 @@ def test_a_list_writes_nothing(run: str, capsys: pytest.CaptureFixture[str]) -> 
         (["RUN"], 2, "-o FILE"),
         (["RUN", "-o", "x.pt"], 2, "name it .safetensors"),
         (["RUN", "--best", "--last", "-o", "x.safetensors"], 2, "not allowed with"),
-        (["RUN", "--step", "one", "-o", "x.safetensors"], 2, "invalid int"),
+        (["RUN", "--step", "one", "-o", "x.safetensors"], 2, "is not a whole number"),
         (["http://a/b", "-o", "x.safetensors"], 2, "not supported"),
         (["RUN", "--step", "9", "-o", "x.safetensors"], 4, "no checkpoint of step 9; it has 1"),
         (["absent", "-o", "x.safetensors"], 4, "no checkpoint is there"),

@@ -292,7 +292,7 @@ def _parsed(raw: bytes) -> dict[str, Any]:
 
 def _read(uri: str) -> bytes | None:
     try:
-        return storage.read(uri, 0, MOST_BYTES)
+        return storage.read(uri, 0, MOST_BYTES, sound=lambda raw: bool(_parsed(raw)))
     except FileNotFoundError:
         return None
 

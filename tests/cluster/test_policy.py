@@ -16,6 +16,7 @@ import torch
 
 from icon_dist import fetch, storage
 from icon_dist.data.shard import open_shards
+from icon_dist.datasets import load_skeleton, skeleton_to_dict
 from icon_dist.engine import checkpoint
 from icon_dist.errors import StorageError
 from tests.conftest import ROOT
@@ -71,7 +72,10 @@ def enforcing(people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_run_may_do_what_it_does_and_no_more(enforcing: str, tmp_path: Path) -> None:
     assert len(open_shards(f"{enforcing}/shards/train")) >= 64
-    run, about = f"{enforcing}/runs/w32", {"score": 0.5, "config": {}, "skeleton": {}}
+    run, about = (
+        f"{enforcing}/runs/w32",
+        {"score": 0.5, "config": {}, "skeleton": skeleton_to_dict(load_skeleton("lsp"))},
+    )
     for step in (1, 2, 3):  # the first is deleted
         weights = {"model": {"x": torch.arange(3.0)}}
         checkpoint.save(run, step=step, attempt="a", tensors=weights, state={}, manifest=about, keep=1)

@@ -228,6 +228,7 @@ def test_where_new_names_are_not_refused_the_first_beat_decides(s3: str, monkeyp
 
         with monkeypatch.context() as patch:
             patch.setattr(lock, "_read", too_early)  # as if both had looked before either wrote
+            patch.setattr(storage, "write_new", lambda uri, data: storage.write(uri, data) is None)
             second.take(fix="", say=lambda _: None)
         stack.callback(second._heart.join)
         stack.callback(second._end.set)
@@ -256,7 +257,10 @@ def test_who_writes_for_an_owner_learns_that_it_lost(place: str) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_signal_ends_it_in_order(tmp_path: Path, other: Callable[..., Other], number: signal.Signals) -> None:
-    first = other(str(tmp_path / "one"))
+    # A shell starts what it puts into the background with SIGINT ignored, and this process's children inherit that.
+    first = other(
+        str(tmp_path / "one"), before="import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    )
     assert first.held()
     first.process.send_signal(number)
     code, said = first.process.wait(60), first.process.stderr
