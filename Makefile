@@ -22,7 +22,7 @@ lint: setup
 	$(BIN)/lint-imports
 
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadgroup
 
 slow: setup
 	$(BIN)/pytest -m slow

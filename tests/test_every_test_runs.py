@@ -13,7 +13,7 @@ def test_every_test_file_is_collected_by_make_test_or_make_slow() -> None:
     options = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]["addopts"]
     fast = options.split("-m '")[1].rstrip("'")
     recipes = (ROOT / "Makefile").read_text()
-    assert "\t$(BIN)/pytest\n" in recipes
+    assert "\t$(BIN)/pytest -n 2 --dist loadgroup\n" in recipes
     assert "\t$(BIN)/pytest -m slow\n" in recipes
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-m", f"({fast}) or slow"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=200)
