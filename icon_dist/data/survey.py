@@ -6,7 +6,6 @@ the picture as viewers show it, or on the pixels as stored. Where the sides diff
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -16,10 +15,8 @@ from icon_dist import storage
 from icon_dist.data import photo
 from icon_dist.data.photo import Conversion, Exif, Header
 from icon_dist.data.tar import size_fault
-from icon_dist.errors import ConfigError, DataError, IconError, plain
+from icon_dist.errors import ConfigError, DataError, IconError, note, plural
 from icon_dist.types import Annotations, Instance
-
-log = logging.getLogger(__name__)
 
 TOGETHER = 64  # photos that a process looks at before it answers
 NAMED = 3  # bad photos in a message
@@ -87,7 +84,7 @@ def survey(
     kept = [one for one in looks if one.file not in faults]
     if count := len(turned.keys() - faults.keys()):
         done = "EXIF is applied" if rule == "apply" else "EXIF is ignored"
-        log.warning("%s turned by EXIF; %s, %s (--exif)", _counted(count, "photo is", "photos are"), done, reason)
+        note(f"{plural(count, 'photo is', 'photos are')} turned by EXIF; {done}, {reason} (--exif)")
     return whole, Conversion(rule if count else "ignore", count, _bits(kept))
 
 
@@ -114,7 +111,7 @@ def _rule(turned: dict[str, Header], people: dict[str, Instance], *, official: b
     if official or not turned:
         return "ignore", "as by the set's authors"
     signs = [f"{number} for {rule}" for rule, number in sorted(votes.items())]
-    count = _counted(len(turned), "photo is", "photos are")
+    count = plural(len(turned), "photo is", "photos are")
     raise ConfigError(
         f"{count} turned by EXIF (the first: {min(turned)}); pass --exif apply "
         "if the labels were made on upright pictures, or --exif ignore if on the pixels as stored, as COCO's were"
@@ -129,9 +126,8 @@ def _bits(looks: Sequence[Look]) -> int:
         return 16
     bits = next(depth for depth in DEPTHS if max(deep) < 1 << depth)
     used = "the upper 8 bits are used" if bits > 8 else "they are used as they are"
-    log.warning(
-        "%s 16 bits a channel with values of %d bits; %s", _counted(len(deep), "photo has", "photos have"), bits, used
-    )
+    photos = plural(len(deep), "photo has", "photos have")
+    note(f"{photos} 16 bits a channel with values of {bits} bits; {used}")
     return bits
 
 
@@ -141,9 +137,9 @@ def _without(whole: Annotations, faults: dict[str, str], *, images: str, drop: b
     kept = [p for p in whole.instances if p.image_id not in gone]
     if not drop or not kept:
         raise DataError(_refusal(faults, images, hint=", or pass --drop-invalid" if kept else ""))
-    people = _counted(len(whole.instances) - len(kept), "person", "people")
-    count = _counted(len(faults), "photo", "photos")
-    log.warning("%s", plain(f"{images}: left out {count} that cannot be used, with {people}: {_first(faults)}"))
+    people = plural(len(whole.instances) - len(kept), "person")
+    count = plural(len(faults), "photo")
+    note(f"{images}: left out {count} that cannot be used, with {people}: {_first(faults)}")
     truth = {
         **whole.truth,
         "images": [one for one in whole.truth["images"] if one["id"] not in gone],
@@ -164,7 +160,3 @@ def _first(faults: dict[str, str]) -> str:
     reasons = [f"{file}: {text.partition('; ')[0]}" for file, text in sorted(faults.items())[:NAMED]]
     more = len(faults) - len(reasons)
     return "; ".join(reasons) + (f"; and {more} more" if more else "")
-
-
-def _counted(count: int, one: str, many: str) -> str:
-    return f"{count} {one if count == 1 else many}"

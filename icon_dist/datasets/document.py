@@ -9,7 +9,6 @@ import gc
 import gzip
 import io
 import json
-import logging
 import os
 import re
 import zlib
@@ -18,10 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from icon_dist.errors import DataError, StorageError, plain, plural, shown
+from icon_dist.errors import DataError, StorageError, note, plain, plural, shown
 from icon_dist.storage import local
-
-log = logging.getLogger(__name__)
 
 NUMBER = frozenset((int, float))  # exact types: bool is an int, and no coordinate
 MAX_BYTES = 1 << 29  # of an unpacked file; COCO's largest has half of it
@@ -140,7 +137,7 @@ class Faults:
 
     def warn(self) -> None:
         if self.texts:
-            log.warning("%s", plain(f"{self.source}: {self._dropped()}"))
+            note(f"{self.source}: {self._dropped()}")
 
     def _dropped(self) -> str:
         return f"dropped {plural(len(self.texts), 'invalid entry', 'invalid entries')}; the first: {self.texts[0]}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import logging
 from pathlib import Path
 
 import cv2
@@ -56,15 +55,15 @@ def surveyed(
     )
 
 
-def test_sound_photos_change_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_sound_photos_change_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     whole = people(tmp_path, {"a.jpg": (jpeg(), WH), "b.jpg": (jpeg(), WH)})
     assert surveyed(whole, tmp_path) == (whole, AS_STORED)
     assert surveyed(whole, tmp_path, exif="apply") == (whole, AS_STORED)
-    assert not caplog.text
+    assert not capsys.readouterr().err
 
 
 def test_bad_photos_are_refused_together_or_left_out_with_everybody_in_them(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     photos = {f"{i}.jpg": (jpeg(), WH) for i in range(3)}
     bad = {"cut.jpg": jpeg()[:-9], "e.jpg": b"", "size.jpg": jpeg(wh=(30, 40)), "z.jpg": b"<html>"}
@@ -81,7 +80,10 @@ def test_bad_photos_are_refused_together_or_left_out_with_everybody_in_them(
     assert {image["file_name"] for image in kept.truth["images"]} == photos.keys()
     assert [one["id"] for one in kept.truth["annotations"]] == [0, 1, 2, 10, 11, 12, 20, 21, 22]
     assert conversion == AS_STORED
-    assert "left out 4 photos that cannot be used, with 8 people: cut.jpg: the JPEG is cut off; e.jpg" in caplog.text
+    assert (
+        "left out 4 photos that cannot be used, with 8 people: cut.jpg: the JPEG is cut off; e.jpg"
+        in capsys.readouterr().err
+    )
 
 
 def test_one_bad_photo_and_none_that_is_good(tmp_path: Path) -> None:
@@ -96,7 +98,7 @@ def test_one_bad_photo_and_none_that_is_good(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("orientation", range(2, 9))
-def test_turned_photos_need_a_decision(tmp_path: Path, orientation: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_turned_photos_need_a_decision(tmp_path: Path, orientation: int, capsys: pytest.CaptureFixture[str]) -> None:
     square = (40, 40)
     whole = people(tmp_path, {"a.jpg": (jpeg(wh=square), square), "b.jpg": (jpeg(orientation, square), square)})
     with pytest.raises(
@@ -105,11 +107,11 @@ def test_turned_photos_need_a_decision(tmp_path: Path, orientation: int, caplog:
         surveyed(whole, tmp_path)
     for rule in ("apply", "ignore"):
         assert surveyed(whole, tmp_path, exif=rule)[1] == Conversion(rule, 1)
-    caplog.clear()
+    capsys.readouterr()
     assert surveyed(whole, tmp_path, official=True)[1] == Conversion("ignore", 1)
-    assert [r.message for r in caplog.records] == [
-        "1 photo is turned by EXIF; EXIF is ignored, as by the set's authors (--exif)"
-    ]
+    assert capsys.readouterr().err == (
+        "icon_dist: note: 1 photo is turned by EXIF; EXIF is ignored, as by the set's authors (--exif)\n"
+    )
 
 
 def test_annotated_sizes_speak_for_apply(tmp_path: Path) -> None:
@@ -129,17 +131,14 @@ def test_annotated_sizes_speak_for_apply(tmp_path: Path) -> None:
     assert conversion == Conversion("apply", 2)
 
 
-def test_deep_photos_share_one_scale(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_deep_photos_share_one_scale(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A dark photo among 12-bit ones stays dark."""
     bright, dark = (np.full((30, 40, 3), value, np.uint16) for value in (4000, 300))
     photos = {f"{i}.png": (cv2.imencode(".png", v)[1].tobytes(), WH) for i, v in enumerate((bright, dark))}
     assert surveyed(people(tmp_path, photos), tmp_path)[1] == Conversion(bits=12)
-    assert "2 photos have 16 bits a channel with values of 12 bits; the upper 8 bits are used" in caplog.text
+    assert (
+        "2 photos have 16 bits a channel with values of 12 bits; the upper 8 bits are used" in capsys.readouterr().err
+    )
     for value, bits in ((255, 8), (256, 10), (5000, 14), (60000, 16)):
         one = {"one.png": (cv2.imencode(".png", np.full((30, 40, 3), value, np.uint16))[1].tobytes(), WH)}
         assert surveyed(people(tmp_path, one), tmp_path)[1] == Conversion(bits=bits)
-
-
-@pytest.fixture(autouse=True)
-def _heard(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.WARNING)
