@@ -28,7 +28,7 @@ SECRETS = (
         re.compile(r"([?&;][\w-]*(?:signature|credential|token|secret|password|sig|key)[\w-]*=)[^\s&;'\"]+", re.I),
         r"\1***",
     ),
-    (re.compile(r"(\b[A-Z_]*(?:SECRET|TOKEN|PASSWORD)[A-Z_]*=)[^\s'\"]+"), r"\1***"),  # variables of the environment
+    (re.compile(r"(\b\w*(?:SECRET|TOKEN|PASSWORD)\w*=['\"]?)[^\s'\"]+", re.I), r"\1***"),  # variables
     (re.compile(r"(\bBearer )\S+"), r"\1***"),
 )
 
@@ -158,6 +158,8 @@ def gathering(errors: list[IconError]) -> Iterator[None]:
     """An error of the block goes into the list, to be raised with others."""
     try:
         yield
+    except StoppedError:
+        raise
     except IconError as error:
         errors.append(error)
 
@@ -167,8 +169,11 @@ def naming(what: str, fix: str = "") -> Iterator[None]:
     """An error of the block begins with ``what`` it is about, such as a config key, and ends with ``fix``."""
     try:
         yield
+    except StoppedError:
+        raise
     except IconError as error:
-        raise type(error)(f"{what}: {error}{fix}") from None
+        error.args = (f"{what}: {error}{fix}",)
+        raise
 
 
 def note(text: str) -> None:
@@ -291,6 +296,11 @@ def run_cli(main: Callable[[list[str]], int | None], argv: list[str] | None = No
             raise
         print(f"icon_dist: error: {plain(' '.join(str(error).split()))}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
+    except OSError as error:
+        if debug or error.errno != errno.ENAMETOOLONG:
+            raise
+        print(f"icon_dist: error: {plain(str(error.filename))}: {error.strerror}; shorten it", file=sys.stderr)
+        raise SystemExit(ConfigError.exit_code) from None
     except KeyboardInterrupt:
         print("icon_dist: interrupted", file=sys.stderr)
         raise SystemExit(128 + signal.SIGINT) from None

@@ -14,7 +14,7 @@ from icon_dist.config import Config, check_schedule, load, presets
 from icon_dist.data.shard import ShardSet, open_shards
 from icon_dist.data.split import split
 from icon_dist.datasets import load_skeleton
-from icon_dist.errors import ConfigError, DataError, run_cli
+from icon_dist.errors import ConfigError, DataError, IconError, StoppedError, gathering, naming
 from icon_dist.plan import Plan, check_contrast, model_of, plan_run
 from icon_dist.types import Skeleton
 from tests import objects
@@ -449,3 +449,14 @@ def test_what_is_just_reached_is_fine(people: Path, tmp_path: Path, capfd: pytes
 @pytest.mark.parametrize("name", presets())
 def test_presets_reach_what_they_set(name: str) -> None:
     assert check_schedule(load(name), {}) == []
+
+
+def test_a_stop_is_no_error_of_the_data() -> None:
+    """What names and gathers errors lets a stop pass, with its exit code."""
+    found: list[IconError] = []
+    with pytest.raises(StoppedError) as stopped, gathering(found), naming("data.train"):
+        raise StoppedError("stopped by Ctrl-C", exit_code=130)
+    assert (str(stopped.value), stopped.value.exit_code, found) == ("stopped by Ctrl-C", 130, [])
+    with gathering(found), naming("data.train", "; or leave it"):
+        raise DataError("cut")
+    assert [(type(error), str(error)) for error in found] == [(DataError, "data.train: cut; or leave it")]

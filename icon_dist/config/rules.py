@@ -98,7 +98,7 @@ def run(config: Config) -> Iterator[Rule]:
     yield own.zero in (0, 1, 2, 3), "run.zero", "DeepSpeed ZeRO has stages 0, 1, 2 and 3"
     yield own.gpus_per_worker in (0, 1), "run.gpus_per_worker", "a worker has one GPU or none"
     alone = own.launcher == "ray" or own.workers == 1
-    yield alone, "run.workers", "run.launcher=local is one process; use run.launcher=ray for more"
+    yield alone, "run.workers", "run.launcher=local is one process; set run.workers=1, or run.launcher=ray for more"
     yield own.workers_min <= own.workers, "run.workers_min", f"expected at most run.workers={own.workers}"
     whole = "ZeRO-3 gathers parameters in hooks that a compiled model does not run; use run.zero=2 or less"
     yield not own.compile or own.zero < 3, "run.compile", whole

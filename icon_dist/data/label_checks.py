@@ -176,16 +176,16 @@ def _far_joints(people: Labels, skeleton: Skeleton) -> Iterator[str]:
 
 def _at_origin(people: Labels) -> Iterator[str]:
     """Tools without a v write joints that nobody labelled there."""
-    zero = (people.keypoints[..., :2] == 0).all(axis=2) & people.labelled
+    zero = (people.keypoints[..., :2] <= 0).all(axis=2) & people.labelled
     labelled = int(people.labelled.sum())
     if zero.sum() >= FEWEST and zero.sum() > ORIGIN * labelled:
         of = f"{zero.sum()} of {plural(labelled, 'labelled joint')}"
-        yield f"{of} at exactly (0, 0); joints that nobody labelled need v=0"
+        yield f"{of} at (0, 0) or beyond that corner; joints that nobody labelled need v=0"
 
 
 def _twins(people: Labels) -> Iterator[str]:
-    """The same joints twice in a photo. Two equal joints can be chance: CrowdPose val has one such pair."""
-    joints = np.where(people.labelled[..., None], people.keypoints, 0)
+    """The same joints twice in a photo, to a tenth of a pixel. Two can be chance: CrowdPose val has one such pair."""
+    joints = np.where(people.labelled[..., None], np.round(10 * people.keypoints[..., :2]), -1).astype(np.int64)
     enough = people.labelled.sum(axis=1) >= min(JUDGED, joints.shape[1])
     seen: dict[tuple[str, bytes], int] = {}
     pairs = []

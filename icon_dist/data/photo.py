@@ -134,6 +134,8 @@ def _jpeg(data: bytes, *, name: str, smooth: bool = True, look_only: bool = Fals
             return pixels
     except ValueError as error:
         said = str(error)
+        if data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):  # no end after the last scan that has begun
+            raise DataError(f"{name}: the JPEG is cut off; replace the file") from None
         _refuse_damage(said, name=name)
     with suppress(ValueError):
         if not four_inks:

@@ -4,7 +4,7 @@ Three signs, each with what real sets show (LSP, LSP extended, COCO and MPII val
 
 - Two links that mirror each other (left and right knee to ankle) are shorter in all than the same four joints linked
   crosswise. True for 95 to 100 % of people where the difference is clear; exchange one end and it is 0 to 5 %.
-- Of people whose nose and both eyes are labelled the photo shows the front: with the head up, the left shoulder is on
+- Of people whose nose and both eyes are visible the photo shows the front: with the head up, the left shoulder is on
   the right. True for 99 %; mirror a share of the photos without exchanging the labels and that share is lost.
 - Without face joints only a majority faces the camera: 64 to 83 %.
 
@@ -108,13 +108,15 @@ def front(keypoints: Keypoints, skeleton: Skeleton) -> Iterator[Sign]:
         return
     face = [j for j, name in enumerate(skeleton.joints) if "nose" in name or "eye" in name]
     known = len(face) >= 3
-    rows = (keypoints[:, [left, right, left_hip, right_hip, *(face if known else [])], 2] > 0).all(1)
+    rows = (keypoints[:, [left, right, left_hip, right_hip], 2] > 0).all(1)
+    if known:  # seen, not only labelled: some sets label the nose of a head that is turned away
+        rows &= (keypoints[:, face, 2] >= skeleton.visible_at).all(1)
     q = keypoints[rows, :, :2].astype(np.float64)
     up = (q[:, left] + q[:, right] - q[:, left_hip] - q[:, right_hip]) / 2
     across = q[:, left] - q[:, right]
     turn = up[:, 0] * across[:, 1] - up[:, 1] * across[:, 0]  # > 0: left is on the right of the upright body
     wide = np.abs(turn) > WIDE * (up**2).sum(1)
-    what = "left shoulder on the right, of people with nose and eyes" if known else "left shoulder on the right"
+    what = "left shoulder on the right, of people with visible nose and eyes" if known else "left shoulder on the right"
     yield Sign(what, int((turn > 0)[wide].sum()), int(wide.sum()), FACES if known else FRONTS)
 
 

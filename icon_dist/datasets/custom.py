@@ -6,7 +6,7 @@ from pathlib import Path
 
 from icon_dist.datasets.coco_json import read_people
 from icon_dist.datasets.skeleton import read_skeleton
-from icon_dist.errors import DataError
+from icon_dist.errors import ConfigError
 from icon_dist.types import Annotations, Skeleton
 
 SHIPPED = Path(__file__).parent
@@ -29,5 +29,5 @@ def read(
 ) -> Annotations:
     """A COCO-format file with the joints of ``skeleton``: a YAML path or a shipped name."""
     if skeleton is None:
-        raise DataError(f"{annotations}: a custom set needs a skeleton; pass --skeleton FILE.yaml (or a name: lsp)")
+        raise ConfigError(f"{annotations}: a custom set needs a skeleton; pass --skeleton FILE.yaml (or a name: lsp)")
     return read_people(annotations, skeleton=find_skeleton(skeleton), images=images, drop_invalid=drop_invalid)

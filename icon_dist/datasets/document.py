@@ -12,7 +12,7 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -192,7 +192,7 @@ def with_slashes(name: object, images: str | Path | None) -> object:
     return other if name_fault(other) is None and (Path(images) / other).is_file() else name
 
 
-def missing_files(names: Iterable[str], folder: str | Path) -> set[str]:
+def missing_files(names: Collection[str], folder: str | Path) -> set[str]:
     """Those of ``names`` that are not in ``folder``; each directory is listed once, no file is touched."""
     root = Path(folder)
     if not root.is_dir():
@@ -208,4 +208,8 @@ def missing_files(names: Iterable[str], folder: str | Path) -> set[str]:
                 raise DataError(f"{root / parent}: {error.strerror}; make the images folder readable") from None
         if leaf not in present[parent]:
             missing.add(name)
+    if len(missing) == len(set(names)) > 1:
+        raise DataError(
+            f"{folder}: none of {plural(len(missing), 'photo')} is there, such as {min(missing)}; give theirs"
+        )
     return missing

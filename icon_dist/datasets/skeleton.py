@@ -16,6 +16,7 @@ from icon_dist.types import Skeleton
 
 T = TypeVar("T")
 MAX_JOINTS = 1000
+SMALLEST_SIGMA = 0.001
 MAX_BYTES = 1 << 18  # of a YAML file: COCO's 133 whole-body joints take a tenth, and a parser a second
 LONGEST_NAME = 100  # letters
 METRICS = ("coco", "crowdpose", "pckh", "pck")
@@ -64,7 +65,10 @@ def skeleton_from_dict(fields: Mapping[str, Any], *, source: str = "skeleton") -
         if not _is_list(fields[key], list):
             raise DataError(f"{source} {key}={shown(fields[key])}: expected a list of [joint, joint]")
         ends = (at(f"{key}[{i}]", names, length=2) for i, names in enumerate(fields[key]))
-        return tuple((a, b) for a, b in ends)
+        found = tuple((a, b) for a, b in ends)
+        if len({frozenset(pair) for pair in found}) != len(found):
+            raise DataError(f"{source} {key}: the same two joints are given twice; leave one of them out")
+        return found
 
     flips = pairs("flips")
     if len({j for pair in flips for j in pair}) != 2 * len(flips):
@@ -134,8 +138,9 @@ def _sigmas(values: object, joints: int, *, source: str) -> tuple[float, ...]:
     if type(values) is not list or len(values) != joints:
         raise DataError(f"{source} sigmas: expected {joints} numbers, one per joint")
     for value in values:
-        if type(value) not in (int, float) or not 0 < value < 1e9:
-            raise DataError(f"{source} sigmas: {shown(value)} is no number > 0 (in YAML write 0.05 or 5.0e-2)")
+        if type(value) not in (int, float) or not SMALLEST_SIGMA <= value <= 1:
+            what = f"no number from {SMALLEST_SIGMA} to 1, as COCO's of .025 to .107 (in YAML write 0.05 or 5.0e-2)"
+            raise DataError(f"{source} sigmas: {shown(value)} is {what}")
     return tuple(float(v) for v in values)
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from icon_dist.errors import StorageError
 
 ANY = re.compile(".+")
+KINDS, SHARED = ("board", "ray", "study", "tune"), ("shards",)  # of folders that this package makes
 NO_LINK = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _shared: dict[Path, int] = {}  # folders that this process shares with others, and the descriptors that lock them
 
@@ -74,9 +75,9 @@ def leave() -> None:
 
 def leftovers(root: Path, *, remove: bool = False) -> Iterator[Path]:
     """Those of this host and user below ``root`` that nobody uses any more, as they are found or were removed."""
-    own = re.compile(rf"icon-[a-z]+-\d+-{re.escape(socket.gethostname())}-\w+")
+    own = re.compile(rf"icon-({'|'.join(KINDS)})-\d+-{re.escape(socket.gethostname())}-\w+")
     yield from _unused(root, os.open(root, os.O_RDONLY), names=own, remove=remove)
-    for several in sorted(root.glob(f"icon-*-{os.getuid()}")):
+    for several in sorted(root / f"icon-{kind}-{os.getuid()}" for kind in SHARED):
         yield from _unused(several, _open(several), remove=remove)
 
 

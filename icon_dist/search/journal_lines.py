@@ -20,6 +20,7 @@ MAX_LINE = 1 << 20
 LARGEST_ID, LARGEST = 1 << 53, 1e300
 DRAWN = "tpe:relative_params"  # begins the names of attributes that hold what the sampler drew, as JSON
 BEGINNING = b'{"op_code":0'  # of every journal
+REPEATED = tuple(b'{"op_code":%d,' % code for code in (2, 3, 7, 8, 9))  # of studies and trials
 RESTORE = "restore the file from a copy, or give another --study"
 
 Line = dict[str, Any]
@@ -39,7 +40,7 @@ def believed(data: bytes, *, source: str) -> tuple[bytes, list[str]]:
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             left_out.append(f"line {number} is empty")
-        elif kept and line == kept[-1]:
+        elif kept and line == kept[-1] and not line.startswith(REPEATED):  # which may be set to what they are
             left_out.append(f"line {number} repeats the one before it")
         elif fault := replay.fault(line):
             if number < last or torn.strip() or not (kept or line.startswith(BEGINNING)):

@@ -20,11 +20,19 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add("--people", type=at_least(1), default=2000, metavar="N", help="at least so many; default %(default)s")
     add("--seed", type=at_least(0), default=0, help="another seed, other people; default %(default)s")
     add("--difficulty", default="easy", choices=("easy", "hard"), help="poses, clutter, occlusion; default %(default)s")
-    add("--photos", type=Path, metavar="DIR", help="keep photos and annotations.json here; default: nowhere")
+    add("--photos", type=folder, metavar="DIR", help="keep photos and annotations.json here; default: nowhere")
     add("--split", default="fake", metavar="NAME", help="name of the set; default %(default)s")
     add("--per-shard", type=at_least(1), default=250, metavar="N", help="people in a shard; default %(default)s")
     add("--jobs", type=at_least(1), default=os.cpu_count() or 1, metavar="N", help="processes; default: one per core")
     return parser.parse_args(argv)
+
+
+def folder(text: str) -> Path:
+    """An argparse type: a folder of this machine."""
+    place = storage.absolute(text)
+    if storage.is_remote(place):
+        raise ConfigError("--photos: photos are kept in a folder of this machine; give a path")
+    return Path(place)
 
 
 def main(argv: list[str]) -> int:

@@ -76,6 +76,8 @@ class Lock:
                 raw = _read(self._at)
                 if raw is None and self._create():
                     break
+                if raw is None and Path(self._at).is_symlink():
+                    raise StorageError(f"{self._at}: is a link that leads nowhere; remove it")
                 if raw is not None:
                     first = first or raw
                     state = _state(_parsed(raw))

@@ -164,6 +164,19 @@ def test_harmless_bytes_before_the_end_are_no_damage() -> None:
     np.testing.assert_array_equal(decoded(data[:-2] + b"\0\0" + data[-2:]), decoded(data))
 
 
+def test_a_progressive_jpeg_that_ends_between_two_scans_is_cut_off() -> None:
+    sink = io.BytesIO()
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(sink, "JPEG", progressive=True)
+    data, at, cuts = sink.getvalue(), 0, 0
+    while (at := data.find(b"\xff\xc4", at + 1)) > 0:  # a table of the next scan
+        for end in range(at + 2, at + 30, 3):
+            cuts += 1
+            with pytest.raises(DataError, match=r"cut off|damaged|cannot be decoded"):
+                photo.highest(data[:end], photo.header(data, name="x"), name="x")
+    assert cuts >= 50
+
+
 def test_only_regular_files_are_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "endless.jpg").symlink_to("/dev/zero")

@@ -14,7 +14,7 @@ import pytest
 
 from icon_dist import datasets
 from icon_dist.datasets.document import missing_files
-from icon_dist.errors import DataError
+from icon_dist.errors import ConfigError, DataError
 
 Document = dict[str, Any]
 
@@ -272,7 +272,7 @@ def test_optional_fields_are_filled_in(tmp_path: Path) -> None:
 
 
 def test_custom_needs_a_skeleton(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="pass --skeleton"):
+    with pytest.raises(ConfigError, match="pass --skeleton"):
         datasets.read("custom", write(tmp_path / "annotations.json", good()))
 
 
@@ -332,7 +332,8 @@ SKELETONS: dict[str, tuple[dict[str, Any], str]] = {
     "two mirrors": ({"flips": [["neck", "left_hip"], ["left_hip", "right_hip"]]}, "a joint is in two pairs"),
     "not names": ({"joints": ["a", False]}, "joints=.*: expected different names"),
     "13 sigmas": ({"sigmas": [0.1] * 13}, "sigmas: expected 14 numbers"),
-    "text sigma": ({"sigmas": ["1e-3"] * 14}, "sigmas: '1e-3' is no number > 0"),
+    "sigmas in thousandths": ({"sigmas": [25] * 14}, "sigmas: 25 is no number from 0.001 to 1"),
+    "text sigma": ({"sigmas": ["1e-3"] * 14}, "sigmas: '1e-3' is no number from 0.001 to 1"),
     "visible_at": ({"visible_at": 3}, r"visible_at=3: expected one of \[1, 2\]"),
     "metric": ({"metric": "ap"}, "metric='ap': expected one of"),
     "torso": ({"torso": "neck"}, "torso='neck': expected a list of 2 joint names"),

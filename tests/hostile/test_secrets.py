@@ -116,6 +116,7 @@ def test_a_secret_before_an_at_sign_is_covered(secret: str) -> None:
         ("https://h/x?X-Amz-Signature=p&b=1", "https://h/x?X-Amz-Signature=***&b=1"),
         ("s3://b/k?AWSAccessKeyId=A&Expires=1;sig=p", "s3://b/k?AWSAccessKeyId=***&Expires=1;sig=***"),
         ("AWS_SECRET_ACCESS_KEY=p/q+r AWS_REGION=x", "AWS_SECRET_ACCESS_KEY=*** AWS_REGION=x"),
+        ("AWS_SECRET_ACCESS_KEY='p' aws_secret_access_key=p", "AWS_SECRET_ACCESS_KEY='***' aws_secret_access_key=***"),
         ("RAY_AUTH_TOKEN=p RAY_AUTH_MODE=token", "RAY_AUTH_TOKEN=*** RAY_AUTH_MODE=token"),
         ("Authorization: Bearer p.q", "Authorization: Bearer ***"),
         ("loss.tau=0.1; optim.lr=2", "loss.tau=0.1; optim.lr=2"),

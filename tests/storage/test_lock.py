@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from icon_dist import storage
-from icon_dist.errors import TakenError
+from icon_dist.errors import StorageError, TakenError
 from icon_dist.storage import lock
 from tests.conftest import ROOT
 from tests.s3 import Handler, Proxy
@@ -303,3 +303,9 @@ def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path: Path) ->
     assert all(file.exists() for file in others)
     assert (run / ".link.0123abcd.partial").is_symlink()
     assert (run / ".folder.0123abcd.partial").is_dir()
+
+
+def test_a_lock_that_is_a_link_to_nowhere_is_named(tmp_path: Path) -> None:
+    (tmp_path / storage.LOCK).symlink_to(tmp_path / "nowhere")
+    with pytest.raises(StorageError, match=r"\.lock\.json: is a link that leads nowhere; remove it"):
+        lock.take(str(tmp_path), fix="")
