@@ -176,9 +176,14 @@ def naming(what: str, fix: str = "") -> Iterator[None]:
         raise
 
 
+def tell(text: str) -> None:
+    """A line of ours on stderr while a command goes on."""
+    print(f"icon_dist: {plain(text)}", file=sys.stderr, flush=True)
+
+
 def note(text: str) -> None:
     """A line on stderr about something unusual with which the command goes on."""
-    print(f"icon_dist: note: {plain(text)}", file=sys.stderr, flush=True)
+    tell(f"note: {text}")
 
 
 def safe(text: str) -> str:

@@ -29,9 +29,8 @@ from icon_dist import distributed, seal, storage
 from icon_dist.config import Config
 from icon_dist.engine import manifest as manifests
 from icon_dist.engine.manifest import DamagedError, Entry, Manifest, Progress
-from icon_dist.errors import CheckpointError, ConfigError, StorageError, TooLargeError, shorten
+from icon_dist.errors import CheckpointError, ConfigError, StorageError, TooLargeError, shorten, tell
 from icon_dist.storage import lock
-from icon_dist.storage.notes import say
 
 POINTERS = ("last.json", "best.json")
 RUN_ID = "run.id"  # in the directory of a run that is not on this machine: random, written once
@@ -101,7 +100,7 @@ def save(
     state: Mapping[str, Any],
     manifest: Mapping[str, Any],
     keep: int,
-    warn: Callable[[str], None] = say,
+    warn: Callable[[str], None] = tell,
 ) -> str:
     """Commit a checkpoint, then forget old ones; returns its URI. Call it on one rank.
 

@@ -30,7 +30,7 @@ from types import FrameType
 from typing import Any
 
 from icon_dist import storage
-from icon_dist.errors import StoppedError, StorageError, TakenError, plain, shorten
+from icon_dist.errors import StoppedError, StorageError, TakenError, plain, shorten, tell
 from icon_dist.storage import local
 
 BEAT_S = 15.0
@@ -44,10 +44,6 @@ _quiet = threading.Lock()  # held by a beat and by a fork: a child must not get 
 os.register_at_fork(before=_quiet.acquire, after_in_parent=_quiet.release, after_in_child=_quiet.release)
 _held: dict[str, Lock] = {}  # by their places: this process writes there
 _tokens: dict[str, str] = {}  # by their places: of the owner for whom this process works, often itself
-
-
-def _say(text: str) -> None:
-    print(f"icon_dist: {plain(text)}", file=sys.stderr, flush=True)
 
 
 class Lock:
@@ -142,7 +138,7 @@ class Lock:
         return nullcontext() if storage.is_remote(self.uri) else local.alone_in(Path(self.uri))
 
 
-def take(uri: str, *, fix: str, say: Callable[[str], None] = _say) -> Lock:
+def take(uri: str, *, fix: str, say: Callable[[str], None] = tell) -> Lock:
     """The lock of the folder ``uri`` (path or s3://). A TakenError names the owner, and in ``fix`` what else to do."""
     lock = Lock(storage.absolute(uri))
     if lock.uri in _held:

@@ -9,7 +9,8 @@ from typing import TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential, wait_random
 
-from icon_dist.storage import client, notes
+from icon_dist.errors import tell
+from icon_dist.storage import client
 from icon_dist.storage.refusals import FAILURES, code_of, explain, short, transient
 
 PATIENCE_S = 60.0  # without progress; bytes that had not arrived before start the clock again
@@ -50,13 +51,13 @@ class Clock:
         if not _told and self.waited_s() > SIGN_S / 4:  # the next one may take long
             _told = True
             error = state.outcome.exception() if state.outcome else None
-            notes.say(f"{self._uri}: {client.endpoint().host} does not answer ({short(error)}); {_trying()}")
+            tell(f"{self._uri}: {client.endpoint().host} does not answer ({short(error)}); {_trying()}")
 
     def first_sign(self) -> None:
         global _told
         if not _told:
             _told = True
-            notes.say(f"{self._uri}: no answer from {client.endpoint().host or 'S3'} yet; {_trying()}")
+            tell(f"{self._uri}: no answer from {client.endpoint().host or 'S3'} yet; {_trying()}")
 
 
 def patience_s() -> float:

@@ -21,7 +21,7 @@ from botocore import exceptions as boto
 from icon_dist.errors import StorageError, TooLargeError
 from icon_dist.storage.client import client as _client
 from icon_dist.storage.client import endpoint, identity
-from icon_dist.storage.notes import say_once
+from icon_dist.storage.notes import note_once
 from icon_dist.storage.patience import Clock, persist
 from icon_dist.storage.refusals import code_of, status_of, transient
 
@@ -196,7 +196,7 @@ def download(
 def _before(uri: str, answer: dict[str, Any], at: int) -> int:
     """Bytes of the body that lie before ``at``: none, or all of them where the store ignores Range."""
     if answer["ResponseMetadata"]["HTTPStatusCode"] != 206:
-        say_once(f"{endpoint().host} ignores Range: parts are read with all that is before them, which is slow")
+        note_once(f"{endpoint().host} ignores Range: parts are read with all that is before them, which is slow")
         return at
     if not re.match(rf"bytes[ =]{at}-", answer.get("ContentRange", f"bytes {at}-")):
         raise StorageError(f"{uri}: the store gives other bytes than those from {at} on; use another store")
@@ -305,7 +305,7 @@ def has_conditions(uri: str, data: bytes) -> bool:
     if identity() not in _conditional:
         _conditional[identity()] = persist(uri, refused)
     if not _conditional[identity()]:
-        say_once(f"{endpoint().host}: {UNCONDITIONAL}")
+        note_once(f"{endpoint().host}: {UNCONDITIONAL}")
     return _conditional[identity()]
 
 
