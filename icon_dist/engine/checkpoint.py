@@ -206,7 +206,8 @@ def find(
     ``parts`` an interrupted download leaves what it had, and goes on from it.
     """
     run_uri = storage.absolute(run_uri)
-    found = entries(run_uri, pointers=POINTERS[: 1 if which == "last" else None])
+    pointers = POINTERS[: 1 if which == "last" else None]
+    found = entries(run_uri, pointers=pointers)
     if not any(entry.committed for entry in found):
         _refuse_lost(run_uri, found, missing_ok=missing_ok, warn=warn)
         return None
@@ -224,7 +225,7 @@ def find(
                 return Checkpoint(entry.uri, entry.step, manifest, verified)
             except DamagedError as error:
                 warn(f"{entry.uri}: skipped: {error}")
-        looked, found = found, entries(run_uri)
+        looked, found = found, entries(run_uri, pointers=pointers)
     raise CheckpointError(f"{run_uri}: no intact checkpoint ({which}); restore one, or use another run.name")
 
 
