@@ -26,8 +26,8 @@ from torch import Tensor
 
 from icon_dist import config as configuration
 from icon_dist.config import Config
-from icon_dist.data.generate import generate_shards
-from icon_dist.loop import train
+from icon_dist.shards.synthetic import generate_shards
+from icon_dist.training.loop import train
 
 WORLDS = (1, 2, 4, 8, 16)
 LARGEST = max(WORLDS)

@@ -21,7 +21,7 @@ VERBS = {
     "shards view": ("shards.view", "a page of its people with their joints, to see what training will see"),
     "shards synthesize": ("shards.synthesize", "draw people and pack them: data from nothing"),
     "sweep": ("search.command", "search loss weights (lambdas), sampling, or a space of your own, with Optuna"),
-    "recipes": ("recipes", "the paper's tables row by row: list them, run them, record what they give"),
+    "paper": ("paper", "the paper's tables row by row: list them, run them, record what they give"),
     "doctor": ("doctor", "is this machine, storage and cluster fit to train, and what to do about it"),
     "demo": ("demo", "the whole system on generated people, in about two minutes"),
 }

@@ -1,7 +1,7 @@
 """Is this machine fit to train, and the cluster? One line a check, the fix beside every failure.
 
-Neither this nor :mod:`icon_dist.machine` imports more than the standard library at the top: the doctor must run where
-a package is missing. No secret is printed.
+Neither this nor :mod:`icon_dist.launch.machine_checks` imports more than the standard library at the top: the doctor
+must run where a package is missing. No secret is printed.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
-from icon_dist import machine
 from icon_dist.arguments import Parser
 from icon_dist.errors import ClusterError, IconError, StorageError, plain, run_cli
-from icon_dist.machine import NAMED, Finding, fail, ok, warn
+from icon_dist.launch import machine_checks
+from icon_dist.launch.machine_checks import NAMED, Finding, fail, ok, warn
 
 CLUSTER_PATIENCE_S = 60.0
 UNCONDITIONAL = "it has no conditional writes, by which two runs of one name could be told apart; run one at a time"
@@ -108,7 +108,7 @@ def _sources() -> str:
 def cluster(uri: str) -> Iterator[Finding]:
     """Every node: the same versions as here, and the storage reached from there."""
     from icon_dist import storage
-    from icon_dist.engine.nodes import on_every_node
+    from icon_dist.launch.nodes import on_every_node
 
     own = _versions()
     for name, answer in on_every_node(partial(examine, storage.absolute(uri)), patience_s=CLUSTER_PATIENCE_S).items():
@@ -149,19 +149,19 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--fix", action="store_true", help="remove what dead runs left, close the token's file")
     args = parser.parse_args(argv)
     checks: dict[str, Callable[[], Iterator[Finding]]] = {
-        "packages": machine.packages,
-        "gpu": machine.gpu,
-        "memory": machine.memory,
-        "shared": machine.shared_memory,
-        "tmp": partial(machine.disk, "tmp", Path(tempfile.gettempdir())),
-        "locks": partial(machine.extension_locks, fix=args.fix),
-        "leftovers": partial(machine.leftovers, fix=args.fix),
-        "token": partial(machine.ray_token, fix=args.fix),
-        "ports": machine.ray_ports,
+        "packages": machine_checks.packages,
+        "gpu": machine_checks.gpu,
+        "memory": machine_checks.memory,
+        "shared": machine_checks.shared_memory,
+        "tmp": partial(machine_checks.disk, "tmp", Path(tempfile.gettempdir())),
+        "locks": partial(machine_checks.extension_locks, fix=args.fix),
+        "leftovers": partial(machine_checks.leftovers, fix=args.fix),
+        "token": partial(machine_checks.ray_token, fix=args.fix),
+        "ports": machine_checks.ray_ports,
         "storage": partial(place, "storage", args.uri),
     }
     if not re.match(r"\w+:", args.uri):
-        checks["disk"] = partial(machine.disk, "disk", Path(args.uri).expanduser().absolute())
+        checks["disk"] = partial(machine_checks.disk, "disk", Path(args.uri).expanduser().absolute())
     code = 0
     with ThreadPoolExecutor(len(checks)) as pool:  # an endpoint that does not answer takes seconds, so does torch
         waiting = [pool.submit(examined, check, what) for what, check in checks.items()]

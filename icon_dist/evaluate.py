@@ -16,19 +16,20 @@ import torch
 
 from icon_dist import storage
 from icon_dist.arguments import Parser, at_least, number
+from icon_dist.checkpoints.weights import described, load_weights
 from icon_dist.codec import codec_of
 from icon_dist.config import EvalConfig
-from icon_dist.data import subjects as who
-from icon_dist.data.shard import open_shards
-from icon_dist.data.subjects import photos_of
-from icon_dist.diagnose import Scored, diagnose
+from icon_dist.drawing import skeletons
 from icon_dist.errors import CheckpointError, ConfigError, note, plural, run_cli, say, shorten, shown
-from icon_dist.evaluation import draw, embedding, export
-from icon_dist.evaluation.score import ENGINES, check_truth, main_metric, require_evaluator
-from icon_dist.fetch import described, load_weights
+from icon_dist.inference import boxes as who
+from icon_dist.inference.boxes import photos_of
+from icon_dist.inference.predictor import conditions, evaluate, load_model
+from icon_dist.metrics import embedding, result_files
+from icon_dist.metrics.score import ENGINES, check_truth, main_metric, require_evaluator
 from icon_dist.models.opecnet import OPECNet
-from icon_dist.pictures import picture
-from icon_dist.predict import conditions, evaluate, load_model
+from icon_dist.reports.diagnosis import Scored, diagnose
+from icon_dist.reports.pictures import picture
+from icon_dist.shards.shard_set import open_shards
 from icon_dist.types import Skeleton
 
 
@@ -149,7 +150,7 @@ def main(argv: list[str]) -> None:
     config, skeleton = described(metadata, name=args.checkpoint)
     skeleton = measured_by(args.metric, skeleton)
     if args.results:
-        export.check_results(args.results, skeleton, boxes=args.boxes)
+        result_files.check_results(args.results, skeleton, boxes=args.boxes)
     if args.photos:
         chosen = who.unlabelled(args.photos, skeleton=skeleton, boxes=args.boxes, images=args.images)
     else:
@@ -183,12 +184,12 @@ def main(argv: list[str]) -> None:
         storage.write(storage.absolute(args.json), (json.dumps(result, indent=1) + "\n").encode())
     if args.results:
         ids = people.instance.tolist() if truth is None else [one["id"] for one in truth["annotations"]]
-        file = export.results(predictions, skeleton, people=ids, category=chosen.category)
+        file = result_files.results(predictions, skeleton, people=ids, category=chosen.category)
         storage.write(storage.absolute(args.results), file)
         say(f"{args.results}: poses of {plural(len(predictions.instance), 'box', 'boxes')}  {what}")
     if args.picture:
         height, width = config.input_hw
-        draw.write_png(storage.absolute(args.picture), picture(people, predictions, aspect=width / height))
+        skeletons.write_png(storage.absolute(args.picture), picture(people, predictions, aspect=width / height))
     if args.diagnose:
         assert truth is not None
         every = {image["id"] for image in truth["images"]}

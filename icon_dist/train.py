@@ -1,6 +1,6 @@
 """Train a pose model with inter-image contrast: ``icon-dist train --cfg NAME|PATH [a.b=c ...]``.
 
-``main`` runs on the driver and launches; :func:`icon_dist.loop.train` is the run itself, on every worker.
+``main`` runs on the driver and launches; :func:`icon_dist.training.loop.train` is the run itself, on every worker.
 """
 
 from __future__ import annotations
@@ -11,25 +11,26 @@ import sys
 from collections.abc import Mapping
 
 from icon_dist import config as configuration
-from icon_dist import pretrained, storage
+from icon_dist import storage
 from icon_dist.arguments import Once, Parser
-from icon_dist.begin import Data, open_data
+from icon_dist.checkpoints import checkpoint
+from icon_dist.checkpoints import manifest as manifests
 from icon_dist.config import Config
-from icon_dist.data.generate import draw_missing, missing_sets
-from icon_dist.engine import checkpoint
-from icon_dist.engine import manifest as manifests
-from icon_dist.engine.progress import Progress, counter
-from icon_dist.engine.state import numbers_of
-from icon_dist.engine.stop import Stop
 from icon_dist.errors import CheckpointError, naming, note, run_cli, say
-from icon_dist.loop import last_words, learning_rate, run_directory, train
-from icon_dist.plan import model_of, worker_counts
+from icon_dist.launch.progress import Progress, counter
+from icon_dist.launch.signals import Stop
+from icon_dist.methods.teacher import load_teacher
+from icon_dist.shards.synthetic import draw_missing, missing_sets
 from icon_dist.storage import lock
-from icon_dist.teacher import load_teacher
+from icon_dist.training import start_weights
+from icon_dist.training.loop import last_words, learning_rate, run_directory, train
+from icon_dist.training.plan import model_of, worker_counts
+from icon_dist.training.setup import Data, open_data
+from icon_dist.training.state import numbers_of
 
 __all__ = ["anchored", "learning_rate", "main", "run_directory", "train"]
 
-LOOP = "icon_dist.loop:train"
+LOOP = "icon_dist.training.loop:train"
 
 
 def main(argv: list[str]) -> None:
@@ -72,7 +73,7 @@ def _run(cfg: Config, own: Mapping[str, str], *, dry_run: bool) -> None:
     if dry_run:
         if cfg.model.pretrained:
             model = model_of(cfg, shards.skeleton)
-            say(pretrained.start_run(model, cfg.model.pretrained, shards, plan.split).note)
+            say(start_weights.start_run(model, cfg.model.pretrained, shards, plan.split).note)
         if cfg.semi.method == "pseudo":
             say(load_teacher(cfg, shards, plan.split, device="cpu", bf16=False).note)
         return
@@ -84,11 +85,11 @@ def _run(cfg: Config, own: Mapping[str, str], *, dry_run: bool) -> None:
         lock.tidy(uri)
         progress = Progress(uri)
         if cfg.run.launcher == "local":
-            from icon_dist.engine import local
+            from icon_dist.launch import local
 
             local.launch(cfg, LOOP, progress)
         else:
-            from icon_dist.engine import ray
+            from icon_dist.launch import ray
 
             ray.launch(cfg, LOOP, progress, counts=worker_counts(cfg))
         lock.tidy(uri, over=True)
@@ -117,7 +118,7 @@ def anchored(cfg: Config) -> Config:
     """Paths made absolute, because workers run in another directory."""
     train, val = storage.absolute(cfg.data.train), cfg.data.val and storage.absolute(cfg.data.val)
     run = dataclasses.replace(cfg.run, dir=storage.absolute(cfg.run.dir))
-    model = dataclasses.replace(cfg.model, pretrained=pretrained.anchored(cfg.model.pretrained))
+    model = dataclasses.replace(cfg.model, pretrained=start_weights.anchored(cfg.model.pretrained))
     semi = dataclasses.replace(cfg.semi, teacher=cfg.semi.teacher and storage.absolute(cfg.semi.teacher))
     data = dataclasses.replace(cfg.data, train=train, val=val)
     return dataclasses.replace(cfg, data=data, model=model, semi=semi, run=run)

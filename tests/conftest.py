@@ -50,7 +50,7 @@ def s3(s3_endpoint: str) -> str:
 @pytest.fixture(scope="session")
 def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Generated people as shards: ``train`` (at least 64) and ``val`` (at least 24)."""
-    from icon_dist.data.generate import generate_shards
+    from icon_dist.shards.synthetic import generate_shards
 
     folder = tmp_path_factory.mktemp("people")
     for split, count, seed in (("train", 64, 0), ("val", 24, 1)):

@@ -19,7 +19,7 @@ import torch.multiprocessing as mp
 
 from icon_dist import config as configuration
 from icon_dist.config import Config
-from icon_dist.engine.progress import Progress, Report
+from icon_dist.launch.progress import Progress, Report
 
 # What the server that forks ranks and verbs imports once (one server of a process serves all): them, what they import
 # later (seconds each), and what a child asks for.
@@ -60,7 +60,7 @@ def tiny(people: Path, run_dir: str | Path, **more: Any) -> Config:
     return configuration.load("demo", TINY | values | {key.replace("__", "."): value for key, value in more.items()})
 
 
-def run_gang(*configs: Config, scratch: Path, world: int = 2, loop: str = "icon_dist.loop:train") -> None:
+def run_gang(*configs: Config, scratch: Path, world: int = 2, loop: str = "icon_dist.training.loop:train") -> None:
     """``loop(config)`` for one config after the other on ``world`` processes; an exception in one is raised here."""
     store = scratch / f"store-{os.urandom(4).hex()}"
     start(_member, world, str(store), [dataclasses.asdict(config) for config in configs], loop, world=world)
@@ -81,7 +81,7 @@ def _member(rank: int, world: int, store: str, runs: list[dict[str, Any]], loop:
     warnings.simplefilter("ignore")  # of the libraries, in a process that pytest does not see
     os.environ["LOCAL_RANK"] = str(rank)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
-    from icon_dist.loop import run_directory
+    from icon_dist.training.loop import run_directory
 
     try:
         for values in runs:

@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from icon_dist.data.pack import Settings, build
+from icon_dist.shards.writer import Settings, build
 from icon_dist.types import Annotations, Instance, Skeleton
 
 SIDE = 96  # px of a photo, with one thing in it

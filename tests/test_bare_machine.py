@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from jaxtyping import UInt8
 
-from icon_dist.data import jpeg
 from icon_dist.datasets import load_skeleton
 from icon_dist.errors import ClusterError
-from icon_dist.evaluation.score import require_evaluator
+from icon_dist.images import jpeg
+from icon_dist.metrics.score import require_evaluator
 
 ABSENT = (
     *("boto3", "botocore", "tenacity", "pycocotools", "simplejpeg", "ray", "deepspeed", "optuna", "sklearn"),

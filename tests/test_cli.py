@@ -113,7 +113,7 @@ LINES: dict[str, tuple[list[str], dict[str, str]]] = {
     "shards view": (["s"], {"--out": "p.png", "--count": "3"}),
     "shards synthesize": ([], {"--out": "o", "--people": "3", "--difficulty": "hard"}),
     "sweep": (["lambdas"], {"--cfg": "demo", "--trials": "3", "--gpus-per-worker": "0"}),
-    "recipes": ([], {"--run": "T5", "--cfg": "demo", "--record": "r.csv", "--seeds": "1"}),
+    "paper": ([], {"--run": "T5", "--cfg": "demo", "--record": "r.csv", "--seeds": "1"}),
     "doctor": (["runs"], {}),
     "demo": (["loss.tau=0.1"], {"--out": "o"}),
 }
@@ -160,8 +160,8 @@ def bad_lines() -> Iterator[tuple[list[str], str]]:
         if verb in ("evaluate", "fetch", "doctor") or verb.startswith("shards"):
             yield line("surplus", "words"), "unrecognized arguments: "
     yield ["train"], "required: --cfg"
-    yield ["recipes", "--seeds", "1", "--set", "loss.tau=1"], "--seeds, --set: nothing is run; name rows or tables"
-    yield ["recipes", "--run", "t5.skc"], "no such row or table; did you mean T5.skcc?"
+    yield ["paper", "--seeds", "1", "--set", "loss.tau=1"], "--seeds, --set: nothing is run; name rows or tables"
+    yield ["paper", "--run", "t5.skc"], "no such row or table; did you mean T5.skcc?"
     yield ["fetch"], "required: run"
     yield ["sweep", "--cfg", "demo"], "required: SEARCH"
     yield ["shards", "build", "cooc", "--annotations", "a", "--images", "b", "--out", "c"], "did you mean coco?"
@@ -175,7 +175,7 @@ def bad_lines() -> Iterator[tuple[list[str], str]]:
     yield ["submit", "--", "--cfg", "demo", "--cfg", "coco"], "given twice, 'demo' and 'coco'"
     yield ["demo", "run.dir=elsewhere"], "give it with --out"
     yield ["demo", "optim.epochs=5", "optim.milestones=[3]"], "the demo stops after 5 and resumes"
-    yield ["recipes", "--record", "/"], "/: Is a directory; give a CSV file"
+    yield ["paper", "--record", "/"], "/: Is a directory; give a CSV file"
     yield ["train", "--cfg", "demmo"], "no such preset; did you mean demo?"
 
 

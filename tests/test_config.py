@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from icon_dist import config as configuration
-from icon_dist.config import CONFIGS, Config, config_hash, from_dict, load, load_own, parse_size, presets, to_yaml
+from icon_dist.config import PRESETS, Config, config_hash, from_dict, load, load_own, parse_size, presets, to_yaml
 from icon_dist.errors import ConfigError
 
 
@@ -41,7 +41,7 @@ def test_a_preset_loads_and_survives_its_ways_of_travel(name: str, tmp_path: Pat
 
 @pytest.mark.parametrize("name", presets())
 def test_a_preset_says_its_command_its_score_and_its_cost(name: str) -> None:
-    lines = (CONFIGS / f"{name}.yaml").read_text().splitlines()
+    lines = (PRESETS / f"{name}.yaml").read_text().splitlines()
     header = [line for line in lines if line.startswith("#")]
     assert lines[: len(header)] == header, "comments come first"
     assert any(line.split("  (")[0].rstrip().endswith(f"-m icon_dist.train --cfg {name}") for line in header)

@@ -14,14 +14,14 @@ import pytest
 import torch
 
 from icon_dist.codec import Codec
-from icon_dist.data.pack import Settings, build
-from icon_dist.data.people import first
-from icon_dist.data.shard import ShardSet, open_shards, read_truth
 from icon_dist.datasets import read
-from icon_dist.diagnose import Scored, diagnose
-from icon_dist.evaluation.errors import KINDS, WRONG, mirror
-from icon_dist.evaluation.score import score
+from icon_dist.datasets.joined import first
+from icon_dist.metrics.error_kinds import KINDS, WRONG, mirror
+from icon_dist.metrics.score import score
 from icon_dist.models import build_model
+from icon_dist.reports.diagnosis import Scored, diagnose
+from icon_dist.shards.shard_set import ShardSet, open_shards, read_truth
+from icon_dist.shards.writer import Settings, build
 from icon_dist.types import Annotations, Predictions
 
 SETS = {

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from icon_dist import doctor, machine, storage
-from icon_dist.engine import scratch
+from icon_dist import doctor, storage
 from icon_dist.errors import ConfigError, StorageError
-from icon_dist.machine import Finding
+from icon_dist.launch import machine_checks, tempdirs
+from icon_dist.launch.machine_checks import Finding
 from tests.conftest import ROOT
 
 MISSING = "raise ModuleNotFoundError('no module named {0}', name='{0}')\n"
@@ -98,7 +98,7 @@ def test_packages_that_are_missing(home: Path) -> None:
 )
 def test_versions_against_the_ranges(requirement: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.metadata.requires", lambda _: [requirement])
-    found = [f"{f.what} {f.level} {f.text}" for f in machine.packages()]
+    found = [f"{f.what} {f.level} {f.text}" for f in machine_checks.packages()]
     assert any(re.match(text, line) for line in found), found
 
 
@@ -110,14 +110,14 @@ def only(findings: Iterator[Finding]) -> Finding:
 def test_a_stale_lock_is_named_and_removed(home: Path) -> None:
     lock = home / ".cache" / "torch_extensions" / "py311_cpu" / "cpu_adam" / "lock"
     lock.parent.mkdir(parents=True)
-    assert only(machine.extension_locks(fix=False)).level == "ok"
+    assert only(machine_checks.extension_locks(fix=False)).level == "ok"
     lock.touch()
     with lock.open():  # as a process that builds
-        assert only(machine.extension_locks(fix=True)).text == "no stale lock of torch_extensions"
-    found = only(machine.extension_locks(fix=False))
+        assert only(machine_checks.extension_locks(fix=True)).text == "no stale lock of torch_extensions"
+    found = only(machine_checks.extension_locks(fix=False))
     assert (found.level, found.code) == ("FAIL", 7)
     assert f"rm '{lock}'" in found.text
-    assert only(machine.extension_locks(fix=True)).text == f"{lock}: removed"
+    assert only(machine_checks.extension_locks(fix=True)).text == f"{lock}: removed"
     assert not lock.exists()
 
 
@@ -131,59 +131,61 @@ def test_leftovers_of_dead_runs_only(home: Path) -> None:
     for folder in (dead, again, elsewhere, other):
         folder.mkdir()
     (home / "tmp" / f"icon-ray-{DEAD}-{host}-linklink").symlink_to(other)
-    with scratch.Folder("board") as living:
-        assert only(machine.leftovers(fix=False)).text.startswith(f"{both}: their runs were killed; --fix removes")
-        assert only(machine.leftovers(fix=True)).text == f"{both}: removed"
+    with tempdirs.Folder("board") as living:
+        assert only(machine_checks.leftovers(fix=False)).text.startswith(
+            f"{both}: their runs were killed; --fix removes"
+        )
+        assert only(machine_checks.leftovers(fix=True)).text == f"{both}: removed"
         assert Path(living).is_dir()
     assert not dead.exists()
     assert not again.exists()
     assert elsewhere.is_dir()
     assert other.is_dir()
-    assert only(machine.leftovers(fix=False)).level == "ok"
+    assert only(machine_checks.leftovers(fix=False)).level == "ok"
 
 
 def test_a_killed_run_leaves_what_the_doctor_finds(home: Path) -> None:
-    script = "import os; from icon_dist.engine import scratch; f = scratch.Folder('ray'); os.kill(os.getpid(), 9)"
+    script = "import os; from icon_dist.launch import scratch; f = scratch.Folder('ray'); os.kill(os.getpid(), 9)"
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False)
-    assert only(machine.leftovers(fix=False)).text.startswith(f"{home}/tmp/icon-ray-")
+    assert only(machine_checks.leftovers(fix=False)).text.startswith(f"{home}/tmp/icon-ray-")
 
 
 def test_the_token_is_judged_from_outside(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert only(machine.ray_token(fix=False)).text.startswith("none yet")
+    assert only(machine_checks.ray_token(fix=False)).text.startswith("none yet")
     file = home / ".ray" / "auth_token"
     file.parent.mkdir()
     file.write_text("canary-token")
     file.chmod(0o644)
-    texts = [f.text for f in machine.ray_token(fix=False)]
+    texts = [f.text for f in machine_checks.ray_token(fix=False)]
     assert texts[0] == f"{file}: others may read it (mode 644); chmod 600 '{file}', or --fix"
     assert texts[1].endswith("export RAY_AUTH_MODE=token")
-    list(machine.ray_token(fix=True))
+    list(machine_checks.ray_token(fix=True))
     assert file.stat().st_mode & 0o777 == 0o600
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    assert only(machine.ray_token(fix=False)) == Finding("ok", "token", "there, and sent")
+    assert only(machine_checks.ray_token(fix=False)) == Finding("ok", "token", "there, and sent")
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    assert only(machine.ray_token(fix=False)).level == "warn"
+    assert only(machine_checks.ray_token(fix=False)).level == "warn"
 
 
 def test_ports_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("0.0.0.0", 0)) as open_to_all, socket.create_server(("127.0.0.1", 0)) as own:
-        monkeypatch.setattr(machine, "DASHBOARD", open_to_all.getsockname()[1])
-        monkeypatch.setattr(machine, "GCS", own.getsockname()[1])
-        monkeypatch.setattr(machine, "_head_runs", lambda: False)
-        first, second = machine.ray_ports()
+        monkeypatch.setattr(machine_checks, "DASHBOARD", open_to_all.getsockname()[1])
+        monkeypatch.setattr(machine_checks, "GCS", own.getsockname()[1])
+        monkeypatch.setattr(machine_checks, "_head_runs", lambda: False)
+        first, second = machine_checks.ray_ports()
         assert "listens on 0.0.0.0" in first.text
-        assert f"another --port for {machine.GCS}" in second.text
+        assert f"another --port for {machine_checks.GCS}" in second.text
         assert {first.level, second.level} == {"warn"}
 
 
 def test_little_space_and_no_permission(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert only(machine.disk("disk", home / "none" / "deeper")).text.startswith(f"{home}: ")
-    found = only(machine.disk("disk", Path("/proc/none")))
+    assert only(machine_checks.disk("disk", home / "none" / "deeper")).text.startswith(f"{home}: ")
+    found = only(machine_checks.disk("disk", Path("/proc/none")))
     assert (found.level, found.code) == ("FAIL", 5)
-    monkeypatch.setattr(machine, "DISK_GIB", 1e9)
-    monkeypatch.setattr(machine, "SHARED_GIB", 1e9)
-    monkeypatch.setattr(machine, "MEMORY_GIB", 1e9)
-    for findings in (machine.disk("disk", home), machine.shared_memory(home), machine.memory()):
+    monkeypatch.setattr(machine_checks, "DISK_GIB", 1e9)
+    monkeypatch.setattr(machine_checks, "SHARED_GIB", 1e9)
+    monkeypatch.setattr(machine_checks, "MEMORY_GIB", 1e9)
+    for findings in (machine_checks.disk("disk", home), machine_checks.shared_memory(home), machine_checks.memory()):
         found = only(findings)
         assert found.level == "warn"
         assert ";" in found.text
@@ -235,7 +237,7 @@ def test_a_cluster_that_is_not_there(home: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_a_check_that_breaks_off_is_no_crash() -> None:
     def half() -> Iterator[Finding]:
-        yield machine.ok("it", "one")
+        yield machine_checks.ok("it", "one")
         raise OSError("no such table")
 
     def refused() -> Iterator[Finding]:

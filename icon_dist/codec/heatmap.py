@@ -6,7 +6,7 @@ Three codecs; a model speaks the one it was trained with.
 - ``dark`` (Zhang et al., CVPR 2020; ``generate_target`` of ilovepose/DarkPose, MMPose ``MSRAHeatmap(unbiased=True)``):
   the peak sits on the joint itself, and nothing is cut off.
 - ``udp`` (Huang et al., CVPR 2020; HuangJunJie2017/UDP-Pose, MMPose ``UDPHeatmap``): lengths are counted between the
-  outermost pixel centres, W - 1 in place of W, in the crop (:func:`icon_dist.data.geometry.affine`), here, and back.
+  outermost pixel centres, W - 1 in place of W, in the crop (:func:`icon_dist.codec.geometry.affine`), here, and back.
   Mirror columns of the map are then mirror places of the input, and the flip average needs no shift.
 """
 

@@ -1,7 +1,7 @@
 """Defaults < preset YAML < ``a.b=c``. The only omegaconf import.
 
 ``load("coco", ["loss.tau=0.1"])`` returns a validated :class:`Config` or raises one-line :class:`ConfigError`.
-A preset is ``icon_dist/configs/NAME.yaml``; ``extends: NAME`` at its top starts from another preset.
+A preset is ``icon_dist/config/presets/NAME.yaml``; ``extends: NAME`` at its top starts from another preset.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from icon_dist.config import kinds
 from icon_dist.config.idle import refuse_idle
-from icon_dist.config.plain import require_plain
 from icon_dist.config.rules import validate
+from icon_dist.config.safe_yaml import require_plain
 from icon_dist.config.schema import Config, leaves
 from icon_dist.errors import ConfigError, raise_all, shorten, shown
 
-CONFIGS = Path(__file__).parent.parent / "configs"
+PRESETS = Path(__file__).parent / "presets"
 MAX_BYTES = 1 << 20  # of a config file
 
 
@@ -50,7 +50,7 @@ class Loaded(NamedTuple):
 
 
 def presets() -> list[str]:
-    return sorted(path.stem for path in CONFIGS.glob("*.yaml"))
+    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
 
 
 def preset_path(name_or_path: str, *, below: Path | None = None) -> Path:
@@ -80,7 +80,7 @@ def preset_path(name_or_path: str, *, below: Path | None = None) -> Path:
         close = difflib.get_close_matches(name_or_path[:100], presets(), n=1)
         hint = f"did you mean {close[0]}? " if close else ""
         raise ConfigError(f"{where}: no such preset; {hint}presets are {', '.join(presets())}")
-    return CONFIGS / f"{name_or_path}.yaml"
+    return PRESETS / f"{name_or_path}.yaml"
 
 
 def load(name_or_path: str, overrides: Sequence[str] | Mapping[str, Any] = ()) -> Config:
@@ -180,7 +180,7 @@ def _yaml_layers(path: Path, *, extended_by: tuple[Path, ...] = ()) -> list[Laye
     base = written.pop("extends", None)
     faults = [f"line {line}: {what}" for line, what in kinds.unclear(yaml.compose(text, Loader=yaml.SafeLoader))]
     printed = len([*_keys(written)]) == len(leaves(Config()))  # by --print-config, or by a run: nobody chose it all
-    own = "" if path.parent == CONFIGS or printed else str(path)
+    own = "" if path.parent == PRESETS or printed else str(path)
     layer = Layer(f"{path}: ", written, faults, own)
     if base is None:
         return [layer]

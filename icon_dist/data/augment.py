@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from icon_dist.codec.geometry import affine, center_scale, compose, transform
 from icon_dist.config import AugmentConfig
-from icon_dist.data.geometry import affine, center_scale, compose, transform
-from icon_dist.data.noise import hashed, normal, uniforms
+from icon_dist.rng import hashed, normal, uniforms
 from icon_dist.types import Skeleton
 
 F64 = NDArray[np.float64]

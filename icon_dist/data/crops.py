@@ -11,13 +11,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from icon_dist.data import photo
-from icon_dist.data.image import decode, many_scans
-from icon_dist.data.jpeg import decode_jpeg
-from icon_dist.data.photo import Conversion
-from icon_dist.data.reading import People, Photos, reader_of
-from icon_dist.data.shard import ShardSet
 from icon_dist.errors import DataError
+from icon_dist.images import photo
+from icon_dist.images.image import decode, many_scans
+from icon_dist.images.jpeg import decode_jpeg
+from icon_dist.images.photo import Conversion
+from icon_dist.shards.reader import People, Photos, reader_of
+from icon_dist.shards.shard_set import ShardSet
 
 U8 = NDArray[np.uint8]
 Bad = tuple[int, str]  # a place that stays empty, and why

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from icon_dist.codec.geometry import compose, invert
 from icon_dist.config import AugmentConfig
 from icon_dist.data.augment import Joints, Placement, augment, draws, place_joints, plain
 from icon_dist.data.crops import Crops
-from icon_dist.data.geometry import compose, invert
 from icon_dist.data.loaders import Job, Loaders
-from icon_dist.data.order import (
+from icon_dist.data.sampler import (
     EpochPlan,
     check_streams,
     default_streams,
@@ -24,9 +24,9 @@ from icon_dist.data.order import (
     read_ahead,
     split_over_loaders,
 )
-from icon_dist.data.reading import People
-from icon_dist.data.shard import ShardSet
 from icon_dist.errors import DataError
+from icon_dist.shards.reader import People
+from icon_dist.shards.shard_set import ShardSet
 from icon_dist.types import Batch
 
 __all__ = ["EpochPlan", "EvalStream", "TrainStream", "default_streams", "eval_rows", "plan_epoch"]

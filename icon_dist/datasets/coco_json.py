@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from icon_dist.datasets import repair
-from icon_dist.datasets.document import (
+from icon_dist.datasets.annotation_file import (
     LARGEST,
     NUMBER,
     Faults,
@@ -27,8 +27,8 @@ from icon_dist.datasets.document import (
     name_fault,
     with_slashes,
 )
-from icon_dist.datasets.photo import photo_size
 from icon_dist.errors import DataError, plural, shorten, shown
+from icon_dist.images.size import photo_size
 from icon_dist.types import Annotations, Instance, Skeleton
 
 F64 = NDArray[np.float64]

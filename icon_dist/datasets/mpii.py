@@ -10,9 +10,17 @@ from numpy.typing import NDArray
 from scipy.io import loadmat
 
 from icon_dist.datasets import repair
-from icon_dist.datasets.document import NUMBER, Faults, are_numbers, load, missing_files, name_fault, with_slashes
-from icon_dist.datasets.photo import photo_size
+from icon_dist.datasets.annotation_file import (
+    NUMBER,
+    Faults,
+    are_numbers,
+    load,
+    missing_files,
+    name_fault,
+    with_slashes,
+)
 from icon_dist.errors import DataError, plural, shown
+from icon_dist.images.size import photo_size
 from icon_dist.storage import local
 from icon_dist.types import Annotations, Instance, Skeleton
 
@@ -144,7 +152,7 @@ def _entries(annotations: str | Path) -> list[Any]:
 
 
 def _boxes(entries: list[dict[str, Any]]) -> NDArray[np.float64]:
-    """Squares ``[n, 4]`` that :func:`icon_dist.data.geometry.center_scale` turns into the official centre and scale."""
+    """Squares ``[n, 4]`` that ``codec.geometry.center_scale`` turns into the official center and scale."""
     center = np.array([e["center"] for e in entries], dtype=np.float64).reshape(-1, 2)
     scale = np.array([e["scale"] for e in entries], dtype=np.float64)
     known = center[:, 0] != -1

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from icon_dist.datasets.document import Faults
+from icon_dist.datasets.annotation_file import Faults
 from icon_dist.errors import DataError, plural
 
 F64 = NDArray[np.float64]

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 import yaml
 
-from icon_dist.config.plain import read_plain
-from icon_dist.datasets.document import content
+from icon_dist.config.safe_yaml import read_plain
+from icon_dist.datasets.annotation_file import content
 from icon_dist.errors import DataError, shorten, shown
 from icon_dist.types import Skeleton
 

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from icon_dist.config import BankConfig
 from icon_dist.errors import CheckpointError
-from icon_dist.losses import diagnostics
+from icon_dist.losses import health
+from icon_dist.losses.bank import MemoryBank
 from icon_dist.losses.exchange import Centres, Exchange, pairs
-from icon_dist.losses.memory import MemoryBank
 from icon_dist.losses.terms import Term
 from icon_dist.losses.tokens import Tokens
 from icon_dist.types import KeySet
@@ -56,7 +56,7 @@ class Candidates:
     def measure(self, term: Term) -> dict[str, Tensor]:
         """Health of this step's embeddings and of the bank; equal on ranks that gathered the same."""
         centres = self._centres[term.name]
-        measured = diagnostics.measure(centres.features, centres.visible, centres.instance)
+        measured = health.measure(centres.features, centres.visible, centres.instance)
         bank = self._banks.get(term.name)
         return measured if bank is None else measured | {"bank_fill": bank.fill(), "bank_age": bank.age(self._step)}
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from icon_dist.config import LossConfig
 from icon_dist.distributed import sum_over_ranks, world_size
-from icon_dist.losses import diagnostics, queries, sampling
+from icon_dist.losses import health, queries, sampling
 from icon_dist.losses.candidates import Candidates
 from icon_dist.losses.consistency import consistency_sums, mean_of_categories
 from icon_dist.losses.intra import intra_sums
@@ -176,7 +176,7 @@ class Contrast:
             keys, bank = self.candidates.of(asked.term)
             compared = asked.negatives.draw.mean(asked.term.categories - 1)
             stored = [keys] if bank is None else [keys, bank]
-            return diagnostics.chance_loss(stored, categories=compared, most=asked.negatives.most)
+            return health.chance_loss(stored, categories=compared, most=asked.negatives.most)
         alike = replace(asked.tokens, features=torch.zeros_like(asked.tokens.features))
         sums, _ = self._within_person(replace(asked, tokens=alike))
         return mean_of_categories(sum_over_ranks(sums), counts)

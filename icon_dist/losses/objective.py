@@ -10,10 +10,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from icon_dist.config import LossConfig
-from icon_dist.losses import diagnostics
+from icon_dist.losses import health
 from icon_dist.losses.contrast import Contrast
 from icon_dist.losses.heatmap import heatmap_loss, joint_errors
-from icon_dist.losses.joints import refinement_loss
+from icon_dist.losses.refined_joints import refinement_loss
 from icon_dist.losses.terms import Losses
 from icon_dist.types import Batch, Outputs, Skeleton
 
@@ -95,7 +95,7 @@ class Objective:
             setattr(losses, name, loss)
         losses.measured = found.measured
         if diagnose:
-            diagnostics.watch_gradients(outputs)
+            health.watch_gradients(outputs)
             losses.watched = outputs
         return losses
 

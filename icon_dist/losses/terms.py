@@ -10,7 +10,7 @@ from torch import Tensor
 
 from icon_dist.config import ContrastConfig
 from icon_dist.distributed import mean_over_ranks
-from icon_dist.losses import diagnostics
+from icon_dist.losses import health
 from icon_dist.losses.sampling import Draw
 from icon_dist.types import Outputs
 
@@ -64,5 +64,5 @@ class Losses:
             if name.endswith("_chance") and chance:
                 term = name.removesuffix("_chance")
                 out[f"{term}_over_chance"] = of_chance[term] / chance
-        ratio = diagnostics.gradient_ratio(self.watched) if self.watched is not None else None
+        ratio = health.gradient_ratio(self.watched) if self.watched is not None else None
         return out if ratio is None else out | {"gradient_ratio": ratio.item()}

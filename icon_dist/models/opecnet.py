@@ -15,7 +15,8 @@ The paper names the modules; sizes are facts of its authors' code (github.com/li
 - GCN (``SemGCN_Attention.py``): (x, y, score) -> 128; a residual block of 128; then three of 128+256=384,
   384+128=512, 512+128=640, each with the features of one more scale, each followed by a graph convolution to (x, y).
 - The base's joints enter without a gradient, coordinates from -1 to 1 over the input.
-- The loss (``core/train.py``) is in ``losses/joints.py``, the evaluation (``core/eval.py``) in ``predict.predict``.
+- The loss (``core/train.py``) is in ``losses/refined_joints.py``, the evaluation (``core/eval.py``) in
+  ``inference/predictor.py``.
 
 Parameters of CFA + GCN: 2,210,956 + 1,900,742 as published (12 joints; the base is FastPose, a SE-ResNet101 with maps
 of 512, 256, 128 channels). SimpleBaseline's transposed convolutions have 256 each, and so has the CFA's second:

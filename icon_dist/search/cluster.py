@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import ray
 
 from icon_dist.config import RunConfig
-from icon_dist.engine.room import room
 from icon_dist.errors import ClusterError, plural
+from icon_dist.launch.capacity import room
 
 
 @dataclass(frozen=True)

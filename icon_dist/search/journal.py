@@ -20,8 +20,8 @@ from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState
 
 from icon_dist import storage
-from icon_dist.engine import scratch
 from icon_dist.errors import ConfigError, DataError, StorageError, note, shown
+from icon_dist.launch import tempdirs
 from icon_dist.search.journal_lines import DRAWN, MAX_BYTES, RESTORE, believed
 from icon_dist.storage import lock
 
@@ -35,7 +35,7 @@ class Journal:
 
     def __init__(self, uri: str) -> None:
         self.uri = storage.absolute(uri)
-        self._scratch: scratch.Folder | None = None
+        self._scratch: tempdirs.Folder | None = None
         self._lock = lock.take(self.uri, fix="give another --study")
         try:
             self._open()
@@ -46,7 +46,7 @@ class Journal:
 
     def _open(self) -> None:
         if storage.is_remote(self.uri):
-            self._scratch = scratch.Folder("study")
+            self._scratch = tempdirs.Folder("study")
         folder = Path(self._scratch.name if self._scratch else self.uri)
         self._path = folder / NAME
         _require_own(self._path)

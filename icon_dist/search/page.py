@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from icon_dist.pages import template
+from icon_dist.drawing.page import template
 from icon_dist.search import plots
 from icon_dist.search.results import ENOUGH, Confirmed, Row, front, gain, ranking
 from icon_dist.search.space import Range, Space, text

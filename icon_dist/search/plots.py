@@ -1,4 +1,4 @@
-"""The pictures of a sweep as inline SVG, in the looks of :mod:`icon_dist.evaluation.charts`."""
+"""The pictures of a sweep as inline SVG, in the looks of :mod:`icon_dist.drawing.charts`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from icon_dist.evaluation.charts import GRID, INK, LINE_COLORS, svg
-from icon_dist.search.axes import Axis, around
+from icon_dist.drawing.axes import Axis, around
+from icon_dist.drawing.charts import GRID, INK, LINE_COLORS, svg
 from icon_dist.search.results import Confirmed, Row, ranking
 from icon_dist.search.space import Range, Space, text
 

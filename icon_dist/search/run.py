@@ -16,28 +16,28 @@ import ray
 from optuna.distributions import BaseDistribution
 
 from icon_dist import config as configuration
-from icon_dist import pretrained
-from icon_dist.begin import open_data
 from icon_dist.config import Config
-from icon_dist.data.generate import draw_missing
-from icon_dist.data.shard import read_manifest
 from icon_dist.datasets import skeleton_from_dict
-from icon_dist.engine.connect import connect
-from icon_dist.engine.progress import counter
-from icon_dist.engine.stop import RESUMABLE
 from icon_dist.errors import ConfigError, DataError, IconError, note, plural, say
-from icon_dist.evaluation.score import main_metric
-from icon_dist.plan import students_of
+from icon_dist.launch.connect import connect
+from icon_dist.launch.progress import counter
+from icon_dist.launch.signals import RESUMABLE
+from icon_dist.methods.teacher import load_teacher
+from icon_dist.metrics.score import main_metric
 from icon_dist.search import cluster, results
 from icon_dist.search.cluster import Need
 from icon_dist.search.journal import NAME, Journal, fail_running, finished, open_study, requeue
 from icon_dist.search.journal_lines import RESTORE
 from icon_dist.search.outputs import publish
-from icon_dist.search.screen import Screen
+from icon_dist.search.progress import Screen
 from icon_dist.search.space import Space, contains, distributions, fit, point_of, require_trainable, with_values
 from icon_dist.search.tuning import KilledError, Setup, first_rung, tune_trials
-from icon_dist.teacher import load_teacher
+from icon_dist.shards.shard_set import read_manifest
+from icon_dist.shards.synthetic import draw_missing
 from icon_dist.train import anchored
+from icon_dist.training import start_weights
+from icon_dist.training.plan import students_of
+from icon_dist.training.setup import open_data
 from icon_dist.types import Skeleton
 
 REPEATS = "confirm"  # name of the study that repeats the best of "sweep"
@@ -194,7 +194,7 @@ def _require_runnable(space: Space, base: Config, own: Mapping[str, str]) -> tup
     notes = configuration.check_schedule(base, own, steps=plan.total_steps)
     require_trainable(space, base, shards=shards)
     if base.model.pretrained:
-        pretrained.start_run(students_of(base, shards.skeleton), base.model.pretrained, shards, plan.split)
+        start_weights.start_run(students_of(base, shards.skeleton), base.model.pretrained, shards, plan.split)
     if base.semi.method == "pseudo":
         load_teacher(base, shards, plan.split, device="cpu", bf16=False)
     return main_metric(shards.skeleton), [*notes, *plan.notes]

@@ -11,9 +11,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from icon_dist import config as configuration
 from icon_dist.config import Config
-from icon_dist.data.shard import ShardSet
 from icon_dist.errors import ConfigError, plural, shown
-from icon_dist.plan import plan_run, terms
+from icon_dist.shards.shard_set import ShardSet
+from icon_dist.training.plan import plan_run, terms
 from icon_dist.types import Skeleton
 
 

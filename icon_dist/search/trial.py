@@ -17,17 +17,17 @@ from typing import Any
 from ray import tune
 
 from icon_dist import storage
+from icon_dist.checkpoints import manifest as manifests
 from icon_dist.config import Config, DataConfig
-from icon_dist.data import seen
 from icon_dist.data.crops import keep_cache
-from icon_dist.data.shard import MANIFEST, read_manifest
-from icon_dist.engine import local, scratch
-from icon_dist.engine import manifest as manifests
-from icon_dist.engine.progress import Event, Progress
-from icon_dist.engine.ray import supervise
 from icon_dist.errors import ClusterError, ConfigError, DivergedError, IconError, shorten
-from icon_dist.search import shared
+from icon_dist.launch import local, tempdirs
+from icon_dist.launch.progress import Event, Progress
+from icon_dist.launch.ray import supervise
+from icon_dist.search import shared_epochs
 from icon_dist.search.space import with_values
+from icon_dist.shards import teacher_cache
+from icon_dist.shards.shard_set import MANIFEST, read_manifest
 from icon_dist.storage import lock
 from icon_dist.train import run_directory
 
@@ -61,9 +61,9 @@ def run_trial(point: dict[str, Any], *, base: Config, study: str, inline: bool, 
                 teller.close()
             return teller
 
-        if epoch := shared.same_until(cfg, point["changes"]):
+        if epoch := shared_epochs.same_until(cfg, point["changes"]):
             home = storage.join(study, "shared", f"seed-{cfg.run.seed}")
-            shared.begin(run_directory(cfg), shared=home, epoch=epoch, train=lambda: train(epoch))
+            shared_epochs.begin(run_directory(cfg), shared=home, epoch=epoch, train=lambda: train(epoch))
         teller = train(0)
         if not teller.scored:  # an attempt before this one finished training and was not heard
             teller.retell()
@@ -148,14 +148,14 @@ def _copied(uri: str) -> str:
 
 @functools.cache  # what this process has verified stays as it is: the folder is this user's alone
 def _copy_of(uri: str, mark: str) -> str:
-    folder = scratch.shared("shards", mark[:16])
+    folder = tempdirs.shared("shards", mark[:16])
     files: dict[str, dict[str, Any]] = read_manifest(uri)["files"]
     for name, file in files.items():
         path = folder / name
         if not _is(path, file["sha256"]):
             storage.copy_to(storage.join(uri, name), path, expect_sha256=file["sha256"])  # appears whole or not at all
     for name in storage.listing(uri):
-        if name == MANIFEST or (seen.NAME.fullmatch(name) and not (folder / name).exists()):
+        if name == MANIFEST or (teacher_cache.NAME.fullmatch(name) and not (folder / name).exists()):
             storage.copy_to(storage.join(uri, name), folder / name)
     return str(folder)
 

@@ -26,11 +26,11 @@ from ray.tune.search import Searcher
 
 from icon_dist import errors
 from icon_dist.config import Config
-from icon_dist.engine import scratch
+from icon_dist.launch import tempdirs
 from icon_dist.search import cluster
 from icon_dist.search.cluster import Need
 from icon_dist.search.journal import Journal
-from icon_dist.search.screen import Screen
+from icon_dist.search.progress import Screen
 from icon_dist.search.trial import run_trial
 from icon_dist.storage import lock
 
@@ -96,7 +96,7 @@ def tune_trials(
 
     # A supervisor that held a CPU would wait for itself, and one that holds nothing is refused.
     resources = {"CPU": need.cpus, "GPU": need.gpus} if need.inline else {"memory": 64 * 2**20}
-    with scratch.Folder("tune") as folder:
+    with tempdirs.Folder("tune") as folder:
         tuner = tune.Tuner(
             tune.with_resources(trainable, resources),
             tune_config=tune.TuneConfig(

@@ -20,12 +20,13 @@ import cv2
 
 from icon_dist import datasets, storage
 from icon_dist.arguments import Parser, at_least
-from icon_dist.data import label_checks, people
-from icon_dist.data.detections import detected
-from icon_dist.data.pack import build
-from icon_dist.data.survey import MapItems, survey
-from icon_dist.data.tar import Settings
+from icon_dist.datasets import joined
+from icon_dist.datasets.detections import detected
 from icon_dist.errors import ClusterError, ConfigError, DataError, note, plural, run_cli, say
+from icon_dist.shards import label_checks
+from icon_dist.shards.photo_survey import MapItems, survey
+from icon_dist.shards.tar import Settings
+from icon_dist.shards.writer import build
 from icon_dist.types import Annotations
 
 
@@ -90,10 +91,10 @@ def read(options: argparse.Namespace) -> tuple[Annotations, str]:
             headboxes=options.headboxes,
             drop_invalid=options.drop_invalid,
         )
-        parts.append(part if folder == root else people.prefixed(part, os.path.relpath(folder, root)))
-    whole = people.join(parts)
+        parts.append(part if folder == root else joined.prefixed(part, os.path.relpath(folder, root)))
+    whole = joined.join(parts)
     if options.limit:
-        whole = people.first(whole, options.limit)
+        whole = joined.first(whole, options.limit)
     return (detected(whole, options.boxes) if options.boxes else whole), root
 
 
@@ -117,7 +118,7 @@ def in_processes(count: int) -> MapItems:
         if not jobs:
             return
         context = multiprocessing.get_context("forkserver")  # imports once, where spawn would in every process
-        context.set_forkserver_preload(["icon_dist.data.pack"])
+        context.set_forkserver_preload(["icon_dist.shards.writer"])
         with ProcessPoolExecutor(min(count, len(jobs)), mp_context=context, initializer=_worker) as pool:
             try:
                 for future in as_completed([pool.submit(function, job) for job in jobs]):
@@ -134,7 +135,7 @@ def in_processes(count: int) -> MapItems:
 def in_ray(function: Callable[[Any], Any], jobs: Sequence[Any]) -> Iterator[Any]:
     import ray
 
-    from icon_dist.engine.connect import connect
+    from icon_dist.launch.connect import connect
 
     connect()
     task = ray.remote(function)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from icon_dist import storage
 from icon_dist.arguments import Parser, at_least
-from icon_dist.data.generate import generate_shards
-from icon_dist.engine.progress import counter
 from icon_dist.errors import ConfigError, plural, run_cli, say
+from icon_dist.launch.progress import counter
+from icon_dist.shards.synthetic import generate_shards
 
 
 def parse(argv: list[str]) -> argparse.Namespace:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from icon_dist.arguments import Parser
-from icon_dist.data import label_checks
-from icon_dist.data.geometry import PADDING
-from icon_dist.data.photo import Conversion
-from icon_dist.data.shard import TRUTH, ShardSet, open_shards, read_truth
-from icon_dist.data.swaps import signs, wrong_flips
-from icon_dist.data.verify import verify
+from icon_dist.codec.geometry import PADDING
 from icon_dist.errors import DataError, note, plain, plural, run_cli, say
+from icon_dist.images.photo import Conversion
+from icon_dist.shards import label_checks
+from icon_dist.shards.bytes_check import verify
+from icon_dist.shards.left_right_check import signs, wrong_flips
+from icon_dist.shards.shard_set import TRUTH, ShardSet, open_shards, read_truth
 
 
 def unusual_photos(conversion: Conversion) -> list[str]:

@@ -7,11 +7,11 @@ import numpy as np
 
 from icon_dist import storage
 from icon_dist.arguments import Parser, at_least
-from icon_dist.data.geometry import transform
-from icon_dist.data.image import decode
-from icon_dist.data.shard import ShardSet, open_shards
+from icon_dist.codec.geometry import transform
+from icon_dist.drawing.skeletons import Tile, sheet
 from icon_dist.errors import ConfigError, plural, run_cli, say
-from icon_dist.evaluation.draw import Tile, sheet
+from icon_dist.images.image import decode
+from icon_dist.shards.shard_set import ShardSet, open_shards
 
 
 def tile(shards: ShardSet, row: int) -> Tile:

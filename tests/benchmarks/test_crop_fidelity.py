@@ -16,11 +16,11 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from icon_dist import datasets
-from icon_dist.data import photo
-from icon_dist.data.encode import Window, encode, encode_alike, quantisation
-from icon_dist.data.people import first
-from icon_dist.data.photo import AS_STORED
-from icon_dist.data.window import ASPECTS, window
+from icon_dist.datasets.joined import first
+from icon_dist.images import photo
+from icon_dist.images.encode import Window, encode, encode_alike, quantisation
+from icon_dist.images.photo import AS_STORED
+from icon_dist.shards.crop_window import ASPECTS, window
 from icon_dist.types import Instance, Skeleton
 
 pytestmark = pytest.mark.slow

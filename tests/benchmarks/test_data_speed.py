@@ -18,14 +18,14 @@ import torch
 
 from icon_dist import datasets
 from icon_dist.codec import heatmap
+from icon_dist.codec.geometry import affine, center_scale, transform
 from icon_dist.config import AugmentConfig
 from icon_dist.data.augment import augment, draws, place_joints
-from icon_dist.data.geometry import affine, center_scale, transform
-from icon_dist.data.pack import build
-from icon_dist.data.people import first
-from icon_dist.data.reading import reader_of
-from icon_dist.data.shard import ShardSet, open_shards
 from icon_dist.data.stream import TrainStream, plan_epoch
+from icon_dist.datasets.joined import first
+from icon_dist.shards.reader import reader_of
+from icon_dist.shards.shard_set import ShardSet, open_shards
+from icon_dist.shards.writer import build
 from icon_dist.types import Annotations, Skeleton
 
 pytestmark = pytest.mark.slow

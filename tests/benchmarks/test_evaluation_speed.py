@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 
 from icon_dist.datasets import load_skeleton
-from icon_dist.evaluation import coco, fast
-from icon_dist.evaluation.oks import suppress
+from icon_dist.metrics import coco, coco_fast
+from icon_dist.metrics.oks import suppress
 from icon_dist.types import Predictions
 from tests.crowds import full_size
 
@@ -58,7 +58,7 @@ def test_engines(shared: Path, benchmark: Any, capsys: pytest.CaptureFixture[str
     images = [image["id"] for image in truth["images"]]
 
     def ours() -> list[float]:
-        return fast.statistics(truth, poses, sigmas=SIGMAS, image_ids=images)
+        return coco_fast.statistics(truth, poses, sigmas=SIGMAS, image_ids=images)
 
     def pycocotools() -> list[float]:
         return coco.statistics(truth, poses, sigmas=SIGMAS, image_ids=images)

@@ -20,15 +20,15 @@ import torch
 from torch import Tensor
 
 from icon_dist import config as configuration
-from icon_dist import predict
 from icon_dist.codec.decode import decode
 from icon_dist.config import EvalConfig
-from icon_dist.data.generate import generate_shards
-from icon_dist.data.shard import open_shards
 from icon_dist.data.stream import EvalStream
 from icon_dist.datasets import skeleton_from_dict
-from icon_dist.evaluation.pck import THRESHOLD
 from icon_dist.fetch import load_weights
+from icon_dist.inference import predictor
+from icon_dist.metrics.pck import THRESHOLD
+from icon_dist.shards.shard_set import open_shards
+from icon_dist.shards.synthetic import generate_shards
 
 TRAINING = [
     "model.backbone=opecnet_hrnet_small",
@@ -68,7 +68,7 @@ def measured(run: Path, shards: str) -> tuple[dict[str, Tensor], Tensor, Tensor]
     """Distance of every joint from the truth in input px, by way of finding it; its person's torso; raw visibility."""
     tensors, metadata = load_weights(str(run))
     config, skeleton = configuration.from_dict(metadata["config"]), skeleton_from_dict(metadata["skeleton"])
-    model = predict.load_model(config, skeleton, tensors, colour="rgb").eval()
+    model = predictor.load_model(config, skeleton, tensors, colour="rgb").eval()
     people = open_shards(shards)
     first, second = skeleton.torso
     errors: dict[str, list[Tensor]] = {}

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from icon_dist import train
-from icon_dist.engine.saver import Saver
-from icon_dist.engine.state import State
+from icon_dist.checkpoints.saver import Saver
 from icon_dist.errors import StoppedError
+from icon_dist.training.state import State
 from tests.test_train_cli import arguments
 
 pytestmark = [

@@ -15,10 +15,10 @@ import pytest
 import torch
 
 from icon_dist import fetch, storage
-from icon_dist.data.shard import open_shards
+from icon_dist.checkpoints import checkpoint
 from icon_dist.datasets import load_skeleton, skeleton_to_dict
-from icon_dist.engine import checkpoint
 from icon_dist.errors import StorageError
+from icon_dist.shards.shard_set import open_shards
 from tests.conftest import ROOT
 from tests.s3 import free_port
 

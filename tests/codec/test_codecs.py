@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from icon_dist.codec import heatmap
 from icon_dist.codec.decode import decode
+from icon_dist.codec.geometry import affine, invert, transform
 from icon_dist.data.augment import plain
-from icon_dist.data.geometry import affine, invert, transform
 
 RNG = np.random.default_rng(0)
 F64 = NDArray[np.float64]

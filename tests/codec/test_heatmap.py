@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from icon_dist.codec import heatmap
-from icon_dist.data.geometry import affine, invert, transform
+from icon_dist.codec.geometry import affine, invert, transform
 
 RNG = np.random.default_rng(0)
 

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
-from icon_dist.data.pack import build
-from icon_dist.data.tar import Settings
 from icon_dist.datasets import load_skeleton
+from icon_dist.shards.tar import Settings
+from icon_dist.shards.writer import build
 from icon_dist.types import Annotations, Instance
 
 

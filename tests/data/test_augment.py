@@ -9,11 +9,11 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
+from icon_dist.codec.geometry import affine, center_scale, transform
 from icon_dist.config import AugmentConfig
 from icon_dist.data.augment import DRAWS, augment, draws, place_joints, plain
-from icon_dist.data.geometry import affine, center_scale, transform
-from icon_dist.data.noise import hashed, normal, uniforms
 from icon_dist.datasets import load_skeleton
+from icon_dist.rng import hashed, normal, uniforms
 
 COCO = load_skeleton("coco")
 HW = (256, 192)

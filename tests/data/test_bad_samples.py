@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from icon_dist import distributed, loop
+from icon_dist import distributed
 from icon_dist.config import AugmentConfig, Config
-from icon_dist.data.reading import ShardReader
-from icon_dist.data.shard import ShardSet, open_shards
 from icon_dist.data.stream import TrainStream
-from icon_dist.engine.progress import Event, Report
 from icon_dist.errors import DataError
+from icon_dist.launch.progress import Event, Report
+from icon_dist.shards.reader import ShardReader
+from icon_dist.shards.shard_set import ShardSet, open_shards
+from icon_dist.training import loop
 from icon_dist.types import Batch
 from tests.gang import run_gang, tiny
 

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from icon_dist.data.crops import CropCache, Crops
-from icon_dist.data.photo import AS_STORED, Conversion
-from icon_dist.data.reading import Photos, photo_source
 from icon_dist.datasets import load_skeleton
 from icon_dist.errors import DataError
+from icon_dist.images.photo import AS_STORED, Conversion
+from icon_dist.shards.reader import Photos, photo_source
 from icon_dist.types import Instance
 
 WIDTH, HEIGHT = 40, 30

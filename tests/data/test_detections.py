@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from icon_dist.data.detections import category_ids, detected
 from icon_dist.datasets import load_skeleton
+from icon_dist.datasets.detections import category_ids, detected
 from icon_dist.errors import DataError
 from icon_dist.types import Annotations
 

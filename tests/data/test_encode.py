@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from icon_dist import datasets
-from icon_dist.data import photo
-from icon_dist.data.encode import Quantisation, encode_alike, quantisation
-from icon_dist.data.image import decode
-from icon_dist.data.pack import build
-from icon_dist.data.photo import AS_STORED
-from icon_dist.data.shard import open_shards
-from icon_dist.data.tar import Settings, crop
+from icon_dist.images import photo
+from icon_dist.images.encode import Quantisation, encode_alike, quantisation
+from icon_dist.images.image import decode
+from icon_dist.images.photo import AS_STORED
+from icon_dist.shards.shard_set import open_shards
+from icon_dist.shards.tar import Settings, crop
+from icon_dist.shards.writer import build
 
 Y, X = np.mgrid[:100, :150]
 RGB = np.stack([60 + X, 200 - Y, 128 + 40 * np.sin(X / 9) * np.cos(Y / 5)], -1).astype(np.uint8)  # nothing is clipped

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from icon_dist import datasets
-from icon_dist.data.label_checks import check, packed
-from icon_dist.data.people import join
+from icon_dist.datasets.joined import join
+from icon_dist.shards.label_checks import check, packed
 from icon_dist.types import Annotations, Skeleton
 
 COCO = datasets.load_skeleton("coco")

@@ -14,13 +14,14 @@ import numpy as np
 import pytest
 
 from icon_dist import datasets
-from icon_dist.data import people, tar
-from icon_dist.data.detections import detected
-from icon_dist.data.image import decode, plain_jpeg
-from icon_dist.data.pack import build, plan
-from icon_dist.data.shard import open_shards, read_truth
-from icon_dist.data.tar import Job, Settings
+from icon_dist.datasets import joined
+from icon_dist.datasets.detections import detected
 from icon_dist.errors import ConfigError, DataError
+from icon_dist.images.image import decode, plain_jpeg
+from icon_dist.shards import tar
+from icon_dist.shards.shard_set import open_shards, read_truth
+from icon_dist.shards.tar import Job, Settings
+from icon_dist.shards.writer import build, plan
 from icon_dist.types import Annotations, Instance
 
 SMALL = Settings(per_shard=16)
@@ -159,7 +160,7 @@ def test_complete_is_left_alone_and_another_build_refused(
     assert calls == [(86, 86)]
     with pytest.raises(ConfigError, match=r"another build \(settings differ\)"):
         build(*mini, str(built), dataset="coco", split="mini")
-    fewer = people.first(mini[0], 5)
+    fewer = joined.first(mini[0], 5)
     with pytest.raises(ConfigError, match=r"another build \(source differ\)"):
         build(fewer, mini[1], str(built), dataset="coco", split="mini", settings=SMALL)
     assert digests(built) == before
@@ -245,21 +246,21 @@ def test_joined_files_whose_ids_clash(shared: Path) -> None:
         datasets.read("custom", shared / "lsp" / f"{name}.json", skeleton="lsp")
         for name in ("lspet_full14", "lspet_partial")
     ]
-    both = people.join(read)
+    both = joined.join(read)
     assert len({p.id for p in both.instances}) == len(both.instances) == 10000
     files = {image["id"]: image["file_name"] for image in both.truth["images"]}
     assert len(files) == 10000
     assert all(files[p.image_id] == p.file for p in both.instances)
     boxes = {one["id"]: (one["image_id"], one["num_keypoints"]) for one in both.truth["annotations"]}
     assert all(boxes[p.id] == (p.image_id, (p.keypoints[:, 2] > 0).sum()) for p in both.instances)
-    assert people.join(read[:1]) == read[0]
+    assert joined.join(read[:1]) == read[0]
     coco = datasets.read("coco", shared / "coco" / "mini" / "person_keypoints.json")
     with pytest.raises(DataError, match="skeletons lsp and coco differ"):
-        people.join([read[0], coco])
+        joined.join([read[0], coco])
 
 
 def test_first_people_keep_a_consistent_truth(mini: tuple[Annotations, str]) -> None:
-    some = people.first(mini[0], 7)
+    some = joined.first(mini[0], 7)
     assert [p.id for p in some.instances] == [p.id for p in mini[0].instances][:7]
     assert {image["id"] for image in some.truth["images"]} == {p.image_id for p in some.instances}
     ids = {a["id"] for a in some.truth["annotations"]}

@@ -14,9 +14,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from icon_dist.data import photo
-from icon_dist.data.photo import AS_STORED, Conversion
 from icon_dist.errors import DataError, StorageError
+from icon_dist.images import photo
+from icon_dist.images.photo import AS_STORED, Conversion
 
 WIDTH, HEIGHT = 40, 30
 Y, X = np.mgrid[:HEIGHT, :WIDTH]

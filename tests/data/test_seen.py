@@ -12,8 +12,8 @@ import pytest
 from numpy.typing import NDArray
 
 from icon_dist import storage
-from icon_dist.data import seen
-from icon_dist.data.shard import ShardSet, open_shards
+from icon_dist.shards import teacher_cache
+from icon_dist.shards.shard_set import ShardSet, open_shards
 
 F32 = NDArray[np.float32]
 
@@ -25,11 +25,11 @@ def shards(made: Path) -> ShardSet:
 
 def test_the_numbers_come_back(shards: ShardSet, s3: str) -> None:
     keypoints = np.random.default_rng(0).normal(size=shards.keypoints.shape).astype(np.float32)
-    uri = f"{s3}/{seen.uri_of(shards, 'teacher').rsplit('/', 1)[1]}"
-    assert seen.NAME.fullmatch(uri.rsplit("/", 1)[1])
-    assert seen.read(uri, shards, warn=pytest.fail) is None
-    assert seen.keep(uri, keypoints, shards, warn=pytest.fail) is keypoints
-    found = seen.read(uri, shards, warn=pytest.fail)
+    uri = f"{s3}/{teacher_cache.uri_of(shards, 'teacher').rsplit('/', 1)[1]}"
+    assert teacher_cache.NAME.fullmatch(uri.rsplit("/", 1)[1])
+    assert teacher_cache.read(uri, shards, warn=pytest.fail) is None
+    assert teacher_cache.keep(uri, keypoints, shards, warn=pytest.fail) is keypoints
+    found = teacher_cache.read(uri, shards, warn=pytest.fail)
     assert found is not None
     np.testing.assert_array_equal(found, keypoints)
     table = pq.read_table(pa.BufferReader(storage.read(uri)))
@@ -37,9 +37,9 @@ def test_the_numbers_come_back(shards: ShardSet, s3: str) -> None:
 
 
 def test_every_fact_is_in_the_name(shards: ShardSet) -> None:
-    names = [seen.uri_of(shards, *facts) for facts in (("a", True), ("b", True), ("a", False))]
+    names = [teacher_cache.uri_of(shards, *facts) for facts in (("a", True), ("b", True), ("a", False))]
     assert len(set(names)) == 3
-    assert names[0] == seen.uri_of(shards, "a", True)
+    assert names[0] == teacher_cache.uri_of(shards, "a", True)
 
 
 def changed(rows: int, joints: int, *, first: float = 0.0, instance: int = 0) -> Callable[[ShardSet], pa.Table]:
@@ -69,7 +69,7 @@ def test_other_tables_are_refused(
 ) -> None:
     file, warnings = tmp_path / "teacher.parquet", list[str]()
     pq.write_table(table(shards), file)
-    assert seen.read(str(file), shards, warn=warnings.append) is None
+    assert teacher_cache.read(str(file), shards, warn=warnings.append) is None
     (warning,) = warnings
     assert str(file) in warning
     assert why in warning
@@ -78,31 +78,31 @@ def test_other_tables_are_refused(
 def test_who_comes_first_is_kept(shards: ShardSet, tmp_path: Path) -> None:
     one, other = (np.full(shards.keypoints.shape, value, np.float32) for value in (1, 2))
     uri = str(tmp_path / "teacher.parquet")
-    seen.keep(uri, one, shards, warn=pytest.fail)
-    np.testing.assert_array_equal(seen.keep(uri, other, shards, warn=pytest.fail), one)
+    teacher_cache.keep(uri, one, shards, warn=pytest.fail)
+    np.testing.assert_array_equal(teacher_cache.keep(uri, other, shards, warn=pytest.fail), one)
     Path(uri).write_bytes(b"damaged")
-    seen.keep(uri, other, shards, warn=pytest.fail)
-    np.testing.assert_array_equal(seen.read(uri, shards, warn=pytest.fail), other)
+    teacher_cache.keep(uri, other, shards, warn=pytest.fail)
+    np.testing.assert_array_equal(teacher_cache.read(uri, shards, warn=pytest.fail), other)
 
 
 def test_a_place_that_cannot_be_written_costs_a_warning(shards: ShardSet, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     keypoints, warnings = np.zeros(shards.keypoints.shape, np.float32), list[str]()
-    assert seen.keep(f"{tmp_path}/file/teacher.parquet", keypoints, shards, warn=warnings.append) is keypoints
+    assert teacher_cache.keep(f"{tmp_path}/file/teacher.parquet", keypoints, shards, warn=warnings.append) is keypoints
     assert "not kept" in warnings[0]
 
 
 def test_a_flipped_bit_or_a_cut_is_noticed(shards: ShardSet, tmp_path: Path) -> None:
     keypoints = np.random.default_rng(0).normal(size=shards.keypoints.shape).astype(np.float32)
     file = tmp_path / "teacher.parquet"
-    seen.keep(str(file), keypoints, shards, warn=pytest.fail)
+    teacher_cache.keep(str(file), keypoints, shards, warn=pytest.fail)
     whole = file.read_bytes()
     rng = np.random.default_rng(1)
     for _ in range(400):
         data = bytearray(whole)
         data[rng.integers(len(data))] ^= 1 << rng.integers(8)
         file.write_bytes(data)
-        found = seen.read(str(file), shards, warn=lambda _: None)
+        found = teacher_cache.read(str(file), shards, warn=lambda _: None)
         assert found is None or np.array_equal(found, keypoints)
     file.write_bytes(whole[:-20])
-    assert seen.read(str(file), shards, warn=lambda _: None) is None
+    assert teacher_cache.read(str(file), shards, warn=lambda _: None) is None

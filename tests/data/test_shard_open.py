@@ -18,17 +18,17 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from icon_dist import seal
-from icon_dist.data.image import check_image
-from icon_dist.data.shard import open_shards, read_truth
 from icon_dist.datasets import load_skeleton
 from icon_dist.errors import DataError
+from icon_dist.images.image import check_image
+from icon_dist.shards.shard_set import open_shards, read_truth
+from icon_dist.storage import hashed_json
 
 
 def edit_manifest(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
     manifest = json.loads((folder / "manifest.json").read_text())
     change(manifest)
-    (folder / "manifest.json").write_bytes(seal.sealed(manifest))
+    (folder / "manifest.json").write_bytes(hashed_json.sealed(manifest))
 
 
 def edit_index(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
@@ -85,9 +85,9 @@ def test_nothing_there_says_how_to_build(tmp_path: Path) -> None:
         (b'{"format": 1}', r"manifest.json: has no seal \(sha256\); copy it again, or delete the folder and build"),
         (b'{"sha256": "0"}', "manifest.json: was altered: its seal"),
         (b"\0\xff", "manifest.json: is not JSON"),
-        (seal.sealed({"format": 1}), "not a shard manifest"),
-        (seal.sealed({"format": math.inf}), "not a shard manifest"),
-        (seal.sealed({"format": 2}), r"format=2: newer than this version reads \(1\); upgrade"),
+        (hashed_json.sealed({"format": 1}), "not a shard manifest"),
+        (hashed_json.sealed({"format": math.inf}), "not a shard manifest"),
+        (hashed_json.sealed({"format": 2}), r"format=2: newer than this version reads \(1\); upgrade"),
     ],
 )
 def test_bad_manifests(copy: Path, content: bytes, text: str) -> None:

@@ -10,13 +10,13 @@ import pytest
 from numpy.typing import NDArray
 
 from icon_dist import datasets
+from icon_dist.codec.geometry import compose, invert
 from icon_dist.config import AugmentConfig
 from icon_dist.data.augment import augment
-from icon_dist.data.geometry import compose, invert
-from icon_dist.data.image import decode
-from icon_dist.data.pack import build
-from icon_dist.data.shard import ShardSet, open_shards
-from icon_dist.data.tar import Settings
+from icon_dist.images.image import decode
+from icon_dist.shards.shard_set import ShardSet, open_shards
+from icon_dist.shards.tar import Settings
+from icon_dist.shards.writer import build
 
 HW = (256, 192)
 Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]

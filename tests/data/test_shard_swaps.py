@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from icon_dist import datasets
-from icon_dist.data.swaps import mirror_name, signs, wrong_flips
+from icon_dist.shards.left_right_check import mirror_name, signs, wrong_flips
 from icon_dist.types import Skeleton
 
 SETS = [

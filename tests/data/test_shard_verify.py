@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from icon_dist import seal
-from icon_dist.data.shard import open_shards
-from icon_dist.data.verify import members, verify
 from icon_dist.errors import DataError
+from icon_dist.shards.bytes_check import members, verify
+from icon_dist.shards.shard_set import open_shards
+from icon_dist.storage import hashed_json
 
 Members = list[tuple[str, bytes]]
 
@@ -49,7 +49,7 @@ def vouch(folder: Path) -> None:
     raw = (folder / "shard-00000.tar").read_bytes()
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["files"]["shard-00000.tar"] = {"bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()}
-    (folder / "manifest.json").write_bytes(seal.sealed(manifest))
+    (folder / "manifest.json").write_bytes(hashed_json.sealed(manifest))
 
 
 def test_sound(made: Path) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from icon_dist.codec.geometry import invert, transform
 from icon_dist.config import AugmentConfig
-from icon_dist.data import window as windows
 from icon_dist.data.augment import augment
-from icon_dist.data.geometry import invert, transform
 from icon_dist.datasets import load_skeleton
+from icon_dist.shards import crop_window as windows
 from icon_dist.types import Instance
 
 WH = (4000, 3000)

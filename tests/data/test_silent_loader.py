@@ -15,10 +15,10 @@ import pytest
 import torch
 
 from icon_dist.data import loaders
-from icon_dist.data.reading import ShardReader
-from icon_dist.data.shard import ShardSet, open_shards
 from icon_dist.data.stream import EvalStream
 from icon_dist.errors import DataError
+from icon_dist.shards.reader import ShardReader
+from icon_dist.shards.shard_set import ShardSet, open_shards
 
 
 def stream_of(shards: ShardSet, *, processes: int) -> EvalStream:

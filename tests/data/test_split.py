@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from icon_dist.config import AugmentConfig
-from icon_dist.data.shard import ShardSet, open_shards
-from icon_dist.data.split import check_stored, split, stored_splits
 from icon_dist.data.stream import TrainStream
 from icon_dist.errors import DataError
+from icon_dist.shards.label_split import check_stored, split, stored_splits
+from icon_dist.shards.shard_set import ShardSet, open_shards
 from icon_dist.types import Batch
 
 IDS = np.random.default_rng(0).permutation(np.arange(5, 100_000, 37))

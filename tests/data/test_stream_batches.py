@@ -16,14 +16,14 @@ import pytest
 import torch
 
 from icon_dist import storage
+from icon_dist.codec.geometry import invert, transform
 from icon_dist.config import AugmentConfig
-from icon_dist.data.geometry import invert, transform
-from icon_dist.data.pack import Settings, build
-from icon_dist.data.reading import photo_source
-from icon_dist.data.shard import ShardSet, open_shards
 from icon_dist.data.stream import EvalStream, TrainStream
 from icon_dist.datasets import load_skeleton
 from icon_dist.errors import ClusterError, ConfigError, DataError
+from icon_dist.shards.reader import photo_source
+from icon_dist.shards.shard_set import ShardSet, open_shards
+from icon_dist.shards.writer import Settings, build
 from icon_dist.types import Annotations, Batch, Instance
 
 N, HW = 43, (64, 48)

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from icon_dist.codec import heatmap
+from icon_dist.codec.geometry import transform
 from icon_dist.config import AugmentConfig
 from icon_dist.data.augment import plain
-from icon_dist.data.geometry import transform
-from icon_dist.data.shard import open_shards
 from icon_dist.data.stream import EvalStream, TrainStream
+from icon_dist.shards.shard_set import open_shards
 
 HW = (256, 192)
 

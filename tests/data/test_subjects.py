@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from icon_dist import datasets
-from icon_dist.data.subjects import unlabelled
 from icon_dist.datasets import load_skeleton
 from icon_dist.errors import ConfigError, DataError
+from icon_dist.inference.boxes import unlabelled
 
 
 def test_mpii_places_are_those_of_the_annotated_people(shared: Path, tmp_path: Path) -> None:

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from icon_dist.data.photo import AS_STORED, Conversion, Exif
-from icon_dist.data.survey import survey
 from icon_dist.datasets import load_skeleton
 from icon_dist.errors import ConfigError, DataError
+from icon_dist.images.photo import AS_STORED, Conversion, Exif
+from icon_dist.shards.photo_survey import survey
 from icon_dist.types import Annotations, Instance
 
 WH = (40, 30)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from icon_dist import datasets
-from icon_dist.datasets.document import missing_files
+from icon_dist.datasets.annotation_file import missing_files
 from icon_dist.errors import ConfigError, DataError
 
 Document = dict[str, Any]

@@ -10,21 +10,21 @@ import numpy as np
 import pytest
 
 from icon_dist import datasets
-from icon_dist.datasets import fake
+from icon_dist.datasets import synthetic
 from icon_dist.errors import ConfigError, DataError
-from icon_dist.evaluation import pck
+from icon_dist.metrics import pck
 from icon_dist.types import Predictions
 
 CONSTANT_PCK = {"easy": 30.0, "hard": 22.0}  # above the best fixed pose of 200 people (measured: 27.1 and 18.5)
 
 
 def test_a_photo_is_a_function_of_seed_and_index() -> None:
-    fake.render(3, 4)
-    first, labels = fake.render(3, 5)
-    again, same = fake.render(3, 5)
+    synthetic.render(3, 4)
+    first, labels = synthetic.render(3, 5)
+    again, same = synthetic.render(3, 5)
     np.testing.assert_array_equal(first, again)
     assert labels == same
-    for other in (fake.render(3, 6), fake.render(4, 5), fake.render(3, 5, difficulty="hard")):
+    for other in (synthetic.render(3, 6), synthetic.render(4, 5), synthetic.render(3, 5, difficulty="hard")):
         assert other[1] != labels
 
 
@@ -32,7 +32,7 @@ def test_a_photo_is_a_function_of_seed_and_index() -> None:
 def test_annotations_are_coco(difficulty: str) -> None:
     seen = []
     for index in range(15):
-        image, people = fake.render(1, index, difficulty=difficulty)
+        image, people = synthetic.render(1, index, difficulty=difficulty)
         height, width = image.shape[:2]
         assert image.dtype == np.uint8
         for person in people:
@@ -59,8 +59,10 @@ def test_annotations_are_coco(difficulty: str) -> None:
 
 def test_generate_is_the_same_for_any_number_of_processes(tmp_path: Path) -> None:
     said: list[tuple[int, int]] = []
-    one = fake.generate(tmp_path / "one", people=9, seed=5, progress=lambda done, total: said.append((done, total)))
-    two = fake.generate(tmp_path / "two", people=9, seed=5, jobs=2)
+    one = synthetic.generate(
+        tmp_path / "one", people=9, seed=5, progress=lambda done, total: said.append((done, total))
+    )
+    two = synthetic.generate(tmp_path / "two", people=9, seed=5, jobs=2)
     files = sorted(p.relative_to(one.parent) for p in one.parent.rglob("*.*"))
     assert files == sorted(p.relative_to(two.parent) for p in two.parent.rglob("*.*"))
     for file in files:
@@ -70,26 +72,26 @@ def test_generate_is_the_same_for_any_number_of_processes(tmp_path: Path) -> Non
 
     read = datasets.read("fake", one, images=one.parent / "images")
     assert 9 <= len(read.instances) <= 12
-    assert read.skeleton == fake.SKELETON
-    assert (fake.SKELETON.metric, fake.SKELETON.torso) == ("pck", (5, 12))
+    assert read.skeleton == synthetic.SKELETON
+    assert (synthetic.SKELETON.metric, synthetic.SKELETON.torso) == ("pck", (5, 12))
     photo = cv2.imread(str(one.parent / "images" / read.instances[0].file))
-    image, labels = fake.render(5, 0)
+    image, labels = synthetic.render(5, 0)
     assert np.abs(photo[..., ::-1].astype(int) - image).mean() < 6  # JPEG; RGB in, BGR out
     assert read.instances[0].keypoints.ravel().tolist() == pytest.approx(labels[0]["keypoints"])
 
 
 def test_generate_keeps_what_is_there_and_refuses_to_replace_it(tmp_path: Path) -> None:
-    file = fake.generate(tmp_path, people=1, seed=0)
+    file = synthetic.generate(tmp_path, people=1, seed=0)
     (tmp_path / "images" / "000000.jpg").unlink()
-    assert fake.generate(tmp_path, people=1, seed=0) == file
+    assert synthetic.generate(tmp_path, people=1, seed=0) == file
     assert not list((tmp_path / "images").iterdir())  # nothing was drawn again
     with pytest.raises(DataError, match=r"000000\.jpg"):
-        fake.read(file, images=tmp_path / "images")
+        synthetic.read(file, images=tmp_path / "images")
     with pytest.raises(ConfigError, match="holds other annotations"):
-        fake.generate(tmp_path, people=1, seed=1)
+        synthetic.generate(tmp_path, people=1, seed=1)
     file.write_text("{")
     with pytest.raises(ConfigError, match="holds other annotations"):
-        fake.generate(tmp_path, people=1, seed=0)
+        synthetic.generate(tmp_path, people=1, seed=0)
 
 
 @pytest.mark.parametrize(
@@ -97,14 +99,14 @@ def test_generate_keeps_what_is_there_and_refuses_to_replace_it(tmp_path: Path) 
 )
 def test_bad_arguments_are_refused_before_anything_is_written(tmp_path: Path, bad: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=f"{next(iter(bad))}={next(iter(bad.values()))}"):
-        fake.generate(tmp_path / "set", **{"people": 1, "seed": 0, **bad})
+        synthetic.generate(tmp_path / "set", **{"people": 1, "seed": 0, **bad})
     assert not (tmp_path / "set").exists()
 
 
 @pytest.mark.parametrize("difficulty", ["easy", "hard"])
 def test_no_constant_pose_scores(difficulty: str, tmp_path: Path) -> None:
     """The best fixed pose in the crop, mean or median of all poses: a net has to look at the picture."""
-    people = fake.read(fake.generate(tmp_path, people=200, seed=2, difficulty=difficulty, jobs=2))
+    people = synthetic.read(synthetic.generate(tmp_path, people=200, seed=2, difficulty=difficulty, jobs=2))
     joints = np.stack([p.keypoints for p in people.instances])
     box = np.array([p.box for p in people.instances])
     center, side = box[:, None, :2] + box[:, None, 2:] / 2, box[:, None, 2:].max(axis=-1, keepdims=True)
@@ -120,6 +122,6 @@ def test_no_constant_pose_scores(difficulty: str, tmp_path: Path) -> None:
             area=np.ones(len(guesses), dtype=np.float32),
         )
         photos = {p.image_id for p in people.instances}
-        score = pck.score(people.truth, predictions, fake.SKELETON, image_ids=photos)["PCK@0.2"]
+        score = pck.score(people.truth, predictions, synthetic.SKELETON, image_ids=photos)["PCK@0.2"]
         print(f"{difficulty}: constant pose PCK@0.2 {score:.1f}")
         assert 5 < score < CONSTANT_PCK[difficulty]

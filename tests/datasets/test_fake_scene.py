@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from icon_dist.datasets import fake
-from icon_dist.datasets.fake_canvas import FAR, Part
-from icon_dist.datasets.fake_pose import FOREARM, SHIN, THIGH, UPPER_ARM, Pose, sample_pose
-from icon_dist.datasets.fake_scene import FACTOR, SHOWS, Scene, compose
+from icon_dist.datasets import synthetic
+from icon_dist.datasets.synthetic.canvas import FAR, Part
+from icon_dist.datasets.synthetic.pose import FOREARM, SHIN, THIGH, UPPER_ARM, Pose, sample_pose
+from icon_dist.datasets.synthetic.scene import FACTOR, SHOWS, Scene, compose
 
 TAU = np.linspace(0, 1, 121)
 
@@ -47,7 +47,7 @@ def scenes(difficulty: str) -> list[tuple[Scene, list[dict[str, object]]]]:
     for index in range(14):
         scene = compose(np.random.default_rng([8, index]), difficulty=difficulty)
         if not any(part.open_end for _, part in scene.parts):
-            found.append((scene, fake.render(8, index, difficulty=difficulty)[1]))
+            found.append((scene, synthetic.render(8, index, difficulty=difficulty)[1]))
     assert len(found) >= 4
     return found
 
@@ -62,7 +62,7 @@ def test_visibility_agrees_with_marched_rays(difficulty: str) -> None:
             values = np.array(label["keypoints"]).reshape(17, 3)
             if not values.any():
                 continue
-            for joint, (lx, ly, v) in zip(fake.SKELETON.joints, values, strict=True):
+            for joint, (lx, ly, v) in zip(synthetic.SKELETON.joints, values, strict=True):
                 x, y, z = person.origin + person.size * person.pose.points[joint]
                 column, row = round(x), round(y)
                 if not (0 <= column < width and 0 <= row < height):
@@ -149,7 +149,7 @@ def test_faces_are_seen_from_the_front_and_hair_from_behind() -> None:
     seen: dict[bool, list[float]] = {True: [], False: []}
     for index in range(20):
         scene = compose(np.random.default_rng([9, index]), difficulty="easy")
-        for person, label in zip(scene.people, fake.render(9, index)[1], strict=True):
+        for person, label in zip(scene.people, synthetic.render(9, index)[1], strict=True):
             towards = person.pose.head[2, 2]
             if abs(towards) > 0.6 and label["num_keypoints"]:
                 seen[bool(towards > 0)] += label["keypoints"][2:9:3]

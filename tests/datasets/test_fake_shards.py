@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from icon_dist.data.shard import open_shards
+from icon_dist.shards.shard_set import open_shards
 
 ROOT = Path(__file__).resolve().parents[2]
 

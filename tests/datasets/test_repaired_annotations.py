@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from icon_dist import datasets
-from icon_dist.datasets.document import MAX_MEMORY, PYTHON_BYTES, parse
-from icon_dist.datasets.photo import photo_size
+from icon_dist.datasets.annotation_file import MAX_MEMORY, PYTHON_BYTES, parse
 from icon_dist.errors import DataError, IconError
+from icon_dist.images.size import photo_size
 from icon_dist.types import Annotations
 
 Document = dict[str, Any]

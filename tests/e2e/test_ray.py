@@ -74,8 +74,8 @@ def test_a_killed_process_changes_nothing(people: Path, tmp_path: Path, victim: 
 
 def launch(loop: str, people: Path, run_dir: Path) -> subprocess.CompletedProcess[str]:
     script = f"""
-from icon_dist.engine.progress import Progress
-from icon_dist.engine.ray import launch
+from icon_dist.launch.progress import Progress
+from icon_dist.launch.ray import launch
 from icon_dist.errors import run_cli
 from tests.gang import tiny
 run_cli(lambda _: launch(tiny({str(people)!r}, {str(run_dir)!r}), {loop!r}, Progress({str(run_dir)!r})))

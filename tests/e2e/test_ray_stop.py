@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from icon_dist.engine import manifest
+from icon_dist.checkpoints import manifest
 from tests.conftest import ROOT
 from tests.e2e.test_ray import arguments
 from tests.engine.test_resume import assert_equal, final, losses
@@ -25,8 +25,8 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 LONG = {"optim__epochs": 40, "optim__milestones": (30,), "eval__every": 40}
 SLOW_TO_SAVE = """
 import sys
-from icon_dist.engine.progress import Progress
-from icon_dist.engine.ray import launch
+from icon_dist.launch.progress import Progress
+from icon_dist.launch.ray import launch
 from icon_dist.errors import run_cli
 from tests.gang import tiny
 config = tiny(sys.argv[1], sys.argv[2], run__name=sys.argv[3], optim__epochs=40, optim__milestones=[30])

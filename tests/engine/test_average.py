@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from icon_dist.engine.average import Average
+from icon_dist.training.ema import Average
 
 DECAY = 0.9
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from icon_dist import storage
-from icon_dist.engine import checkpoint, manifest
+from icon_dist.checkpoints import checkpoint, manifest
 from icon_dist.errors import CheckpointError
 
 

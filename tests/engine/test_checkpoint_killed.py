@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from icon_dist import storage
-from icon_dist.engine import checkpoint, manifest
+from icon_dist.checkpoints import checkpoint, manifest
 from icon_dist.storage import s3 as s3_storage
 
 CHANGES = ["write", "write_new", "delete"]

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from icon_dist.engine.connect import _own_signals, connect
 from icon_dist.errors import ClusterError
+from icon_dist.launch.connect import _own_signals, connect
 from tests.conftest import ROOT
 from tests.s3 import free_port
 
@@ -46,13 +46,13 @@ def test_an_address_of_something_else(monkeypatch: pytest.MonkeyPatch, web: int)
 
 def test_one_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        monkeypatch.setattr("icon_dist.engine.connect.ANSWER_S", 0.1)
+        monkeypatch.setattr("icon_dist.launch.connect.ANSWER_S", 0.1)
         monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{silent.getsockname()[1]}")
         with pytest.raises(ClusterError, match=r"does not answer \(timed out\); start its head node"):
             connect()
 
 
-@pytest.mark.parametrize("call", ["icon_dist.engine.connect:connect", "icon_dist.distributed:init_alone"])
+@pytest.mark.parametrize("call", ["icon_dist.launch.connect:connect", "icon_dist.distributed:init_alone"])
 def test_a_machine_that_cannot_reach_itself(call: str) -> None:
     unshare = shutil.which("unshare")
     if unshare is None or subprocess.run([unshare, "-rn", "true"], capture_output=True).returncode:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from icon_dist import train
-from icon_dist.engine.local import group_of_one
+from icon_dist.launch.local import group_of_one
 from icon_dist.models import PoseNet
 from tests.gang import tiny
 

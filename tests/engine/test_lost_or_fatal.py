@@ -21,20 +21,20 @@ pytestmark = pytest.mark.filterwarnings("ignore")
     ],
 )
 def test_a_lost_process_is_worth_another_start(error: Exception) -> None:
-    from icon_dist.engine.worker import fatal
+    from icon_dist.launch.worker import fatal
 
     assert fatal(error) is None
 
 
 def test_an_error_for_the_user_keeps_its_kind() -> None:
-    from icon_dist.engine.worker import fatal
+    from icon_dist.launch.worker import fatal
 
     event = fatal(errors.DataError("shard.tar: cut"))
     assert event == {"kind": "fatal", "error": "DataError", "text": "shard.tar: cut"}
 
 
 def test_too_little_gpu_memory_does_not_pass_by_itself() -> None:
-    from icon_dist.engine.worker import fatal
+    from icon_dist.launch.worker import fatal
 
     event = fatal(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmany lines"))
     assert event is not None
@@ -43,7 +43,7 @@ def test_too_little_gpu_memory_does_not_pass_by_itself() -> None:
 
 
 def test_a_gpu_that_fails_is_not_a_lost_worker() -> None:
-    from icon_dist.engine.worker import fatal
+    from icon_dist.launch.worker import fatal
 
     event = fatal(torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nmany lines"))
     assert event is not None
@@ -52,7 +52,7 @@ def test_a_gpu_that_fails_is_not_a_lost_worker() -> None:
 
 
 def test_a_bug_is_shown_with_its_traceback() -> None:
-    from icon_dist.engine.worker import fatal
+    from icon_dist.launch.worker import fatal
 
     try:
         {}["missing"]
@@ -75,7 +75,7 @@ def test_what_is_said_of_a_lost_group() -> None:
     from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
     from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 
-    from icon_dist.engine.ray import _reason
+    from icon_dist.launch.ray import _reason
 
     seen, bug, dead = RuntimeError(GLOO), RuntimeError("Traceback\nshapes do not fit"), ray.exceptions.ActorDiedError()
     assert _reason(WorkerGroupError("", {0: seen, 2: dead})) == ("worker 2 died", True)

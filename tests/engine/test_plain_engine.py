@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from icon_dist.engine.deepspeed import DeepSpeedEngine, Engine, PlainEngine, lay_channels_last
-from icon_dist.engine.local import group_of_one
+from icon_dist.launch.local import group_of_one
+from icon_dist.training.engine_deepspeed import DeepSpeedEngine, Engine, PlainEngine, lay_channels_last
 from icon_dist.types import Outputs
 
 LR = (1e-2, 1e-2, 3e-3, 1e-4)  # a schedule: the engine takes what each step is given
@@ -197,7 +197,7 @@ def test_a_model_on_the_cpu_stays_there_beside_a_gpu() -> None:
     code = """
 import torch
 torch.cuda.is_available = lambda: True
-from icon_dist.engine.local import group_of_one
+from icon_dist.launch.local import group_of_one
 from tests.engine.test_plain_engine import Net, deepspeed, run
 group_of_one("gloo")
 engine = deepspeed(Net(), zero=1)

@@ -13,8 +13,8 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from icon_dist import storage
-from icon_dist.engine import progress as module
-from icon_dist.engine.progress import Event, Progress, counter
+from icon_dist.launch import progress as module
+from icon_dist.launch.progress import Event, Progress, counter
 
 SCORES = {"PCK@0.2": 61.5, "head": 80.0}
 

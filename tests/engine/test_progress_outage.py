@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from icon_dist.engine.progress import Progress
 from icon_dist.errors import StorageError
+from icon_dist.launch.progress import Progress
 
 
 def evaluation(step: int) -> dict[str, Any]:

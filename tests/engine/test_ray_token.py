@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from icon_dist.engine import ray_token
+from icon_dist.launch import auth_token
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def test_one_is_made_for_its_owner_alone(file: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(os, "link", lambda source, target: (modes.append(mode(Path(source))), link(source, target)))
     old = os.umask(0)
     try:
-        ray_token.keep_private()
+        auth_token.keep_private()
     finally:
         os.umask(old)
     assert modes == [0o600], "before it had its name"
@@ -35,7 +35,7 @@ def test_one_is_made_for_its_owner_alone(file: Path, monkeypatch: pytest.MonkeyP
     assert (len(token), mode(file)) == (64, 0o600)
     int(token, 16)
     assert os.listdir(file.parent) == ["auth_token"]
-    ray_token.keep_private()
+    auth_token.keep_private()
     assert file.read_text() == token
 
 
@@ -43,7 +43,7 @@ def test_what_ray_made_is_closed_and_kept(file: Path) -> None:
     file.parent.mkdir()
     file.write_text("made by Ray")
     file.chmod(0o644)
-    ray_token.keep_private()
+    auth_token.keep_private()
     assert (file.read_text(), mode(file)) == ("made by Ray", 0o600)
 
 
@@ -51,18 +51,18 @@ def test_of_two_drivers_the_first_ones_counts(file: Path, monkeypatch: pytest.Mo
     file.parent.mkdir()
     file.write_text("the first one's")
     monkeypatch.setattr(Path, "exists", lambda _: False)
-    ray_token.keep_private()
+    auth_token.keep_private()
     assert file.read_text() == "the first one's"
 
 
 @pytest.mark.parametrize("name", ["RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"])
 def test_a_token_from_elsewhere_is_left_alone(name: str, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, "disabled")
-    ray_token.keep_private()
+    auth_token.keep_private()
     assert not file.parent.exists()
 
 
 def test_a_home_that_cannot_be_written(file: Path) -> None:
     file.parent.write_text("in the way")
-    ray_token.keep_private()
+    auth_token.keep_private()
     assert file.parent.read_text() == "in the way"

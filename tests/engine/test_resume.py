@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from icon_dist.checkpoints import checkpoint
 from icon_dist.config import Config
-from icon_dist.engine import checkpoint
 from tests.gang import run_gang, tiny
 
 Tensors = dict[str, dict[str, Tensor]]

@@ -14,8 +14,8 @@ from torch.multiprocessing.spawn import ProcessExitedException
 
 from icon_dist import distributed
 from icon_dist.config import Config
-from icon_dist.engine.progress import Report
-from icon_dist.engine.state import State
+from icon_dist.launch.progress import Report
+from icon_dist.training.state import State
 from tests.gang import run_gang, tiny
 
 SPLIT = {"optim__batch": 12, "data__streams": 12, "eval__every": 100, "run__record_samples": True}
@@ -25,7 +25,7 @@ KILL_AT = {4: 7, 1: 12}  # by number of workers, in the middle of the second and
 
 def train(config: Config, *, report: Report, device: str) -> None:
     """The last rank of a run named ``killed`` dies in the middle of an epoch, after its step and before its record."""
-    from icon_dist import loop
+    from icon_dist.training import loop
 
     world, advance = distributed.world_size(), State.advance
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from icon_dist import storage
-from icon_dist.engine import checkpoint
-from icon_dist.engine.saver import Saver, send_unsent, unsent_folder
+from icon_dist.checkpoints import checkpoint
+from icon_dist.checkpoints.saver import Saver, send_unsent, unsent_folder
 from icon_dist.errors import CheckpointError, DivergedError, StorageError
 
 

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from icon_dist.engine import scratch
 from icon_dist.errors import StorageError
+from icon_dist.launch import tempdirs
 from tests.conftest import ROOT
 
 OTHER = """
 import sys
-from icon_dist.engine import scratch
+from icon_dist.launch import scratch
 place = scratch.shared("shards", sys.argv[1])
 (place / "file").write_text("data")
 print(place, flush=True)
@@ -48,7 +48,7 @@ class Other:
 def tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     yield tmp_path
-    scratch.leave()
+    tempdirs.leave()
 
 
 def test_the_last_one_to_leave_removes_it(tmp: Path) -> None:
@@ -56,7 +56,7 @@ def test_the_last_one_to_leave_removes_it(tmp: Path) -> None:
     assert first.place == second.place
     first.end()
     assert (second.place / "file").is_file()
-    assert list(scratch.leftovers(tmp)) == []
+    assert list(tempdirs.leftovers(tmp)) == []
     second.end()
     assert not second.place.exists()
 
@@ -64,31 +64,31 @@ def test_the_last_one_to_leave_removes_it(tmp: Path) -> None:
 def test_what_killed_processes_leave_goes_with_the_next_one(tmp: Path) -> None:
     dead, living = Other("dead", tmp), Other("living", tmp)
     dead.end(killed=True)
-    assert list(scratch.leftovers(tmp)) == [dead.place], "the doctor finds it"
-    again = scratch.shared("shards", "mine")
+    assert list(tempdirs.leftovers(tmp)) == [dead.place], "the doctor finds it"
+    again = tempdirs.shared("shards", "mine")
     assert sorted(again.parent.iterdir()) == sorted([living.place, again])
     living.end(killed=True)
-    assert scratch.shared("shards", "living") == living.place
+    assert tempdirs.shared("shards", "living") == living.place
     assert (living.place / "file").is_file(), "the same one is taken over"
-    scratch.leave()
+    tempdirs.leave()
     assert list(again.parent.iterdir()) == []
 
 
 def test_one_that_is_just_removed_is_made_again(tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between a process's look at the folder and its lock, another may have removed it."""
-    lock, removed = scratch.fcntl.flock, []
+    lock, removed = tempdirs.fcntl.flock, []
 
     def late(handle: int, kind: int) -> None:
-        place = tmp / f"icon-shards-{scratch.os.getuid()}" / "x"
+        place = tmp / f"icon-shards-{tempdirs.os.getuid()}" / "x"
         if not removed:
             removed.append(place.rmdir())
         lock(handle, kind)
 
-    monkeypatch.setattr(scratch.fcntl, "flock", late)
-    place = scratch.shared("shards", "x")
+    monkeypatch.setattr(tempdirs.fcntl, "flock", late)
+    place = tempdirs.shared("shards", "x")
     assert removed
     assert place.is_dir()
-    assert list(scratch.leftovers(tmp)) == []
+    assert list(tempdirs.leftovers(tmp)) == []
 
 
 def test_what_is_not_a_folder_of_ours_is_never_followed(tmp: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -99,9 +99,9 @@ def test_what_is_not_a_folder_of_ours_is_never_followed(tmp: Path, tmp_path_fact
     root = tmp / f"icon-shards-{os.getuid()}"
     for plant in (lambda: root.symlink_to(home), root.touch, lambda: root.symlink_to(tmp / "nowhere")):
         plant()
-        assert list(scratch.leftovers(tmp, remove=True)) == []
+        assert list(tempdirs.leftovers(tmp, remove=True)) == []
         with pytest.raises(StorageError, match=f"{root}: is a link, a file or another user's folder; remove it"):
-            scratch.shared("shards", "x")
+            tempdirs.shared("shards", "x")
         root.unlink()
     root.mkdir(mode=0o777)
     (root / "x").symlink_to(home / "thesis")
@@ -109,13 +109,13 @@ def test_what_is_not_a_folder_of_ours_is_never_followed(tmp: Path, tmp_path_fact
     (root / "dead" / "link").symlink_to(home)
     (tmp / f"icon-ray-1-{socket.gethostname()}-link").symlink_to(home)
     with pytest.raises(StorageError, match=f"{root}/x: is a link"):
-        scratch.shared("shards", "x")
-    place = scratch.shared("shards", "y")
+        tempdirs.shared("shards", "x")
+    place = tempdirs.shared("shards", "y")
     assert [stat.S_IMODE(one.stat().st_mode) for one in (root, place)] == [0o700, 0o700]
     assert not (root / "dead").exists()
     assert (home / "thesis" / "chapter").exists()
-    scratch.leave()
-    assert list(scratch.leftovers(tmp, remove=True)) == []
+    tempdirs.leave()
+    assert list(tempdirs.leftovers(tmp, remove=True)) == []
     assert (home / "thesis" / "chapter").exists()
 
 
@@ -124,13 +124,13 @@ def test_a_folder_of_somebody_else_is_not_used(tmp: Path) -> None:
     root = tmp / f"icon-shards-{os.getuid()}"
     (root / "x").mkdir(parents=True)
     os.chown(root, 12345, 12345)
-    assert list(scratch.leftovers(tmp, remove=True)) == []
+    assert list(tempdirs.leftovers(tmp, remove=True)) == []
     with pytest.raises(StorageError, match="another user's folder"):
-        scratch.shared("shards", "x")
+        tempdirs.shared("shards", "x")
     assert (root / "x").is_dir()
 
 
 def test_where_nothing_can_be_written_the_variable_is_named(tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp / "gone"))
     with pytest.raises(StorageError, match="TMPDIR: No such file or directory; set it to a folder"):
-        scratch.Folder("ray")
+        tempdirs.Folder("ray")

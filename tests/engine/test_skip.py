@@ -18,12 +18,12 @@ from torch import Tensor
 from torch.multiprocessing.spawn import ProcessRaisedException
 
 from icon_dist import distributed
+from icon_dist.checkpoints import checkpoint
 from icon_dist.config import Config
-from icon_dist.engine import checkpoint
-from icon_dist.engine.progress import Report
-from icon_dist.engine.state import State
+from icon_dist.launch.progress import Report
 from icon_dist.losses.objective import Losses
-from icon_dist.semi.method import Supervised
+from icon_dist.methods.supervised import Supervised
+from icon_dist.training.state import State
 from tests.engine.test_resume import assert_equal, final
 from tests.gang import run_gang, tiny
 
@@ -32,7 +32,7 @@ SHORT = {"optim__epochs": 2, "optim__micro_batch": 4, "eval__every": 100}  # 2 m
 
 
 def train(config: Config, *, report: Report, device: str) -> None:
-    from icon_dist import loop
+    from icon_dist.training import loop
 
     kind = config.run.name.partition("-")[0]
     call, agree = Supervised.__call__, State.agree

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from icon_dist import distributed
+from icon_dist.checkpoints import checkpoint
 from icon_dist.config import Config
-from icon_dist.engine import checkpoint
-from icon_dist.engine import state as state_module
-from icon_dist.engine.progress import Report
-from icon_dist.engine.state import State
+from icon_dist.launch.progress import Report
+from icon_dist.training import state as state_module
+from icon_dist.training.state import State
 from tests.gang import run_gang, tiny
 
 STOP_AT = 6  # in the middle of the second of three epochs of 4 steps
@@ -41,7 +41,7 @@ class Forgetful:
 
 def train(config: Config, *, report: Report, device: str) -> None:
     """``straight``, ``stopped`` at a step, or ``resumed-PART`` from there without a part."""
-    from icon_dist import loop
+    from icon_dist.training import loop
 
     kind, _, part = config.run.name.partition("-")
     if kind == "resumed" and distributed.rank() == 0:

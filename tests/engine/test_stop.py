@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from icon_dist.checkpoints import manifest
+from icon_dist.checkpoints.saver import Saver
 from icon_dist.config import Config
-from icon_dist.engine import manifest
-from icon_dist.engine.progress import Report
-from icon_dist.engine.saver import Saver
+from icon_dist.launch.progress import Report
 from tests.conftest import ROOT
 from tests.engine.test_resume import assert_equal, final, losses
 from tests.gang import run_gang, tiny
@@ -24,8 +24,8 @@ from tests.gang import run_gang, tiny
 LONG = {"optim__epochs": 8, "run__workers": 1, "run__launcher": "local", "data__loaders": 1, "eval__every": 100}
 LAUNCH = """
 import sys
-from icon_dist.engine.local import launch
-from icon_dist.engine.progress import Progress
+from icon_dist.launch.local import launch
+from icon_dist.launch.progress import Progress
 from icon_dist.errors import run_cli
 from tests.gang import tiny
 people, folder, loop = sys.argv[1:4]
@@ -42,7 +42,7 @@ def slow_to_start(config: Config, *, report: Report, device: str, stop: Callable
 
 
 def slow_to_save(config: Config, *, report: Report, device: str, stop: Callable[[], bool]) -> None:
-    from icon_dist.loop import train
+    from icon_dist.training.loop import train
 
     commit = Saver._commit
 
@@ -58,7 +58,7 @@ def slow_to_save(config: Config, *, report: Report, device: str, stop: Callable[
 
 def ready_to_be_asked(config: Config, *, report: Report, device: str, stop: Callable[[], bool]) -> None:
     """Takes no more steps once it has a checkpoint, until it is asked to stop: a slow machine may take its time."""
-    from icon_dist.loop import run_directory, train
+    from icon_dist.training.loop import run_directory, train
 
     def asked() -> bool:
         while not stop() and manifest.newest_step(run_directory(config)) >= 0:
@@ -125,7 +125,7 @@ def test_the_first_signal_saves_and_the_same_command_resumes(
     stopped = tiny(people, tmp_path, **LONG, run__name="stopped")
     assert len(losses(stopped)) == step, "metrics are flushed"
 
-    assert start("icon_dist.loop:train").process.wait() == 0, run.log.read_text()
+    assert start("icon_dist.training.loop:train").process.wait() == 0, run.log.read_text()
     straight = tiny(people, tmp_path, **LONG, run__name="straight")
     run_gang(straight, scratch=tmp_path, world=1)
     assert_equal(final(straight), final(stopped))

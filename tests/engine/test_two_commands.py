@@ -13,9 +13,9 @@ import pytest
 
 from icon_dist import config as configuration
 from icon_dist import fetch, storage, train
-from icon_dist.data.shard import BUILDING, open_shards
-from icon_dist.engine import manifest
+from icon_dist.checkpoints import manifest
 from icon_dist.errors import DataError, TakenError
+from icon_dist.shards.shard_set import BUILDING, open_shards
 from icon_dist.storage import lock
 from tests.conftest import ROOT
 from tests.gang import tiny

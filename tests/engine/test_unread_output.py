@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from icon_dist import config as configuration
-from icon_dist.engine import manifest
+from icon_dist.checkpoints import manifest
 from tests.conftest import ROOT
 from tests.gang import tiny
 

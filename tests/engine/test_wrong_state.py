@@ -16,15 +16,15 @@ import torch
 from torch import Tensor, nn
 
 from icon_dist import config as configuration
-from icon_dist import seal
-from icon_dist.engine import checkpoint
-from icon_dist.engine import manifest as manifests
-from icon_dist.engine.average import Average
-from icon_dist.engine.checkpoint import Checkpoint
-from icon_dist.engine.deepspeed import PlainEngine
-from icon_dist.engine.state import State, numbers_of
+from icon_dist.checkpoints import checkpoint
+from icon_dist.checkpoints import manifest as manifests
+from icon_dist.checkpoints.checkpoint import Checkpoint
 from icon_dist.errors import CheckpointError, IconError
-from icon_dist.losses.memory import MemoryBank
+from icon_dist.losses.bank import MemoryBank
+from icon_dist.storage import hashed_json
+from icon_dist.training.ema import Average
+from icon_dist.training.engine_deepspeed import PlainEngine
+from icon_dist.training.state import State, numbers_of
 from tests.fuzz import spoil
 
 STEP, PER_EPOCH, SLOTS = 6, 2, 8
@@ -189,7 +189,7 @@ def test_a_checkpoint_that_says_nonsense_of_itself_is_passed_over(tmp_path: Path
     for step in (1, 2):
         checkpoint.save(str(run), step=step, attempt="a", tensors=FEW, state={}, manifest={"epoch": 1.0}, keep=9)
     place = run / "checkpoints" / "step-00000002-a" / manifests.NAME
-    place.write_bytes(seal.sealed(json.loads(place.read_text()) | {"epoch": "x"}))
+    place.write_bytes(hashed_json.sealed(json.loads(place.read_text()) | {"epoch": "x"}))
     warnings: list[str] = []
     found = checkpoint.find(str(run), warn=warnings.append)
     assert found is not None

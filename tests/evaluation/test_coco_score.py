@@ -14,11 +14,11 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from icon_dist import datasets
-from icon_dist.data.geometry import center_scale
+from icon_dist.codec.geometry import center_scale
 from icon_dist.errors import DataError
-from icon_dist.evaluation.coco import NAMES
-from icon_dist.evaluation.oks import select
-from icon_dist.evaluation.score import ENGINES, main_metric, score
+from icon_dist.metrics.coco import NAMES
+from icon_dist.metrics.oks import select
+from icon_dist.metrics.score import ENGINES, main_metric, score
 from icon_dist.types import Annotations, Predictions
 
 

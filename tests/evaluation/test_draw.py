@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from icon_dist.datasets import coco, crowdpose, load_skeleton, mpii
-from icon_dist.evaluation.draw import (
+from icon_dist.drawing.skeletons import (
     CENTER,
     EDGE,
     GAP,

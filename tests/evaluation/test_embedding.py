@@ -7,7 +7,7 @@ import pytest
 from sklearn.decomposition import PCA
 from sklearn.metrics import silhouette_samples
 
-from icon_dist.evaluation import embedding
+from icon_dist.metrics import embedding
 
 
 def clusters(seed: int, *, spread: float, classes: int = 5, each: int = 30) -> tuple[np.ndarray, np.ndarray]:

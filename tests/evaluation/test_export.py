@@ -16,10 +16,10 @@ from scipy.io import loadmat
 from icon_dist import datasets
 from icon_dist.datasets import load_skeleton
 from icon_dist.errors import ConfigError, DataError
-from icon_dist.evaluation.coco import NAMES
-from icon_dist.evaluation.export import check_results, results
-from icon_dist.evaluation.oks import select
-from icon_dist.evaluation.score import score
+from icon_dist.metrics.coco import NAMES
+from icon_dist.metrics.oks import select
+from icon_dist.metrics.result_files import check_results, results
+from icon_dist.metrics.score import score
 from icon_dist.types import Annotations, Predictions
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from icon_dist import datasets
 from icon_dist.datasets import load_skeleton
-from icon_dist.evaluation import coco, fast
-from icon_dist.evaluation.score import score
+from icon_dist.metrics import coco, coco_fast
+from icon_dist.metrics.score import score
 from tests.crowds import full_size, random_set
 
 
@@ -25,7 +25,7 @@ def test_random_sets(name: str, block: int) -> None:
         images = [image["id"] for image in truth["images"]][: None if seed % 3 else 2]
         smallest = 0.0 if seed % 4 else 1024.0
         expected = coco.statistics(truth, poses, sigmas=sigmas, image_ids=images, smallest=smallest)
-        found = fast.statistics(truth, poses, sigmas=sigmas, image_ids=images, smallest=smallest)
+        found = coco_fast.statistics(truth, poses, sigmas=sigmas, image_ids=images, smallest=smallest)
         assert found == expected, f"seed {seed}"
         aps.append(expected[0])
     assert np.mean([0 < ap < 1 for ap in aps]) > 0.5
@@ -35,8 +35,11 @@ def test_random_sets(name: str, block: int) -> None:
 def test_nobody_and_nothing() -> None:
     truth, poses = random_set(1, joints=17)
     sigmas = np.array(load_skeleton("coco").sigmas)
-    assert fast.statistics(truth, poses, sigmas=sigmas, image_ids=[]) == [-1.0] * 10
-    assert fast.statistics({"images": [{"id": 1}], "annotations": []}, poses, sigmas=sigmas, image_ids=[1]) == [-1] * 10
+    assert coco_fast.statistics(truth, poses, sigmas=sigmas, image_ids=[]) == [-1.0] * 10
+    assert (
+        coco_fast.statistics({"images": [{"id": 1}], "annotations": []}, poses, sigmas=sigmas, image_ids=[1])
+        == [-1] * 10
+    )
 
 
 def test_crowdpose_with_its_subsets(shared: Path) -> None:
@@ -74,5 +77,5 @@ def test_full_size(shared: Path, seed: int) -> None:
     sigmas, images = np.array(skeleton.sigmas), [image["id"] for image in truth["images"]]
     expected = coco.statistics(truth, poses, sigmas=sigmas, image_ids=images)
     assert 0.2 < min(expected) < max(expected) < 0.99
-    assert fast.statistics(truth, poses, sigmas=sigmas, image_ids=images) == expected
+    assert coco_fast.statistics(truth, poses, sigmas=sigmas, image_ids=images) == expected
     assert score(truth, poses, skeleton, engine="fast") == score(truth, poses, skeleton, engine="pycocotools")

@@ -12,8 +12,8 @@ import pytest
 from icon_dist import datasets
 from icon_dist.datasets import load_skeleton, skeleton_from_dict, skeleton_to_dict
 from icon_dist.errors import DataError
-from icon_dist.evaluation.oks import select
-from icon_dist.evaluation.score import check_truth, main_metric, score
+from icon_dist.metrics.oks import select
+from icon_dist.metrics.score import check_truth, main_metric, score
 from icon_dist.types import Annotations, Predictions
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from icon_dist.datasets import coco
 from icon_dist.errors import DataError
-from icon_dist.evaluation.recall import DEFINITIONS, THRESHOLDS, recall
+from icon_dist.metrics.recall import DEFINITIONS, THRESHOLDS, recall
 from icon_dist.types import Predictions
 
 COCO = coco.SKELETON

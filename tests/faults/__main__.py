@@ -22,7 +22,7 @@ def main() -> int:
     parser.add_argument("--seed", default="0", help="another seed, other faults")
     parser.add_argument("--only", metavar="KIND", help="kill, resize, corrupt, ..., or ray")
     options = parser.parse_args()
-    from icon_dist.data.generate import generate_shards
+    from icon_dist.shards.synthetic import generate_shards
     from tests.faults.campaign import CASES, Campaign
 
     started = time.monotonic()

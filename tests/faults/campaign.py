@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from icon_dist import storage
+from icon_dist.checkpoints import checkpoint, manifest
 from icon_dist.config import Config
-from icon_dist.engine import checkpoint, manifest
 from icon_dist.errors import CheckpointError
-from icon_dist.loop import run_directory
+from icon_dist.training.loop import run_directory
 from tests.faults import through_ray
 from tests.faults.damage import KINDS, damage
 from tests.faults.harness import POINTS, End, Kill, end_of, start

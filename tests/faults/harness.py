@@ -26,17 +26,17 @@ import torch
 import torch.distributed as dist
 
 from icon_dist import storage
+from icon_dist.checkpoints import checkpoint
 from icon_dist.config import Config
-from icon_dist.engine import checkpoint
-from icon_dist.loop import run_directory
+from icon_dist.training.loop import run_directory
 from tests.gang import WARM
 
 PATIENCE = 120.0  # s, until a run counts as hung
 POINTS = {  # (where the function is looked up, its name)
-    "step": ("icon_dist.engine.state", "State.agree"),
+    "step": ("icon_dist.training.state", "State.agree"),
     "gather": ("icon_dist.distributed", "start_gather"),
     "batch": ("icon_dist.data.stream", "TrainStream.epoch"),
-    "copy": ("icon_dist.engine.state", "State.tensors"),
+    "copy": ("icon_dist.training.state", "State.tensors"),
     "file": ("icon_dist.storage", "write"),
     "manifest": ("icon_dist.storage", "write_new"),
     "tidy": ("icon_dist.storage", "delete"),
@@ -128,8 +128,8 @@ def _member(
         from icon_dist.storage import patience as limits
 
         limits.PATIENCE_S = limits.FIRST_PATIENCE_S = patience
-    from icon_dist.engine.progress import Progress
-    from icon_dist.loop import train
+    from icon_dist.launch.progress import Progress
+    from icon_dist.training.loop import train
 
     progress = Progress(run_directory(config), out=open(os.devnull, "w"))  # noqa: SIM115
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import psutil
 
 from icon_dist import config as configuration
+from icon_dist.checkpoints import manifest
 from icon_dist.config import Config
-from icon_dist.engine import manifest
-from icon_dist.loop import run_directory
+from icon_dist.training.loop import run_directory
 from tests.conftest import ROOT
 from tests.ray_nodes import training_workers
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from icon_dist import seal
+from icon_dist.storage import hashed_json
 from tests.fuzz import spoil
 
 OK, CONFIG, DATA, CHECKPOINT, STORAGE, CLUSTER = 0, 2, 3, 4, 5, 7
@@ -216,7 +216,7 @@ def _sealed(file: Path) -> str:
     """A writer's mistake rather than a disk's."""
     with suppress(OSError, ValueError, RecursionError):
         if isinstance(document := json.loads(file.read_bytes()), dict):
-            file.write_bytes(seal.sealed(document))
+            file.write_bytes(hashed_json.sealed(document))
             return ", sealed"
     return ""
 

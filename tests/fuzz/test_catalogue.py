@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from icon_dist import seal
-from icon_dist.data.verify import members
-from icon_dist.engine import manifest as manifests
+from icon_dist.checkpoints import manifest as manifests
+from icon_dist.shards.bytes_check import members
+from icon_dist.storage import hashed_json
 from tests.fuzz import attack, cases, world
 from tests.fuzz.cases import CHECKPOINT, CONFIG, DATA, OK, STORAGE, Case
 from tests.hostile import weapons
@@ -74,7 +74,7 @@ def manifest(change: Callable[[dict[str, Any]], object]) -> Prepare:
         place = folder / "manifest.json"
         document = json.loads(place.read_text())
         change(document)
-        place.write_bytes(seal.sealed(document))
+        place.write_bytes(hashed_json.sealed(document))
 
     return shards(prepare)
 
@@ -129,7 +129,7 @@ def resealed(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], Non
         place = folder / manifests.NAME
         document = json.loads(place.read_text())
         change(document)
-        place.write_bytes(seal.sealed(document))
+        place.write_bytes(hashed_json.sealed(document))
 
     return prepare
 

@@ -26,14 +26,16 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from icon_dist import config as configuration
-from icon_dist import datasets, fetch, seal
+from icon_dist import datasets
+from icon_dist.checkpoints import checkpoint
+from icon_dist.checkpoints import weights as stored_weights
 from icon_dist.config.schema import leaves
-from icon_dist.data.detections import detected
-from icon_dist.data.shard import open_shards, read_truth
-from icon_dist.data.verify import members, verify
 from icon_dist.datasets import skeleton_to_dict
-from icon_dist.engine import checkpoint
+from icon_dist.datasets.detections import detected
 from icon_dist.errors import IconError
+from icon_dist.shards.bytes_check import members, verify
+from icon_dist.shards.shard_set import open_shards, read_truth
+from icon_dist.storage import hashed_json
 from tests.fuzz import spoil, world
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "25"))
@@ -277,7 +279,7 @@ def test_indexes_that_the_manifest_vouches_for(root: Path, tmp_path: Path, rng: 
     manifest = json.loads((folder / "manifest.json").read_text())
     raw = file.read_bytes()
     manifest["files"]["index.parquet"] = {"bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()}
-    (folder / "manifest.json").write_bytes(seal.sealed(manifest))
+    (folder / "manifest.json").write_bytes(hashed_json.sealed(manifest))
     shards = outcome(lambda: open_shards(str(folder)), folder)
     if shards is not None:
         assert all("\n" not in line for line in verify(shards))
@@ -306,5 +308,5 @@ def test_checkpoints(root: Path, tmp_path: Path, rng: random.Random) -> None:
 def test_weights_files(root: Path, rng: random.Random) -> None:
     raw = (root / "weights.safetensors").read_bytes()
     bad = spoil.data(raw, rng) if rng.random() < 0.8 else rng.choice(spoil.CONTENTS)
-    found = outcome(lambda: fetch.decode(bad, name="here.safetensors"), "here.safetensors")
-    assert found is None or found[1] == fetch.decode(raw, name="x")[1]
+    found = outcome(lambda: stored_weights.decode(bad, name="here.safetensors"), "here.safetensors")
+    assert found is None or found[1] == stored_weights.decode(raw, name="x")[1]

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from icon_dist import config as configuration
-from icon_dist import seal
-from icon_dist.data.shard import open_shards
 from icon_dist.data.stream import TrainStream
 from icon_dist.errors import DataError
-from icon_dist.plan import plan_run
+from icon_dist.shards.shard_set import open_shards
+from icon_dist.storage import hashed_json
+from icon_dist.training.plan import plan_run
 from tests.fuzz import attack, cases, world
 from tests.fuzz.cases import Case
 
@@ -110,6 +110,6 @@ def test_a_set_of_nobody(here: Path) -> None:
     assert "nobody.json: no person with a labelled joint" in shown
     root = cases.copy(here / "shards", here)
     manifest = json.loads((root / "manifest.json").read_text())
-    (root / "manifest.json").write_bytes(seal.sealed({**manifest, "people": 0}))
+    (root / "manifest.json").write_bytes(hashed_json.sealed({**manifest, "people": 0}))
     with pytest.raises(DataError, match="not a shard manifest"):
         open_shards(str(root))

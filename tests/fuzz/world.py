@@ -13,11 +13,11 @@ import yaml
 
 from icon_dist import config as configuration
 from icon_dist import datasets, fetch
-from icon_dist.data.pack import build
-from icon_dist.data.tar import Settings
+from icon_dist.checkpoints import checkpoint
 from icon_dist.datasets import skeleton_to_dict
-from icon_dist.engine import checkpoint
-from icon_dist.plan import model_of
+from icon_dist.shards.tar import Settings
+from icon_dist.shards.writer import build
+from icon_dist.training.plan import model_of
 
 CONFIG: dict[str, Any] = {
     "extends": "demo",

@@ -13,12 +13,12 @@ from torch.nn import functional as F
 from icon_dist.codec import Codec, codec_of
 from icon_dist.codec.heatmap import to_photo
 from icon_dist.config import Config
-from icon_dist.loop import use_precision
-from icon_dist.losses.joints import STAGE_WEIGHTS
-from icon_dist.losses.memory import MemoryBank
+from icon_dist.losses.bank import MemoryBank
+from icon_dist.losses.refined_joints import STAGE_WEIGHTS
+from icon_dist.methods.from_config import method_of
 from icon_dist.models import PoseNet
-from icon_dist.plan import model_of
-from icon_dist.semi.building import method_of
+from icon_dist.training.loop import use_precision
+from icon_dist.training.plan import model_of
 from icon_dist.types import Outputs
 from tests.gpu.setting import COCO, Learning, Row, Rows, Setting, config, crops, within
 from tests.gpu.strategies import STRATEGIES, named

@@ -10,14 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from icon_dist.begin import Data, open_data, stream_of
+from icon_dist.codec.geometry import compose, invert
 from icon_dist.config import Config
 from icon_dist.data.augment import augment, draws
 from icon_dist.data.crops import Crops
-from icon_dist.data.geometry import compose, invert
-from icon_dist.data.shard import ShardSet, read_manifest
-from icon_dist.loop import use_precision
-from icon_dist.semi.views import warp
+from icon_dist.methods.hard_view import warp
+from icon_dist.shards.shard_set import ShardSet, read_manifest
+from icon_dist.training.loop import use_precision
+from icon_dist.training.setup import Data, open_data, stream_of
 from tests.gpu.setting import Row, Rows, Setting, config
 
 

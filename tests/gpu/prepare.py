@@ -46,7 +46,7 @@ def main(argv: list[str]) -> None:
 def pack(photos: Path, name: str, out: Path, *, limit: int | None) -> None:
     """Shards of the set ``name``, of photos made small."""
     from icon_dist import datasets
-    from icon_dist.data.pack import Settings, build
+    from icon_dist.shards.writer import Settings, build
 
     with tempfile.TemporaryDirectory() as scratch:
         document = json.loads((photos / f"{name}.json").read_text())

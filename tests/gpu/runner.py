@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from icon_dist.data.generate import generate_shards
+from icon_dist.shards.synthetic import generate_shards
 from tests.gpu.correct import correct
 from tests.gpu.data import data
 from tests.gpu.ground import ground

@@ -17,15 +17,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from icon_dist import config as configuration
-from icon_dist.begin import Learner
 from icon_dist.config import Config
 from icon_dist.datasets import load_skeleton
-from icon_dist.engine.deepspeed import wrap
-from icon_dist.engine.state import State
-from icon_dist.loop import Run, use_precision
-from icon_dist.plan import model_of
-from icon_dist.semi.building import method_of
-from icon_dist.semi.method import Method
+from icon_dist.methods.from_config import method_of
+from icon_dist.methods.supervised import Method
+from icon_dist.training.engine_deepspeed import wrap
+from icon_dist.training.loop import Run, use_precision
+from icon_dist.training.plan import model_of
+from icon_dist.training.setup import Learner
+from icon_dist.training.state import State
 from icon_dist.types import Batch
 
 ROOT = Path(__file__).resolve().parent.parent.parent

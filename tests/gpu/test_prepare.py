@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from icon_dist.data.shard import open_shards, read_truth
+from icon_dist.shards.shard_set import open_shards, read_truth
 from tests.gpu import prepare
 
 

@@ -14,8 +14,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from icon_dist.data.shard import open_shards
-from icon_dist.evaluation.score import main_metric
+from icon_dist.metrics.score import main_metric
+from icon_dist.shards.shard_set import open_shards
 from icon_dist.train import main as train_main
 from tests.gpu.setting import Row, Rows, Setting, background, without_deepspeed
 

@@ -11,12 +11,13 @@ from typing import Any
 
 import safetensors.torch
 
-from icon_dist import fetch, seal
-from icon_dist.data.shard import open_shards
+from icon_dist.checkpoints import checkpoint
+from icon_dist.checkpoints import manifest as manifests
+from icon_dist.checkpoints import weights as stored_weights
 from icon_dist.datasets import skeleton_to_dict
-from icon_dist.engine import checkpoint
-from icon_dist.engine import manifest as manifests
-from icon_dist.plan import model_of
+from icon_dist.shards.shard_set import open_shards
+from icon_dist.storage import hashed_json
+from icon_dist.training.plan import model_of
 from tests.gang import tiny
 
 SECRET = "canary-of-the-environment"
@@ -33,8 +34,8 @@ def stock(people: Path, folder: Path) -> None:
     tensors = {"model": weights, "optimizer": {}, "bank": {}}
     run = str(folder / "run")
     checkpoint.save(run, step=7, attempt="a", tensors=tensors, state={"best": 0.5}, manifest=said, keep=2)
-    loaded, metadata = fetch.load_weights(run)
-    (folder / "best.safetensors").write_bytes(fetch.encode(loaded, metadata))
+    loaded, metadata = stored_weights.load_weights(run)
+    (folder / "best.safetensors").write_bytes(stored_weights.encode(loaded, metadata))
     shutil.copytree(people / "val", folder / "shards")
 
 
@@ -98,20 +99,20 @@ class Cell:
         place = self.checkpoint / manifests.NAME
         manifest = json.loads(place.read_text())
         change(manifest)
-        place.write_bytes(seal.sealed(manifest))
+        place.write_bytes(hashed_json.sealed(manifest))
 
     def reweigh(self, change: Callable[[dict[str, Any], dict[str, Any]], object]) -> None:
         """The fetched file's tensors or metadata changed and sealed again."""
-        tensors, metadata = fetch.decode(self.weights.read_bytes(), name="stock")
+        tensors, metadata = stored_weights.decode(self.weights.read_bytes(), name="stock")
         change(tensors, metadata)
-        self.weights.write_bytes(fetch.encode(tensors, metadata))
+        self.weights.write_bytes(stored_weights.encode(tensors, metadata))
 
     def reshard(self, change: Callable[[dict[str, Any]], object]) -> None:
         """The shards' manifest changed and sealed again."""
         place = self.shards / "manifest.json"
         manifest = json.loads(place.read_text())
         change(manifest)
-        place.write_bytes(seal.sealed(manifest))
+        place.write_bytes(hashed_json.sealed(manifest))
 
 
 def packed(tensors: dict[str, Any]) -> bytes:

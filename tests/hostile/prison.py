@@ -23,7 +23,7 @@ VERBS = {
     "verify": "icon_dist.shards.verify",
     "doctor": "icon_dist.doctor",
     "submit": "icon_dist.submit",
-    "recipes": "icon_dist.recipes",
+    "recipes": "icon_dist.paper",
     "synthesize": "icon_dist.shards.synthesize",
 }
 

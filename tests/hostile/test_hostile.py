@@ -24,7 +24,7 @@ import pytest
 import torch
 
 from icon_dist import storage
-from icon_dist.data.verify import members
+from icon_dist.shards.bytes_check import members
 from tests.hostile import weapons
 from tests.hostile.cell import SECRET, VICTIM, Cell, packed, stock
 from tests.hostile.prison import Outcome, run, traces

@@ -20,8 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from icon_dist import seal
-from icon_dist.data.shard import index_schema
+from icon_dist.shards.shard_set import index_schema
+from icon_dist.storage import hashed_json
 
 
 class Touch:
@@ -147,7 +147,7 @@ def vouch(folder: Path, name: str, data: bytes) -> None:
     (folder / name).write_bytes(data)
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["files"][name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    (folder / "manifest.json").write_bytes(seal.sealed(manifest))
+    (folder / "manifest.json").write_bytes(hashed_json.sealed(manifest))
 
 
 # ----------------------------------------------------------------------------------- parquet in Thrift's protocol

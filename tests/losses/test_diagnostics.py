@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from icon_dist.losses.diagnostics import chance_loss, collapsed, gradient_ratio, mean_cosine, purity
+from icon_dist.losses.health import chance_loss, collapsed, gradient_ratio, mean_cosine, purity
 from icon_dist.types import KeySet, Outputs
 
 

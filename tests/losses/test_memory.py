@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from icon_dist.errors import CheckpointError
+from icon_dist.losses.bank import MemoryBank
 from icon_dist.losses.consistency import consistency_loss
-from icon_dist.losses.memory import MemoryBank
 from icon_dist.losses.negatives import Negatives
 from icon_dist.losses.queries import Queries
 from icon_dist.losses.sampling import Draw

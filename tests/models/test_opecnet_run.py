@@ -15,17 +15,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from icon_dist import config as configuration
-from icon_dist import evaluate, predict
+from icon_dist import evaluate
+from icon_dist.checkpoints import checkpoint
 from icon_dist.codec import Codec
 from icon_dist.codec.decode import decode
 from icon_dist.codec.heatmap import flip_back
 from icon_dist.config import EvalConfig
-from icon_dist.data.shard import open_shards
 from icon_dist.data.stream import EvalStream
 from icon_dist.datasets import skeleton_from_dict
-from icon_dist.engine import checkpoint
 from icon_dist.fetch import load_weights
+from icon_dist.inference import predictor
 from icon_dist.models import PoseNet
+from icon_dist.shards.shard_set import open_shards
 from icon_dist.types import Outputs
 from tests.gang import run_gang, tiny
 
@@ -58,7 +59,7 @@ def test_training_logs_the_loss_of_the_joints(run: Path) -> None:
 def test_evaluation_takes_unsure_joints_from_the_refinement(run: Path, people: Path, flip: bool) -> None:
     tensors, metadata = load_weights(str(run))
     config, skeleton = configuration.from_dict(metadata["config"]), skeleton_from_dict(metadata["skeleton"])
-    model = predict.load_model(config, skeleton, tensors, colour="rgb").eval()
+    model = predictor.load_model(config, skeleton, tensors, colour="rgb").eval()
     shards = open_shards(f"{people}/val")
     rows = np.arange(6)
 
@@ -72,7 +73,7 @@ def test_evaluation_takes_unsure_joints_from_the_refinement(run: Path, people: P
         return EvalStream(shards, rank=0, world=1, batch=4, input_hw=config.input_hw, loaders=0, rows=rows)
 
     codec, settings = Codec("msra", config.input_hw, 4, 1), EvalConfig(flip=flip)
-    predictions = predict.predict(forward, batches(), shards, codec=codec, settings=settings, device="cpu")
+    predictions = predictor.predict(forward, batches(), shards, codec=codec, settings=settings, device="cpu")
     expected = []
     for batch in batches():
         with torch.no_grad():
@@ -110,17 +111,17 @@ def test_its_base_is_scored_alone(run: Path, people: Path, capsys: pytest.Captur
     alone = {name: tensor for name, tensor in tensors.items() if not name.startswith(("cascade.", "graph."))}
     config = configuration.from_dict(metadata["config"])
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, backbone="hrnet_small"))
-    model = predict.load_model(config, skeleton_from_dict(metadata["skeleton"]), alone, colour="rgb").eval()
+    model = predictor.load_model(config, skeleton_from_dict(metadata["skeleton"]), alone, colour="rgb").eval()
     shards = open_shards(f"{people}/val")
     rows = np.arange(8)
-    refined = predict.load_model(
+    refined = predictor.load_model(
         configuration.from_dict(metadata["config"]), skeleton_from_dict(metadata["skeleton"]), tensors, colour="rgb"
     ).eval()
 
     def poses(model: PoseNet, *, refine_below: float) -> NDArray[np.float32]:
         stream = EvalStream(shards, rank=0, world=1, batch=4, input_hw=config.input_hw, loaders=0, rows=rows)
         codec, settings = Codec("msra", config.input_hw, 4, 1), EvalConfig(refine_below=refine_below)
-        return predict.predict(model, stream, shards, codec=codec, settings=settings, device="cpu").keypoints
+        return predictor.predict(model, stream, shards, codec=codec, settings=settings, device="cpu").keypoints
 
     np.testing.assert_array_equal(poses(refined, refine_below=0), poses(model, refine_below=0.2))
     evaluate.main([str(run), "--shards", f"{people}/val", "--loaders", "0", "--refine-below", "0"])

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from icon_dist.errors import CheckpointError
 from icon_dist.models import PoseNet, build_model
-from icon_dist.models.weights import adapt, load, unpack
+from icon_dist.models.pretrained import adapt, load, unpack
 
 State = dict[str, Tensor]
 FINAL = ["final_layer.weight", "final_layer.bias"]

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from icon_dist import distributed
 from icon_dist.config import BankConfig, ContrastConfig, LossConfig
-from icon_dist.losses import diagnostics
+from icon_dist.losses import health
 from icon_dist.losses.objective import Objective
 from icon_dist.types import Batch, Outputs, Skeleton
 from tests.gang import start
@@ -235,9 +235,9 @@ def test_gradient_ratio_equals_two_separate_backward_passes() -> None:
     assert outputs.feature is not None
     (heat,) = torch.autograd.grad(alone, outputs.feature, retain_graph=True)
     (contrast,) = torch.autograd.grad(losses.total - alone, outputs.feature, retain_graph=True)
-    diagnostics.watch_gradients(outputs)
+    health.watch_gradients(outputs)
     losses.total.backward()
-    ratio = diagnostics.gradient_ratio(outputs)
+    ratio = health.gradient_ratio(outputs)
     assert ratio is not None
     torch.testing.assert_close(ratio.double(), contrast.norm() / heat.norm(), rtol=1e-5, atol=0)
 

@@ -11,13 +11,15 @@ import pytest
 import torch
 
 from icon_dist import config as configuration
-from icon_dist import distributed, fetch, pretrained, storage
-from icon_dist.data.shard import open_shards
+from icon_dist import distributed, storage
+from icon_dist.checkpoints import checkpoint
+from icon_dist.checkpoints import weights as stored_weights
 from icon_dist.datasets import skeleton_to_dict
-from icon_dist.engine import checkpoint
 from icon_dist.errors import DataError, IconError, StorageError
 from icon_dist.models import PoseNet, build_model
+from icon_dist.shards.shard_set import open_shards
 from icon_dist.storage import s3 as s3_storage
+from icon_dist.training import start_weights
 from tests.on_ranks import on_ranks
 
 JOINTS = ["head", "neck"]
@@ -52,7 +54,7 @@ def start(uri: str) -> dict[str, Any]:
     steps = {
         "shards": lambda: distributed.from_first(lambda: open_shards(f"{uri}/train")),
         "checkpoint": lambda: checkpoint.newest_for_all(f"{uri}/run", warn=print),
-        "pretrained": lambda: pretrained.start(model, f"{uri}/weights.safetensors", joints=JOINTS),
+        "pretrained": lambda: start_weights.start(model, f"{uri}/weights.safetensors", joints=JOINTS),
     }
     got, requests = asked(steps)
     weights = torch.cat([value.flatten().double() for name, value in model.state_dict().items() if "final" not in name])
@@ -80,7 +82,7 @@ def test_requests_at_start_up(world: int, s3: str, people: Path, tmp_path: Path)
         "manifest_sha256": "y",
         "colour": "rgb",
     }
-    storage.write(f"{s3}/weights.safetensors", fetch.encode(fresh().state_dict(), about))
+    storage.write(f"{s3}/weights.safetensors", stored_weights.encode(fresh().state_dict(), about))
 
     ranks = on_ranks(start, s3, world=world, folder=tmp_path)
     first = ranks[0]["requests"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from icon_dist import config as configuration
-from icon_dist.search.shared import begin, same_until
+from icon_dist.search.shared_epochs import begin, same_until
 from tests.engine.test_resume import assert_equal, final, losses
 from tests.gang import run_gang, tiny
 

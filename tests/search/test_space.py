@@ -10,11 +10,11 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from icon_dist import config as configuration
-from icon_dist.data.shard import open_shards
 from icon_dist.datasets import load_skeleton
 from icon_dist.errors import ConfigError
-from icon_dist.plan import check_contrast
 from icon_dist.search.space import Range, Space, contains, distributions, fit, point_of, require_trainable, with_values
+from icon_dist.shards.shard_set import open_shards
+from icon_dist.training.plan import check_contrast
 from icon_dist.types import Skeleton
 from tests.gang import tiny
 

@@ -10,13 +10,13 @@ from icon_dist import config as configuration
 from icon_dist.codec import Codec
 from icon_dist.datasets import load_skeleton
 from icon_dist.errors import ConfigError
-from icon_dist.losses.diagnostics import collapsed
+from icon_dist.losses.health import collapsed
 from icon_dist.losses.objective import Losses, Objective
 from icon_dist.losses.sampling import key_of
-from icon_dist.semi import views
-from icon_dist.semi.method import Supervised
-from icon_dist.semi.pseudo import Pseudo, statistics_held
-from icon_dist.semi.sspose import LAMBDA_U, SSPose, mean_of
+from icon_dist.methods import hard_view
+from icon_dist.methods.pseudo_labels import Pseudo, statistics_held
+from icon_dist.methods.sspose import LAMBDA_U, SSPose, mean_of
+from icon_dist.methods.supervised import Supervised
 from icon_dist.types import Batch, Outputs
 
 COCO = load_skeleton("coco")
@@ -220,11 +220,11 @@ def test_sspose_is_the_equation(lessons: str) -> None:
     nets = Two(*(Said(easy[i], known[i], hard[i]) for i in range(2)))
     batch = without_labels(batch_of())
     losses = sspose(gamma=0.95, lessons=lessons)(nets, batch, step=7, epoch=0.0, diagnose=False)
-    turned = views.turns(batch.instance[-U:], key=key_of(4, 7, 100)).matrix(unit=(4, 4), centre=(8, 8))
+    turned = hard_view.turns(batch.instance[-U:], key=key_of(4, 7, 100)).matrix(unit=(4, 4), centre=(8, 8))
     target, weight = CODEC.encode(batch.joints[:-U], batch.labelled[:-U])
     expected = 0.0
     for i in range(2):
-        lesson = views.warp(easy[1 - i].detach(), turned)
+        lesson = hard_view.warp(easy[1 - i].detach(), turned)
         expected += (
             0.5 * 0.5 * float(((known[i].detach() - target) * weight[..., None, None]).square().sum()) / (K * (N - U))
         )

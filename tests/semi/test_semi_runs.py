@@ -14,17 +14,18 @@ import torch
 from torch import Tensor
 
 from icon_dist import fetch
+from icon_dist.checkpoints import checkpoint
+from icon_dist.checkpoints import weights as stored_weights
 from icon_dist.codec import codec_of
 from icon_dist.config import Config, EvalConfig
-from icon_dist.data.shard import open_shards
-from icon_dist.data.split import split
-from icon_dist.data.verify import verify
-from icon_dist.engine import checkpoint
-from icon_dist.engine.local import launch
-from icon_dist.engine.progress import Progress
 from icon_dist.errors import CheckpointError, ConfigError
-from icon_dist.predict import evaluate, load_model
-from icon_dist.teacher import load_teacher, sure_joints
+from icon_dist.inference.predictor import evaluate, load_model
+from icon_dist.launch.local import launch
+from icon_dist.launch.progress import Progress
+from icon_dist.methods.teacher import load_teacher, sure_joints
+from icon_dist.shards.bytes_check import verify
+from icon_dist.shards.label_split import split
+from icon_dist.shards.shard_set import open_shards
 from icon_dist.train import run_directory
 from tests.gang import run_gang, tiny
 from tests.on_ranks import on_ranks
@@ -131,8 +132,8 @@ def test_the_teacher_looks_once(people: Path, taught: Path, tmp_path: Path, caps
     kept = np.stack(table["keypoints"].to_numpy()).reshape(shards.keypoints.shape)
     assert table["instance"].to_pylist() == shards.instance.tolist()
     cfg = pseudo("looks")
-    tensors, metadata = fetch.load_weights(str(taught / "teacher"))
-    theirs, skeleton = fetch.described(metadata, name="teacher")
+    tensors, metadata = stored_weights.load_weights(str(taught / "teacher"))
+    theirs, skeleton = stored_weights.described(metadata, name="teacher")
     model = load_model(theirs, skeleton, tensors, colour="rgb").eval()
     codec = codec_of(theirs, stride=model.stride)
     settings = EvalConfig(batch=cfg.eval.batch, flip=True, decode="dark")
@@ -247,11 +248,11 @@ def test_students_are_scored_and_fetched_apart(people: Path, taught: Path) -> No
     assert found.manifest["score"] in [metrics[n] for n in names]
     model = found.tensors("model")
     for net in (1, 2):
-        tensors, _ = fetch.load_weights(uri, net=net)
+        tensors, _ = stored_weights.load_weights(uri, net=net)
         assert {f"net{net}.{name}" for name in tensors} == {n for n in model if n.startswith(f"net{net}.")}
         assert torch.equal(tensors["conv1.weight"], model[f"net{net}.conv1.weight"])
     with pytest.raises(CheckpointError, match="holds one network"):
-        fetch.load_weights(f"{taught}/teacher", net=2)
+        stored_weights.load_weights(f"{taught}/teacher", net=2)
 
 
 def test_another_teacher_is_refused(people: Path, taught: Path, tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ import torch
 
 from icon_dist.codec import Codec
 from icon_dist.losses.sampling import uniform
-from icon_dist.semi import views
-from icon_dist.semi.views import Turns, erase, erased_boxes, turns, warp, warp_image
+from icon_dist.methods import hard_view
+from icon_dist.methods.hard_view import Turns, erase, erased_boxes, turns, warp, warp_image
 
 HW = (24, 16)
 
@@ -180,7 +180,7 @@ def test_erase_fills_boxes_and_nothing_else() -> None:
     expected = image.clone()
     for n in range(4):
         for x0, x1, y0, y1 in boxes[n].tolist():
-            expected[n, y0:y1, x0:x1] = torch.tensor(views.MEAN_COLOUR, dtype=torch.uint8)
+            expected[n, y0:y1, x0:x1] = torch.tensor(hard_view.MEAN_COLOUR, dtype=torch.uint8)
     found = erase(image, boxes)
     assert torch.equal(found, expected)
     assert torch.equal(found[1], image[1])
@@ -193,7 +193,7 @@ def test_photos_are_warped_in_grey_levels_on_the_mean_colour() -> None:
     matrix = drawn.matrix(unit=(1, 1), centre=(8, 12))
     found = warp_image(image, matrix).int()
     for n in range(2):
-        for c, mean in enumerate(views.MEAN_COLOUR):
+        for c, mean in enumerate(hard_view.MEAN_COLOUR):
             expected = naive_warp(image[n, :, :, c].double().numpy() - mean, matrix[n].numpy()) + mean
             assert np.abs(found[n, :, :, c].numpy() - expected).max() <= 0.51
     still = torch.eye(2, 3, dtype=torch.float64).repeat(2, 1, 1)

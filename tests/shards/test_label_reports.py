@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 import yaml
 
-from icon_dist.data.shard import open_shards, read_truth
 from icon_dist.errors import run_cli
 from icon_dist.shards import build, verify
+from icon_dist.shards.shard_set import open_shards, read_truth
 
 
 class Result(NamedTuple):

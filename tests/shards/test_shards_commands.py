@@ -20,9 +20,9 @@ import pytest
 from PIL import Image
 
 from icon_dist import storage
-from icon_dist.data.shard import open_shards
-from icon_dist.data.verify import members
 from icon_dist.errors import run_cli
+from icon_dist.shards.bytes_check import members
+from icon_dist.shards.shard_set import open_shards
 from icon_dist.shards.view import tile
 
 ROOT = Path(__file__).resolve().parents[2]

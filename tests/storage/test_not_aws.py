@@ -15,13 +15,13 @@ import pytest
 import torch
 
 from icon_dist import fetch, storage
-from icon_dist.data.generate import generate_shards
-from icon_dist.data.reading import ShardReader
-from icon_dist.data.shard import open_shards
-from icon_dist.engine import checkpoint
-from icon_dist.engine import manifest as manifests
-from icon_dist.engine.saver import Saver, send_unsent
+from icon_dist.checkpoints import checkpoint
+from icon_dist.checkpoints import manifest as manifests
+from icon_dist.checkpoints.saver import Saver, send_unsent
 from icon_dist.errors import StorageError
+from icon_dist.shards.reader import ShardReader
+from icon_dist.shards.shard_set import open_shards
+from icon_dist.shards.synthetic import generate_shards
 from icon_dist.storage import notes, patience
 from icon_dist.storage import s3 as s3_storage
 from tests.storage.store import CHECKSUMS, HABITS, Store, store

@@ -1,0 +1,1 @@
+"""Checkpoints of a run: folders of safetensors and JSON that count once their manifest is written."""

@@ -1,0 +1,144 @@
+"""Who reads what (DESIGN, decision 1).
+
+An epoch permutes the shards, concatenates their rows, turns the sequence by a random amount and cuts it into V equal
+*virtual streams*. Every global batch takes B / V rows from each stream, in the order of the streams; rank r serves
+the streams v with v % world == r. All of it is a pure function of (seed, epoch), so that any world size that divides
+V sees the same global batches, and a position is (epoch, step). Inside a stream, blocks of neighbouring rows change
+places, and rows inside a block: S3 is read in ranges.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from icon_dist.errors import ConfigError, DataError, plural
+from icon_dist.rng import hashed
+
+I64 = NDArray[np.int64]
+MOST_STREAMS = 256
+IN_BLOCKS = 8192  # rows in the current blocks of all streams together: what S3 readers hold in memory
+LEAD = 16  # micro-batches between the request for a block and its first use
+SHARD, TURN, BLOCK, ROW = range(4)  # what a random number of the plan is for
+
+
+def default_streams(batch: int) -> int:
+    """V: the largest divisor of the global batch up to 256."""
+    return next(v for v in range(min(batch, MOST_STREAMS), 0, -1) if batch % v == 0)
+
+
+def check_streams(*, batch: int, streams: int, world: int, micro_batch: int) -> None:
+    """ConfigError unless V streams and ``world`` ranks divide a global batch."""
+    if min(batch, streams, world, micro_batch) < 1:
+        raise ConfigError(
+            f"optim.batch={batch}, data.streams={streams}, run.workers={world}, optim.micro_batch={micro_batch}: "
+            "must be at least 1"
+        )
+    if batch % streams:
+        raise ConfigError(f"data.streams={streams}: does not divide optim.batch={batch}; use {default_streams(batch)}")
+    if streams % world:
+        fits = [w for w in range(1, streams + 1) if streams % w == 0]
+        near = min(fits, key=lambda w: abs(w - world))
+        text = f"does not divide data.streams={streams}; use {plural(near, 'worker')}"
+        raise ConfigError(f"run.workers={world}: {text}")
+    if batch % (world * micro_batch):
+        raise ConfigError(
+            f"optim.batch={batch}: not a multiple of run.workers={world} x optim.micro_batch={micro_batch}; "
+            f"use optim.micro_batch={int(np.gcd(batch // world, micro_batch))}"
+        )
+
+
+@dataclass(frozen=True)
+class EpochPlan:
+    """The global batches of one epoch."""
+
+    sequence: I64  # [n] rows as concatenated and turned; stream v is the v-th of V equal parts
+    place: I64  # [steps, B] index into sequence, in canonical order: by stream, then by turn within the stream
+    streams: int
+    block: int
+
+    @property
+    def rows(self) -> I64:
+        """``[steps, B]``"""
+        return self.sequence[self.place]
+
+    @property
+    def dropped(self) -> I64:
+        """Rows that this epoch leaves out: n mod B of them, others each time."""
+        return self.sequence[self.place.size :]
+
+
+def plan_epoch(shard_of_row: NDArray[np.int32], *, seed: int, epoch: int, streams: int, batch: int) -> EpochPlan:
+    """The plan for rows of these shards."""
+    n = len(shard_of_row)
+    steps = n // batch
+    if steps == 0:
+        raise DataError(
+            f"{plural(n, 'person')} in the shards: less than one batch of {batch}; lower optim.batch or add data"
+        )
+    sequence = np.argsort(hashed(seed, epoch, SHARD, shard_of_row), kind="stable")
+    sequence = np.roll(sequence, int(hashed(seed, epoch, TURN)) % n)
+
+    length = steps * (batch // streams)
+    block = 1 << int(np.clip(IN_BLOCKS // streams, 32, 256)).bit_length() - 1
+    stream = np.arange(streams)[:, None]
+    at = np.arange(length)
+    number = _staggered(stream, at, streams=streams, block=block) // block
+    # one sort key: the upper half shuffles blocks, the lower half rows inside a block
+    keys = hashed(seed, epoch, BLOCK, stream, number) & np.uint64(0xFFFFFFFF << 32)
+    keys |= hashed(seed, epoch, ROW, stream, at) >> np.uint64(32)
+    order = np.argsort(keys, axis=1, kind="stable") + stream * length
+    place = order.reshape(streams, steps, -1).transpose(1, 0, 2).reshape(steps, batch)
+    return EpochPlan(sequence=sequence, place=place, streams=streams, block=block)
+
+
+def _staggered(stream: I64, at: I64, *, streams: int, block: int) -> I64:
+    """Positions from which blocks are counted; shifted, so that streams do not all open a block at the same step."""
+    return at + stream * block // streams
+
+
+def rank_places(plan: EpochPlan, *, rank: int, world: int, micro_batch: int) -> I64:
+    """Where in ``plan.sequence`` rank ``rank`` of ``world`` reads: ``[steps, accumulation, micro_batch]``."""
+    steps, batch = plan.place.shape
+    mine = plan.place.reshape(steps, plan.streams // world, world, -1)[:, :, rank]
+    return mine.reshape(steps, batch // world // micro_batch, micro_batch)
+
+
+def eval_rows(n: int, *, rank: int, world: int, batch: int) -> I64:
+    """``[batches, batch]``, the same shape on every rank; -1 is padding."""
+    batches = -(-n // (world * batch))
+    rows = np.arange(batches * world * batch)
+    rows[n:] = -1
+    return rows.reshape(batches, world, batch)[:, rank]
+
+
+def split_over_loaders(plan: EpochPlan, place: I64, *, world: int, loaders: int) -> tuple[I64, I64]:
+    """(owner, unit) of the places of a rank: which loader cuts it, and the run of rows it is read with.
+
+    Whole streams go to a loader, so that it reads every block once. Where they are too few for that to be even,
+    each block is shared out in equal runs.
+    """
+    mine = plan.streams // world
+    parts = 1
+    while mine % loaders and mine * parts < 4 * loaders and parts < plan.block:
+        parts *= 2
+    stream, at = np.divmod(place, plan.place.size // plan.streams)
+    run = _staggered(stream, at, streams=plan.streams, block=plan.block) // (plan.block // parts)
+    return (stream // world * parts + run % parts) % loaders, stream * (plan.place.size + 1) + run
+
+
+def read_ahead(rows: I64, owner: I64, unit: I64) -> list[dict[int, I64]]:
+    """What each loader should begin to read when a micro-batch is ordered: ``[T, N]`` to T times loader -> rows.
+
+    Every unit is asked for LEAD micro-batches before its first use.
+    """
+    orders: list[dict[int, list[I64]]] = [{} for _ in rows]
+    _, first, inverse = np.unique(unit.ravel(), return_index=True, return_inverse=True)
+    members = np.split(np.argsort(inverse.ravel(), kind="stable"), np.cumsum(np.bincount(inverse.ravel()))[:-1])
+    for index in np.argsort(first):
+        used = rows.ravel()[members[index]]
+        order = orders[max(0, first[index] // rows.shape[1] - LEAD)]
+        order.setdefault(int(owner.ravel()[first[index]]), []).append(used[used >= 0])
+    return [{loader: np.concatenate(parts) for loader, parts in order.items()} for order in orders]

@@ -1,0 +1,24 @@
+"""Web pages of one file that need no network: ``base.html`` is the frame and the look of all."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from icon_dist.errors import needed_for
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+
+def template(package: str, name: str) -> Template:
+    """The template ``name`` beside the modules of ``package``, which extends the base; values are escaped."""
+    with needed_for("a page", "jinja2"):
+        import jinja2
+    folders = [jinja2.PackageLoader(one, package_path="") for one in (package, "icon_dist.drawing")]
+    environment = jinja2.Environment(
+        loader=jinja2.ChoiceLoader(folders),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+    )
+    return environment.get_template(name)

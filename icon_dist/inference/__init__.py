@@ -1,0 +1,1 @@
+"""Poses of instances by a trained model."""

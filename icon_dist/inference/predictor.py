@@ -1,0 +1,158 @@
+"""Poses of people by a model, and their scores: what the command ``evaluate`` and the training loop do alike.
+
+Every rank predicts its share of the people; scores and predictions are then the same on all.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from icon_dist import distributed
+from icon_dist.checkpoints.checkpoint import require_same_tensors
+from icon_dist.codec import Codec, geometry, heatmap
+from icon_dist.config import Config, EvalConfig
+from icon_dist.data.stream import EvalStream
+from icon_dist.errors import CheckpointError, ConfigError, DivergedError
+from icon_dist.inference.boxes import first_photos, photos_of
+from icon_dist.metrics.score import evaluator, score
+from icon_dist.models import PoseNet, build_model
+from icon_dist.shards.reader import People
+from icon_dist.types import Batch, Outputs, Predictions, Skeleton
+
+Forward = Callable[[UInt8[Tensor, "N H W 3"]], Outputs]
+
+
+@torch.no_grad()
+def predict(
+    forward: Forward,
+    batches: Iterable[Batch],
+    people: People,
+    *,
+    codec: Codec,
+    settings: EvalConfig,
+    device: str,
+) -> Predictions:
+    """Poses of the people in ``batches``, in photo px (METHOD 6). ``forward`` must be in evaluation mode.
+
+    ``codec`` is the one that the model was trained with. A joint whose peak is below ``settings.refine_below`` comes
+    from the model's refinement, if it has one (OPEC-Net's core/eval.py).
+    """
+    flips = people.skeleton.flips
+    rows, poses = [], []
+    for batch in batches:
+        image = batch.image.to(device, non_blocking=True)
+        out = forward(image)
+        maps = out.heatmaps.float()
+        refined = None if out.joints is None else out.joints[-1].float()
+        if settings.flip:
+            mirrored = forward(image.flip(2))
+            maps = (maps + codec.flip_back(mirrored.heatmaps.float(), flips=flips)) / 2
+            if refined is not None and mirrored.joints is not None:  # the public code does not average these
+                back = heatmap.joints_back(mirrored.joints[-1].float(), flips=flips, width=image.shape[2])
+                refined = (refined + back) / 2
+        xy, peak = codec.decode(maps, method=settings.decode)
+        matrix = batch.to_photo.to(device)
+        xy = heatmap.to_photo(xy, matrix=matrix)
+        if refined is not None:
+            xy = torch.where(peak[..., None] < settings.refine_below, heatmap.to_photo(refined, matrix=matrix), xy)
+        real = batch.row >= 0
+        rows.append(batch.row[real].numpy())
+        poses.append(torch.cat([xy, peak[..., None]], -1).cpu()[real].numpy())
+    row = np.concatenate(rows) if rows else np.zeros(0, np.int64)
+    _, scale = geometry.center_scale(people.box[row], aspect=codec.input_hw[1] / codec.input_hw[0])
+    return Predictions(
+        instance=people.instance[row],
+        image_id=people.image_id[row],
+        keypoints=np.concatenate(poses) if poses else np.zeros((0, people.skeleton.num_joints, 3), np.float32),
+        box_score=people.score[row].astype(np.float32),
+        area=(scale * 200).prod(-1).astype(np.float32),
+    )
+
+
+def evaluate(
+    forward: Forward,
+    people: People,
+    truth: dict[str, Any] | None,
+    *,
+    codec: Codec,
+    settings: EvalConfig,
+    loaders: int,
+    device: str,
+    tolerant: bool = False,
+) -> tuple[dict[str, float], Predictions]:
+    """Scores (none without ``truth``) and predictions, the same on every rank; each rank runs its share of people.
+
+    ``tolerant`` leaves out people whose image is bad. DivergedError where the model's answer is no number.
+    """
+    rows = first_photos(people, settings.limit) if settings.limit else None
+    stream = EvalStream(
+        people,
+        rank=distributed.rank(),
+        world=distributed.world_size(),
+        batch=settings.batch,
+        input_hw=codec.input_hw,
+        codec=codec.name,
+        loaders=loaders,
+        rows=rows,
+        pin=device != "cpu",
+        tolerant=tolerant,
+    )
+    with closing(stream):
+        mine = predict(forward, stream, people, codec=codec, settings=settings, device=device)
+    predictions = join(distributed.gather_objects(mine))
+    if broken := int((~np.isfinite(predictions.keypoints).all((1, 2))).sum()):  # on every rank alike
+        raise DivergedError(
+            f"the poses of {broken} of {len(predictions.instance)} people are not finite: the model has diverged; "
+            "lower optim.lr, or take an earlier checkpoint"
+        )
+    scores: dict[str, float] = {}
+    if truth is not None and distributed.rank() == 0:
+        photos = photos_of(people, settings.limit)
+        scores = score(truth, predictions, people.skeleton, image_ids=photos, engine=settings.engine)
+    return distributed.gather_objects(scores)[0], predictions
+
+
+def join(parts: list[Predictions]) -> Predictions:
+    """All ranks' predictions, in order of image and person: the same however many ranks there were."""
+    whole = {f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in dataclasses.fields(Predictions)}
+    order = np.lexsort((whole["instance"], whole["image_id"]))
+    return Predictions(**{name: values[order] for name, values in whole.items()})
+
+
+def conditions(settings: EvalConfig, skeleton: Skeleton, *, codec: str, split: str, boxes: str) -> str:
+    """What every reported number must name."""
+    flip = "yes" if settings.flip else "no"
+    text = f"split={split} boxes={boxes} flip={flip} decode={settings.decode}"
+    text += "" if codec == "msra" else f" codec={codec}"
+    text += "" if settings.refine_below == EvalConfig().refine_below else f" refine_below={settings.refine_below:g}"
+    text += f" evaluator={evaluator(skeleton, engine=settings.engine)}"
+    return text + (f" limit={settings.limit}" if settings.limit else "")
+
+
+def load_model(config: Config, skeleton: Skeleton, tensors: dict[str, Tensor], *, colour: str) -> PoseNet:
+    """The model of a checkpoint without its projection head, which only training uses."""
+    try:
+        model = build_model(
+            config.model.backbone,
+            joints=skeleton.num_joints,
+            projection=None,
+            feature=config.model.feature,
+            bones=skeleton.bones + skeleton.limbs,
+            sigma=config.data.sigma,
+            input_hw=config.input_hw,
+        )
+    except ConfigError as error:
+        raise CheckpointError(f"checkpoint: {error}") from None
+    weights = {name: tensor for name, tensor in tensors.items() if not name.startswith("projection.")}
+    require_same_tensors(weights, model.state_dict())
+    model.load_state_dict(weights)
+    model.colour = colour
+    return model

@@ -1,0 +1,48 @@
+"""Run the training loop in this process: debugging, or a box with one GPU and no Ray."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import importlib.util
+import os
+import pkgutil
+
+import torch
+
+from icon_dist import distributed
+from icon_dist.config import Config
+from icon_dist.errors import ClusterError
+from icon_dist.launch.progress import Event, Progress
+from icon_dist.launch.signals import Stop
+
+
+def launch(config: Config, loop: str, progress: Progress) -> None:
+    """Call ``loop`` ("module:function") here and now; DeepSpeed gets a process group of one."""
+    if config.run.gpus_per_worker and not torch.cuda.is_available():
+        raise ClusterError("run.gpus_per_worker=1: this machine has no GPU that torch can use; set it to 0")
+    device = "cuda:0" if config.run.gpus_per_worker else "cpu"
+    if importlib.util.find_spec("deepspeed") is not None:
+        group_of_one("gloo" if device == "cpu" else "nccl")
+    ended_at: list[int] = []
+
+    def report(event: Event) -> None:
+        if event["kind"] == "stopped":
+            ended_at.append(event["step"])
+        progress(event)
+
+    with Stop() as stop:
+        try:
+            pkgutil.resolve_name(loop)(config, report=report, device=device, stop=stop)
+        finally:
+            progress.close()
+        if ended_at:
+            raise stop.stopped(ended_at[0])
+
+
+@functools.cache
+def group_of_one(backend: str) -> None:
+    """DeepSpeed wants a process group, and remembers the first one for good: it lasts as long as the process."""
+    os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed insists
+    distributed.init_alone(backend)
+    atexit.register(distributed.shut_down)

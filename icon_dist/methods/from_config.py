@@ -1,0 +1,70 @@
+"""The method that a config means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from icon_dist.codec import codec_of
+from icon_dist.config import Config
+from icon_dist.losses.objective import Objective
+from icon_dist.methods.pseudo_labels import Pseudo
+from icon_dist.methods.sspose import LAMBDA_U, SSPose
+from icon_dist.methods.supervised import Method, Supervised
+from icon_dist.models import PoseNet
+from icon_dist.models.two_students import Pair
+from icon_dist.types import Outputs, Skeleton
+
+
+def method_of(
+    config: Config,
+    skeleton: Skeleton,
+    model: PoseNet | Pair,
+    *,
+    micro_batch: int,
+    teacher: Callable[[Tensor], Outputs] | None,
+) -> Method:
+    """``micro_batch`` counts all people of a forward pass; ``teacher`` there is with ``semi.method=pseudo`` alone, and
+    not with ``semi.cache``.
+    """
+    semi = config.semi
+    codec = codec_of(config, stride=model.stride)
+
+    def objective(lambda_u: float) -> Objective:
+        return Objective(
+            config.loss,
+            skeleton,
+            embedding_dim=config.model.embedding,
+            embedding_stride=model.embedding_stride,
+            sigma=config.data.sigma,
+            heatmap_stride=model.stride,
+            lambda_u=lambda_u,
+            seed=config.run.seed,
+        )
+
+    unlabelled = round(micro_batch * semi.unlabelled_share)
+    if semi.method == "pseudo":
+        assert (teacher is None) == semi.cache
+        return Pseudo(
+            objective(semi.lambda_u),
+            codec,
+            model=model,
+            teacher=teacher,
+            gamma=semi.gamma,
+            unlabelled=unlabelled,
+            joints=skeleton.joints,
+        )
+    if semi.method == "sspose":
+        return SSPose(
+            (objective(LAMBDA_U), objective(LAMBDA_U)),
+            codec,
+            gamma=semi.gamma,
+            lessons=semi.lessons,
+            unlabelled=unlabelled,
+            joints=skeleton.joints,
+            cutout=semi.cutout,
+            compat=semi.compat,
+            seed=config.run.seed,
+        )
+    return Supervised(objective(0.0), codec)

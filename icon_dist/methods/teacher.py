@@ -1,0 +1,111 @@
+"""The frozen teacher of ``semi.method=pseudo``: any run or fetched file, verified, and checked against this run."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from icon_dist import config as configuration
+from icon_dist import distributed
+from icon_dist.checkpoints.weights import described, load_weights
+from icon_dist.codec import codec_of
+from icon_dist.config import Config, EvalConfig
+from icon_dist.errors import CheckpointError, ConfigError, DivergedError, plain, plural
+from icon_dist.inference.predictor import evaluate, load_model
+from icon_dist.models import PoseNet
+from icon_dist.shards import teacher_cache
+from icon_dist.shards.label_split import Split, refuse_leak
+from icon_dist.shards.reader import rows_of
+from icon_dist.shards.shard_set import ShardSet
+from icon_dist.shards.teacher_cache import F32
+from icon_dist.types import Outputs, Predictions
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """Photos to heatmaps, and what it was."""
+
+    model: PoseNet
+    bf16: bool
+    sha256: str  # of its weights, wherever they lie: a resumed run must have the same teacher
+    note: str  # one line for people
+
+    @torch.no_grad()
+    def forward(self, image: Tensor) -> Outputs:
+        with torch.autocast(image.device.type, dtype=torch.bfloat16, enabled=self.bf16):
+            outputs: Outputs = self.model(image)
+        return outputs
+
+
+def load_teacher(config: Config, shards: ShardSet, known: Split, *, device: str, bf16: bool) -> Teacher:
+    """The network that ``semi.teacher`` names, in evaluation mode; ``known`` are the people labelled in this run."""
+    uri = config.semi.teacher
+    tensors, metadata = distributed.from_first(lambda: load_weights(uri))
+    theirs, skeleton = described(metadata, name=uri)
+    if skeleton.joints != shards.skeleton.joints:
+        raise CheckpointError(
+            f"semi.teacher={uri}: predicts {plural(skeleton.num_joints, 'joint')} of {skeleton.name}, the shards have "
+            f"{shards.skeleton.num_joints} of {shards.skeleton.name}; give a teacher of the same skeleton"
+        )
+    for key in ("data.input", "data.sigma", "data.codec"):  # its heatmaps are the targets
+        there, here = (configuration.get(c, key) for c in (theirs, config))
+        if there != here:
+            raise ConfigError(f"semi.teacher={uri}: trained with {key}={there}, this run has {here}; make them equal")
+    refuse_leak(f"semi.teacher={uri}", metadata, known, shards.instance, index=shards.index_sha256)
+    model = load_model(theirs, skeleton, tensors, colour=metadata.get("colour") or "rgb").to(device).eval()
+
+    score = "not evaluated" if metadata["score"] is None else f"score {metadata['score']:.4f}"
+    sha256 = hashlib.sha256(safetensors.torch.save(tensors)).hexdigest()  # of the one net, if the checkpoint has two
+    said = plain(f"teacher: step {metadata['step']} of {metadata['checkpoint']}, {score}")
+    return Teacher(model, bf16, sha256, said)
+
+
+def sure_joints(teacher: Teacher, config: Config, shards: ShardSet, *, device: str, note: Callable[[str], None]) -> F32:
+    """Keypoints ``[n, K, 3]`` of everybody, photo px, where the teacher's peak is above gamma: v is 2 there, else 0.
+
+    It looks once, at the plain crop and its mirror image, and DARK reads the mean. What it saw stays beside the shards
+    (:mod:`icon_dist.shards.teacher_cache`), where the next run finds it. Collective.
+    """
+    data = config.data
+    uri = teacher_cache.uri_of(shards, teacher.sha256, teacher.bf16, data.input, data.codec, data.sigma)
+    keypoints = distributed.from_first(lambda: teacher_cache.read(uri, shards, warn=note))
+    if keypoints is None:
+        note(f"the teacher looks at {plural(len(shards), 'person')}, once")
+        found = _look(teacher, config, shards, device=device)
+        looked = np.zeros(shards.keypoints.shape, np.float32)
+        looked[rows_of(shards, found.instance)] = found.keypoints
+        if bad := len(shards) - len(found.instance):
+            note(f"warning: {plural(bad, 'image')} cannot be read: the teacher's joints are not kept")
+            keypoints = looked
+        else:
+            keypoints = distributed.from_first(lambda: teacher_cache.keep(uri, looked, shards, warn=note))
+    else:
+        note(f"the teacher has looked: {uri}")
+    xy, peak = keypoints[..., :2], keypoints[..., 2:]
+    labels = np.concatenate([xy, np.full_like(peak, 2)], axis=-1)
+    return np.where(peak > config.semi.gamma, labels, np.float32(0))
+
+
+def _look(teacher: Teacher, config: Config, shards: ShardSet, *, device: str) -> Predictions:
+    try:
+        _, found = evaluate(
+            teacher.forward,
+            shards,
+            None,
+            codec=codec_of(config, stride=teacher.model.stride),
+            settings=EvalConfig(batch=config.eval.batch, decode="dark"),
+            loaders=config.data.loaders,
+            device=device,
+            tolerant=config.data.max_bad_fraction > 0,
+        )
+    except DivergedError:
+        raise CheckpointError(
+            f"semi.teacher={config.semi.teacher}: it says poses that are not finite; give another"
+        ) from None
+    return found

@@ -1,0 +1,103 @@
+"""COCO keypoint AP, by pycocotools or by :mod:`icon_dist.metrics.coco_fast`, which says the same (METHOD 7)."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from icon_dist.errors import needed_for
+from icon_dist.metrics import coco_fast
+from icon_dist.metrics.oks import rescore, suppress
+from icon_dist.types import Predictions, Skeleton
+
+NMS = 0.9  # OKS above which the lesser of two poses goes
+NAMES = ("AP", "AP .5", "AP .75", "AP (M)", "AP (L)", "AR", "AR .5", "AR .75", "AR (M)", "AR (L)")
+
+
+def score(
+    truth: dict[str, Any],
+    predictions: Predictions,
+    skeleton: Skeleton,
+    *,
+    nms: float | None,
+    image_ids: Collection[int],
+    engine: str,
+) -> dict[str, float]:
+    """The ten numbers in 0..1; -1 where no person of that size is in the truth."""
+    sigmas = np.array(skeleton.sigmas)
+    poses = final_poses(predictions, sigmas=sigmas, nms=nms)
+    values = statistics(truth, poses, sigmas=sigmas, image_ids=image_ids, engine=engine)
+    return dict(zip(NAMES, values, strict=True))
+
+
+def final_poses(predictions: Predictions, *, sigmas: NDArray[np.float64], nms: float | None) -> Predictions:
+    """Rescored, and without near-duplicates unless ``nms`` is None."""
+    rescored = rescore(predictions)
+    return rescored if nms is None else suppress(rescored, sigmas=sigmas, threshold=nms)
+
+
+def require_pycocotools() -> None:
+    """ConfigError now rather than after a training or an evaluation."""
+    with needed_for("AP by --engine or eval.engine=pycocotools (fast says the same)", "pycocotools"):
+        import pycocotools.cocoeval  # noqa: F401
+
+
+def statistics(
+    truth: dict[str, Any],
+    poses: Predictions,
+    *,
+    sigmas: NDArray[np.float64],
+    image_ids: Collection[int],
+    smallest: float = 0.0,
+    engine: str = "pycocotools",
+) -> list[float]:
+    """pycocotools' ten statistics over ``image_ids``; people smaller than ``smallest`` px^2 do not count.
+
+    ``engine``: pycocotools, or fast for the same numbers from :mod:`icon_dist.metrics.coco_fast`.
+    """
+    if engine == "fast":
+        return coco_fast.statistics(truth, poses, sigmas=sigmas, image_ids=image_ids, smallest=smallest)
+    assert engine == "pycocotools", engine
+    require_pycocotools()
+    from pycocotools.cocoeval import COCOeval
+
+    # Ids from 1: pycocotools takes a match with annotation 0 for no match. Copies: it writes into the dicts.
+    people = [{**a, "id": i} for i, a in enumerate(truth["annotations"], start=1)]
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation = COCOeval(_index(truth, people), _index(truth, detections(poses)), "keypoints")
+        evaluation.params.kpt_oks_sigmas = sigmas
+        evaluation.params.imgIds = sorted(image_ids)
+        evaluation.params.areaRng[0][0] = smallest  # of "all"
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return [float(value) for value in evaluation.stats]
+
+
+def _index(truth: dict[str, Any], annotations: list[dict[str, Any]]) -> Any:
+    from pycocotools.coco import COCO
+
+    indexed = COCO()
+    indexed.dataset = {
+        "images": truth["images"],
+        "annotations": annotations,
+        "categories": [{"id": 1, "name": "person"}],
+    }
+    indexed.createIndex()
+    return indexed
+
+
+def detections(poses: Predictions) -> list[dict[str, Any]]:
+    """As ``COCO.loadRes`` makes them from a results file: the area is that of the joints' bounding box."""
+    keypoints = poses.keypoints.astype(np.float64)
+    area = np.ptp(keypoints[..., :2], axis=1).prod(axis=1)
+    columns = (poses.image_id, keypoints.reshape(-1, 3 * keypoints.shape[1]), poses.box_score, area)
+    return [
+        {"id": i, "image_id": image, "category_id": 1, "keypoints": points, "score": value, "area": size}
+        for i, (image, points, value, size) in enumerate(zip(*(c.tolist() for c in columns), strict=True), start=1)
+    ]

@@ -1,0 +1,302 @@
+"""The paper's tables as runs: ``icon-dist paper`` lists every row, ``--run ID`` launches it.
+
+A row is what to set on top of a preset (``paper.yaml``), so that the same row runs on other data with ``--cfg``.
+Runs are repeated over seeds and their figures appended to a CSV file; what is in it already is not run again.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shlex
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from icon_dist import __version__, storage
+from icon_dist import config as configuration
+from icon_dist.arguments import Once, Parser, at_least, did_you_mean
+from icon_dist.errors import ConfigError, DataError, run_cli, say
+from icon_dist.storage import local
+from icon_dist.train import run_directory
+
+RECIPES = Path(__file__).parent / "paper.yaml"
+RESULTS = Path(__file__).parent / "results.csv"
+DIAGNOSTICS = ("gradient_ratio", "purity", "cosine", "over_chance")  # averaged over the last epoch
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One row of a table."""
+
+    id: str  # TABLE.row
+    what: str
+    changes: dict[str, Any]  # dotted keys over a preset; "@ID" = the run of that recipe with the same preset and seed
+    paper: dict[str, Any]  # preset -> the paper's number, or its list of numbers
+
+    @property
+    def table(self) -> str:
+        return self.id.partition(".")[0]
+
+
+@dataclass(frozen=True)
+class Result:
+    """One finished run, a row of the CSV file."""
+
+    recipe: str
+    cfg: str
+    overrides: str  # beyond the recipe's own
+    seed: int
+    metric: str
+    score: float
+    gradient_ratio: str  # empty without contrast
+    purity: str
+    cosine: str
+    over_chance: str
+    steps: int
+    seconds: int
+    device: str
+    commit: str
+    command: str
+
+
+def read_recipes() -> tuple[dict[str, str], dict[str, Recipe]]:
+    """Titles of the tables, and the rows by id, in the paper's order."""
+    document = yaml.safe_load(RECIPES.read_text())
+    titles = {name: table["title"] for name, table in document["tables"].items()}
+    rows = {name: Recipe(name, row["what"], row["set"], row.get("paper", {})) for name, row in document["rows"].items()}
+    return titles, rows
+
+
+def select(names: Sequence[str], recipes: dict[str, Recipe]) -> list[Recipe]:
+    """Rows by id, or by the name of their table."""
+    known = {*recipes, *(r.table for r in recipes.values())}
+    for name in names:
+        if name not in known:
+            text = f"no such row or table{did_you_mean(name, sorted(known))}; icon-dist paper lists them"
+            raise ConfigError(f"--run {name}: {text}")
+    return [r for r in recipes.values() if r.id in names or r.table in names]
+
+
+def preset_of(recipe: Recipe, cfg: str | None) -> str:
+    """The preset to run a row on: the one asked for, or the first that the paper has."""
+    if cfg is None and not recipe.paper:
+        raise ConfigError(f"--run {recipe.id}: the paper has no such run; give a preset with --cfg NAME")
+    return cfg or next(iter(recipe.paper))
+
+
+def run_name(recipe: str, cfg: str, seed: int) -> str:
+    return f"{Path(cfg).stem}-{recipe}-s{seed}"
+
+
+def overrides(recipe: Recipe, cfg: str, *, seed: int, extra: Sequence[str] = ()) -> list[str]:
+    """``a.b=c`` of a run: the row's, then the user's; ``@ID`` becomes that run's directory."""
+    given = [f"{key}={_text(value)}" for key, value in recipe.changes.items()]
+    given += [*extra, f"run.seed={seed}", f"run.name={run_name(recipe.id, cfg, seed)}"]
+    if not any("=@" in item for item in given):
+        return given
+    runs = configuration.load(cfg, [item for item in extra if item.startswith("run.dir=")]).run.dir
+    out = []
+    for item in given:
+        key, _, value = item.partition("=")
+        out.append(f"{key}={storage.join(runs, run_name(value[1:], cfg, seed))}" if value[:1] == "@" else item)
+    return out
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value) if isinstance(value, list | bool) else str(value)
+
+
+def read_results(path: Path) -> list[Result]:
+    if not path.exists():
+        return []
+    try:
+        with path.open(newline="") as file:
+            return [_result(row) for row in csv.DictReader(file)]
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}; give a CSV file of results") from None
+    except (TypeError, KeyError, ValueError, csv.Error):
+        names = ",".join(f.name for f in fields(Result))
+        raise ConfigError(f"{path}: not a table of results; its first line must be {names}") from None
+
+
+def _result(row: dict[str, Any]) -> Result:
+    numbers = {name: int(row[name]) for name in ("seed", "steps", "seconds")} | {"score": float(row["score"])}
+    return Result(**row | numbers)
+
+
+def append_result(path: Path, result: Result) -> None:
+    """The whole file again in one move: an interruption leaves the old one. Two commands may record in one file."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([f.name for f in fields(Result)])
+    with local.alone_in(path.absolute().parent):
+        for row in [*read_results(path), result]:
+            writer.writerow([getattr(row, f.name) for f in fields(Result)])
+        storage.write(str(path.absolute()), out.getvalue().encode())
+
+
+def run(recipe: Recipe, cfg: str, *, seed: int, extra: Sequence[str]) -> Result:
+    """Train it, or go on with it, and read its figures."""
+    given = overrides(recipe, cfg, seed=seed, extra=extra)
+    command = ["-m", "icon_dist.train", "--cfg", cfg, *given]
+    say(f"\n$ python {shlex.join(command)}")
+    started = time.monotonic()
+    done = subprocess.run([sys.executable, *command], check=False)
+    if done.returncode:
+        raise SystemExit(done.returncode)
+    run_uri = run_directory(configuration.load(cfg, given))
+    log = storage.join(run_uri, "metrics.jsonl")
+    try:
+        events = [json.loads(line) for line in storage.read(log).splitlines()]
+    except ValueError:
+        raise DataError(f"{log}: a line of it is damaged; resume the run, which leaves it out") from None
+    scored = [e for e in events if e["kind"] == "eval"]
+    if not scored:
+        raise ConfigError(f"{cfg}: has no data.val, so there is no score to record")
+    last = scored[-1]
+    late = [e for e in events if e["kind"] == "train" and e["epoch"] > last["epoch"] - 1]
+    return Result(
+        recipe=recipe.id,
+        cfg=cfg,
+        overrides=shlex.join(extra),
+        seed=seed,
+        metric=last["headline"],
+        score=last["scores"][last["headline"]],
+        steps=last["step"],
+        seconds=round(time.monotonic() - started),
+        device=torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        commit=_commit(),
+        command=f"python {shlex.join(command)}",
+        **{name: _mean(late, name) for name in DIAGNOSTICS},
+    )
+
+
+def _mean(events: list[dict[str, Any]], name: str) -> str:
+    """Mean over the events, and over the terms where each has its own; empty where there is none."""
+    values = [e[k] for e in events for k in (name, f"single_{name}", f"pair_{name}") if e.get(k) is not None]
+    return f"{statistics.fmean(values):.4g}" if values else ""
+
+
+def _commit() -> str:
+    """Of the checkout this runs from; of an installed package, its version."""
+    here = Path(__file__).parent
+    git = ["git", "-C", str(here), "rev-parse", "--short=12", "HEAD"]
+    try:
+        found = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return __version__
+    return found
+
+
+def spread(scores: Sequence[float]) -> str:
+    """``71.2 ± 0.3 (3)``: mean, standard deviation over seeds, number of runs."""
+    deviation = f" ± {statistics.stdev(scores):.2f}" if len(scores) > 1 else ""
+    return f"{statistics.fmean(scores):.2f}{deviation} ({len(scores)})"
+
+
+def listing(titles: dict[str, str], recipes: dict[str, Recipe], results: list[Result]) -> str:
+    """Every row: what it is, the paper's numbers by preset, what was measured."""
+    lines: list[str] = []
+    for table, title in titles.items():
+        lines += [f"{table}  {title}"] if not lines else ["", f"{table}  {title}"]
+        for recipe in (r for r in recipes.values() if r.table == table):
+            paper = "  ".join(f"{cfg} {_figures(value)}" for cfg, value in recipe.paper.items())
+            lines.append(f"  {recipe.id:<22}{recipe.what:<28}{paper}".rstrip())
+            mine = [r for r in results if r.recipe == recipe.id]
+            for place in dict.fromkeys((r.cfg, r.overrides, r.metric) for r in mine):
+                scores = [r.score for r in mine if (r.cfg, r.overrides, r.metric) == place]
+                lines.append(f"  {'':<22}measured: {' '.join(filter(None, place))} {spread(scores)}")
+            if not mine:
+                lines.append(f"  {'':<22}not measured here")
+    return "\n".join(lines)
+
+
+def _figures(value: Any) -> str:
+    return "/".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def markdown(recipes: dict[str, Recipe], results: list[Result]) -> str:
+    """What was measured, a table for each preset and what was set on it: for README."""
+    blocks = []
+    for place in dict.fromkeys((r.cfg, r.overrides, r.metric) for r in results):
+        mine = [r for r in results if (r.cfg, r.overrides, r.metric) == place]
+        cfg, given, metric = place
+        where = f"--cfg {cfg} --set {given}" if given else f"--cfg {cfg}"
+        lines = [f"| `{where}` | {metric} | gradient ratio | purity | cosine |", "|---|---|---|---|---|"]
+        for recipe in recipes.values():
+            rows = [r for r in mine if r.recipe == recipe.id]
+            if rows:
+                health = [_average([getattr(r, name) for r in rows]) for name in DIAGNOSTICS[:3]]
+                score = spread([r.score for r in rows])
+                lines.append(f"| `{recipe.id}` {recipe.what} | {score} | {' | '.join(health)} |")
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
+
+
+def _average(values: list[str]) -> str:
+    found = [float(v) for v in values if v]
+    return f"{statistics.fmean(found):.2f}" if found else ""
+
+
+def main(argv: list[str]) -> None:
+    assert __doc__ is not None
+    parser = Parser("icon-dist paper", __doc__.splitlines()[0])
+    add = parser.add_argument
+    add(
+        "--run",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="ID",
+        help="rows (T5.skcc) or tables (T5); again = resume",
+    )
+    add(
+        "--cfg", action=Once, metavar="NAME|PATH", help="run them on this preset; default: the first that the paper has"
+    )
+    add("--seeds", type=at_least(0), nargs="+", action="extend", metavar="N", help="seeds to run; default 0")
+    add("--record", type=Path, metavar="FILE.csv", help="append the figures here and skip the runs that it holds")
+    add(
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="a.b=c",
+        help="more overrides; @ID is the run of another row",
+    )
+    add("--markdown", action="store_true", help="print what was measured as tables")
+    args = parser.parse_args(argv)
+    titles, recipes = read_recipes()
+    if not args.run:
+        if idle := [f"--{name}" for name in ("cfg", "seeds", "set") if getattr(args, name)]:
+            raise ConfigError(f"{', '.join(idle)}: nothing is run; name rows or tables with --run ID")
+        results = read_results(args.record or RESULTS)
+        say(markdown(recipes, results) if args.markdown else listing(titles, recipes, results))
+        return
+    if args.record:
+        storage.require_place(str(args.record.absolute()))
+    chosen = select(args.run, recipes)
+    todo = [(recipe, preset_of(recipe, args.cfg), seed) for seed in args.seeds or [0] for recipe in chosen]
+    for recipe, cfg, seed in todo:
+        configuration.load(cfg, overrides(recipe, cfg, seed=seed, extra=args.set))  # mistakes show before the first run
+    for recipe, cfg, seed in todo:
+        key = (recipe.id, cfg, shlex.join(args.set), seed)
+        if args.record and any((r.recipe, r.cfg, r.overrides, r.seed) == key for r in read_results(args.record)):
+            continue
+        result = run(recipe, cfg, seed=seed, extra=args.set)
+        say(f"{recipe.id} on {cfg}, seed {seed}: {result.metric} {result.score:.2f}")
+        if args.record:
+            append_result(args.record, result)
+
+
+if __name__ == "__main__":
+    run_cli(main)

@@ -1,0 +1,275 @@
+"""What a model gets wrong, as numbers and as a page to read: ``icon-dist evaluate RUN ... --diagnose DIR``.
+
+Kinds of errors and what each costs (paper Fig. 6), recall of joints (Table 6), the encoder's features (Fig. 5), the
+worst people of every kind (Fig. 4, 7), joint by joint, for any skeleton. METHOD 7 has the definitions.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from numpy.typing import NDArray
+
+from icon_dist import storage
+from icon_dist.codec import Codec
+from icon_dist.data.stream import EvalStream
+from icon_dist.drawing import skeletons
+from icon_dist.errors import plural
+from icon_dist.losses.tokens import read_points
+from icon_dist.metrics import embedding, error_kinds
+from icon_dist.metrics.coco import NMS, final_poses
+from icon_dist.metrics.recall import DEFINITIONS, THRESHOLDS, recall
+from icon_dist.metrics.score import main_metric, score
+from icon_dist.models import PoseNet
+from icon_dist.reports.diagnosis_page import page
+from icon_dist.reports.pictures import Subject, tiles
+from icon_dist.shards.reader import People, rows_of
+from icon_dist.shards.shard_set import ShardSet
+from icon_dist.types import Predictions, Skeleton
+
+WORST, COLUMNS = 12, 6  # people on a sheet, in a row of it (4 where the crops are wide)
+EMBEDDED_PEOPLE = 800  # whose features are read
+PER_JOINT = 150  # features kept of each joint
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """An evaluation that is over: what was predicted, for whom, and how good it was."""
+
+    people: People  # whose boxes were used
+    truth: Json
+    predictions: Predictions
+    scores: dict[str, float]
+    photos: Collection[int]  # those that count
+    boxes: str  # gt, or the name of a detector's file
+
+
+def diagnose(
+    folder: str,
+    scored: Scored,
+    *,
+    model: PoseNet,
+    shards: ShardSet,
+    codec: Codec,
+    batch: int,
+    loaders: int,
+    device: str,
+    about: Json,
+) -> None:
+    """Write ``diagnosis.json``, ``diagnosis.html`` and ``worst-KIND.png`` into ``folder``, a path or s3://.
+
+    ``model`` in evaluation mode; ``about``: checkpoint, step and conditions. Features are read on ``shards``, the
+    annotated people, whosever boxes the poses come from.
+    """
+    skeleton = shards.skeleton
+    poses = scored.predictions
+    by_oks = skeleton.metric in ("coco", "crowdpose")
+    if by_oks:  # what AP sees; the other metrics take all poses as they are
+        poses = final_poses(poses, sigmas=np.array(skeleton.sigmas), nms=NMS)
+    found = error_kinds.find(scored.truth, poses, skeleton, image_ids=scored.photos)
+    features, joint, person = read_features(
+        model,
+        shards,
+        photos=scored.photos,
+        codec=codec,
+        batch=batch,
+        loaders=loaders,
+        device=device,
+    )
+    seen, plane = describe_features(features, joint, person, joints=skeleton.num_joints)
+    found_share = describe_errors(scored, poses, found, skeleton, metric=None if by_oks else main_metric(skeleton))
+    recalled = describe_recall(scored, skeleton) if scored.boxes == "gt" else None
+    diagnosis = {
+        **about,
+        "metric": main_metric(skeleton),
+        "scores": {name: value for name, value in scored.scores.items() if name not in skeleton.joints},
+        "errors": found_share,
+        "recall": recalled,
+        "embedding": seen,
+        "joints": describe_joints(found, skeleton, recalled=recalled, seen=seen),
+    }
+    aspect = codec.input_hw[1] / codec.input_hw[0]
+    sheets = {kind: worst(scored, poses, found, skeleton, kind=kind, aspect=aspect) for kind in error_kinds.WRONG}
+    drawn = {kind: sheet for kind, sheet in sheets.items() if sheet is not None}
+    for kind, sheet in drawn.items():
+        skeletons.write_png(storage.join(folder, f"worst-{kind}.png"), sheet)
+    images = {kind: skeletons.encode(sheet, ".jpg") for kind, sheet in drawn.items()}
+    text = page(diagnosis, skeleton, plane=plane, joint=joint, sheets=images)
+    storage.write(storage.join(folder, "diagnosis.html"), text.encode())
+    storage.write(storage.join(folder, "diagnosis.json"), (json.dumps(diagnosis, indent=1) + "\n").encode())
+
+
+def describe_errors(
+    scored: Scored, poses: Predictions, found: error_kinds.Errors, skeleton: Skeleton, *, metric: str | None
+) -> Json:
+    """Kinds of errors of all joints and what correcting each gains: AP, and ``metric`` (all at the exact place)."""
+    count = dict(zip(error_kinds.KINDS, found.count().sum(axis=1).tolist(), strict=True))
+    total = sum(count.values())
+    gains = [
+        error_kinds.gains(scored.truth, poses, found, skeleton, image_ids=scored.photos, to_truth=exact)
+        for exact in (False, True)
+    ]
+    in_metric = {}
+    if metric is not None:
+        for kind in error_kinds.WRONG:
+            right = error_kinds.correct(scored.truth, poses, found, skeleton, kinds=[kind], to_truth=True)
+            after = score(scored.truth, right, skeleton, image_ids=scored.photos)[metric]
+            in_metric[kind] = after - scored.scores[metric]
+    return {
+        "poses": len(found.pose),
+        "joints": total,
+        "count": count,
+        "share": {kind: number / total if total else None for kind, number in count.items()},
+        "ap": gains[0]["AP"],
+        "ap_gained": {kind: gains[0][kind] for kind in error_kinds.WRONG},
+        "ap_gained_exact": {kind: gains[1][kind] for kind in error_kinds.WRONG},
+        "metric_gained": in_metric,
+    }
+
+
+def describe_recall(scored: Scored, skeleton: Skeleton) -> Json:
+    """Percent at each threshold by definition, over all joints and for each."""
+    table = recall(scored.truth, scored.predictions, skeleton, image_ids=scored.photos)
+    wanted = set(scored.photos)
+    people = (a for a in scored.truth["annotations"] if a["image_id"] in wanted and not a["iscrowd"])
+    return {
+        "thresholds": THRESHOLDS,
+        "joints": sum(v > 0 for a in people for v in a["keypoints"][2::3]),
+        **{name: table[name][:, -1].tolist() for name in DEFINITIONS},
+        "per_joint": {
+            joint: {name: table[name][:, k].tolist() for name in DEFINITIONS} for k, joint in enumerate(skeleton.joints)
+        },
+    }
+
+
+def describe_features(
+    features: Float[np.ndarray, "n D"], joint: Int64[np.ndarray, " n"], person: Int64[np.ndarray, " n"], *, joints: int
+) -> tuple[Json | None, Float[np.ndarray, "n 2"]]:
+    """How well the features tell joints apart, and their t-SNE; None where too few joints are visible."""
+    if len(np.unique(joint)) < 2 or len(joint) < 2 * embedding.NEIGHBOURS:
+        return None, np.zeros((len(joint), 2))
+    coordinates, variance = embedding.pca(features)
+    silhouette = embedding.silhouette(features, joint)
+    purity = embedding.purity(features, joint)
+    others = embedding.purity(features, joint, person=person)
+    of = [joint == k for k in range(joints)]
+    share = np.bincount(joint, minlength=joints) / len(joint)
+    seen = {
+        "samples": len(joint),
+        "people": len(np.unique(person)),
+        "dimensions": features.shape[1],
+        "components": coordinates.shape[1],
+        "variance": variance,
+        "silhouette": float(silhouette.mean()),
+        "purity": float(purity.mean()),
+        "purity_other_people": _mean(others),
+        "chance": float((share**2).sum()),
+        "per_joint": [{"purity": _mean(others[rows]), "silhouette": _mean(silhouette[rows])} for rows in of],
+    }
+    return seen, embedding.tsne(coordinates)
+
+
+def describe_joints(
+    found: error_kinds.Errors, skeleton: Skeleton, *, recalled: Json | None, seen: Json | None
+) -> list[Json]:
+    """One row a joint."""
+    count = found.count()
+    rows = []
+    for k, joint in enumerate(skeleton.joints):
+        labelled = int(count[:, k].sum())
+        similarity = found.own[found.kind[:, k] >= 0, k]
+        share = {
+            kind: int(n) / labelled if labelled else None
+            for kind, n in zip(error_kinds.KINDS, count[:, k], strict=True)
+        }
+        rows.append(
+            {
+                "joint": joint,
+                "labelled": labelled,
+                "share": share,
+                "similarity": _mean(similarity),
+                "recall": recalled["per_joint"][joint]["peak"][THRESHOLDS.index(0.5)] if recalled else None,
+                **(seen["per_joint"][k] if seen else {"purity": None, "silhouette": None}),
+            }
+        )
+    return rows
+
+
+@torch.no_grad()
+def read_features(
+    model: PoseNet,
+    shards: ShardSet,
+    *,
+    photos: Collection[int],
+    codec: Codec,
+    batch: int,
+    loaders: int,
+    device: str,
+) -> tuple[Float[np.ndarray, "n D"], Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
+    """Unit encoder features at visible joints of random people, their joint and person; the same in every call."""
+    inside = np.flatnonzero(np.isin(shards.image_id, list(photos)))
+    chosen = np.sort(np.random.default_rng(0).permutation(inside)[:EMBEDDED_PEOPLE])
+    stream = EvalStream(
+        shards,
+        rank=0,
+        world=1,
+        batch=batch,
+        input_hw=codec.input_hw,
+        codec=codec.name,
+        loaders=loaders,
+        rows=chosen,
+    )
+    features, joints, people = [], [], []
+    with closing(stream):
+        for images in stream:
+            encoded = model.features(images.image.to(device)).float()
+            read, on_map = read_points(encoded, images.joints.to(device)[:, :, None], stride=model.embedding_stride)
+            wanted = images.visible & on_map[..., 0].cpu() & (images.row >= 0)[:, None]
+            row, joint = wanted.nonzero(as_tuple=True)
+            features.append(read[..., 0, :].cpu()[row, joint].numpy())
+            joints.append(joint.numpy())
+            people.append(images.instance[row].numpy())
+    label = np.concatenate(joints)
+    rows = embedding.sample(label, per_class=PER_JOINT)
+    return np.concatenate(features)[rows], label[rows], np.concatenate(people)[rows]
+
+
+def worst(
+    scored: Scored, poses: Predictions, found: error_kinds.Errors, skeleton: Skeleton, *, kind: str, aspect: float
+) -> NDArray[np.uint8] | None:
+    """The people who suffer most from ``kind``, worst first; None where nobody does."""
+    chosen = error_kinds.worst(found, kind, count=WORST)
+    if not len(chosen):
+        return None
+    rows = rows_of(scored.people, poses.instance[found.pose[chosen]])
+    subjects = []
+    for row, match in zip(rows.tolist(), chosen.tolist(), strict=True):
+        person = scored.truth["annotations"][found.person[match]]
+        wrong = found.kind[match] == error_kinds.KINDS.index(kind)
+        labelled = int((found.kind[match] >= 0).sum())
+        subjects.append(
+            Subject(
+                row=row,
+                pose=poses.keypoints[found.pose[match], :, :2].astype(np.float64),
+                truth=np.array(person["keypoints"], np.float64).reshape(-1, 3),
+                title=f"#{person['id']}: {int(wrong.sum())} of {plural(labelled, 'joint')}",
+                wrong=wrong,
+            )
+        )
+    return skeletons.sheet(
+        tiles(scored.people, subjects, aspect=aspect), skeleton, columns=COLUMNS if aspect < 0.9 else 4
+    )
+
+
+def _mean(values: Float[np.ndarray, " n"]) -> float | None:
+    """None where there is nothing: JSON has no NaN."""
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else None

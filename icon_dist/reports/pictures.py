@@ -1,0 +1,66 @@
+"""Crops of people with poses on them, to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float
+from numpy.typing import NDArray
+
+from icon_dist.codec import geometry
+from icon_dist.data.stream import EvalStream
+from icon_dist.drawing import skeletons
+from icon_dist.drawing.skeletons import Tile
+from icon_dist.shards.reader import People
+from icon_dist.types import Predictions
+
+HEIGHT = 256  # of a crop, px
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One pose to draw on the crop of one person."""
+
+    row: int  # of the people
+    pose: Float[np.ndarray, "K 2"]  # photo px
+    truth: Float[np.ndarray, "K 3"]  # photo px, v
+    title: str
+    wrong: Bool[np.ndarray, " K"] | None = None
+
+
+def tiles(people: People, subjects: Sequence[Subject], *, aspect: float) -> list[Tile]:
+    """Each pose, and thinly the truth, on the crop of its person; ``aspect`` is width over height."""
+    hw = (HEIGHT, round(HEIGHT * aspect))
+    rows = np.array([subject.row for subject in subjects], np.int64)
+    drawn: list[Tile] = []
+    with closing(EvalStream(people, rank=0, world=1, batch=8, input_hw=hw, loaders=0, rows=rows)) as stream:
+        for batch in stream:
+            for i in np.flatnonzero(batch.row.numpy() >= 0):
+                subject = subjects[len(drawn)]
+                to_tile = geometry.invert(batch.to_photo[i].double().numpy())
+                pose = geometry.transform(to_tile, subject.pose)
+                truth = geometry.transform(to_tile, subject.truth[:, :2])
+                drawn.append(
+                    Tile(
+                        batch.image[i].numpy(),
+                        np.concatenate([pose, np.full_like(pose[:, :1], 2)], -1),
+                        title=subject.title,
+                        reference=np.concatenate([truth, subject.truth[:, 2:]], -1),
+                        wrong=subject.wrong,
+                    )
+                )
+    return drawn
+
+
+def picture(people: People, predictions: Predictions, *, aspect: float, count: int = 24) -> NDArray[np.uint8]:
+    """Predicted poses of the first people, drawn on their crops over the thin ground truth."""
+    rows = np.flatnonzero(np.isin(people.instance, predictions.instance))[:count]
+    chosen = {int(p): k for k, p in enumerate(predictions.instance)}
+    subjects = []
+    for row, instance in zip(rows.tolist(), people.instance[rows].tolist(), strict=True):
+        pose = predictions.keypoints[chosen[instance], :, :2].astype(np.float64)
+        subjects.append(Subject(row, pose, people.keypoints[row].astype(np.float64), title=str(instance)))
+    return skeletons.sheet(tiles(people, subjects, aspect=aspect), people.skeleton, columns=6)

@@ -1,0 +1,60 @@
+"""Epochs that trials have in common are trained once.
+
+Before ``loss.start_epoch`` nothing depends on how contrast weighs and samples (``losses/objective.py``): the first
+trials leave their checkpoint of that moment in the study, and later ones go on from it, bit for bit what they would
+have been.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+
+from icon_dist import storage
+from icon_dist.checkpoints import manifest as manifests
+from icon_dist.config import Config
+
+# What decides how the epochs before are trained, or what of them is kept
+EARLY = ("loss.start_epoch", "loss.heatmap.", "loss.contrast", "loss.bank.")
+
+
+def same_until(cfg: Config, changed: Iterable[str]) -> int:
+    """The epoch up to which runs of one seed that differ from ``cfg`` in these keys are the same; 0: from the start."""
+    loss, start = cfg.loss, math.floor(cfg.loss.start_epoch)
+    late = all(
+        key in ("run.seed", "loss.bank.slots") or (key.startswith("loss.") and not key.startswith(EARLY))
+        for key in changed
+    )
+    whole = loss.lambda_p > 0 and loss.lambda_1 > 0 and loss.lambda_2 > 0  # else a part of the network is missing
+    return start if late and whole and start < cfg.optim.epochs else 0
+
+
+def begin(run: str, *, shared: str, epoch: int, train: Callable[[], object]) -> None:
+    """Bring ``run`` to ``epoch``: by what lies at ``shared``, else by ``train``, which others then need not repeat."""
+    reached = _epoch(run)
+    if reached >= epoch:
+        return
+    if not reached and _epoch(shared) == epoch:
+        _copy(shared, run)
+    else:
+        train()
+        _copy(run, shared)
+
+
+def _newest(run: str) -> manifests.Entry | None:
+    return next((entry for entry in reversed(manifests.entries(run)) if manifests.whole(entry)), None)
+
+
+def _epoch(run: str) -> float:
+    entry = _newest(run)
+    return 0.0 if entry is None else float(manifests.read(entry)["epoch"])
+
+
+def _copy(source: str, target: str) -> None:
+    """The log and the newest checkpoint, which counts once its manifest is there: two writers do no harm."""
+    entry = _newest(source)
+    assert entry is not None
+    folder = storage.join(manifests.FOLDER, manifests.folder_name(entry.step, entry.attempt))
+    files = sorted(entry.files, key=lambda name: name == manifests.NAME)
+    for name in ("metrics.jsonl", *(f"{folder}/{file}" for file in files)):
+        storage.write(storage.join(target, name), storage.read(storage.join(source, name)))

@@ -1,0 +1,83 @@
+"""Who has labels in a semi-supervised run (METHOD 5): whole persons, drawn by seed, smaller shares within larger ones.
+
+The people of a set are ranked by a hash of (seed, id) and the first of them are labelled. So a split is a pure function
+of ids, share and seed; its *fingerprint* tells whether two runs mean the same people.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from icon_dist.errors import ConfigError, DataError, plural
+from icon_dist.rng import hashed
+
+I64 = NDArray[np.int64]
+PAPER = (0.05, 0.1, 0.2, 0.3)  # shares whose fingerprints are stored in the manifest of every shard set, of seed 0
+SPLIT = 0x5917  # what the random numbers are for: no other hash of (seed, id) gives this order
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows of a shard set, apart."""
+
+    labelled: I64  # ascending
+    unlabelled: I64
+    share: float
+    seed: int
+    fingerprint: str  # of the ids of the labelled people
+
+    def record(self) -> dict[str, Any]:
+        """What a checkpoint says of it."""
+        return {"share": self.share, "seed": self.seed, "labelled": len(self.labelled), "sha256": self.fingerprint}
+
+
+def split(instance: I64, *, share: float, seed: int) -> Split:
+    """Of ``instance [n]``, the ids of a set in any order, ``round(n * share)`` but at least one are labelled."""
+    order = np.lexsort((instance, hashed(SPLIT, seed, instance)))
+    known = np.zeros(len(instance), dtype=bool)
+    known[order[: max(1, round(len(instance) * share))]] = True
+    labelled = np.flatnonzero(known)
+    return Split(labelled, np.flatnonzero(~known), share, seed, fingerprint(instance[labelled]))
+
+
+def fingerprint(instance: I64) -> str:
+    """sha256 of the sorted ids: equal for equal sets of people."""
+    return hashlib.sha256(np.sort(instance).astype("<i8").tobytes()).hexdigest()
+
+
+def stored_splits(instance: I64) -> dict[str, str]:
+    """Fingerprints of the paper's splits, for the manifest of a shard set."""
+    return {f"{share:g}": split(instance, share=share, seed=0).fingerprint for share in PAPER}
+
+
+def check_stored(found: Split, manifest: dict[str, Any], *, uri: str) -> None:
+    """DataError if the set was built when this split meant other people."""
+    stored = manifest.get("splits", {}).get(f"{found.share:g}") if found.seed == 0 else None
+    if stored is not None and stored != found.fingerprint:
+        raise DataError(
+            f"{uri} data.labelled={found.share:g}: other people than the split of this share in its manifest; "
+            "build the shards again with this version"
+        )
+
+
+def refuse_leak(what: str, theirs: Mapping[str, Any], known: Split, instance: I64, *, index: str) -> None:
+    """ConfigError if a run that saw labels of people who have none here is ``what`` this run starts or learns from.
+
+    It would make every figure of the run worthless. ``theirs`` is what a checkpoint says of itself; ``index`` is the
+    hash of this run's people, whose ids are ``instance [n]``.
+    """
+    said = theirs.get("split")
+    if said is None or theirs["index"] != index:  # trained on other people altogether
+        return
+    seen = split(instance, share=said["share"], seed=said["seed"]).labelled
+    if hidden := len(np.setdiff1d(seen, known.labelled)):
+        raise ConfigError(
+            f"{what}: was trained with the labels of {plural(hidden, 'person')}, unlabelled here; train it with "
+            f"data.labelled={known.share:g} data.split_seed={known.seed}"
+        )

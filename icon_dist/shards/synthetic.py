@@ -1,0 +1,82 @@
+"""Generated people, drawn and packed into shards in one go: the demo's data from nothing."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from icon_dist import storage
+from icon_dist.config import DataConfig
+from icon_dist.datasets import synthetic
+from icon_dist.shards.shard_set import MANIFEST
+from icon_dist.shards.writer import Settings, build
+from icon_dist.storage import lock
+
+Progress = Callable[[str, int, int], None]  # drawn | packed, people so far, people in all
+
+
+def generate_shards(
+    out: str,
+    *,
+    people: int,
+    seed: int,
+    difficulty: str = "easy",
+    split: str = "fake",
+    per_shard: int = 250,
+    photos: Path | None = None,
+    jobs: int = 1,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Shards at ``out`` (path or s3://); returns their manifest. Photos go to ``photos``, or nowhere.
+
+    The bytes depend on ``people``, ``seed``, ``difficulty``, ``split`` and ``per_shard`` only. A build that was
+    interrupted goes on. ``jobs`` processes draw; packing is quicker than starting processes for it.
+    """
+
+    def part(verb: str) -> Callable[[int, int], None] | None:
+        return None if progress is None else (lambda done, total: progress(verb, done, total))
+
+    with lock.hold(out, fix="give another place"), tempfile.TemporaryDirectory() as scratch:
+        file = synthetic.generate(
+            photos or Path(scratch),
+            people=people,
+            seed=seed,
+            difficulty=difficulty,
+            jobs=jobs,
+            progress=part("drawn"),
+        )
+        return build(
+            synthetic.read(file),
+            str(file.parent / "images"),
+            out,
+            dataset="fake",
+            split=split,
+            settings=Settings(per_shard=per_shard),
+            progress=part("packed"),
+        )
+
+
+def missing_sets(config: DataConfig) -> list[tuple[str, str, int, int]]:
+    """(uri, split, people, seed) of what ``data.dataset=fake`` still has to draw; val has other people than train."""
+    sets = [(config.train, "train", config.generate, 0), (config.val, "val", config.generate // 4, 1)]
+    missing = []
+    for uri, split, people, seed in sets:
+        if uri and people and not storage.exists(storage.join(uri, MANIFEST)):
+            missing.append((uri, split, people, seed))
+    return missing
+
+
+def draw_missing(config: DataConfig, *, jobs: int, progress: Progress | None = None) -> None:
+    """Render and pack what ``data.dataset=fake`` still lacks."""
+    for uri, split, people, seed in missing_sets(config) if config.dataset == "fake" else []:
+        generate_shards(
+            uri,
+            people=people,
+            seed=seed,
+            difficulty=config.difficulty,
+            split=split,
+            jobs=jobs,
+            progress=progress,
+        )

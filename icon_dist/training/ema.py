@@ -1,0 +1,50 @@
+"""Exponential moving average of the weights (``optim.ema``): evaluated instead of the raw ones when it is on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from icon_dist.checkpoints.checkpoint import require_same_tensors
+
+
+class Average:
+    """Averaged copies of every floating tensor in ``module.state_dict()``; equal on all ranks because the module is."""
+
+    def __init__(self, module: nn.Module, *, decay: float) -> None:
+        self._decay = decay
+        # The parameters themselves, because DeepSpeed may give one another place in memory.
+        saved = module.state_dict(keep_vars=True)
+        self._raw = {name: tensor for name, tensor in saved.items() if tensor.is_floating_point()}
+        self._mean = {name: tensor.detach().clone() for name, tensor in self._raw.items()}
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """After optimizer step number ``step`` (from 1); early steps forget faster: no trace of the random start."""
+        decay = min(self._decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_([*self._mean.values()], [*self._raw.values()], 1 - decay)
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """The module with averaged weights, for an evaluation."""
+        raw = {name: tensor.detach().clone() for name, tensor in self._raw.items()}
+        self._copy(self._mean)
+        try:
+            yield
+        finally:
+            self._copy(raw)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return self._mean
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        require_same_tensors(state, self._mean, part="ema ")
+        for name, tensor in self._mean.items():
+            tensor.copy_(state[name])
+
+    @torch.no_grad()
+    def _copy(self, values: Mapping[str, Tensor]) -> None:
+        torch._foreach_copy_([*self._raw.values()], [values[name] for name in self._raw])

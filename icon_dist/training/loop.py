@@ -1,0 +1,246 @@
+"""The run itself, on every worker, read from top to bottom."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+from contextlib import closing, nullcontext
+from itertools import chain, islice
+from typing import Any
+
+import numpy as np
+import torch
+
+from icon_dist import __version__, distributed, storage
+from icon_dist import config as configuration
+from icon_dist.checkpoints.saver import Saver
+from icon_dist.codec import codec_of
+from icon_dist.config import Config, OptimConfig
+from icon_dist.datasets import skeleton_to_dict
+from icon_dist.errors import DivergedError
+from icon_dist.inference.predictor import conditions, evaluate
+from icon_dist.launch.progress import Report
+from icon_dist.launch.signals import LeavingError, unless
+from icon_dist.losses.health import collapsed
+from icon_dist.methods.supervised import unsure
+from icon_dist.metrics.score import check_truth, main_metric, require_evaluator
+from icon_dist.shards.shard_set import read_truth
+from icon_dist.training.plan import at_workers
+from icon_dist.training.samples import Samples
+from icon_dist.training.setup import Data, begin, last_epoch, open_data, stream_of
+from icon_dist.types import Batch
+
+COLLAPSED = (
+    "warning: the embeddings have collapsed (all alike, loss at chance): contrast started before the features tell "
+    "joints apart; raise loss.start_epoch, start from pretrained weights or lower loss.lambda_p"
+)
+UNSURE = (
+    "warning: no joint of people without labels is above semi.gamma (pass_JOINT is 0 for all), so they teach nothing; "
+    "lower it, or give a better teacher"
+)
+SKIPPED = (
+    "step {step}: the loss or its gradients are not finite, {row} steps in a row; lower optim.lr or loss.lambda_p. "
+    "No such step has moved a weight: the newest checkpoint is sound"
+)
+
+
+def train(cfg: Config, *, report: Report, device: str, stop: Callable[[], bool] = lambda: False) -> None:
+    """One worker's part of the run. Every rank calls the same collectives in the same order.
+
+    Once ``stop`` is true on any rank, all leave after the step with a checkpoint and a report of kind ``stopped``.
+    """
+    torch.set_num_threads(cfg.run.cpus_per_worker)  # another number of threads gives other bits
+    if device != "cpu":
+        torch.cuda.set_device(device)  # before the first collective, which would else use GPU 0
+        use_precision(cfg.run.precision)
+    torch.manual_seed(cfg.run.seed)
+    run = Run(cfg, report=report, device=device, stop=stop)
+    state, plan = run.state, run.plan
+    last, left = last_epoch(cfg), False
+    if state.epochs < last:  # a run that is over changes nothing, not even its records
+        report({"kind": "start", "step": state.step, "total": plan.total_steps, "batch": plan.batch})
+    with run.saver, closing(run.stream), closing(run.learner.engine):
+        try:
+            while state.epochs < last:
+                run.train_epoch()
+                run.end_epoch(last=state.epochs + 1 == last)
+        except LeavingError:
+            left = True
+            run.save({})
+    if left:
+        report({"kind": "stopped", "step": state.step})
+        return
+    report({"kind": "done", "text": last_words(cfg, run.data, step=state.step, best=state.best)})
+
+
+def use_precision(precision: str) -> None:
+    """What a GPU may round products to beside bf16's autocast: nothing for fp32, else the 10 bits of TF32."""
+    exact = precision == "fp32"
+    torch.set_float32_matmul_precision("highest" if exact else "high")
+    torch.backends.cudnn.allow_tf32 = not exact  # True by default, also where products are exact
+    torch.backends.cudnn.benchmark = True  # all batches have one shape: the fastest kernels are looked for once
+
+
+def last_words(cfg: Config, data: Data, *, step: int, best: float) -> str:
+    """Of a run that ends here."""
+    total = max(step, data.plan.total_steps)  # of a run that is over, and is now asked for fewer epochs, it was more
+    end = "complete" if step == total else "stopped early"
+    scored = f", best {main_metric(data.shards.skeleton)} {best:.4g} ({conditions_of(cfg, data)})"
+    return f"{end}: step {step} of {total}{scored if math.isfinite(best) else ''}; {run_directory(cfg)}"
+
+
+def conditions_of(cfg: Config, data: Data) -> str:
+    """Of the scores that this run measures."""
+    if data.val is None:
+        return ""
+    split, boxes = data.val.manifest["split"], data.val.manifest["boxes"]
+    return conditions(cfg.eval, data.shards.skeleton, codec=cfg.data.codec, split=split, boxes=boxes)
+
+
+class Run:
+    """What happens in an epoch, and all that it needs. Whatever outlives a step is in ``state``."""
+
+    def __init__(self, cfg: Config, *, report: Report, device: str, stop: Callable[[], bool]) -> None:
+        self.cfg, self.report, self.device, self.stop = cfg, report, device, stop
+        self.uri = run_directory(cfg)
+        self.data = data = open_data(at_workers(cfg, distributed.world_size()))
+        self.shards, self.val, self.plan = data
+        self.truth = read_truth(cfg.data.val) if self.val is not None and distributed.rank() == 0 else {}
+        if self.truth:
+            check_truth(self.truth, self.shards.skeleton)
+            require_evaluator(self.shards.skeleton, engine=cfg.eval.engine)
+        self.learner = begin(cfg, data, self.uri, device=device, note=self.note)
+        self.state = self.learner.state
+        self.samples = Samples(self.uri, step=self.state.step) if cfg.run.record_samples else None
+        self.stream = stream_of(cfg, data, device=device, guesses=self.learner.guesses)
+        self.saver = Saver(self.uri, keep=cfg.run.keep, warn=self.note)
+        self.save_every = max(1, round(cfg.run.checkpoint_every * self.plan.steps_per_epoch))
+        self.headline = main_metric(self.shards.skeleton)
+        self.warned: set[str] = set()
+
+    def note(self, text: str) -> None:
+        self.report({"kind": "note", "text": text})
+
+    def train_epoch(self) -> None:
+        """The steps from where the run stands to the end of its epoch."""
+        epoch, per_epoch = self.state.epochs, self.plan.steps_per_epoch
+        self.learner.model.train()
+        micros = self.stream.epoch(epoch, start_step=self.state.step - epoch * per_epoch)
+        for first in micros:
+            leave = self.step(chain([first], islice(micros, self.plan.accumulation - 1)))
+            self.saver.check()
+            if leave:
+                raise LeavingError
+            if self.state.step % self.save_every == 0 and self.state.step % per_epoch:
+                self.save({})
+
+    def step(self, micros: Iterator[Batch]) -> bool:
+        """One optimizer step on these micro-batches; whether any rank was asked to stop."""
+        cfg, state, method, engine = self.cfg, self.state, self.learner.method, self.learner.engine
+        epoch = state.step / self.plan.steps_per_epoch
+        lr = learning_rate(cfg.optim, state.step, epoch)
+        log = (state.step + 1) % cfg.run.log_every == 0
+        broken = torch.zeros((), dtype=torch.bool, device=self.device)  # whether a loss of this step is not finite
+        for micro, host_batch in enumerate(micros, start=1):
+            moves = micro == self.plan.accumulation  # the micro-batch that completes the step
+            batch = host_batch.to(self.device, non_blocking=True)
+            losses = method(engine, batch, step=state.step, epoch=epoch, diagnose=log and moves)
+            broken |= ~losses.total.detach().isfinite()
+            engine.backward(losses.total)
+            if self.samples is not None:
+                self.samples.add(host_batch.instance)
+            if not moves:
+                engine.step(lr=lr)
+        values = losses.scalars() if log else {}
+        skip, leave = state.agree(broken | ~engine.finite(), self.stop())
+        engine.step(lr=lr, skip=skip)
+        state.advance(skipped=skip)
+        if self.samples is not None:
+            self.samples.end_step(step=state.step, epoch=state.epochs, skipped=skip)
+        if skip:
+            self.report({"kind": "skip", "step": state.step, "skipped": state.skipped})
+            if state.skipped_in_a_row >= cfg.run.max_skipped:
+                raise DivergedError(SKIPPED.format(step=state.step, row=state.skipped_in_a_row))
+            return leave
+        method.commit()
+        if self.learner.average is not None:
+            self.learner.average.update(state.step)
+        if log:
+            at = state.step / self.plan.steps_per_epoch
+            self.report({"kind": "train", "step": state.step, "epoch": at, "lr": lr, **values})
+            wrong = {COLLAPSED: collapsed(values), UNSURE: unsure(values)}
+            for text in {text for text, holds in wrong.items() if holds} - self.warned:
+                self.warned.add(text)
+                self.note(text)
+        return leave
+
+    def end_epoch(self, *, last: bool) -> None:
+        """Score it if it is its turn, and save it."""
+        cfg, state, done = self.cfg, self.state, self.state.epochs + 1
+        if cfg.data.max_bad_fraction:
+            for text in (text for part in distributed.gather_objects(self.stream.skipped()) for text in part):
+                self.note(f"epoch {done} left out {text}")
+        scores = self.evaluate() if self.val is not None and (last or done % cfg.eval.every == 0) else {}
+        if scores:
+            state.best = max(state.best, scores[self.headline])
+            told = {"what": conditions_of(cfg, self.data), "headline": self.headline, "scores": scores}
+            self.report({"kind": "eval", "step": state.step, "epoch": done, **told})
+        state.epochs = done
+        if last or scores or state.step % self.save_every == 0:  # a score without its weights is of no use
+            self.save(scores)
+
+    def evaluate(self) -> dict[str, float]:
+        """Scores of every student. If the run is left meanwhile, the epoch stays open until it goes on."""
+        assert self.val is not None
+        cfg, learner = self.cfg, self.learner
+        self.saver.wait()  # its thread may hold a lock at the moment in which loaders are forked
+        learner.model.eval()
+        codec = codec_of(cfg, stride=learner.model.stride)
+        scores: dict[str, float] = {}
+        with nullcontext() if learner.average is None else learner.average.in_place():
+            for student, forward in learner.method.students(learner.engine).items():
+                measured, _ = evaluate(
+                    unless(self.stop, forward, device=self.device),
+                    self.val,
+                    self.truth,
+                    codec=codec,
+                    settings=cfg.eval,
+                    loaders=cfg.data.loaders,
+                    device=self.device,
+                )
+                scores |= {student + name: value for name, value in measured.items()}
+        return scores
+
+    def save(self, scores: dict[str, float]) -> None:
+        """A checkpoint of where the run stands; what is copied is on its way when this returns."""
+        step, tensors = self.state.step, self.state.tensors()
+        if distributed.rank() == 0:
+            files = {} if self.samples is None else self.samples.flush(step=step, attempt=self.saver.attempt)
+            about = self.about(scores)
+            self.saver.save(step=step, tensors=tensors, state=self.state.numbers(), manifest=about, files=files)
+
+    def about(self, scores: dict[str, float]) -> dict[str, Any]:
+        """What a checkpoint says of itself."""
+        return {
+            "config": dataclasses.asdict(self.cfg),
+            "config_hash": configuration.config_hash(self.cfg),
+            "skeleton": skeleton_to_dict(self.shards.skeleton),
+            "epoch": self.state.step / self.plan.steps_per_epoch,
+            "metrics": scores,
+            "score": scores.get(self.headline),
+            "evaluated": "ema" if self.cfg.optim.ema else "model",
+            "world_size": distributed.world_size(),
+            "versions": {"icon_dist": __version__, "torch": str(torch.__version__), "numpy": np.__version__},
+            **self.learner.facts,
+        }
+
+
+def learning_rate(optim: OptimConfig, step: int, epoch: float) -> float:
+    """A pure function of the position: linear warm-up, then times gamma at every milestone."""
+    warm = min(1.0, (step + 1) / optim.warmup_steps) if optim.warmup_steps else 1.0
+    return optim.lr * warm * optim.gamma ** sum(epoch >= milestone for milestone in optim.milestones)
+
+
+def run_directory(cfg: Config) -> str:
+    return storage.join(storage.absolute(cfg.run.dir), cfg.run.name)

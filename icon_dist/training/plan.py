@@ -1,0 +1,314 @@
+"""What a run will do, computed before it does anything: ``--dry-run`` and the first lines of every run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from icon_dist import config as configuration
+from icon_dist.config import Config, ContrastConfig, LossConfig
+from icon_dist.data.sampler import check_streams, default_streams
+from icon_dist.errors import ConfigError, DataError, IconError, gathering, plural, raise_all
+from icon_dist.models import PoseNet, build_model
+from icon_dist.models.two_students import Pair
+from icon_dist.shards.label_split import Split, check_stored, split
+from icon_dist.shards.shard_set import ShardSet
+from icon_dist.types import Skeleton
+
+FP32 = 4  # bytes
+
+
+@dataclass(frozen=True)
+class Plan:
+    people: int
+    shards: int
+    shard_bytes: int
+    workers: int
+    batch: int
+    micro_batch: int
+    accumulation: int
+    streams: int
+    steps_per_epoch: int
+    epochs: int
+    parameters: int
+    checkpoint_bytes: int
+    split: Split = field(compare=False)  # who has labels
+    unlabelled_batch: int  # of each batch
+    notes: tuple[str, ...] = ()  # what is unusual, and no error
+
+    @property
+    def total_steps(self) -> int:
+        return self.steps_per_epoch * self.epochs
+
+    def __str__(self) -> str:
+        parts = f"{plural(self.workers, 'worker')} x {self.micro_batch}"
+        if self.accumulation > 1:
+            parts += f" x {self.accumulation} micro-batches"
+        dropped = len(self.split.labelled) - self.steps_per_epoch * (self.batch - self.unlabelled_batch)
+        left_out = f", {dropped} left out of each (others each time)" if dropped else ""
+        people, shards = plural(self.people, "person"), plural(self.shards, "shard")
+        return "\n".join(
+            [
+                f"data        {people} in {shards}, {_bytes(self.shard_bytes)}",
+                *self._labels(),
+                f"batch       {self.batch} = {parts}",
+                f"steps       {self.total_steps} = {plural(self.epochs, 'epoch')} x {self.steps_per_epoch}{left_out}",
+                f"streams     {self.streams}, {self.streams // self.workers} per worker",
+                f"model       {self.parameters / 1e6:.2f} M parameters, trained",
+                f"checkpoint  {_bytes(self.checkpoint_bytes)}",
+            ]
+        )
+
+    def _labels(self) -> list[str]:
+        """Who has labels, if not everybody."""
+        known, others = len(self.split.labelled), len(self.split.unlabelled)
+        if not others:
+            return []
+        use = "are not used"
+        if self.unlabelled_batch:
+            use = f"come without, {self.unlabelled_batch} of each batch; epochs count those with labels"
+        which = f"seed {self.split.seed}, sha256 {self.split.fingerprint[:12]}"
+        return [f"labels      {plural(known, 'person')} ({which}); {others} {use}"]
+
+
+def at_workers(config: Config, workers: int) -> Config:
+    """The same run on so many workers: the global batch stays."""
+    return dataclasses.replace(config, run=dataclasses.replace(config.run, workers=workers))
+
+
+def worker_counts(config: Config) -> list[int]:
+    """Numbers of workers, the most first, with which this is the same run: the same people in every global batch."""
+    counts = []
+    for workers in range(config.run.workers, (config.run.workers_min or config.run.workers) - 1, -1):
+        try:
+            check_workers(at_workers(config, workers))
+        except ConfigError:
+            continue
+        counts.append(workers)
+    return counts
+
+
+def unlabelled_of(config: Config) -> int:
+    """People without labels in a global batch."""
+    return 0 if config.semi.method == "none" else round(config.optim.batch * config.semi.unlabelled_share)
+
+
+def check_workers(config: Config) -> int:
+    """The number of streams; a ConfigError where the workers cannot share them."""
+    batch, micro, others = config.optim.batch, configuration.micro_batch(config), unlabelled_of(config)
+    for part in filter(None, (others, batch - others)):
+        streams = config.data.streams or default_streams(part)
+        check_streams(batch=part, streams=streams, world=config.run.workers, micro_batch=micro * part // batch)
+    return streams
+
+
+def plan_run(config: Config, shards: ShardSet, *, val: ShardSet | None = None) -> Plan:
+    """Raises one ConfigError or DataError of all in which the config and the data, to train and to evaluate on, do not
+    fit."""
+    batch, micro, workers = config.optim.batch, configuration.micro_batch(config), config.run.workers
+    others = unlabelled_of(config)
+    errors: list[IconError] = []
+    streams = 0
+    with gathering(errors):
+        streams = check_workers(config)
+    with gathering(errors):
+        _check_dataset(config, shards)
+    with gathering(errors):
+        check_contrast(config.loss, shards.skeleton)
+    if val is not None:
+        with gathering(errors):
+            _check_val(shards, val)
+    known = split(shards.instance, share=config.data.labelled, seed=config.data.split_seed)
+    with gathering(errors):
+        _check_labels(shards, known)
+    with gathering(errors):
+        check_stored(known, shards.manifest, uri=shards.uri)
+    steps = len(known.labelled) // (batch - others)
+    if not steps or len(known.unlabelled) < others:
+        few, kind = (len(known.labelled), "labelled ") if not steps else (len(known.unlabelled), "unlabelled ")
+        kind = kind if config.data.labelled < 1 else ""
+        people = plural(few, f"{kind}person does", f"{kind}people do")
+        errors.append(DataError(f"{shards.uri}: {people} not fill one batch; lower optim.batch={batch}"))
+    raise_all(errors)
+    with torch.device("meta"):
+        model = students_of(config, shards.skeleton)
+    weights = sum(p.numel() for p in model.parameters())
+    state = sum(t.numel() for t in model.state_dict().values())
+    classes = sum(term.categories for term in _terms(config.loss, shards.skeleton))
+    remembers = config.loss.bank.enabled and config.loss.contrast == "inter"
+    bank = classes * config.loss.bank.slots * config.model.embedding if remembers else 0
+    banks = 2 * bank if isinstance(model, Pair) else bank
+    copies = state + 2 * weights + (state if config.optim.ema else 0) + banks
+    return Plan(
+        people=len(shards),
+        shards=len(shards.shard_names),
+        shard_bytes=sum(shards.manifest["files"][name]["bytes"] for name in shards.shard_names),
+        workers=workers,
+        batch=batch,
+        micro_batch=micro,
+        accumulation=configuration.per_worker(config) // micro,
+        streams=streams,
+        steps_per_epoch=steps,
+        epochs=config.optim.epochs,
+        parameters=weights,
+        checkpoint_bytes=copies * FP32,
+        split=known,
+        unlabelled_batch=others,
+        notes=tuple(_notes(config, shards, val, known)),
+    )
+
+
+def _check_dataset(config: Config, shards: ShardSet) -> None:
+    packed = shards.manifest["dataset"]
+    if packed != config.data.dataset:
+        raise ConfigError(
+            f"data.dataset={config.data.dataset}: the shards at {shards.uri} were packed from {packed}; "
+            f"give their URI as data.train, or data.dataset={packed}"
+        )
+
+
+def _check_labels(shards: ShardSet, known: Split) -> None:
+    if not (shards.keypoints[..., 2] > 0)[known.labelled].any():
+        boxes = shards.manifest["boxes"]
+        why = "" if boxes == "gt" else f": they are the boxes of {boxes}"
+        people = plural(len(known.labelled), "person")
+        raise DataError(f"data.train={shards.uri}: no joint of {people} is labelled{why}; train on annotated people")
+
+
+def _check_val(shards: ShardSet, val: ShardSet) -> None:
+    if _scored(val.skeleton) != _scored(shards.skeleton):
+        (mine, metric), (theirs, other) = _scored(shards.skeleton), _scored(val.skeleton)
+        raise DataError(
+            f"data.val={val.uri}: {plural(len(theirs), 'joint')} of {val.skeleton.name} scored by {other}, but "
+            f"data.train has {len(mine)} of {shards.skeleton.name} scored by {metric}; evaluate on shards of the same "
+            "skeleton"
+        )
+
+
+def _notes(config: Config, shards: ShardSet, val: ShardSet | None, known: Split) -> Iterator[str]:
+    """What is unusual, and no error."""
+    if val is not None and val.index_sha256 == shards.index_sha256:
+        yield "data.val is data.train: scores are of the people who are learnt by heart; give others as data.val"
+    if val is not None and config.eval.limit > len(val):
+        yield f"eval.limit={config.eval.limit}: data.val has {plural(len(val), 'person')}; all count"
+    if config.semi.method == "none":
+        yield from _unseen(config.loss, shards, known)
+
+
+def _unseen(loss: LossConfig, shards: ShardSet, known: Split) -> Iterator[str]:
+    """Terms of contrast that would be 0 because too few people have any of their categories."""
+    skeleton = shards.skeleton
+    needed = 2 if loss.contrast == "inter" else 1  # people, each the other's positive
+    for term in _terms(loss, skeleton):
+        if _most_with(term, shards, known, least=skeleton.visible_at if loss.counted == "visible" else 1) >= needed:
+            continue
+        where = f"loss.{term.weight}={getattr(loss, term.weight)}: this term of contrast would be 0, because "
+        if loss.counted == "visible" and _most_with(term, shards, known, least=1) >= needed:
+            rule = f"v >= {skeleton.visible_at} in skeleton {skeleton.name}"
+            yield f"{where}no {term.one} of data.train counts as visible ({rule}); set loss.counted=labelled"
+        else:
+            yield f"{where}no {term.one} of data.train is labelled; set loss.{term.weight}=0"
+
+
+def _most_with(term: Term, shards: ShardSet, known: Split, *, least: int) -> int:
+    """Labelled people who have the most common category of a term."""
+    there = (shards.keypoints[..., 2] >= least)[known.labelled]
+    if term.key == "pair":
+        a, b = np.array(shards.skeleton.limbs).T
+        there = there[:, a] & there[:, b]
+    return int(there.sum(axis=0).max(initial=0))
+
+
+def _scored(skeleton: Skeleton) -> tuple[tuple[str, ...], str]:
+    return skeleton.joints, skeleton.metric
+
+
+def model_of(config: Config, skeleton: Skeleton) -> PoseNet:
+    """The model a config means for a skeleton; without contrast it has no projection head to train."""
+    return build_model(
+        config.model.backbone,
+        joints=skeleton.num_joints,
+        projection=config.model.projection if _terms(config.loss, skeleton) else None,
+        feature=config.model.feature,
+        embedding=config.model.embedding,
+        bones=skeleton.bones + skeleton.limbs,
+        sigma=config.data.sigma,
+        input_hw=config.input_hw,
+    )
+
+
+def students_of(config: Config, skeleton: Skeleton) -> PoseNet | Pair:
+    """What is trained: one such model, or two."""
+    if config.semi.method == "sspose":
+        return Pair(model_of(config, skeleton), model_of(config, skeleton))
+    return model_of(config, skeleton)
+
+
+class Term(NamedTuple):
+    """One of the two terms of contrast."""
+
+    key: str  # of its section
+    weight: str  # key of its weight
+    categories: int
+    one: str  # of them
+
+
+def terms(skeleton: Skeleton) -> tuple[Term, Term]:
+    """Both, with what a skeleton has for them."""
+    return (
+        Term("single", "lambda_1", skeleton.num_joints, "joint"),
+        Term("pair", "lambda_2", len(skeleton.limbs), "limb pair"),
+    )
+
+
+def _terms(loss: LossConfig, skeleton: Skeleton) -> list[Term]:
+    """Those that are switched on."""
+    return [term for term in terms(skeleton) if loss.lambda_p > 0 and getattr(loss, term.weight) > 0]
+
+
+class Misfit(NamedTuple):
+    """A value of contrast that a skeleton has too few joints or limbs for."""
+
+    key: str
+    what: str
+    fits: int  # the nearest value that is possible
+
+
+def misfits(loss: LossConfig, skeleton: Skeleton) -> Iterator[Misfit]:
+    """A person cannot ask with more categories than there are, nor be compared with more than all others."""
+    for term in _terms(loss, skeleton):
+        have = f"skeleton {skeleton.name} has {plural(term.categories, term.one)}"
+        weight = f"loss.{term.weight}"
+        if term.categories < 2:
+            yield Misfit(weight, f"{weight}={getattr(loss, term.weight)}: {have}, contrast needs 2", 0)
+            continue
+        section: ContrastConfig = getattr(loss, term.key)
+        for strategy, name, most in (
+            (section.query, "queries", term.categories),
+            (section.negative, "negatives", term.categories - 1),
+        ):
+            for key in (name, f"{name}_to"):
+                value = getattr(section, key)
+                if strategy != "all" and value > most:
+                    whole = f"loss.{term.key}.{key}"
+                    yield Misfit(whole, f"{whole}={value}: {have}; expected at most {most}", most)
+
+
+def check_contrast(loss: LossConfig, skeleton: Skeleton) -> None:
+    """ConfigError of every misfit, with the overrides that mend them all."""
+    if found := list(misfits(loss, skeleton)):
+        mended = " ".join(f"{misfit.key}={misfit.fits}" for misfit in found)
+        raise ConfigError(f"{'; also '.join(misfit.what for misfit in found)}; set {mended}")
+
+
+def _bytes(count: float) -> str:
+    for unit in ("B", "KB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.2f} TB"

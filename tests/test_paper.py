@@ -1,0 +1,140 @@
+"""Every row of the paper's tables is a config and a model that build; runs are recorded once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+
+from icon_dist import config as configuration
+from icon_dist import paper
+from icon_dist.datasets import coco, crowdpose, mpii
+from icon_dist.errors import ConfigError
+from icon_dist.models import build_model
+from icon_dist.paper import Recipe, Result
+from icon_dist.training import plan
+
+TITLES, ROWS = paper.read_recipes()
+SKELETONS = {"coco": coco.SKELETON, "mpii": mpii.SKELETON, "crowdpose": crowdpose.SKELETON}
+built = cache(build_model)  # dozens of rows mean the same few models
+PAPER = [(row, cfg) for row in ROWS.values() for cfg in row.paper]
+
+
+@pytest.mark.parametrize(("row", "cfg"), PAPER, ids=[f"{row.id}-{cfg}" for row, cfg in PAPER])
+def test_every_row_of_the_paper_has_a_config_and_a_model(
+    row: Recipe, cfg: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configuration.load(cfg, paper.overrides(row, cfg, seed=1))
+    assert config.run.seed == 1
+    for key, value in row.changes.items():
+        got = configuration.get(config, key)
+        assert got == value or str(value).startswith("@")
+    skeleton = SKELETONS[config.data.dataset]
+    plan.check_contrast(config.loss, skeleton)
+    monkeypatch.setattr(plan, "build_model", built)
+    with torch.device("meta"):
+        model = plan.model_of(config, skeleton)
+    assert (model.projection is None) == (config.loss.lambda_p == 0)
+
+
+def test_the_papers_numbers_are_those_of_the_method_notes() -> None:
+    """METHOD 9, read column by column."""
+    t5 = {row.id: row.paper for row in ROWS.values() if row.table == "T5"}
+    assert [p["coco"] for p in t5.values()] == [74.4, 75.0, 75.3, 75.6, 76.1]
+    assert [p["mpii"] for p in t5.values()] == [90.3, 90.7, 91.2, 91.6, 92.0]
+    t8 = [row.paper["coco"] for row in ROWS.values() if row.table == "T8"]
+    assert t8 == [74.6, 75.2, 75.7, 76.1, 75.9, 74.5, 75.3, 75.8, 76.1]
+    t4 = [row.paper["coco_r50"] for row in ROWS.values() if row.table == "T4"]
+    assert t4 == [
+        *(49.2, 54.2, 58.3, 62.7),
+        *(53.2, 57.3, 62.2, 66.8),
+        *(57.5, 61.6, 64.5, 68.2),
+        *(54.0, 58.3, 63.4, 68.3),
+        *(58.5, 62.7, 65.6, 69.4),
+    ]
+    assert set(TITLES) >= {f"T{n}" for n in range(1, 9)}
+
+
+def test_random_sampling_has_the_papers_ranges() -> None:
+    loss = configuration.load("coco", paper.overrides(ROWS["T7.single_random"], "coco", seed=0)).loss
+    assert (loss.single.queries, loss.single.queries_to) == (6, 9)
+    assert (loss.single.negatives, loss.single.negatives_to) == (5, 10)
+    pair = configuration.load("coco", paper.overrides(ROWS["T7.pair_random"], "coco", seed=0)).loss.pair
+    assert (pair.query, pair.negatives, pair.negatives_to) == ("all", 4, 7)
+
+
+def test_another_rows_run_is_named_by_its_id() -> None:
+    given = paper.overrides(ROWS["T4.pseudo_30"], "coco_r50", seed=2, extra=["run.dir=s3://bucket/runs"])
+    assert "semi.teacher=s3://bucket/runs/coco_r50-T4.sup_30-s2" in given
+    assert "run.name=coco_r50-T4.pseudo_30-s2" in given
+
+
+def test_rows_and_tables_are_selected_by_name() -> None:
+    assert [r.id for r in paper.select(["T5"], ROWS)] == ["T5.base", "T5.intra", "T5.skcc", "T5.prcc", "T5.both"]
+    assert [r.id for r in paper.select(["T5.both", "T1.icon"], ROWS)] == ["T1.icon", "T5.both"]
+    with pytest.raises(ConfigError, match=r"--run T5\.sckk: no such row or table"):
+        paper.select(["T5.sckk"], ROWS)
+    with pytest.raises(ConfigError, match="give a preset with --cfg"):
+        paper.preset_of(ROWS["LP.0.1"], None)
+
+
+RESULT = Result(
+    recipe="T5.base",
+    cfg="people",
+    overrides="",
+    seed=0,
+    metric="PCK@0.2",
+    score=70.0,
+    gradient_ratio="",
+    purity="",
+    cosine="",
+    over_chance="",
+    steps=10,
+    seconds=3,
+    device="cpu",
+    commit="abc",
+    command="python -m icon_dist.train",
+)
+
+
+def test_results_are_listed_with_their_spread(tmp_path: Path) -> None:
+    file = tmp_path / "results.csv"
+    paper.append_result(file, RESULT)
+    paper.append_result(file, replace(RESULT, seed=1, score=72.0, purity="0.5"))
+    results = paper.read_results(file)
+    assert results == [RESULT, replace(RESULT, seed=1, score=72.0, purity="0.5")]
+    assert "measured: people PCK@0.2 71.00 ± 1.41 (2)" in paper.listing(TITLES, ROWS, results)
+    warm = replace(RESULT, overrides="model.pretrained=@WARM.base", score=80.0)
+    cold, started = paper.markdown(ROWS, [*results, warm]).split("\n\n")  # never in one mean
+    assert "| `T5.base` no contrast | 71.00 ± 1.41 (2) |  | 0.50 |  |" in cold
+    assert "`--cfg people --set model.pretrained=@WARM.base`" in started
+    assert "| `T5.base` no contrast | 80.00 (1) |" in started
+
+
+def test_a_file_that_is_no_table_of_results_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "results.csv"
+    file.write_text("a,b\n1,2\n")
+    with pytest.raises(ConfigError, match="not a table of results"):
+        paper.read_results(file)
+
+
+TINY = [
+    *("data.generate=64", "optim.epochs=1", "optim.milestones=[]", "optim.batch=8", "optim.micro_batch=8"),
+    *("loss.bank.warmup=2", "run.log_every=2", "eval.every=1", "eval.limit=8"),
+]
+
+
+def test_a_row_is_run_recorded_and_not_run_again(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "results.csv"
+    places = [f"data.train={tmp_path}/train", f"data.val={tmp_path}/val", f"run.dir={tmp_path}/runs"]
+    command = ["--run", "T5.skcc", "--cfg", "people", "--seeds", "3", "--record", str(file), "--set", *places, *TINY]
+    paper.main(command)
+    paper.main(command)
+    (result,) = paper.read_results(file)
+    assert (result.recipe, result.cfg, result.seed, result.metric) == ("T5.skcc", "people", 3, "PCK@0.2")
+    assert 0 <= result.score <= 100
+    assert float(result.purity) >= 0
+    assert capfd.readouterr().out.count("$ python -m icon_dist.train --cfg people loss.lambda_2=0") == 1
