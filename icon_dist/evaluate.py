@@ -16,16 +16,17 @@ import torch
 
 from icon_dist import storage
 from icon_dist.arguments import Parser, at_least, number
-from icon_dist.checkpoints.weights import described, load_weights
+from icon_dist.checkpoints import weights as stored_weights
 from icon_dist.codec import codec_of
 from icon_dist.config import EvalConfig
 from icon_dist.drawing import skeletons
 from icon_dist.errors import CheckpointError, ConfigError, note, plural, run_cli, say, shorten, shown
 from icon_dist.inference import boxes as who
 from icon_dist.inference.boxes import photos_of
-from icon_dist.inference.predictor import conditions, evaluate, load_model
+from icon_dist.inference.predictor import conditions, evaluate
 from icon_dist.metrics import embedding, result_files
 from icon_dist.metrics.score import ENGINES, check_truth, main_metric, require_evaluator
+from icon_dist.models import from_config
 from icon_dist.models.opecnet import OPECNet
 from icon_dist.reports.diagnosis import Scored, diagnose
 from icon_dist.reports.pictures import picture
@@ -146,9 +147,8 @@ def main(argv: list[str]) -> None:
         engine=args.engine,
         limit=args.limit,
     )
-    tensors, metadata = load_weights(args.checkpoint, net=args.net)
-    config, skeleton = described(metadata, name=args.checkpoint)
-    skeleton = measured_by(args.metric, skeleton)
+    weights = stored_weights.load(args.checkpoint, net=args.net)
+    config, skeleton = weights.config, measured_by(args.metric, weights.skeleton)
     if args.results:
         result_files.check_results(args.results, skeleton, boxes=args.boxes)
     if args.photos:
@@ -166,7 +166,7 @@ def main(argv: list[str]) -> None:
     if truth is not None:
         check_truth(truth, people.skeleton, boxes=chosen.boxes, image_ids=photos)
         require_evaluator(people.skeleton, engine=args.engine)
-    model = load_model(config, skeleton, tensors, colour=metadata.get("colour") or "rgb").to(args.device).eval()
+    model = from_config.restore(weights).to(args.device).eval()
     if args.refine_below != EvalConfig().refine_below and not isinstance(model, OPECNet):
         raise ConfigError(f"--refine-below: {args.checkpoint} is {config.model.backbone}, which does not refine joints")
     codec = codec_of(config, stride=model.stride)
@@ -180,7 +180,7 @@ def main(argv: list[str]) -> None:
     for text in doubts(scores, people.skeleton, poses=len(predictions.instance)) if scores else ():
         note(text)
     if args.json:
-        result = {"scores": scores, "conditions": what, "checkpoint": metadata["checkpoint"], "step": metadata["step"]}
+        result = {"scores": scores, "conditions": what, "checkpoint": weights.checkpoint, "step": weights.step}
         storage.write(storage.absolute(args.json), (json.dumps(result, indent=1) + "\n").encode())
     if args.results:
         ids = people.instance.tolist() if truth is None else [one["id"] for one in truth["annotations"]]
@@ -202,7 +202,7 @@ def main(argv: list[str]) -> None:
             batch=settings.batch,
             loaders=args.loaders,
             device=args.device,
-            about={"checkpoint": metadata["checkpoint"], "step": metadata["step"], "conditions": what},
+            about={"checkpoint": weights.checkpoint, "step": weights.step, "conditions": what},
         )
 
 

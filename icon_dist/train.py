@@ -20,11 +20,12 @@ from icon_dist.errors import CheckpointError, naming, note, run_cli, say
 from icon_dist.launch.progress import Progress, counter
 from icon_dist.launch.signals import Stop
 from icon_dist.methods.teacher import load_teacher
+from icon_dist.models import from_config
 from icon_dist.shards.synthetic import draw_missing, missing_sets
 from icon_dist.storage import lock
 from icon_dist.training import start_weights
 from icon_dist.training.loop import last_words, learning_rate, run_directory, train
-from icon_dist.training.plan import model_of, worker_counts
+from icon_dist.training.plan import worker_counts
 from icon_dist.training.setup import Data, open_data
 from icon_dist.training.state import numbers_of
 
@@ -72,7 +73,7 @@ def _run(cfg: Config, own: Mapping[str, str], *, dry_run: bool) -> None:
         note(text)
     if dry_run:
         if cfg.model.pretrained:
-            model = model_of(cfg, shards.skeleton)
+            model = from_config.build(cfg, shards.skeleton)
             say(start_weights.start_run(model, cfg.model.pretrained, shards, plan.split).note)
         if cfg.semi.method == "pseudo":
             say(load_teacher(cfg, shards, plan.split, device="cpu", bf16=False).note)

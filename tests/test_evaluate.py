@@ -15,15 +15,16 @@ from pycocotools.cocoeval import COCOeval
 
 from icon_dist import config as configuration
 from icon_dist import evaluate
+from icon_dist.checkpoints import weights as stored_weights
 from icon_dist.codec import codec_of
 from icon_dist.config import EvalConfig
-from icon_dist.datasets import joined, load_skeleton, read, skeleton_from_dict, skeleton_to_dict
+from icon_dist.datasets import joined, load_skeleton, read
 from icon_dist.datasets.detections import detected
 from icon_dist.errors import CheckpointError, ConfigError, DataError, DivergedError
-from icon_dist.fetch import encode, load_weights
 from icon_dist.fetch import main as fetch
 from icon_dist.inference import predictor
 from icon_dist.inference.boxes import first_photos
+from icon_dist.models import from_config
 from icon_dist.shards.reader import photo_source
 from icon_dist.shards.shard_set import open_shards, read_truth
 from icon_dist.shards.writer import Settings, build
@@ -71,11 +72,10 @@ def test_one_process_scores_what_two_ranks_scored(
 def test_codec_and_sigma_are_the_checkpoints(
     run: Path, people: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tensors, metadata = load_weights(str(run))
-    config = configuration.from_dict(metadata["config"])
-    data = dataclasses.replace(config.data, codec="udp", sigma=1.5)
-    metadata["config"] = dataclasses.asdict(dataclasses.replace(config, data=data))
-    monkeypatch.setattr(evaluate, "load_weights", lambda _, **__: (tensors, metadata))
+    weights = stored_weights.load(str(run))
+    data = dataclasses.replace(weights.config.data, codec="udp", sigma=1.5)
+    weights = dataclasses.replace(weights, config=dataclasses.replace(weights.config, data=data))
+    monkeypatch.setattr(stored_weights, "load", lambda _, **__: weights)
     asked = {}
 
     def told(*_: object, codec: Codec, settings: EvalConfig, **__: object) -> NoReturn:
@@ -132,11 +132,11 @@ def test_another_metric_than_the_skeletons(run: Path, people: Path, tmp_path: Pa
 
 
 def test_weights_that_answer_with_no_number(run: Path, people: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tensors, metadata = load_weights(str(run))
-    for tensor in tensors.values():
+    weights = stored_weights.load(str(run))
+    for tensor in weights.tensors.values():
         if tensor.is_floating_point():
             tensor.mul_(1e30)  # each of them is finite
-    monkeypatch.setattr(evaluate, "load_weights", lambda _, **__: (tensors, metadata))
+    monkeypatch.setattr(stored_weights, "load", lambda _, **__: weights)
     with pytest.raises(DivergedError, match="people are not finite"):
         evaluate.main([str(run), "--shards", f"{people}/val", "--loaders", "0", "--limit", "4"])
 
@@ -160,9 +160,8 @@ def test_a_detectors_boxes_on_photos_and_in_shards_agree(
     packed = str(tmp_path / "boxes")
     build(boxes, str(four / "images"), packed, dataset="coco", split="four", boxes="detections", settings=LOOSE)
 
-    tensors, metadata = load_weights(str(run))
-    config, skeleton = configuration.from_dict(metadata["config"]), skeleton_from_dict(metadata["skeleton"])
-    model = predictor.load_model(config, skeleton, tensors, colour="rgb").eval()
+    weights = stored_weights.load(str(run))
+    config, model = weights.config, from_config.restore(weights).eval()
     ours = []
     for people in (photo_source(str(four / "images"), boxes.instances, skeleton=truth.skeleton), open_shards(packed)):
         _, predictions = predictor.evaluate(
@@ -194,9 +193,8 @@ def test_a_detectors_boxes_on_photos_and_in_shards_agree(
 def coco(run: Path, shared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The same weights, said to predict COCO's 17 joints, and four photos as shards."""
     folder = tmp_path_factory.mktemp("coco")
-    tensors, metadata = load_weights(str(run))
-    metadata["skeleton"] = skeleton_to_dict(load_skeleton("coco"))
-    (folder / "weights.safetensors").write_bytes(encode(tensors, metadata))
+    weights = dataclasses.replace(stored_weights.load(str(run)), skeleton=load_skeleton("coco"))
+    (folder / "weights.safetensors").write_bytes(stored_weights.encode(weights))
     four = shared / "coco" / "four"
     truth = read("coco", four / "person_keypoints.json", images=four / "images")
     build(truth, str(four / "images"), str(folder / "shards"), dataset="coco", split="four", settings=LOOSE)
@@ -304,7 +302,7 @@ def test_what_would_be_scored_in_vain_is_said_before_it_is_predicted(
 
 
 def test_shards_of_another_skeleton_with_as_many_joints(run: Path, people: Path) -> None:
-    skeleton = skeleton_from_dict(load_weights(str(run))[1]["skeleton"])
+    skeleton = stored_weights.load(str(run)).skeleton
     theirs = open_shards(f"{people}/val").skeleton
     evaluate.require_same_joints(skeleton, theirs, checkpoint="run", shards="val")
     renamed = dataclasses.replace(skeleton, joints=("snout", *skeleton.joints[1:]))

@@ -36,7 +36,7 @@ def test_every_row_of_the_paper_has_a_config_and_a_model(
     plan.check_contrast(config.loss, skeleton)
     monkeypatch.setattr(plan, "build_model", built)
     with torch.device("meta"):
-        model = plan.model_of(config, skeleton)
+        model = from_config.build(config, skeleton)
     assert (model.projection is None) == (config.loss.lambda_p == 0)
 
 

@@ -13,9 +13,10 @@ from icon_dist import train
 from icon_dist.config import Config, check_schedule, load, presets
 from icon_dist.datasets import load_skeleton
 from icon_dist.errors import ConfigError, DataError, IconError, StoppedError, gathering, naming, run_cli
+from icon_dist.models import from_config
 from icon_dist.shards.label_split import split
 from icon_dist.shards.shard_set import ShardSet, open_shards
-from icon_dist.training.plan import Plan, check_contrast, model_of, plan_run
+from icon_dist.training.plan import Plan, check_contrast, plan_run
 from icon_dist.types import Skeleton
 from tests import objects
 from tests.gang import tiny
@@ -117,7 +118,7 @@ def test_text() -> None:
 def test_trained_parameters(backbone: str, lambda_p: float, parameters: int) -> None:
     config = load("coco", {"model.backbone": backbone, "loss.lambda_p": lambda_p})
     with torch.device("meta"):
-        model = model_of(config, COCO)
+        model = from_config.build(config, COCO)
     assert sum(p.numel() for p in model.parameters()) == parameters
 
 
@@ -127,7 +128,9 @@ def test_without_contrast_there_is_no_head_and_no_bank(
 ) -> None:
     """A head that nothing trains would have no optimizer state to save."""
     config = tiny(people, tmp_path, **off)
-    assert not any(name.startswith("projection") for name, _ in model_of(config, shards.skeleton).named_parameters())
+    assert not any(
+        name.startswith("projection") for name, _ in from_config.build(config, shards.skeleton).named_parameters()
+    )
     without_bank = tiny(people, tmp_path, loss__bank__enabled=False, **off)
     assert plan_run(config, shards).checkpoint_bytes == plan_run(without_bank, shards).checkpoint_bytes
 

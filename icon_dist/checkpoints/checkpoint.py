@@ -304,7 +304,7 @@ def _refuse_lost(run_uri: str, partial: Sequence[Entry], *, missing_ok: bool, wa
 def require(manifest: Manifest, *, backbone: str, joints: Sequence[str], epoch: float) -> None:
     """Refuse a checkpoint of another model, or whose step is another position in this run's data, naming both."""
     where = f"checkpoint of step {manifest['step']}"
-    if absent := [name for name in ("config", "skeleton", "epoch") if name not in manifest]:
+    if absent := [name for name in ("config", "skeleton", "epoch", "channel_order") if name not in manifest]:
         raise CheckpointError(f"{where}: {manifests.NAME} has no {absent[0]}; {OTHER}")
     theirs = _config_of(manifest).model.backbone
     if theirs != backbone:

@@ -16,14 +16,12 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from icon_dist import distributed
-from icon_dist.checkpoints.checkpoint import require_same_tensors
 from icon_dist.codec import Codec, geometry, heatmap
-from icon_dist.config import Config, EvalConfig
+from icon_dist.config import EvalConfig
 from icon_dist.data.stream import EvalStream
-from icon_dist.errors import CheckpointError, ConfigError, DivergedError
+from icon_dist.errors import DivergedError
 from icon_dist.inference.boxes import first_photos, photos_of
 from icon_dist.metrics.score import evaluator, score
-from icon_dist.models import PoseNet, build_model
 from icon_dist.shards.reader import People
 from icon_dist.types import Batch, Outputs, Predictions, Skeleton
 
@@ -135,24 +133,3 @@ def conditions(settings: EvalConfig, skeleton: Skeleton, *, codec: str, split: s
     text += "" if settings.refine_below == EvalConfig().refine_below else f" refine_below={settings.refine_below:g}"
     text += f" evaluator={evaluator(skeleton, engine=settings.engine)}"
     return text + (f" limit={settings.limit}" if settings.limit else "")
-
-
-def load_model(config: Config, skeleton: Skeleton, tensors: dict[str, Tensor], *, colour: str) -> PoseNet:
-    """The model of a checkpoint without its projection head, which only training uses."""
-    try:
-        model = build_model(
-            config.model.backbone,
-            joints=skeleton.num_joints,
-            projection=None,
-            feature=config.model.feature,
-            bones=skeleton.bones + skeleton.limbs,
-            sigma=config.data.sigma,
-            input_hw=config.input_hw,
-        )
-    except ConfigError as error:
-        raise CheckpointError(f"checkpoint: {error}") from None
-    weights = {name: tensor for name, tensor in tensors.items() if not name.startswith("projection.")}
-    require_same_tensors(weights, model.state_dict())
-    model.load_state_dict(weights)
-    model.colour = colour
-    return model

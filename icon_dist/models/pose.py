@@ -53,7 +53,7 @@ class Encoded(NamedTuple):
 class PoseNet(nn.Module):
     """uint8 photos to heatmaps, and in training to unit-norm embeddings.
 
-    ``colour`` is the channel order that the weights expect; batches are always RGB.
+    ``channel_order`` is the channel order that the weights expect; batches are always RGB.
     """
 
     stride = 4  # input px per heatmap px
@@ -66,7 +66,7 @@ class PoseNet(nn.Module):
         super().__init__()
         self.backbone_name = name
         self.heads = heads
-        self.colour = "rgb"
+        self.channel_order = "rgb"
         std = torch.tensor(self.std)
         self.register_buffer("_scale", 1 / (255 * std), persistent=False)
         self.register_buffer("_shift", -torch.tensor(self.mean) / std, persistent=False)
@@ -101,7 +101,7 @@ class PoseNet(nn.Module):
         The official BGR models normalise by channel *position*: the mean of red is taken from blue (cv2 images were
         never converted), and their weights expect it.
         """
-        if self.colour == "bgr":
+        if self.channel_order == "bgr":
             image = image.flip(-1)
         return (image * self._scale + self._shift).permute(0, 3, 1, 2)
 

@@ -7,9 +7,8 @@ of ids, share and seed; its *fingerprint* tells whether two runs mean the same p
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,14 +65,24 @@ def check_stored(found: Split, manifest: dict[str, Any], *, uri: str) -> None:
         )
 
 
-def refuse_leak(what: str, theirs: Mapping[str, Any], known: Split, instance: I64, *, index: str) -> None:
+@runtime_checkable
+class Trained(Protocol):
+    """What a checkpoint says of the labels it was trained with."""
+
+    @property
+    def split(self) -> dict[str, Any] | None: ...
+    @property
+    def index(self) -> str | None: ...
+
+
+def refuse_leak(what: str, theirs: Trained, known: Split, instance: I64, *, index: str) -> None:
     """ConfigError if a run that saw labels of people who have none here is ``what`` this run starts or learns from.
 
     It would make every figure of the run worthless. ``theirs`` is what a checkpoint says of itself; ``index`` is the
     hash of this run's people, whose ids are ``instance [n]``.
     """
-    said = theirs.get("split")
-    if said is None or theirs["index"] != index:  # trained on other people altogether
+    said = theirs.split
+    if said is None or theirs.index != index:  # trained on other people altogether
         return
     seen = split(instance, share=said["share"], seed=said["seed"]).labelled
     if hidden := len(np.setdiff1d(seen, known.labelled)):

@@ -14,7 +14,7 @@ from icon_dist import config as configuration
 from icon_dist.config import Config, ContrastConfig, LossConfig
 from icon_dist.data.sampler import check_streams, default_streams
 from icon_dist.errors import ConfigError, DataError, IconError, gathering, plural, raise_all
-from icon_dist.models import PoseNet, build_model
+from icon_dist.models import from_config
 from icon_dist.models.two_students import Pair
 from icon_dist.shards.label_split import Split, check_stored, split
 from icon_dist.shards.shard_set import ShardSet
@@ -136,7 +136,7 @@ def plan_run(config: Config, shards: ShardSet, *, val: ShardSet | None = None) -
         errors.append(DataError(f"{shards.uri}: {people} not fill one batch; lower optim.batch={batch}"))
     raise_all(errors)
     with torch.device("meta"):
-        model = students_of(config, shards.skeleton)
+        model = from_config.build_trained(config, shards.skeleton)
     weights = sum(p.numel() for p in model.parameters())
     state = sum(t.numel() for t in model.state_dict().values())
     classes = sum(term.categories for term in _terms(config.loss, shards.skeleton))
@@ -226,27 +226,6 @@ def _most_with(term: Term, shards: ShardSet, known: Split, *, least: int) -> int
 
 def _scored(skeleton: Skeleton) -> tuple[tuple[str, ...], str]:
     return skeleton.joints, skeleton.metric
-
-
-def model_of(config: Config, skeleton: Skeleton) -> PoseNet:
-    """The model a config means for a skeleton; without contrast it has no projection head to train."""
-    return build_model(
-        config.model.backbone,
-        joints=skeleton.num_joints,
-        projection=config.model.projection if _terms(config.loss, skeleton) else None,
-        feature=config.model.feature,
-        embedding=config.model.embedding,
-        bones=skeleton.bones + skeleton.limbs,
-        sigma=config.data.sigma,
-        input_hw=config.input_hw,
-    )
-
-
-def students_of(config: Config, skeleton: Skeleton) -> PoseNet | Pair:
-    """What is trained: one such model, or two."""
-    if config.semi.method == "sspose":
-        return Pair(model_of(config, skeleton), model_of(config, skeleton))
-    return model_of(config, skeleton)
 
 
 class Term(NamedTuple):

@@ -18,13 +18,13 @@ from icon_dist.methods.from_config import method_of
 from icon_dist.methods.supervised import Method
 from icon_dist.methods.teacher import load_teacher, sure_joints
 from icon_dist.metrics.score import check_truth
-from icon_dist.models import PoseNet
+from icon_dist.models import PoseNet, from_config
 from icon_dist.models.two_students import Pair
 from icon_dist.shards.shard_set import ShardSet, open_shards, read_truth
 from icon_dist.shards.teacher_cache import F32
 from icon_dist.training import engine_deepspeed, start_weights
 from icon_dist.training.ema import Average
-from icon_dist.training.plan import Plan, plan_run, students_of
+from icon_dist.training.plan import Plan, plan_run
 from icon_dist.training.state import State
 
 WITHOUT = "; or leave data.val empty to go without scores"
@@ -113,7 +113,7 @@ def begin(cfg: Config, data: Data, run_uri: str, *, device: str, note: Callable[
     """A new learner, or one as the run's newest intact checkpoint left it. Collective."""
     shards, _, plan = data
     skeleton = shards.skeleton
-    model = students_of(cfg, skeleton).to(device)
+    model = from_config.build_trained(cfg, skeleton).to(device)
     bf16 = cfg.run.precision == "bf16" or (cfg.run.precision == "auto" and device != "cpu")
     teacher = load_teacher(cfg, shards, plan.split, device=device, bf16=bf16) if cfg.semi.method == "pseudo" else None
     if teacher is not None:
@@ -132,7 +132,7 @@ def begin(cfg: Config, data: Data, run_uri: str, *, device: str, note: Callable[
     state = State(model, found, steps_per_epoch=plan.steps_per_epoch)
     origin: dict[str, str] | None = None  # of the weights that training started from
     if found is not None:
-        model.colour, origin = found.manifest.get("colour", "rgb"), found.manifest.get("pretrained")
+        model.channel_order, origin = found.manifest["channel_order"], found.manifest.get("pretrained")
     elif cfg.model.pretrained:
         start = start_weights.start_run(model, cfg.model.pretrained, shards, plan.split)
         origin = start.origin
@@ -161,5 +161,5 @@ def begin(cfg: Config, data: Data, run_uri: str, *, device: str, note: Callable[
     if distributed.rank() == 0 and not ended:  # a run that its checkpoint refuses, or that is over, keeps its config
         storage.write(storage.join(run_uri, "config.yaml"), configuration.to_yaml(cfg).encode())
     guesses = sure_joints(teacher, cfg, shards, device=device, note=note) if teacher and cfg.semi.cache else None
-    facts = {"colour": model.colour, "pretrained": origin, "index": shards.index_sha256, **same}
+    facts = {"channel_order": model.channel_order, "pretrained": origin, "index": shards.index_sha256, **same}
     return Learner(model, method, engine, average, state, guesses, facts)

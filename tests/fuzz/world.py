@@ -15,9 +15,9 @@ from icon_dist import config as configuration
 from icon_dist import datasets, fetch
 from icon_dist.checkpoints import checkpoint
 from icon_dist.datasets import skeleton_to_dict
+from icon_dist.models import from_config
 from icon_dist.shards.tar import Settings
 from icon_dist.shards.writer import build
-from icon_dist.training.plan import model_of
 
 CONFIG: dict[str, Any] = {
     "extends": "demo",
@@ -99,10 +99,10 @@ def make(root: Path) -> None:
         "metrics": {"AP": 0.5},
         "score": 0.5,
         "evaluated": "model",
-        "colour": "rgb",
+        "channel_order": "rgb",
         "epoch": 1.0,
     }
-    weights = model_of(config, skeleton).state_dict()
+    weights = from_config.build(config, skeleton).state_dict()
     for step in (1, 2):
         checkpoint.save(
             str(root / "run"), step=step, attempt="a", tensors={"model": weights}, state={}, manifest=about, keep=9

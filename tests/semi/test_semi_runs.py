@@ -19,10 +19,11 @@ from icon_dist.checkpoints import weights as stored_weights
 from icon_dist.codec import codec_of
 from icon_dist.config import Config, EvalConfig
 from icon_dist.errors import CheckpointError, ConfigError
-from icon_dist.inference.predictor import evaluate, load_model
+from icon_dist.inference.predictor import evaluate
 from icon_dist.launch.local import launch
 from icon_dist.launch.progress import Progress
 from icon_dist.methods.teacher import load_teacher, sure_joints
+from icon_dist.models import from_config
 from icon_dist.shards.bytes_check import verify
 from icon_dist.shards.label_split import split
 from icon_dist.shards.shard_set import open_shards
@@ -132,10 +133,9 @@ def test_the_teacher_looks_once(people: Path, taught: Path, tmp_path: Path, caps
     kept = np.stack(table["keypoints"].to_numpy()).reshape(shards.keypoints.shape)
     assert table["instance"].to_pylist() == shards.instance.tolist()
     cfg = pseudo("looks")
-    tensors, metadata = stored_weights.load_weights(str(taught / "teacher"))
-    theirs, skeleton = stored_weights.described(metadata, name="teacher")
-    model = load_model(theirs, skeleton, tensors, colour="rgb").eval()
-    codec = codec_of(theirs, stride=model.stride)
+    weights = stored_weights.load(str(taught / "teacher"))
+    model = from_config.restore(weights).eval()
+    codec = codec_of(weights.config, stride=model.stride)
     settings = EvalConfig(batch=cfg.eval.batch, flip=True, decode="dark")
     _, found = evaluate(model, shards, None, codec=codec, settings=settings, loaders=0, device="cpu")
     at = {person: i for i, person in enumerate(found.instance.tolist())}
@@ -248,11 +248,11 @@ def test_students_are_scored_and_fetched_apart(people: Path, taught: Path) -> No
     assert found.manifest["score"] in [metrics[n] for n in names]
     model = found.tensors("model")
     for net in (1, 2):
-        tensors, _ = stored_weights.load_weights(uri, net=net)
+        tensors = stored_weights.load(uri, net=net).tensors
         assert {f"net{net}.{name}" for name in tensors} == {n for n in model if n.startswith(f"net{net}.")}
         assert torch.equal(tensors["conv1.weight"], model[f"net{net}.conv1.weight"])
     with pytest.raises(CheckpointError, match="holds one network"):
-        stored_weights.load_weights(f"{taught}/teacher", net=2)
+        stored_weights.load(f"{taught}/teacher", net=2)
 
 
 def test_another_teacher_is_refused(people: Path, taught: Path, tmp_path: Path) -> None:
