@@ -1,4 +1,4 @@
-"""Save and find checkpoints: folders of safetensors and JSON under ``<run>/checkpoints`` (DESIGN 6, RELIABILITY 3).
+"""Save and find checkpoints: folders of safetensors and JSON under ``<run>/checkpoints``.
 
 A checkpoint exists once its manifest does, and is used only if every hash in it holds. ``last.json`` and
 ``best.json`` are for people; nothing here believes them, but a listing that is behind the writes is made up for by

@@ -1,4 +1,4 @@
-"""MANIFEST.json: what makes a folder of files a checkpoint, and how one is told from a damaged one (RELIABILITY 3).
+"""MANIFEST.json: what makes a folder of files a checkpoint, and how one is told from a damaged one.
 
 It is written last, holds the sha256 of every other file, and seals itself the same way.
 """

@@ -74,7 +74,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class HeatmapLossConfig:
-    reduction: str = "sum"  # over the pixels of a heatmap: sum | mean (METHOD: loss-scale trap)
+    reduction: str = "sum"  # over the pixels of a heatmap: sum | mean
     weight: float = 1.0
 
 

@@ -1,4 +1,4 @@
-"""COCO person keypoints (METHOD 5)."""
+"""COCO person keypoints."""
 
 from __future__ import annotations
 

@@ -18,6 +18,8 @@ from torch import Tensor
 from icon_dist import distributed
 from icon_dist.codec import Codec, geometry, heatmap
 from icon_dist.config import EvalConfig
+from icon_dist.data.loader import Loader
+from icon_dist.data.sampler import EvalSampler
 from icon_dist.data.stream import EvalStream
 from icon_dist.errors import DivergedError
 from icon_dist.inference.boxes import first_photos, photos_of
@@ -38,7 +40,7 @@ def predict(
     settings: EvalConfig,
     device: str,
 ) -> Predictions:
-    """Poses of the people in ``batches``, in photo px (METHOD 6). ``forward`` must be in evaluation mode.
+    """Poses of the people in ``batches``, in photo px. ``forward`` must be in evaluation mode.
 
     ``codec`` is the one that the model was trained with. A joint whose peak is below ``settings.refine_below`` comes
     from the model's refinement, if it has one (OPEC-Net's core/eval.py).
@@ -90,20 +92,12 @@ def evaluate(
 
     ``tolerant`` leaves out people whose image is bad. DivergedError where the model's answer is no number.
     """
-    rows = first_photos(people, settings.limit) if settings.limit else None
-    stream = EvalStream(
-        people,
-        rank=distributed.rank(),
-        world=distributed.world_size(),
-        batch=settings.batch,
-        input_hw=codec.input_hw,
-        codec=codec.name,
-        loaders=loaders,
-        rows=rows,
-        pin=device != "cpu",
-        tolerant=tolerant,
-    )
-    with closing(stream):
+    rows = first_photos(people, settings.limit) if settings.limit else np.arange(len(people))
+    rank, world = distributed.rank(), distributed.world_size()
+    sampler = EvalSampler(rows, batch=settings.batch, rank=rank, world=world)
+    pin = device != "cpu"
+    loader = Loader(people, codec.frame, batch=settings.batch, processes=loaders, pin=pin, skip_bad=tolerant)
+    with closing(EvalStream(sampler, loader)) as stream:
         mine = predict(forward, stream, people, codec=codec, settings=settings, device=device)
     predictions = join(distributed.gather_objects(mine))
     if broken := int((~np.isfinite(predictions.keypoints).all((1, 2))).sum()):  # on every rank alike

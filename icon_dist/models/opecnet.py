@@ -26,8 +26,8 @@ them layer by layer.
 Choices: the base trains along, with its heatmap loss (the authors' command freezes it; their variant ``Alpha`` trains
 it without). A head gives what to add to the base's joints, theirs the joints: training starts from the base. The base's
 joints are read by DARK (theirs: with a quarter offset), so that the graph need not learn what decoding knows. It has
-the skeleton's bones and limbs (theirs: 12 joints and 12 edges of CrowdPose). Features are read without a half pixel
-(METHOD 2.3). HRNet may be the base too. The paper's CoupleGraph, which joins the graphs of two people, is not in the
+the skeleton's bones and limbs (theirs: 12 joints and 12 edges of CrowdPose). Features are read without a half pixel.
+HRNet may be the base too. The paper's CoupleGraph, which joins the graphs of two people, is not in the
 public code, nor here.
 """
 

@@ -1,4 +1,4 @@
-"""A pose model: backbone, heatmap head and the training-only projection head (paper Fig. 2; METHOD 1, 2.1, 2.2).
+"""A pose model: backbone, heatmap head and the training-only projection head (paper Fig. 2).
 
 A backbone is a subclass that builds its layers as attributes of the model itself, so that official weights load by
 name, and then calls :meth:`PoseNet.add_heads`.
@@ -131,7 +131,7 @@ class PoseNet(nn.Module):
 
 
 def projection_head(kind: str, inputs: int, outputs: int) -> nn.Sequential:
-    """METHOD 2.1: ``mlp`` = 1x1 conv, BN, ReLU, 1x1 conv; ``linear`` = one 1x1 conv. The caller normalises."""
+    """``mlp`` = 1x1 conv, BN, ReLU, 1x1 conv; ``linear`` = one 1x1 conv. The caller normalises."""
     if kind == "mlp":
         layers = [*conv_bn(inputs, outputs, kernel=1), nn.ReLU(), nn.Conv2d(outputs, outputs, kernel_size=1)]
     elif kind == "linear":
@@ -146,7 +146,7 @@ def projection_head(kind: str, inputs: int, outputs: int) -> nn.Sequential:
 def concatenate(maps: Sequence[Float[Tensor, "N _ _ _"]]) -> Float[Tensor, "N _ _ _"]:
     """Maps of one image side by side at the size of the first.
 
-    Bilinear, with pixel i of a map at input pixel ``stride * i`` (METHOD 2.3), unlike both modes of ``interpolate``;
+    Bilinear, with pixel i of a map at input pixel ``stride * i``, unlike both modes of ``interpolate``;
     what lies beyond the last pixel repeats it.
     """
     if len(maps) == 1:

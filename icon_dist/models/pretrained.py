@@ -1,4 +1,4 @@
-"""Weights of others, by name into a model of ours (METHOD 4): strict, with the exact list of what may be missing.
+"""Weights of others, by name into a model of ours: strict, with the exact list of what may be missing.
 
 Which code wrote a state dict is read from its keys. Files are unpickled by ``torch.load(weights_only=True)`` alone.
 """

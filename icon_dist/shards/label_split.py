@@ -1,4 +1,4 @@
-"""Who has labels in a semi-supervised run (METHOD 5): whole persons, drawn by seed, smaller shares within larger ones.
+"""Who has labels in a semi-supervised run: whole persons, drawn by seed, smaller shares within larger ones.
 
 The people of a set are ranked by a hash of (seed, id) and the first of them are labelled. So a split is a pure function
 of ids, share and seed; its *fingerprint* tells whether two runs mean the same people.
@@ -7,7 +7,7 @@ of ids, share and seed; its *fingerprint* tells whether two runs mean the same p
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from icon_dist.errors import ConfigError, DataError, plural
 from icon_dist.rng import hashed
+from icon_dist.shards.shard_set import ShardSet
 
 I64 = NDArray[np.int64]
 PAPER = (0.05, 0.1, 0.2, 0.3)  # shares whose fingerprints are stored in the manifest of every shard set, of seed 0
@@ -63,6 +64,16 @@ def check_stored(found: Split, manifest: dict[str, Any], *, uri: str) -> None:
             f"{uri} data.labelled={found.share:g}: other people than the split of this share in its manifest; "
             "build the shards again with this version"
         )
+
+
+def hide_labels(shards: ShardSet, known: Split, *, pseudo_labels: NDArray[np.float32] | None = None) -> ShardSet:
+    """The same instances, of whom only the labelled ones keep their joints.
+
+    The others have those of ``pseudo_labels [n, K, 3]``, or none at all.
+    """
+    kept = np.isin(np.arange(len(shards)), known.labelled)[:, None, None]
+    others = np.float32(0) if pseudo_labels is None else pseudo_labels
+    return replace(shards, keypoints=np.where(kept, shards.keypoints, others))
 
 
 @runtime_checkable

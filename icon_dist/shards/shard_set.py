@@ -1,4 +1,4 @@
-"""The shard format: plain WebDataset tars of person crops, an index beside them, a manifest written last (DESIGN 2).
+"""The shard format: plain WebDataset tars of person crops, an index beside them, a manifest written last.
 
 ::
 

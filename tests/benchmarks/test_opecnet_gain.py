@@ -22,11 +22,11 @@ from torch import Tensor
 from icon_dist.checkpoints import weights as stored_weights
 from icon_dist.codec.decode import decode
 from icon_dist.config import EvalConfig
-from icon_dist.data.stream import EvalStream
 from icon_dist.metrics.pck import THRESHOLD
 from icon_dist.models import from_config
 from icon_dist.shards.shard_set import open_shards
 from icon_dist.shards.synthetic import generate_shards
+from tests.streams import eval_stream
 
 TRAINING = [
     "model.backbone=opecnet_hrnet_small",
@@ -70,7 +70,7 @@ def measured(run: Path, shards: str) -> tuple[dict[str, Tensor], Tensor, Tensor]
     first, second = skeleton.torso
     errors: dict[str, list[Tensor]] = {}
     torsos, raws = [], []
-    stream = EvalStream(people, rank=0, world=1, batch=32, input_hw=config.input_hw, loaders=0)
+    stream = eval_stream(people, rank=0, world=1, batch=32, input_hw=config.input_hw, loaders=0)
     with closing(stream), torch.no_grad():
         for batch in stream:
             out = model(batch.image)

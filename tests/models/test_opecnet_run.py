@@ -28,6 +28,7 @@ from icon_dist.models import PoseNet, from_config
 from icon_dist.shards.shard_set import open_shards
 from icon_dist.types import Outputs
 from tests.gang import run_gang, tiny
+from tests.streams import eval_stream
 
 OPECNET = {"model__backbone": "opecnet_hrnet_small", "optim__epochs": 2, "optim__milestones": ()}
 
@@ -68,7 +69,7 @@ def test_evaluation_takes_unsure_joints_from_the_refinement(run: Path, people: P
         return Outputs(out.heatmaps / peak * level, joints=out.joints)  # some of each
 
     def batches() -> EvalStream:
-        return EvalStream(shards, rank=0, world=1, batch=4, input_hw=config.input_hw, loaders=0, rows=rows)
+        return eval_stream(shards, rank=0, world=1, batch=4, input_hw=config.input_hw, loaders=0, rows=rows)
 
     codec, settings = Codec("msra", config.input_hw, 4, 1), EvalConfig(flip=flip)
     predictions = predictor.predict(forward, batches(), shards, codec=codec, settings=settings, device="cpu")
@@ -116,7 +117,7 @@ def test_its_base_is_scored_alone(run: Path, people: Path, capsys: pytest.Captur
     refined = from_config.restore(weights).eval()
 
     def poses(model: PoseNet, *, refine_below: float) -> NDArray[np.float32]:
-        stream = EvalStream(shards, rank=0, world=1, batch=4, input_hw=config.input_hw, loaders=0, rows=rows)
+        stream = eval_stream(shards, rank=0, world=1, batch=4, input_hw=config.input_hw, loaders=0, rows=rows)
         codec, settings = Codec("msra", config.input_hw, 4, 1), EvalConfig(refine_below=refine_below)
         return predictor.predict(model, stream, shards, codec=codec, settings=settings, device="cpu").keypoints
 
