@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from jaxtyping import install_import_hook
 
-import tests.shapes  # noqa: F401  (named below)
-from tests.s3 import moto_server
+import tests.support.shapes  # noqa: F401  (named below)
+from tests.support.paths import ROOT
+from tests.support.s3 import moto_server
+from tests.support.small_shards import copy, made  # noqa: F401  (fixtures)
 
-install_import_hook("icon_dist", "tests.shapes.check")
-
-ROOT = Path(__file__).resolve().parent.parent
+install_import_hook("icon_dist", "tests.support.shapes.check")
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups

@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 
 from icon_dist import config as configuration
+from icon_dist.checkpoints.weights import load_weights
 from icon_dist.codec.decode import decode
 from icon_dist.config import EvalConfig
 from icon_dist.data.stream import EvalStream
 from icon_dist.datasets import skeleton_from_dict
-from icon_dist.fetch import load_weights
 from icon_dist.inference import predictor
 from icon_dist.metrics.pck import THRESHOLD
 from icon_dist.shards.shard_set import open_shards

@@ -19,7 +19,7 @@ from icon_dist import train
 from icon_dist.checkpoints.saver import Saver
 from icon_dist.errors import StoppedError
 from icon_dist.training.state import State
-from tests.test_train_cli import arguments
+from tests.runs.commands.test_train import arguments
 
 pytestmark = [
     pytest.mark.slow,
