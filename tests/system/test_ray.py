@@ -14,7 +14,7 @@ import pytest
 from tests.support.paths import ROOT
 from tests.support.ray_nodes import training_workers, wait_for
 from tests.support.run_results import assert_equal, final
-from tests.support.training import run_gang, tiny
+from tests.support.training import arguments, run_gang, tiny
 
 pytestmark = pytest.mark.ray
 LONG = {"optim__epochs": 12, "optim__milestones": (10,), "eval__every": 12}

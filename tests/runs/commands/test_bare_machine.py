@@ -17,6 +17,7 @@ from icon_dist.datasets import load_skeleton
 from icon_dist.errors import ClusterError
 from icon_dist.images import jpeg
 from icon_dist.metrics.score import require_evaluator
+from tests.support.paths import ROOT
 
 ABSENT = (
     *("boto3", "botocore", "tenacity", "pycocotools", "simplejpeg", "ray", "deepspeed", "optuna", "sklearn"),

@@ -16,7 +16,7 @@ from pycocotools.cocoeval import COCOeval
 from icon_dist import config as configuration
 from icon_dist import evaluate
 from icon_dist.checkpoints.weights import encode, load_weights
-from icon_dist.codec import codec_of
+from icon_dist.codec import Codec, codec_of
 from icon_dist.config import EvalConfig
 from icon_dist.datasets import joined, load_skeleton, read, skeleton_from_dict, skeleton_to_dict
 from icon_dist.datasets.detections import detected

@@ -24,6 +24,7 @@ from icon_dist.errors import run_cli
 from icon_dist.shards.bytes_check import members
 from icon_dist.shards.shard_set import open_shards
 from icon_dist.shards.view import tile
+from tests.support.paths import ROOT
 
 
 class Result(NamedTuple):
