@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test lint slow clean
+.PHONY: setup demo lint test unit runs adversarial slow clean
 
 setup: $(VENV)/.ready
 
@@ -24,8 +24,12 @@ lint: setup
 test: lint
 	$(BIN)/pytest -n 2 --dist loadgroup
 
+unit runs adversarial: setup
+	$(BIN)/pytest -n 2 --dist loadgroup tests/$@
+
 slow: setup
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m 'not gpu' tests/system tests/benchmarks
+	$(BIN)/pytest -m slow tests/unit tests/runs tests/adversarial
 
 clean:
 	rm -rf $(VENV) runs out build ./*.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

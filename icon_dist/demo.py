@@ -24,7 +24,7 @@ from icon_dist.config import load
 from icon_dist.errors import ConfigError, run_cli
 from icon_dist.storage import lock
 
-MIN_PCK = 40.0  # the best fixed pose stays below 30 (CONSTANT_PCK in tests/datasets/test_fake.py)
+MIN_PCK = 40.0  # the best fixed pose stays below 30 (CONSTANT_PCK in tests/unit/datasets/test_synthetic.py)
 STOP_AFTER = 5  # epochs before the interruption
 PLACES = {"data.train": "train", "data.val": "val", "run.dir": "runs"}  # below --out
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,12 +10,15 @@ from pathlib import Path
 import pytest
 from jaxtyping import install_import_hook
 
-import tests.shapes  # noqa: F401  (named below)
-from tests.s3 import moto_server
+import tests.support.shapes  # noqa: F401  (named below)
+from tests.support.once import once
+from tests.support.paths import ROOT
+from tests.support.s3 import moto_server
 
-install_import_hook("icon_dist", "tests.shapes.check")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # workers of pytest and ranks of tests share the cores as processes
+install_import_hook("icon_dist", "tests.support.shapes.check")
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.support.small_shards import copy, made  # noqa: E402, F401  (fixtures; what they import is checked as well)
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
@@ -50,9 +54,11 @@ def s3(s3_endpoint: str) -> str:
 @pytest.fixture(scope="session")
 def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Generated people as shards: ``train`` (at least 64) and ``val`` (at least 24)."""
-    from icon_dist.shards.synthetic import generate_shards
 
-    folder = tmp_path_factory.mktemp("people")
-    for split, count, seed in (("train", 64, 0), ("val", 24, 1)):
-        generate_shards(str(folder / split), people=count, seed=seed, split=split, per_shard=20)
-    return folder
+    def make(folder: Path) -> None:
+        from icon_dist.shards.synthetic import generate_shards
+
+        for split, count, seed in (("train", 64, 0), ("val", 24, 1)):
+            generate_shards(str(folder / split), people=count, seed=seed, split=split, per_shard=20)
+
+    return once(tmp_path_factory, "people", make)

@@ -1,23 +1,38 @@
-"""No test file is left out: pytest skips folders of some names (``dist``, ``build``) without a word."""
+"""No test file is left out: each lies where ``make test`` or ``make slow`` looks."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import re
 import tomllib
+from pathlib import Path
+from typing import Any
 
-from tests.conftest import ROOT
+from tests.support.paths import ROOT
 
 
-def test_every_test_file_is_collected_by_make_test_or_make_slow() -> None:
-    options = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]["addopts"]
-    fast = options.split("-m '")[1].rstrip("'")
-    recipes = (ROOT / "Makefile").read_text()
-    assert "\t$(BIN)/pytest -n 2 --dist loadgroup\n" in recipes
-    assert "\t$(BIN)/pytest -m slow\n" in recipes
-    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-m", f"({fast}) or slow"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=200)
-    assert done.returncode == 0, done.stdout[-2000:]
-    collected = {line.partition("::")[0] for line in done.stdout.splitlines() if "::" in line}
-    there = {file.relative_to(ROOT).as_posix() for file in (ROOT / "tests").rglob("test_*.py")}
-    assert collected == there
+def options() -> Any:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
+
+
+def under(file: Path, places: list[str]) -> bool:
+    return any(file == ROOT / place or ROOT / place in file.parents for place in places)
+
+
+def test_every_test_file_lies_where_a_command_looks() -> None:
+    fast, _, slow = (ROOT / "Makefile").read_text().partition("\nslow:")
+    assert "\ntest: lint\n\t$(BIN)/pytest -n 2 --dist loadgroup\n" in fast  # all of testpaths
+    first, second = (re.findall(r"tests/\w+", line) for line in slow.splitlines() if "$(BIN)/pytest" in line)
+    paths = options()["testpaths"]
+    files = list((ROOT / "tests").rglob("test_*.py"))
+    assert [file for file in files if not under(file, [*paths, *first])] == []
+    marked = [file for file in files if re.search(r"pytest\.mark\.slow\b", file.read_text()) and file != Path(__file__)]
+    assert [file for file in marked if not under(file, [*first, *second])] == []
+    assert not set(first) & set(second)
+
+
+def test_no_folder_has_a_name_that_pytest_skips() -> None:
+    """It leaves out ``build``, ``dist``, ``venv`` and hidden ones without a word."""
+    assert "norecursedirs" not in options()
+    folders = [path.name for path in (ROOT / "tests").rglob("*") if path.is_dir()]
+    assert not {"build", "dist", "node_modules", "venv", "CVS", "_darcs"} & set(folders)
+    assert [name for name in folders if name.startswith(".") or name.endswith(".egg")] == []

@@ -29,7 +29,7 @@ from icon_dist.shards.reader import reader_of
 from icon_dist.shards.shard_set import ShardSet, open_shards
 from icon_dist.shards.writer import build
 from icon_dist.types import Annotations, Skeleton
-from tests.streams import train_stream
+from tests.support.streams import train_stream
 
 pytestmark = pytest.mark.slow
 ROUNDS = 3

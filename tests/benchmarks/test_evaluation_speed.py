@@ -22,7 +22,7 @@ from icon_dist.datasets import load_skeleton
 from icon_dist.metrics import coco, coco_fast
 from icon_dist.metrics.oks import suppress
 from icon_dist.types import Predictions
-from tests.crowds import full_size
+from tests.support.random_poses import full_size
 
 SIGMAS = np.array(load_skeleton("coco").sigmas)
 

@@ -26,7 +26,7 @@ from icon_dist.metrics.pck import THRESHOLD
 from icon_dist.models import from_config
 from icon_dist.shards.shard_set import open_shards
 from icon_dist.shards.synthetic import generate_shards
-from tests.streams import eval_stream
+from tests.support.streams import eval_stream
 
 TRAINING = [
     "model.backbone=opecnet_hrnet_small",

@@ -19,7 +19,7 @@ from icon_dist import train
 from icon_dist.checkpoints.saver import Saver
 from icon_dist.errors import StoppedError
 from icon_dist.training.state import State
-from tests.test_train_cli import arguments
+from tests.support.commands import one_process
 
 pytestmark = [
     pytest.mark.slow,
@@ -66,7 +66,7 @@ def test_what_a_checkpoint_costs_the_loop(people: Path, tmp_path: Path, monkeypa
     clock = Clock(monkeypatch)
     times: list[tuple[float, float]] = []  # after each step
     clock.on_step = lambda _: times.append((time.perf_counter(), time.process_time()))
-    train.main(arguments(people, tmp_path, *SIZE, f"optim.epochs={EPOCHS}"))
+    train.main(one_process(people, tmp_path, *SIZE, f"optim.epochs={EPOCHS}"))
     copying, waiting, beside = ([s / EPOCHS for s in clock.spent[name]] for name in ("tensors", "save", "_commit"))
     stopped, work = copying[0] + waiting[0], copying[1] + waiting[1] + beside[1]
     # between the first step and the last there is a checkpoint for every epoch but one
@@ -92,7 +92,7 @@ def test_from_sigterm_to_a_checkpoint(people: Path, tmp_path: Path, monkeypatch:
 
     Clock(monkeypatch).on_step = ask
     with pytest.raises(StoppedError) as left:
-        train.main(arguments(people, tmp_path, *SIZE, "run.checkpoint_every=2"))
+        train.main(one_process(people, tmp_path, *SIZE, "run.checkpoint_every=2"))
     ended = time.time()
     (manifest,) = tmp_path.glob("first/checkpoints/*/MANIFEST.json")
     assert left.value.exit_code == 75

@@ -1,0 +1,24 @@
+"""A process that trains one run after another, as the actors of a sweep do, keeps none of them."""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+
+import pytest
+
+from icon_dist import train
+from icon_dist.launch.local import group_of_one
+from icon_dist.models import PoseNet
+from tests.support.training import tiny
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+@pytest.mark.parametrize("zero", [0, 1, 2])
+def test_a_finished_run_lets_go_of_its_model(people: Path, tmp_path: Path, zero: int) -> None:
+    config = tiny(people, tmp_path, run__launcher="local", run__workers=1, run__zero=zero, optim__epochs=1)
+    group_of_one("gloo")
+    before = {id(thing) for thing in gc.get_objects() if isinstance(thing, PoseNet)}
+    train.train(config, report=print, device="cpu")
+    gc.collect()
+    assert not [thing for thing in gc.get_objects() if isinstance(thing, PoseNet) and id(thing) not in before]

@@ -1,0 +1,43 @@
+"""The user's own line, ``ray job submit -- python -m icon_dist.train --cfg ...``: the only Ray of ``make test``."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.ray_nodes import Nodes, cluster
+from tests.support.run_results import final
+from tests.support.training import arguments, tiny
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture
+def head() -> Iterator[Nodes]:
+    with cluster() as started:
+        yield started
+
+
+@pytest.mark.timeout(280)
+@pytest.mark.usefixtures("head")
+def test_the_users_own_line(people: Path, tmp_path: Path) -> None:
+    """``ray job submit -- python -m icon_dist.train --cfg ...``: success, resume, and a failure that says why."""
+
+    def submit(*line: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["ray", "job", "submit", "--", *line], capture_output=True, text=True, check=False)
+
+    done = submit("python", *arguments(people, tmp_path, run__name="job", optim__epochs=1, optim__milestones=()))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "complete: step 4 of 4" in done.stdout
+    final(tiny(people, tmp_path, run__name="job"))
+
+    failed = submit("python", "-m", "icon_dist.train", "--cfg", "coco", f"data.train={tmp_path}/none")
+    assert failed.returncode == 1
+    lines = {line for line in failed.stdout.splitlines() if "icon_dist: error:" in line}  # ray prints the end twice
+    assert len(lines) == 1
+    assert "icon-dist shards build" in lines.pop()
+    assert "exit code 3" in failed.stdout + failed.stderr
+    assert "Traceback" not in failed.stdout

@@ -1,0 +1,164 @@
+"""A space is checked whole before the first trial, and says what is wrong in one line."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+from icon_dist import config as configuration
+from icon_dist.datasets import load_skeleton
+from icon_dist.errors import ConfigError
+from icon_dist.search.space import Range, Space, contains, distributions, fit, point_of, require_trainable, with_values
+from icon_dist.shards.shard_set import open_shards
+from icon_dist.training.plan import check_contrast
+from icon_dist.types import Skeleton
+from tests.support.training import tiny
+
+DEMO = configuration.load("demo")
+
+
+def test_a_space_becomes_optunas() -> None:
+    space: Space = {
+        "loss.lambda_p": Range(0.01, 1, log=True),
+        "loss.single.queries": Range(1, 8),
+        "loss.single.query": ("hard", "random"),
+    }
+    assert distributions(space, DEMO) == {
+        "loss.lambda_p": FloatDistribution(0.01, 1, log=True),
+        "loss.single.queries": IntDistribution(1, 8),  # because the config's value is a whole number
+        "loss.single.query": CategoricalDistribution(("hard", "random")),
+    }
+
+
+@pytest.mark.parametrize(
+    ("space", "words"),
+    [
+        ({"loss.lamda_1": Range(0, 1)}, ["loss.lamda_1", "lambda_1"]),
+        ({"los.lambda_1": Range(0, 1)}, ["los.lambda_1", "los"]),
+        ({"loss": Range(0, 1)}, ["loss"]),
+        ({"loss.lambda_1": Range(1, 0)}, ["loss.lambda_1: 1 .. 0", "impossible range"]),
+        ({"loss.lambda_1": Range(0.5, 0.5)}, ["impossible range"]),
+        ({"loss.lambda_1": Range(0, 1, log=True)}, ["begins above 0"]),
+        ({"loss.lambda_1": Range(-1, 1)}, ["loss.lambda_1=-1.0", "0 or more"]),
+        ({"loss.lambda_1": Range(0, float("nan"))}, ["loss.lambda_1", "finite"]),
+        ({"loss.tau": Range(0, 1)}, ["loss.tau=0", "above 0"]),
+        ({"loss.single.queries": Range(1.5, 4)}, ["loss.single.queries", "1.5"]),
+        ({"loss.single.query": ("hard", "sometimes")}, ["sometimes", "hard, random, all"]),
+        ({"loss.single.query": ()}, ["loss.single.query", "no choices"]),
+        ({}, ["empty"]),
+    ],
+)
+def test_a_wrong_space_is_one_line(space: Space, words: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        distributions(space, DEMO)
+    text = str(caught.value)
+    assert "\n" not in text
+    assert "search space" in text
+    for word in words:
+        assert word in text
+
+
+def test_what_only_the_data_can_refuse(people: Path, tmp_path: Path) -> None:
+    config = tiny(people, tmp_path)
+    shards = open_shards(config.data.train, input_hw=config.input_hw)
+    joints = shards.skeleton.num_joints
+    require_trainable({"loss.single.negatives": Range(1, joints - 1)}, config, shards=shards)
+    with pytest.raises(ConfigError, match=rf"search space: loss.single.negatives={joints}: "):
+        require_trainable({"loss.single.negatives": Range(1, joints)}, config, shards=shards)
+
+
+@pytest.mark.parametrize(
+    ("point", "inside"),
+    [
+        ({"loss.tau": 0.1, "loss.single.query": "hard"}, True),
+        ({"loss.tau": 1.1, "loss.single.query": "hard"}, False),
+        ({"loss.tau": 0.1, "loss.single.query": "none"}, False),
+        ({"loss.tau": 0.1}, False),
+    ],
+)
+def test_points_outside_are_not_tried(point: dict[str, Any], inside: bool) -> None:
+    assert contains({"loss.tau": Range(0.05, 1), "loss.single.query": ("hard", "all")}, point) is inside
+
+
+def test_values_at_dotted_keys() -> None:
+    changed = with_values(DEMO, {"loss.single.queries": 3, "run.name": "x"})
+    assert (changed.loss.single.queries, changed.run.name) == (3, "x")
+    assert point_of(changed, {"loss.single.queries": Range(1, 5)}) == {"loss.single.queries": 3}
+    assert with_values(changed, {"loss.single.queries": DEMO.loss.single.queries, "run.name": "demo"}) == DEMO
+
+
+SAMPLING: Space = {
+    "loss.tau": Range(0.03, 0.5, log=True),
+    "loss.single.queries": Range(1, 12),
+    "loss.single.negatives": Range(1, 12),
+    "loss.pair.negatives": Range(1, 7),
+    "loss.bank.slots": (128, 256),
+}
+PAPER = {
+    "loss.tau": 0.07,
+    "loss.single.queries": 5,
+    "loss.single.negatives": 6,
+    "loss.pair.negatives": 4,
+    "loss.bank.slots": 256,
+}
+
+
+def few(joints: int, limbs: int) -> Skeleton:
+    coco = load_skeleton("coco")
+    return dataclasses.replace(coco, name="few", joints=coco.joints[:joints], limbs=coco.limbs[:limbs])
+
+
+def test_a_search_leaves_out_what_the_skeleton_cannot_have() -> None:
+    space: Space = {
+        "loss.lambda_1": Range(0, 1),
+        "loss.lambda_2": Range(0, 1),
+        "loss.lambda_p": Range(0.003, 3, log=True),
+    }
+    found = fit(space, {"loss.lambda_1": 0.3, "loss.lambda_2": 0.7, "loss.lambda_p": 1.0}, DEMO, few(17, 1))
+    assert found.space == {key: space[key] for key in ("loss.lambda_1", "loss.lambda_p")}
+    assert found.paper == {"loss.lambda_1": 0.3, "loss.lambda_p": 1.0}
+    assert found.changes == {"loss.lambda_2": 0.0}
+    assert found.notes == [
+        "skeleton few has 1 limb pair, contrast needs 2: loss.lambda_2=0, and loss.lambda_2 not searched"
+    ]
+
+
+def test_a_search_ends_at_what_the_skeleton_has() -> None:
+    found = fit(SAMPLING, PAPER, DEMO, few(4, 0))
+    assert found.space == {
+        "loss.tau": SAMPLING["loss.tau"],
+        "loss.single.queries": Range(1, 4),
+        "loss.single.negatives": Range(1, 3),
+        "loss.bank.slots": (128, 256),
+    }
+    assert found.paper == {
+        "loss.tau": 0.07,
+        "loss.single.queries": 4,
+        "loss.single.negatives": 3,
+        "loss.bank.slots": 256,
+    }
+    assert contains(found.space, found.paper)
+    assert found.changes == {"loss.lambda_2": 0.0, "loss.single.queries": 4, "loss.single.negatives": 3}
+    assert "skeleton few has 4 joints: loss.single.queries is searched from 1 to 4, not from 1 to 12" in found.notes
+    assert len(found.notes) == 3
+    base = with_values(DEMO, found.changes)
+    check_contrast(base.loss, few(4, 0))
+    assert distributions(found.space, base)["loss.single.negatives"] == IntDistribution(1, 3)
+
+
+def test_where_one_value_is_left_it_is_taken() -> None:
+    found = fit(SAMPLING, PAPER, DEMO, few(2, 2))
+    assert "loss.single.negatives" not in found.space | found.paper
+    assert "loss.pair.negatives" not in found.space
+    assert found.changes["loss.single.negatives"] == found.changes["loss.pair.negatives"] == 1
+    choices: Space = {"loss.single.negatives": (2, 4, 9)}
+    assert fit(choices, {"loss.single.negatives": 4}, DEMO, few(5, 0)).space == {"loss.single.negatives": (2, 4)}
+
+
+def test_a_skeleton_that_has_everything_changes_nothing() -> None:
+    found = fit(SAMPLING, PAPER, DEMO, load_skeleton("coco"))
+    assert (found.space, found.paper, found.changes, found.notes) == (SAMPLING, PAPER, {}, [])
