@@ -53,13 +53,13 @@ def test_defaults_are_the_papers_values() -> None:
     """METHOD 1, "Paper values", and METHOD 2.14."""
     loss, optim = Config().loss, Config().optim
     assert (loss.lambda_1, loss.lambda_2, loss.lambda_p, loss.tau) == (0.3, 0.7, 1.0, 0.07)
-    assert (loss.single.query, loss.single.queries, loss.single.negative, loss.single.negatives) == (
+    assert (loss.skcc.query, loss.skcc.queries, loss.skcc.negative, loss.skcc.negatives) == (
         "hard",
         5,
         "hard",
         6,
     )
-    assert (loss.pair.query, loss.pair.queries, loss.pair.negative, loss.pair.negatives) == ("all", 8, "hard", 4)
+    assert (loss.prcc.query, loss.prcc.queries, loss.prcc.negative, loss.prcc.negatives) == ("all", 8, "hard", 4)
     assert loss.bank.slots == 512
     assert (optim.batch, optim.micro_batch, optim.lr, optim.epochs, optim.milestones) == (64, 16, 1e-3, 210, (170, 200))
 
@@ -161,8 +161,8 @@ def test_the_hash_is_of_what_decides_the_result() -> None:
 def test_changes_name_what_a_resumed_run_does_differently() -> None:
     old = dataclasses.asdict(load("coco"))
     assert configuration.changes(old, load("coco", ["run.workers=2", "run.zero=3"])) == []
-    new = load("coco", ["loss.tau=0.1", "loss.single.queries=3"])
-    assert configuration.changes(old, new) == ["loss.tau=0.1 (was 0.07)", "loss.single.queries=3 (was 5)"]
+    new = load("coco", ["loss.tau=0.1", "loss.skcc.queries=3"])
+    assert configuration.changes(old, new) == ["loss.tau=0.1 (was 0.07)", "loss.skcc.queries=3 (was 5)"]
 
 
 # --------------------------------------------------------------------------------------------------------- mistakes
@@ -206,10 +206,10 @@ def test_changes_name_what_a_resumed_run_does_differently() -> None:
         ("optim.milestones=[1,2", "flow sequence"),
         ("optim.milestones=[200,170]", "optim.milestones=[200, 170]: expected rising epochs"),
         ("optim.milestones=[-1]", "expected rising epochs above 0"),
-        ("loss.single.queries=0", "loss.single.queries=0: expected a number above 0"),
-        ("loss.pair.negatives=0", "loss.pair.negatives=0"),
-        ("loss.single.query=soft", "expected one of hard, random, all"),
-        ("loss.single.queries_to=9", "only loss.single.query=random draws a number"),
+        ("loss.skcc.queries=0", "loss.skcc.queries=0: expected a number above 0"),
+        ("loss.prcc.negatives=0", "loss.prcc.negatives=0"),
+        ("loss.skcc.query=soft", "expected one of hard, random, all"),
+        ("loss.skcc.queries_to=9", "only loss.skcc.query=random draws a number"),
         ("optim.batch=66", "the global batch must be a multiple of run.workers=4"),
         ("optim.batch=100", "25 per worker is not a multiple of optim.micro_batch=16"),
         ("data.streams=7", "data.streams=7: must divide optim.batch=64"),
@@ -240,9 +240,9 @@ def test_a_wrong_override_names_itself_and_the_rule(item: str, says: str) -> Non
 
 
 def test_random_counts_may_be_drawn_upwards_only() -> None:
-    random = ["loss.single.query=random", "loss.single.queries=6"]
-    assert load("coco", [*random, "loss.single.queries_to=9"]).loss.single.queries_to == 9
-    assert "expected loss.single.queries=6 or more" in refused("coco", [*random, "loss.single.queries_to=5"])
+    random = ["loss.skcc.query=random", "loss.skcc.queries=6"]
+    assert load("coco", [*random, "loss.skcc.queries_to=9"]).loss.skcc.queries_to == 9
+    assert "expected loss.skcc.queries=6 or more" in refused("coco", [*random, "loss.skcc.queries_to=5"])
 
 
 @pytest.mark.parametrize(
@@ -257,9 +257,9 @@ def test_random_counts_may_be_drawn_upwards_only() -> None:
             "loss.negatives_from_others=True: loss.contrast=intra",
         ),
         (["loss.contrast=intra", "loss.max_negatives=64"], "nobody else's; leave it at 0"),
-        (["loss.single.query=all", "loss.query_scope=batch"], "loss.query_scope=batch: loss.single.query=all and"),
-        (["loss.single.query=random", "loss.entropy=peak"], "loss.entropy=peak: only hard queries are scored"),
-        (["loss.pair.negative=all", "loss.pair.category_score=max"], "only loss.pair.negative=hard ranks categories"),
+        (["loss.skcc.query=all", "loss.query_scope=batch"], "loss.query_scope=batch: loss.skcc.query=all and"),
+        (["loss.skcc.query=random", "loss.entropy=peak"], "loss.entropy=peak: only hard queries are scored"),
+        (["loss.prcc.negative=all", "loss.prcc.category_score=max"], "only loss.prcc.negative=hard ranks categories"),
         (["loss.bank.enabled=false", "loss.bank.exchange=async"], "set loss.bank.enabled=true"),
     ],
 )
@@ -355,7 +355,7 @@ def test_wrong_values_in_a_mapping(values: dict[str, Any], says: str) -> None:
         (b"loss: {tua: 1}\n", "did you mean loss.tau?"),
         (b"1: 2\n", "top-level keys are"),
         (b"loss: 3\n", "a section, not a value"),
-        (b"loss: {single: {negatives: many}}\n", "loss.single.negatives='many': expected a whole number"),
+        (b"loss: {skcc: {negatives: many}}\n", "loss.skcc.negatives='many': expected a whole number"),
         (b"run: {name: 007}\n", "run.name=7: expected text; put quotes around it"),
         (b"run: {name: no}\n", "run.name=False: expected text"),
         (b"run: {dir: '${oc.env:HOME}'}\n", "write the value itself"),
@@ -506,14 +506,14 @@ def test_what_is_no_config_file(tmp_path: Path) -> None:
 
 def test_a_users_own_values_are_known(tmp_path: Path) -> None:
     own = tmp_path / "own.yaml"
-    own.write_text("extends: lsp\nloss: {tau: 0.2, single: {queries: 4}}\noptim: {lr: 0.1}\n")
-    loaded = load_own(str(own), ["optim.lr=0.2", "loss.pair={negatives: 3}"])
-    assert loaded.config == load(str(own), ["optim.lr=0.2", "loss.pair={negatives: 3}"])
+    own.write_text("extends: lsp\nloss: {tau: 0.2, skcc: {queries: 4}}\noptim: {lr: 0.1}\n")
+    loaded = load_own(str(own), ["optim.lr=0.2", "loss.prcc={negatives: 3}"])
+    assert loaded.config == load(str(own), ["optim.lr=0.2", "loss.prcc={negatives: 3}"])
     assert loaded.own == {
         "loss.tau": str(own),
-        "loss.single.queries": str(own),
+        "loss.skcc.queries": str(own),
         "optim.lr": "optim.lr=0.2",
-        "loss.pair.negatives": "loss.pair={negatives: 3}",
+        "loss.prcc.negatives": "loss.prcc={negatives: 3}",
     }
     assert load_own("lsp").own == {}
     own.write_text(to_yaml(load("lsp")))
