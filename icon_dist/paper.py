@@ -183,7 +183,7 @@ def run(recipe: Recipe, cfg: str, *, seed: int, extra: Sequence[str]) -> Result:
 
 def _mean(events: list[dict[str, Any]], name: str) -> str:
     """Mean over the events, and over the terms where each has its own; empty where there is none."""
-    values = [e[k] for e in events for k in (name, f"single_{name}", f"pair_{name}") if e.get(k) is not None]
+    values = [e[k] for e in events for k in (name, f"skcc_{name}", f"prcc_{name}") if e.get(k) is not None]
     return f"{statistics.fmean(values):.4g}" if values else ""
 
 

@@ -133,7 +133,7 @@ class Progress:
         per_step = (now - self._rate[1]) / max(1, step - self._rate[0])
         left = int(per_step * (self._total - step))
         parts = [f"step {step}/{self._total}", f"epoch {event['epoch']:.2f}", f"heatmap {event['heatmap']:.4f}"]
-        parts += [f"{k} {event[k]:.3f}" for k in ("single", "pair") if event["scale"]]
+        parts += [f"{k} {event[k]:.3f}" for k in ("skcc", "prcc") if event["scale"]]
         parts += [f"{self._batch / max(per_step, 1e-9):.0f} img/s", f"{left // 60}:{left % 60:02d} left"]
         text = "  ".join(parts)
         width = shutil.get_terminal_size().columns - 1  # a full line would wrap, and the next one not replace it

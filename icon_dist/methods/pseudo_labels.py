@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from icon_dist.codec import Codec
-from icon_dist.losses.objective import Losses, Objective
+from icon_dist.methods.objective import Losses, Objective
 from icon_dist.methods.supervised import Forward, Supervised, joined, passed, present, taught
 from icon_dist.types import Batch, Outputs
 

@@ -218,7 +218,7 @@ def _unseen(loss: LossConfig, shards: ShardSet, known: Split) -> Iterator[str]:
 def _most_with(term: Term, shards: ShardSet, known: Split, *, least: int) -> int:
     """Labelled people who have the most common category of a term."""
     there = (shards.keypoints[..., 2] >= least)[known.labelled]
-    if term.key == "pair":
+    if term.key == "prcc":
         a, b = np.array(shards.skeleton.limbs).T
         there = there[:, a] & there[:, b]
     return int(there.sum(axis=0).max(initial=0))
@@ -240,8 +240,8 @@ class Term(NamedTuple):
 def terms(skeleton: Skeleton) -> tuple[Term, Term]:
     """Both, with what a skeleton has for them."""
     return (
-        Term("single", "lambda_1", skeleton.num_joints, "joint"),
-        Term("pair", "lambda_2", len(skeleton.limbs), "limb pair"),
+        Term("skcc", "lambda_1", skeleton.num_joints, "joint"),
+        Term("prcc", "lambda_2", len(skeleton.limbs), "limb pair"),
     )
 
 

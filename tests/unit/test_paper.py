@@ -59,10 +59,10 @@ def test_the_papers_numbers_are_those_of_the_method_notes() -> None:
 
 
 def test_random_sampling_has_the_papers_ranges() -> None:
-    loss = configuration.load("coco", paper.overrides(ROWS["T7.single_random"], "coco", seed=0)).loss
-    assert (loss.single.queries, loss.single.queries_to) == (6, 9)
-    assert (loss.single.negatives, loss.single.negatives_to) == (5, 10)
-    pair = configuration.load("coco", paper.overrides(ROWS["T7.pair_random"], "coco", seed=0)).loss.pair
+    loss = configuration.load("coco", paper.overrides(ROWS["T7.skcc_random"], "coco", seed=0)).loss
+    assert (loss.skcc.queries, loss.skcc.queries_to) == (6, 9)
+    assert (loss.skcc.negatives, loss.skcc.negatives_to) == (5, 10)
+    pair = configuration.load("coco", paper.overrides(ROWS["T7.prcc_random"], "coco", seed=0)).loss.prcc
     assert (pair.query, pair.negatives, pair.negatives_to) == ("all", 4, 7)
 
 

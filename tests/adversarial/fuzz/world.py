@@ -24,7 +24,7 @@ CONFIG: dict[str, Any] = {
     "run": {"name": "tiny", "launcher": "local", "workers": 1, "gpus_per_worker": 0},
     "data": {"dataset": "coco", "train": "shards", "val": "shards", "input": "64x64", "loaders": 0, "sigma": 2.0},
     "model": {"backbone": "hrnet_small", "embedding": 16, "pretrained": ""},
-    "loss": {"tau": 0.07, "single": {"query": "hard", "queries": 5}, "bank": {"slots": 32}},
+    "loss": {"tau": 0.07, "skcc": {"query": "hard", "queries": 5}, "bank": {"slots": 32}},
     "optim": {"epochs": 3, "batch": 4, "micro_batch": 4, "lr": 0.001, "milestones": [1, 2]},
     "eval": {"batch": 4, "flip": True},
 }

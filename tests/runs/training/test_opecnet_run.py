@@ -51,7 +51,7 @@ def test_training_logs_the_loss_of_the_joints(run: Path) -> None:
     steps = [event for event in events if event["kind"] == "train"]
     assert all(np.isfinite(event["joints"]) and event["joints"] > 0 for event in steps)
     assert steps[-1]["joints"] < steps[0]["joints"]
-    assert any(event["single"] > 0 for event in steps)
+    assert any(event["skcc"] > 0 for event in steps)
     assert any(event["kind"] == "eval" for event in events)
 
 

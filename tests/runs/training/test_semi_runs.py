@@ -97,7 +97,7 @@ def test_resume_in_the_middle_bit_for_bit(people: Path, taught: Path, method: st
     assert [e["total"] for e in events(config)] == [e["total"] for e in told]
     assert all(np.isfinite(e["total"]) for e in told)
     nets = {name.split(".")[0] for name in straight["bank"]}
-    assert nets == ({"net1", "net2"} if method == "sspose" else {"single", "pair"})
+    assert nets == ({"net1", "net2"} if method == "sspose" else {"skcc", "prcc", "step"})
 
 
 @pytest.mark.slow
@@ -231,9 +231,9 @@ def test_with_contrast_the_unsure_teacher_changes_rounding_at_most(people: Path,
     plain = tiny(people, taught, run__name="alone-icon", **HALF, optim__batch=8, optim__micro_batch=4)
     never = semi(people, taught, "pseudo", run__name="never-icon", semi__gamma=1.1)
     run(plain, never)
-    for name in ("total", "heatmap", "single", "pair"):
+    for name in ("total", "heatmap", "skcc", "prcc"):
         np.testing.assert_allclose([e[name] for e in events(never)], [e[name] for e in events(plain)], rtol=1e-4)
-    assert any(e["single"] for e in events(plain))
+    assert any(e["skcc"] for e in events(plain))
 
 
 def test_students_are_scored_and_fetched_apart(people: Path, taught: Path) -> None:

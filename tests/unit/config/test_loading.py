@@ -87,8 +87,8 @@ def test_the_hash_is_of_what_decides_the_result() -> None:
 def test_changes_name_what_a_resumed_run_does_differently() -> None:
     old = dataclasses.asdict(load("coco"))
     assert configuration.changes(old, load("coco", ["run.workers=2", "run.zero=3"])) == []
-    new = load("coco", ["loss.tau=0.1", "loss.single.queries=3"])
-    assert configuration.changes(old, new) == ["loss.tau=0.1 (was 0.07)", "loss.single.queries=3 (was 5)"]
+    new = load("coco", ["loss.tau=0.1", "loss.skcc.queries=3"])
+    assert configuration.changes(old, new) == ["loss.tau=0.1 (was 0.07)", "loss.skcc.queries=3 (was 5)"]
 
 
 def test_an_environment_variable_never_gets_into_a_config(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,7 +135,7 @@ def test_wrong_values_in_a_mapping(values: dict[str, Any], says: str) -> None:
         (b"loss: {tua: 1}\n", "did you mean loss.tau?"),
         (b"1: 2\n", "top-level keys are"),
         (b"loss: 3\n", "a section, not a value"),
-        (b"loss: {single: {negatives: many}}\n", "loss.single.negatives='many': expected a whole number"),
+        (b"loss: {skcc: {negatives: many}}\n", "loss.skcc.negatives='many': expected a whole number"),
         (b"run: {name: 007}\n", "run.name=7: expected text; put quotes around it"),
         (b"run: {name: no}\n", "run.name=False: expected text"),
         (b"run: {dir: '${oc.env:HOME}'}\n", "write the value itself"),
@@ -286,14 +286,14 @@ def test_what_is_no_config_file(tmp_path: Path) -> None:
 
 def test_a_users_own_values_are_known(tmp_path: Path) -> None:
     own = tmp_path / "own.yaml"
-    own.write_text("extends: lsp\nloss: {tau: 0.2, single: {queries: 4}}\noptim: {lr: 0.1}\n")
-    loaded = load_own(str(own), ["optim.lr=0.2", "loss.pair={negatives: 3}"])
-    assert loaded.config == load(str(own), ["optim.lr=0.2", "loss.pair={negatives: 3}"])
+    own.write_text("extends: lsp\nloss: {tau: 0.2, skcc: {queries: 4}}\noptim: {lr: 0.1}\n")
+    loaded = load_own(str(own), ["optim.lr=0.2", "loss.prcc={negatives: 3}"])
+    assert loaded.config == load(str(own), ["optim.lr=0.2", "loss.prcc={negatives: 3}"])
     assert loaded.own == {
         "loss.tau": str(own),
-        "loss.single.queries": str(own),
+        "loss.skcc.queries": str(own),
         "optim.lr": "optim.lr=0.2",
-        "loss.pair.negatives": "loss.pair={negatives: 3}",
+        "loss.prcc.negatives": "loss.prcc={negatives: 3}",
     }
     assert load_own("lsp").own == {}
     own.write_text(to_yaml(load("lsp")))

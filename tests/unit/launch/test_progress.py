@@ -24,7 +24,7 @@ def start(step: int = 0) -> Event:
 
 
 def train(step: int, **more: float) -> Event:
-    values = {"total": 2.0 / step, "heatmap": 1.0 / step, "single": 3.0, "pair": 4.0, "scale": 0.5, "lr": 1e-3}
+    values = {"total": 2.0 / step, "heatmap": 1.0 / step, "skcc": 3.0, "prcc": 4.0, "scale": 0.5, "lr": 1e-3}
     return {"kind": "train", "step": step, "epoch": step / 10, **values, **more}
 
 
@@ -129,7 +129,7 @@ def test_events_become_lines_and_board_files(place: str, tmp_path: Path, request
     ]
     assert [(s.step, s.value) for s in found.Scalars("eval/PCK@0.2")] == [(2, 61.5)]
     assert "train/step" not in found.Tags()["scalars"]
-    assert set(found.Tags()["scalars"]) >= {"train/total", "train/single", "train/pair", "train/lr", "eval/head"}
+    assert set(found.Tags()["scalars"]) >= {"train/total", "train/skcc", "train/prcc", "train/lr", "eval/head"}
 
 
 def test_an_evaluation_is_on_disk_at_once(tmp_path: Path) -> None:
@@ -253,7 +253,7 @@ def test_a_log_gets_whole_lines_some_seconds_apart(tmp_path: Path, clock: Clock)
     lines = text.splitlines()
     assert [line.split()[1] for line in lines[:3]] == ["2/100", "12/100", "22/100"]
     # one step a second with 16 people each; the first event is where the clock of the rate starts
-    assert lines[0] == "step 2/100  epoch 0.20  heatmap 0.5000  single 3.000  pair 4.000  16 img/s  1:38 left"
+    assert lines[0] == "step 2/100  epoch 0.20  heatmap 0.5000  skcc 3.000  prcc 4.000  16 img/s  1:38 left"
     assert lines[3:] == ["epoch 1  PCK@0.2 61.5  split=val boxes=gt", "complete"]
 
 
@@ -265,7 +265,7 @@ def test_contrast_that_is_off_is_not_shown(tmp_path: Path, clock: Clock) -> None
         clock.now += 1
         progress(train(step, scale=0.0))
     progress.close()
-    assert "single" not in out.text()
+    assert "skcc" not in out.text()
     assert "heatmap 0.5" in out.text()
 
 
