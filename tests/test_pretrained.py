@@ -22,7 +22,7 @@ from icon_dist.inference import predictor
 from icon_dist.launch.local import group_of_one
 from icon_dist.models import PoseNet, build_model
 from icon_dist.models import pretrained as weights
-from icon_dist.training import start_weights
+from icon_dist.training import loop, start_weights
 from tests.gang import tiny
 
 # What DeepSpeed and torch warn of on DeepSpeed's import is none of ours.
@@ -56,7 +56,7 @@ def run(people: Path, folder: Path, **more: object) -> list[str]:
     values = alone | {"optim__lr": STILL, "optim__epochs": 1, "run__name": "it", "eval__every": 9} | more
     config: Config = tiny(people, folder, **values)
     group_of_one("gloo")
-    train.train(config, report=lambda event: notes.append(str(event.get("text"))), device="cpu")
+    loop.train(config, report=lambda event: notes.append(str(event.get("text"))), device="cpu")
     return [note for note in notes if note != "None"]
 
 
@@ -122,7 +122,7 @@ def test_the_colour_order_lives_as_long_as_the_weights(
         used.append(whole(*args, **kwargs))  # type: ignore[arg-type]
         return used[0]
 
-    monkeypatch.setattr(evaluate, "load_model", spy)
+    monkeypatch.setattr(evaluation, "load_model", spy)
     evaluate.main([str(out), "--shards", f"{people}/val", "--limit", "4", "--loaders", "0"])
     assert used[0].colour == "bgr"
     model = ours("hrnet_small")

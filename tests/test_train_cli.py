@@ -24,9 +24,10 @@ from icon_dist import train
 from icon_dist.checkpoints import checkpoint
 from icon_dist.codec import heatmap
 from icon_dist.config import load, presets
-from icon_dist.errors import ConfigError, StorageError, run_cli
+from icon_dist.errors import StorageError, run_cli
 from icon_dist.shards.shard_set import open_shards
 from icon_dist.storage import hashed_json
+from icon_dist.training import driver
 from icon_dist.training.plan import plan_run
 from icon_dist.training.setup import open_data
 from tests.gang import TINY
@@ -148,9 +149,15 @@ def test_a_real_process_ends_with_one_line_and_its_code(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_debug_shows_where_it_came_from() -> None:
-    with pytest.raises(ConfigError, match="no such preset"):
-        run_cli(train.main, ["--debug", "--cfg", "cocoo"])
+def test_debug_shows_where_it_came_from(command: Command) -> None:
+    def long_name(_: list[str]) -> None:
+        Path("x" * 300).touch()
+
+    done = command("--debug", "--cfg", "cocoo")
+    assert done.code == 2, "as without it"
+    assert "Traceback (most recent call last)" in done.err
+    assert done.err.splitlines()[-1].startswith("icon_dist: error: --cfg cocoo: no such preset")
+    assert command("--debug", main=long_name).code == 2
 
 
 def test_an_error_of_several_lines_is_one(command: Command) -> None:
@@ -359,14 +366,14 @@ def test_a_finished_run_needs_no_cluster_to_say_so(copy: Path, people: Path, com
     assert done.code == 0
     assert re.fullmatch(r"complete: step 8 of 8, best PCK@0\.2 [0-9.]+ \(split=val .*\); .*/first\n", done.err)
     assert tree(copy / "first") == before
-    config = train.anchored(load("demo", given[2:]))
+    config = driver.anchored(load("demo", given[2:]))
     data = open_data(config)
-    assert train.finished(config, data)
-    assert not train.finished(replace(config, loss=replace(config.loss, tau=0.1)), data), (
+    assert driver.finished(config, data)
+    assert not driver.finished(replace(config, loss=replace(config.loss, tau=0.1)), data), (
         "the workers say what has changed"
     )
     (checkpoints(copy)[-1] / "model.safetensors").write_bytes(b"")
-    assert not train.finished(config, data), "the workers go back to an older one"
+    assert not driver.finished(config, data), "the workers go back to an older one"
 
 
 def test_a_damaged_checkpoint_is_passed_over_and_made_again(

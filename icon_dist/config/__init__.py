@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+from icon_dist.arguments import PRESETS, presets
 from icon_dist.config.idle import refuse_idle
-from icon_dist.config.loading import PRESETS, Loaded, changes, config_hash, from_dict, load, load_own, presets, to_yaml
+from icon_dist.config.loading import Loaded, changes, config_hash, from_dict, load, load_own, to_yaml
 from icon_dist.config.rules import validate
 from icon_dist.config.schedule import check_schedule
 from icon_dist.config.schema import (

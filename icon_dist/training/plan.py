@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from icon_dist import config as configuration
 from icon_dist.config import Config, ContrastConfig, LossConfig
@@ -135,8 +137,7 @@ def plan_run(config: Config, shards: ShardSet, *, val: ShardSet | None = None) -
         people = plural(few, f"{kind}person does", f"{kind}people do")
         errors.append(DataError(f"{shards.uri}: {people} not fill one batch; lower optim.batch={batch}"))
     raise_all(errors)
-    with torch.device("meta"):
-        model = students_of(config, shards.skeleton)
+    model = shape_of(config, shards.skeleton)
     weights = sum(p.numel() for p in model.parameters())
     state = sum(t.numel() for t in model.state_dict().values())
     classes = sum(term.categories for term in _terms(config.loss, shards.skeleton))
@@ -247,6 +248,23 @@ def students_of(config: Config, skeleton: Skeleton) -> PoseNet | Pair:
     if config.semi.method == "sspose":
         return Pair(model_of(config, skeleton), model_of(config, skeleton))
     return model_of(config, skeleton)
+
+
+def shape_of(config: Config, skeleton: Skeleton) -> PoseNet | Pair:
+    """:func:`students_of` without any values: parameters and buffers have shapes alone, on the meta device."""
+    with torch.device("meta"), _Unfilled():
+        return students_of(config, skeleton)
+
+
+class _Unfilled(TorchFunctionMode):
+    """Leaves new parameters as they are: to fill them on the meta device, torch imports its compiler."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if getattr(func, "__module__", "") == "torch.nn.init" or func in (Tensor.normal_, Tensor.uniform_):
+            return [*args, *(kwargs or {}).values()][0]
+        return func(*args, **(kwargs or {}))
 
 
 class Term(NamedTuple):
