@@ -323,7 +323,11 @@ def run_cli(main: Callable[[list[str]], int | None], argv: list[str] | None = No
 def _signals_in_order() -> Iterator[None]:
     """A signal ends the block by StoppedError, Ctrl-C by KeyboardInterrupt, wherever it strikes; nohup is respected."""
     main = threading.current_thread() is threading.main_thread()
-    default = {signal.SIGTERM: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
+    default: dict[signal.Signals, Any] = {
+        signal.SIGTERM: signal.SIG_DFL,
+        signal.SIGHUP: signal.SIG_DFL,
+        signal.SIGINT: signal.default_int_handler,
+    }
     kinds = [one for one, handler in default.items() if main and signal.getsignal(one) == handler]
     process, struck = os.getpid(), 0
 

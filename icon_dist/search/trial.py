@@ -114,7 +114,7 @@ class Teller(Progress):
             if now - self._last_told > TELL_EVERY:
                 self._last_told = now
                 tune.report({"kind": "train", "epoch": event["epoch"]})
-        else:
+        elif event["kind"] != "tick":
             self._from = None  # evaluation and checkpoints are no part of a step
         if event["kind"] == "start":
             tune.report({"kind": "train", "epoch": 0.0})

@@ -23,7 +23,7 @@ from icon_dist import storage
 from icon_dist.errors import run_cli
 from icon_dist.shards.bytes_check import members
 from icon_dist.shards.shard_set import open_shards
-from icon_dist.shards.view import tile
+from icon_dist.shards.contact_sheet import tile
 
 ROOT = Path(__file__).resolve().parents[2]
 
