@@ -22,7 +22,7 @@ def main(argv: list[str]) -> None:
 
     cfg, own = configuration.load_own(args.cfg, args.overrides)
     if args.print_config:
-        print(configuration.to_yaml(cfg), end="")
+        print(configuration.to_commented_yaml(cfg), end="")
         return
 
     from icon_dist.training import driver

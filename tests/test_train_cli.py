@@ -230,7 +230,15 @@ def test_a_dry_run_tells_the_plan_and_touches_nothing(people: Path, tmp_path: Pa
     done = command(*arguments(people, tmp_path / "runs"), "--dry-run")
     config = load("demo", arguments(people, tmp_path / "runs")[2:])
     assert (done.code, done.err) == (0, "")
-    assert done.out == str(plan_run(config, open_shards(str(people / "train")))) + "\n"
+    plan, place = str(plan_run(config, open_shards(str(people / "train")))), f"{tmp_path}/runs/first"
+    assert done.out.startswith(f"{plan}\n")
+    assert done.out.removeprefix(f"{plan}\n").splitlines() == [
+        f"run         {place}",
+        "device      CPU, fp32; this process",
+        "start       random weights, seed 0",
+        f"scored      every epoch, on {len(open_shards(str(people / 'val')))} people",
+        f"watch       tensorboard --logdir {place}/tensorboard",
+    ]
     assert list(tmp_path.iterdir()) == []
     assert tree(people) == before
 

@@ -12,7 +12,8 @@ from icon_dist import storage
 from icon_dist.checkpoints import checkpoint
 from icon_dist.checkpoints import manifest as manifests
 from icon_dist.config import Config
-from icon_dist.errors import CheckpointError, naming, note, say
+from icon_dist.errors import CheckpointError, naming, note, plural, say
+from icon_dist.launch import reporters
 from icon_dist.launch.progress import Progress, counter
 from icon_dist.launch.signals import Stop
 from icon_dist.methods.teacher import load_teacher
@@ -38,36 +39,37 @@ def run(cfg: Config, own: Mapping[str, str], *, dry_run: bool) -> None:
 
 
 def _run(cfg: Config, own: Mapping[str, str], *, dry_run: bool) -> None:
+    services = reporters.packages(cfg.run.report)
     notes = configuration.check_schedule(cfg, own)
+    uri = run_directory(cfg)
     with naming("run.dir"):
-        storage.require_place(storage.join(run_directory(cfg), "config.yaml"))
+        storage.require_place(storage.join(uri, "config.yaml"))
     if dry_run and cfg.data.dataset == "fake":
-        for uri, _, people, _ in missing_sets(cfg.data):
-            say(f"data        {people} people would be rendered to {uri}; the plan follows from them")
+        for place, _, people, _ in missing_sets(cfg.data):
+            say(f"data        {people} people would be rendered to {place}; the plan follows from them")
             for text in notes:
                 note(text)
             return
     draw_missing(cfg.data, jobs=os.cpu_count() or 1, progress=counter("people"))
     data = open_data(cfg, scorable=True)
-    shards, _, plan = data
-    notes += configuration.check_schedule(cfg, own, steps=plan.total_steps)
-    say(str(plan))
-    for text in (*notes, *plan.notes):
+    notes += configuration.check_schedule(cfg, own, steps=data.plan.total_steps)
+    newest = newest_whole(uri)
+    ended = newest is not None and newest["step"] >= data.plan.total_steps
+    if newest is not None and not ended and (changed := checkpoint.changes(newest, cfg)):
+        note(f"the run goes on from step {newest['step']} with another config: {', '.join(changed)}")
+    say(f"{data.plan}\n{setting(cfg, data, newest)}")
+    for text in (*notes, *data.plan.notes):
         note(text)
     if dry_run:
-        if cfg.model.pretrained:
-            model = model_of(cfg, shards.skeleton)
-            say(start_weights.start_run(model, cfg.model.pretrained, shards, plan.split).note)
-        if cfg.semi.method == "pseudo":
-            say(load_teacher(cfg, shards, plan.split, device="cpu", bf16=False).note)
+        say_start_weights(cfg, data)
         return
     if text := finished(cfg, data):
         say(text, file=sys.stderr)
         return
-    uri = run_directory(cfg)
     with lock.hold(uri, fix="give another run.name"):
         lock.tidy(uri)
-        progress = Progress(uri)
+        told = reporters.start(services, run_uri=uri, config=dataclasses.asdict(cfg))
+        progress = Progress(uri, reporters=told)
         if cfg.run.launcher == "local":
             from icon_dist.launch import local
 
@@ -77,6 +79,48 @@ def _run(cfg: Config, own: Mapping[str, str], *, dry_run: bool) -> None:
 
             ray.launch(cfg, LOOP, progress, counts=worker_counts(cfg))
         lock.tidy(uri, over=True)
+
+
+def newest_whole(uri: str) -> manifests.Manifest | None:
+    """The manifest of the newest checkpoint of a run that looks whole; the workers look at every byte."""
+    wholes = (manifests.whole(entry) for entry in reversed(manifests.entries(uri)))
+    return next((whole for whole in wholes if whole is not None), None)
+
+
+def setting(cfg: Config, data: Data, newest: manifests.Manifest | None) -> str:
+    """Where the run lives, what computes it, what it starts from, when it is scored, how to watch it."""
+    uri, run = run_directory(cfg), cfg.run
+    kind = "GPU" if run.gpus_per_worker else "CPU"
+    precision = run.precision
+    if precision == "auto":
+        precision = "bf16" if run.gpus_per_worker else "fp32"
+    launcher = f"{plural(run.workers, 'worker')} on Ray" if run.launcher == "ray" else "this process"
+    start = cfg.model.pretrained or f"random weights, seed {run.seed}"
+    if newest is not None:
+        start = f"its checkpoint of step {newest['step']}"
+    scored = "never: data.val is empty"
+    if data.val is not None:
+        every = "every epoch" if cfg.eval.every == 1 else f"every {cfg.eval.every} epochs and the last"
+        scored = f"{every}, on {plural(len(data.val), 'person')}"
+    return "\n".join(
+        [
+            f"run         {uri}",
+            f"device      {kind}, {precision}; {launcher}",
+            f"start       {start}",
+            f"scored      {scored}",
+            f"watch       tensorboard --logdir {storage.join(uri, 'tensorboard')}",
+        ]
+    )
+
+
+def say_start_weights(cfg: Config, data: Data) -> None:
+    """Look into the files that the run starts from, and say what they are."""
+    shards, _, plan = data
+    if cfg.model.pretrained:
+        model = model_of(cfg, shards.skeleton)
+        say(start_weights.start_run(model, cfg.model.pretrained, shards, plan.split).note)
+    if cfg.semi.method == "pseudo":
+        say(load_teacher(cfg, shards, plan.split, device="cpu", bf16=False).note)
 
 
 def finished(cfg: Config, data: Data) -> str:

@@ -63,7 +63,7 @@ def train(cfg: Config, *, report: Report, device: str, stop: Callable[[], bool] 
     state, plan = run.state, run.plan
     last, left = last_epoch(cfg), False
     if state.epochs < last:  # a run that is over changes nothing, not even its records
-        report({"kind": "start", "step": state.step, "total": plan.total_steps, "batch": plan.batch})
+        report({"kind": "start", "step": state.step, "total": plan.total_steps})
     with run.saver, closing(run.stream), closing(run.learner.engine):
         try:
             while state.epochs < last:
