@@ -37,6 +37,7 @@ CHOICES = {
     "eval.decode": ("quarter", "argmax", "dark"),
     "eval.engine": ("pycocotools", "fast"),
 }
+SERVICES = ("wandb", "mlflow", "trackio")
 POSITIVE = (
     *("run.workers", "run.cpus_per_worker", "run.checkpoint_every", "run.keep", "run.log_every", "run.max_skipped"),
     *("data.sigma", "model.embedding", "loss.tau", "loss.points", "loss.bank.slots"),
@@ -99,6 +100,8 @@ def run(config: Config) -> Iterator[Rule]:
     yield own.gpus_per_worker in (0, 1), "run.gpus_per_worker", "a worker has one GPU or none"
     alone = own.launcher == "ray" or own.workers == 1
     yield alone, "run.workers", "run.launcher=local is one process; set run.workers=1, or run.launcher=ray for more"
+    known = len({*own.report} & {*SERVICES}) == len(own.report)
+    yield known, "run.report", f"expected a list of some of {', '.join(SERVICES)}, each once"
     yield own.workers_min <= own.workers, "run.workers_min", f"expected at most run.workers={own.workers}"
     whole = "ZeRO-3 gathers parameters in hooks that a compiled model does not run; use run.zero=2 or less"
     yield not own.compile or own.zero < 3, "run.compile", whole

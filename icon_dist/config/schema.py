@@ -30,6 +30,7 @@ class RunConfig:
     log_every: int = 20  # optimizer steps
     max_failures: int = 3  # worker-group restarts before the run gives up
     max_skipped: int = 5  # steps in a row with a loss or gradients that are not finite: so many end the run
+    report: tuple[str, ...] = ()  # services that are told the run's numbers as well: wandb | mlflow | trackio
     record_samples: bool = False  # debugging: which people each step read, in the run's samples/
     stop_after_epoch: int = 0  # leave after this epoch as if the job's time were up; 0 = run to the end
 

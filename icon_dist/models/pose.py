@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
@@ -67,9 +68,10 @@ class PoseNet(nn.Module):
         self.backbone_name = name
         self.heads = heads
         self.channel_order = "rgb"
-        std = torch.tensor(self.std)
-        self.register_buffer("_scale", 1 / (255 * std), persistent=False)
-        self.register_buffer("_shift", -torch.tensor(self.mean) / std, persistent=False)
+        # By numpy, with the same bits: to multiply on the meta device, where plans are made, torch loads its compiler.
+        mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
+        self.register_buffer("_scale", torch.tensor((1 / (255 * std)).tolist()), persistent=False)
+        self.register_buffer("_shift", torch.tensor((-mean / std).tolist()), persistent=False)
 
     def add_heads(self, channels: int, sources: Mapping[str, Source]) -> None:
         """Add ``final_layer`` on ``channels`` features, and the projection head on the chosen source.

@@ -35,8 +35,8 @@ from icon_dist.search.space import Space, contains, distributions, fit, point_of
 from icon_dist.search.tuning import KilledError, Setup, first_rung, tune_trials
 from icon_dist.shards.shard_set import read_manifest
 from icon_dist.shards.synthetic import draw_missing
-from icon_dist.train import anchored
 from icon_dist.training import start_weights
+from icon_dist.training.driver import anchored
 from icon_dist.training.setup import open_data
 from icon_dist.types import Skeleton
 

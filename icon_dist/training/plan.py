@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
 from icon_dist import config as configuration
 from icon_dist.config import Config, ContrastConfig, LossConfig
@@ -135,8 +134,7 @@ def plan_run(config: Config, shards: ShardSet, *, val: ShardSet | None = None) -
         people = plural(few, f"{kind}person does", f"{kind}people do")
         errors.append(DataError(f"{shards.uri}: {people} not fill one batch; lower optim.batch={batch}"))
     raise_all(errors)
-    with torch.device("meta"):
-        model = from_config.build_trained(config, shards.skeleton)
+    model = from_config.shape(config, shards.skeleton)
     weights = sum(p.numel() for p in model.parameters())
     state = sum(t.numel() for t in model.state_dict().values())
     classes = sum(term.categories for term in _terms(config.loss, shards.skeleton))

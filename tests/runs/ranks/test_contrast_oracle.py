@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.on_ranks import on_ranks
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -22,6 +21,7 @@ from icon_dist.losses.bank import MemoryBank
 from icon_dist.losses.exchange import Centers, Exchange
 from icon_dist.losses.kernels import consistency_sums, mean_of_categories
 from icon_dist.losses.sampling import Draw, Negatives, Queries
+from tests.support.on_ranks import on_ranks
 
 CASES = 34  # per number of ranks
 DIM = 4

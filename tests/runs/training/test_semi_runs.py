@@ -27,7 +27,7 @@ from icon_dist.models import from_config
 from icon_dist.shards.bytes_check import verify
 from icon_dist.shards.label_split import split
 from icon_dist.shards.shard_set import open_shards
-from icon_dist.train import run_directory
+from icon_dist.training.loop import run_directory
 from tests.support.on_ranks import on_ranks
 from tests.support.training import run_gang, tiny
 
@@ -47,7 +47,7 @@ HALF: dict[str, Any] = {
 
 def run(*configs: Config) -> None:
     for config in configs:
-        launch(config, "icon_dist.train:train", Progress(run_directory(config)))
+        launch(config, "icon_dist.training.loop:train", Progress(run_directory(config)))
 
 
 def final(config: Config) -> dict[str, dict[str, Tensor]]:
