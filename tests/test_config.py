@@ -173,6 +173,9 @@ def test_changes_name_what_a_resumed_run_does_differently() -> None:
     [
         ("loss.tua=0.1", "loss.tua: no such key; did you mean loss.tau?"),
         ("los.tau=0.1", "los.tau: no such key; did you mean loss.tau?"),
+        ("loss.single.queries=3", "loss.single.queries: no such key; did you mean loss.skcc.queries or loss.prcc."),
+        ("loss.pair.negatives=3", "loss.pair.negatives: no such key; did you mean loss.prcc.negatives or loss.skcc."),
+        ("data.augmant.scale=0", "data.augmant.scale: no such key; did you mean data.augment.scale?"),
         ("loss.zzz=1", "loss keys are lambda_p, lambda_1"),
         ("zzz=1", "top-level keys are run, data, model"),
         ("extends=coco", "top-level keys are run"),

@@ -180,7 +180,7 @@ class IconLoss(nn.Module):
         if inputs.heatmaps is None or inputs.errors is None:
             scores = torch.zeros_like(present, dtype=features.dtype)
         else:
-            heatmaps, errors = inputs.heatmaps.detach(), inputs.errors.detach()
+            heatmaps, errors = inputs.heatmaps.detach(), torch.where(present, inputs.errors.detach(), 0.0)
             scores = sampling.hard_scores(heatmaps, errors, present, entropy=own.entropy, scope=own.query_scope)
         tokens = {"skcc": Tokens(features, active, scores)}
         if "prcc" in self.terms:

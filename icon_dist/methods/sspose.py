@@ -1,4 +1,4 @@
-"""SSPose: two students that teach each other (Xie et al., ICCV 2021, dual networks; METHOD 8).
+"""SSPose: two students that teach each other (Xie et al., ICCV 2021, dual networks).
 
 Each sees unlabelled people twice. The easy view, the crop as it comes, tells the other one what to learn; the hard
 view, with joints erased and turned once more (:mod:`icon_dist.methods.hard_view`), is what it has to learn it from::

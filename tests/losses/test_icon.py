@@ -260,7 +260,10 @@ def test_what_is_not_finite_stays_out_of_the_bank() -> None:
 
 def test_unknown_joints_may_be_nan() -> None:
     known = batch(0)
-    unknown = known | {"joints": torch.where(known["visible"][..., None], known["joints"], torch.nan)}
+    unknown = known | {
+        "joints": torch.where(known["visible"][..., None], known["joints"], torch.nan),
+        "errors": torch.where(known["visible"], known["errors"], torch.nan),
+    }
     values = []
     for inputs in (known, unknown):
         total = IconLoss(**SIZES)(**inputs).total
