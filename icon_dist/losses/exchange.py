@@ -6,7 +6,7 @@ Everything travels in one message per step. With a budget each rank sends ``ceil
 chosen at random, so that what a rank receives does not grow with the number of ranks. (Where positives are of other
 images, ``instance`` is the image, and instances of one image are drawn together.)
 
-``sync``: a step's keys are everybody's joints, and the gradient of a joint returns to the rank that owns it.
+``sync``: a step's keys are the joints of all ranks, and the gradient of a joint returns to the rank that owns it.
 ``async``: they are this rank's own joints; the others' travel during the backward pass and are waited for when the next
 step wants them in the bank, which therefore holds the same as with ``sync``, at the same steps.
 """

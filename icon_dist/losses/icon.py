@@ -118,12 +118,12 @@ class IconLoss(nn.Module):
         batch = TokenBatch(self._tokens(inputs), instance_id.long(), owner.long(), self._keys.begin(step))
         centers = self._share(batch) if self.options.contrast == "inter" else {}
         compared = {name: self._compare(i, name, batch, centers) for i, name in enumerate(self.terms)}
-        found = {name: self._sums(each) for name, each in compared.items()}
+        sums = {name: self._sums(each) for name, each in compared.items()}
 
-        gathered = sum_over_ranks(torch.cat([count for _, count in found.values()]))
-        counts = dict(zip(found, torch.split(gathered, [len(count) for _, count in found.values()]), strict=True))
-        # Sums are this rank's and counts are everybody's; the factor undoes the mean over ranks that gradients get.
-        losses = {name: world_size() * mean_of_categories(sums, counts[name]) for name, (sums, _) in found.items()}
+        gathered = sum_over_ranks(torch.cat([count for _, count in sums.values()]))
+        counts = dict(zip(sums, torch.split(gathered, [len(count) for _, count in sums.values()]), strict=True))
+        # Sums are this rank's and counts are all ranks'; the factor undoes the mean over ranks that gradients get.
+        losses = {name: world_size() * mean_of_categories(each, counts[name]) for name, (each, _) in sums.items()}
         total = torch.stack([self.terms[name].weight * loss for name, loss in losses.items()]).sum()  # Eq. 5
         # Comparisons with NaN are false, so that Eq. 1 leaves out tokens that are not finite: a loop must see them.
         total = total + 0 * batch.tokens["skcc"].features[:, :, 0].detach().sum()
