@@ -184,6 +184,15 @@ def test_a_reader_that_leaves_is_no_error() -> None:
     assert (done.returncode, done.stderr) == (0, b"")
 
 
+@pytest.mark.parametrize("words", ["--help", "train --help", "paper", "--version"])
+def test_output_onto_a_full_disk_is_said(words: str) -> None:
+    with open("/dev/full", "w") as full:
+        argv = [sys.executable, "-m", "icon_dist", *words.split()]
+        done = subprocess.run(argv, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    said = "icon_dist: error: standard output: No space left on device; free some space or write elsewhere\n"
+    assert (done.returncode, done.stderr) == (5, said)
+
+
 @pytest.mark.parametrize("argv", [[], ["loss.tau=1"], ["--cfg"], ["--cfg", "coco", "--nope"]])
 def test_wrong_flags_are_one_line(
     argv: list[str], command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
