@@ -5,12 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from icon_dist import config as configuration
 from icon_dist.config import Config, ContrastConfig, LossConfig
@@ -20,6 +17,7 @@ from icon_dist.models import PoseNet, build_model
 from icon_dist.models.two_students import Pair
 from icon_dist.shards.label_split import Split, check_stored, split
 from icon_dist.shards.shard_set import ShardSet
+from icon_dist.training.shapes import shapes_alone
 from icon_dist.types import Skeleton
 
 FP32 = 4  # bytes
@@ -252,19 +250,8 @@ def students_of(config: Config, skeleton: Skeleton) -> PoseNet | Pair:
 
 def shape_of(config: Config, skeleton: Skeleton) -> PoseNet | Pair:
     """:func:`students_of` without any values: parameters and buffers have shapes alone, on the meta device."""
-    with torch.device("meta"), _Unfilled():
+    with shapes_alone():
         return students_of(config, skeleton)
-
-
-class _Unfilled(TorchFunctionMode):
-    """Leaves new parameters as they are: to fill them on the meta device, torch imports its compiler."""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if getattr(func, "__module__", "") == "torch.nn.init" or func in (Tensor.normal_, Tensor.uniform_):
-            return [*args, *(kwargs or {}).values()][0]
-        return func(*args, **(kwargs or {}))
 
 
 class Term(NamedTuple):
