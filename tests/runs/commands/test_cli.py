@@ -166,7 +166,6 @@ def bad_lines() -> Iterator[tuple[list[str], str]]:
     yield ["sweep", "--cfg", "demo"], "required: SEARCH"
     yield ["shards", "build", "cooc", "--annotations", "a", "--images", "b", "--out", "c"], "did you mean coco?"
     yield ["shards", "build"], "required: dataset, --annotations, --images, --out"
-    yield ["evaluate", "a"], "one of the arguments --shards --photos is required"
     yield ["evaluate", "a", "--shards", "s", "--photos", "p"], "not allowed with"
     yield ["evaluate", "a", "--shards", "s", "--refine-below", "٠"], "is not a number"
     yield ["evaluate", "a", "--shards", "s", "--refine-below", "nan"], "is not a number"
@@ -292,3 +291,17 @@ def test_debug_is_ours_before_a_double_hyphen_only() -> None:
         with pytest.raises(SystemExit):
             run_cli(lambda argv: seen.append(argv), words)
     assert seen == [["a"], ["a", "--", "b"], ["a", "--", "--debug"]]
+
+
+@pytest.mark.parametrize(
+    ("words", "right"),
+    [
+        ("--cfg demo run.name=x", "icon-dist submit -- --cfg demo run.name=x"),
+        ("--follow --cfg=demo", "icon-dist submit --follow -- --cfg=demo"),
+        ("--address http://h loss.tau=1 --dry-run", "icon-dist submit --address http://h -- loss.tau=1 --dry-run"),
+    ],
+)
+def test_words_of_the_training_before_the_dashes(words: str, right: str, command: Command) -> None:
+    done = command("submit", *words.split())
+    assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
+    assert done.err.endswith(f"is for the training, whose words stand after --; type: {right}\n")
