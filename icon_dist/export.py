@@ -143,6 +143,7 @@ def about(found: Trained, *, use: str, decode: str) -> dict[str, Any]:
     """What a user of the file must know, and where it is from: the json beside it."""
     skeleton, codec, metadata = found.skeleton, found.codec, found.metadata
     names = skeleton.joints
+    data = metadata.get("data")
     refines = isinstance(found.model, OPECNet)
     return {
         "for": use,
@@ -163,7 +164,8 @@ def about(found: Trained, *, use: str, decode: str) -> dict[str, Any]:
         "weights": {"sha256": found.sha256, "step": metadata["step"], "checkpoint": metadata["checkpoint"]},
         "score": metadata.get("score"),
         "metric": main_metric(skeleton),
-        "data": metadata.get("data"),
+        "data": data,
+        "licence_of_data": data.get("licence") if isinstance(data, dict) else None,
         "versions": {"icon_dist": __version__, "torch": str(torch.__version__)},
     }
 

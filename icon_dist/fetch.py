@@ -1,15 +1,16 @@
-"""Fetch verified weights out of a run into one safetensors file.
+"""Fetch verified weights out of a run into one safetensors file, with a card beside it that says what they are.
 
 icon-dist fetch s3://bucket/runs/w48 --best -o best.safetensors
 """
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 from icon_dist import storage
 from icon_dist.arguments import Parser
-from icon_dist.checkpoints import checkpoint, weights
+from icon_dist.checkpoints import card, checkpoint, weights
 from icon_dist.checkpoints import manifest as manifests
 from icon_dist.errors import CheckpointError, ConfigError, run_cli, say
 
@@ -47,14 +48,16 @@ def main(argv: list[str]) -> None:
     out = storage.absolute(args.out)
     if Path(out).suffix != ".safetensors":
         raise ConfigError(f"-o {args.out}: the file is written in the safetensors format; name it .safetensors")
-    storage.require_place(out)
+    for place in (out, card.place(out)):
+        storage.require_place(place)
     # Beside the file, so that the same command goes on where a lost connection or Ctrl-C left it.
     found = weights.find(run_uri, args.which, parts=None if storage.is_remote(out) else Path(out).parent)
     tensors, metadata = weights.weights_of(found, net=args.net), weights.metadata_of(found)
-    storage.write(out, weights.encode(tensors, metadata))
+    data, count = weights.encode(tensors, metadata), sum(value.numel() for value in tensors.values())
+    storage.write(out, data)
+    card.write(out, card.card(metadata, file=out, sha256=hashlib.sha256(data).hexdigest(), numbers=count))
     score = manifests.score(found.manifest)
     scored = "not evaluated" if score is None else f"score {score:.4f}"
-    count = sum(value.numel() for value in tensors.values())
     say(f"{args.out}: step {found.step}, {scored}, {count:,} numbers, from {found.uri}")
 
 

@@ -30,7 +30,10 @@ from icon_dist.models.two_students import NETS
 from icon_dist.types import Skeleton
 
 FORMAT = 1
-SAID_OF_WEIGHTS = ("config", "skeleton", "step", "metrics", "score", "evaluated", "colour", "split", "index")
+SAID_OF_WEIGHTS = (
+    *("config", "skeleton", "step", "metrics", "score", "conditions", "evaluated", "colour", "split", "index"),
+    *("data", "pretrained", "versions"),
+)
 
 Metadata = dict[str, Any]
 
@@ -40,7 +43,8 @@ def load_weights(uri: str, *, which: str | int | None = None, net: int = 1) -> t
 
     ``net`` chooses between the students of a run with two; whatever it was, the weights are those of one model.
     Metadata: format, config, skeleton, step, metrics, score, evaluated (model | ema), colour (of the input, rgb | bgr),
-    checkpoint, manifest_sha256.
+    checkpoint, manifest_sha256; where the run said them, conditions (of the score), data (dataset, split, people,
+    licence), pretrained (kind, uri, sha256) and versions.
     """
     uri = storage.absolute(uri)
     if not storage.exists(storage.join(uri, manifests.FOLDER)):

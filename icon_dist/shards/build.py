@@ -20,9 +20,10 @@ import cv2
 
 from icon_dist import datasets, storage
 from icon_dist.arguments import Parser, at_least
+from icon_dist.arguments import text as some_text
 from icon_dist.datasets import joined
 from icon_dist.datasets.detections import detected
-from icon_dist.errors import ClusterError, ConfigError, DataError, note, plural, run_cli, say
+from icon_dist.errors import ClusterError, ConfigError, DataError, note, plural, run_cli, say, shown
 from icon_dist.shards import label_checks
 from icon_dist.shards.photo_survey import MapItems, survey
 from icon_dist.shards.tar import Settings
@@ -48,6 +49,12 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--headboxes", metavar="FILE", help="mpii: gt_valid.mat, for PCKh")
     add("--boxes", metavar="FILE", help="pack a detector's boxes (COCO results json) instead of the annotated people")
     add("--split", type=str, metavar="NAME", help="name of the set; default: the name of the first annotation file")
+    add(
+        "--licence",
+        type=one_line,
+        metavar="TEXT",
+        help="of the data, for the cards of models trained on it",
+    )
     add("--max-input", default="384x288", metavar="HxW|none", help="largest input to train at; default %(default)s")
     add("--per-shard", type=at_least(1), default=1000, metavar="N", help="people in a shard; default %(default)s")
     add("--seed", type=int, default=0, help="of the one shuffle over shards; default %(default)s")
@@ -64,6 +71,13 @@ def annotation_file(text: str) -> str:
     if not text.strip():
         raise DataError(f"--annotations {text!r}: is empty; give the path of an annotation file")
     return text
+
+
+def one_line(value: str) -> str:
+    """An argparse type: text that fits on a line of a card."""
+    if not some_text(value).isprintable() or len(value) > 200:
+        raise argparse.ArgumentTypeError(f"{shown(value)} is not one line of at most 200 printable letters")
+    return value
 
 
 def max_input(text: str) -> tuple[int, int] | None:
@@ -207,6 +221,7 @@ def main(argv: list[str]) -> int:
         dataset=options.dataset,
         split=split,
         boxes=Path(options.boxes).name if options.boxes else "gt",
+        licence=options.licence or "",
         settings=settings,
         map_jobs=map_jobs,
         progress=progress,
