@@ -18,7 +18,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
 from icon_dist.codec import Codec
@@ -55,8 +55,8 @@ class JointsProgram(nn.Module):
             xy = torch.where(scores[..., None] < self.refine_below, out.joints[-1], xy)
         return xy, scores
 
-    def certain(self, image: UInt8[Tensor, "N H W 3"]) -> Tensor:
-        """``[N, K]``: joints that stay where they are when the heatmaps are shaken by what a runtime may round.
+    def certain(self, image: UInt8[Tensor, "N H W 3"], *, within: float = TOLERANCE / 2) -> Bool[Tensor, "N K"]:
+        """Joints that stay ``within`` so many px when the heatmaps are shaken by more than a runtime rounds.
 
         Of two peaks of equal height any runtime may take either.
         """
@@ -70,7 +70,7 @@ class JointsProgram(nn.Module):
             for _ in range(3):
                 noise = torch.rand(maps.shape, generator=generator) * 2 - 1
                 shaken = maps + NOISE * maps.abs().amax((2, 3), keepdim=True) * noise
-                sure &= (self.codec.decode(shaken, method=method)[0] - still).abs().amax(-1) < TOLERANCE / 2
+                sure &= (self.codec.decode(shaken, method=method)[0] - still).abs().amax(-1) < within
         return sure
 
 
