@@ -16,6 +16,7 @@ VERBS = {
     ),
     "evaluate": ("evaluate", "score a checkpoint on a shard set"),
     "fetch": ("fetch", "retrieve and verify a checkpoint as one safetensors file"),
+    "export": ("export", "write a trained model as one ONNX or torch.export file, decoding included"),
     "shards build": ("shards.build", "pack photos and annotations into shards, to train and score on"),
     "shards verify": ("shards.verify", "check every byte of a shard set, and its labels by statistics"),
     "shards view": ("shards.view", "a page of its people with their joints, to see what training will see"),

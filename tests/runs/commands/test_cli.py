@@ -105,6 +105,7 @@ LINES: dict[str, tuple[list[str], dict[str, str]]] = {
     "submit": ([], {"--address": "http://x", "--working-dir": "."}),
     "evaluate": (["a.safetensors"], {"--shards": "s", "--batch": "2", "--decode": "dark", "--refine-below": "0.2"}),
     "fetch": (["run"], {"--step": "3", "--net": "1", "--out": "a.safetensors"}),
+    "export": (["a.safetensors"], {"--out": "a.onnx", "--for": "rtmlib", "--which": "3", "--decode": "dark"}),
     "shards build": (
         ["coco"],
         {"--annotations": "a.json", "--images": "i", "--out": "o", "--limit": "3", "--max-input": "none"},
@@ -118,7 +119,14 @@ LINES: dict[str, tuple[list[str], dict[str, str]]] = {
     "demo": (["loss.tau=0.1"], {"--out": "o"}),
 }
 NUMBERS = {"--batch", "--step", "--limit", "--count", "--people", "--trials", "--gpus-per-worker", "--net", "--seeds"}
-CHOICES = {"--decode": "dakr", "--difficulty": "hadr", "--net": "3", "--gpus-per-worker": "2"}
+CHOICES = {
+    "--decode": "dakr",
+    "--for": "rtmlbi",
+    "--which": "bets",
+    "--difficulty": "hadr",
+    "--net": "3",
+    "--gpus-per-worker": "2",
+}
 BY_US = (
     "no such preset",
     "no such row",
@@ -157,7 +165,7 @@ def bad_lines() -> Iterator[tuple[list[str], str]]:
                 yield from ((line(name, number, without=name), name) for number in numbers)
             if name in CHOICES:
                 yield line(name, CHOICES[name], without=name), "is none of"
-        if verb in ("evaluate", "fetch", "doctor") or verb.startswith("shards"):
+        if verb in ("evaluate", "export", "fetch", "doctor") or verb.startswith("shards"):
             yield line("surplus", "words"), "unrecognized arguments: "
     yield ["train"], "required: --cfg"
     yield ["paper", "--seeds", "1", "--set", "loss.tau=1"], "--seeds, --set: nothing is run; name rows or tables"
