@@ -12,17 +12,16 @@ import json
 import os
 from collections.abc import Iterator
 
-import torch
-
 from icon_dist import storage
 from icon_dist.arguments import Parser, at_least, number
 from icon_dist.checkpoints.weights import described, load_weights
 from icon_dist.codec import codec_of
 from icon_dist.config import EvalConfig
 from icon_dist.drawing import skeletons
-from icon_dist.errors import CheckpointError, ConfigError, note, plural, run_cli, say, shorten, shown
+from icon_dist.errors import CheckpointError, ConfigError, note, plural, run_cli, say, shown
 from icon_dist.inference import boxes as who
 from icon_dist.inference.boxes import photos_of
+from icon_dist.inference.device import available, default_device
 from icon_dist.inference.predictor import conditions, evaluate, load_model
 from icon_dist.metrics import embedding, result_files
 from icon_dist.metrics.score import ENGINES, check_truth, main_metric, require_evaluator
@@ -38,15 +37,6 @@ def level(text: str) -> float:
     if (value := number(text)) < 0:
         raise argparse.ArgumentTypeError(f"{shown(text)} is not a number from 0 on")
     return value
-
-
-def device(text: str) -> str:
-    """An argparse type: where torch can compute here."""
-    try:
-        torch.empty(0, device=text)
-    except (RuntimeError, AssertionError, ValueError) as error:
-        raise ConfigError(f"--device {text}: {shorten(str(error))}; cpu is always there") from None
-    return text
 
 
 def measured_by(metric: str | None, skeleton: Skeleton) -> Skeleton:
@@ -116,7 +106,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     add("--limit", type=at_least(0), default=0, metavar="N", help="only the first N boxes")
     cores = max(1, (os.cpu_count() or 1) - 1)
     add("--loaders", type=at_least(0), default=cores, help="decoding processes; default %(default)s")
-    add("--device", type=device, default="cuda" if torch.cuda.is_available() else "cpu", help="default %(default)s")
+    add("--device", type=available, default=default_device(), help="default %(default)s")
     add("--json", metavar="FILE", help="also write conditions and scores here")
     add("--results", metavar="FILE", help="also write the poses for the test server: FILE.json, MPII's is FILE.mat")
     add("--picture", metavar="FILE.png", help="draw predictions beside the ground truth")

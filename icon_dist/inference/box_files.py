@@ -1,0 +1,191 @@
+"""The boxes of photos out of a COCO file: a detector's results, or annotations.
+
+The file may be about more photos than are predicted. Its images are matched with the photos by file name, or, as COCO
+names its photos, by the number that is the name.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+from icon_dist import storage
+from icon_dist.datasets.annotation_file import MAX_BYTES, are_numbers, is_id, parse
+from icon_dist.datasets.detections import other_form
+from icon_dist.errors import DataError, note, plural, shown
+from icon_dist.inference.estimator import box_fault
+from icon_dist.inference.inputs import Source
+from icon_dist.types import PERSON, Skeleton
+
+NAMES = ("file_name", "image_name", "image", "image_id")  # where a result says of which image it is
+FORM = "expected COCO results, a list of {image_id or file_name, bbox, score}, or COCO annotations"
+Entry = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class FileBoxes:
+    """The boxes of a file by photo."""
+
+    of_place: dict[str, Float[np.ndarray, "n 5"]]  # x, y, width, height in px, score; a photo without any is absent
+    image_ids: dict[str, int]  # those of the file, by photo
+
+
+def read_boxes(uri: str, sources: Sequence[Source], skeleton: Skeleton) -> FileBoxes:
+    """The boxes of the file at ``uri`` for the photos in ``sources``.
+
+    A DataError names the first bad entry and counts its like; notes tell of entries and photos that have no partner.
+    """
+    try:
+        content = parse(storage.read(uri, most=MAX_BYTES), source=uri)
+    except FileNotFoundError:
+        raise DataError(f"{uri}: no such file; give the json of a detector, or annotations, to --boxes") from None
+    entries, names = _entries(content, uri)
+    places = _partners({_key(entry) for _, entry in entries} | set(names), names, sources, uri)
+    entries = _of_category(content, entries, uri, skeleton)
+    _require_joints(content, entries, uri, skeleton)
+    known = [(row, entry, places[_key(entry)]) for row, entry in entries if _key(entry) in places]
+    boxes = _checked(known, {source.place: source.wh for source in sources}, uri)
+    by_place: dict[str, list[list[float]]] = defaultdict(list)
+    for (_, _, place), box in zip(known, boxes, strict=True):
+        by_place[place].append(box)
+    _note_unmatched(uri, entries=len(entries), known=len(known), sources=sources, with_boxes=len(by_place))
+    ids = {place: key for key, place in places.items() if is_id(key)}
+    return FileBoxes({place: np.array(found, np.float64) for place, found in by_place.items()}, ids)
+
+
+def _entries(content: Any, uri: str) -> tuple[list[tuple[int, Entry]], dict[Any, str]]:
+    """The entries with their rows, crowds left out, and in annotations the file names by image id."""
+    names: dict[Any, str] = {}
+    if isinstance(content, dict) and isinstance(content.get("annotations"), list):
+        images = content.get("images")
+        if not isinstance(images, list) or not all(_is_image(image) for image in images):
+            raise DataError(f"{uri} images: expected a list of {{id, file_name}}; give the whole COCO file")
+        names = {image["id"]: image["file_name"] for image in images}
+        content = content["annotations"]
+    if not isinstance(content, list):
+        raise DataError(f"{uri}: {FORM}")
+    for row, entry in enumerate(content):
+        if type(entry) is not dict or _key(entry) is None or "bbox" not in entry:
+            raise DataError(f"{uri}#{row} {shown(entry)}: is no box of an image; {FORM}")
+    entries = [(row, entry) for row, entry in enumerate(content) if not entry.get("iscrowd")]
+    if not entries:
+        raise DataError(f"{uri}: holds no box; {FORM}")
+    return entries, names
+
+
+def _is_image(image: Any) -> bool:
+    return isinstance(image, dict) and is_id(image.get("id")) and isinstance(image.get("file_name"), str)
+
+
+def _key(entry: Entry) -> int | str | None:
+    """The image of an entry, by number or by name."""
+    values = (entry.get(name) for name in NAMES)
+    return next((value for value in values if is_id(value) or (isinstance(value, str) and value)), None)
+
+
+def _partners(keys: set[Any], names: dict[Any, str], sources: Sequence[Source], uri: str) -> dict[Any, str]:
+    """The photo of every image of the file that has one; DataError where two images have the same, or none has."""
+    by_name: dict[str, Source] = {}
+    for one in sources:
+        stem = PurePosixPath(one.name).stem
+        by_name |= {one.name: one, stem: one}
+        if stem.rpartition("_")[2].isdecimal():  # 000000000139, COCO_val2014_000000000139
+            by_name.setdefault(f"#{int(stem.rpartition('_')[2])}", one)
+    found: dict[str, Any] = {}
+    for key in sorted(keys, key=str):
+        name = names.get(key, key)
+        path = PurePosixPath(name.replace("\\", "/")) if isinstance(name, str) else None
+        source = by_name.get(f"#{name}" if path is None else path.name)
+        if source is None:
+            continue
+        if source.place in found:
+            text = f"two of its images, {shown(names.get(found[source.place], found[source.place]))} and {shown(name)}"
+            raise DataError(f"{uri}: {text}, are named like {source.place}; give a file of one of them")
+        found[source.place] = key
+    if not found:
+        image = shown(next(iter(names.values()), sorted(keys, key=str)[0]))
+        photos = plural(len(sources), "photo")
+        text = f"is about none of the {photos}: it has {image}, not {sources[0].name}"
+        raise DataError(f"{uri}: {text}; give the boxes of these photos")
+    return {key: place for place, key in found.items()}
+
+
+def _of_category(
+    content: Any, entries: list[tuple[int, Entry]], uri: str, skeleton: Skeleton
+) -> list[tuple[int, Entry]]:
+    """The entries of the kind of thing that the model is about."""
+    counts = Counter(shown(entry.get("category_id")) for _, entry in entries)
+    if len(counts) == 1:
+        return entries
+    described = [c for c in content.get("categories") or () if isinstance(c, dict)] if isinstance(content, dict) else []
+    fitting = [c.get("id") for c in described if c.get("keypoints") == list(skeleton.joints)]
+    named = [c.get("id") for c in described if c.get("name") in (skeleton.name, "person")]
+    wanted = fitting or named or [PERSON]
+    kept = [(row, entry) for row, entry in entries if entry.get("category_id") in wanted]
+    if not kept:
+        found = ", ".join(f"{category} ({n})" for category, n in counts.most_common(5))
+        raise DataError(
+            f"{uri}: no box has category_id {wanted[0]}; the file's are {found}; keep those of one category"
+        )
+    note(f"{uri}: {plural(len(entries) - len(kept), 'box')} of other categories than {wanted[0]} left out")
+    return kept
+
+
+def _require_joints(content: Any, entries: list[tuple[int, Entry]], uri: str, skeleton: Skeleton) -> None:
+    """DataError for poses of other joints: the boxes are probably those of other things."""
+    for row, entry in entries:
+        points = entry.get("keypoints")
+        if isinstance(points, list) and points and len(points) not in (3 * skeleton.num_joints, skeleton.num_joints):
+            joints = plural(len(points) // 3, "joint")
+            what = f"the model predicts {skeleton.num_joints} of {skeleton.name}"
+            raise DataError(f"{uri}#{row} keypoints: {joints}, {what}; give boxes of these, or boxes without keypoints")
+    categories = content.get("categories") if isinstance(content, dict) else None
+    used = {entry.get("category_id") for _, entry in entries if entry.get("keypoints")}
+    for category in categories if isinstance(categories, list) else ():
+        theirs = category.get("keypoints") if isinstance(category, dict) and category.get("id") in used else None
+        if isinstance(theirs, list) and theirs and theirs != list(skeleton.joints):
+            other = next((n for n, own in zip(theirs, skeleton.joints, strict=False) if n != own), theirs[-1])
+            what = f"joint {shown(other)} is none of {skeleton.name} there"
+            raise DataError(f"{uri} categories: {what}; give boxes of the same joints, or boxes without keypoints")
+
+
+def _checked(known: list[tuple[int, Entry, str]], sizes: dict[str, tuple[int, int]], uri: str) -> list[list[float]]:
+    """Boxes with scores; the first that is none is named, and its like are counted."""
+    boxes: list[list[float]] = []
+    faults: list[str] = []
+    for row, entry, place in known:
+        box, score = entry["bbox"], entry.get("score", 1.0)
+        numbers = isinstance(box, list) and len(box) == 4 and are_numbers([*box, score])
+        fault = box_fault(box, wh=sizes[place]) if numbers else "is not four numbers and a score"
+        if fault:
+            faults.append(f"{uri}#{row} bbox={shown(box)}: {fault}")
+        boxes.append([*map(float, box), float(score)] if numbers else [0, 0, 1, 1, 0])
+    form, which = _form(boxes, [sizes[place] for _, _, place in known])
+    if form:
+        first = int(np.flatnonzero(which)[0])
+        what = f"{uri}#{known[first][0]} bbox={shown(boxes[first][:4])}: looks like {form}"
+        raise DataError(f"{what}; expected x, y, width, height in px")
+    if faults:
+        like = f" ({len(faults)} of {plural(len(known), 'box')})"
+        raise DataError(f"{faults[0]}; expected x, y, width > 0, height > 0 in px, and a score{like}")
+    return boxes
+
+
+def _form(boxes: list[list[float]], sizes: list[tuple[int, int]]) -> tuple[str, NDArray[np.bool_]]:
+    if not boxes:
+        return "", np.zeros(0, np.bool_)
+    return other_form(np.array(boxes)[:, :4], np.array(sizes, np.float64))
+
+
+def _note_unmatched(uri: str, *, entries: int, known: int, sources: Sequence[Source], with_boxes: int) -> None:
+    if entries > known:
+        note(f"{uri}: {plural(entries - known, 'box')} of other images left out")
+    if without := len(sources) - with_boxes:
+        note(f"{uri}: no box for {without} of {plural(len(sources), 'photo')}; nobody is predicted there")
