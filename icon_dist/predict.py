@@ -79,7 +79,9 @@ def _box(text: str) -> list[float]:
     try:
         x, y, w, h = map(number, text.replace(" ", "").split(","))
     except (ValueError, argparse.ArgumentTypeError):
-        raise ConfigError(f"--boxes {shown(text)}: expected four numbers x,y,w,h in px") from None
+        w = h = 0
+    if min(w, h) <= 0:
+        raise ConfigError(f"--boxes {shown(text)}: expected four numbers x,y,w,h in px, width and height above 0")
     return [x, y, w, h]
 
 
@@ -91,7 +93,7 @@ def main(argv: list[str]) -> None:
     detector = OnnxDetector(args.boxes) if args.kind == "detector" else None
     show = progress_bar("looking at", "files", len(places))
     sources = inputs.survey(places, skip_bad=args.skip_bad, progress=show)
-    inputs.require_outputs(sources, args.inputs, out, result=FILE, force=args.force)
+    inputs.require_outputs(sources, args.inputs, args.out, result=FILE, force=args.force)
     if args.track and not any(source.video for source in sources):
         raise ConfigError("--track: follows instances through a video, and no input is one; leave it out")
     file = _file_boxes(args.boxes, sources, pose) if args.kind == "file" else FileBoxes({}, {})
@@ -177,7 +179,7 @@ def _boxes_of(
         box = _box(args.boxes)
         for source in sources:
             if fault := box_fault(box, wh=source.wh):
-                raise ConfigError(f"--boxes {args.boxes}: {fault}, {source.place}; give x,y,w,h in px of every image")
+                raise ConfigError(f"--boxes {args.boxes}: {fault} ({source.place}); give x,y,w,h in px of every image")
         return lambda _: [box]
     return lambda _: detector
 

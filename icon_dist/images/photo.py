@@ -66,6 +66,12 @@ def read(place: str) -> bytes:
     return storage.read(place, 0, MAX_BYTES + 1)
 
 
+def is_photo(head: bytes) -> bool:
+    """Whether a file begins like one that :func:`header` knows."""
+    starts = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"II*\0", b"MM\0*")
+    return head.startswith(starts) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
+
+
 def header(data: bytes, *, name: str) -> Header:
     """What a photo says of itself. What is no photo, or too large, is refused undecoded, with the likely cause."""
     if data[:3] == b"\xff\xd8\xff":

@@ -26,6 +26,7 @@ from icon_dist.types import PERSON, Skeleton
 
 NAMES = ("file_name", "image_name", "image", "image_id")  # where a result says of which image it is
 FORM = "expected COCO results, a list of {image_id or file_name, bbox, score}, or COCO annotations"
+SHAPELESS = "is not four finite numbers and a score"
 Entry = dict[str, Any]
 
 
@@ -48,6 +49,8 @@ def read_boxes(uri: str, sources: Sequence[Source], skeleton: Skeleton) -> FileB
         raise DataError(f"{uri}: no such file; give the json of a detector, or annotations, to --boxes") from None
     entries, names = _entries(content, uri)
     places = _partners({_key(entry) for _, entry in entries} | set(names), names, sources, uri)
+    if dangling := [row for row, entry in entries if names and _key(entry) not in names]:
+        raise DataError(f"{uri}#{dangling[0]} image_id: none of its images has this id; give the whole COCO file")
     entries = _of_category(content, entries, uri, skeleton)
     _require_joints(content, entries, uri, skeleton)
     known = [(row, entry, places[_key(entry)]) for row, entry in entries if _key(entry) in places]
@@ -98,23 +101,27 @@ def _partners(keys: set[Any], names: dict[Any, str], sources: Sequence[Source], 
         by_name |= {one.name: one, stem: one}
         if stem.rpartition("_")[2].isdecimal():  # 000000000139, COCO_val2014_000000000139
             by_name.setdefault(f"#{int(stem.rpartition('_')[2])}", one)
-    found: dict[str, Any] = {}
+    found: dict[str, list[Any]] = defaultdict(list)
     for key in sorted(keys, key=str):
         name = names.get(key, key)
-        path = PurePosixPath(name.replace("\\", "/")) if isinstance(name, str) else None
-        source = by_name.get(f"#{name}" if path is None else path.name)
-        if source is None:
-            continue
-        if source.place in found:
-            text = f"two of its images, {shown(names.get(found[source.place], found[source.place]))} and {shown(name)}"
-            raise DataError(f"{uri}: {text}, are named like {source.place}; give a file of one of them")
-        found[source.place] = key
+        source = by_name.get(PurePosixPath(name.replace("\\", "/")).name if isinstance(name, str) else f"#{name}")
+        if source is not None:
+            found[source.place].append(key)
     if not found:
         image = shown(next(iter(names.values()), sorted(keys, key=str)[0]))
         photos = plural(len(sources), "photo")
         text = f"is about none of the {photos}: it has {image}, not {sources[0].name}"
         raise DataError(f"{uri}: {text}; give the boxes of these photos")
-    return {key: place for place, key in found.items()}
+    return {_one_of(several, names, place, uri): place for place, several in found.items()}
+
+
+def _one_of(keys: list[Any], names: dict[Any, str], place: str, uri: str) -> Any:
+    """Of several images of the file that are named like a photo, the one whose folders are the photo's as well."""
+    same = [key for key in keys if place.endswith(f"/{names.get(key, key)}")] if len(keys) > 1 else keys
+    if len(same) != 1:
+        few = " and ".join(shown(names.get(key, key)) for key in keys[:2])
+        raise DataError(f"{uri}: two of its images, {few}, are named like {place}; give a file of one of them")
+    return same[0]
 
 
 def _of_category(
@@ -160,21 +167,22 @@ def _checked(known: list[tuple[int, Entry, str]], sizes: dict[str, tuple[int, in
     """Boxes with scores; the first that is none is named, and its like are counted."""
     boxes: list[list[float]] = []
     faults: list[str] = []
-    for row, entry, place in known:
+    for _, entry, place in known:
         box, score = entry["bbox"], entry.get("score", 1.0)
         numbers = isinstance(box, list) and len(box) == 4 and are_numbers([*box, score])
-        fault = box_fault(box, wh=sizes[place]) if numbers else "is not four numbers and a score"
-        if fault:
-            faults.append(f"{uri}#{row} bbox={shown(box)}: {fault}")
+        faults.append(box_fault(box, wh=sizes[place]) if numbers else SHAPELESS)
         boxes.append([*map(float, box), float(score)] if numbers else [0, 0, 1, 1, 0])
-    form, which = _form(boxes, [sizes[place] for _, _, place in known])
+    sound = [i for i, fault in enumerate(faults) if fault != SHAPELESS]
+    form, which = _form([boxes[i] for i in sound], [sizes[known[i][2]] for i in sound])
     if form:
-        first = int(np.flatnonzero(which)[0])
+        first = sound[int(np.flatnonzero(which)[0])]
         what = f"{uri}#{known[first][0]} bbox={shown(boxes[first][:4])}: looks like {form}"
         raise DataError(f"{what}; expected x, y, width, height in px")
-    if faults:
-        like = f" ({len(faults)} of {plural(len(known), 'box')})"
-        raise DataError(f"{faults[0]}; expected x, y, width > 0, height > 0 in px, and a score{like}")
+    if any(faults):
+        first = next(i for i, fault in enumerate(faults) if fault)
+        like = f" ({sum(map(bool, faults))} of {plural(len(known), 'box')})"
+        what = f"{uri}#{known[first][0]} bbox={shown(known[first][1]['bbox'])}: {faults[first]}"
+        raise DataError(f"{what}; expected x, y, width > 0, height > 0 in px, and a score{like}")
     return boxes
 
 

@@ -112,7 +112,7 @@ class PoseEstimator:
         DataError for a photo that cannot be read, ConfigError for boxes or arrays that are none.
         """
         if not isinstance(images, list | tuple):
-            return next(self.stream([(images, boxes)]))
+            return next(self.stream(iter([(images, boxes)])))
         given = [boxes] * len(images) if boxes is None or callable(boxes) else list(boxes)
         if len(given) != len(images):
             raise ConfigError(f"boxes: {len(given)} for {len(images)} images; give boxes for each image")

@@ -14,10 +14,10 @@ from icon_dist.images import photo
 from icon_dist.inference import video
 from icon_dist.inference.video import Video
 
-SUFFIXES = {  # of what a folder is looked through for; a file that is named by itself may have any
+VIDEOS = {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".flv", ".wmv"}
+SUFFIXES = VIDEOS | {  # of what a folder is looked through for; a file that is named by itself may have any
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff"),
     *(".gif", ".heic", ".heif", ".avif"),  # refused by name, rather than passed over in silence
-    *(".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".flv", ".wmv"),
 }
 
 
@@ -123,6 +123,8 @@ def _look(place: str) -> Source:
                 raise DataError(f"{place}: a video is read from a disk only; copy it there")
             seen = video.probe(place)
             return Source(place, seen.wh, video=seen)
+        if head and PurePosixPath(place).suffix.lower() in VIDEOS and not photo.is_photo(head):
+            raise DataError(f"{place}: not a video that can be read ({video.READ} can); convert or replace the file")
         data = photo.read(place)
     except FileNotFoundError:
         raise DataError(f"{place}: no such photo, video or folder; check the path") from None
@@ -133,21 +135,22 @@ def _look(place: str) -> Source:
 
 def require_outputs(sources: Sequence[Source], given: Sequence[str], out: str, *, result: str, force: bool) -> None:
     """ConfigError if results would replace an input, each other, or with no ``force`` what is in the folder ``out``."""
+    target = storage.absolute(out)
     _require_apart(sources, given, out)
     by_output: dict[str, Source] = {}
     for source in sources:
         if (other := by_output.setdefault(source.output, source)) is not source:
             text = f"{source.place}: would be drawn to {source.output} like {other.place}"
             raise ConfigError(f"{text}; predict them one after the other with two -o, or rename one")
-    storage.require_place(storage.join(out, result))
-    if not force and (there := sorted({result, *by_output} & _names(out))):
+    storage.require_place(storage.join(target, result))
+    if not force and (there := sorted({result, *by_output} & _names(target))):
         more = f" and {plural(len(there) - 1, 'other result')}" if len(there) > 1 else ""
         first = result if result in there else there[0]
         raise ConfigError(f"-o {out}: {first}{more} is there already; give another -o, or --force to replace them")
 
 
 def _require_apart(sources: Sequence[Source], given: Sequence[str], out: str) -> None:
-    target = _real(out)
+    target = _real(storage.absolute(out))
     for one in given:
         folder = _real(storage.absolute(one))
         if not storage.is_remote(folder) and not os.path.isdir(folder):

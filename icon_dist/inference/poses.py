@@ -63,7 +63,7 @@ class Poses:
         ``keypoints`` holds x, y and score of every joint; ``score`` is the pose's, ``bbox`` its box, and ``track_id``
         its track where there is one.
         """
-        points = np.concatenate([self.xy, self.scores[..., None]], -1).reshape(len(self), -1)
+        points = np.concatenate([self.xy, self.scores[..., None]], -1).reshape(len(self), 3 * len(self.names))
         results = [
             {"image_id": image_id, "category_id": category_id, "keypoints": keypoints, "score": score, "bbox": box}
             for keypoints, score, box in zip(

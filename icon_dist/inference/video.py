@@ -19,6 +19,7 @@ from icon_dist.errors import DataError, StorageError
 from icon_dist.images.image import MAX_PIXELS
 
 HEAD = 4096  # bytes of a file that tell what it is
+READ = "MP4, MOV, AVI, MKV, WebM, MPEG, FLV and WMV"
 FPS = 25.0  # of a video that does not say its own
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # what is wrong with a file is said by us, once
 

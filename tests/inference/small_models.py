@@ -13,9 +13,35 @@ from numpy.typing import NDArray
 from icon_dist import config as configuration
 from icon_dist.checkpoints.weights import encode
 from icon_dist.datasets import skeleton_to_dict
+from icon_dist.inference import video  # noqa: F401  (before OpenCV starts FFmpeg, which it tells to be silent)
 from icon_dist.models import build_model
 from icon_dist.types import Skeleton
 
+HAND = Skeleton(  # 21 joints, no sides
+    name="hand",
+    joints=("wrist", *(f"{finger}_{i}" for finger in ("thumb", "index", "middle", "ring", "little") for i in range(4))),
+    flips=(),
+    limbs=(),
+    bones=tuple((0 if i % 4 == 1 else i - 1, i) for i in range(1, 21)),
+    sigmas=(0.05,) * 21,
+    visible_at=2,
+    upper=(),
+    lower=(),
+    metric="coco",
+)
+CRATE = Skeleton("crate", ("a", "b", "c", "d"), (), (), (), (0.05,) * 4, 2, (), (), "coco")  # nothing but corners
+DOG = Skeleton(
+    name="dog",
+    joints=("nose", "tail", "front_left_paw", "front_right_paw", "back_left_paw", "back_right_paw"),
+    flips=((2, 3), (5, 4)),
+    limbs=((0, 1), (2, 4), (3, 5)),
+    bones=((0, 1), (0, 2), (0, 3), (1, 4), (1, 5)),
+    sigmas=(0.05,) * 6,
+    visible_at=2,
+    upper=(),
+    lower=(),
+    metric="coco",
+)
 OVERRIDES = ("data.input=32x32", "data.dataset=custom", "model.backbone=hrnet_small", "data.augment.half_body_p=0")
 
 
