@@ -98,13 +98,7 @@ def survey(places: Sequence[str], *, skip_bad: bool, progress: Callable[[int], N
             faults.append(error)
         progress(done)
     if faults and (not skip_bad or not found):
-        hint = (
-            ""
-            if skip_bad or not found
-            else "; --skip-bad passes it over"
-            if len(faults) == 1
-            else "; --skip-bad passes them over"
-        )
+        hint = "; --skip-bad passes over what cannot be read" if found else ""
         try:
             raise_all(faults)
         except IconError as error:
@@ -144,9 +138,9 @@ def require_outputs(sources: Sequence[Source], given: Sequence[str], out: str, *
             raise ConfigError(f"{text}; predict them one after the other with two -o, or rename one")
     storage.require_place(storage.join(target, result))
     if not force and (there := sorted({result, *by_output} & _names(target))):
-        more = f" and {plural(len(there) - 1, 'other result')}" if len(there) > 1 else ""
+        more = f" and {plural(len(there) - 1, 'other result')} are" if len(there) > 1 else " is"
         first = result if result in there else there[0]
-        raise ConfigError(f"-o {out}: {first}{more} is there already; give another -o, or --force to replace them")
+        raise ConfigError(f"-o {out}: {first}{more} there already; give another -o, or --force to replace them")
 
 
 def _require_apart(sources: Sequence[Source], given: Sequence[str], out: str) -> None:

@@ -9,9 +9,11 @@ from io import BufferedRandom
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from icon_dist import storage
-from icon_dist.drawing import skeletons
 from icon_dist.errors import StorageError
+from icon_dist.images.encode import encode
 from icon_dist.inference import video
 from icon_dist.inference.inputs import Source
 from icon_dist.inference.poses import Poses
@@ -20,6 +22,7 @@ from icon_dist.storage import local
 from icon_dist.types import PERSON, Skeleton
 
 FILE = "poses.json"
+QUALITY = 95  # of the drawn photos, JPEG
 
 
 class Results:
@@ -55,7 +58,8 @@ class Results:
             self._annotations.write(comma + json.dumps(line).encode())
         self.empty += not len(poses)
         if source.video is None:
-            storage.write(storage.join(self._out, source.output), skeletons.encode(poses.drawing(), ".jpg"))
+            drawing = np.ascontiguousarray(poses.drawing()[..., ::-1])
+            storage.write(storage.join(self._out, source.output), encode(drawing, QUALITY))
         else:
             self._append(source, source.video, poses)
 

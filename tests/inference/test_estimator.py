@@ -243,15 +243,13 @@ def test_a_model_that_answers_with_no_number(dog: PoseEstimator, monkeypatch: py
 
 def test_the_package_itself_is_light() -> None:
     code = """
-import sys, icon_dist
-assert not {"torch", "numpy", "cv2", "typing"} & (set(sys.modules) - before), sorted(sys.modules)
-assert {"load", "__version__"} <= set(dir(icon_dist))
-assert callable(icon_dist.load) and "torch" in sys.modules
-try:
-    icon_dist.laod
-except AttributeError as error:
-    print(error)
+import sys
+before = set(sys.modules)
+import icon_dist
+print({"torch", "numpy", "cv2", "typing", "pathlib"} & (set(sys.modules) - before), "load" in dir(icon_dist))
 """
-    code = "import sys; before = set(sys.modules)\n" + code
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "module 'icon_dist' has no attribute 'laod'\n"
+    assert done.stdout == "set() True\n"
+    with pytest.raises(AttributeError, match="module 'icon_dist' has no attribute 'laod'"):
+        _ = icon_dist.laod
+    assert icon_dist.__version__
