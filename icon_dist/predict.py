@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from icon_dist import __version__, storage
-from icon_dist.arguments import Parser, at_least, number
+from icon_dist.arguments import Once, Parser, at_least, number
 from icon_dist.errors import ConfigError, DataError, note, plural, run_cli, say, shown
 from icon_dist.images.photo import depth
 from icon_dist.inference import inputs, video
@@ -42,7 +42,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     add("model", metavar="MODEL", help="a run (its best checkpoint) or a fetched .safetensors file; path or s3://")
     add("inputs", metavar="PHOTO|DIR|VIDEO", nargs="+", help="photos, folders of photos, videos")
     text = "where the instances are: the whole photo, a box in px, a COCO file, or RTMDet or YOLOX; default whole"
-    add("--boxes", metavar="whole|x,y,w,h|FILE.json|DETECTOR.onnx", help=text)
+    add("--boxes", action=Once, metavar="whole|x,y,w,h|FILE.json|DETECTOR.onnx", help=text)
     add(
         "-o",
         "--out",

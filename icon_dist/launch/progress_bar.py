@@ -5,15 +5,14 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from typing import TextIO
 
 PATIENCE = 2.0  # s without a word; what is done by then needs none
 EVERY = (0.1, 10.0)  # s between two lines: on a terminal, where each replaces the last, and in a log
 
 
-def progress_bar(verb: str, unit: str, total: int, *, out: TextIO | None = None) -> Callable[[int], None]:
+def progress_bar(verb: str, unit: str, total: int) -> Callable[[int], None]:
     """``show(done)`` of ``total``: ``predicting 12/500 photos, 0:35 left``, as often as a reader wants to know."""
-    file, start = out or sys.stderr, time.monotonic()
+    file, start = sys.stderr, time.monotonic()
     live = file.isatty()
     following = start + PATIENCE
 

@@ -112,7 +112,8 @@ def test_a_wide_photo_is_drawn_to_its_right_edge() -> None:
 def test_a_drawing_can_be_saved_and_leaves_the_image_alone(tmp_path: Path) -> None:
     one = poses(CRATE, [(20, 20), (60, 20), (60, 60), (20, 60)])
     one.draw().save(tmp_path / "out.png")
-    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out.png")), one.drawing())
+    with Image.open(tmp_path / "out.png") as saved:
+        np.testing.assert_array_equal(np.asarray(saved), one.drawing())
     assert (one.image == GREEN).all()
 
 

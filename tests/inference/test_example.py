@@ -23,4 +23,5 @@ def test_the_example_prints_joints_and_draws_them(
     printed = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in printed] == list(DOG.joints)
     assert all(len(line.split()) == 4 for line in printed)
-    assert Image.open(tmp_path / "out.jpg").size == (120, 90)
+    with Image.open(tmp_path / "out.jpg") as drawn:
+        assert drawn.size == (120, 90)

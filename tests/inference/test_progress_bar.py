@@ -25,7 +25,8 @@ def said(out: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> str:
     """What is written of 24 photos, one a second."""
     clock = Clock()
     monkeypatch.setattr(progress_bar, "time", clock)
-    show = progress_bar.progress_bar("predicting", "photos", 100, out=out)
+    monkeypatch.setattr("sys.stderr", out)
+    show = progress_bar.progress_bar("predicting", "photos", 100)
     for done in range(1, 25):
         clock.now += 1
         show(done)
