@@ -32,6 +32,7 @@ from icon_dist.shards.reader import Photos, photo_source
 from icon_dist.types import Batch, Instance, Predictions, Skeleton
 
 HELD = 256 << 20  # bytes of images that wait for their batch; large photos make smaller batches
+LONGEST_SIDE = 32766  # px, of an image that OpenCV can warp
 RGB = NDArray[np.uint8]  # [H, W, 3]
 Input = str | os.PathLike[str] | RGB
 Detector = Callable[[RGB], ArrayLike]  # boxes [n, 4] of an RGB image, x, y, width, height in px; [n, 5] with scores
@@ -194,10 +195,17 @@ def read_photo(place: str | Path, *, bits: int | None = None) -> UInt8[np.ndarra
         data = photo.read(name)
     except FileNotFoundError:
         raise DataError(f"{name}: no such photo; check the path") from None
+    require_side(photo.header(data, name=name).stored_wh, name=name)
     if bits is None:
         bits = photo.depth(photo.highest(data, photo.header(data, name=name), name=name))
     bgr = photo.decode(data, name=name, conversion=Conversion("apply", bits=bits))
     return np.ascontiguousarray(bgr[..., ::-1])
+
+
+def require_side(wh: tuple[int, int], *, name: str) -> None:
+    """DataError for an image that OpenCV cannot cut from."""
+    if max(wh) > LONGEST_SIDE:
+        raise DataError(f"{name}: {wh[0]} x {wh[1]} px; make it smaller, at most {LONGEST_SIDE} px a side")
 
 
 def _pixels(image: Any) -> tuple[RGB, str]:
@@ -205,6 +213,7 @@ def _pixels(image: Any) -> tuple[RGB, str]:
     if isinstance(image, str | os.PathLike):
         return read_photo(os.fspath(image)), os.fspath(image)
     if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.shape[2:] == (3,) and image.size:
+        require_side(image.shape[1::-1], name="image")
         return np.ascontiguousarray(image), "image"
     what = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else shown(type(image).__name__)
     raise ConfigError(f"image: {what}: expected the path of a photo, or an RGB array [H, W, 3] of uint8")

@@ -12,6 +12,7 @@ from icon_dist import storage
 from icon_dist.errors import ConfigError, DataError, IconError, note, plural, raise_all, shown
 from icon_dist.images import photo
 from icon_dist.inference import video
+from icon_dist.inference.estimator import require_side
 from icon_dist.inference.video import Video
 
 VIDEOS = {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".flv", ".wmv"}
@@ -123,6 +124,7 @@ def _look(place: str) -> Source:
     except FileNotFoundError:
         raise DataError(f"{place}: no such photo, video or folder; check the path") from None
     header = photo.header(data, name=place)
+    require_side(header.stored_wh, name=place)
     turned = header.orientation != 1
     return Source(place, header.wh("apply"), turned=turned, highest=photo.highest(data, header, name=place))
 

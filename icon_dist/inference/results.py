@@ -77,8 +77,8 @@ class Results:
         self._video = None
         writer.close()
         place = self._place(source)
-        if not place.stat().st_size:
-            raise StorageError(f"{place}: nothing of the video could be written; free some space, or set TMPDIR")
+        if video.frame_count(str(place)) != writer.frames:
+            raise StorageError(f"{place}: not all of the video could be written; free some space, or set TMPDIR")
         storage.write(storage.join(self._out, source.output), place)
         place.unlink()
 

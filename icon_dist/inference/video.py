@@ -61,6 +61,12 @@ def probe(path: str) -> Video:
     return Video(path, (width, height), fps if 0 < fps < 1000 else FPS, max(0, int(frames)))
 
 
+def frame_count(path: str) -> int:
+    """The frames of a video as its header says; 0 of what is none."""
+    with _opened(path) as capture:
+        return max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+
+
 def frames(path: str) -> Iterator[NDArray[np.uint8]]:
     """The frames ``[H, W, 3]`` of a video in RGB, one after the other."""
     with _opened(path) as capture:
@@ -85,6 +91,7 @@ class Writer:
 
     def __init__(self, path: Path, *, wh: tuple[int, int], fps: float) -> None:
         """StorageError where no video can be written at ``path``."""
+        self.frames = 0  # so far
         self._writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"mp4v"), fps, wh)
         if not self._writer.isOpened():
             raise StorageError(
@@ -92,7 +99,8 @@ class Writer:
             )
 
     def add(self, frame: NDArray[np.uint8]) -> None:
-        """Append one frame ``[H, W, 3]``."""
+        """Append one frame ``[H, W, 3]``; one that no disk has room for is lost without a word."""
+        self.frames += 1
         self._writer.write(np.ascontiguousarray(frame[..., ::-1]))
 
     def close(self) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable
 
-PATIENCE = 2.0  # s without a word; what is done by then needs none
+PATIENCE = 2.0  # s after the first item without a word; what is done by then needs none
 EVERY = (0.1, 10.0)  # s between two lines: on a terminal, where each replaces the last, and in a log
 
 
@@ -14,11 +15,13 @@ def progress_bar(verb: str, unit: str, total: int) -> Callable[[int], None]:
     """``show(done)`` of ``total``: ``predicting 12/500 photos, 0:35 left``, as often as a reader wants to know."""
     file, start = sys.stderr, time.monotonic()
     live = file.isatty()
-    following = start + PATIENCE
+    following = math.inf
 
     def show(done: int) -> None:
         nonlocal following
         now = time.monotonic()
+        if following == math.inf:  # the first batch has taken the time of all that are in it
+            following = now + PATIENCE
         if now < following:
             return
         following = now + EVERY[not live]

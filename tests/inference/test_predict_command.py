@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import resource
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -304,6 +305,7 @@ BAD_CALLS: list[tuple[str, int, str]] = [
     ("dog texts", 3, "texts: no photos or videos in this folder"),
     ("dog nested", 3, "no photos or videos in this folder (its folders are not looked into; give them)"),
     ("dog zero.jpg", 3, "zero.jpg: an empty file"),
+    ("dog panorama.png", 3, "panorama.png: 40000 x 1 px; make it smaller, at most 32766 px a side"),
     ("dog notes.txt", 3, "notes.txt: not an image of a kind that is read"),
     ("dog page.jpg", 3, "page.jpg: a web page or text, not an image"),
     ("dog photo.heic", 3, "photo.heic: a HEIC image; convert it to JPEG or PNG"),
@@ -352,6 +354,7 @@ def test_bad_calls_are_one_line_and_nothing_is_written(command: Command) -> None
     for name in ("texts/a.txt", "notes.txt", "done/poses.json", "half/p1.jpg"):
         Path(name).write_text("mine")
     Path("zero.jpg").touch()
+    write(Path("panorama.png"), np.zeros((1, 40_000, 3), np.uint8))
     Path("page.jpg").write_text("<html>")
     Path("photo.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(99))
     Path("animation.gif").write_bytes(b"GIF89a" + bytes(99))
@@ -383,3 +386,17 @@ def test_a_run_on_s3_and_results_there(command: Command, models: Path, s3: str) 
     assert storage.listing(f"{s3}/out") == ["p7.jpg", "poses.json"]
     assert command("crate", f"{s3}/photos", "-o", f"{s3}/out").code == 2
     assert command("crate", f"{s3}/photos", "-o", f"{s3}/photos/out").code == 2
+
+
+def test_a_disk_that_is_full_is_said(command: Command) -> None:
+    """No file may be larger than 20 KB: OpenCV loses what does not fit without a word."""
+    write_video(Path("noise.mp4"), [np.random.default_rng(i).integers(0, 255, (64, 96, 3), np.uint8) for i in range(9)])
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        done = command("crate", "noise.mp4")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert done.code == 5
+    assert "not all of the video could be written; free some space, or set TMPDIR" in done.err
+    assert not Path("out").exists()

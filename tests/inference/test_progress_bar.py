@@ -34,12 +34,12 @@ def said(out: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_a_log_has_a_line_in_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = [f"predicting {done}/100 photos, 1:{40 - done} left\n" for done in (2, 12, 22)]
+    lines = [f"predicting {done}/100 photos, 1:{40 - done} left\n" for done in (3, 13, 23)]
     assert said(io.StringIO(), monkeypatch) == "".join(lines)
 
 
 def test_on_a_terminal_a_line_replaces_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = said(Terminal(), monkeypatch).split("\r")
-    assert [line.split()[1] for line in lines[:-1]] == [f"{done}/100" for done in range(2, 25)]
+    assert [line.split()[1] for line in lines[:-1]] == [f"{done}/100" for done in range(3, 25)]
     assert {len(line) for line in lines[:-1]} == {60}
     assert lines[-1] == ""
