@@ -258,6 +258,7 @@ BAD_FILES: dict[str, tuple[object, str]] = {
     "unknown": (_box(image_id="zzz.png"), "is about none of the 3 photos: it has 'zzz.png', not p0.png"),
     "number": (_box(image_id=12), "is about none of the 3 photos: it has 12"),
     "zero": (_box(bbox=[5, 5, 0, 5]), "#0 bbox=[5, 5, 0, 5]: has no size"),
+    "zeros": ([*_box(bbox=[5, 5, 9, 5]), *_box(bbox=[0, 0, 0, 0])], "#1 bbox=[0, 0, 0, 0]: has no size"),
     "negative": (_box(bbox=[5, 5, 9, -5]), "has no size; expected x, y, width > 0, height > 0"),
     "outside": (_box(bbox=[500, 5, 10, 10]), "lies outside the image of 120x90 px"),
     "shares": (_box(bbox=[0.1, 0.1, 0.5, 0.5]), "looks like shares of width and height from 0 to 1"),
@@ -279,6 +280,7 @@ BAD_FILES: dict[str, tuple[object, str]] = {
     ),
     "dangling": (annotations({"image_id": 99, **BOX}), "#0 image_id: none of its images has this id"),
     "headless": ({"annotations": _box()}, "images: expected a list of {id, file_name}"),
+    "category": (_box(category_id={"a": 1}), "#0 category_id={'a': 1}: expected an integer >= 0"),
     "categories": (
         [*_box(category_id=3), *_box(category_id=5)],
         "no box has category_id 1; the file's are 3 (1), 5 (1); keep those of one category",
