@@ -6,6 +6,8 @@ Any other detector is a function from an RGB array to boxes.
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -22,6 +24,8 @@ STRIDES = (8, 16, 32)  # of YOLOX's cells
 # Of BGR; YOLOX takes the pixels as they are.
 RTMDET_MEAN = np.array([103.53, 116.28, 123.675], np.float32)
 RTMDET_STD = np.array([57.375, 57.12, 58.395], np.float32)
+# Some damaged files end the process that reads them: another process goes first.
+READ = "import sys, cv2, numpy; cv2.dnn.readNetFromONNX(numpy.frombuffer(sys.stdin.buffer.read(), numpy.uint8))"
 EXPECTED = "dets [1, N, 5] with or without labels [1, N] (RTMDet, YOLOX with NMS), or [1, cells, 5 + classes] (YOLOX)"
 F32 = NDArray[np.float32]
 
@@ -116,6 +120,9 @@ def _read(uri: str) -> cv2.dnn.Net:
         raise DataError(f"{uri}: no such file; give the ONNX file of RTMDet or YOLOX to --boxes") from None
     except TooLargeError as error:
         raise DataError(str(error)) from None
+    done = subprocess.run([sys.executable, "-c", READ], input=data, capture_output=True, check=False)
+    if done.returncode < 0:
+        raise DataError(f"{uri}: damaged, OpenCV dies of it; download or export it again")
     try:
         net = cv2.dnn.readNetFromONNX(np.frombuffer(data, np.uint8))
         if net.getUnconnectedOutLayersNames():

@@ -12,6 +12,7 @@ from onnx import TensorProto as T
 from onnx import helper, numpy_helper
 
 from icon_dist.errors import DataError
+from icon_dist.inference import detector
 from icon_dist.inference.detector import OnnxDetector
 from tests.inference.small_models import picture
 
@@ -144,6 +145,13 @@ def test_a_file_whose_name_does_not_tell_is_taken_for_rtmdet(
     )
     OnnxDetector(of_cells(tmp_path / "people.onnx"))
     assert capsys.readouterr().err == ""
+
+
+def test_a_file_that_ends_the_process_which_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenCV crashes on some damaged files; which, changes with its version."""
+    monkeypatch.setattr(detector, "READ", "import os; os.kill(os.getpid(), 11)")
+    with pytest.raises(DataError, match=r"rtmdet\.onnx: damaged, OpenCV dies of it; download or export it again"):
+        OnnxDetector(with_nms(tmp_path / "rtmdet.onnx"))
 
 
 def test_files_that_are_no_such_detector(tmp_path: Path) -> None:
