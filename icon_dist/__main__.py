@@ -15,6 +15,7 @@ VERBS = {
         "the same on a Ray cluster: the exact ray job submit line, printed and run; status, log, stop",
     ),
     "evaluate": ("evaluate", "score a checkpoint on a shard set"),
+    "predict": ("predict", "draw and write the poses of your own photos and videos"),
     "fetch": ("fetch", "retrieve and verify a checkpoint as one safetensors file"),
     "export": ("export", "write a trained model as one ONNX or torch.export file, decoding included"),
     "shards build": ("shards.build", "pack photos and annotations into shards, to train and score on"),

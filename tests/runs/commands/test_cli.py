@@ -104,6 +104,7 @@ LINES: dict[str, tuple[list[str], dict[str, str]]] = {
     "train": (["loss.tau=0.1"], {"--cfg": "demo"}),
     "submit": ([], {"--address": "http://x", "--working-dir": "."}),
     "evaluate": (["a.safetensors"], {"--shards": "s", "--batch": "2", "--decode": "dark", "--refine-below": "0.2"}),
+    "predict": (["a.safetensors", "p.jpg"], {"--boxes": "whole", "--out": "o", "--batch": "2"}),
     "fetch": (["run"], {"--step": "3", "--net": "1", "--out": "a.safetensors"}),
     "export": (["a.safetensors"], {"--out": "a.onnx", "--for": "rtmlib", "--which": "3", "--decode": "dark"}),
     "shards build": (
