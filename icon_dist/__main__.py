@@ -15,6 +15,7 @@ VERBS = {
         "the same on a Ray cluster: the exact ray job submit line, printed and run; status, log, stop",
     ),
     "evaluate": ("evaluate", "score a checkpoint on a shard set"),
+    "compare": ("compare", "one page about runs: curves, scores over seeds, kinds of errors, whose poses changed"),
     "fetch": ("fetch", "retrieve and verify a checkpoint as one safetensors file"),
     "shards build": ("shards.build", "pack photos and annotations into shards, to train and score on"),
     "shards verify": ("shards.verify", "check every byte of a shard set, and its labels by statistics"),

@@ -104,6 +104,7 @@ LINES: dict[str, tuple[list[str], dict[str, str]]] = {
     "train": (["loss.tau=0.1"], {"--cfg": "demo"}),
     "submit": ([], {"--address": "http://x", "--working-dir": "."}),
     "evaluate": (["a.safetensors"], {"--shards": "s", "--batch": "2", "--decode": "dark", "--refine-below": "0.2"}),
+    "compare": (["run"], {"--out": "p.html", "--limit": "3", "--batch": "2", "--shards": "s"}),
     "fetch": (["run"], {"--step": "3", "--net": "1", "--out": "a.safetensors"}),
     "shards build": (
         ["coco"],

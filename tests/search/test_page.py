@@ -65,7 +65,7 @@ def test_it_needs_nobody_and_runs_nothing(count: int, cost: bool) -> None:
     html = written(count, cost=cost)
     assert not re.search(r"https?:(?!//www\.w3\.org/2000/svg)|<script|<i>|<b></|@import|url\(|src=", html)
     pictures = re.findall(r"<svg.*?</svg>", html, re.DOTALL)
-    assert len(pictures) == {0: 0, 1: 4, 2: 6, 20: 7}[count] + (cost and count > 0)
+    assert len(pictures) == {0: 0, 1: 4, 2: 6, 20: 6}[count] + (cost and count > 0)
     for picture in pictures:
         ElementTree.fromstring(picture)
     assert ("It takes 8 whole runs" in html) == (count < 9)
