@@ -18,7 +18,7 @@ import torch
 from icon_dist import storage
 from icon_dist.arguments import Parser, at_least
 from icon_dist.drawing.page import require_pages
-from icon_dist.errors import ConfigError, DivergedError, IconError, note, plural, run_cli, say, tell
+from icon_dist.errors import CheckpointError, ConfigError, DivergedError, IconError, note, plural, run_cli, say, tell
 from icon_dist.evaluate import device, require_same_joints
 from icon_dist.reports.changes import Change, changes, pictures
 from icon_dist.reports.comparison import Arm, arms_of, numbers_of
@@ -134,6 +134,9 @@ def measure_all(
     runs: Sequence[Run], shards: Shards, args: argparse.Namespace, missing: list[str]
 ) -> dict[Run, Measured]:
     """The best checkpoint of each run on the set; all under the conditions of the first run's own evaluations."""
+    for run in runs:
+        if run.skeleton is not None:
+            require_same_joints(run.skeleton, shards.skeleton, checkpoint=run.uri, shards=shards.uri)
     first = runs[0].config.eval
     settings = dataclasses.replace(first, batch=args.batch, limit=args.limit)
     measured: dict[Run, Measured] = {}
@@ -142,10 +145,9 @@ def measure_all(
             missing.append(f"{run.name}: has no checkpoint yet, so nothing was measured of it; run this again later")
             continue
         tell(f"{run.name} ({number} of {len(runs)}): evaluating its best checkpoint on {shards.uri}")
-        require_same_joints(run.skeleton, shards.skeleton, checkpoint=run.uri, shards=shards.uri)
         try:
             measured[run] = measure(run, shards, settings=settings, loaders=args.loaders, device=args.device)
-        except DivergedError as error:
+        except (CheckpointError, DivergedError) as error:
             note(f"{run.uri}: {error}")
             missing.append(f"{run.name}: {error}")
     return measured
@@ -172,9 +174,8 @@ def changed_instances(
     if len(arms) == 1 or before is None or after is None:
         return {}, {}
     better, worse = changes(before, after)
-    names = (arms[0].name, arms[-1].name)
     found = {"better": better, "worse": worse}
-    return found, {name: pictures(some, before, after, names=names) for name, some in found.items()}
+    return found, {name: pictures(some, before, after) for name, some in found.items()}
 
 
 if __name__ == "__main__":

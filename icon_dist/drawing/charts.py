@@ -59,7 +59,7 @@ def plot(
     logarithmic: bool = False,
 ) -> str:
     """Curves over one axis; nothing without a point. ``logarithmic``: by magnitude where values span several."""
-    width, height, left, right, top, bottom = 360, 240, 46, 10, 30, 42
+    width, height, left, right, top, bottom = 360, 240, 54, 10, 30, 42
     drawn = [Curve(curve.name, thinned(curve.points), curve.style) for curve in curves if curve.points]
     if not drawn:
         return ""

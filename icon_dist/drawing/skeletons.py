@@ -46,7 +46,7 @@ def sheet(
     """All tiles in rows of ``columns`` at one height, with titles and a ``legend``, RGB ``[H, W, 3]``."""
     drawn = [_draw(tile, skeleton, height=FACTOR * tile_height) for tile in tiles]
     rows = [drawn[i : i + columns] for i in range(0, len(drawn), columns)]
-    gap, strip = FACTOR * GAP, FACTOR * STRIP
+    gap, strip = FACTOR * GAP, FACTOR * STRIP * any(tile.title for tile in tiles)
     width = max(sum(t.shape[1] + gap for t in row) for row in rows) + gap
     if legend:
         width = max(width, FACTOR * (640 if any(t.wrong is not None for t in tiles) else 420))

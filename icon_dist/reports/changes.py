@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int64
 
 from icon_dist.drawing import skeletons
+from icon_dist.drawing.skeletons import Tile
 from icon_dist.metrics.oks import oks
 from icon_dist.reports.measure import Measured, Poses
 from icon_dist.reports.pictures import Subject, tiles
@@ -47,32 +49,24 @@ def _quality(poses: Poses, rows: Int64[np.ndarray, " n"], of: Measured) -> Float
     )
 
 
-def pictures(found: list[Change], before: Measured, after: Measured, *, names: tuple[str, str]) -> dict[int, bytes]:
+def pictures(found: Sequence[Change], before: Measured, after: Measured) -> dict[int, bytes]:
     """For each instance a JPEG of both poses over the thin truth, side by side, wrong joints ringed."""
     if not found:
         return {}
-    instances = np.array([change.instance for change in found], np.int64)
-    drawn = []
-    for measured, name, values in zip(
-        (before, after), names, ([c.before for c in found], [c.after for c in found]), strict=True
-    ):
-        row = {int(i): k for k, i in enumerate(measured.poses.instance)}
-        at = [row[i] for i in instances.tolist()]
-        poses = measured.poses
-        subjects = [
-            Subject(
-                row=int(person),
-                pose=poses.xy[k],
-                truth=np.concatenate([poses.truth[k], 2.0 * poses.labelled[k][:, None]], -1),
-                title=f"{name}: {value:.2f}",
-                wrong=poses.labelled[k] & (poses.similarity[k] < WRONG_BELOW),
-            )
-            for person, k, value in zip(rows_of(measured.scored.people, instances), at, values, strict=True)
-        ]
-        drawn.append(tiles(measured.scored.people, subjects, aspect=before.aspect))
+    drawn = [_tiles(found, measured, aspect=before.aspect) for measured in (before, after)]
     return {
-        change.instance: skeletons.encode(
-            skeletons.sheet([left, right], before.skeleton, columns=2, legend=False), ".jpg"
-        )
-        for change, left, right in zip(found, *drawn, strict=True)
+        change.instance: skeletons.encode(skeletons.sheet(pair, before.skeleton, columns=2, legend=False), ".jpg")
+        for change, *pair in zip(found, *drawn, strict=True)
     }
+
+
+def _tiles(found: Sequence[Change], measured: Measured, *, aspect: float) -> list[Tile]:
+    poses = measured.poses
+    row = {instance: k for k, instance in enumerate(poses.instance.tolist())}
+    people = rows_of(measured.scored.people, np.array([change.instance for change in found], np.int64))
+    subjects = []
+    for person, k in zip(people.tolist(), [row[change.instance] for change in found], strict=True):
+        truth = np.concatenate([poses.truth[k], 2.0 * poses.labelled[k][:, None]], -1)
+        wrong = poses.labelled[k] & (poses.similarity[k] < WRONG_BELOW)
+        subjects.append(Subject(row=person, pose=poses.xy[k], truth=truth, title="", wrong=wrong))
+    return tiles(measured.scored.people, subjects, aspect=aspect)

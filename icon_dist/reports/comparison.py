@@ -6,7 +6,6 @@ with.
 
 from __future__ import annotations
 
-import itertools
 import math
 import re
 import statistics
@@ -48,7 +47,7 @@ def arms_of(runs: Sequence[Run]) -> list[Arm]:
     groups: dict[tuple[tuple[str, str], ...], list[Run]] = {}
     for run in runs:
         groups.setdefault(_settings(run.config), []).append(run)
-    names = [_common_name([run.name for run in group]) for group in groups.values()]
+    names = [_name(group) for group in groups.values()]
     return [
         Arm(name if names.count(name) == 1 else group[0].name, tuple(group))
         for name, group in zip(names, groups.values(), strict=True)
@@ -65,11 +64,12 @@ def _value(config: Config, key: str, value: Any) -> str:
     return re.sub(rf"(?<![0-9]){config.run.seed}$", "*", text) if key in SEEDED else text
 
 
-def _common_name(names: Sequence[str]) -> str:
-    """What the names of runs over seeds begin with: ``icon`` of ``icon-0`` and ``icon-1``."""
-    alike = itertools.takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
-    common = "".join(letters[0] for letters in alike)
-    return (common if len(names) == 1 else re.sub(r"[-_. ]+(s|seed)?[-_. ]*$", "", common)) or names[0]
+def _name(runs: Sequence[Run]) -> str:
+    """The name of an arm: ``icon`` of ``icon-0`` and ``icon-1``, or else that of its first run."""
+    if len(runs) == 1:
+        return runs[0].name
+    stems = {re.sub(rf"([-_. ]+(s|seed)?[-_. ]*)?(?<![0-9]){run.seed}$", "", run.name) for run in runs}
+    return stems.pop() if len(stems) == 1 and "" not in stems else runs[0].name
 
 
 def method_of(config: Config) -> str:
@@ -156,7 +156,11 @@ def numbers_of(
     recorded = {run: run.best["scores"] for run in runs if run.best is not None}
     scores = {run: one.scored.scores for run, one in measured.items()} or recorded
     any_measured = next(iter(measured.values()), None)
-    conditions = any_measured.conditions if any_measured else next((run.best["what"] for run in runs if run.best is not None), None)
+    conditions = (
+        any_measured.conditions
+        if any_measured
+        else next((run.best["what"] for run in runs if run.best is not None), None)
+    )
     joints = _joint_names(runs)
     return {
         "metric": _metric(runs, any_measured),

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from icon_dist.drawing import charts, skeletons
 from icon_dist.drawing.charts import Curve
@@ -70,7 +69,7 @@ def page(numbers: Json, arms: Sequence[Arm], measured: Mapping[Run, Measured], p
         planes=_planes(arms, measured),
         picture_kind="t-SNE" if embedding.has_tsne() else "principal components",
         joints_legend=first and charts.scatter_legend(first.skeleton.joints, first.skeleton.flips),
-        changed={name: [(i, _base64(jpeg)) for i, jpeg in found.items()] for name, found in pictures.changed.items()},
+        changed={name: {i: _base64(jpeg) for i, jpeg in found.items()} for name, found in pictures.changed.items()},
         worst=[(kind, _base64(jpeg)) for kind, jpeg in pictures.worst.items()],
         speed_names=SPEED,
     )
@@ -87,24 +86,24 @@ def _digits(row: Sequence[Json | None]) -> int:
     return 2 if any(one is not None and abs(one["mean"]) > PERCENT for one in row) else 4
 
 
-def value(row: Sequence[Json | None], number: int) -> str:
-    """The mean of an arm and half its interval."""
+def value(row: Sequence[Json | None], number: int, scale: float = 1) -> str:
+    """The mean of an arm and half its interval, times ``scale``: 100 of shares gives percent."""
     one = row[number]
     if one is None:
         return "–"
-    digits = _digits(row)
-    half = "" if one["half_width"] is None else f" ± {one['half_width']:.{digits}f}"
-    return f"{one['mean']:.{digits}f}{half}"
+    digits = 1 if scale == 100 else _digits(row)
+    half = "" if one["half_width"] is None else f" ± {scale * one['half_width']:.{digits}f}"
+    return f"{scale * one['mean']:.{digits}f}{half}"
 
 
-def gain(row: Sequence[Json | None], number: int) -> str:
-    """The difference of an arm to the first, and half its interval; empty without one."""
+def gain(row: Sequence[Json | None], number: int, scale: float = 1) -> str:
+    """The difference of an arm to the first, and half its interval, times ``scale``; empty without one."""
     one = row[number]
     if one is None or one["gain"] is None:
         return ""
-    digits = _digits(row)
-    half = "" if one["gain_half_width"] is None else f" ± {one['gain_half_width']:.{digits}f}"
-    return f"{one['gain']:+.{digits}f}{half}"
+    digits = 1 if scale == 100 else _digits(row)
+    half = "" if one["gain_half_width"] is None else f" ± {scale * one['gain_half_width']:.{digits}f}"
+    return f"{scale * one['gain']:+.{digits}f}".replace("-", "−") + half
 
 
 def sure(row: Sequence[Json | None], number: int) -> bool:
@@ -124,20 +123,24 @@ def _cards(numbers: Json) -> list[tuple[str, str]]:
     ][:8]
 
 
-def _verdicts(numbers: Json) -> Any:
-    """A sentence for each arm but the first."""
-    row = numbers["scores"].get(numbers["metric"], [])
+def _verdicts(numbers: Json) -> Iterator[str]:
+    """A sentence for each arm but the first, and one about single runs."""
+    metric = numbers["metric"]
+    row = numbers["scores"].get(metric, [])
+    single = []
     for number, arm in enumerate(numbers["arms"][1:], start=1):
         one = row[number] if row else None
         if one is None or one["gain"] is None:
             continue
-        text = f"{arm['name']}: {gain(row, number)} {numbers['metric']} over {numbers['arms'][0]['name']}"
+        how = ""
         if one["gain_half_width"] is None:
-            yield f"{text}, from single runs: it may be chance. Repeat both with another run.seed."
+            single.append(arm["name"])
         else:
-            how = "paired by seed" if one["paired"] else "independent seeds"
-            doubt = "" if sure(row, number) else "; the interval holds 0, so it may be chance"
-            yield f"{text} (95 %, {how}){doubt}."
+            how = f" (95 % interval, {'paired by seed' if one['paired'] else 'independent seeds'})"
+            how += "" if sure(row, number) else ": the interval holds 0, so it may be chance"
+        yield f"{arm['name']} scores {gain(row, number)} {metric} against {numbers['arms'][0]['name']}{how}."
+    if single:
+        yield "A difference of single runs may be chance: repeat them with another run.seed to get an interval."
 
 
 def _intervals(numbers: Json, arms: Sequence[Arm], measured: Mapping[Run, Measured]) -> str:
