@@ -182,7 +182,7 @@ def test_a_thing_of_four_joints_and_a_run_that_diverged(metric: str, tmp_path: P
     common |= {"loss__lambda_2": 0.0}
     uris = [
         write_run(f"{tmp_path}/a", **common),
-        write_run(f"{tmp_path}/nan", broken=True, optim__lr=9e-3, **common),
+        write_run(f"{tmp_path}/diverged", broken=True, optim__lr=9e-3, **common),
         write_run(f"{tmp_path}/b", weights_seed=3, optim__lr=2e-3, **common),
     ]
     numbers, text = compared(*uris, out=tmp_path)
@@ -190,7 +190,7 @@ def test_a_thing_of_four_joints_and_a_run_that_diverged(metric: str, tmp_path: P
     assert numbers["metric"] == headline
     assert [row is None for row in numbers["scores"][headline]] == [False, True, False]
     assert list(numbers["joints"]["rows"]) == list(shape.joints)
-    assert "nan: the poses of 8 of 8 people are not finite" in text
+    assert "diverged: the poses of 8 of 8 people are not finite" in text
     place = next((tmp_path / "b" / "checkpoints").glob("*/model.safetensors"))
     place.write_bytes(b"x" * place.stat().st_size)
     numbers, text = compared(*uris[::2], out=tmp_path)
