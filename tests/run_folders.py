@@ -40,8 +40,8 @@ def write_run(
 ) -> str:
     """A run at ``uri``: one evaluation an epoch with these ``scores``, and a checkpoint where a ``skeleton`` is given.
 
-    ``settings`` are of its config (section__key=value); with ``broken`` weights the answer is not finite; ``tail`` is appended to the
-    records as it is.
+    ``settings`` are of its config (section__key=value); with ``broken`` weights the answer is not finite;
+    ``tail`` is appended to the records as it is.
     """
     given = {key.replace("__", "."): value for key, value in settings.items()}
     config = configuration.load("people", SMALL | {"run.name": "run", "run.dir": "runs"} | given)

@@ -13,7 +13,8 @@ from icon_dist.metrics import embedding
 from icon_dist.metrics.error_kinds import MATCHED, WRONG
 from icon_dist.metrics.recall import DEFINITIONS, THRESHOLDS
 from icon_dist.reports import curves
-from icon_dist.reports.comparison import SPEED, Arm, Json
+from icon_dist.reports.arms import Arm, Json
+from icon_dist.reports.comparison_numbers import SPEED
 from icon_dist.reports.diagnosis import worst_sheets
 from icon_dist.reports.diagnosis_page import MEANING
 from icon_dist.reports.measure import Measured
@@ -71,7 +72,7 @@ def page(numbers: Json, arms: Sequence[Arm], measured: Mapping[Run, Measured], p
         joints_legend=first and charts.scatter_legend(first.skeleton.joints, first.skeleton.flips),
         changed={name: {i: _base64(jpeg) for i, jpeg in found.items()} for name, found in pictures.changed.items()},
         worst=[(kind, _base64(jpeg)) for kind, jpeg in pictures.worst.items()],
-        speed_names=SPEED,
+        speed_names=SPEED | {"hours": "hours from first to last record"},
     )
 
 
@@ -107,9 +108,9 @@ def gain(row: Sequence[Json | None], number: int, scale: float = 1) -> str:
 
 
 def sure(row: Sequence[Json | None], number: int) -> bool:
-    """Whether the interval of a difference leaves out zero."""
+    """Whether the interval of a difference leaves out zero. One without width says that scores are coarse, no more."""
     one = row[number]
-    return one is not None and one["gain_half_width"] is not None and abs(one["gain"]) > one["gain_half_width"]
+    return one is not None and bool(one["gain_half_width"]) and abs(one["gain"]) > one["gain_half_width"]
 
 
 def _cards(numbers: Json) -> list[tuple[str, str]]:

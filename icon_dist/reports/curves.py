@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from icon_dist.drawing import charts
 from icon_dist.drawing.charts import Curve
-from icon_dist.reports.comparison import Arm
+from icon_dist.reports.arms import Arm
 from icon_dist.reports.runs import Run, finite, is_known
 
 FIRST = {
@@ -18,7 +18,7 @@ FIRST = {
     "unlabelled": "Loss of instances without labels",
     "lr": "Learning rate",
 }
-POSITION = ("kind", "step", "epoch", "scale")  # what says where a record stands
+POSITION = ("kind", "step", "epoch", "scale", "time")  # what says where a record stands
 MOST = 24  # further plots
 Plots = list[str]
 

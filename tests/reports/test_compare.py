@@ -13,7 +13,7 @@ import pytest
 from icon_dist import compare, evaluate
 from icon_dist.config import load
 from icon_dist.errors import CheckpointError, ConfigError, DataError
-from icon_dist.reports.comparison import arms_of, differing, method_of
+from icon_dist.reports.arms import arms_of, differing, method_of
 from icon_dist.reports.runs import read_runs, short_names
 from icon_dist.shards.shard_set import open_shards
 from tests import objects
@@ -183,7 +183,7 @@ def test_a_thing_of_four_joints_and_a_run_that_diverged(metric: str, tmp_path: P
     uris = [
         write_run(f"{tmp_path}/a", **common),
         write_run(f"{tmp_path}/diverged", broken=True, optim__lr=9e-3, **common),
-        write_run(f"{tmp_path}/b", weights_seed=3, optim__lr=2e-3, **common),
+        write_run(f"{tmp_path}/b", weights_seed=3, optim__lr=3e-3, **common),
     ]
     numbers, text = compared(*uris, out=tmp_path)
     headline = "AP" if metric == "coco" else "PCK@0.2"
@@ -247,9 +247,12 @@ def test_runs_of_other_joints(tmp_path: Path) -> None:
     three, four = (objects.skeleton(name, joints=n) for name, n in (("three", 3), ("four", 4)))
     uris = [write_run(f"{tmp_path}/{shape.name}", skeleton=shape) for shape in (three, four)]
     with pytest.raises(
-        ConfigError, match="four: predicts 4 joints of four, three 3 joints of three; compare runs of one"
+        ConfigError, match="four: has 4 joints of four, three 3 joints of three; compare runs of one skeleton"
     ):
         compare.main([*uris, "-o", f"{tmp_path}/page.html"])
+    shards = objects.shards_of(objects.skeleton("thing", joints=4), tmp_path)
+    with pytest.raises(ConfigError, match="thing: has 4 joints of thing, three 3 joints of three"):
+        compare.main([uris[0], "--shards", shards, "-o", f"{tmp_path}/page.html"])
     assert not (tmp_path / "page.html").exists()
 
 
@@ -290,7 +293,7 @@ def test_lines_that_are_refused(words: list[str], says: str, tmp_path: Path, mon
     (tmp_path / "page.html").touch()
     (tmp_path / "other.json").touch()
     with pytest.raises(ConfigError, match=says):
-        compare.main(["run", *words])
+        compare.main([str(write_run(f"{tmp_path}/run")), *words])
 
 
 def test_names_are_no_markup(tmp_path: Path) -> None:
