@@ -55,7 +55,7 @@ def pictures(found: Sequence[Change], before: Measured, after: Measured) -> dict
         return {}
     drawn = [_tiles(found, measured, aspect=before.aspect) for measured in (before, after)]
     return {
-        change.instance: skeletons.encode(skeletons.sheet(pair, before.skeleton, columns=2, legend=False), ".jpg")
+        change.instance: skeletons.encode(skeletons.sheet(pair, before.skeleton, columns=2, captions=False), ".jpg")
         for change, *pair in zip(found, *drawn, strict=True)
     }
 
