@@ -41,7 +41,7 @@ class Tile:
 
 
 def sheet(
-    tiles: Sequence[Tile], skeleton: Skeleton, *, columns: int, tile_height: int = 256, legend: bool = True
+    tiles: Sequence[Tile], skeleton: Skeleton, *, columns: int, tile_height: int = 256, captions: bool = True
 ) -> U8:
     """All tiles in rows of ``columns`` at one height, with ``captions`` (titles and a legend), RGB ``[H, W, 3]``."""
     drawn = [_draw(tile, skeleton, height=FACTOR * tile_height) for tile in tiles]
