@@ -9,7 +9,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
@@ -26,7 +26,7 @@ from icon_dist.storage import lock
 from icon_dist.types import Skeleton
 
 PARTS = ("config.yaml", "metrics.jsonl", manifests.FOLDER)  # of a run
-KINDS = ("train", "eval", "skip")  # of events that metrics.jsonl holds
+PLACED = ("train", "eval")  # kinds of events that stand at an epoch
 LARGEST_CONFIG = 1 << 20  # bytes
 Event = dict[str, Any]
 
@@ -127,9 +127,9 @@ def _read(uri: str, *, name: str) -> Run:
         name=name,
         config=_config(uri, checkpoints),
         skeleton=_skeleton(checkpoints),
-        train=_once(event for event in events if event["kind"] == "train"),
-        evals=_once(event for event in events if event["kind"] == "eval" and _is_scored(event)),
-        skips=len({event["step"] for event in events if event["kind"] == "skip"}),
+        train=_once(event for event in events if event.get("kind") == "train"),
+        evals=_once(event for event in events if event.get("kind") == "eval" and _is_scored(event)),
+        skips=len({event["step"] for event in events if event.get("kind") == "skip"}),
         damaged=damaged,
         checkpoints=checkpoints,
         writer=lock.owner(uri),
@@ -147,6 +147,10 @@ def _instead(uri: str) -> str:
         if runs:
             others = "" if len(runs) == 1 else f" and others, or {uri}/*"
             return f"holds {plural(len(runs), 'run')} and is none itself; give {uri}/{runs[0]}{others}"
+    for above in PurePosixPath(uri.removeprefix("s3://")).parents[:2]:
+        place = f"s3://{above}" if storage.is_remote(uri) else str(above)
+        if above.name and storage.exists(storage.join(place, "config.yaml")):
+            return f"a part of a run, no run; give {place}"
     return f"no run (has none of {', '.join(PARTS)}); give the folder of a run (run.dir/run.name)"
 
 
@@ -201,9 +205,9 @@ def _event(line: bytes) -> Event | None:
         event = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(event, dict) or event.get("kind") not in KINDS or type(event.get("step")) is not int:
+    if not isinstance(event, dict) or type(event.get("step")) is not int:
         return None
-    return event if event["kind"] == "skip" or finite(event.get("epoch")) is not None else None
+    return event if event.get("kind") not in PLACED or finite(event.get("epoch")) is not None else None
 
 
 def _is_scored(event: Event) -> bool:

@@ -89,7 +89,8 @@ def test_what_a_run_that_trains_has_written(tmp_path: Path, capsys: pytest.Captu
     """A last line that is cut is being written; lines that are none are counted; a step written twice counts once."""
     scores = [{"PCK@0.2": 50.0}, {"PCK@0.2": None}]
     again = '{"kind": "train", "step": 30, "epoch": 3.0, "heatmap": NaN}\n'
-    tail = f'{again}{{"kind": "eval"}}\nnot json\n{{"kind": "train", "step": 40, "epo'
+    newer = '{"kind": "of a later version", "step": 1}\n'
+    tail = f'{again}{newer}{{"kind": "eval"}}\nnot json\n{{"kind": "train", "step": 40, "epo'
     uri = write_run(f"{tmp_path}/a", scores=scores, tail=tail)
     (run,) = read_runs([uri])
     assert (len(run.train), run.train[-1]["step"], run.damaged) == (3, 30, 2)
@@ -220,6 +221,7 @@ def test_places_that_are_no_runs_are_named_together(runs: list[str], people: Pat
         f"{tmp_path}/absent": "nothing is there; give the folder of a run",
         f"{tmp_path}/file": "no run (has none of config.yaml, metrics.jsonl, checkpoints)",
         f"{tmp_path}/study": f"a sweep, no run; give some of its trials, such as {tmp_path}/study/trials/0000",
+        f"{runs[0]}/config.yaml": f"a part of a run, no run; give {runs[0]}",
         f"{people}/val": "a shard set, no run; give it with --shards",
         f"{tmp_path}/runs": f"holds 6 runs and is none itself; give {tmp_path}/runs/base-0 and others",
     }
