@@ -38,9 +38,9 @@ class Axis:
         return [i * step for i in range(math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9) + 1)]
 
 
-def around(values: Iterable[float], start: float, end: float) -> Axis:
-    """A linear axis that shows all of them with a little room."""
+def around(values: Iterable[float], start: float, end: float, *, room: float = 0.08) -> Axis:
+    """A linear axis that shows all of them, with some ``room`` around, a share of what they span."""
     found = list(values)
     low, high = min(found), max(found)
-    room = 0.08 * (high - low) or max(abs(high) * 0.05, 0.5)
-    return Axis(low - room, high + room, start, end)
+    more = room * (high - low) if high > low else max(abs(high) * 0.05, 0.5)
+    return Axis(low - more, high + more, start, end)

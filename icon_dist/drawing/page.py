@@ -12,8 +12,9 @@ if TYPE_CHECKING:
 
 def template(package: str, name: str) -> Template:
     """The template ``name`` beside the modules of ``package``, which extends the base; values are escaped."""
-    with needed_for("a page", "jinja2"):
-        import jinja2
+    require_pages()
+    import jinja2
+
     folders = [jinja2.PackageLoader(one, package_path="") for one in (package, "icon_dist.drawing")]
     environment = jinja2.Environment(
         loader=jinja2.ChoiceLoader(folders),
@@ -22,3 +23,9 @@ def template(package: str, name: str) -> Template:
         trim_blocks=True,
     )
     return environment.get_template(name)
+
+
+def require_pages() -> None:
+    """ClusterError now rather than after long work."""
+    with needed_for("a page", "jinja2"):
+        import jinja2  # noqa: F401

@@ -41,15 +41,18 @@ class Tile:
     wrong: NDArray[np.bool_] | None = None  # [K] ringed, with a line to where the reference has them
 
 
-def sheet(tiles: Sequence[Tile], skeleton: Skeleton, *, columns: int, tile_height: int = 256) -> U8:
-    """All tiles in rows of ``columns`` at one height, with titles and a legend, RGB ``[H, W, 3]``."""
+def sheet(
+    tiles: Sequence[Tile], skeleton: Skeleton, *, columns: int, tile_height: int = 256, captions: bool = True
+) -> U8:
+    """All tiles in rows of ``columns`` at one height, with ``captions`` (titles and a legend), RGB ``[H, W, 3]``."""
     drawn = [_draw(tile, skeleton, height=FACTOR * tile_height) for tile in tiles]
     rows = [drawn[i : i + columns] for i in range(0, len(drawn), columns)]
-    gap, strip = FACTOR * GAP, FACTOR * STRIP
+    gap, strip = FACTOR * GAP, FACTOR * STRIP * captions
     width = max(sum(t.shape[1] + gap for t in row) for row in rows) + gap
-    width = max(width, FACTOR * (640 if any(t.wrong is not None for t in tiles) else 420))  # the legend's
+    if captions:
+        width = max(width, FACTOR * (640 if any(t.wrong is not None for t in tiles) else 420))
     line = FACTOR * tile_height + strip + gap
-    page = np.full((gap + line * len(rows) + FACTOR * LEGEND, width, 3), PAPER, dtype=np.uint8)
+    page = np.full((gap + line * len(rows) + FACTOR * LEGEND * captions, width, 3), PAPER, dtype=np.uint8)
     for number, row in enumerate(rows):
         x, y = gap, gap + number * line
         for offset, picture in enumerate(row):
@@ -57,8 +60,9 @@ def sheet(tiles: Sequence[Tile], skeleton: Skeleton, *, columns: int, tile_heigh
             _text(page, title, (x, y + strip - FACTOR * 6), width=picture.shape[1])
             page[y + strip : y + strip + picture.shape[0], x : x + picture.shape[1]] = picture
             x += picture.shape[1] + gap
-    truth, wrong = (any(getattr(t, name) is not None for t in tiles) for name in ("reference", "wrong"))
-    _legend(page, truth=truth, wrong=wrong)
+    if captions:
+        truth, wrong = (any(getattr(t, name) is not None for t in tiles) for name in ("reference", "wrong"))
+        _legend(page, truth=truth, wrong=wrong)
     h, w = page.shape[:2]
     return np.asarray(cv2.resize(page, (w // FACTOR, h // FACTOR), interpolation=cv2.INTER_AREA), dtype=np.uint8)
 

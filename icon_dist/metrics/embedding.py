@@ -5,6 +5,7 @@ The numbers are exact, on the features as they are; the picture (t-SNE of 50 pri
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
 
 import numpy as np
@@ -102,6 +103,11 @@ def tsne(coordinates: Float[np.ndarray, "n c"], *, seed: int = 0) -> Float[np.nd
     perplexity = min(30.0, (len(coordinates) - 1) / 3)
     plane = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(coordinates)
     return np.asarray(plane, np.float64)
+
+
+def has_tsne() -> bool:
+    """Whether :func:`tsne` can draw its picture here."""
+    return importlib.util.find_spec("sklearn") is not None
 
 
 def require_tsne() -> None:

@@ -54,6 +54,17 @@ class Scored:
     boxes: str  # gt, or the name of a detector's file
 
 
+@dataclass(frozen=True)
+class Diagnosis:
+    """What is wrong with the poses of an evaluation."""
+
+    numbers: Json  # as in diagnosis.json: metric, scores, errors, recall, embedding, joints
+    poses: Predictions  # those that count: final ones, after suppression, where the metric is AP
+    found: error_kinds.Errors  # of these poses
+    features: Float[np.ndarray, "n c"]  # principal components of features at visible joints, for a picture
+    joint: Int64[np.ndarray, " n"]  # of which joint they are
+
+
 def diagnose(
     folder: str,
     scored: Scored,
@@ -68,8 +79,35 @@ def diagnose(
 ) -> None:
     """Write ``diagnosis.json``, ``diagnosis.html`` and ``worst-KIND.png`` into ``folder``, a path or s3://.
 
-    ``model`` in evaluation mode; ``about``: checkpoint, step and conditions. Features are read on ``shards``, the
-    annotated people, whosever boxes the poses come from.
+    The arguments are those of :func:`diagnosis_of`, and ``about``: checkpoint, step and conditions.
+    """
+    skeleton = shards.skeleton
+    made = diagnosis_of(scored, model=model, shards=shards, codec=codec, batch=batch, loaders=loaders, device=device)
+    numbers = {**about, **made.numbers}
+    drawn = worst_sheets(scored, made, skeleton, aspect=codec.input_hw[1] / codec.input_hw[0])
+    for kind, sheet in drawn.items():
+        skeletons.write_png(storage.join(folder, f"worst-{kind}.png"), sheet)
+    images = {kind: skeletons.encode(sheet, ".jpg") for kind, sheet in drawn.items()}
+    plane = embedding.tsne(made.features) if numbers["embedding"] else made.features
+    text = page(numbers, skeleton, plane=plane, joint=made.joint, sheets=images)
+    storage.write(storage.join(folder, "diagnosis.html"), text.encode())
+    storage.write(storage.join(folder, "diagnosis.json"), (json.dumps(numbers, indent=1) + "\n").encode())
+
+
+def diagnosis_of(
+    scored: Scored,
+    *,
+    model: PoseNet,
+    shards: ShardSet,
+    codec: Codec,
+    batch: int,
+    loaders: int,
+    device: str,
+) -> Diagnosis:
+    """Kinds of errors, recall and features of an evaluation that is over.
+
+    ``model`` in evaluation mode. Features are read on ``shards``, the annotated people, whosever boxes the poses come
+    from.
     """
     skeleton = shards.skeleton
     poses = scored.predictions
@@ -86,11 +124,10 @@ def diagnose(
         loaders=loaders,
         device=device,
     )
-    seen, plane = describe_features(features, joint, person, joints=skeleton.num_joints)
+    seen, features = describe_features(features, joint, person, joints=skeleton.num_joints)
     found_share = describe_errors(scored, poses, found, skeleton, metric=None if by_oks else main_metric(skeleton))
     recalled = describe_recall(scored, skeleton) if scored.boxes == "gt" else None
-    diagnosis = {
-        **about,
+    numbers = {
         "metric": main_metric(skeleton),
         "scores": {name: value for name, value in scored.scores.items() if name not in skeleton.joints},
         "errors": found_share,
@@ -98,15 +135,15 @@ def diagnose(
         "embedding": seen,
         "joints": describe_joints(found, skeleton, recalled=recalled, seen=seen),
     }
-    aspect = codec.input_hw[1] / codec.input_hw[0]
-    sheets = {kind: worst(scored, poses, found, skeleton, kind=kind, aspect=aspect) for kind in error_kinds.WRONG}
-    drawn = {kind: sheet for kind, sheet in sheets.items() if sheet is not None}
-    for kind, sheet in drawn.items():
-        skeletons.write_png(storage.join(folder, f"worst-{kind}.png"), sheet)
-    images = {kind: skeletons.encode(sheet, ".jpg") for kind, sheet in drawn.items()}
-    text = page(diagnosis, skeleton, plane=plane, joint=joint, sheets=images)
-    storage.write(storage.join(folder, "diagnosis.html"), text.encode())
-    storage.write(storage.join(folder, "diagnosis.json"), (json.dumps(diagnosis, indent=1) + "\n").encode())
+    return Diagnosis(numbers, poses, found, features, joint)
+
+
+def worst_sheets(scored: Scored, made: Diagnosis, skeleton: Skeleton, *, aspect: float) -> dict[str, NDArray[np.uint8]]:
+    """A picture of the worst instances for each kind of error that occurs."""
+    sheets = {
+        kind: worst(scored, made.poses, made.found, skeleton, kind=kind, aspect=aspect) for kind in error_kinds.WRONG
+    }
+    return {kind: sheet for kind, sheet in sheets.items() if sheet is not None}
 
 
 def describe_errors(
@@ -154,8 +191,8 @@ def describe_recall(scored: Scored, skeleton: Skeleton) -> Json:
 
 def describe_features(
     features: Float[np.ndarray, "n D"], joint: Int64[np.ndarray, " n"], person: Int64[np.ndarray, " n"], *, joints: int
-) -> tuple[Json | None, Float[np.ndarray, "n 2"]]:
-    """How well the features tell joints apart, and their t-SNE; None where too few joints are visible."""
+) -> tuple[Json | None, Float[np.ndarray, "n c"]]:
+    """How well the features tell joints apart, and their principal components; None where too few are visible."""
     if len(np.unique(joint)) < 2 or len(joint) < 2 * embedding.NEIGHBOURS:
         return None, np.zeros((len(joint), 2))
     coordinates, variance = embedding.pca(features)
@@ -176,7 +213,7 @@ def describe_features(
         "chance": float((share**2).sum()),
         "per_joint": [{"purity": _mean(others[rows]), "silhouette": _mean(silhouette[rows])} for rows in of],
     }
-    return seen, embedding.tsne(coordinates)
+    return seen, coordinates
 
 
 def describe_joints(

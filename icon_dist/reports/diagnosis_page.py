@@ -35,6 +35,10 @@ def page(
     """HTML of what ``diagnosis.json`` holds, with the t-SNE ``plane`` of joints and a JPEG sheet for each kind."""
     found, recall = diagnosis["errors"], diagnosis["recall"]
     share = found["share"]
+    curves = [
+        charts.Curve(title, list(zip(THRESHOLDS, recall[name], strict=True)), style)
+        for style, (name, title) in enumerate(DEFINITIONS if recall else ())
+    ]
     gained = {kind: 100 * found["ap_gained"][kind] for kind in WRONG}
     return template("icon_dist.reports", "diagnosis.html").render(
         d=diagnosis,
@@ -49,17 +53,14 @@ def page(
         heat=heat,
         extra=diagnosis["metric"] if found["metric_gained"] else "",
         cards=[(name, f"{value:.1f}" if value > 1 else f"{value:.3f}") for name, value in diagnosis["scores"].items()],
-        stacked=charts.stacked({k: share[k] or 0.0 for k in KINDS}, label=_spoken(share)),
+        stacked=charts.stacked({"joints": {k: share[k] or 0.0 for k in KINDS}}, label=_spoken(share)),
+        kinds_legend=charts.kinds_legend(KINDS),
         gains=charts.bars(gained, label="AP gained by correcting each kind of error", unit="AP"),
-        recall=recall
-        and charts.lines(
-            THRESHOLDS,
-            {title: recall[name] for name, title in DEFINITIONS},
-            label="Recall over the threshold t, percent of labelled joints; the numbers are in the table below",
-            x_label="threshold t",
-        ),
+        recall=recall and charts.plot(curves, title="Recall, percent", x_label="threshold t", y_range=(0, 100)),
+        recall_legend=charts.legend(curves),
         tsne=diagnosis["embedding"]
         and charts.scatter(plane, joint, names=skeleton.joints, pairs=skeleton.flips, label="t-SNE by joint"),
+        joints_legend=charts.scatter_legend(skeleton.joints, skeleton.flips),
         sheets=[
             (kind, MEANING[kind] if kind in sheets else "None found.", _base64(sheets.get(kind))) for kind in WRONG
         ],
@@ -75,8 +76,8 @@ def heat(kind: str, share: float | None) -> str:
     """Background of a cell: the colour of its kind, stronger the larger the share."""
     if kind == "good" or not share:
         return ""
-    strength = round(60 * min(1.0, 1.6 * share))  # black text stays legible
-    return f"background: color-mix(in srgb, {charts.KIND_COLORS[kind]} {strength}%, white)"
+    strength = round(60 * min(1.0, 1.6 * share))  # text stays legible
+    return f"background: color-mix(in srgb, {charts.KIND_COLORS[kind]} calc({strength}% * var(--heat)), var(--paper))"
 
 
 def _spoken(share: Mapping[str, float | None]) -> str:

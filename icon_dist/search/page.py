@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from icon_dist.drawing.charts import bars, intervals
 from icon_dist.drawing.page import template
 from icon_dist.search import plots
 from icon_dist.search.results import ENOUGH, Confirmed, Row, front, gain, ranking
@@ -39,14 +40,14 @@ def page(
         best=best,
         text=text,
         history=plots.history(found, metric=metric),
-        importances=plots.bars(importances) if importances else "",
+        importances=_importances(importances) if importances else "",
         enough=ENOUGH,
         parallel=plots.parallel(found, space, metric=metric),
         slices=[plots.slice_of(found, key, values, metric=metric) for key, values in space.items()] if ranked else [],
         front=plots.front(ranked, front(found), metric=metric) if cost else "",
         confirmed=confirmed,
         gains={point.label: gain(point, reference) for point in confirmed} if reference else {},
-        intervals=plots.intervals(confirmed, metric=metric) if confirmed else "",
+        intervals=_intervals(confirmed, metric=metric) if confirmed else "",
     )
 
 
@@ -59,6 +60,20 @@ def _cards(found: Sequence[Row], *, best: Row | None, paper: Row | None, metric:
     spent = sum(row.seconds or 0.0 for row in found)
     cards.append(("time of all trials", f"{spent / 3600:.1f} h" if spent > 5400 else f"{spent / 60:.0f} min"))
     return cards
+
+
+def _intervals(points: Sequence[Confirmed], *, metric: str) -> str:
+    return intervals(
+        {point.label: list(point.scores.values()) for point in points},
+        {point.label: point.half_width for point in points},
+        label=f"{metric} over seeds, mean and 95 % interval",
+    )
+
+
+def _importances(values: Mapping[str, float]) -> str:
+    """Shares that sum to one, the largest first."""
+    percent = {key: 100 * value for key, value in sorted(values.items(), key=lambda item: -item[1])}
+    return bars(percent, label="Importance of each key, percent", unit="%", signed=False)
 
 
 def _described(values: Range | tuple[object, ...]) -> str:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 
 from icon_dist.drawing.axes import Axis, around
-from icon_dist.drawing.charts import GRID, INK, LINE_COLORS, svg
-from icon_dist.search.results import Confirmed, Row, ranking
+from icon_dist.drawing.charts import GRID, INK, LINE_COLORS, PAPER, short, svg
+from icon_dist.search.results import Row, ranking
 from icon_dist.search.space import Range, Space, text
 
 BLUE, RED, GREEN = LINE_COLORS
-SCALE = ((0x44, 0x01, 0x54), (0x3B, 0x52, 0x8B), (0x21, 0x91, 0x8C), (0x5E, 0xC9, 0x62), (0xD8, 0xC0, 0x10))  # viridis
+SCALE = (
+    (0x6A, 0x51, 0xA3),
+    (0x3B, 0x52, 0x8B),
+    (0x21, 0x91, 0x8C),
+    (0x5E, 0xC9, 0x62),
+    (0xD8, 0xC0, 0x10),
+)  # viridis, whose darkest would not show on a dark screen
 WIDTH = 980
 
 
@@ -61,20 +67,6 @@ def history(rows: Sequence[Row], *, metric: str) -> str:
     return svg("".join(parts), width=WIDTH, height=height, label=f"{metric} of every trial, in order")
 
 
-def bars(values: Mapping[str, float]) -> str:
-    """Shares that sum to one, the largest first."""
-    left, line, top = 210, 30, max([*values.values(), 1e-9])
-    parts = []
-    for place, (key, value) in enumerate(sorted(values.items(), key=lambda item: -item[1])):
-        y, wide = place * line, value / top * (720 - left - 70)
-        parts.append(
-            f'<text x="{left - 10}" y="{y + 20}" text-anchor="end">{escape(key)}</text>'
-            f'<rect x="{left}" y="{y + 4}" width="{wide:.1f}" height="{line - 8}" fill="{BLUE}"/>'
-            f'<text x="{left + wide + 8:.1f}" y="{y + 20}">{100 * value:.0f} %</text>'
-        )
-    return svg("".join(parts), width=720, height=line * len(values), label="Importance of each key, percent")
-
-
 def parallel(rows: Sequence[Row], space: Space, *, metric: str) -> str:
     """One line a trial across all keys to its score; lighter is better, the paper's is dashed."""
     drawn = sorted((row for row in rows if row.score is not None), key=lambda row: row.score or 0.0)
@@ -107,10 +99,10 @@ def parallel(rows: Sequence[Row], space: Space, *, metric: str) -> str:
         parts.append(
             f'<text x="{place:.1f}" y="{shift}" text-anchor="{anchor}" font-weight="600">{escape(name)}</text>'
         )
-        scores = [(score.at(tick), _short(tick)) for tick in score.ticks(5)]
+        scores = [(score.at(tick), short(tick)) for tick in score.ticks(5)]
         for y, words in _labels(space[name], axes[i]) if i < len(axes) else scores:
             parts.append(
-                f'<text x="{place + 6:.1f}" y="{y + 4:.1f}" font-size="11" stroke="#fcfcfa" stroke-width="3" '
+                f'<text x="{place + 6:.1f}" y="{y + 4:.1f}" font-size="11" stroke="{PAPER}" stroke-width="3" '
                 f'paint-order="stroke">{escape(words)}</text>'
             )
     return svg("".join(parts), width=WIDTH, height=height, label="Values and score of every trial, one line each")
@@ -151,31 +143,6 @@ def front(rows: Sequence[Row], best: Sequence[Row], *, metric: str) -> str:
     return svg("".join(parts), width=WIDTH, height=height, label=f"{metric} over step time")
 
 
-def intervals(points: Sequence[Confirmed], *, metric: str) -> str:
-    """Mean over seeds with its 95 % interval, and the single seeds as small dots."""
-    left, right, line, width = 120, 30, 38, 720
-    ends = [point.mean + sign * point.half_width for point in points for sign in (-1, 1) if len(point.scores) > 1]
-    x = around([*ends, *(score for point in points for score in point.scores.values())], left, width - right)
-    height = line * len(points) + 44
-    parts = [
-        f'<line x1="{x.at(t):.1f}" y1="0" x2="{x.at(t):.1f}" y2="{height - 44}" stroke="{GRID}"/>'
-        + _middle(x.at(t), height - 26, _short(t))
-        for t in x.ticks()
-    ]
-    for place, point in enumerate(points):
-        y, stroke = place * line + 18, RED if point.label == "paper" else BLUE
-        parts.append(f'<text x="{left - 12}" y="{y + 5}" text-anchor="end">{escape(point.label)}</text>')
-        if len(point.scores) > 1:
-            low, high = x.at(point.mean - point.half_width), x.at(point.mean + point.half_width)
-            bar = f"M{low:.1f} {y}H{high:.1f}M{low:.1f} {y - 6}v12M{high:.1f} {y - 6}v12"
-            parts.append(f'<path d="{bar}" stroke="{stroke}" stroke-width="2"/>')
-        dot = f'cy="{y}" r="2.5" fill="{INK}" opacity=".5"/>'
-        parts += [f'<circle cx="{x.at(value):.1f}" {dot}' for value in point.scores.values()]
-        parts.append(f'<circle cx="{x.at(point.mean):.1f}" cy="{y}" r="6" fill="{stroke}"/>')
-    parts.append(_middle((left + width - right) / 2, height - 6, metric))
-    return svg("".join(parts), width=width, height=height, label=f"{metric} over seeds, mean and 95 % interval")
-
-
 def _score_axis(rows: Sequence[Row], start: float, end: float) -> Axis:
     """Of whole runs: the score of a stopped one is of an early epoch, and would squeeze them."""
     whole = ranking(rows)
@@ -200,7 +167,7 @@ def _number(values: Range | tuple[Any, ...], value: Any) -> float:
 
 def _labels(values: Range | tuple[Any, ...], axis: Axis, *, most: int = 6) -> list[tuple[float, str]]:
     if isinstance(values, Range):
-        return [(axis.at(tick), _short(tick)) for tick in axis.ticks(most)]
+        return [(axis.at(tick), short(tick)) for tick in axis.ticks(most)]
     return [(axis.at(i), text(value)) for i, value in enumerate(values)]
 
 
@@ -214,7 +181,9 @@ def _marked(x: float, y: float, row: Row, *, metric: str) -> str:
         return f'<g stroke="{RED}" stroke-width="2">{words}<path d="M{x - 4:.1f} {y - 4:.1f}l8 8m0-8l-8 8"/></g>'
     if row.state == "complete":
         return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{BLUE}" fill-opacity=".85">{words}</circle>'
-    return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" fill="#fff" stroke="{BLUE}" stroke-width="1.5">{words}</circle>'
+    return (
+        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" fill="{PAPER}" stroke="{BLUE}" stroke-width="1.5">{words}</circle>'
+    )
 
 
 def _spoken(row: Row, metric: str) -> str:
@@ -226,19 +195,15 @@ def _spoken(row: Row, metric: str) -> str:
 def _grid(y: Axis, left: float, right: float) -> str:
     return "".join(
         f'<line x1="{left}" y1="{y.at(t):.1f}" x2="{right}" y2="{y.at(t):.1f}" stroke="{GRID}"/>'
-        f'<text x="{left - 8}" y="{y.at(t) + 4:.1f}" text-anchor="end">{_short(t)}</text>'
+        f'<text x="{left - 8}" y="{y.at(t) + 4:.1f}" text-anchor="end">{short(t)}</text>'
         for t in y.ticks()
     )
 
 
 def _across(x: Axis, y: float, *, whole: bool = False) -> str:
     ticks = [t for t in x.ticks(12) if not whole or t == int(t)]
-    return "".join(_middle(x.at(t), y + 20, _short(t)) for t in ticks)
+    return "".join(_middle(x.at(t), y + 20, short(t)) for t in ticks)
 
 
 def _middle(x: float, y: float, words: str, *, weight: int = 400) -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="middle" font-weight="{weight}">{escape(words)}</text>'
-
-
-def _short(value: float) -> str:
-    return f"{value:.4g}"

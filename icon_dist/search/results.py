@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import optuna
-import scipy.stats
 from optuna.trial import FrozenTrial, TrialState
 
+from icon_dist.metrics.intervals import half_width
+
 STATES = {TrialState.RUNNING: "running", TrialState.WAITING: "waiting"}
-CONFIDENCE = 0.95
 REPEATED = 3  # best trials that --confirm repeats
 ENOUGH = 8  # whole runs to say of which key it depends
 
@@ -52,14 +52,6 @@ class Confirmed:
     @property
     def half_width(self) -> float:
         return half_width(list(self.scores.values()))
-
-
-def half_width(values: Sequence[float]) -> float:
-    """Of Student's 95 % interval around the mean; nan for a single value."""
-    n = len(values)
-    if n < 2:
-        return math.nan
-    return float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * statistics.stdev(values) / math.sqrt(n)
 
 
 def gain(one: Confirmed, other: Confirmed) -> tuple[float, float]:

@@ -105,6 +105,7 @@ LINES: dict[str, tuple[list[str], dict[str, str]]] = {
     "submit": ([], {"--address": "http://x", "--working-dir": "."}),
     "evaluate": (["a.safetensors"], {"--shards": "s", "--batch": "2", "--decode": "dark", "--refine-below": "0.2"}),
     "predict": (["a.safetensors", "p.jpg"], {"--boxes": "whole", "--out": "o", "--batch": "2"}),
+    "compare": (["run"], {"--out": "p.html", "--limit": "3", "--batch": "2", "--shards": "s"}),
     "fetch": (["run"], {"--step": "3", "--net": "1", "--out": "a.safetensors"}),
     "export": (["a.safetensors"], {"--out": "a.onnx", "--for": "rtmlib", "--which": "3", "--decode": "dark"}),
     "shards build": (

@@ -157,7 +157,7 @@ def check_page(html: str) -> str:
             assert not any(key.startswith("on") for key in values)
             assert (values.get("src") or "data:").startswith("data:")
             assert tag != "img" or values["alt"]
-            assert tag != "svg" or values["aria-label"]
+            assert tag != "svg" or values.get("aria-hidden") or values["aria-label"]
 
         def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
             pass

@@ -14,8 +14,9 @@ import pytest
 from optuna.distributions import FloatDistribution
 
 from icon_dist import config as configuration
+from icon_dist.metrics.intervals import half_width
 from icon_dist.search.outputs import choose
-from icon_dist.search.results import ENOUGH, Confirmed, Row, front, gain, half_width, importances, ranking, to_csv
+from icon_dist.search.results import ENOUGH, Confirmed, Row, front, gain, importances, ranking, to_csv
 from icon_dist.search.tuning import first_rung
 
 

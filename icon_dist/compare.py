@@ -1,0 +1,54 @@
+"""One page about runs: ``icon-dist compare RUN... [-o compare.html]``. Curves, scores, errors, and how sure they are.
+
+Of one run it is the report. Runs that differ in nothing but their seed are one arm, whose scores get intervals; the
+first arm is the one that others are compared with. What it does is in :mod:`icon_dist.reports.comparison`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from icon_dist.arguments import Parser, at_least
+from icon_dist.errors import ConfigError, run_cli
+
+
+def arguments(argv: list[str]) -> argparse.Namespace:
+    """What was asked, as far as the words themselves can be wrong."""
+    assert __doc__ is not None
+    parser = Parser("icon-dist compare", __doc__.splitlines()[0])
+    add = parser.add_argument
+    add("runs", nargs="+", metavar="RUN", help="folder of a run (run.dir/run.name), path or s3://; the first leads")
+    add(
+        "-o",
+        "--out",
+        default="compare.html",
+        metavar="FILE.html",
+        help="default %(default)s; numbers in FILE.json",
+    )
+    add("--force", action="store_true", help="replace FILE.html and FILE.json where they exist")
+    add("--shards", metavar="URI", help="score and diagnose the best checkpoints on this set; default: their data.val")
+    add("--no-evaluation", action="store_true", help="only what the runs have recorded: no checkpoint is loaded")
+    add("--limit", type=at_least(0), default=0, metavar="N", help="only the first N boxes of the set")
+    add("--batch", type=at_least(1), default=32, help="default %(default)s")
+    cores = max(1, (os.cpu_count() or 1) - 1)
+    add("--loaders", type=at_least(0), default=cores, help="decoding processes; default %(default)s")
+    add("--device", help="such as cuda:1; default: cuda where torch can use a GPU, else cpu")
+    args = parser.parse_args(argv)
+    if args.no_evaluation and (args.shards or args.limit):
+        raise ConfigError("--no-evaluation: does not go with --shards or --limit, which are of the evaluation")
+    if not args.out.endswith(".html"):
+        raise ConfigError(f"-o {args.out}: is written as HTML; name it FILE.html")
+    return args
+
+
+def main(argv: list[str]) -> None:
+    args = arguments(argv)
+
+    from icon_dist.reports import comparison
+
+    comparison.run(args)
+
+
+if __name__ == "__main__":
+    run_cli(main)

@@ -1,0 +1,135 @@
+"""A run's best checkpoint scored and diagnosed on a shard set: what reports need that a run has not recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int64
+
+from icon_dist.checkpoints import weights as stored_weights
+from icon_dist.codec import codec_of
+from icon_dist.config import EvalConfig
+from icon_dist.inference.boxes import photos_of
+from icon_dist.inference.predictor import conditions, evaluate
+from icon_dist.metrics.matching import match
+from icon_dist.metrics.oks import similarity
+from icon_dist.metrics.recall import THRESHOLDS
+from icon_dist.metrics.score import check_truth, main_metric, require_evaluator
+from icon_dist.models import from_config
+from icon_dist.reports.diagnosis import Diagnosis, Scored, diagnosis_of
+from icon_dist.reports.runs import Run
+from icon_dist.shards.shard_set import ShardSet, open_shards, read_truth
+from icon_dist.types import Skeleton
+
+AT = THRESHOLDS.index(0.5)
+
+
+@dataclass(frozen=True)
+class Poses:
+    """The poses of annotated instances beside their truth, one row an instance with a labelled joint."""
+
+    instance: Int64[np.ndarray, " n"]
+    xy: Float[np.ndarray, "n K 2"]  # photo px
+    truth: Float[np.ndarray, "n K 2"]
+    labelled: Bool[np.ndarray, "n K"]
+    area: Float[np.ndarray, " n"]  # px^2
+    similarity: Float[np.ndarray, "n K"]  # to the truth
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One checkpoint on one shard set."""
+
+    checkpoint: str
+    step: int
+    conditions: str
+    skeleton: Skeleton
+    aspect: float  # width over height of the network's input
+    scored: Scored
+    diagnosis: Diagnosis
+    poses: Poses
+
+    @property
+    def joint_scores(self) -> tuple[str, dict[str, float]]:
+        """Percent of each joint's labelled ones that are right, and what right means; -1 where none is labelled."""
+        joints = self.skeleton.joints
+        metric = main_metric(self.skeleton)
+        if all(joint in self.scored.scores for joint in joints):
+            return metric, {joint: self.scored.scores[joint] for joint in joints}
+        recall = self.diagnosis.numbers["recall"]["per_joint"]
+        return "similarity of .5 or more, %", {joint: recall[joint]["ks"][AT] for joint in joints}
+
+
+@dataclass(frozen=True)
+class Shards:
+    """A set on which checkpoints are measured."""
+
+    uri: str
+    index: ShardSet
+    truth: dict[str, Any]
+
+    @property
+    def skeleton(self) -> Skeleton:
+        return self.index.skeleton
+
+
+def open_measured(uri: str, inputs: Iterable[tuple[int, int]]) -> Shards:
+    """The shards at ``uri``, for networks with inputs of these sizes (H, W). DataError where they do not fit."""
+    for input_hw in dict.fromkeys(inputs):
+        index = open_shards(uri, input_hw=input_hw)
+    return Shards(uri, index, read_truth(uri))
+
+
+def measure(run: Run, shards: Shards, *, settings: EvalConfig, loaders: int, device: str) -> Measured:
+    """Score and diagnose the best checkpoint of a run, or its last where none was scored, on the boxes of ``shards``.
+
+    CheckpointError about the weights, DataError about the images, DivergedError where the poses are not finite.
+    """
+    weights = stored_weights.load(run.uri)
+    index, truth = shards.index, shards.truth
+    photos = photos_of(index, settings.limit) or {image["id"] for image in truth["images"]}
+    check_truth(truth, index.skeleton, image_ids=photos)
+    require_evaluator(index.skeleton, engine=settings.engine)
+    model = from_config.restore(weights).to(device).eval()
+    codec = codec_of(weights.config, stride=model.stride)
+    scores, predictions = evaluate(model, index, truth, codec=codec, settings=settings, loaders=loaders, device=device)
+    scored = Scored(index, truth, predictions, scores, photos, "gt")
+    diagnosis = diagnosis_of(
+        scored, model=model, shards=index, codec=codec, batch=settings.batch, loaders=loaders, device=device
+    )
+    return Measured(
+        checkpoint=weights.checkpoint,
+        step=weights.step,
+        conditions=conditions(
+            settings,
+            index.skeleton,
+            codec=codec.name,
+            split=str(index.manifest["split"]),
+            boxes=str(index.manifest["boxes"]),
+        ),
+        skeleton=index.skeleton,
+        aspect=codec.input_hw[1] / codec.input_hw[0],
+        scored=scored,
+        diagnosis=diagnosis,
+        poses=_beside_truth(scored, index.skeleton),
+    )
+
+
+def _beside_truth(scored: Scored, skeleton: Skeleton) -> Poses:
+    found = match(scored.truth, scored.predictions, skeleton, image_ids=scored.photos)
+    row = {instance: i for i, instance in enumerate(scored.predictions.instance.tolist())}
+    kept = [i for i, person in enumerate(found.people) if found.labelled[i].any() and person["id"] in row]
+    instance = np.array([found.people[i]["id"] for i in kept], np.int64)
+    xy = scored.predictions.keypoints[[row[i] for i in instance.tolist()], :, :2].astype(np.float64)
+    area = np.array([found.people[i]["area"] for i in kept], np.float64)
+    return Poses(
+        instance=instance,
+        xy=xy,
+        truth=found.xy[kept],
+        labelled=found.labelled[kept],
+        area=area,
+        similarity=similarity(xy, found.xy[kept], area=area, sigmas=np.array(skeleton.sigmas)),
+    )
