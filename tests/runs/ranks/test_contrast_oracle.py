@@ -189,7 +189,7 @@ def uniform(key: int, *counters: int) -> float:
     return (state >> 11) * 2.0**-53
 
 
-@pytest.mark.parametrize("world", [1, 2, 3])
+@pytest.mark.parametrize("world", [1, 2, pytest.param(3, marks=pytest.mark.slow)])
 def test_equals_plain_python(world: int, tmp_path: Path) -> None:
     seeds = list(range(1000 * world, 1000 * world + CASES))
     found = [ours(seeds)] if world == 1 else on_ranks(ours, seeds, world=world, folder=tmp_path)

@@ -11,7 +11,7 @@ from tests.support.run_results import assert_equal, final, losses
 from tests.support.training import run_gang, tiny
 
 
-@pytest.mark.parametrize("zero", [0, 1, 2, 3])
+@pytest.mark.parametrize("zero", [0, *(pytest.param(stage, marks=pytest.mark.slow) for stage in (1, 2)), 3])
 def test_every_zero_stage_trains_two_workers_and_resumes_bit_for_bit(people: Path, tmp_path: Path, zero: int) -> None:
     straight = tiny(people, tmp_path, run__name="straight", run__zero=zero)
     first = tiny(people, tmp_path, run__name="parts", run__zero=zero, run__stop_after_epoch=1)
@@ -23,6 +23,7 @@ def test_every_zero_stage_trains_two_workers_and_resumes_bit_for_bit(people: Pat
     assert torch.isfinite(torch.tensor(losses(straight))).all()
 
 
+@pytest.mark.slow
 def test_loss_curves_of_stages_0_and_1_agree(people: Path, tmp_path: Path) -> None:
     configs = [tiny(people, tmp_path, run__name=f"zero{zero}", run__zero=zero) for zero in (0, 1)]
     run_gang(*configs, scratch=tmp_path)
