@@ -136,7 +136,6 @@ def test_webdataset_reads_them(some: Path, tmp_path: Path) -> None:
     code = """
 import glob, hashlib, json, sys
 import webdataset as wds
-from tests.support.paths import ROOT
 found = {}
 for sample in wds.WebDataset(sorted(glob.glob(sys.argv[1] + "/*.tar")), shardshuffle=False):
     assert set(sample) == {"__key__", "__url__", "__local_path__", "jpg", "json"} - ({"__local_path__"} - set(sample))
