@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# What a file shares is made once, and the order of testpaths is kept: long files first.
+PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 SEED ?= 1
 
 .PHONY: setup demo lint test unit runs adversarial slow campaigns wheel clean
@@ -23,10 +25,10 @@ lint: setup
 	$(BIN)/lint-imports
 
 test: lint
-	$(BIN)/pytest -n 2 --dist loadgroup
+	$(PYTEST)
 
 unit runs adversarial: setup
-	$(BIN)/pytest -n 2 --dist loadgroup tests/$@
+	$(PYTEST) tests/$@
 
 slow: setup
 	$(BIN)/pytest -m 'not gpu' tests/system tests/benchmarks

@@ -20,7 +20,7 @@ def under(file: Path, places: list[str]) -> bool:
 
 def test_every_test_file_lies_where_a_command_looks() -> None:
     fast, _, slow = (ROOT / "Makefile").read_text().partition("\nslow:")
-    assert "\ntest: lint\n\t$(BIN)/pytest -n 2 --dist loadgroup\n" in fast  # all of testpaths
+    assert "\ntest: lint\n\t$(PYTEST)\n" in fast  # all of testpaths
     first, second = (re.findall(r"tests/\w+", line) for line in slow.splitlines() if "$(BIN)/pytest" in line)
     paths = options()["testpaths"]
     files = list((ROOT / "tests").rglob("test_*.py"))

@@ -107,7 +107,8 @@ def test_a_run_with_udp_scores_the_same_afterwards(
 
 
 def test_every_line_names_its_conditions(run: Path, people: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    evaluate.main([str(run), "--shards", f"{people}/val", "--no-flip", "--decode", "argmax", "--limit", "5"])
+    places = [str(run), "--shards", f"{people}/val", "--loaders", "0"]
+    evaluate.main([*places, "--no-flip", "--decode", "argmax", "--limit", "5"])
     lines = capsys.readouterr().out.splitlines()
     assert any(line.startswith("PCK@0.2 ") for line in lines)
     assert all("split=val boxes=gt flip=no decode=argmax evaluator=icon_dist limit=5" in line for line in lines)

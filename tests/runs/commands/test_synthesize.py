@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 from icon_dist.shards.shard_set import open_shards
-from tests.support.paths import ROOT
-
-
-def run(*args: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "shards" / "fake.py"), *args]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120, check=False)
+from tests.support.builds import call, run
 
 
 def test_people_to_shards_and_the_same_again(tmp_path: Path) -> None:
     out, photos = str(tmp_path / "shards"), tmp_path / "photos"
     args = ("--out", out, "--people", "8", "--seed", "3", "--jobs", "1", "--photos", str(photos))
-    first = run(*args)
+    first = run("fake.py", *args, cwd=tmp_path)
     assert first.returncode == 0, first.stderr
     assert "drawn 8/8 people" in first.stderr
     assert first.stdout.startswith(f"{out}: ")
@@ -28,13 +21,13 @@ def test_people_to_shards_and_the_same_again(tmp_path: Path) -> None:
     assert len(shards) == len(labelled) >= 8
     assert (shards.skeleton.name, shards.skeleton.metric) == ("fake", "pck")
     bytes_before = {p.name: p.read_bytes() for p in Path(out).iterdir()}
-    again = run(*args[:-2])  # drawn anew in a temporary folder
+    again = call("fake.py", *args[:-2], cwd=tmp_path)  # drawn anew in a temporary folder
     assert again.returncode == 0, again.stderr
     assert {p.name: p.read_bytes() for p in Path(out).iterdir()} == bytes_before
 
 
 def test_bad_arguments_end_with_one_line(tmp_path: Path) -> None:
-    done = run("--out", str(tmp_path / "s"), "--people", "2", "--difficulty", "medium")
+    done = call("fake.py", "--out", str(tmp_path / "s"), "--people", "2", "--difficulty", "medium", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("icon_dist: error: ")
     assert "--difficulty: 'medium' is none of easy, hard" in done.stderr

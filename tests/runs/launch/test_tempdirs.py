@@ -19,7 +19,7 @@ from tests.support.paths import ROOT
 
 OTHER = """
 import sys
-from icon_dist.launch import scratch
+from icon_dist.launch import tempdirs
 place = scratch.shared("shards", sys.argv[1])
 (place / "file").write_text("data")
 print(place, flush=True)

@@ -76,21 +76,20 @@ def events(config: Config, kind: str) -> list[dict[str, Any]]:
 
 
 class Runs(NamedTuple):
-    stages: tuple[int, int]  # of ZeRO
+    stages: tuple[int, ...]  # of ZeRO
     of: Callable[[str, int], Config]
 
 
-@pytest.fixture(scope="module", params=[(0, 3), pytest.param((1, 2), marks=pytest.mark.slow)], ids=str)
+@pytest.fixture(scope="module", params=[(0,), pytest.param((1, 2, 3), marks=pytest.mark.slow)], ids=str)
 def runs(request: pytest.FixtureRequest, people: Path, tmp_path_factory: pytest.TempPathFactory) -> Runs:
     folder = tmp_path_factory.mktemp("skip")
-    first, second = request.param
 
     def config(kind: str, zero: int) -> Config:
         ema = 0.9 if zero < 3 else 0.0  # stage 3 cannot average weights
         return tiny(people, folder, **SHORT, optim__ema=ema, run__name=f"{kind}-{zero}", run__zero=zero)
 
     plan = [(kind, zero) for kind in ("nan", "forced") for zero in request.param]
-    plan += [("plain", first), ("grad", 2 if second == 2 else 0)]
+    plan += [("plain", request.param[0]), ("grad", 2 if 2 in request.param else 0)]
     run_gang(*[config(*what) for what in plan], scratch=folder, loop="tests.runs.training.test_skipped_steps:train")
     return Runs(request.param, config)
 

@@ -93,13 +93,15 @@ def train(config: Config, *, report: Report, device: str) -> None:
         loop.train(config, report=report, device=device, stop=stop)
 
 
-@pytest.fixture(scope="module")
-def ends(people: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
+@pytest.fixture(scope="module", params=[1, pytest.param(2, marks=pytest.mark.slow)], ids=["alone", "two ranks"])
+def ends(
+    request: pytest.FixtureRequest, people: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, list[Any]]:
     """By the name of a run, all that its last checkpoint holds."""
     folder = tmp_path_factory.mktemp("state")
     names = ["straight", "stopped", "resumed", *(f"resumed-{part}" for part in PARTS)]
     configs = [tiny(people, folder, **SMALL, run__name=name) for name in names]
-    run_gang(*configs, scratch=folder, loop="tests.runs.training.test_state:train")
+    run_gang(*configs, scratch=folder, world=request.param, loop="tests.runs.training.test_state:train")
     found = {name: checkpoint.find(str(folder / name), warn=pytest.fail) for name in names}
     assert found["stopped"] is not None
     assert found["stopped"].step == STOP_AT
