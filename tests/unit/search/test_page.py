@@ -1,62 +1,13 @@
-"""The page of a sweep: nothing from outside, nothing that data could smuggle in, and a browser has nothing to say."""
+"""The page of a sweep: nothing from outside, and nothing that data could smuggle in."""
 
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
-from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
-from icon_dist.search.page import page
-from icon_dist.search.results import Confirmed, Row
-from icon_dist.search.space import Range, Space
-
-SPACE: Space = {
-    "loss.tau": Range(0.03, 0.5, log=True),
-    "loss.bank.slots": (128, 256),
-    "loss.single.query": ("a", "<b>"),
-}
-ENDS = ("complete", "stopped", "diverged", "failed", "running", "waiting")
-
-
-def row(number: int, state: str, score: float | None) -> Row:
-    values = {"loss.tau": 0.03 + 0.02 * number, "loss.bank.slots": 128, "loss.single.query": "<b>"}
-    return Row(
-        number=number,
-        label="paper" if number == 0 else "",
-        state=state,
-        score=score,
-        step_ms=100.0 + number,
-        epoch=5,
-        seconds=3.0,
-        values=values,
-        run=f"trials/{number:04d}",
-        why="</td><script>alert(1)</script>",
-    )
-
-
-def rows(count: int) -> list[Row]:
-    """A few whole runs around 60, and others that ended early, far below or without a score."""
-    states = [ENDS[i % len(ENDS)] if i > 2 else "complete" for i in range(count)]
-    scores = {"complete": 60.0, "stopped": 9.0}
-    return [row(i, state, scores[state] + 0.1 * i if state in scores else None) for i, state in enumerate(states)]
-
-
-def written(count: int, *, cost: bool = False) -> str:
-    points = [Confirmed("trial 1", {}, {1: 60.0, 2: 61.0}), Confirmed("paper", {}, {1: 58.0, 2: 58.5})]
-    return page(
-        rows(count),
-        points[: count // 2],
-        title="<i>",
-        space=SPACE,
-        metric="AP",
-        why=["the <best>"] if count else [],
-        importances={"loss.tau": 0.7, "loss.bank.slots": 0.3} if count > 8 else {},
-        cost=cost,
-    )
+from tests.support.sweep_pages import rows, written
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 20])
@@ -82,19 +33,3 @@ def test_whole_runs_set_the_scale() -> None:
     whole = [height[r.number] for r in found if r.state == "complete" and r.number]
     assert max(whole) - min(whole) > 150
     assert all(height[r.number] > max(whole) for r in found if r.state == "stopped")
-
-
-@pytest.mark.parametrize("count", [0, 20])
-def test_a_browser_has_nothing_to_say(tmp_path: Path, count: int) -> None:
-    browser = shutil.which("chromium") or shutil.which("google-chrome")
-    if browser is None:
-        pytest.skip("no browser: chromium is absent")
-    file = tmp_path / "sweep.html"
-    file.write_text(written(count))
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
-    options += ["--disable-background-networking", "--disable-component-update", f"--user-data-dir={tmp_path}/profile"]
-    line = [browser, *options, "--enable-logging=stderr", "--dump-dom", file.as_uri()]
-    done = subprocess.run(line, capture_output=True, text=True, timeout=120, check=True)
-    assert "CONSOLE" not in done.stderr
-    assert done.stdout.count("<svg") == file.read_text().count("<svg")
-    assert done.stdout.rstrip().endswith("</html>")
