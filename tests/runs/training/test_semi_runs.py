@@ -227,6 +227,7 @@ def test_students_that_are_never_sure_teach_nothing(
     assert capsys.readouterr().err.count("no joint of people without labels is above semi.gamma") == 1
 
 
+@pytest.mark.slow  # the test before it, with contrast: only roundings may differ
 def test_with_contrast_the_unsure_teacher_changes_rounding_at_most(people: Path, taught: Path) -> None:
     plain = tiny(people, taught, run__name="alone-icon", **HALF, optim__batch=8, optim__micro_batch=4)
     never = semi(people, taught, "pseudo", run__name="never-icon", semi__gamma=1.1)
@@ -255,6 +256,7 @@ def test_students_are_scored_and_fetched_apart(people: Path, taught: Path) -> No
         stored_weights.load_weights(f"{taught}/teacher", net=2)
 
 
+@pytest.mark.slow  # four runs; that a split or a teacher's labels differ is refused below
 def test_another_teacher_is_refused(people: Path, taught: Path, tmp_path: Path) -> None:
     """The other net of the same run, for one; not the same net from another place."""
     run(semi(people, taught, "sspose", run__name="two"))
