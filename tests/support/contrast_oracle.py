@@ -1,4 +1,4 @@
-"""The contrast of METHOD 1-3 with every option of METHOD 2, one token after the other: nothing here is a tensor of
+"""The contrast with every option, one token after the other: nothing here is a tensor of
 tokens, a mask or a padded row. Only the random numbers and the pixel set's offsets are the package's own."""
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ def literal(
     others_only: bool,
     tau: float,
 ) -> Tensor:
-    """Eq. 1 with a Python loop over everything; mean as in METHOD 2.13."""
+    """Eq. 1 with a Python loop over everything; mean over categories that ask."""
     query, classes = queries.features, len(keys[0].valid)
     per_category: dict[int, list[Tensor]] = {}
     for a in range(len(query)):

@@ -1,4 +1,4 @@
-"""Every person once an epoch, counted: through a kill and through numbers of workers (RELIABILITY 2)."""
+"""Every person once an epoch, counted: through a kill and through numbers of workers."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def test_every_row_of_the_paper_has_a_config_and_a_model(
 
 
 def test_the_papers_numbers_are_those_of_the_method_notes() -> None:
-    """METHOD 9, read column by column."""
+    """The paper's tables, read column by column."""
     t5 = {row.id: row.paper for row in ROWS.values() if row.table == "T5"}
     assert [p["coco"] for p in t5.values()] == [74.4, 75.0, 75.3, 75.6, 76.1]
     assert [p["mpii"] for p in t5.values()] == [90.3, 90.7, 91.2, 91.6, 92.0]

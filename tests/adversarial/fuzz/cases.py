@@ -1,4 +1,4 @@
-"""Random bad input for every command, each with the exit codes that are right for it (RELIABILITY "Errors")."""
+"""Random bad input for every command, each with the exit codes that are right for it."""
 
 from __future__ import annotations
 

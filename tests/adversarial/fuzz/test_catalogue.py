@@ -1,4 +1,4 @@
-"""RELIABILITY's catalogue of bad input, case by case, through the commands: exit code, one line, nothing left.
+"""The catalogue of bad input, case by case, through the commands: exit code, one line, nothing left.
 
 What each line says is tested where its reader is; the texts here are what tells a case from the others.
 """

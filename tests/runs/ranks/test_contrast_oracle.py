@@ -1,4 +1,4 @@
-"""Random cases of everything at once against loops over METHOD 1-2 in plain Python, in float64, on 1, 2 and 3 ranks.
+"""Random cases of everything at once against loops over the equations in plain Python, in float64, on 1, 2 and 3 ranks.
 
 Strategies, category scores, visibility, bank fill, whose candidates count, budgets. Random draws are repeated with
 Python's own integers.
@@ -115,7 +115,7 @@ def ours(seeds: list[int]) -> list[dict[str, Tensor]]:
 
 
 def naive(case: Case) -> tuple[Tensor, Tensor]:
-    """METHOD 1 and 2.5, 2.6, 2.9, 2.10, 2.13, one query at a time."""
+    """Eq. 1 with its choices, one query at a time."""
     asked = case.negatives
     features = case.people.features.clone().requires_grad_()
     people, classes = case.people.visible.shape

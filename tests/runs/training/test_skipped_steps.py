@@ -1,4 +1,4 @@
-"""A step that is not finite on one rank is skipped on all of them, and leaves no trace (RELIABILITY 7).
+"""A step that is not finite on one rank is skipped on all of them, and leaves no trace.
 
 What a run does is in its name: ``nan-1`` has a NaN in the loss of rank 1 at one micro-batch (ZeRO stage 1),
 ``grad-1`` a finite loss whose gradient is none, ``forced-1`` skips the same step though nothing is wrong with it.

@@ -1,4 +1,4 @@
-"""Each known bug of public memory banks (METHOD 3) has a test, ``test_bug_*``; expected contents come from deques.
+"""Each known bug of public memory banks has a test, ``test_bug_*``; expected contents come from deques.
 
 ``test_bug_per_rank_order_differs`` needs ranks: tests/runs/ranks/test_exchange.py.
 """

@@ -168,7 +168,7 @@ def test_finite_at_any_temperature(tau: float) -> None:
 @pytest.mark.usefixtures("both_tilings")
 @pytest.mark.parametrize("why", ["no query", "no key", "no positive", "no negative"])
 def test_nothing_to_compare_is_a_zero_with_a_gradient(why: str) -> None:
-    """So that no rank skips a collective (METHOD 2.13) and no empty mean becomes NaN."""
+    """So that no rank skips a collective and no empty mean becomes NaN."""
     queries, live, bank = random_case(5)
     queries = replace(queries, category=torch.ones_like(queries.category))
     if why == "no query":

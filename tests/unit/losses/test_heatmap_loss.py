@@ -1,4 +1,4 @@
-"""The heatmap error against a loop over joints, and METHOD 5's golden number."""
+"""The heatmap error against a loop over joints, and a number worked out by hand."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def literal(
     strategy: str,
     score: str,
 ) -> tuple[list[Tensor], list[int]]:
-    """METHOD 2.12, one query after the other."""
+    """Intra-image contrast, one query after the other."""
     points = active.shape[2]
     sums, counts = [features.sum() * 0 for _ in range(C)], [0] * C
     for n, c, t in asks.nonzero().tolist():

@@ -1,4 +1,4 @@
-"""Which categories a query is compared with: hard, random and all (METHOD 2.9, 2.10)."""
+"""Which categories a query is compared with: hard, random and all."""
 
 from __future__ import annotations
 

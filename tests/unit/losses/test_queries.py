@@ -1,4 +1,4 @@
-"""Who asks: scores and strategies (METHOD 2.8, 2.10), the batch as scope, and budgets of points (Table 8)."""
+"""Who asks: scores and strategies, the batch as scope, and budgets of points (Table 8)."""
 
 from __future__ import annotations
 
