@@ -81,7 +81,7 @@ def taught(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("method", ["pseudo", "sspose"])
+@pytest.mark.parametrize("method", [pytest.param("pseudo", marks=pytest.mark.slow), "sspose"])
 def test_resume_in_the_middle_bit_for_bit(people: Path, taught: Path, method: str) -> None:
     """Both positions, both banks, averaged weights, the teacher; from a checkpoint inside an epoch."""
     config = semi(people, taught, method, run__name=method, optim__ema=0.9, semi__gamma=0.01, optim__epochs=2)
@@ -211,6 +211,7 @@ def test_a_teacher_that_is_never_sure_leaves_supervised_training(
     assert capsys.readouterr().err.count("no joint of people without labels is above semi.gamma") == 1
 
 
+@pytest.mark.slow  # what a teacher that is never sure does, above, for two students
 def test_students_that_are_never_sure_teach_nothing(
     people: Path, taught: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
