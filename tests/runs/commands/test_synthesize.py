@@ -9,7 +9,6 @@ import cv2
 import numpy as np
 import pytest
 
-from icon_dist import datasets
 from icon_dist.datasets import synthetic
 from icon_dist.shards.shard_set import open_shards
 from tests.support.builds import call, run
@@ -54,7 +53,7 @@ def test_generate_is_the_same_for_any_number_of_processes(tmp_path: Path) -> Non
     assert said[-1] == (9, 9)
     assert [done for done, _ in said] == sorted(done for done, _ in said)
 
-    read = datasets.read("fake", one, images=one.parent / "images")
+    read = synthetic.read(one, images=one.parent / "images")
     assert 9 <= len(read.instances) <= 12
     assert read.skeleton == synthetic.SKELETON
     assert (synthetic.SKELETON.metric, synthetic.SKELETON.torso) == ("pck", (5, 12))

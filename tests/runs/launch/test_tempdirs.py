@@ -20,7 +20,7 @@ from tests.support.paths import ROOT
 OTHER = """
 import sys
 from icon_dist.launch import tempdirs
-place = scratch.shared("shards", sys.argv[1])
+place = tempdirs.shared("shards", sys.argv[1])
 (place / "file").write_text("data")
 print(place, flush=True)
 sys.stdin.readline()
