@@ -15,6 +15,12 @@ from icon_dist.errors import ConfigError, shown
 
 DASHES = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212"  # that word processors put in the place of a hyphen
 NEGATIVE = r"-(\d+|\d*\.\d+)"  # argparse takes such a word for a value
+PRESETS = Path(__file__).parent / "config/presets"
+
+
+def presets() -> list[str]:
+    """The names that ``--cfg`` takes beside a file; here, because ``--help`` lists them without loading the config."""
+    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
 
 
 def closest(word: str, known: Iterable[str]) -> str:
@@ -83,6 +89,9 @@ class Once(argparse.Action):
 class Parser(argparse.ArgumentParser):
     """argparse that raises ConfigError and guesses nothing.
 
+    A file with a command is its parser and a ``main`` that imports what does the work once the arguments are right, so
+    that help and mistakes come at once.
+
     Long options are written in full. A value is not empty and a number is a plain one, whatever the option.
     """
 
@@ -101,6 +110,12 @@ class Parser(argparse.ArgumentParser):
         for kind, reader in ((None, text), (int, whole), (float, number), (Path, lambda value: Path(text(value)))):
             self.register("type", kind, reader)
         self.add_argument("--debug", action="store_true", help="show the traceback of an error")  # run_cli sees to it
+
+    def add_config(self, *, required: bool = True, overrides: str = "such as loss.tau=0.1 run.name=mine") -> None:
+        """``--cfg NAME|PATH`` and the values that go on top of it; read them with ``parse_intermixed_args``."""
+        about = f"a YAML file, or a preset: {', '.join(presets())}"
+        self.add_argument("--cfg", action=Once, required=required, metavar="NAME|PATH", help=about)
+        self.add_argument("overrides", nargs="*", default=[], metavar="a.b=c", help=overrides)
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{message.removeprefix('argument ')}; see {self.prog} --help")

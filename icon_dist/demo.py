@@ -20,7 +20,6 @@ import yaml
 
 from icon_dist import storage
 from icon_dist.arguments import Parser
-from icon_dist.config import load
 from icon_dist.errors import ConfigError, run_cli
 from icon_dist.storage import lock
 
@@ -37,6 +36,9 @@ def main(argv: list[str]) -> int:
     for item in args.overrides:
         if item.partition("=")[0] in PLACES:
             raise ConfigError(f"{item}: the demo puts everything into one place; give it with --out")
+
+    from icon_dist.config import load
+
     out = storage.absolute(args.out)
     places = [*(f"{key}={out}/{name}" for key, name in PLACES.items()), *args.overrides]
     config = load("demo", places)

@@ -12,8 +12,11 @@ import re
 import shlex
 import signal
 import sys
+import threading
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 if TYPE_CHECKING:
@@ -281,8 +284,9 @@ def needed_for(what: str, *packages: str) -> Iterator[None]:
 def run_cli(main: Callable[[list[str]], int | None], argv: list[str] | None = None) -> NoReturn:
     """Run ``main(argv)`` and leave with its exit code; an IconError becomes one line on stderr.
 
-    ``--debug`` before any ``--`` shows the traceback instead. Ctrl-C leaves with 130. Output that nobody reads any
-    more (``| head``, a terminal that is gone) ends nothing and changes no exit code.
+    ``--debug`` before any ``--`` shows its traceback too. Ctrl-C leaves with 130; SIGTERM and SIGHUP, unless ``main``
+    has handlers of its own, with 75, since the same command goes on. Output that nobody reads any more (``| head``, a
+    terminal that is gone) ends nothing and changes no exit code.
     """
     _open_standard_streams()
     args = list(sys.argv[1:] if argv is None else argv)
@@ -290,26 +294,69 @@ def run_cli(main: Callable[[list[str]], int | None], argv: list[str] | None = No
     debug = "--debug" in args[:own]
     args = [a for a in args[:own] if a != "--debug"] + args[own:]
     try:
-        code = _with_packages(main, args)
+        with _signals_in_order():
+            code = _with_packages(main, args)
         sys.stdout.flush()
     except StoppedError as stopped:
         print(f"icon_dist: {plain(str(stopped))}", file=sys.stderr)
-        raise SystemExit(stopped.exit_code) from None
+        code = stopped.exit_code
     except IconError as error:
         if debug:
             error.args = (covered(str(error)),)
-            raise
+            traceback.print_exc()
         print(f"icon_dist: error: {plain(' '.join(str(error).split()))}", file=sys.stderr)
-        raise SystemExit(error.exit_code) from None
+        code = error.exit_code
     except OSError as error:
-        if debug or error.errno != errno.ENAMETOOLONG:
+        if error.errno != errno.ENAMETOOLONG:
             raise
+        if debug:
+            traceback.print_exc()
         print(f"icon_dist: error: {plain(str(error.filename))}: {error.strerror}; shorten it", file=sys.stderr)
-        raise SystemExit(ConfigError.exit_code) from None
+        code = ConfigError.exit_code
     except KeyboardInterrupt:
         print("icon_dist: interrupted", file=sys.stderr)
-        raise SystemExit(128 + signal.SIGINT) from None
+        code = 128 + signal.SIGINT
     raise SystemExit(code or 0)
+
+
+@contextmanager
+def _signals_in_order() -> Iterator[None]:
+    """A signal ends the block by StoppedError, Ctrl-C by KeyboardInterrupt, wherever it strikes; nohup is respected."""
+    main = threading.current_thread() is threading.main_thread()
+    default: dict[signal.Signals, Any] = {
+        signal.SIGTERM: signal.SIG_DFL,
+        signal.SIGHUP: signal.SIG_DFL,
+        signal.SIGINT: signal.default_int_handler,
+    }
+    kinds = [one for one, handler in default.items() if main and signal.getsignal(one) == handler]
+    process, struck = os.getpid(), 0
+
+    def end(number: int, _: FrameType | None) -> None:
+        nonlocal struck
+        if os.getpid() != process and number != signal.SIGINT:  # a child that was forked
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
+        struck = number
+        raise _ended_by(number)
+
+    for one in kinds:
+        signal.signal(one, end)
+    try:
+        yield
+    except BaseException:  # libraries, struck while they load, raise something else or add words of theirs
+        if struck:
+            raise _ended_by(struck) from None
+        raise
+    finally:
+        for one in kinds:
+            signal.signal(one, default[one])
+
+
+def _ended_by(number: int) -> BaseException:
+    if number == signal.SIGINT:
+        return KeyboardInterrupt()
+    return StoppedError(f"stopped by {signal.Signals(number).name}; the same command goes on")
 
 
 def _with_packages(main: Callable[[list[str]], int | None], args: list[str]) -> int | None:

@@ -9,12 +9,13 @@ from pathlib import Path
 
 from icon_dist import storage
 from icon_dist.arguments import Parser
-from icon_dist.checkpoints import checkpoint, weights
-from icon_dist.checkpoints import manifest as manifests
 from icon_dist.errors import CheckpointError, ConfigError, run_cli, say
 
 
 def _list(run_uri: str) -> None:
+    from icon_dist.checkpoints import checkpoint
+    from icon_dist.checkpoints import manifest as manifests
+
     found = checkpoint.entries(run_uri)
     if not found:
         raise CheckpointError(f"{run_uri}: no checkpoint is there; check the name (a run is run.dir/run.name)")
@@ -48,13 +49,15 @@ def main(argv: list[str]) -> None:
     if Path(out).suffix != ".safetensors":
         raise ConfigError(f"-o {args.out}: the file is written in the safetensors format; name it .safetensors")
     storage.require_place(out)
+
+    from icon_dist.checkpoints import weights as stored_weights
+
     # Beside the file, so that the same command goes on where a lost connection or Ctrl-C left it.
-    found = weights.find(run_uri, args.which, parts=None if storage.is_remote(out) else Path(out).parent)
-    tensors, metadata = weights.weights_of(found, net=args.net), weights.metadata_of(found)
-    storage.write(out, weights.encode(tensors, metadata))
-    score = manifests.score(found.manifest)
-    scored = "not evaluated" if score is None else f"score {score:.4f}"
-    count = sum(value.numel() for value in tensors.values())
+    found = stored_weights.find(run_uri, args.which, parts=None if storage.is_remote(out) else Path(out).parent)
+    weights = stored_weights.of_checkpoint(found, net=args.net)
+    storage.write(out, stored_weights.encode(weights))
+    scored = "not evaluated" if weights.score is None else f"score {weights.score:.4f}"
+    count = sum(value.numel() for value in weights.tensors.values())
     say(f"{args.out}: step {found.step}, {scored}, {count:,} numbers, from {found.uri}")
 
 

@@ -19,15 +19,12 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
 from icon_dist import __version__, storage
-from icon_dist import config as configuration
 from icon_dist.arguments import Once, Parser, at_least, did_you_mean
 from icon_dist.errors import ConfigError, DataError, run_cli, say
 from icon_dist.storage import local
-from icon_dist.train import run_directory
 
 RECIPES = Path(__file__).parent / "paper.yaml"
 RESULTS = Path(__file__).parent / "results.csv"
@@ -104,6 +101,8 @@ def overrides(recipe: Recipe, cfg: str, *, seed: int, extra: Sequence[str] = ())
     given += [*extra, f"run.seed={seed}", f"run.name={run_name(recipe.id, cfg, seed)}"]
     if not any("=@" in item for item in given):
         return given
+    from icon_dist import config as configuration
+
     runs = configuration.load(cfg, [item for item in extra if item.startswith("run.dir=")]).run.dir
     out = []
     for item in given:
@@ -147,6 +146,11 @@ def append_result(path: Path, result: Result) -> None:
 
 def run(recipe: Recipe, cfg: str, *, seed: int, extra: Sequence[str]) -> Result:
     """Train it, or go on with it, and read its figures."""
+    import torch
+
+    from icon_dist import config as configuration
+    from icon_dist.training.loop import run_directory
+
     given = overrides(recipe, cfg, seed=seed, extra=extra)
     command = ["-m", "icon_dist.train", "--cfg", cfg, *given]
     say(f"\n$ python {shlex.join(command)}")
@@ -183,7 +187,7 @@ def run(recipe: Recipe, cfg: str, *, seed: int, extra: Sequence[str]) -> Result:
 
 def _mean(events: list[dict[str, Any]], name: str) -> str:
     """Mean over the events, and over the terms where each has its own; empty where there is none."""
-    values = [e[k] for e in events for k in (name, f"single_{name}", f"pair_{name}") if e.get(k) is not None]
+    values = [e[k] for e in events for k in (name, f"skcc_{name}", f"prcc_{name}") if e.get(k) is not None]
     return f"{statistics.fmean(values):.4g}" if values else ""
 
 
@@ -282,6 +286,9 @@ def main(argv: list[str]) -> None:
         results = read_results(args.record or RESULTS)
         say(markdown(recipes, results) if args.markdown else listing(titles, recipes, results))
         return
+
+    from icon_dist import config as configuration
+
     if args.record:
         storage.require_place(str(args.record.absolute()))
     chosen = select(args.run, recipes)

@@ -22,13 +22,14 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from icon_dist import config as configuration
 from icon_dist import storage
-from icon_dist.arguments import Once, Parser
-from icon_dist.config import Config
+from icon_dist.arguments import Parser
 from icon_dist.errors import ClusterError, ConfigError, StoppedError, holds_secret, run_cli, say, shown
+
+if TYPE_CHECKING:
+    from icon_dist.config import Config
 
 ADDRESS = "http://127.0.0.1:8265"
 # Not shipped, in gitignore's notation: a leading slash means the working directory itself (icon_dist/data is code).
@@ -106,6 +107,7 @@ def identity(config: Config) -> str:
     """The beginning of the ids of all submissions of a run.
 
     >>> import dataclasses
+    >>> from icon_dist.config import Config
     >>> run = dataclasses.replace(Config().run, name="w48", dir="s3://bucket/runs")
     >>> identity(dataclasses.replace(Config(), run=run))
     'w48-8cc9535f'
@@ -197,9 +199,11 @@ def _require_everywhere(config: Config) -> None:
 def _training(words: list[str]) -> Config:
     """What ``icon_dist.train`` would make of its arguments; a mistake is found here and not on the cluster."""
     parser = Parser("icon-dist submit", "", add_help=False)
-    parser.add_argument("--cfg", action=Once, required=True)
-    parser.add_argument("overrides", nargs="*")
+    parser.add_config()
     args = parser.parse_intermixed_args(words)
+
+    from icon_dist import config as configuration
+
     return configuration.load(args.cfg, args.overrides)
 
 

@@ -1,127 +1,33 @@
 """Train a pose model with inter-image contrast: ``icon-dist train --cfg NAME|PATH [a.b=c ...]``.
 
-``main`` runs on the driver and launches; :func:`icon_dist.training.loop.train` is the run itself, on every worker.
+This is the command line. What it does is :func:`icon_dist.training.driver.run`, on the driver, which launches
+:func:`icon_dist.training.loop.train` on every worker.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import os
-import sys
-from collections.abc import Mapping
-
-from icon_dist import config as configuration
-from icon_dist import storage
-from icon_dist.arguments import Once, Parser
-from icon_dist.checkpoints import checkpoint
-from icon_dist.checkpoints import manifest as manifests
-from icon_dist.config import Config
-from icon_dist.errors import CheckpointError, naming, note, run_cli, say
-from icon_dist.launch.progress import Progress, counter
-from icon_dist.launch.signals import Stop
-from icon_dist.methods.teacher import load_teacher
-from icon_dist.shards.synthetic import draw_missing, missing_sets
-from icon_dist.storage import lock
-from icon_dist.training import start_weights
-from icon_dist.training.loop import last_words, learning_rate, run_directory, train
-from icon_dist.training.plan import model_of, worker_counts
-from icon_dist.training.setup import Data, open_data
-from icon_dist.training.state import numbers_of
-
-__all__ = ["anchored", "learning_rate", "main", "run_directory", "train"]
-
-LOOP = "icon_dist.training.loop:train"
+from icon_dist.arguments import Parser
+from icon_dist.errors import run_cli
 
 
 def main(argv: list[str]) -> None:
     assert __doc__ is not None
     parser = Parser("icon-dist train", __doc__.splitlines()[0])
-    presets = ", ".join(configuration.presets())
-    parser.add_argument(
-        "--cfg", action=Once, required=True, metavar="NAME|PATH", help=f"a YAML file, or a preset: {presets}"
-    )
-    parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="such as loss.tau=0.1 run.name=mine")
+    parser.add_config()
     parser.add_argument("--print-config", action="store_true", help="print the whole config and leave")
     parser.add_argument("--dry-run", action="store_true", help="print what would be done and leave; touches nothing")
     args = parser.parse_intermixed_args(argv)
+
+    from icon_dist import config as configuration
+
     cfg, own = configuration.load_own(args.cfg, args.overrides)
     if args.print_config:
-        print(configuration.to_yaml(cfg), end="")
+        print(configuration.to_commented_yaml(cfg), end="")
         return
-    with Stop():  # a signal ends this part, too, in order; what launches has one of its own
-        _run(anchored(cfg), own, dry_run=args.dry_run)
 
+    from icon_dist.training import driver
 
-def _run(cfg: Config, own: Mapping[str, str], *, dry_run: bool) -> None:
-    """``own`` are the values that the user set himself (:func:`icon_dist.config.load_own`)."""
-    notes = configuration.check_schedule(cfg, own)
-    with naming("run.dir"):
-        storage.require_place(storage.join(run_directory(cfg), "config.yaml"))
-    if dry_run and cfg.data.dataset == "fake":
-        for uri, _, people, _ in missing_sets(cfg.data):
-            say(f"data        {people} people would be rendered to {uri}; the plan follows from them")
-            for text in notes:
-                note(text)
-            return
-    draw_missing(cfg.data, jobs=os.cpu_count() or 1, progress=counter("people"))
-    data = open_data(cfg, scorable=True)
-    shards, _, plan = data
-    notes += configuration.check_schedule(cfg, own, steps=plan.total_steps)
-    say(str(plan))
-    for text in (*notes, *plan.notes):
-        note(text)
-    if dry_run:
-        if cfg.model.pretrained:
-            model = model_of(cfg, shards.skeleton)
-            say(start_weights.start_run(model, cfg.model.pretrained, shards, plan.split).note)
-        if cfg.semi.method == "pseudo":
-            say(load_teacher(cfg, shards, plan.split, device="cpu", bf16=False).note)
-        return
-    if text := finished(cfg, data):
-        say(text, file=sys.stderr)
-        return
-    uri = run_directory(cfg)
-    with lock.hold(uri, fix="give another run.name"):
-        lock.tidy(uri)
-        progress = Progress(uri)
-        if cfg.run.launcher == "local":
-            from icon_dist.launch import local
-
-            local.launch(cfg, LOOP, progress)
-        else:
-            from icon_dist.launch import ray
-
-            ray.launch(cfg, LOOP, progress, counts=worker_counts(cfg))
-        lock.tidy(uri, over=True)
-
-
-def finished(cfg: Config, data: Data) -> str:
-    """What to say of a run that this config has brought to its end: nothing has to start for that. Else ""."""
-    uri = run_directory(cfg)
-    if manifests.newest_step(uri) < data.plan.total_steps:
-        return ""
-    skipped: list[str] = []  # the workers say so too
-    try:
-        found = checkpoint.find(uri, warn=skipped.append)
-    except CheckpointError:
-        say("\n".join(skipped), file=sys.stderr)
-        raise
-    if found is None or found.step < data.plan.total_steps or checkpoint.changes(found.manifest, cfg):
-        return ""  # the workers look into it
-    numbers = numbers_of(found, steps_per_epoch=data.plan.steps_per_epoch)
-    if numbers.epochs < cfg.optim.epochs:
-        return ""  # the last evaluation was left
-    return "\n".join([*skipped, last_words(cfg, data, step=found.step, best=numbers.best)])
-
-
-def anchored(cfg: Config) -> Config:
-    """Paths made absolute, because workers run in another directory."""
-    train, val = storage.absolute(cfg.data.train), cfg.data.val and storage.absolute(cfg.data.val)
-    run = dataclasses.replace(cfg.run, dir=storage.absolute(cfg.run.dir))
-    model = dataclasses.replace(cfg.model, pretrained=start_weights.anchored(cfg.model.pretrained))
-    semi = dataclasses.replace(cfg.semi, teacher=cfg.semi.teacher and storage.absolute(cfg.semi.teacher))
-    data = dataclasses.replace(cfg.data, train=train, val=val)
-    return dataclasses.replace(cfg, data=data, model=model, semi=semi, run=run)
+    driver.run(cfg, own, dry_run=args.dry_run)
 
 
 if __name__ == "__main__":

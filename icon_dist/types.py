@@ -40,7 +40,7 @@ PERSON = 1  # category id of people in COCO-format files, where a set names none
 
 @dataclass(frozen=True)
 class Skeleton:
-    """The joints of a dataset and what is fixed by them (METHOD: joint order, sigmas, flips)."""
+    """The joints of a dataset and what is fixed by them."""
 
     name: str
     joints: tuple[str, ...]  # K names, in annotation order
@@ -80,7 +80,7 @@ class Instance:
     image_id: int
     file: str  # relative to the images folder
     wh: tuple[int, int]  # of the photo
-    box: tuple[float, float, float, float]  # x, y, w, h; unpadded, cleaned (METHOD 5)
+    box: tuple[float, float, float, float]  # x, y, w, h; unpadded, cleaned
     area: float  # for OKS, px^2
     keypoints: NDArray[np.float32]  # [K, 3] x, y, raw v
     score: float = 1.0  # of the box: 1 for ground truth
@@ -110,6 +110,19 @@ class Batch:
 
     def to(self, device: str, *, non_blocking: bool = False) -> Batch:
         return Batch(**{k: v.to(device, non_blocking=non_blocking) for k, v in vars(self).items()})
+
+    def pin_memory(self) -> Batch:
+        return Batch(**{k: v.pin_memory() for k, v in vars(self).items()})
+
+    def pad(self, gone: Bool[Tensor, " N"]) -> None:
+        """Make these places padding: the shapes stay, and nobody learns anything from them."""
+        self.image[gone] = 0
+        self.joints[gone] = 0
+        self.labelled[gone] = False
+        self.visible[gone] = False
+        self.instance[gone] = -1
+        self.image_id[gone] = -1
+        self.row[gone] = -1
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Save and find checkpoints: folders of safetensors and JSON under ``<run>/checkpoints`` (DESIGN 6, RELIABILITY 3).
+"""Save and find checkpoints: folders of safetensors and JSON under ``<run>/checkpoints``.
 
 A checkpoint exists once its manifest does, and is used only if every hash in it holds. ``last.json`` and
 ``best.json`` are for people; nothing here believes them, but a listing that is behind the writes is made up for by
@@ -304,7 +304,7 @@ def _refuse_lost(run_uri: str, partial: Sequence[Entry], *, missing_ok: bool, wa
 def require(manifest: Manifest, *, backbone: str, joints: Sequence[str], epoch: float) -> None:
     """Refuse a checkpoint of another model, or whose step is another position in this run's data, naming both."""
     where = f"checkpoint of step {manifest['step']}"
-    if absent := [name for name in ("config", "skeleton", "epoch") if name not in manifest]:
+    if absent := [name for name in ("config", "skeleton", "epoch", "channel_order") if name not in manifest]:
         raise CheckpointError(f"{where}: {manifests.NAME} has no {absent[0]}; {OTHER}")
     theirs = _config_of(manifest).model.backbone
     if theirs != backbone:

@@ -1,4 +1,4 @@
-"""MANIFEST.json: what makes a folder of files a checkpoint, and how one is told from a damaged one (RELIABILITY 3).
+"""MANIFEST.json: what makes a folder of files a checkpoint, and how one is told from a damaged one.
 
 It is written last, holds the sha256 of every other file, and seals itself the same way.
 """
@@ -166,7 +166,7 @@ SAID: dict[str, tuple[Callable[[object], bool], str]] = {  # what a checkpoint s
     "metrics": (lambda value: value is None or _are_scores(value), "numbers by name"),
     "score": (_is_score, "a number, or null"),
     "evaluated": (lambda value: value in (None, "model", "ema"), "model or ema"),
-    "colour": (lambda value: value in (None, "rgb", "bgr"), "rgb or bgr"),
+    "channel_order": (lambda value: value in (None, "rgb", "bgr"), "rgb or bgr"),
     "split": (_is_split, "a share and a seed, or null"),
     "index": (lambda value: value is None or _is_text(value), "a sha256"),
     "teacher": (lambda value: value is None or _is_text(value), "a sha256"),

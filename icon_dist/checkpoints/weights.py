@@ -1,4 +1,4 @@
-"""Weights of one model out of a run, or as one safetensors file that says what it is.
+"""Weights of one model and what they are: out of a run, or out of the one file that ``icon-dist fetch`` writes.
 
 The metadata of such a file hold config, skeleton, step and metrics, and a sha256 over all of it, because safetensors
 itself loads flipped bits in silence.
@@ -6,11 +6,13 @@ itself loads flipped bits in silence.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,23 +26,37 @@ from icon_dist.checkpoints import checkpoint
 from icon_dist.checkpoints import manifest as manifests
 from icon_dist.checkpoints.checkpoint import Checkpoint
 from icon_dist.config import Config
-from icon_dist.datasets import skeleton_from_dict
+from icon_dist.datasets import skeleton_from_dict, skeleton_to_dict
 from icon_dist.errors import CheckpointError, ConfigError, DataError, plain
-from icon_dist.models.two_students import NETS
 from icon_dist.types import Skeleton
 
 FORMAT = 1
-SAID_OF_WEIGHTS = ("config", "skeleton", "step", "metrics", "score", "evaluated", "colour", "split", "index")
-
-Metadata = dict[str, Any]
+STUDENT = "net{}."  # what the names of a student's tensors begin with where a run trains two
 
 
-def load_weights(uri: str, *, which: str | int | None = None, net: int = 1) -> tuple[dict[str, Tensor], Metadata]:
-    """Weights and metadata from a fetched file, or from a run: ``which``, by default its best or else its last.
+@dataclass(frozen=True)
+class Weights:
+    """The weights of one model, and what a checkpoint says of them."""
+
+    tensors: dict[str, Tensor] = field(repr=False)
+    config: Config  # that they were trained with
+    skeleton: Skeleton  # that they predict
+    step: int
+    checkpoint: str  # URI of the folder that they come from
+    manifest_sha256: str  # of that folder
+    metrics: dict[str, float | None] | None = None  # as the run scored them, by name
+    score: float | None = None  # the main one of these
+    evaluated: str = "model"  # model, or ema: the moving average of the weights
+    channel_order: str = "rgb"  # of the input, or bgr
+    split: dict[str, Any] | None = None  # share and seed of the labeled instances, where not all were
+    index: str | None = None  # sha256 of the index of the shards that they were trained on
+
+
+def load(uri: str, *, which: str | int | None = None, net: int = 1) -> Weights:
+    """Read the weights of a fetched file, or of a run: ``which`` is best, last or a step; by default best, else last.
 
     ``net`` chooses between the students of a run with two; whatever it was, the weights are those of one model.
-    Metadata: format, config, skeleton, step, metrics, score, evaluated (model | ema), colour (of the input, rgb | bgr),
-    checkpoint, manifest_sha256.
+    Raises CheckpointError where nothing intact is there.
     """
     uri = storage.absolute(uri)
     if not storage.exists(storage.join(uri, manifests.FOLDER)):
@@ -48,15 +64,33 @@ def load_weights(uri: str, *, which: str | int | None = None, net: int = 1) -> t
             return decode(storage.read(uri), name=uri)
         except FileNotFoundError:
             raise CheckpointError(f"{uri}: neither a weights file nor a run with checkpoints; check the path") from None
-    found = find(uri, which)
-    return weights_of(found, net=net), metadata_of(found)
+    return of_checkpoint(find(uri, which), net=net)
 
 
-def encode(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> bytes:
-    """One safetensors file; equal contents are equal bytes (safetensors itself does not order its metadata)."""
-    plain = safetensors.torch.save({name: value.contiguous() for name, value in tensors.items()})
-    size = int.from_bytes(plain[:8], "little")
-    header, data = json.loads(plain[8 : 8 + size]), memoryview(plain)[8 + size :]
+def of_checkpoint(found: Checkpoint, *, net: int = 1) -> Weights:
+    """The weights that are evaluated in a verified checkpoint."""
+    merged: dict[str, Tensor] = {}
+    for name in checkpoint.weights_files(found.manifest):
+        merged |= found.tensors(name)
+    prefix = STUDENT.format(net)
+    if student := {name.removeprefix(prefix): t for name, t in merged.items() if name.startswith(prefix)}:
+        merged = student
+    elif net != 1:
+        raise CheckpointError(f"{found.uri}: --net {net}: holds one network; leave it out")
+    facts = {**found.manifest, "checkpoint": found.uri, "manifest_sha256": found.manifest["sha256"]}
+    return _described(merged, facts, name=found.uri)
+
+
+def encode(weights: Weights) -> bytes:
+    """One safetensors file; equal weights are equal bytes."""
+    return pack(weights.tensors, metadata_of(weights))
+
+
+def pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> bytes:
+    """Tensors and JSON values in one safetensors file, in an order of its own: safetensors does not order metadata."""
+    file = safetensors.torch.save({name: value.contiguous() for name, value in tensors.items()})
+    size = int.from_bytes(file[:8], "little")
+    header, data = json.loads(file[8 : 8 + size]), memoryview(file)[8 + size :]
     header["__metadata__"] = {name: json.dumps(value, sort_keys=True) for name, value in metadata.items()}
     header["__metadata__"]["sha256"] = _digest(header, data)
     text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
@@ -64,7 +98,7 @@ def encode(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> bytes:
     return b"".join([len(text).to_bytes(8, "little"), text, data])
 
 
-def decode(data: bytes, *, name: str) -> tuple[dict[str, Tensor], Metadata]:
+def decode(data: bytes, *, name: str) -> Weights:
     """The inverse of ``encode``; anything else is a CheckpointError about ``name``."""
     if data[:2] in (b"PK", b"\x80\x02", b"\x80\x04") or name.endswith((".pt", ".pth", ".pkl", ".bin")):
         raise CheckpointError(f"{name}: is a pickle, which can run code; give a run or a fetched .safetensors")
@@ -84,22 +118,34 @@ def decode(data: bytes, *, name: str) -> tuple[dict[str, Tensor], Metadata]:
     if not all(type(metadata.get(key)) is kind for key, kind in kinds.items()):
         raise CheckpointError(f"{name}: does not say what it is ({', '.join(kinds)}); fetch it again from its run")
     try:
-        return safetensors.torch.load(data), metadata
+        tensors = safetensors.torch.load(data)
     except (SafetensorError, ValueError) as error:
         raise CheckpointError(f"{name}: no safetensors file ({error}); fetch it again from its run") from None
+    return _described(tensors, metadata, name=name)
 
 
-def described(metadata: Metadata, *, name: str) -> tuple[Config, Skeleton]:
-    """What ``metadata`` says of the model, as checked as what a user says; else a CheckpointError about ``name``."""
+def metadata_of(weights: Weights) -> dict[str, Any]:
+    """What a file says of its weights, as JSON has it."""
+    facts = {f.name: getattr(weights, f.name) for f in dataclasses.fields(weights) if f.name != "tensors"}
+    config, skeleton = dataclasses.asdict(weights.config), skeleton_to_dict(weights.skeleton)
+    return {"format": FORMAT, **facts, "config": config, "skeleton": skeleton}
+
+
+def _described(tensors: dict[str, Tensor], facts: Mapping[str, Any], *, name: str) -> Weights:
+    """``facts`` are checked like what a user says; a CheckpointError about ``name`` where they are not ours."""
+    if fault := manifests.fault_of(facts):
+        raise CheckpointError(f"{name}: {fault}; fetch it again from its run")
     try:
-        config = configuration.from_dict(metadata["config"])
+        config = configuration.from_dict(facts["config"])
         configuration.validate(config)
-        return config, skeleton_from_dict(metadata["skeleton"])
+        skeleton = skeleton_from_dict(facts["skeleton"])
     except (ConfigError, DataError) as error:
         raise CheckpointError(f"{name}: its config or skeleton is not ours ({error}); fetch it again") from None
     except (TypeError, ValueError, AttributeError, KeyError) as error:
         what = type(error).__name__
         raise CheckpointError(f"{name}: its config or skeleton is not ours ({what}); fetch it again") from None
+    known = {f.name for f in dataclasses.fields(Weights)} - {"tensors", "config", "skeleton"}
+    return Weights(tensors, config, skeleton, **{key: facts[key] for key in known if facts.get(key) is not None})
 
 
 def _digest(header: Mapping[str, Any], data: memoryview) -> str:
@@ -125,23 +171,6 @@ def find(run_uri: str, which: str | int | None, *, parts: Path | None = None) ->
 def _default(run_uri: str) -> str:
     wholes = [manifests.whole(entry) for entry in checkpoint.entries(run_uri)]
     return "best" if any(manifests.score(whole) is not None for whole in wholes if whole) else "last"
-
-
-def weights_of(found: Checkpoint, *, net: int) -> dict[str, Tensor]:
-    merged: dict[str, Tensor] = {}
-    for name in checkpoint.weights_files(found.manifest):
-        merged |= found.tensors(name)
-    prefix = f"{NETS[net - 1]}."
-    if own := {name.removeprefix(prefix): t for name, t in merged.items() if name.startswith(prefix)}:
-        return own
-    if net != 1:
-        raise CheckpointError(f"{found.uri}: --net {net}: holds one network; leave it out")
-    return merged
-
-
-def metadata_of(found: Checkpoint) -> Metadata:
-    said = {name: found.manifest.get(name) for name in SAID_OF_WEIGHTS}
-    return {"format": FORMAT, **said, "checkpoint": found.uri, "manifest_sha256": found.manifest["sha256"]}
 
 
 class _Progress:

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from icon_dist.codec import decode, heatmap
+from icon_dist.codec.frame import InputFrame
 from icon_dist.config import Config
 
 
@@ -19,6 +20,11 @@ class Codec:
     input_hw: tuple[int, int]
     stride: int  # of the heatmaps
     sigma: float  # heatmap px
+
+    @property
+    def frame(self) -> InputFrame:
+        """Of the network input."""
+        return InputFrame(self.input_hw, self.name)
 
     @property
     def hw(self) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Heatmaps to joints, whole batches on any device (METHOD 6): the peak, the quarter offset, the Taylor step of DARK.
+"""Heatmaps to joints, whole batches on any device: the peak, the quarter offset, the Taylor step of DARK.
 
 DARK (Zhang et al., CVPR 2020, Eq. 9; ``gaussian_blur`` and ``taylor`` of ilovepose/DarkPose): blur the map, take its
 logarithm, and go from the peak to the top of the parabola there. UDP (Huang et al., CVPR 2020; ``post`` of

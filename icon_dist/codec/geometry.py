@@ -1,4 +1,4 @@
-"""Boxes and affine matrices (METHOD 5), batched in float64.
+"""Boxes and affine matrices, batched in float64.
 
 The HRNet convention (``get_affine_transform``), or UDP's (Huang et al., CVPR 2020; ``get_udp_warp_matrix`` of MMPose).
 """

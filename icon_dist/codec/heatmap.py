@@ -1,4 +1,4 @@
-"""Joints to target heatmaps, and between their pixels and those of the input and the photo (METHOD 5 and 6).
+"""Joints to target heatmaps, and between their pixels and those of the input and the photo.
 
 Three codecs; a model speaks the one it was trained with.
 

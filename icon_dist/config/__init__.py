@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+from icon_dist.arguments import PRESETS, presets
 from icon_dist.config.idle import refuse_idle
-from icon_dist.config.loading import PRESETS, Loaded, changes, config_hash, from_dict, load, load_own, presets, to_yaml
+from icon_dist.config.loading import Loaded, changes, config_hash, from_dict, load, load_own, to_yaml
+from icon_dist.config.printed import to_commented_yaml
 from icon_dist.config.rules import validate
 from icon_dist.config.schedule import check_schedule
 from icon_dist.config.schema import (
@@ -53,6 +55,7 @@ __all__ = [
     "per_worker",
     "presets",
     "refuse_idle",
+    "to_commented_yaml",
     "to_yaml",
     "validate",
 ]

@@ -27,7 +27,7 @@ def idle_keys(config: Config) -> Iterator[Idle]:
     data, loss, semi = config.data, config.loss, config.semi
     yield data.labelled == 1, ("data.split_seed",), "data.labelled=1 leaves nobody without labels"
     yield data.augment.half_body_p == 0, ("data.augment.half_body_min",), "data.augment.half_body_p=0 cuts nobody"
-    for term, section in (("loss.single", loss.single), ("loss.pair", loss.pair)):
+    for term, section in (("loss.skcc", loss.skcc), ("loss.prcc", loss.prcc)):
         random = f"only {term}.{{}}=random draws a number"
         yield section.query != "random", (f"{term}.queries_to",), random.format("query")
         yield section.negative != "random", (f"{term}.negatives_to",), random.format("negative")
@@ -38,10 +38,10 @@ def idle_keys(config: Config) -> Iterator[Idle]:
         *("loss.bank.exchange", "loss.bank.wire", "loss.bank.budget"),
     )
     yield loss.contrast == "intra", others, "loss.contrast=intra compares the points of one person, nobody else's"
-    queries = {loss.single.query, loss.pair.query}
-    nothing = "loss.single.query=all and loss.pair.query=all leave nothing to choose; make one hard or random"
+    queries = {loss.skcc.query, loss.prcc.query}
+    nothing = "loss.skcc.query=all and loss.prcc.query=all leave nothing to choose; make one hard or random"
     yield queries == {"all"}, ("loss.query_scope",), nothing
-    scored = "only hard queries are scored; set loss.single.query=hard or loss.pair.query=hard"
+    scored = "only hard queries are scored; set loss.skcc.query=hard or loss.prcc.query=hard"
     yield "hard" not in queries, ("loss.entropy",), scored
     stored = "what arrives a step later goes into the bank; set loss.bank.enabled=true"
     yield not loss.bank.enabled, ("loss.bank.exchange",), stored

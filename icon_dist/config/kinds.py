@@ -32,7 +32,7 @@ def faults(node: Any, key: str = "") -> Iterator[str]:
     if not dataclasses.is_dataclass(there):
         if isinstance(node, dict) and node and not isinstance(there, tuple):
             yield f"{key}.{shorten(str(next(iter(node))))}: no such key; {key} has a value and no keys"
-        elif expected := _misfit(node, there):
+        elif expected := _misfit(node, there, key):
             yield f"{key}={_written(node)}: {expected}"
         return
     names = [f.name for f in dataclasses.fields(there)]
@@ -76,7 +76,7 @@ def _read_as(text: str) -> str:
     return f" (YAML would read {shown(value)})" if isinstance(value, int | float) else ""
 
 
-def _misfit(value: Any, there: Any) -> str:
+def _misfit(value: Any, there: Any, key: str) -> str:
     """What was expected in the place of a leaf's ``value``, or nothing if it fits."""
     if isinstance(value, str) and ("${" in value or value == "???"):
         return "'${...}' and '???' are not understood here; write the value itself"
@@ -84,6 +84,9 @@ def _misfit(value: Any, there: Any) -> str:
         return "" if isinstance(value, str) else "expected text; put quotes around it"
     if isinstance(there, bool):
         return "" if str(value).lower() in ("true", "false", "0", "1") else "expected true or false"
+    if key == "run.report":
+        listed = isinstance(value, list | tuple) and all(type(one) is str for one in value)
+        return "" if listed else "expected a list of names, such as [wandb] or []"
     if isinstance(there, tuple):
         listed = isinstance(value, list | tuple) and all(type(one) is int for one in value)
         return "" if listed else "expected a list of whole numbers, such as [170, 200] or []"

@@ -22,6 +22,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from icon_dist.arguments import PRESETS, presets
 from icon_dist.config import kinds
 from icon_dist.config.idle import refuse_idle
 from icon_dist.config.rules import validate
@@ -29,7 +30,6 @@ from icon_dist.config.safe_yaml import require_plain
 from icon_dist.config.schema import Config, leaves
 from icon_dist.errors import ConfigError, raise_all, shorten, shown
 
-PRESETS = Path(__file__).parent / "presets"
 MAX_BYTES = 1 << 20  # of a config file
 
 
@@ -47,10 +47,6 @@ class Loaded(NamedTuple):
 
     config: Config
     own: dict[str, str]  # dotted key -> the file or override that set it; what a preset or a default says is not here
-
-
-def presets() -> list[str]:
-    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
 
 
 def preset_path(name_or_path: str, *, below: Path | None = None) -> Path:

@@ -24,12 +24,12 @@ CHOICES = {
     "loss.positives_from": ("persons", "images"),
     "loss.entropy": ("heatmap", "peak"),
     "loss.query_scope": ("person", "batch"),
-    "loss.single.query": ("hard", "random", "all"),
-    "loss.single.negative": ("hard", "random", "all"),
-    "loss.single.category_score": ("mean", "max"),
-    "loss.pair.query": ("hard", "random", "all"),
-    "loss.pair.negative": ("hard", "random", "all"),
-    "loss.pair.category_score": ("mean", "max"),
+    "loss.skcc.query": ("hard", "random", "all"),
+    "loss.skcc.negative": ("hard", "random", "all"),
+    "loss.skcc.category_score": ("mean", "max"),
+    "loss.prcc.query": ("hard", "random", "all"),
+    "loss.prcc.negative": ("hard", "random", "all"),
+    "loss.prcc.category_score": ("mean", "max"),
     "loss.bank.exchange": ("sync", "async"),
     "loss.bank.wire": ("fp32", "bf16"),
     "semi.method": ("none", "pseudo", "sspose"),
@@ -37,10 +37,11 @@ CHOICES = {
     "eval.decode": ("quarter", "argmax", "dark"),
     "eval.engine": ("pycocotools", "fast"),
 }
+SERVICES = ("wandb", "mlflow", "trackio")
 POSITIVE = (
     *("run.workers", "run.cpus_per_worker", "run.checkpoint_every", "run.keep", "run.log_every", "run.max_skipped"),
     *("data.sigma", "model.embedding", "loss.tau", "loss.points", "loss.bank.slots"),
-    *("loss.single.queries", "loss.single.negatives", "loss.pair.queries", "loss.pair.negatives"),
+    *("loss.skcc.queries", "loss.skcc.negatives", "loss.prcc.queries", "loss.prcc.negatives"),
     *("optim.epochs", "optim.batch", "optim.micro_batch", "optim.lr", "semi.cutout", "eval.every", "eval.batch"),
 )
 SHARES = ("data.augment.rotation_p", "data.augment.flip_p", "data.augment.half_body_p")
@@ -99,6 +100,8 @@ def run(config: Config) -> Iterator[Rule]:
     yield own.gpus_per_worker in (0, 1), "run.gpus_per_worker", "a worker has one GPU or none"
     alone = own.launcher == "ray" or own.workers == 1
     yield alone, "run.workers", "run.launcher=local is one process; set run.workers=1, or run.launcher=ray for more"
+    known = len({*own.report} & {*SERVICES}) == len(own.report)
+    yield known, "run.report", f"expected a list of some of {', '.join(SERVICES)}, each once"
     yield own.workers_min <= own.workers, "run.workers_min", f"expected at most run.workers={own.workers}"
     whole = "ZeRO-3 gathers parameters in hooks that a compiled model does not run; use run.zero=2 or less"
     yield not own.compile or own.zero < 3, "run.compile", whole
@@ -116,7 +119,7 @@ def data(config: Config) -> Iterator[Rule]:
 
 
 def loss(config: Config) -> Iterator[Rule]:
-    for term in ("loss.single", "loss.pair"):
+    for term in ("loss.skcc", "loss.prcc"):
         for count in ("queries", "negatives"):
             low, high = get(config, f"{term}.{count}"), get(config, f"{term}.{count}_to")
             yield high == 0 or high >= low, f"{term}.{count}_to", f"expected {term}.{count}={low} or more"

@@ -30,6 +30,7 @@ class RunConfig:
     log_every: int = 20  # optimizer steps
     max_failures: int = 3  # worker-group restarts before the run gives up
     max_skipped: int = 5  # steps in a row with a loss or gradients that are not finite: so many end the run
+    report: tuple[str, ...] = ()  # services that are told the run's numbers as well: wandb | mlflow | trackio
     record_samples: bool = False  # debugging: which people each step read, in the run's samples/
     stop_after_epoch: int = 0  # leave after this epoch as if the job's time were up; 0 = run to the end
 
@@ -74,15 +75,15 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class HeatmapLossConfig:
-    reduction: str = "sum"  # over the pixels of a heatmap: sum | mean (METHOD: loss-scale trap)
+    reduction: str = "sum"  # over the pixels of a heatmap: sum | mean (docs/loss.md#weights)
     weight: float = 1.0
 
 
 @dataclass(frozen=True)
 class ContrastConfig:
-    """One of the two terms: SKCC (single) or PRCC (pair)."""
+    """Sampling of one of the two terms: SKCC, over joints, or PRCC, over limb pairs."""
 
-    query: str = "hard"  # hard | random | all: which categories of a person ask
+    query: str = "hard"  # hard | random | all: which categories of a person are queries
     queries: int = 5  # Q of them
     queries_to: int = 0  # random only: Q is drawn for each person from queries .. queries_to; 0 = always queries
     negative: str = "hard"  # hard | random | all: which categories are compared with
@@ -120,8 +121,8 @@ class LossConfig:
     max_queries: int = 0  # per category and worker (Table 8); 0 = no limit
     max_negatives: int = 0  # candidates per category that a query is compared with (Table 8); 0 = all
     heatmap: HeatmapLossConfig = field(default_factory=HeatmapLossConfig)
-    single: ContrastConfig = field(default_factory=ContrastConfig)
-    pair: ContrastConfig = field(default_factory=lambda: ContrastConfig(query="all", queries=8, negatives=4))
+    skcc: ContrastConfig = field(default_factory=ContrastConfig)
+    prcc: ContrastConfig = field(default_factory=lambda: ContrastConfig(query="all", queries=8, negatives=4))
     bank: BankConfig = field(default_factory=BankConfig)
 
 

@@ -1,4 +1,4 @@
-"""Augmentation as one affine matrix per person, for a whole batch at once (METHOD 5, HRNet ``JointsDataset``).
+"""Augmentation as one affine matrix per person, for a whole batch at once (HRNet ``JointsDataset``).
 
 Half-body, scale, rotation, flip, in that order, all folded into the matrix photo px -> input px; pixels are
 touched once, by whoever applies it. Every draw is a pure function of (seed, epoch, instance id).
@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from icon_dist.codec.geometry import affine, center_scale, compose, transform
+from icon_dist.codec.frame import InputFrame
+from icon_dist.codec.geometry import compose, transform
 from icon_dist.config import AugmentConfig
 from icon_dist.rng import hashed, normal, uniforms
 from icon_dist.types import Skeleton
@@ -42,12 +43,26 @@ def draws(seed: int, epoch: int | NDArray[np.int64], instance: NDArray[np.int64]
     return uniforms(hashed(seed, epoch, instance), DRAWS)
 
 
-def plain(box: F64, *, input_hw: tuple[int, int], codec: str = "msra") -> Placement:
+def upright(box: F64, frame: InputFrame) -> Placement:
     """Boxes ``[n, 4]`` as the network sees them at test time."""
-    height, width = input_hw
-    center, scale = center_scale(box, aspect=width / height)
-    turn = np.zeros(len(box))
-    return Placement(matrix=affine(center, scale, turn, out_wh=(width, height), codec=codec), flipped=turn > 0)
+    return Placement(matrix=frame.boxes(box), flipped=np.zeros(len(box), dtype=bool))
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Where training sees instances: a pure function of (seed, epoch, instance id)."""
+
+    config: AugmentConfig
+    skeleton: Skeleton
+    frame: InputFrame
+    seed: int
+
+    def __call__(
+        self, box: F64, keypoints: NDArray[np.float32], instance: NDArray[np.int64], epoch: int | NDArray[np.int64]
+    ) -> Placement:
+        """Boxes ``[n, 4]`` and keypoints ``[n, K, 3]`` of instances ``[n]``, in one epoch or each in its own."""
+        random = draws(self.seed, epoch, instance)
+        return augment(box, keypoints, random=random, config=self.config, skeleton=self.skeleton, frame=self.frame)
 
 
 def augment(
@@ -57,25 +72,23 @@ def augment(
     random: F64,
     config: AugmentConfig,
     skeleton: Skeleton,
-    input_hw: tuple[int, int],
-    codec: str = "msra",
+    frame: InputFrame,
 ) -> Placement:
     """Boxes ``[n, 4]``, keypoints ``[n, K, 3]`` and ``random [n, DRAWS]`` to where training sees these people."""
-    height, width = input_hw
     u = np.moveaxis(random, -1, 0)
-    center, scale = center_scale(box, aspect=width / height)
+    center, scale = frame.center_scale(box)
     if skeleton.upper or skeleton.lower:
         wants = u[0] < config.half_body_p
         upper_first = normal(u[1], u[2]) < 0.5  # a normal number in the official code too: upper in 69 %
         center, scale = _half_body(
-            center, scale, keypoints, wants, upper_first, skeleton, least=config.half_body_min, aspect=width / height
+            center, scale, keypoints, wants, upper_first, skeleton, least=config.half_body_min, aspect=frame.aspect
         )
     zoom = np.clip(1 + normal(u[3], u[4]) * config.scale, 1 - config.scale, 1 + config.scale)
     turn = np.clip(normal(u[5], u[6]) * config.rotation, -2 * config.rotation, 2 * config.rotation)
     turn = np.where(u[7] < config.rotation_p, turn, 0.0)
     flipped = u[8] < config.flip_p
 
-    matrix = affine(center, scale * zoom[:, None], turn, out_wh=(width, height), codec=codec)
+    matrix = frame.affine(center, scale * zoom[:, None], turn)
     # The official code mirrors the photo and its box centre, then rotates. About the centre that mirror is
     # diag(-1, 1), whatever the width of the photo.
     to_origin = np.tile(np.eye(2, 3), (len(box), 1, 1))

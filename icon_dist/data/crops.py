@@ -82,11 +82,11 @@ class Crops:
     """Cuts network inputs; the state is a scratch image and the cache."""
 
     def __init__(
-        self, people: People, *, input_hw: tuple[int, int], cache_bytes: int = 0, tolerant: bool = False
+        self, people: People, *, input_hw: tuple[int, int], cache_bytes: int = 0, skip_bad: bool = False
     ) -> None:
-        """``tolerant``: people whose image is bad are returned by ``fill`` instead of raised."""
+        """``skip_bad``: instances whose image is bad are returned by ``fill`` instead of raised."""
         self.input_hw = input_hw
-        self._tolerant = tolerant
+        self._skip_bad = skip_bad
         self.reader = reader_of(people)
         self.cache = _cache_of(people, cache_bytes) if cache_bytes else None
         self._stored_wh = people.stored_wh
@@ -105,7 +105,7 @@ class Crops:
             try:
                 image = self._image(row)
             except DataError as error:
-                if not self._tolerant:
+                if not self._skip_bad:
                     raise
                 bad.append((place, str(error)))
                 continue

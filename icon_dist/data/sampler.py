@@ -1,4 +1,4 @@
-"""Who reads what (DESIGN, decision 1).
+"""Who reads what.
 
 An epoch permutes the shards, concatenates their rows, turns the sequence by a random amount and cuts it into V equal
 *virtual streams*. Every global batch takes B / V rows from each stream, in the order of the streams; rank r serves
@@ -9,6 +9,7 @@ places, and rows inside a block: S3 is read in ranges.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -142,3 +143,140 @@ def read_ahead(rows: I64, owner: I64, unit: I64) -> list[dict[int, I64]]:
         order = orders[max(0, first[index] // rows.shape[1] - LEAD)]
         order.setdefault(int(owner.ravel()[first[index]]), []).append(used[used >= 0])
     return [{loader: np.concatenate(parts) for loader, parts in order.items()} for order in orders]
+
+
+@dataclass(frozen=True)
+class Order:
+    """Whose crops the micro-batches of one rank hold, all ``[T, N]``."""
+
+    rows: I64  # of the shard set; -1 = padding
+    epoch: I64  # in which each is seen
+    owner: I64  # which loader cuts it
+    unit: I64  # the run of neighboring rows that it is read with
+
+
+@dataclass(frozen=True)
+class Division:
+    """How a global batch is cut into micro-batches of ranks."""
+
+    batch: int  # global
+    micro_batch: int  # of one rank
+    rank: int = 0
+    world: int = 1
+    streams: int = 0  # 0 = default_streams
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Instances who take turns with one another only: so many of every global batch."""
+
+    rows: I64  # of the shard set, ascending
+    batch: int  # global
+    micro_batch: int
+    streams: int
+
+    @property
+    def steps(self) -> int:
+        return len(self.rows) // self.batch
+
+
+class TrainSampler:
+    """Who is in which micro-batch of one rank, as a pure function of the step.
+
+    With ``unlabelled_share`` every micro-batch ends with so many instances that are not ``labelled``. An epoch is one
+    of the labelled ones; the others go through epochs of their own, from step 0 of the run on. So the position is still
+    the number of steps, and both kinds come exactly once in each of their epochs.
+    """
+
+    def __init__(
+        self,
+        shard: NDArray[np.int32],
+        division: Division,
+        *,
+        seed: int,
+        labelled: I64 | None = None,
+        unlabelled_share: float = 0.0,
+    ) -> None:
+        """``shard [n]`` is the shard of every row; ``labelled`` are rows, None = all."""
+        self._shard, self._seed, self._division = shard, seed, division
+        known = np.ones(len(shard), dtype=bool) if labelled is None else np.isin(np.arange(len(shard)), labelled)
+        others = round(division.batch * unlabelled_share)
+        counts = ((known, division.batch - others), (~known, others))
+        self._parts = [self._part(np.flatnonzero(who), count) for who, count in counts if count]
+        for part in self._parts:
+            self._plan(part, 0)  # too few instances: say so before any process starts
+
+    def _part(self, rows: I64, count: int) -> _Part:
+        division = self._division
+        micro, rest = divmod(division.micro_batch * count, division.batch)
+        assert not rest, "no whole number of instances of a micro-batch"
+        streams = division.streams or default_streams(count)
+        check_streams(batch=count, streams=streams, world=division.world, micro_batch=micro)
+        return _Part(rows, count, micro, streams)
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps in an epoch."""
+        return self._parts[0].steps
+
+    @property
+    def accumulation(self) -> int:
+        """Micro-batches in an optimizer step."""
+        return self._division.batch // self._division.world // self._division.micro_batch
+
+    @property
+    def per_epoch(self) -> int:
+        """Instances that this rank sees in an epoch, of both kinds."""
+        return self.steps * self._division.batch // self._division.world
+
+    def plan(self, epoch: int) -> EpochPlan:
+        """The global batches of the labelled instances; its rows count them alone."""
+        return self._plan(self._parts[0], epoch)
+
+    def order(self, first: int, last: int, *, loaders: int) -> Order:
+        """The micro-batches of the steps ``[first, last)`` of the run, shared out among ``loaders``."""
+        orders = [self._order(part, first, last, loaders) for part in self._parts]
+        for before, order in itertools.pairwise(orders):  # each counts its units from 0
+            order.unit[:] += before.unit.max() + 1
+        return _joined(orders, axis=1)
+
+    def _plan(self, part: _Part, epoch: int) -> EpochPlan:
+        return plan_epoch(self._shard[part.rows], seed=self._seed, epoch=epoch, streams=part.streams, batch=part.batch)
+
+    def _order(self, part: _Part, first: int, last: int, loaders: int) -> Order:
+        rank, world = self._division.rank, self._division.world
+        orders, units = [], 0
+        for epoch in range(first // part.steps, -(-last // part.steps)):
+            plan = self._plan(part, epoch)
+            place = rank_places(plan, rank=rank, world=world, micro_batch=part.micro_batch)
+            begin = epoch * part.steps
+            place = place[max(0, first - begin) : last - begin].reshape(-1, part.micro_batch)
+            owner, unit = split_over_loaders(plan, place, world=world, loaders=loaders)
+            rows = part.rows[plan.sequence[place]]
+            orders.append(Order(rows, np.full_like(rows, epoch), owner, unit + units))
+            units += int(unit.max()) + 1
+        return _joined(orders, axis=0)
+
+
+def _joined(orders: list[Order], *, axis: int) -> Order:
+    columns = zip(*((order.rows, order.epoch, order.owner, order.unit) for order in orders), strict=True)
+    return Order(*(np.concatenate(column, axis=axis) for column in columns))
+
+
+class EvalSampler:
+    """Rows in order, sharded over ranks; every rank has the same number of equal batches, padded with -1."""
+
+    def __init__(self, rows: I64, *, batch: int, rank: int = 0, world: int = 1) -> None:
+        """``rows`` are those wanted of a set; ``batch`` is that of one rank."""
+        place = eval_rows(len(rows), rank=rank, world=world, batch=batch)
+        self._rows = np.where(place >= 0, rows[place], -1)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def order(self, *, loaders: int) -> Order:
+        """The batches of this rank; neighbors go to the same loader: they are cut from one photo or read together."""
+        batches, batch = self._rows.shape
+        owner = np.tile(np.arange(batch) * loaders // batch, (batches, 1))
+        unit = owner + np.arange(batches)[:, None] * loaders
+        return Order(self._rows, np.zeros_like(self._rows), owner, unit)

@@ -1,4 +1,4 @@
-"""COCO person keypoints (METHOD 5)."""
+"""COCO person keypoints."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ SKELETON = Skeleton(
     metric="coco",
     torso=(5, 12),
 )
+COCO_LIMBS = SKELETON.limbs  # public: for IconLoss in other people's loops
 
 
 def read(annotations: str | Path, *, images: str | Path | None = None, drop_invalid: bool = False) -> Annotations:

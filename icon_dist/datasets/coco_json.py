@@ -36,7 +36,7 @@ FIELDS = ("id", "image_id", "bbox", "area", "iscrowd", "num_keypoints", "keypoin
 
 
 def clean_boxes(boxes: F64, wh: F64) -> F64:
-    """Boxes ``[n, 4]`` (x, y, w, h px) inside photos of size ``wh [n, 2]``, as HRNet's loader cuts them (METHOD 5)."""
+    """Boxes ``[n, 4]`` (x, y, w, h px) inside photos of size ``wh [n, 2]``, as HRNet's loader cuts them."""
     low = np.maximum(boxes[:, :2], 0)
     high = np.minimum(wh - 1, low + np.maximum(boxes[:, 2:] - 1, 0))
     return np.concatenate([low, high - low], axis=1)

@@ -1,4 +1,4 @@
-"""CrowdPose (METHOD 5): COCO format without areas, with a ``crowdIndex`` per image."""
+"""CrowdPose: COCO format without areas, with a ``crowdIndex`` per image."""
 
 from __future__ import annotations
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.io import loadmat
 
 from icon_dist.datasets import repair
 from icon_dist.datasets.annotation_file import (
@@ -228,6 +227,8 @@ def _ground_truth(
     headboxes: str | Path, keypoints: NDArray[np.float64], rows: list[int], annotations: str | Path
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Joints ``[n, 16, 3]`` (0-based) and head box diagonals ``[n]`` px of the people ``rows`` of ``gt_valid.mat``."""
+    from scipy.io import loadmat  # only this file of MPII's needs it
+
     try:
         local.require_regular(Path(headboxes))
         mat = loadmat(headboxes, variable_names=["headboxes_src", "pos_gt_src", "jnt_missing"])

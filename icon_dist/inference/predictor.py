@@ -16,14 +16,14 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from icon_dist import distributed
-from icon_dist.checkpoints.checkpoint import require_same_tensors
 from icon_dist.codec import Codec, geometry, heatmap
-from icon_dist.config import Config, EvalConfig
+from icon_dist.config import EvalConfig
+from icon_dist.data.loader import Loader
+from icon_dist.data.sampler import EvalSampler
 from icon_dist.data.stream import EvalStream
-from icon_dist.errors import CheckpointError, ConfigError, DivergedError
+from icon_dist.errors import DivergedError
 from icon_dist.inference.boxes import first_photos, photos_of
 from icon_dist.metrics.score import evaluator, score
-from icon_dist.models import PoseNet, build_model
 from icon_dist.shards.reader import People
 from icon_dist.types import Batch, Outputs, Predictions, Skeleton
 
@@ -40,7 +40,7 @@ def predict(
     settings: EvalConfig,
     device: str,
 ) -> Predictions:
-    """Poses of the people in ``batches``, in photo px (METHOD 6). ``forward`` must be in evaluation mode.
+    """Poses of the people in ``batches``, in photo px. ``forward`` must be in evaluation mode.
 
     ``codec`` is the one that the model was trained with. A joint whose peak is below ``settings.refine_below`` comes
     from the model's refinement, if it has one (OPEC-Net's core/eval.py).
@@ -92,20 +92,12 @@ def evaluate(
 
     ``tolerant`` leaves out people whose image is bad. DivergedError where the model's answer is no number.
     """
-    rows = first_photos(people, settings.limit) if settings.limit else None
-    stream = EvalStream(
-        people,
-        rank=distributed.rank(),
-        world=distributed.world_size(),
-        batch=settings.batch,
-        input_hw=codec.input_hw,
-        codec=codec.name,
-        loaders=loaders,
-        rows=rows,
-        pin=device != "cpu",
-        tolerant=tolerant,
-    )
-    with closing(stream):
+    rows = first_photos(people, settings.limit) if settings.limit else np.arange(len(people))
+    rank, world = distributed.rank(), distributed.world_size()
+    sampler = EvalSampler(rows, batch=settings.batch, rank=rank, world=world)
+    pin = device != "cpu"
+    loader = Loader(people, codec.frame, batch=settings.batch, processes=loaders, pin=pin, skip_bad=tolerant)
+    with closing(EvalStream(sampler, loader)) as stream:
         mine = predict(forward, stream, people, codec=codec, settings=settings, device=device)
     predictions = join(distributed.gather_objects(mine))
     if broken := int((~np.isfinite(predictions.keypoints).all((1, 2))).sum()):  # on every rank alike
@@ -135,24 +127,3 @@ def conditions(settings: EvalConfig, skeleton: Skeleton, *, codec: str, split: s
     text += "" if settings.refine_below == EvalConfig().refine_below else f" refine_below={settings.refine_below:g}"
     text += f" evaluator={evaluator(skeleton, engine=settings.engine)}"
     return text + (f" limit={settings.limit}" if settings.limit else "")
-
-
-def load_model(config: Config, skeleton: Skeleton, tensors: dict[str, Tensor], *, colour: str) -> PoseNet:
-    """The model of a checkpoint without its projection head, which only training uses."""
-    try:
-        model = build_model(
-            config.model.backbone,
-            joints=skeleton.num_joints,
-            projection=None,
-            feature=config.model.feature,
-            bones=skeleton.bones + skeleton.limbs,
-            sigma=config.data.sigma,
-            input_hw=config.input_hw,
-        )
-    except ConfigError as error:
-        raise CheckpointError(f"checkpoint: {error}") from None
-    weights = {name: tensor for name, tensor in tensors.items() if not name.startswith("projection.")}
-    require_same_tensors(weights, model.state_dict())
-    model.load_state_dict(weights)
-    model.colour = colour
-    return model

@@ -21,6 +21,7 @@ def launch(config: Config, loop: str, progress: Progress) -> None:
     """Call ``loop`` ("module:function") here and now; DeepSpeed gets a process group of one."""
     if config.run.gpus_per_worker and not torch.cuda.is_available():
         raise ClusterError("run.gpus_per_worker=1: this machine has no GPU that torch can use; set it to 0")
+    progress.say("loading model and data in this process")
     device = "cuda:0" if config.run.gpus_per_worker else "cpu"
     if importlib.util.find_spec("deepspeed") is not None:
         group_of_one("gloo" if device == "cpu" else "nccl")

@@ -11,17 +11,30 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO, runtime_checkable
 
 from icon_dist import storage
-from icon_dist.errors import StorageError, plain
+from icon_dist.errors import StorageError, plain, shorten
 from icon_dist.launch import tempdirs
 from icon_dist.storage import lock
 
 Event = dict[str, Any]
 Report = Callable[[Event], None]
+
+
+@runtime_checkable
+class Reporter(Protocol):
+    """A service that people watch their runs with: ``icon_dist.launch.reporters``."""
+
+    def __call__(self, values: Mapping[str, float], *, step: int) -> None:
+        """Tell it the numbers of a recorded event."""
+
+    def close(self) -> None:
+        """The last call, also after an error."""
+
 
 RECORDED = ("train", "eval", "skip")  # kinds of events that metrics.jsonl holds
 SHOW_EVERY = 10.0  # s, a line of training in a log
@@ -29,19 +42,22 @@ FLUSH_EVERY = 30.0  # s: what a driver that is killed may lose of metrics.jsonl
 
 
 class Progress:
-    """Consumes events ``{"kind": "start" | "train" | "eval" | "skip" | "note" | "done", ...}`` in order."""
+    """Consumes events in order: ``{"kind": "start" | "train" | "eval" | "skip" | "note" | "done", ...}``, and between
+    them ``tick`` and ``evaluating``, which say how far it is and are not kept."""
 
-    def __init__(self, run_uri: str, *, out: TextIO | None = None) -> None:
-        """Lines go to ``out``, by default to stderr as it is now."""
+    def __init__(self, run_uri: str, *, out: TextIO | None = None, reporters: Sequence[Reporter] = ()) -> None:
+        """Lines go to ``out``, by default to stderr as it is now; events that are kept, to the ``reporters`` too."""
         self._run_uri = run_uri
         self._metrics_uri = storage.join(run_uri, "metrics.jsonl")
         self._lines: list[str] | None = None
         self._out = out or sys.stderr
         self._live = self._out.isatty()
         self._open_line = False
+        self._reporters = [*reporters]
+        self._losses = ""  # of the last step that was logged
         self._last_print = -math.inf
         self._last_flush = time.monotonic()
-        self._total = self._batch = 0
+        self._total = 0
         self._rate: tuple[int, float] | None = None  # (step, time) where this attempt's speed counts from
         self._board: _Board | None = None
 
@@ -52,6 +68,11 @@ class Progress:
         elif kind in RECORDED:
             self._record(event)
             self._show(event)
+            self._report(lambda reporter: reporter(scalars(event), step=event["step"]))
+        elif kind == "tick":
+            self._show_step(event)
+        elif kind == "evaluating":
+            self._show_line(f"evaluated {event['done']}/{event['total']} boxes")
         elif kind in ("note", "done"):
             self.say(event["text"])
         if kind in ("eval", "done") or time.monotonic() - self._last_flush > FLUSH_EVERY:
@@ -82,6 +103,18 @@ class Progress:
         if self._board is not None:
             self._board.close()
             self._board = None
+        self._report(lambda reporter: reporter.close())
+        self._reporters = []
+
+    def _report(self, tell: Callable[[Reporter], None]) -> None:
+        """To all reporters. One that fails is left out from then on: its service must not end the training."""
+        for reporter in [*self._reporters]:
+            try:
+                tell(reporter)
+            except Exception as error:
+                self._reporters.remove(reporter)
+                name = type(reporter).__module__.rpartition(".")[2]
+                self.say(f"warning: {name} is told nothing more: {shorten(str(error) or type(error).__name__, 300)}")
 
     def _end_line(self) -> None:
         if self._open_line:
@@ -97,8 +130,9 @@ class Progress:
         self._lines = [line.decode() for line, at in found if at is not None and at <= step]
         if damaged := sum(at is None for _, at in found):
             self.say(f"warning: {self._metrics_uri}: {damaged} of {len(found)} lines are damaged; left out")
-        self._total, self._batch = event["total"], event["batch"]
+        self._total = event["total"]
         self._rate = None
+        self._last_print = -math.inf
         if self._board is not None:
             self._board.close()
         try:
@@ -114,32 +148,50 @@ class Progress:
             self._board.add(event)
 
     def _show(self, event: Event) -> None:
-        now = time.monotonic()
         step = event["step"]
         if event["kind"] == "skip":
             count = event["skipped"]
             self.say(f"warning: step {step} is skipped: its loss or gradients are not finite ({count} so far)")
-            return
-        if event["kind"] == "eval":
+        elif event["kind"] == "eval":
             name = event["headline"]
             self.say(f"epoch {event['epoch']:g}  {name} {event['scores'][name]:.4g}  {event['what']}")
+        else:
+            losses = [f"heatmap {event['heatmap']:.4f}"]
+            losses += [f"{k} {event[k]:.3f}" for k in ("skcc", "prcc") if event["scale"]]
+            self._losses = "  ".join(losses)
+            self._show_step(event)
+
+    def _show_step(self, event: Event) -> None:
+        """Where the run is, how fast, what it waits for; the first step of an attempt at once."""
+        now, step = time.monotonic(), event["step"]
+        self._rate = self._rate or (step, now)
+        parts = [f"step {step}/{self._total}", f"epoch {event['epoch']:.2f}", self._losses]
+        figures = {"img_s": "{:.0f} img/s", "step_ms": "{:.0f} ms", "data_wait": "{:.0f} % data wait"}
+        figures |= {"memory_mb": "{:.0f} MB"}
+        parts += [text.format(event[name]) for name, text in figures.items() if name in event]
+        if "time" in event:
+            parts += [f"{datetime.fromisoformat(event['time']).astimezone():%H:%M:%S}"]
+        if step > self._rate[0]:
+            left = int((now - self._rate[1]) / (step - self._rate[0]) * (self._total - step))
+            parts += [f"{left // 60}:{left % 60:02d} left"]
+        self._show_line("  ".join(filter(None, parts)))
+
+    def _show_line(self, text: str) -> None:
+        """A line that the next one replaces on a terminal, and in a log follows some seconds later."""
+        now = time.monotonic()
+        if not self._live and now - self._last_print < SHOW_EVERY:
             return
-        if self._rate is None:
-            self._rate = (step, now)
-            return
-        if now - self._rate[1] < 1 or (not self._live and now - self._last_print < SHOW_EVERY):
-            return  # events come in heaps, and say little of the speed at first
         self._last_print = now
-        per_step = (now - self._rate[1]) / max(1, step - self._rate[0])
-        left = int(per_step * (self._total - step))
-        parts = [f"step {step}/{self._total}", f"epoch {event['epoch']:.2f}", f"heatmap {event['heatmap']:.4f}"]
-        parts += [f"{k} {event[k]:.3f}" for k in ("single", "pair") if event["scale"]]
-        parts += [f"{self._batch / max(per_step, 1e-9):.0f} img/s", f"{left // 60}:{left % 60:02d} left"]
-        text = "  ".join(parts)
         width = shutil.get_terminal_size().columns - 1  # a full line would wrap, and the next one not replace it
         self._out.write(f"\r{text[:width]:<{width}}" if self._live else text + "\n")
         self._out.flush()
         self._open_line = self._live
+
+
+def scalars(event: Event) -> dict[str, float]:
+    """The numbers of a recorded event by their names on a board, such as ``train/heatmap`` and ``eval/AP``."""
+    values = {name: value for name, value in event.get("scores", event).items() if name != "step"}
+    return {f"{event['kind']}/{name}": value for name, value in values.items() if isinstance(value, int | float)}
 
 
 def _step(line: bytes) -> int | None:
@@ -172,10 +224,8 @@ class _Board:
         self._writer = SummaryWriter(self._scratch.name, purge_step=purge_step)
 
     def add(self, event: Event) -> None:
-        values = event.get("scores", event)
-        for name, value in values.items():
-            if isinstance(value, int | float) and name != "step":
-                self._writer.add_scalar(f"{event['kind']}/{name}", value, event["step"])
+        for name, value in scalars(event).items():
+            self._writer.add_scalar(name, value, event["step"])
 
     def upload(self) -> None:
         self._writer.flush()

@@ -21,6 +21,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from icon_dist import errors
 from icon_dist.config import Config
+from icon_dist.errors import plural
 from icon_dist.launch import capacity, tempdirs
 from icon_dist.launch.connect import connect
 from icon_dist.launch.progress import Progress
@@ -64,8 +65,8 @@ def supervise(
     losses: list[tuple[int, str]] = []
     while True:
         workers = capacity.choose(counts, config.run)
-        if len(counts) > 1:
-            progress.say(f"{workers} workers (run.workers={counts[0]}, run.workers_min={config.run.workers_min})")
+        of = f" (run.workers={counts[0]}, run.workers_min={config.run.workers_min})" if len(counts) > 1 else ""
+        progress.say(f"starting {plural(workers, 'worker')}{of}")
         end = _attempt(config, loop, progress, workers=workers, patient=workers == counts[-1], stop=stop)
         if end.stopped and end.lost:
             if stop.reason or capacity.room(config.run) < counts[-1] or len(counts) == 1:
@@ -137,6 +138,7 @@ def _attempt(config: Config, loop: str, progress: Progress, *, workers: int, pat
         end, error = _End(), None
         over = False
         nodes: set[str] = set()
+        up = 0  # workers that have begun
         why = ""
         while not over and not (end.stopped and stop.reason):  # all is saved: Ray's own end takes seconds more
             over = wait([fit], timeout=0.5).done != set()  # before the last look into the mailbox
@@ -148,6 +150,9 @@ def _attempt(config: Config, loop: str, progress: Progress, *, workers: int, pat
                     error = error or failure(event["text"])
                 elif kind == "node":
                     nodes.add(event["id"])
+                    up += 1
+                    if up == workers:
+                        progress.say(f"{plural(workers, 'worker')} up, loading model and data")
                 elif kind == "running":
                     stop.heard = True
                 else:
@@ -191,6 +196,8 @@ class _BugError(Exception):
 
 def _join(config: Config, progress: Progress, *, workers: int) -> None:
     need = {"CPU": workers * config.run.cpus_per_worker, "GPU": workers * config.run.gpus_per_worker}
+    address = os.environ.get("RAY_ADDRESS")
+    progress.say(f"joining the Ray cluster at {address}" if address else "starting Ray on this machine")
     address = connect(cpus=need["CPU"])
     have = ray.cluster_resources()
     for kind, amount in need.items():

@@ -1,1 +1,1 @@
-"""The training objective: heatmap error plus inter-image contrastive consistency (paper Eq. 1-5)."""
+"""The contrastive loss of ICON, and what it is made of; ``icon.py`` is read first, docs/loss.md says how to use it."""

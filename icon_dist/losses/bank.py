@@ -1,4 +1,4 @@
-"""The cross-GPU memory bank: a FIFO ring of embeddings per category (METHOD 3).
+"""The cross-GPU memory bank: a FIFO ring of embeddings per category.
 
 Everything pushed has been gathered in rank-major order, so all ranks hold the same bits and one of them saves them.
 It is plain state, not a module's buffers: a broadcast of buffers must not overwrite it.
@@ -55,7 +55,7 @@ class MemoryBank:
             self._began = step
 
     def keys(self) -> KeySet:
-        """Its contents as candidates: views, to be used before the next push. Only filled slots are valid."""
+        """Its contents as keys: views, to be used before the next push. Only filled slots are valid."""
         return KeySet(self._features[:, :-1], self._valid(), self._instance[:, :-1])
 
     def ready(self, step: int, *, warmup: int) -> bool:

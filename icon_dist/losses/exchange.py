@@ -1,10 +1,12 @@
-"""What the ranks tell each other of a step: one centre embedding per person and joint (METHOD 3).
+"""The keys that queries are compared with: this step's tokens of all ranks, and the memory banks of earlier steps.
 
-Everything travels in one message per step. With a budget each rank tells of ``ceil(budget / world)`` of its people,
+What the ranks send each other in a step is one center embedding per instance and joint.
+
+Everything travels in one message per step. With a budget each rank sends ``ceil(budget / world)`` of its instances,
 chosen at random, so that what a rank receives does not grow with the number of ranks. (Where positives are of other
-photos, ``instance`` is the photo, and people of one photo are drawn together.)
+images, ``instance`` is the image, and instances of one image are drawn together.)
 
-``sync``: a step's candidates are everybody's joints, and the gradient of a joint returns to the rank that owns it.
+``sync``: a step's keys are everybody's joints, and the gradient of a joint returns to the rank that owns it.
 ``async``: they are this rank's own joints; the others' travel during the backward pass and are waited for when the next
 step wants them in the bank, which therefore holds the same as with ``sync``, at the same steps.
 """
@@ -21,15 +23,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from icon_dist.distributed import return_gradient, start_gather, world_size
-from icon_dist.losses import sampling, tokens
+from icon_dist.errors import CheckpointError
+from icon_dist.losses import sampling
+from icon_dist.losses.bank import LARGEST_ID, MemoryBank
+from icon_dist.losses.options import Bank
+from icon_dist.losses.tokens import limb_tokens
 from icon_dist.types import KeySet
 
-BUDGET = 0  # what a random key is for; the objective's terms use 1, 2, ...
+BUDGET = 0  # what a random key is for; the terms of the loss use 1, 2, ...
 
 
 @dataclass(frozen=True)
-class Centres:
-    """One token per person and category: this step's keys, and what goes into the bank."""
+class Centers:
+    """One token per instance and category: this step's keys, and what goes into the bank."""
 
     features: Float[Tensor, "G C m"]
     visible: Bool[Tensor, "G C"]
@@ -38,70 +44,174 @@ class Centres:
     def keys(self) -> KeySet:
         return KeySet(self.features.transpose(0, 1), self.visible.T, self.instance.expand(self.visible.T.shape))
 
+    def limbs(self, limbs: Int64[Tensor, "P 2"]) -> Centers:
+        """The limbs of gathered joints, which need no communication of their own."""
+        features, both = limb_tokens(self.features[:, :, None], self.visible[..., None], limbs)
+        return Centers(features[:, :, 0], both[..., 0], self.instance)
+
 
 class Exchange:
     """A step's joints on their way to all ranks, and from there into the banks once the whole step is committed.
 
-    A step has as many shares as micro-batches. It is discarded, all of it, when another one begins before its commit.
+    A step has as many messages as micro-batches; all of them are committed, or discarded, together.
 
     Collective: ``share``, and the backward pass of what it returns. The rest is local.
     """
 
     def __init__(self, *, mode: str = "sync", wire: str = "fp32", budget: int = 0, seed: int) -> None:
         self._waits, self._rounds, self._budget, self._seed = mode == "sync", wire == "bf16", budget, seed
-        self._shared: list[tuple[int, Callable[[], Centres]]] = []
-        self._committed: list[tuple[int, Callable[[], Centres]]] = []
+        self._pending: list[tuple[int, Callable[[], Centers]]] = []
+        self._committed: list[tuple[int, Callable[[], Centers]]] = []
 
-    def share(self, joints: Centres, *, step: int) -> Centres:
-        """Tell the other ranks of ``joints``; returns the joints that this step's queries are compared with."""
-        if self._shared and self._shared[0][0] != step:
-            self.discard()
-        told = self._part(joints, step)
-        sent = replace(told, features=told.features.detach())
+    def share(self, joints: Centers, *, step: int) -> Centers:
+        """Send ``joints`` to the other ranks; returns the joints that this step's queries are compared with."""
+        part = self._within_budget(joints, step)
+        sent = replace(part, features=part.features.detach())
         fetch = start_gather(_pack(sent, rounded=self._rounds))
 
-        def everybody() -> Centres:
+        def gathered() -> Centers:
             return _unpack(fetch(), like=sent, rounded=self._rounds)
 
         if not self._waits:
-            self._shared.append((step, everybody))
+            self._pending.append((step, gathered))
             return joints
-        centres = everybody()
-        self._shared.append((step, lambda: centres))
-        return replace(centres, features=return_gradient(centres.features, to=told.features))
+        centers = gathered()
+        self._pending.append((step, lambda: centers))
+        return replace(centers, features=return_gradient(centers.features, to=part.features))
 
     def commit(self) -> None:
-        """The last step counts: its joints may enter the banks."""
-        self._committed += self._shared
-        self._shared = []
+        """The step counts: its joints may enter the banks."""
+        self._committed += self._pending
+        self._pending = []
 
     def discard(self) -> None:
-        """The last step does not count unless it was committed."""
-        for _, everybody in self._shared:
-            everybody()
-        self._shared = []
+        """The step does not count; what still travels is received, and dropped."""
+        for _, gathered in self._pending:
+            gathered()
+        self._pending = []
 
-    def arrived(self) -> list[tuple[int, Centres]]:
-        """The steps that were committed and everybody's joints of them, once, in order; waits for them."""
+    def arrived(self) -> list[tuple[int, Centers]]:
+        """The steps that were committed and the joints of all ranks, once, in order; waits for them."""
         committed, self._committed = self._committed, []
-        return [(step, everybody()) for step, everybody in committed]
+        return [(step, gathered()) for step, gathered in committed]
 
-    def _part(self, joints: Centres, step: int) -> Centres:
+    def _within_budget(self, joints: Centers, step: int) -> Centers:
         if not self._budget:
             return joints
         part = min(len(joints.instance), math.ceil(self._budget / world_size()))
         draw = sampling.uniform(sampling.key_of(self._seed, step, BUDGET), joints.instance)
         kept = draw.argsort(stable=True)[:part].sort().values
-        return Centres(joints.features[kept], joints.visible[kept], joints.instance[kept])
+        return Centers(joints.features[kept], joints.visible[kept], joints.instance[kept])
 
 
-def pairs(joints: Centres, limbs: Int64[Tensor, "P 2"]) -> Centres:
-    """Limb pairs of gathered joints: no communication of their own."""
-    features, both = tokens.pair_tokens(joints.features[:, :, None], joints.visible[..., None], limbs)
-    return Centres(features[:, :, 0], both[..., 0], joints.instance)
+class SharedKeys:
+    """Gathers a step's joints and holds the banks, one for joints and one for limbs (terms ``skcc`` and ``prcc``).
+
+    Per-category rings do not keep the joints of an instance together, so limbs cannot be derived from the joints' bank.
+    Both are fed from the same gathered joints, which costs no communication.
+    """
+
+    def __init__(
+        self, bank: Bank, categories: dict[str, int], limbs: Int64[Tensor, "P 2"], *, dim: int, seed: int
+    ) -> None:
+        """``categories``: how many there are, of each term that is switched on; ``dim``: m of an embedding."""
+        self._terms, self._limbs, self._warmup = tuple(categories), limbs, bank.warmup
+        self._exchange = Exchange(mode=bank.exchange, wire=bank.wire, budget=bank.budget, seed=seed)
+        self._banks = {term: MemoryBank(count, bank.slots, dim) for term, count in categories.items() if bank.slots}
+        self._next = 0  # step
+        self.pending: int | None = None  # the step that waits for commit() or discard()
+
+    def begin(self, step: int | None) -> int:
+        """The number of a step that begins, or of whose another micro-batch comes; None = the one after the last."""
+        if self.pending is not None and step != self.pending:
+            raise RuntimeError(
+                f"IconLoss: step {self.pending} was not committed; call commit() after optimizer.step(), discard() "
+                "where the step was skipped, or give all micro-batches of a step the same step="
+            )
+        self.pending = self._next if step is None else step
+        return self.pending
+
+    def share(self, joints: Centers, *, step: int, keep: bool = True) -> dict[str, Centers]:
+        """This step's tokens of all ranks by term, to ``keep`` or only to look at. Collective.
+
+        Those of committed steps enter the banks first.
+        """
+        self._push()
+        shared = self._of_terms(self._exchange.share(joints, step=step))
+        if not keep:
+            self._exchange.discard()
+        return shared
+
+    def stored(self, term: str, *, step: int) -> KeySet | None:
+        """The bank of a term, once it is ready."""
+        bank = self._banks.get(term)
+        if bank is None or not bank.ready(step, warmup=self._warmup):
+            return None
+        bank.to(self._limbs.device)
+        return bank.keys()
+
+    def bank_health(self, term: str, *, step: int) -> dict[str, Tensor]:
+        """Fill and age of the bank of a term; empty without one."""
+        bank = self._banks.get(term)
+        return {} if bank is None else {"bank_fill": bank.fill(), "bank_age": bank.age(step)}
+
+    def commit(self) -> None:
+        """The pending step counts: its tokens may enter the banks."""
+        self._exchange.commit()
+        if self.pending is not None:
+            self._next, self.pending = self.pending + 1, None
+
+    def discard(self) -> None:
+        """The pending step does not count."""
+        self._exchange.discard()
+        self.pending = None
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Step and banks as plain tensors, the same bits on every rank. Waits for what travels."""
+        self._push()
+        banks = {term: bank.state_dict() for term, bank in self._banks.items()}
+        named = {f"{term}.{name}": tensor for term, state in banks.items() for name, tensor in state.items()}
+        return {"step": torch.tensor(self._next), **named}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """CheckpointError where ``state`` has other banks than these, or banks of another shape."""
+        self.discard()
+        self._push()  # of the state that is replaced
+        check_banks(state, set(self._banks))
+        step = state.get("step")
+        if step is None or step.shape != () or step.dtype != torch.int64 or not 0 <= step < LARGEST_ID:
+            raise CheckpointError("memory banks: step is not the number of a step; use another checkpoint")
+        self._next = int(step)
+        for term, bank in self._banks.items():
+            prefix = f"{term}."
+            bank.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+
+    def _push(self) -> None:
+        """The tokens of committed steps, once they are here, enter the banks; none that is not finite does."""
+        for step, joints in self._exchange.arrived():
+            centers = self._of_terms(joints)
+            for term, bank in self._banks.items():
+                new = centers[term]
+                finite = new.visible & new.features.isfinite().all(2)
+                bank.push(new.features, finite, new.instance, step=step)
+
+    def _of_terms(self, joints: Centers) -> dict[str, Centers]:
+        self._limbs = self._limbs.to(joints.features.device)
+        return {term: joints if term == "skcc" else joints.limbs(self._limbs) for term in self._terms}
 
 
-def _pack(joints: Centres, *, rounded: bool) -> UInt8[Tensor, "N bytes"]:
+def check_banks(state: dict[str, Tensor], have: set[str]) -> None:
+    """CheckpointError where a state has the banks of other terms than there are."""
+    saved = {name.partition(".")[0] for name in state if "." in name}
+    if saved != have:
+        raise CheckpointError(
+            f"memory banks: the checkpoint has {sorted(saved) or 'none'}, this run {sorted(have) or 'none'}; "
+            "resume with the weights of SKCC and PRCC, the contrast and the bank it was trained with "
+            "(loss.lambda_*, loss.contrast, loss.bank.enabled), or begin anew under another run.name"
+        )
+
+
+def _pack(joints: Centers, *, rounded: bool) -> UInt8[Tensor, "N bytes"]:
     features = joints.features.flatten(1)
     if rounded:
         features = features.bfloat16()
@@ -115,13 +225,13 @@ def _pack(joints: Centres, *, rounded: bool) -> UInt8[Tensor, "N bytes"]:
     )
 
 
-def _unpack(rows: UInt8[Tensor, "G bytes"], *, like: Centres, rounded: bool) -> Centres:
+def _unpack(rows: UInt8[Tensor, "G bytes"], *, like: Centers, rounded: bool) -> Centers:
     """Rounded features get their unit norm back; the gradient passes the rounding as if it were not there."""
     _, categories, dim = like.features.shape
     wire = torch.bfloat16 if rounded else like.features.dtype
     features, visible, instance = torch.split(rows, [categories * dim * wire.itemsize, categories, 8], 1)
     read = features.flatten().clone().view(wire).view(-1, categories, dim).to(like.features.dtype)
-    return Centres(
+    return Centers(
         F.normalize(read, dim=-1) if rounded else read,
         visible.bool(),
         instance.flatten().clone().view(torch.int64),

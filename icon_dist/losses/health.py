@@ -1,6 +1,8 @@
-"""What tells whether contrast works: METHOD 1, the loss-scale and the collapse trap. Computed on logging steps only."""
+"""What tells whether contrast works (docs/loss.md#what-to-watch). Computed on logging steps only."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -9,7 +11,27 @@ from torch import Tensor
 from icon_dist.distributed import sum_over_ranks
 from icon_dist.types import KeySet, Outputs
 
-MAX_PEOPLE = 256  # whose tokens are compared with one another for the purity
+MAX_INSTANCES = 256  # whose tokens are compared with one another for the purity
+
+
+@dataclass(frozen=True)
+class Health:
+    """How one term of the loss fares at one step; all but ``loss`` are the same on ranks that gathered the same."""
+
+    loss: Float[Tensor, ""]  # the term; its mean over ranks is the loss of the joined batch
+    chance: Float[Tensor, ""]  # what the loss would be if all embeddings were alike
+    cosine: Float[Tensor, ""]  # mean over pairs of tokens; near 1 = collapsed
+    purity: Float[Tensor, ""]  # share of tokens whose nearest one of another instance has their category
+    bank_fill: Float[Tensor, ""] | None = None  # share of the bank's slots that hold something
+    bank_age: Float[Tensor, ""] | None = None  # their mean age, steps
+
+    def scalars(self, loss: float) -> dict[str, float]:
+        """All numbers to log by name; ``loss`` is the mean of ``self.loss`` over ranks. Waits for the device."""
+        found = {"chance": self.chance, "cosine": self.cosine, "purity": self.purity}
+        if self.bank_fill is not None and self.bank_age is not None:
+            found |= {"bank_fill": self.bank_fill, "bank_age": self.bank_age}
+        numbers = {name: value.item() for name, value in found.items()}
+        return numbers | ({"over_chance": loss / numbers["chance"]} if numbers["chance"] else {})
 
 
 def mean_cosine(features: Float[Tensor, "G C m"], visible: Bool[Tensor, "G C"]) -> Float[Tensor, ""]:
@@ -23,40 +45,32 @@ def mean_cosine(features: Float[Tensor, "G C m"], visible: Bool[Tensor, "G C"]) 
 def purity(
     features: Float[Tensor, "G C m"], visible: Bool[Tensor, "G C"], instance: Int64[Tensor, " G"]
 ) -> Float[Tensor, ""]:
-    """Share of visible tokens whose nearest visible token of *another person* has their category.
+    """Share of visible tokens whose nearest visible token of *another instance* has their category.
 
-    Among the first 256 people; chance is about 1 / C.
+    Among the first 256 instances; chance is about 1 / C.
     """
-    features, visible, instance = features[:MAX_PEOPLE], visible[:MAX_PEOPLE], instance[:MAX_PEOPLE]
-    people, classes = visible.shape
-    flat, seen = features.reshape(people * classes, -1), visible.reshape(-1)
-    person = instance.repeat_interleave(classes)
-    category = torch.arange(classes, device=flat.device).repeat(people)
-    candidate = seen & (person[:, None] != person)
-    nearest = (flat @ flat.T).masked_fill(~candidate, -torch.inf).argmax(1)
-    counted = seen & candidate.any(1)
+    features, visible, instance = features[:MAX_INSTANCES], visible[:MAX_INSTANCES], instance[:MAX_INSTANCES]
+    rows, classes = visible.shape
+    flat, present = features.reshape(rows * classes, -1), visible.reshape(-1)
+    owner = instance.repeat_interleave(classes)
+    category = torch.arange(classes, device=flat.device).repeat(rows)
+    other = present & (owner[:, None] != owner)
+    nearest = (flat @ flat.T).masked_fill(~other, -torch.inf).argmax(1)
+    counted = present & other.any(1)
     return (counted & (category[nearest] == category)).sum() / counted.sum().clamp(min=1)
 
 
 def chance_loss(stored: list[KeySet], *, categories: float, most: int = 0) -> Float[Tensor, ""]:
-    """Loss of a query to which all candidates look alike: log(1 + number of negatives).
+    """Loss of a query to which all keys look alike: log(1 + number of negatives).
 
-    It has ``categories`` negative categories (fewer where fewer are populated), each with their mean number of
-    candidates, of which it is compared with ``most`` in a category; 0 = all.
+    It has ``categories`` negative categories (fewer where fewer are populated), each with their mean number of keys, of
+    which it is compared with ``most`` in a category; 0 = all.
     """
     number = torch.stack([k.valid.sum(1) for k in stored]).sum(0)
     number = number.clamp(max=most) if most else number
     populated = (number > 0).sum()
     taken = (populated - 1).clamp(min=0, max=categories)
     return torch.log1p(taken * number.sum() / populated.clamp(min=1))
-
-
-def measure(
-    features: Float[Tensor, "G C m"], visible: Bool[Tensor, "G C"], instance: Int64[Tensor, " G"]
-) -> dict[str, Tensor]:
-    """Health of one term's gathered embeddings; the same on all ranks."""
-    features = features.detach()
-    return {"cosine": mean_cosine(features, visible), "purity": purity(features, visible, instance)}
 
 
 def watch_gradients(outputs: Outputs) -> None:
@@ -82,7 +96,7 @@ def gradient_ratio(outputs: Outputs) -> Float[Tensor, ""] | None:
 
 
 def collapsed(scalars: dict[str, float]) -> bool:
-    """Whether a term, of any net, sits in the lazy optimum: embeddings all alike, the loss at the log of the number of
-    negatives."""
+    """Whether a term, of any network, has collapsed: its embeddings all alike, its loss at the log of the number of
+    negatives. ``scalars`` are what the trainer logs: ``skcc_cosine``, ``skcc_over_chance`` and so on."""
     cosines = {name.removesuffix("_cosine"): value for name, value in scalars.items() if name.endswith("_cosine")}
     return any(cosine > 0.9 and scalars.get(f"{term}_over_chance", 0) > 0.95 for term, cosine in cosines.items())

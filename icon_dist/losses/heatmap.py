@@ -1,4 +1,4 @@
-"""Joint heatmap error (HRNet ``JointsMSELoss``; METHOD 5), without its loop over joints."""
+"""Heatmap error of each joint, as ``JointsMSELoss`` of the public HRNet code, without its loop over joints."""
 
 from __future__ import annotations
 

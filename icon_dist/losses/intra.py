@@ -1,10 +1,10 @@
-"""Intra-image contrast, the rival of Table 5 (METHOD 2.12): Eq. 1 with the candidates of one person.
+"""Intra-image contrast, the rival of the paper's Table 5: Eq. 1 with the tokens of one instance.
 
-Positives are the other points of the query's joint on the same person, negatives the points of that person's other
+Positives are the other points of the query's joint on the same instance, negatives the points of that instance's other
 joints. There is no bank and nothing to gather: ranks share the counts of queries only. In point mode, where a joint
-has no other point, the query is its own positive and the loss just pushes the joints of a person apart.
+has no other point, the query is its own positive and the loss just pushes the joints of an instance apart.
 
-A person has few points, so all their cosines are held at once and differentiated by autograd.
+An instance has few points, so all their cosines are held at once and differentiated by autograd.
 """
 
 from __future__ import annotations
@@ -14,31 +14,30 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
-from icon_dist.losses.negatives import Negatives
-from icon_dist.losses.sampling import choose_categories
+from icon_dist.losses.sampling import Negatives, choose_categories
 
 
 def intra_sums(
     features: Float[Tensor, "N C T m"],
     active: Bool[Tensor, "N C T"],
-    asks: Bool[Tensor, "N C T"],
-    person: Int64[Tensor, " N"],
+    is_query: Bool[Tensor, "N C T"],
+    instance: Int64[Tensor, " N"],
     *,
     negatives: Negatives,
     tau: float,
 ) -> tuple[Float[Tensor, " C"], Float[Tensor, " C"]]:
     """Per category, the sum of L_i and the number of queries with at least one positive and one negative.
 
-    ``active`` tokens are candidates, those of them that ``asks`` are queries. Of ``negatives``, who owns them and how
-    many there are is given. As :func:`icon_dist.losses.consistency.consistency_sums` between people.
+    ``active`` tokens are keys, those with ``is_query`` are queries. Of ``negatives``, owner and number are given here.
+    As :func:`icon_dist.losses.kernels.consistency_sums` between instances.
     """
     with torch.autocast(features.device.type, enabled=False):
         features = features.to(torch.promote_types(features.dtype, torch.float32))
-        cosine = torch.einsum("nctm,ndum->nctdu", features, features)  # of query (c, t) and candidate (d, u)
-        compared = _negative_categories(cosine.detach(), active, person, negatives)
-        is_negative = compared[..., None] & active[:, None, None]
+        cosine = torch.einsum("nctm,ndum->nctdu", features, features)  # of query (c, t) and key (d, u)
+        negative = _negative_categories(cosine.detach(), active, instance, negatives)
+        is_negative = negative[..., None] & active[:, None, None]
         is_positive = _others(active)
-        usable = asks & is_negative.any((3, 4)) & is_positive.any(3)
+        usable = is_query & is_negative.any((3, 4)) & is_positive.any(3)
         # Queries that do not count keep their numbers, and so their gradients, finite.
         kept = is_negative | ~usable[..., None, None]
         log_z = (cosine / tau).masked_fill(~kept, -torch.inf).flatten(3).logsumexp(3)
@@ -50,15 +49,15 @@ def intra_sums(
 def _negative_categories(
     cosine: Float[Tensor, "N C T C T"],
     active: Bool[Tensor, "N C T"],
-    person: Int64[Tensor, " N"],
+    instance: Int64[Tensor, " N"],
     negatives: Negatives,
 ) -> Bool[Tensor, "N C T C"]:
-    """For each query, the other categories of its person that it is compared with."""
-    candidates = active[:, None, None]
+    """For each query, its negative categories."""
+    keys = active[:, None, None]
     if negatives.score == "max":
-        score = cosine.masked_fill(~candidates, -torch.inf).amax(4)
+        score = cosine.masked_fill(~keys, -torch.inf).amax(4)
     else:
-        score = (cosine * candidates).sum(4) / active.sum(2)[:, None, None].clamp(min=1)
+        score = (cosine * keys).sum(4) / active.sum(2)[:, None, None].clamp(min=1)
     category = torch.arange(active.shape[1], device=active.device)
     allowed = (active.any(2)[:, None] & (category[:, None] != category))[:, :, None].expand(score.shape)
     chosen = choose_categories(
@@ -66,7 +65,7 @@ def _negative_categories(
         score.flatten(0, 2),
         allowed.flatten(0, 2),
         category[:, None].expand(active.shape).flatten(),
-        person[:, None, None].expand(active.shape).flatten(),
+        instance[:, None, None].expand(active.shape).flatten(),
     )
     return chosen.view(score.shape)
 

@@ -1,17 +1,25 @@
-"""Random numbers without state, and choices of categories: hard, random or all (METHOD 2.8-2.10; paper Table 7).
+"""Which tokens are queries, and which categories their negatives come from: hard, random or all (paper Table 7).
 
-Randomness is a pure function of counters (seed, step, person, category): any number of ranks draws the same numbers
-for the same people, and nothing has to be saved.
+A token is one point of one joint, or of one limb, of one instance; its category is that joint or limb. Choices are
+masks over all tokens of a batch, so that shapes are static and a GPU never waits for the host.
+
+Random numbers are a pure function of counters (seed, step, instance, category): any number of ranks draws the same
+numbers for the same instances, and nothing has to be saved.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
+
+from icon_dist.losses.tokens import Tokens
+from icon_dist.types import KeySet
 
 Count = int | tuple[int, int]  # fixed, or drawn uniformly from low .. high inclusive (random sampling only)
 
@@ -25,10 +33,34 @@ class Draw:
     key: int = 0  # of all random numbers
 
     def mean(self, most: int) -> float:
-        """How many are asked for on average, where ``all`` are ``most``."""
+        """How many are chosen on average, where ``all`` are ``most``."""
         if self.strategy == "all":
             return most
         return self.count if isinstance(self.count, int) else sum(self.count) / 2
+
+
+@dataclass(frozen=True)
+class Queries:
+    """The queries of a batch, one a row (i in the paper's Eq. 1)."""
+
+    features: Float[Tensor, "A m"]
+    category: Int64[Tensor, " A"]
+    owner: Int64[Tensor, " A"]  # the instance that the token belongs to, or its image: a positive has another owner
+    instance: Int64[Tensor, " A"]  # random numbers are drawn for it
+    active: Bool[Tensor, " A"]  # whether the row counts: the others are padding
+
+
+@dataclass(frozen=True)
+class Negatives:
+    """What a query is pushed away from (n in the paper's Eq. 1)."""
+
+    draw: Draw  # of Hn other categories
+    score: str = "mean"  # mean | max: cosine to the keys of a category, by which hard ones are ranked
+    others_only: bool = False  # never of the query's own owner
+    most: int = 0  # keys of each category, chosen at random for all queries alike (paper Table 8); 0 = all
+
+
+# ---------------------------------------------------------------------------------------------- random numbers, choices
 
 
 def key_of(*counters: int) -> int:
@@ -37,7 +69,7 @@ def key_of(*counters: int) -> int:
 
 
 def uniform(key: int, *counters: Int64[Tensor, ...]) -> Float[Tensor, ...]:
-    """Uniform numbers in [0, 1), one per element of the broadcast counters (splitmix64 steps)."""
+    """Uniform numbers in [0, 1), one per element of the broadcast counters: one SplitMix64 step for each counter."""
     state = torch.full((), key, device=counters[0].device)
     for counter in counters:
         state = _splitmix64(state + counter)
@@ -45,7 +77,7 @@ def uniform(key: int, *counters: Int64[Tensor, ...]) -> Float[Tensor, ...]:
 
 
 def draw_count(count: Count, key: int, instance: Int64[Tensor, " rows"], *, most: int) -> Int64[Tensor, " rows"]:
-    """How many categories each row's person takes, clipped to the ``most`` there are."""
+    """How many categories each row's instance takes, clipped to the ``most`` there are."""
     low, high = (count, count) if isinstance(count, int) else count
     low, high = min(low, most), min(high, most)
     return low + (uniform(key, instance) * (high - low + 1)).long()
@@ -65,16 +97,16 @@ def choose_categories(
     score: Float[Tensor, "A C"],
     allowed: Bool[Tensor, "A C"],
     category: Int64[Tensor, " A"],
-    person: Int64[Tensor, " A"],
+    instance: Int64[Tensor, " A"],
 ) -> Bool[Tensor, "A C"]:
-    """Which of the ``allowed`` categories each query, of a ``category`` of a ``person``, is compared with."""
+    """Which of the ``allowed`` categories are the negative ones of each query of a ``category`` of an ``instance``."""
     if draw.strategy == "all":
         return allowed
     categories = torch.arange(allowed.shape[1], device=allowed.device)
-    wanted = draw_count(draw.count, draw.key, person, most=len(categories) - 1)
+    count = draw_count(draw.count, draw.key, instance, most=len(categories) - 1)
     if draw.strategy == "random":
-        score = uniform(draw.key, person[:, None], category[:, None], categories).to(score.dtype)
-    return choose(score, allowed, wanted)
+        score = uniform(draw.key, instance[:, None], category[:, None], categories).to(score.dtype)
+    return choose(score, allowed, count)
 
 
 def _splitmix64(x: Int64[Tensor, ...]) -> Int64[Tensor, ...]:
@@ -87,3 +119,173 @@ def _splitmix64(x: Int64[Tensor, ...]) -> Int64[Tensor, ...]:
 def _shift(x: Int64[Tensor, ...], bits: int) -> Int64[Tensor, ...]:
     """Logical right shift; torch's own keeps the sign."""
     return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+# -------------------------------------------------------------------------------------------------------------- queries
+
+
+def hard_scores(
+    heatmaps: Float[Tensor, "N K h w"],
+    errors: Float[Tensor, "N K"],
+    present: Bool[Tensor, "N K"],
+    *,
+    entropy: str = "heatmap",
+    scope: str = "person",
+) -> Float[Tensor, "N K"]:
+    """``E / sum E + l / sum l`` over the present joints of an instance, or of the batch; 0 for the others.
+
+    E is the entropy of the heatmap as a distribution over its pixels, or of its peak as a probability; l is the error.
+    """
+    uncertainty = (heatmap_entropy if entropy == "heatmap" else peak_entropy)(heatmaps.to(errors.dtype))
+    return _share(uncertainty * present, scope) + _share(errors * present, scope)
+
+
+def heatmap_entropy(heatmaps: Float[Tensor, "N K h w"]) -> Float[Tensor, "N K"]:
+    """Entropy of ``relu(heatmap) / sum`` in units of the largest there is, log(h w).
+
+    A heatmap without any positive pixel says nothing about the joint: its entropy is that largest one.
+    """
+    mass = heatmaps.flatten(2).relu()
+    total = mass.sum(2, keepdim=True)
+    even = torch.full_like(mass, 1 / mass.shape[2])
+    share = torch.where(total > 0, mass / total, even)
+    entropy: Tensor = torch.special.entr(share).sum(2) / math.log(mass.shape[2])
+    return entropy
+
+
+def peak_entropy(heatmaps: Float[Tensor, "N K h w"]) -> Float[Tensor, "N K"]:
+    """Entropy of a yes or no, in bits, with the peak as the probability of a yes: 1 at a peak of .5, 0 at 0 and 1."""
+    peak = heatmaps.amax((2, 3)).clamp(0, 1)
+    entropy: Tensor = (torch.special.entr(peak) + torch.special.entr(1 - peak)) / math.log(2)
+    return entropy
+
+
+def limb_scores(score: Float[Tensor, "N K"], limbs: Int64[Tensor, "P 2"]) -> Float[Tensor, "N P"]:
+    """A limb is as hard as its two ends together."""
+    return score[:, limbs].sum(2)
+
+
+def choose_queries(
+    draw: Draw,
+    score: Float[Tensor, "N C"],
+    present: Bool[Tensor, "N C"],
+    instance: Int64[Tensor, " N"],
+    *,
+    scope: str = "person",
+) -> Bool[Tensor, "N C"]:
+    """Which present categories of each instance are queries: Q of them (``draw.count``), or as many in the whole batch.
+
+    The batch is this rank's micro-batch: with scope ``batch``, N ranks do not equal one rank on the joined batch.
+    """
+    if draw.strategy == "all":
+        return present
+    rows, classes = present.shape
+    count = draw_count(draw.count, draw.key, instance, most=classes)
+    if draw.strategy == "random":
+        score = uniform(draw.key, instance[:, None], torch.arange(classes, device=score.device)).to(score.dtype)
+    if scope == "person":
+        return choose(score, present, count)
+    return choose(score.view(1, -1), present.view(1, -1), count.sum(0, keepdim=True)).view(rows, classes)
+
+
+def limit_queries(
+    is_query: Bool[Tensor, "N C T"], instance: Int64[Tensor, " N"], *, most: int, key: int
+) -> Bool[Tensor, "N C T"]:
+    """At most ``most`` points of each category, chosen at random; of this rank, whatever the others have."""
+    rows, classes, points = is_query.shape
+    category, point = (torch.arange(n, device=is_query.device) for n in (classes, points))
+    luck = uniform(key, instance[:, None, None], category[:, None], point).transpose(0, 1).flatten(1)
+    kept = choose(luck, is_query.transpose(0, 1).flatten(1), torch.full((1,), most, device=is_query.device))
+    return kept.view(classes, rows, points).transpose(0, 1)
+
+
+def query_tokens(
+    draw: Draw, tokens: Tokens, instance: Int64[Tensor, " N"], *, scope: str = "person", most: int = 0
+) -> Bool[Tensor, "N C T"]:
+    """Which tokens are queries: all points of the chosen categories, or at most ``most`` points of each category."""
+    chosen = choose_queries(draw, tokens.score, tokens.active[..., 0], instance, scope=scope)
+    is_query = tokens.active & chosen[..., None]
+    return limit_queries(is_query, instance, most=most, key=draw.key) if most else is_query
+
+
+def most_queries(draw: Draw, *, shape: Sequence[int], most: int) -> int:
+    """How many of ``[N, C, T]`` points can be queries; ``most`` of a category, 0 = no limit."""
+    rows, classes, points = shape
+    high = draw.count if isinstance(draw.count, int) else draw.count[1]
+    width = classes if draw.strategy == "all" else min(high, classes)
+    return min(rows * width * points, classes * most or rows * classes * points)
+
+
+def first_rows(is_query: Bool[Tensor, "N C T"], limit: int) -> tuple[Int64[Tensor, " A"], Bool[Tensor, " A"]]:
+    """``limit`` rows of the flattened tokens, the queries first and in order, and which of them are queries."""
+    flat = is_query.flatten()
+    rows = flat.long().argsort(descending=True, stable=True)[:limit]
+    return rows, flat[rows]
+
+
+def query_rows(
+    tokens: Tokens,
+    is_query: Bool[Tensor, "N C T"],
+    *,
+    instance: Int64[Tensor, " N"],
+    owner: Int64[Tensor, " N"],
+    limit: int,
+) -> Queries:
+    """The query tokens, one a row, in ``limit`` rows."""
+    _, classes, points = is_query.shape
+    row, active = first_rows(is_query, limit)
+    n = row // (classes * points)
+    features = tokens.features.flatten(0, 2).index_select(0, row)
+    return Queries(features, row // points % classes, owner[n], instance[n], active)
+
+
+def _share(x: Float[Tensor, "N K"], scope: str) -> Float[Tensor, "N K"]:
+    total = x.sum(1, keepdim=True) if scope == "person" else x.sum()
+    return torch.where(total > 0, x / total, 0.0)
+
+
+# ------------------------------------------------------------------------------------------------------------ negatives
+
+
+def limit_negatives(valid: Bool[Tensor, "C S"], most: int, *, key: int) -> Bool[Tensor, "C S"]:
+    """At most ``most`` keys of each category, chosen at random: the same ones for all queries of a step.
+
+    Our reading of the paper's Table 8, "negatives per class". Not the newest: a large batch would shut out the bank.
+    """
+    category, place = (torch.arange(n, device=valid.device) for n in valid.shape)
+    return choose(uniform(key, category[:, None], place), valid, torch.full((1,), most, device=valid.device))
+
+
+def choose_negatives(queries: Queries, keys: KeySet, negatives: Negatives) -> Bool[Tensor, "A C"]:
+    """The negative categories of each query: never its own, never one without a key.
+
+    Random ones are the same for all points of an instance's joint.
+    """
+    categories = torch.arange(len(keys.valid), device=queries.category.device)
+    if negatives.others_only or (negatives.score == "max" and negatives.draw.strategy == "hard"):
+        scores, some = _scores_by_key(queries, keys, negatives)
+    else:
+        # mean_s cos(q, k_s) = q . mean_s k_s: one [A, m] x [m, C] product instead of all keys
+        number = keys.valid.sum(1)
+        total = torch.bmm(keys.valid[:, None].to(queries.features), keys.features)[:, 0]
+        scores = queries.features @ (total / number.clamp(min=1)[:, None]).T
+        some = (number > 0).expand_as(scores)
+    allowed = some & (queries.category[:, None] != categories)
+    return choose_categories(negatives.draw, scores, allowed, queries.category, queries.instance)
+
+
+def _scores_by_key(
+    queries: Queries, keys: KeySet, negatives: Negatives
+) -> tuple[Float[Tensor, "A C"], Bool[Tensor, "A C"]]:
+    """The score of each category for each query, and whether it has any key for it."""
+    scores, some = [], []
+    for features, valid, owner in zip(keys.features, keys.valid, keys.instance, strict=True):
+        # By category: the whole [A, C, S] would be large.
+        cosine = queries.features @ features.T
+        allowed = valid & (owner != queries.owner[:, None]) if negatives.others_only else valid.expand_as(cosine)
+        if negatives.score == "max":
+            scores.append(cosine.masked_fill_(~allowed, -torch.inf).amax(1))
+        else:
+            scores.append((cosine * allowed).sum(1) / allowed.sum(1).clamp(min=1))
+        some.append(allowed.any(1))
+    return torch.stack(scores, 1), torch.stack(some, 1)

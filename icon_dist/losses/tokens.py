@@ -1,4 +1,4 @@
-"""Where embeddings are read, and the pair tokens made of them (paper Eq. 2-3; METHOD 2.3, 2.4, 2.11)."""
+"""Tokens: unit embeddings read at points around joints, and those of limbs made of them (paper Eq. 2-3)."""
 
 from __future__ import annotations
 
@@ -13,15 +13,25 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class Tokens:
-    """The joints of a micro-batch, or its limb pairs, each with the points read around it."""
+    """The joints of a batch, or its limbs, each with the points read around it."""
 
-    features: Float[Tensor, "N C T m"]  # unit norm; point 0 is the centre: the joint itself, or the pair of the two
-    active: Bool[Tensor, "N C T"]
+    features: Float[Tensor, "N C T m"]  # unit norm; point 0 is the center: the joint itself, or the limb of the two
+    active: Bool[Tensor, "N C T"]  # whether the point exists
     score: Float[Tensor, "N C"]  # how hard
 
 
-def ring(*, sigma: float, points: int) -> Float[Tensor, "ring 2"]:
-    """Integer heatmap offsets (x, y) whose Gaussian is at least .5, nearest first, without the centre.
+@dataclass(frozen=True)
+class TokenBatch:
+    """The tokens of a batch by term, ``skcc`` and ``prcc``, and whose they are."""
+
+    tokens: dict[str, Tokens]
+    instance: Int64[Tensor, " N"]  # random numbers are drawn for it
+    owner: Int64[Tensor, " N"]  # the instance or its image: positives have another owner
+    step: int
+
+
+def pixel_offsets(*, sigma: float, points: int) -> Float[Tensor, "offsets 2"]:
+    """Integer heatmap offsets (x, y) whose Gaussian is at least .5, nearest first, without the center.
 
     At most ``points - 1``: the joint itself is the first point of its pixel set. Equal distances go by (y, x).
     """
@@ -33,7 +43,7 @@ def ring(*, sigma: float, points: int) -> Float[Tensor, "ring 2"]:
 
 
 def pixel_set(
-    joints: Float[Tensor, "N K 2"], offsets: Float[Tensor, "ring 2"], *, stride: int = 4
+    joints: Float[Tensor, "N K 2"], offsets: Float[Tensor, "offsets 2"], *, stride: int = 4
 ) -> Float[Tensor, "N K T 2"]:
     """Points around each joint, input px: the exact joint, then heatmap pixels around the peak of its target."""
     peak = torch.floor(joints / stride + 0.5)
@@ -46,7 +56,7 @@ def read_points(
 ) -> tuple[Float[Tensor, "N K T m"], Bool[Tensor, "N K T"]]:
     """Unit embeddings at points (input px), ``bilinear`` or of the ``nearest`` pixel, and which points lie on the map.
 
-    Strided convolutions of the encoder are centred on ``stride * i``, hence no half pixel (METHOD 2.3).
+    A strided convolution with odd kernel and symmetric padding is centered on ``stride * i``, hence no half pixel.
     """
     n, k, t, _ = points.shape
     embedding = embedding.to(torch.promote_types(embedding.dtype, torch.float32))  # bf16 cannot hold coordinates
@@ -61,10 +71,11 @@ def read_points(
     return F.normalize(features, dim=-1), inside
 
 
-def pair_tokens(
+def limb_tokens(
     features: Float[Tensor, "rows K T m"], active: Bool[Tensor, "rows K T"], limbs: Int64[Tensor, "P 2"]
 ) -> tuple[Float[Tensor, "rows P T m"], Bool[Tensor, "rows P T"]]:
-    """``normalise((f_a + f_b) / 2)`` for each limb; a pair needs both ends. Point t of one goes with t of the other."""
+    """``normalize((f_a + f_b) / 2)`` for each limb (Eq. 2-3); it needs both ends. Point t of one goes with t of the
+    other."""
     a, b = limbs.unbind(1)
     middle = (features[:, a] + features[:, b]) / 2
     return F.normalize(middle, dim=-1), active[:, a] & active[:, b]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from icon_dist.codec import codec_of
 from icon_dist.config import Config
-from icon_dist.losses.objective import Objective
+from icon_dist.methods.objective import Objective
 from icon_dist.methods.pseudo_labels import Pseudo
 from icon_dist.methods.sspose import LAMBDA_U, SSPose
 from icon_dist.methods.supervised import Method, Supervised

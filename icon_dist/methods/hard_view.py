@@ -1,4 +1,4 @@
-"""The hard view of SSPose (Xie et al., ICCV 2021; METHOD 8): JointCutout, then a second affine, batched on a device.
+"""The hard view of SSPose (Xie et al., ICCV 2021): JointCutout, then a second affine, batched on a device.
 
 The network input is the easy view. Lengths are those published for 256 px of height and grow with the input. What is
 erased, and what lies outside the image, has the mean colour: 0 behind the normalisation.

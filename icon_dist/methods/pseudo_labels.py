@@ -1,4 +1,4 @@
-"""Pseudo labels of a frozen teacher (paper Eq. 6-7; METHOD 8): ``L = Eq. 5 + lambda_u * masked MSE(teacher, student)``.
+"""Pseudo labels of a frozen teacher (paper Eq. 6-7): ``L = Eq. 5 + lambda_u * masked MSE(teacher, student)``.
 
 On unlabelled people a joint counts where the teacher's peak is above gamma; elsewhere it is ignored, which is not the
 same as background. The target is the teacher's raw heatmap of the same crop, and contrast reads the student there.
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from icon_dist.codec import Codec
-from icon_dist.losses.objective import Losses, Objective
+from icon_dist.methods.objective import Losses, Objective
 from icon_dist.methods.supervised import Forward, Supervised, joined, passed, present, taught
 from icon_dist.types import Batch, Outputs
 

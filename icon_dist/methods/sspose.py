@@ -1,4 +1,4 @@
-"""SSPose: two students that teach each other (Xie et al., ICCV 2021, dual networks; METHOD 8).
+"""SSPose: two students that teach each other (Xie et al., ICCV 2021, dual networks).
 
 Each sees unlabelled people twice. The easy view, the crop as it comes, tells the other one what to learn; the hard
 view, with joints erased and turned once more (:mod:`icon_dist.methods.hard_view`), is what it has to learn it from::
@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from icon_dist.codec import Codec
-from icon_dist.losses.objective import Losses, Objective
 from icon_dist.losses.sampling import key_of
 from icon_dist.methods import hard_view
+from icon_dist.methods.objective import Losses, Objective
 from icon_dist.methods.supervised import Forward, joined, passed, present, taught
 from icon_dist.models.two_students import NETS
 from icon_dist.types import Batch, Outputs
@@ -153,10 +153,10 @@ def mean_of(one: Losses, two: Losses) -> Losses:
         one,
         total=(one.total + two.total) / 2,
         heatmap=(one.heatmap + two.heatmap) / 2,
-        single=(one.single + two.single) / 2,
-        pair=(one.pair + two.pair) / 2,
+        skcc=(one.skcc + two.skcc) / 2,
+        prcc=(one.prcc + two.prcc) / 2,
         joints=mean(one.joints, two.joints),
         unlabelled=mean(one.unlabelled, two.unlabelled),
+        health=one.health | {f"{second}{name}": value for name, value in two.health.items()},
         measured=one.measured | {f"{second}{name}": value for name, value in two.measured.items()},
-        contrasted={"single": one.single, "pair": one.pair, f"{second}single": two.single, f"{second}pair": two.pair},
     )

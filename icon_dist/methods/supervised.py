@@ -12,7 +12,7 @@ from torch import Tensor
 
 from icon_dist.codec import Codec
 from icon_dist.distributed import mean_over_ranks
-from icon_dist.losses.objective import Losses, Objective
+from icon_dist.methods.objective import Losses, Objective
 from icon_dist.types import Batch, Outputs
 
 Forward = Callable[..., Any]  # the engine: photos in, what the model returns out

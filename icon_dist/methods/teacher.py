@@ -13,12 +13,12 @@ from torch import Tensor
 
 from icon_dist import config as configuration
 from icon_dist import distributed
-from icon_dist.checkpoints.weights import described, load_weights
+from icon_dist.checkpoints import weights as stored_weights
 from icon_dist.codec import codec_of
 from icon_dist.config import Config, EvalConfig
 from icon_dist.errors import CheckpointError, ConfigError, DivergedError, plain, plural
-from icon_dist.inference.predictor import evaluate, load_model
-from icon_dist.models import PoseNet
+from icon_dist.inference.predictor import evaluate
+from icon_dist.models import PoseNet, from_config
 from icon_dist.shards import teacher_cache
 from icon_dist.shards.label_split import Split, refuse_leak
 from icon_dist.shards.reader import rows_of
@@ -46,23 +46,23 @@ class Teacher:
 def load_teacher(config: Config, shards: ShardSet, known: Split, *, device: str, bf16: bool) -> Teacher:
     """The network that ``semi.teacher`` names, in evaluation mode; ``known`` are the people labelled in this run."""
     uri = config.semi.teacher
-    tensors, metadata = distributed.from_first(lambda: load_weights(uri))
-    theirs, skeleton = described(metadata, name=uri)
+    weights = distributed.from_first(lambda: stored_weights.load(uri))
+    skeleton = weights.skeleton
     if skeleton.joints != shards.skeleton.joints:
         raise CheckpointError(
             f"semi.teacher={uri}: predicts {plural(skeleton.num_joints, 'joint')} of {skeleton.name}, the shards have "
             f"{shards.skeleton.num_joints} of {shards.skeleton.name}; give a teacher of the same skeleton"
         )
     for key in ("data.input", "data.sigma", "data.codec"):  # its heatmaps are the targets
-        there, here = (configuration.get(c, key) for c in (theirs, config))
+        there, here = (configuration.get(c, key) for c in (weights.config, config))
         if there != here:
             raise ConfigError(f"semi.teacher={uri}: trained with {key}={there}, this run has {here}; make them equal")
-    refuse_leak(f"semi.teacher={uri}", metadata, known, shards.instance, index=shards.index_sha256)
-    model = load_model(theirs, skeleton, tensors, colour=metadata.get("colour") or "rgb").to(device).eval()
+    refuse_leak(f"semi.teacher={uri}", weights, known, shards.instance, index=shards.index_sha256)
+    model = from_config.restore(weights).to(device).eval()
 
-    score = "not evaluated" if metadata["score"] is None else f"score {metadata['score']:.4f}"
-    sha256 = hashlib.sha256(safetensors.torch.save(tensors)).hexdigest()  # of the one net, if the checkpoint has two
-    said = plain(f"teacher: step {metadata['step']} of {metadata['checkpoint']}, {score}")
+    score = "not evaluated" if weights.score is None else f"score {weights.score:.4f}"
+    sha256 = hashlib.sha256(safetensors.torch.save(weights.tensors)).hexdigest()  # of the one student that teaches
+    said = plain(f"teacher: step {weights.step} of {weights.checkpoint}, {score}")
     return Teacher(model, bf16, sha256, said)
 
 

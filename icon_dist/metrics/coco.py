@@ -1,4 +1,4 @@
-"""COCO keypoint AP, by pycocotools or by :mod:`icon_dist.metrics.coco_fast`, which says the same (METHOD 7)."""
+"""COCO keypoint AP, by pycocotools or by :mod:`icon_dist.metrics.coco_fast`, which says the same."""
 
 from __future__ import annotations
 

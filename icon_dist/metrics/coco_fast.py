@@ -1,4 +1,4 @@
-"""COCO keypoint AP in numpy, bit for bit what pycocotools says, more than ten times as fast (METHOD 7).
+"""COCO keypoint AP in numpy, bit for bit what pycocotools says, more than ten times as fast.
 
 The rule is ``pycocotools.cocoeval``'s. Poses are matched best first within an image, so images with the same number of
 people are matched together: one step a rank, over all images, area ranges and OKS thresholds. Sums run over the same

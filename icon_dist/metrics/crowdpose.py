@@ -1,4 +1,4 @@
-"""CrowdPose AP: COCO's rule, and again on easy, medium and hard images by ``crowdIndex`` (METHOD 7).
+"""CrowdPose AP: COCO's rule, and again on easy, medium and hard images by ``crowdIndex``.
 
 The paper cuts at .1 and .8, the public API (Jeff-sjtu/CrowdPose ``crowdposetools``) at .2 and .8: both are reported.
 An image on a cut belongs to the harder side, as in the API.

@@ -1,4 +1,4 @@
-"""How well the encoder's features tell joints apart (METHOD 7 "Embeddings"; paper Fig. 5).
+"""How well the encoder's features tell joints apart (paper Fig. 5).
 
 The numbers are exact, on the features as they are; the picture (t-SNE of 50 principal components) is only a picture.
 """

@@ -1,4 +1,4 @@
-"""What goes wrong at each joint, and the AP that correcting it would gain (METHOD 7 "Errors"; paper Fig. 6).
+"""What goes wrong at each joint, and the AP that correcting it would gain (paper Fig. 6).
 
 The taxonomy of Ronchi & Perona, ICCV 2017, with the rules of their public code (matteorr/coco-analyze): a pose is
 matched to a person at OKS >= .1, best scores first; each of its joints is compared with the same joint of everybody in

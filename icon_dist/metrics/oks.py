@@ -1,4 +1,4 @@
-"""Object keypoint similarity and what test time does with it (METHOD 6; HRNet's ``lib/nms/nms.py``)."""
+"""Object keypoint similarity and what test time does with it (HRNet's ``lib/nms/nms.py``)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PCK@0.2: share of joints within a fifth of the torso of the truth (METHOD 7)."""
+"""PCK@0.2: share of joints within a fifth of the torso of the truth."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MPII PCKh (METHOD 7; HRNet's ``lib/dataset/mpii.py``): error over .6 of the head box diagonal."""
+"""MPII PCKh (HRNet's ``lib/dataset/mpii.py``): error over .6 of the head box diagonal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keypoint recall over thresholds t = .1 ... .9 in three definitions (METHOD 7 "Recall"; paper Table 6).
+"""Keypoint recall over thresholds t = .1 ... .9 in three definitions (paper Table 6).
 
 Of all labelled joints of all people, with ground-truth boxes:
 

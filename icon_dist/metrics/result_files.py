@@ -8,7 +8,6 @@ from collections.abc import Collection
 from pathlib import PurePosixPath
 
 import numpy as np
-from scipy.io import savemat
 
 from icon_dist.errors import ConfigError, DataError, plural
 from icon_dist.metrics.coco import NMS, final_poses
@@ -61,6 +60,8 @@ def pred_mat(predictions: Predictions, *, people: Collection[int]) -> bytes:
         raise DataError(f"pred.mat: no pose for {few} (id={missing[0]} ...); predict everybody")
     preds = np.empty((len(rows), *predictions.keypoints.shape[1:2], 2), dtype=np.float32)
     preds[predictions.instance] = predictions.keypoints[..., :2] + 1
+    from scipy.io import savemat  # only this file of MPII's needs it
+
     file = io.BytesIO()
     savemat(file, {"preds": preds})
     return file.getvalue()

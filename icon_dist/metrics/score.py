@@ -1,4 +1,4 @@
-"""One entrance to every metric: the skeleton says which (METHOD 7)."""
+"""One entrance to every metric: the skeleton says which."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ class BasicBlock(Residual):
 
 
 class Bottleneck(Residual):
-    """1x1, 3x3, 1x1; the stride sits in the 3x3 (METHOD 4)."""
+    """1x1, 3x3, 1x1; the stride sits in the 3x3."""
 
     expansion = 4
 

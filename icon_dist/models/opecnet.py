@@ -26,8 +26,8 @@ them layer by layer.
 Choices: the base trains along, with its heatmap loss (the authors' command freezes it; their variant ``Alpha`` trains
 it without). A head gives what to add to the base's joints, theirs the joints: training starts from the base. The base's
 joints are read by DARK (theirs: with a quarter offset), so that the graph need not learn what decoding knows. It has
-the skeleton's bones and limbs (theirs: 12 joints and 12 edges of CrowdPose). Features are read without a half pixel
-(METHOD 2.3). HRNet may be the base too. The paper's CoupleGraph, which joins the graphs of two people, is not in the
+the skeleton's bones and limbs (theirs: 12 joints and 12 edges of CrowdPose). Features are read without a half pixel.
+HRNet may be the base too. The paper's CoupleGraph, which joins the graphs of two people, is not in the
 public code, nor here.
 """
 
@@ -55,9 +55,6 @@ STRIDES = (16, 8, 4)  # of the maps that the CFA reads and makes
 ADAPTED = (256, 128, 128)  # channels that it makes
 NODE = 128  # features of a joint before any are read from the image
 
-# Compiled, it would build its matrices anew at every step.
-as_dark_reads = torch.compiler.disable(decode)  # type: ignore[no-untyped-call]
-
 
 def build(name: str, heads: Heads) -> OPECNet | None:
     """The named model, or None if this file does not know the name."""
@@ -82,6 +79,8 @@ class OPECNet(PoseNet):
         # Before the heads, of which the projection comes last (PoseNet.add_heads).
         self.cascade = FeatureCascade([channels * width for width in self.widths], joints=self.heads.joints)
         self.graph = ProgressiveGraph(ADAPTED, joints=self.heads.joints, bones=self.heads.bones)
+        # Compiled, it would build its matrices anew at every step. Here, because it imports torch._dynamo.
+        self.read_base = torch.compiler.disable(decode)  # type: ignore[no-untyped-call]
         super().add_heads(channels, sources)
 
     def forward(self, image: UInt8[Tensor, "N H W 3"]) -> Outputs:
@@ -92,7 +91,7 @@ class OPECNet(PoseNet):
         with torch.autocast(image.device.type, enabled=False):
             where = centroids(searched.float()) * self.stride
             features = [read(m.float(), where, stride=s) for m, s in zip(adapted, STRIDES, strict=True)]
-            xy, score = as_dark_reads(outputs.heatmaps.detach(), method="dark", sigma=self.heads.sigma)
+            xy, score = self.read_base(outputs.heatmaps.detach(), method="dark", sigma=self.heads.sigma)
             middle = constant(image.shape[2], image.shape[1], like=xy) / 2
             base = xy * self.stride / middle - 1
             stages = self.graph(base, score, features)

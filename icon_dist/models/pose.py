@@ -1,4 +1,4 @@
-"""A pose model: backbone, heatmap head and the training-only projection head (paper Fig. 2; METHOD 1, 2.1, 2.2).
+"""A pose model: backbone, heatmap head and the training-only projection head (paper Fig. 2).
 
 A backbone is a subclass that builds its layers as attributes of the model itself, so that official weights load by
 name, and then calls :meth:`PoseNet.add_heads`.
@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
@@ -53,7 +54,7 @@ class Encoded(NamedTuple):
 class PoseNet(nn.Module):
     """uint8 photos to heatmaps, and in training to unit-norm embeddings.
 
-    ``colour`` is the channel order that the weights expect; batches are always RGB.
+    ``channel_order`` is the channel order that the weights expect; batches are always RGB.
     """
 
     stride = 4  # input px per heatmap px
@@ -66,10 +67,11 @@ class PoseNet(nn.Module):
         super().__init__()
         self.backbone_name = name
         self.heads = heads
-        self.colour = "rgb"
-        std = torch.tensor(self.std)
-        self.register_buffer("_scale", 1 / (255 * std), persistent=False)
-        self.register_buffer("_shift", -torch.tensor(self.mean) / std, persistent=False)
+        self.channel_order = "rgb"
+        # By numpy, with the same bits: to multiply on the meta device, where plans are made, torch loads its compiler.
+        mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
+        self.register_buffer("_scale", torch.tensor((1 / (255 * std)).tolist()), persistent=False)
+        self.register_buffer("_shift", torch.tensor((-mean / std).tolist()), persistent=False)
 
     def add_heads(self, channels: int, sources: Mapping[str, Source]) -> None:
         """Add ``final_layer`` on ``channels`` features, and the projection head on the chosen source.
@@ -101,7 +103,7 @@ class PoseNet(nn.Module):
         The official BGR models normalise by channel *position*: the mean of red is taken from blue (cv2 images were
         never converted), and their weights expect it.
         """
-        if self.colour == "bgr":
+        if self.channel_order == "bgr":
             image = image.flip(-1)
         return (image * self._scale + self._shift).permute(0, 3, 1, 2)
 
@@ -131,7 +133,7 @@ class PoseNet(nn.Module):
 
 
 def projection_head(kind: str, inputs: int, outputs: int) -> nn.Sequential:
-    """METHOD 2.1: ``mlp`` = 1x1 conv, BN, ReLU, 1x1 conv; ``linear`` = one 1x1 conv. The caller normalises."""
+    """``mlp`` = 1x1 conv, BN, ReLU, 1x1 conv; ``linear`` = one 1x1 conv. The caller normalises."""
     if kind == "mlp":
         layers = [*conv_bn(inputs, outputs, kernel=1), nn.ReLU(), nn.Conv2d(outputs, outputs, kernel_size=1)]
     elif kind == "linear":
@@ -146,7 +148,7 @@ def projection_head(kind: str, inputs: int, outputs: int) -> nn.Sequential:
 def concatenate(maps: Sequence[Float[Tensor, "N _ _ _"]]) -> Float[Tensor, "N _ _ _"]:
     """Maps of one image side by side at the size of the first.
 
-    Bilinear, with pixel i of a map at input pixel ``stride * i`` (METHOD 2.3), unlike both modes of ``interpolate``;
+    Bilinear, with pixel i of a map at input pixel ``stride * i``, unlike both modes of ``interpolate``;
     what lies beyond the last pixel repeats it.
     """
     if len(maps) == 1:

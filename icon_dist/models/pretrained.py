@@ -1,4 +1,4 @@
-"""Weights of others, by name into a model of ours (METHOD 4): strict, with the exact list of what may be missing.
+"""Weights of others, by name into a model of ours: strict, with the exact list of what may be missing.
 
 Which code wrote a state dict is read from its keys. Files are unpickled by ``torch.load(weights_only=True)`` alone.
 """
@@ -37,7 +37,7 @@ class Kind:
     renamed: Mapping[str, str] = field(default_factory=dict)  # beginning of their names -> of ours
     dropped: str = ""  # their names without a place here, as a pattern
     missing: str = ""  # our names that they lack
-    colour: str = "rgb"
+    channel_order: str = "rgb"
 
 
 MMPOSE_0 = {"backbone.": "", "keypoint_head.": ""}
@@ -75,7 +75,7 @@ KINDS = (
         dropped=MMPOSE_ASIDE,
     ),
     Kind("official pose_hrnet", "hrnet", ("stage4.", "final_layer.weight")),
-    Kind("official pose_resnet", "resnet", ("layer4.", "deconv_layers.", "final_layer.weight"), colour="bgr"),
+    Kind("official pose_resnet", "resnet", ("layer4.", "deconv_layers.", "final_layer.weight"), channel_order="bgr"),
     Kind(
         "ImageNet HRNet",
         "hrnet",
@@ -256,7 +256,7 @@ def load(adapted: Adapted, model: PoseNet) -> None:
     own = model.state_dict()
     kept = {key: value for key, value in own.items() if key in adapted.new or key.endswith(".num_batches_tracked")}
     model.load_state_dict({**kept, **adapted.state})
-    model.colour = adapted.kind.colour
+    model.channel_order = adapted.kind.channel_order
 
 
 def _renamed(key: str, beginnings: Mapping[str, str]) -> str:

@@ -20,13 +20,13 @@ class Pair(nn.Module):
         self.stride, self.embedding_stride = net1.stride, net1.embedding_stride
 
     @property
-    def colour(self) -> str:
+    def channel_order(self) -> str:
         """Of the weights of both."""
-        return self.net1.colour
+        return self.net1.channel_order
 
-    @colour.setter
-    def colour(self, colour: str) -> None:
-        self.net1.colour = self.net2.colour = colour
+    @channel_order.setter
+    def channel_order(self, channel_order: str) -> None:
+        self.net1.channel_order = self.net2.channel_order = channel_order
 
     def forward(
         self, first: UInt8[Tensor, "N H W 3"] | None, second: UInt8[Tensor, "N H W 3"] | None

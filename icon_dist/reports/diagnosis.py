@@ -1,7 +1,7 @@
 """What a model gets wrong, as numbers and as a page to read: ``icon-dist evaluate RUN ... --diagnose DIR``.
 
 Kinds of errors and what each costs (paper Fig. 6), recall of joints (Table 6), the encoder's features (Fig. 5), the
-worst people of every kind (Fig. 4, 7), joint by joint, for any skeleton. METHOD 7 has the definitions.
+worst people of every kind (Fig. 4, 7), joint by joint, for any skeleton.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 
 from icon_dist import storage
 from icon_dist.codec import Codec
+from icon_dist.data.loader import Loader
+from icon_dist.data.sampler import EvalSampler
 from icon_dist.data.stream import EvalStream
 from icon_dist.drawing import skeletons
 from icon_dist.errors import plural
@@ -217,16 +219,8 @@ def read_features(
     """Unit encoder features at visible joints of random people, their joint and person; the same in every call."""
     inside = np.flatnonzero(np.isin(shards.image_id, list(photos)))
     chosen = np.sort(np.random.default_rng(0).permutation(inside)[:EMBEDDED_PEOPLE])
-    stream = EvalStream(
-        shards,
-        rank=0,
-        world=1,
-        batch=batch,
-        input_hw=codec.input_hw,
-        codec=codec.name,
-        loaders=loaders,
-        rows=chosen,
-    )
+    loader = Loader(shards, codec.frame, batch=batch, processes=loaders)
+    stream = EvalStream(EvalSampler(chosen, batch=batch), loader)
     features, joints, people = [], [], []
     with closing(stream):
         for images in stream:

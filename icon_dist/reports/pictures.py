@@ -11,6 +11,9 @@ from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 
 from icon_dist.codec import geometry
+from icon_dist.codec.frame import InputFrame
+from icon_dist.data.loader import Loader
+from icon_dist.data.sampler import EvalSampler
 from icon_dist.data.stream import EvalStream
 from icon_dist.drawing import skeletons
 from icon_dist.drawing.skeletons import Tile
@@ -36,7 +39,8 @@ def tiles(people: People, subjects: Sequence[Subject], *, aspect: float) -> list
     hw = (HEIGHT, round(HEIGHT * aspect))
     rows = np.array([subject.row for subject in subjects], np.int64)
     drawn: list[Tile] = []
-    with closing(EvalStream(people, rank=0, world=1, batch=8, input_hw=hw, loaders=0, rows=rows)) as stream:
+    loader = Loader(people, InputFrame(hw), batch=8)
+    with closing(EvalStream(EvalSampler(rows, batch=8), loader)) as stream:
         for batch in stream:
             for i in np.flatnonzero(batch.row.numpy() >= 0):
                 subject = subjects[len(drawn)]

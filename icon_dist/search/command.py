@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from icon_dist import config as configuration
-from icon_dist import storage
-from icon_dist.arguments import Once, Parser, at_least
+from pathlib import Path
+
+from icon_dist.arguments import Parser, at_least
 from icon_dist.errors import run_cli
-from icon_dist.search.run import run_search
-from icon_dist.search.spaces import names, read_search
 
 
 def main(argv: list[str]) -> None:
     about = "Optuna proposes values, Ray Tune trains with them, ASHA stops the weak; the same command again goes on."
     parser = Parser("icon-dist sweep", about)
-    presets = ", ".join(configuration.presets())
     add = parser.add_argument
-    add("search", metavar="SEARCH", help=f"what to search: {', '.join(names())}, or a YAML file of your own")
-    add("--cfg", action=Once, required=True, metavar="NAME|PATH", help=f"a YAML file, or a preset: {presets}")
+    shipped = ", ".join(sorted(path.stem for path in (Path(__file__).parent / "spaces").glob("*.yaml")))
+    add("search", metavar="SEARCH", help=f"what to search: {shipped}, or a YAML file of your own")
+    parser.add_config(overrides="config values of every trial")
     add("--trials", type=at_least(1), default=24, metavar="N", help="finished trials to have in the end (%(default)s)")
     add("--study", metavar="URI", help="folder of it all, path or s3:// (run.dir/run.name-SEARCH)")
     add("--workers-per-trial", type=at_least(1), default=1, metavar="N", help="2 or more: a worker group (%(default)s)")
@@ -24,10 +22,17 @@ def main(argv: list[str]) -> None:
     add("--max-concurrent", type=at_least(0), default=0, metavar="N", help="trials at a time; default: as many as fit")
     add("--confirm", type=at_least(0), default=0, metavar="SEEDS", help="repeat the best, the first and no contrast")
     add("--cost", action="store_true", help="search for high scores and short steps alike")
-    add("overrides", nargs="*", default=[], metavar="a.b=c", help="config values of every trial")
     args = parser.parse_intermixed_args(argv)
+
+    from icon_dist import config as configuration
+    from icon_dist import storage
+    from icon_dist.search.spaces import read_search
+
     search = read_search(args.search)
     cfg, own = configuration.load_own(args.cfg, args.overrides)
+
+    from icon_dist.search.run import run_search
+
     run_search(
         search.space,
         cfg,

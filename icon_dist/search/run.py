@@ -24,6 +24,7 @@ from icon_dist.launch.progress import counter
 from icon_dist.launch.signals import RESUMABLE
 from icon_dist.methods.teacher import load_teacher
 from icon_dist.metrics.score import main_metric
+from icon_dist.models import from_config
 from icon_dist.search import cluster, results
 from icon_dist.search.cluster import Need
 from icon_dist.search.journal import NAME, Journal, fail_running, finished, open_study, requeue
@@ -34,9 +35,8 @@ from icon_dist.search.space import Space, contains, distributions, fit, point_of
 from icon_dist.search.tuning import KilledError, Setup, first_rung, tune_trials
 from icon_dist.shards.shard_set import read_manifest
 from icon_dist.shards.synthetic import draw_missing
-from icon_dist.train import anchored
 from icon_dist.training import start_weights
-from icon_dist.training.plan import students_of
+from icon_dist.training.driver import anchored
 from icon_dist.training.setup import open_data
 from icon_dist.types import Skeleton
 
@@ -194,7 +194,9 @@ def _require_runnable(space: Space, base: Config, own: Mapping[str, str]) -> tup
     notes = configuration.check_schedule(base, own, steps=plan.total_steps)
     require_trainable(space, base, shards=shards)
     if base.model.pretrained:
-        start_weights.start_run(students_of(base, shards.skeleton), base.model.pretrained, shards, plan.split)
+        start_weights.start_run(
+            from_config.build_trained(base, shards.skeleton), base.model.pretrained, shards, plan.split
+        )
     if base.semi.method == "pseudo":
         load_teacher(base, shards, plan.split, device="cpu", bf16=False)
     return main_metric(shards.skeleton), [*notes, *plan.notes]

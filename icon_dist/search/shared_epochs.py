@@ -1,6 +1,6 @@
 """Epochs that trials have in common are trained once.
 
-Before ``loss.start_epoch`` nothing depends on how contrast weighs and samples (``losses/objective.py``): the first
+Before ``loss.start_epoch`` nothing depends on how contrast weighs and samples (``methods/objective.py``): the first
 trials leave their checkpoint of that moment in the study, and later ones go on from it, bit for bit what they would
 have been.
 """

@@ -29,9 +29,9 @@ from icon_dist.search.space import with_values
 from icon_dist.shards import teacher_cache
 from icon_dist.shards.shard_set import MANIFEST, read_manifest
 from icon_dist.storage import lock
-from icon_dist.train import run_directory
+from icon_dist.training.loop import run_directory
 
-LOOP = "icon_dist.train:train"
+LOOP = "icon_dist.training.loop:train"
 TELL_EVERY = 2.0  # s, how far training is
 
 
@@ -114,7 +114,7 @@ class Teller(Progress):
             if now - self._last_told > TELL_EVERY:
                 self._last_told = now
                 tune.report({"kind": "train", "epoch": event["epoch"]})
-        else:
+        elif event["kind"] != "tick":
             self._from = None  # evaluation and checkpoints are no part of a step
         if event["kind"] == "start":
             tune.report({"kind": "train", "epoch": 0.0})

@@ -3,31 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import os
 import re
-import signal
-import sys
-import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import cv2
-
-from icon_dist import datasets, storage
 from icon_dist.arguments import Parser, at_least
-from icon_dist.datasets import joined
-from icon_dist.datasets.detections import detected
-from icon_dist.errors import ClusterError, ConfigError, DataError, note, plural, run_cli, say
-from icon_dist.shards import label_checks
-from icon_dist.shards.photo_survey import MapItems, survey
-from icon_dist.shards.tar import Settings
-from icon_dist.shards.writer import build
-from icon_dist.types import Annotations
+from icon_dist.errors import ConfigError, DataError, run_cli
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -56,7 +38,12 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--exif", choices=("apply", "ignore"), help="turn photos upright as EXIF says, or use the pixels as stored")
     add("--jobs", type=at_least(1), default=os.cpu_count() or 1, metavar="N", help="processes; default: one per core")
     add("--ray", action="store_true", help="shards as Ray tasks; every node must see the photos and --out")
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    options.max_input = max_input(options.max_input)
+    options.split = options.split or re.sub(r"\.json(\.gz)?$", "", Path(options.annotations[0]).name)
+    if not options.split.isprintable():
+        raise ConfigError(f"--split={options.split!r}: expected a name that can be printed")
+    return options
 
 
 def annotation_file(text: str) -> str:
@@ -75,147 +62,12 @@ def max_input(text: str) -> tuple[int, int] | None:
     return int(found[1]), int(found[2])
 
 
-def read(options: argparse.Namespace) -> tuple[Annotations, str]:
-    """Who is packed, and the folder that their photos are named from."""
-    files, folders = options.annotations, [storage.absolute(folder) for folder in options.images]
-    if len(folders) not in (1, len(files)):
-        raise ConfigError(f"--images: {len(folders)} folders for {len(files)} annotation files; give one, or one each")
-    root = os.path.commonpath(folders)
-    parts = []
-    for file, folder in zip(files, folders * len(files) if len(folders) == 1 else folders, strict=True):
-        part = datasets.read(
-            options.dataset,
-            file,
-            images=folder,
-            skeleton=options.skeleton,
-            headboxes=options.headboxes,
-            drop_invalid=options.drop_invalid,
-        )
-        parts.append(part if folder == root else joined.prefixed(part, os.path.relpath(folder, root)))
-    whole = joined.join(parts)
-    if options.limit:
-        whole = joined.first(whole, options.limit)
-    return (detected(whole, options.boxes) if options.boxes else whole), root
-
-
-def _worker() -> None:
-    """In a pool process: leave signals, which a terminal sends to all, to the parent, and do not outlive it."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    cv2.setNumThreads(1)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def leave() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=leave, daemon=True).start()
-
-
-def in_processes(count: int) -> MapItems:
-    def map_jobs(function: Callable[[Any], Any], jobs: Sequence[Any]) -> Iterator[Any]:
-        if not jobs:
-            return
-        context = multiprocessing.get_context("forkserver")  # imports once, where spawn would in every process
-        context.set_forkserver_preload(["icon_dist.shards.writer"])
-        with ProcessPoolExecutor(min(count, len(jobs)), mp_context=context, initializer=_worker) as pool:
-            try:
-                for future in as_completed([pool.submit(function, job) for job in jobs]):
-                    yield future.result()
-            except BrokenProcessPool:
-                hint = "out of memory? try fewer --jobs or a smaller --per-shard; the same command goes on from here"
-                raise ClusterError(f"a packing process died; {hint}") from None
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
-
-    return map_jobs
-
-
-def in_ray(function: Callable[[Any], Any], jobs: Sequence[Any]) -> Iterator[Any]:
-    import ray
-
-    from icon_dist.launch.connect import connect
-
-    connect()
-    task = ray.remote(function)
-    pending = [task.remote(job) for job in jobs]
-    while pending:
-        ready, pending = ray.wait(pending)
-        try:
-            yield ray.get(ready[0])
-        except ray.exceptions.RayTaskError as error:
-            raise error.cause from None
-
-
-def in_process(function: Callable[[Any], Any], jobs: Sequence[Any]) -> Iterable[Any]:
-    return map(function, jobs)
-
-
-class Progress:
-    """One line on stderr: rewritten on a terminal, a line every few seconds in a log."""
-
-    def __init__(self, verb: str, noun: str, *, announce: bool) -> None:
-        """``announce``: say so too when all is done before there was anything to say."""
-        self.verb, self.noun, self.announce = verb, noun, announce
-        self.start = self.last = time.monotonic()
-        self.there: int | None = None
-        self.rate = 0.0
-
-    def __call__(self, done: int, total: int) -> None:
-        now, live = time.monotonic(), sys.stderr.isatty()
-        if self.there is None:
-            self.there, self.start, self.last = done, now, now
-            if 0 < done < total:
-                print(f"{done}/{total} {self.noun} are {self.verb} already; going on", file=sys.stderr)
-            return
-        self.rate = (done - self.there) / max(now - self.start, 1e-9)
-        if live or now - self.last > 5 or (done == total and self.announce):
-            self.last, self.announce = now, True
-            eta = f"{(total - done) / self.rate:.0f} s left" if done < total else f"{now - self.start:.0f} s"
-            line = f"{self.verb} {done}/{total} {self.noun}, {self.rate:.0f}/s, {eta}"
-            print(f"\r{line}\033[K" if live else line, end="\n" if not live or done == total else "", file=sys.stderr)
-
-
-def main(argv: list[str]) -> int:
+def main(argv: list[str]) -> None:
     options = parse(argv)
-    largest = max_input(options.max_input)
-    split = options.split or re.sub(r"\.json(\.gz)?$", "", Path(options.annotations[0]).name)
-    if not split.isprintable():
-        raise ConfigError(f"--split={split!r}: expected a name that can be printed")
-    storage.require_place(storage.join(storage.absolute(options.out), "manifest.json"))
-    whole, images = read(options)
-    map_jobs = in_ray if options.ray else in_processes(options.jobs) if options.jobs > 1 else in_process
-    whole, photos = survey(
-        whole,
-        images,
-        exif=options.exif,
-        official=options.dataset != "custom",
-        drop=options.drop_invalid,
-        map_items=map_jobs,
-        progress=Progress("checked", "photos", announce=False),
-    )
-    findings, odd = label_checks.check(whole.truth, whole.skeleton)
-    for text in (*whole.truth.get("notes", []), *findings, *odd):
-        note(text)
-    settings = Settings(max_input=largest, per_shard=options.per_shard, seed=options.seed, photos=photos)
-    progress = Progress("packed", "people", announce=True)
-    manifest = build(
-        whole,
-        images,
-        options.out,
-        dataset=options.dataset,
-        split=split,
-        boxes=Path(options.boxes).name if options.boxes else "gt",
-        settings=settings,
-        map_jobs=map_jobs,
-        progress=progress,
-    )
-    size = sum(file["bytes"] for file in manifest["files"].values())
-    who = label_checks.packed(manifest["people"], whole.truth) if not options.boxes else f"{manifest['people']} people"
-    facts = f"{who}, {plural(len(manifest['shards']), 'shard')}, {size / 2**20:.1f} MiB"
-    say(f"{options.out}: {facts}" + (", already complete" if progress.rate == 0 else ""))
-    return 0
+
+    from icon_dist.shards import packing
+
+    packing.run(options)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Every byte of a shard directory against its index and manifest; one line a finding (RELIABILITY "Shards")."""
+"""Every byte of a shard directory against its index and manifest; one line a finding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which part of the photo a person's crop must hold, so that training never misses a pixel (METHOD 5).
+"""Which part of the photo a person's crop must hold, so that training never misses a pixel.
 
 Augmentation turns the padded box by up to 90 degrees, enlarges it by up to 1.35, and may do so around the upper or
 the lower half of the body alone. A turned rectangle stays within its circumscribed circle, so the window is the

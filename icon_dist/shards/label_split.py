@@ -1,4 +1,4 @@
-"""Who has labels in a semi-supervised run (METHOD 5): whole persons, drawn by seed, smaller shares within larger ones.
+"""Who has labels in a semi-supervised run: whole persons, drawn by seed, smaller shares within larger ones.
 
 The people of a set are ranked by a hash of (seed, id) and the first of them are labelled. So a split is a pure function
 of ids, share and seed; its *fingerprint* tells whether two runs mean the same people.
@@ -7,15 +7,15 @@ of ids, share and seed; its *fingerprint* tells whether two runs mean the same p
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from icon_dist.errors import ConfigError, DataError, plural
 from icon_dist.rng import hashed
+from icon_dist.shards.shard_set import ShardSet
 
 I64 = NDArray[np.int64]
 PAPER = (0.05, 0.1, 0.2, 0.3)  # shares whose fingerprints are stored in the manifest of every shard set, of seed 0
@@ -66,14 +66,34 @@ def check_stored(found: Split, manifest: dict[str, Any], *, uri: str) -> None:
         )
 
 
-def refuse_leak(what: str, theirs: Mapping[str, Any], known: Split, instance: I64, *, index: str) -> None:
+def hide_labels(shards: ShardSet, known: Split, *, pseudo_labels: NDArray[np.float32] | None = None) -> ShardSet:
+    """The same instances, of whom only the labelled ones keep their joints.
+
+    The others have those of ``pseudo_labels [n, K, 3]``, or none at all.
+    """
+    kept = np.isin(np.arange(len(shards)), known.labelled)[:, None, None]
+    others = np.float32(0) if pseudo_labels is None else pseudo_labels
+    return replace(shards, keypoints=np.where(kept, shards.keypoints, others))
+
+
+@runtime_checkable
+class Trained(Protocol):
+    """What a checkpoint says of the labels it was trained with."""
+
+    @property
+    def split(self) -> dict[str, Any] | None: ...
+    @property
+    def index(self) -> str | None: ...
+
+
+def refuse_leak(what: str, theirs: Trained, known: Split, instance: I64, *, index: str) -> None:
     """ConfigError if a run that saw labels of people who have none here is ``what`` this run starts or learns from.
 
     It would make every figure of the run worthless. ``theirs`` is what a checkpoint says of itself; ``index`` is the
     hash of this run's people, whose ids are ``instance [n]``.
     """
-    said = theirs.get("split")
-    if said is None or theirs["index"] != index:  # trained on other people altogether
+    said = theirs.split
+    if said is None or theirs.index != index:  # trained on other people altogether
         return
     seen = split(instance, share=said["share"], seed=said["seed"]).labelled
     if hidden := len(np.setdiff1d(seen, known.labelled)):

@@ -1,4 +1,4 @@
-"""The shard format: plain WebDataset tars of person crops, an index beside them, a manifest written last (DESIGN 2).
+"""The shard format: plain WebDataset tars of person crops, an index beside them, a manifest written last.
 
 ::
 
@@ -280,7 +280,7 @@ def _shard_set(
         flat = column.flatten() if shape else column
         if column.null_count or flat.null_count or not pc.all(pc.is_finite(flat)).as_py():
             raise DataError(f"{place} {name}: values that are missing or not finite; build the shards again")
-        return np.array(flat.to_numpy(zero_copy_only=False), dtype=dtype).reshape(people, *shape)
+        return np.array(np.from_dlpack(flat), dtype=dtype).reshape(people, *shape)  # to_numpy would import pandas
 
     shard, offset, size = numbers("shard", np.int32), numbers("offset", np.int64), numbers("size", np.int64)
     ends = np.array([manifest["files"][name]["bytes"] for name in names], dtype=np.int64)

@@ -9,8 +9,6 @@ from pathlib import Path
 from icon_dist import storage
 from icon_dist.arguments import Parser, at_least
 from icon_dist.errors import ConfigError, plural, run_cli, say
-from icon_dist.launch.progress import counter
-from icon_dist.shards.synthetic import generate_shards
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -40,6 +38,10 @@ def main(argv: list[str]) -> int:
     storage.require_place(storage.join(options.out, "manifest.json"))
     if not options.split.isprintable():
         raise ConfigError(f"--split={options.split!r}: expected a name that can be printed")
+
+    from icon_dist.launch.progress import counter
+    from icon_dist.shards.synthetic import generate_shards
+
     manifest = generate_shards(
         options.out,
         people=options.people,

@@ -1,4 +1,4 @@
-"""One shard: people and their photos to the bytes of a plain WebDataset tar and its part of the index (DESIGN 2)."""
+"""One shard: people and their photos to the bytes of a plain WebDataset tar and its part of the index."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""People and photos -> a shard directory: same people, settings and library versions, same bytes (DESIGN 1-2).
+"""People and photos -> a shard directory: same people, settings and library versions, same bytes.
 
 Every shard is written whole, then its part of the index; a build that was killed goes on with the shards that have
 none. The manifest comes last, so a directory with a manifest is complete.

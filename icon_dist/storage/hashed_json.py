@@ -1,4 +1,4 @@
-"""JSON that knows itself: a sha256 of everything else in it, so that no flipped digit is believed (RELIABILITY)."""
+"""JSON that knows itself: a sha256 of everything else in it, so that no flipped digit is believed."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext
 from itertools import chain, islice
@@ -19,13 +20,16 @@ from icon_dist.codec import codec_of
 from icon_dist.config import Config, OptimConfig
 from icon_dist.datasets import skeleton_to_dict
 from icon_dist.errors import DivergedError
-from icon_dist.inference.predictor import conditions, evaluate
+from icon_dist.inference.boxes import first_photos
+from icon_dist.inference.counting import counted
+from icon_dist.inference.predictor import Forward, conditions, evaluate
 from icon_dist.launch.progress import Report
 from icon_dist.launch.signals import LeavingError, unless
 from icon_dist.losses.health import collapsed
 from icon_dist.methods.supervised import unsure
 from icon_dist.metrics.score import check_truth, main_metric, require_evaluator
 from icon_dist.shards.shard_set import read_truth
+from icon_dist.training.meter import TICK_EVERY_S, Meter
 from icon_dist.training.plan import at_workers
 from icon_dist.training.samples import Samples
 from icon_dist.training.setup import Data, begin, last_epoch, open_data, stream_of
@@ -59,7 +63,7 @@ def train(cfg: Config, *, report: Report, device: str, stop: Callable[[], bool] 
     state, plan = run.state, run.plan
     last, left = last_epoch(cfg), False
     if state.epochs < last:  # a run that is over changes nothing, not even its records
-        report({"kind": "start", "step": state.step, "total": plan.total_steps, "batch": plan.batch})
+        report({"kind": "start", "step": state.step, "total": plan.total_steps})
     with run.saver, closing(run.stream), closing(run.learner.engine):
         try:
             while state.epochs < last:
@@ -117,6 +121,12 @@ class Run:
         self.saver = Saver(self.uri, keep=cfg.run.keep, warn=self.note)
         self.save_every = max(1, round(cfg.run.checkpoint_every * self.plan.steps_per_epoch))
         self.headline = main_metric(self.shards.skeleton)
+        plan = self.plan
+        per_epoch = plan.steps_per_epoch
+        meter = Meter(
+            report, batch=plan.batch, accumulation=plan.accumulation, steps_per_epoch=per_epoch, device=device
+        )
+        self.meter, self.report = meter, meter.report
         self.warned: set[str] = set()
 
     def note(self, text: str) -> None:
@@ -127,6 +137,7 @@ class Run:
         epoch, per_epoch = self.state.epochs, self.plan.steps_per_epoch
         self.learner.model.train()
         micros = self.stream.epoch(epoch, start_step=self.state.step - epoch * per_epoch)
+        micros = self.meter.watched(micros, step=self.state.step)
         for first in micros:
             leave = self.step(chain([first], islice(micros, self.plan.accumulation - 1)))
             self.saver.check()
@@ -201,7 +212,7 @@ class Run:
         with nullcontext() if learner.average is None else learner.average.in_place():
             for student, forward in learner.method.students(learner.engine).items():
                 measured, _ = evaluate(
-                    unless(self.stop, forward, device=self.device),
+                    self.counted(unless(self.stop, forward, device=self.device)),
                     self.val,
                     self.truth,
                     codec=codec,
@@ -211,6 +222,19 @@ class Run:
                 )
                 scores |= {student + name: value for name, value in measured.items()}
         return scores
+
+    def counted(self, forward: Forward) -> Forward:
+        """``forward`` of an evaluation, which tells every two seconds how far it is."""
+        assert self.val is not None
+        limit, told = self.cfg.eval.limit, [time.monotonic()]
+        boxes = len(first_photos(self.val, limit)) if limit else len(self.val)
+
+        def show(done: int, total: int) -> None:
+            if time.monotonic() - told[0] > TICK_EVERY_S:
+                told[0] = time.monotonic()
+                self.report({"kind": "evaluating", "step": self.state.step, "done": done, "total": total})
+
+        return counted(forward, show, people=boxes, flip=self.cfg.eval.flip)
 
     def save(self, scores: dict[str, float]) -> None:
         """A checkpoint of where the run stands; what is copied is on its way when this returns."""

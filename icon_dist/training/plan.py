@@ -8,13 +8,12 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
 from icon_dist import config as configuration
 from icon_dist.config import Config, ContrastConfig, LossConfig
 from icon_dist.data.sampler import check_streams, default_streams
 from icon_dist.errors import ConfigError, DataError, IconError, gathering, plural, raise_all
-from icon_dist.models import PoseNet, build_model
+from icon_dist.models import from_config
 from icon_dist.models.two_students import Pair
 from icon_dist.shards.label_split import Split, check_stored, split
 from icon_dist.shards.shard_set import ShardSet
@@ -135,8 +134,7 @@ def plan_run(config: Config, shards: ShardSet, *, val: ShardSet | None = None) -
         people = plural(few, f"{kind}person does", f"{kind}people do")
         errors.append(DataError(f"{shards.uri}: {people} not fill one batch; lower optim.batch={batch}"))
     raise_all(errors)
-    with torch.device("meta"):
-        model = students_of(config, shards.skeleton)
+    model = from_config.shape(config, shards.skeleton)
     weights = sum(p.numel() for p in model.parameters())
     state = sum(t.numel() for t in model.state_dict().values())
     classes = sum(term.categories for term in _terms(config.loss, shards.skeleton))
@@ -218,7 +216,7 @@ def _unseen(loss: LossConfig, shards: ShardSet, known: Split) -> Iterator[str]:
 def _most_with(term: Term, shards: ShardSet, known: Split, *, least: int) -> int:
     """Labelled people who have the most common category of a term."""
     there = (shards.keypoints[..., 2] >= least)[known.labelled]
-    if term.key == "pair":
+    if term.key == "prcc":
         a, b = np.array(shards.skeleton.limbs).T
         there = there[:, a] & there[:, b]
     return int(there.sum(axis=0).max(initial=0))
@@ -226,27 +224,6 @@ def _most_with(term: Term, shards: ShardSet, known: Split, *, least: int) -> int
 
 def _scored(skeleton: Skeleton) -> tuple[tuple[str, ...], str]:
     return skeleton.joints, skeleton.metric
-
-
-def model_of(config: Config, skeleton: Skeleton) -> PoseNet:
-    """The model a config means for a skeleton; without contrast it has no projection head to train."""
-    return build_model(
-        config.model.backbone,
-        joints=skeleton.num_joints,
-        projection=config.model.projection if _terms(config.loss, skeleton) else None,
-        feature=config.model.feature,
-        embedding=config.model.embedding,
-        bones=skeleton.bones + skeleton.limbs,
-        sigma=config.data.sigma,
-        input_hw=config.input_hw,
-    )
-
-
-def students_of(config: Config, skeleton: Skeleton) -> PoseNet | Pair:
-    """What is trained: one such model, or two."""
-    if config.semi.method == "sspose":
-        return Pair(model_of(config, skeleton), model_of(config, skeleton))
-    return model_of(config, skeleton)
 
 
 class Term(NamedTuple):
@@ -261,8 +238,8 @@ class Term(NamedTuple):
 def terms(skeleton: Skeleton) -> tuple[Term, Term]:
     """Both, with what a skeleton has for them."""
     return (
-        Term("single", "lambda_1", skeleton.num_joints, "joint"),
-        Term("pair", "lambda_2", len(skeleton.limbs), "limb pair"),
+        Term("skcc", "lambda_1", skeleton.num_joints, "joint"),
+        Term("prcc", "lambda_2", len(skeleton.limbs), "limb pair"),
     )
 
 

@@ -10,7 +10,11 @@ from icon_dist import config as configuration
 from icon_dist import distributed, storage
 from icon_dist.checkpoints import checkpoint
 from icon_dist.checkpoints.saver import send_unsent
+from icon_dist.codec.frame import InputFrame
 from icon_dist.config import Config
+from icon_dist.data.augment import Augmentation
+from icon_dist.data.loader import Loader
+from icon_dist.data.sampler import Division, TrainSampler
 from icon_dist.data.stream import TrainStream
 from icon_dist.errors import IconError, gathering, naming, raise_all
 from icon_dist.inference.boxes import photos_of
@@ -18,13 +22,14 @@ from icon_dist.methods.from_config import method_of
 from icon_dist.methods.supervised import Method
 from icon_dist.methods.teacher import load_teacher, sure_joints
 from icon_dist.metrics.score import check_truth
-from icon_dist.models import PoseNet
+from icon_dist.models import PoseNet, from_config
 from icon_dist.models.two_students import Pair
+from icon_dist.shards.label_split import hide_labels
 from icon_dist.shards.shard_set import ShardSet, open_shards, read_truth
 from icon_dist.shards.teacher_cache import F32
 from icon_dist.training import engine_deepspeed, start_weights
 from icon_dist.training.ema import Average
-from icon_dist.training.plan import Plan, plan_run, students_of
+from icon_dist.training.plan import Plan, plan_run
 from icon_dist.training.state import State
 
 WITHOUT = "; or leave data.val empty to go without scores"
@@ -73,27 +78,28 @@ def last_epoch(cfg: Config) -> int:
 
 
 def stream_of(cfg: Config, data: Data, *, device: str, guesses: F32 | None = None) -> TrainStream:
-    """This rank's part of every batch; ``guesses`` are the joints of people without labels, as a teacher saw them."""
-    plan = data.plan
-    return TrainStream(
-        data.shards,
+    """This rank's part of every batch; ``guesses [n, K, 3]`` are a teacher's joints of instances without labels."""
+    plan, frame = data.plan, InputFrame(cfg.input_hw, cfg.data.codec)
+    people = hide_labels(data.shards, plan.split, pseudo_labels=guesses)
+    rank, world = distributed.rank(), distributed.world_size()
+    sampler = TrainSampler(
+        people.shard,
+        Division(plan.batch, plan.micro_batch, rank, world, cfg.data.streams),
         seed=cfg.run.seed,
-        batch=plan.batch,
-        streams=cfg.data.streams,
-        rank=distributed.rank(),
-        world=distributed.world_size(),
-        micro_batch=plan.micro_batch,
-        input_hw=cfg.input_hw,
-        codec=cfg.data.codec,
-        augment=cfg.data.augment,
-        loaders=cfg.data.loaders,
-        cache_mb=cfg.data.cache_mb,
-        pin=device != "cpu",
         labelled=plan.split.labelled,
         unlabelled_share=plan.unlabelled_batch / plan.batch,
-        guesses=guesses,
-        max_bad_fraction=cfg.data.max_bad_fraction,
     )
+    loader = Loader(
+        people,
+        frame,
+        batch=plan.micro_batch,
+        processes=cfg.data.loaders,
+        cache_mb=cfg.data.cache_mb,
+        pin=device != "cpu",
+        skip_bad=cfg.data.max_bad_fraction > 0,
+    )
+    augmentation = Augmentation(cfg.data.augment, people.skeleton, frame, cfg.run.seed)
+    return TrainStream(sampler, augmentation, loader, max_bad_fraction=cfg.data.max_bad_fraction)
 
 
 @dataclass(frozen=True)
@@ -113,7 +119,7 @@ def begin(cfg: Config, data: Data, run_uri: str, *, device: str, note: Callable[
     """A new learner, or one as the run's newest intact checkpoint left it. Collective."""
     shards, _, plan = data
     skeleton = shards.skeleton
-    model = students_of(cfg, skeleton).to(device)
+    model = from_config.build_trained(cfg, skeleton).to(device)
     bf16 = cfg.run.precision == "bf16" or (cfg.run.precision == "auto" and device != "cpu")
     teacher = load_teacher(cfg, shards, plan.split, device=device, bf16=bf16) if cfg.semi.method == "pseudo" else None
     if teacher is not None:
@@ -132,7 +138,7 @@ def begin(cfg: Config, data: Data, run_uri: str, *, device: str, note: Callable[
     state = State(model, found, steps_per_epoch=plan.steps_per_epoch)
     origin: dict[str, str] | None = None  # of the weights that training started from
     if found is not None:
-        model.colour, origin = found.manifest.get("colour", "rgb"), found.manifest.get("pretrained")
+        model.channel_order, origin = found.manifest["channel_order"], found.manifest.get("pretrained")
     elif cfg.model.pretrained:
         start = start_weights.start_run(model, cfg.model.pretrained, shards, plan.split)
         origin = start.origin
@@ -161,5 +167,5 @@ def begin(cfg: Config, data: Data, run_uri: str, *, device: str, note: Callable[
     if distributed.rank() == 0 and not ended:  # a run that its checkpoint refuses, or that is over, keeps its config
         storage.write(storage.join(run_uri, "config.yaml"), configuration.to_yaml(cfg).encode())
     guesses = sure_joints(teacher, cfg, shards, device=device, note=note) if teacher and cfg.semi.cache else None
-    facts = {"colour": model.colour, "pretrained": origin, "index": shards.index_sha256, **same}
+    facts = {"channel_order": model.channel_order, "pretrained": origin, "index": shards.index_sha256, **same}
     return Learner(model, method, engine, average, state, guesses, facts)

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from icon_dist import distributed, storage
 from icon_dist.checkpoints import manifest as manifests
-from icon_dist.checkpoints import weights
+from icon_dist.checkpoints import weights as stored_weights
+from icon_dist.checkpoints.weights import Weights
 from icon_dist.errors import CheckpointError, ConfigError, plain
 from icon_dist.models import PoseNet, opecnet, pretrained
 from icon_dist.models.two_students import Pair
@@ -38,36 +39,37 @@ class Start(NamedTuple):
 
     origin: dict[str, str]  # kind, uri, sha256 (of the file; of the manifest if it is a run): for its checkpoints
     note: str  # one line for people
-    metadata: weights.Metadata | None  # what our own checkpoints say of themselves
+    weights: Weights | None  # where they are of a checkpoint of ours
 
 
 def start_run(model: PoseNet | Pair, uri: str, shards: ShardSet, known: Split) -> Start:
     """:func:`start` of each network of a run, in which the people ``known`` are labelled."""
     for net in (model.net1, model.net2) if isinstance(model, Pair) else (model,):
         found = start(net, uri, joints=shards.skeleton.joints)
-    if found.metadata is not None:
+    if found.weights is not None:
         what = f"model.pretrained={uri}"
-        refuse_leak(what, found.metadata, known, shards.instance, index=shards.index_sha256)
+        refuse_leak(what, found.weights, known, shards.instance, index=shards.index_sha256)
     return found
 
 
 def start(model: PoseNet, uri: str, *, joints: Sequence[str]) -> Start:
-    """Load what ``model.pretrained`` names into ``model``, whose heatmaps are of ``joints``, and set its colour."""
+    """Load what ``model.pretrained`` names into ``model``, which predicts ``joints``, and set its channel order."""
     uri = imagenet_file(model.backbone_name) if uri == IMAGENET else uri
-    tensors, metadata, sha256 = distributed.from_first(lambda: _read(uri))
-    if metadata is None:
-        adapted = pretrained.adapt(tensors, model, name=uri)
+    found, sha256 = distributed.from_first(lambda: _read(uri))
+    own = found if isinstance(found, Weights) else None
+    if isinstance(found, Weights):
+        adapted = _own(found, model, uri=uri, joints=joints)
     else:
-        adapted = _own(tensors, metadata, model, uri=uri, joints=joints)
+        adapted = pretrained.adapt(found, model, name=uri)
     pretrained.load(adapted, model)
     new = _summary(adapted.new)
     if adapted.joints:
         others = " others" if adapted.joints == len(joints) else ""
         new += f" (final_layer: {adapted.joints} joints there, here {len(joints)}{others})"
-    note = f"weights: {adapted.kind.name} from {uri} (sha256 {sha256[:12]}), colour {model.colour}"
+    note = f"weights: {adapted.kind.name} from {uri} (sha256 {sha256[:12]}), channel order {model.channel_order}"
     note += f"; {len(adapted.new)} tensors new: {new}" if adapted.new else "; none new"
     note += f"; {len(adapted.dropped)} dropped: {_summary(adapted.dropped)}" if adapted.dropped else ""
-    return Start({"kind": adapted.kind.name, "uri": uri, "sha256": sha256}, plain(note), metadata)
+    return Start({"kind": adapted.kind.name, "uri": uri, "sha256": sha256}, plain(note), own)
 
 
 def anchored(uri: str) -> str:
@@ -89,20 +91,18 @@ def imagenet_file(backbone: str) -> str:
     return str(files[0])
 
 
-def _read(uri: str) -> tuple[dict[str, Tensor], weights.Metadata | None, str]:
-    """Tensors, what our own checkpoints say of themselves, and a hash."""
+def _read(uri: str) -> tuple[dict[str, Tensor] | Weights, str]:
+    """Weights, as one of our own checkpoints describes them or as the bare tensors of another code, and a hash."""
     uri = storage.absolute(uri)
     if storage.exists(storage.join(uri, manifests.FOLDER)):
-        tensors, metadata = weights.load_weights(uri)
-        return tensors, metadata, metadata["manifest_sha256"]
+        weights = stored_weights.load(uri)
+        return weights, weights.manifest_sha256
     try:
         data = storage.read(uri)
     except (FileNotFoundError, IsADirectoryError):
         raise CheckpointError(f"model.pretrained={uri}: no such file, nor a run with checkpoints") from None
-    sha256 = hashlib.sha256(data).hexdigest()
-    if _is_own(data, uri):
-        return *weights.decode(data, name=uri), sha256
-    return pretrained.unpack(data, name=uri), None, sha256
+    found = stored_weights.decode(data, name=uri) if _is_own(data, uri) else pretrained.unpack(data, name=uri)
+    return found, hashlib.sha256(data).hexdigest()
 
 
 def _is_own(data: bytes, uri: str) -> bool:
@@ -116,17 +116,14 @@ def _is_own(data: bytes, uri: str) -> bool:
     return "manifest_sha256" in said
 
 
-def _own(
-    tensors: dict[str, Tensor], metadata: weights.Metadata, model: PoseNet, *, uri: str, joints: Sequence[str]
-) -> pretrained.Adapted:
+def _own(weights: Weights, model: PoseNet, *, uri: str, joints: Sequence[str]) -> pretrained.Adapted:
     """A checkpoint of ours; either head stays fresh unless it is the same here: equal shapes, the very same joints."""
-    config, skeleton = weights.described(metadata, name=uri)
-    backbone, theirs = config.model.backbone, skeleton.joints
+    backbone, theirs, tensors = weights.config.model.backbone, weights.skeleton.joints, weights.tensors
     if backbone not in (model.backbone_name, model.backbone_name.removeprefix(opecnet.PREFIX)):  # itself, or its base
         raise CheckpointError(f"{uri}: model.backbone={backbone} there and {model.backbone_name} in this run; set it")
     same = {
         "projection.": _shapes(tensors, "projection.") == _shapes(model.state_dict(), "projection."),
-        "final_layer.": list(theirs) == list(joints),
+        "final_layer.": theirs == tuple(joints),
     }
     left = tuple(head for head, equal in same.items() if not equal)
     kind = pretrained.Kind(
@@ -134,7 +131,7 @@ def _own(
         family=backbone,
         seen=(),
         missing="" if same["final_layer."] else r"final_layer\..*",
-        colour=metadata.get("colour") or "rgb",  # absent from checkpoints of before there was one
+        channel_order=weights.channel_order,
     )
     adapted = pretrained.adapt({k: v for k, v in tensors.items() if not k.startswith(left)}, model, name=uri, kind=kind)
     return adapted._replace(

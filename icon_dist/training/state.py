@@ -1,4 +1,4 @@
-"""All that outlives a step, in one place: what is not named here, a resumed run does not know (RELIABILITY 1).
+"""All that outlives a step, in one place: what is not named here, a resumed run does not know.
 
 ===========  ==========================================================================================================
 model        weights and BatchNorm's statistics, of both students if there are two

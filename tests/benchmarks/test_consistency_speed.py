@@ -18,10 +18,8 @@ from pytorch_metric_learning.losses import CrossBatchMemory, SupConLoss
 from torch import Tensor
 from torch.nn import functional as F
 
-from icon_dist.losses.consistency import consistency_loss, mean_of_categories
-from icon_dist.losses.negatives import Negatives, choose_negatives
-from icon_dist.losses.queries import Queries
-from icon_dist.losses.sampling import Draw
+from icon_dist.losses.kernels import consistency_loss, mean_of_categories
+from icon_dist.losses.sampling import Draw, Negatives, Queries, choose_negatives
 from icon_dist.types import KeySet
 
 N, K, M, S, Q, HN, TAU = 64, 17, 256, 512, 5, 6, 0.07

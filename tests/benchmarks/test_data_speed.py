@@ -18,15 +18,18 @@ import torch
 
 from icon_dist import datasets
 from icon_dist.codec import heatmap
+from icon_dist.codec.frame import InputFrame
 from icon_dist.codec.geometry import affine, center_scale, transform
 from icon_dist.config import AugmentConfig
 from icon_dist.data.augment import augment, draws, place_joints
-from icon_dist.data.stream import TrainStream, plan_epoch
+from icon_dist.data.sampler import plan_epoch
+from icon_dist.data.stream import TrainStream
 from icon_dist.datasets.joined import first
 from icon_dist.shards.reader import reader_of
 from icon_dist.shards.shard_set import ShardSet, open_shards
 from icon_dist.shards.writer import build
 from icon_dist.types import Annotations, Skeleton
+from tests.support.streams import train_stream
 
 pytestmark = pytest.mark.slow
 ROUNDS = 3
@@ -44,7 +47,7 @@ def cheapest(work: Callable[[], int]) -> float:
 
 def stream_of(shards: ShardSet, hw: tuple[int, int], *, loaders: int, cache_mb: int = 0) -> TrainStream:
     batch = min(32, len(shards))
-    return TrainStream(
+    return train_stream(
         shards,
         seed=0,
         batch=batch,
@@ -184,7 +187,9 @@ def test_augmentation() -> None:
 
     def work() -> int:
         random = draws(0, 1, np.arange(256))
-        placed = augment(box, keypoints, random=random, config=AugmentConfig(), skeleton=skeleton, input_hw=(256, 192))
+        placed = augment(
+            box, keypoints, random=random, config=AugmentConfig(), skeleton=skeleton, frame=InputFrame((256, 192))
+        )
         place_joints(keypoints, placed, skeleton=skeleton)
         return 256
 

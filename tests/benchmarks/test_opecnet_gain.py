@@ -19,16 +19,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from icon_dist import config as configuration
-from icon_dist.checkpoints.weights import load_weights
+from icon_dist.checkpoints import weights as stored_weights
 from icon_dist.codec.decode import decode
 from icon_dist.config import EvalConfig
-from icon_dist.data.stream import EvalStream
-from icon_dist.datasets import skeleton_from_dict
-from icon_dist.inference import predictor
 from icon_dist.metrics.pck import THRESHOLD
+from icon_dist.models import from_config
 from icon_dist.shards.shard_set import open_shards
 from icon_dist.shards.synthetic import generate_shards
+from tests.support.streams import eval_stream
 
 TRAINING = [
     "model.backbone=opecnet_hrnet_small",
@@ -66,14 +64,13 @@ def test_joints_come_nearer_to_the_truth(tmp_path: Path) -> None:
 
 def measured(run: Path, shards: str) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     """Distance of every joint from the truth in input px, by way of finding it; its person's torso; raw visibility."""
-    tensors, metadata = load_weights(str(run))
-    config, skeleton = configuration.from_dict(metadata["config"]), skeleton_from_dict(metadata["skeleton"])
-    model = predictor.load_model(config, skeleton, tensors, colour="rgb").eval()
+    weights = stored_weights.load(str(run))
+    config, skeleton, model = weights.config, weights.skeleton, from_config.restore(weights).eval()
     people = open_shards(shards)
     first, second = skeleton.torso
     errors: dict[str, list[Tensor]] = {}
     torsos, raws = [], []
-    stream = EvalStream(people, rank=0, world=1, batch=32, input_hw=config.input_hw, loaders=0)
+    stream = eval_stream(people, rank=0, world=1, batch=32, input_hw=config.input_hw, loaders=0)
     with closing(stream), torch.no_grad():
         for batch in stream:
             out = model(batch.image)

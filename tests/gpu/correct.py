@@ -16,9 +16,8 @@ from icon_dist.config import Config
 from icon_dist.losses.bank import MemoryBank
 from icon_dist.losses.refined_joints import STAGE_WEIGHTS
 from icon_dist.methods.from_config import method_of
-from icon_dist.models import PoseNet
+from icon_dist.models import PoseNet, from_config
 from icon_dist.training.loop import use_precision
-from icon_dist.training.plan import model_of
 from icon_dist.types import Outputs
 from tests.gpu.setting import COCO, Learning, Row, Rows, Setting, config, crops, within
 from tests.gpu.strategies import STRATEGIES, named
@@ -65,7 +64,7 @@ def networks(setting: Setting) -> Rows:
     for backbone in TINY if setting.tiny else FULL:
         cfg = config(setting, model__backbone=backbone)
         torch.manual_seed(0)
-        here = model_of(cfg, COCO).train()
+        here = from_config.build(cfg, COCO).train()
         there = copy.deepcopy(here).to(setting.device)
         image = crops(cfg, 2 if setting.tiny else 4, device="cpu").image
         right = here(image)
@@ -98,7 +97,7 @@ def losses(setting: Setting) -> Rows:
         cfg = config(setting, **values)
         if cfg.model.backbone not in models:
             with torch.device("meta"):
-                models[cfg.model.backbone] = model_of(cfg, COCO)
+                models[cfg.model.backbone] = from_config.build(cfg, COCO)
         model = models[cfg.model.backbone]
         people, steps = (3, 2) if setting.tiny else (6, 3)
         sides = [Side(cfg, model, device, people) for device in ("cpu", setting.device)]

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from icon_dist.codec.frame import InputFrame
 from icon_dist.codec.geometry import compose, invert
 from icon_dist.config import Config
 from icon_dist.data.augment import augment, draws
@@ -75,7 +76,7 @@ def device_warp(setting: Setting, cfg: Config, opened: Data) -> Rows:
         random=draws(0, 0, shards.instance[rows]),
         config=cfg.data.augment,
         skeleton=shards.skeleton,
-        input_hw=cfg.input_hw,
+        frame=InputFrame(cfg).input_hw,
     )
     sampling = compose(shards.to_stored(rows), invert(placement.matrix))
     right = np.empty((len(rows), height, width, 3), np.uint8)

@@ -21,9 +21,9 @@ from icon_dist.config import Config
 from icon_dist.datasets import load_skeleton
 from icon_dist.methods.from_config import method_of
 from icon_dist.methods.supervised import Method
+from icon_dist.models import from_config
 from icon_dist.training.engine_deepspeed import wrap
 from icon_dist.training.loop import Run, use_precision
-from icon_dist.training.plan import model_of
 from icon_dist.training.setup import Learner
 from icon_dist.training.state import State
 from icon_dist.types import Batch
@@ -141,7 +141,7 @@ class Learning:
         self.cfg, self.device = cfg, device
         use_precision(cfg.run.precision)
         torch.manual_seed(cfg.run.seed)
-        self.model = model_of(cfg, COCO).to(device).train()
+        self.model = from_config.build(cfg, COCO).to(device).train()
         self.method: Method = method_of(cfg, COCO, self.model, micro_batch=cfg.optim.micro_batch, teacher=None)
         bf16 = cfg.run.precision == "bf16" or (cfg.run.precision == "auto" and device != "cpu")
         self.engine = wrap(

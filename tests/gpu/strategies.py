@@ -7,9 +7,9 @@ from typing import Any
 STRATEGIES: list[dict[str, Any]] = [
     {},
     {"loss__points": 1},
-    {"loss__single__query": "all", "loss__single__negative": "all", "loss__pair__negative": "all"},
-    {"loss__single__query": "random", "loss__single__negative": "random", "loss__pair__negative": "random"},
-    {"loss__single__category_score": "max", "loss__negatives_from_others": True},
+    {"loss__skcc__query": "all", "loss__skcc__negative": "all", "loss__prcc__negative": "all"},
+    {"loss__skcc__query": "random", "loss__skcc__negative": "random", "loss__prcc__negative": "random"},
+    {"loss__skcc__category_score": "max", "loss__negatives_from_others": True},
     {"loss__max_queries": 8, "loss__max_negatives": 8, "loss__query_scope": "batch"},
     {"loss__contrast": "intra"},
     {"loss__lambda_p": 0},

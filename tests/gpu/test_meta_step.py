@@ -18,8 +18,8 @@ from icon_dist import config as configuration
 from icon_dist.config import Config
 from icon_dist.datasets import load_skeleton
 from icon_dist.methods.from_config import method_of
+from icon_dist.models import from_config
 from icon_dist.training.engine_deepspeed import PlainEngine
-from icon_dist.training.plan import model_of
 from icon_dist.types import Batch
 from tests.gpu.strategies import STRATEGIES, named
 
@@ -81,7 +81,7 @@ def test_a_step_reads_no_value_and_copies_nothing_from_the_host(
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # there is none for this device
     cfg = config(**values)
     with torch.device("meta"):
-        model = model_of(cfg, COCO).train()
+        model = from_config.build(cfg, COCO).train()
     method = method_of(cfg, COCO, model, micro_batch=PEOPLE, teacher=None)
     engine = PlainEngine(model, torch.optim.Adam(model.parameters()), accumulation=1, bf16=False)
     for step in range(3):

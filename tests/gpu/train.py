@@ -24,7 +24,7 @@ RATE = 1500.0  # img/s of all seeds together: a guess, before the first of them 
 EVALUATION = 0.2  # of an epoch
 CONTRAST = 0.1  # lambda_p
 RUNS = ("base", "without", "with")
-LOGGED = ("gradient_ratio", "single_purity", "pair_purity", "single_cosine", "pair_cosine", "single_over_chance")
+LOGGED = ("gradient_ratio", "skcc_purity", "prcc_purity", "skcc_cosine", "prcc_cosine", "skcc_over_chance")
 
 
 def train(setting: Setting) -> Rows:

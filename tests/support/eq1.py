@@ -1,52 +1,33 @@
-"""The paper's Eq. 1 as loops: what the fast implementation is held against."""
+"""Eq. 1 as loops over queries and keys, by the package's own reference: what the kernels are held to."""
 
 from __future__ import annotations
 
-import torch
+from collections import defaultdict
+
 from torch import Tensor
 
-from icon_dist.losses.queries import Queries
+from icon_dist.losses import reference
+from icon_dist.losses.sampling import Queries
 from icon_dist.types import KeySet
 
 
-def literal(
-    queries: Queries,
-    keys: list[KeySet],
-    *,
-    hn: int,
-    strategy: str,
-    others_only: bool,
-    tau: float,
-) -> Tensor:
-    """Eq. 1 with a Python loop over everything; mean over categories that ask."""
-    query, classes = queries.features, len(keys[0].valid)
-    per_category: dict[int, list[Tensor]] = {}
-    for a in range(len(query)):
-        if not queries.active[a]:
-            continue
-        mine, person = int(queries.category[a]), int(queries.owner[a])
+def literal(queries: Queries, keys: list[KeySet], *, hn: int, strategy: str, others_only: bool, tau: float) -> Tensor:
+    """The mean over the queries of a category, then over categories."""
+    losses: dict[int, list[Tensor]] = defaultdict(list)
+    for query, category, owner, active in zip(
+        queries.features, queries.category.tolist(), queries.owner.tolist(), queries.active.tolist(), strict=True
+    ):
         positives: list[Tensor] = []
-        candidates: dict[int, list[Tensor]] = {}
-        for keyset in keys:
-            for c in range(classes):
-                for s in range(keyset.valid.shape[1]):
-                    if not keyset.valid[c, s]:
-                        continue
-                    cosine = (query[a] * keyset.features[c, s]).sum()
-                    same_person = int(keyset.instance[c, s]) == person
-                    if c == mine and not same_person:
-                        positives.append(cosine)
-                    if c != mine and not (others_only and same_person):
-                        candidates.setdefault(c, []).append(cosine)
-        if strategy == "hard":
-            ranked = sorted(candidates, key=lambda c: (-torch.stack(candidates[c]).mean().item(), c))
-            candidates = {c: candidates[c] for c in ranked[:hn]}
-        negatives = [s for c in candidates for s in candidates[c]]
-        if not positives or not negatives:
-            continue
-        total = sum(torch.exp(s / tau) for s in negatives)
-        terms = [-torch.log(torch.exp(p / tau) / (torch.exp(p / tau) + total)) for p in positives]
-        per_category.setdefault(mine, []).append(torch.stack(terms).mean())
-    if not per_category:
-        return query.sum() * 0
-    return torch.stack([torch.stack(v).mean() for v in per_category.values()]).mean()
+        others: dict[int, list[Tensor]] = defaultdict(list)
+        for some in keys:
+            for c, s in some.valid.nonzero().tolist():
+                same = int(some.instance[c, s]) == owner
+                if c == category and not same:
+                    positives.append(some.features[c, s])
+                if c != category and not (others_only and same):
+                    others[c].append(some.features[c, s])
+        chosen = reference.negative_categories(query, others, strategy=strategy, count=hn, luck={}, score="mean")
+        negatives = [key for c in sorted(chosen) for key in others[c]]
+        if active and positives and negatives:
+            losses[category].append(reference.query_loss(query, positives, negatives, tau=tau))
+    return reference.mean_over_categories(losses) + 0 * queries.features.sum()

@@ -10,12 +10,12 @@ ENDS = ("complete", "stopped", "diverged", "failed", "running", "waiting")
 SPACE: Space = {
     "loss.tau": Range(0.03, 0.5, log=True),
     "loss.bank.slots": (128, 256),
-    "loss.single.query": ("a", "<b>"),
+    "loss.skcc.query": ("a", "<b>"),
 }
 
 
 def row(number: int, state: str, score: float | None) -> Row:
-    values = {"loss.tau": 0.03 + 0.02 * number, "loss.bank.slots": 128, "loss.single.query": "<b>"}
+    values = {"loss.tau": 0.03 + 0.02 * number, "loss.bank.slots": 128, "loss.skcc.query": "<b>"}
     return Row(
         number=number,
         label="paper" if number == 0 else "",

@@ -24,14 +24,9 @@ from icon_dist.launch.progress import Progress, Report
 # What the server that forks ranks and verbs imports once (one server of a process serves all): them, what they import
 # later (seconds each), and what a child asks for.
 WARM = [
-    *(
-        "icon_dist.train",
-        "icon_dist.evaluate",
-        "icon_dist.fetch",
-        "icon_dist.doctor",
-        "icon_dist.shards.build",
-        "icon_dist.shards.verify",
-    ),
+    *("icon_dist.train", "icon_dist.evaluate", "icon_dist.fetch", "icon_dist.doctor"),
+    *("icon_dist.training.driver", "icon_dist.reports.evaluation"),
+    *("icon_dist.shards.packing", "icon_dist.shards.inspection", "icon_dist.shards.contact_sheet"),
     *(
         "deepspeed",
         "torch._dynamo",

@@ -13,7 +13,7 @@ from icon_dist import config as configuration
 from icon_dist import paper
 from icon_dist.datasets import coco, crowdpose, mpii
 from icon_dist.errors import ConfigError
-from icon_dist.models import build_model
+from icon_dist.models import build_model, from_config
 from icon_dist.paper import Recipe, Result
 from icon_dist.training import plan
 
@@ -36,7 +36,7 @@ def test_every_row_of_the_paper_has_a_config_and_a_model(
     plan.check_contrast(config.loss, skeleton)
     monkeypatch.setattr(plan, "build_model", built)
     with torch.device("meta"):
-        model = plan.model_of(config, skeleton)
+        model = from_config.build(config, skeleton)
     assert (model.projection is None) == (config.loss.lambda_p == 0)
 
 
@@ -59,10 +59,10 @@ def test_the_papers_numbers_are_those_of_the_method_notes() -> None:
 
 
 def test_random_sampling_has_the_papers_ranges() -> None:
-    loss = configuration.load("coco", paper.overrides(ROWS["T7.single_random"], "coco", seed=0)).loss
-    assert (loss.single.queries, loss.single.queries_to) == (6, 9)
-    assert (loss.single.negatives, loss.single.negatives_to) == (5, 10)
-    pair = configuration.load("coco", paper.overrides(ROWS["T7.pair_random"], "coco", seed=0)).loss.pair
+    loss = configuration.load("coco", paper.overrides(ROWS["T7.skcc_random"], "coco", seed=0)).loss
+    assert (loss.skcc.queries, loss.skcc.queries_to) == (6, 9)
+    assert (loss.skcc.negatives, loss.skcc.negatives_to) == (5, 10)
+    pair = configuration.load("coco", paper.overrides(ROWS["T7.prcc_random"], "coco", seed=0)).loss.prcc
     assert (pair.query, pair.negatives, pair.negatives_to) == ("all", 4, 7)
 
 

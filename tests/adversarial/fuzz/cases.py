@@ -97,7 +97,7 @@ def configs(rng: random.Random, root: Path) -> Case:
 
 
 KEYS = (
-    *("loss.tau", "loss.single.queries", "loss.pair.negatives", "loss.bank.slots", "loss.lambda_p", "loss.contrast"),
+    *("loss.tau", "loss.skcc.queries", "loss.prcc.negatives", "loss.bank.slots", "loss.lambda_p", "loss.contrast"),
     *("optim.batch", "optim.micro_batch", "optim.milestones", "optim.lr", "optim.epochs", "optim.ema", "loss"),
     *("run.workers", "run.zero", "run.name", "run.dir", "run.launcher", "run.precision", "run.seed", "run.keep"),
     *(

@@ -24,14 +24,14 @@ from tests.adversarial.fuzz import spoil
 CHOICES: dict[str, BaseDistribution] = {
     "loss.tau": FloatDistribution(0.01, 1.0, log=True),
     "loss.bank.slots": IntDistribution(8, 64),
-    "loss.single.query": CategoricalDistribution(("hard", "all")),
+    "loss.skcc.query": CategoricalDistribution(("hard", "all")),
 }
 SPACE: Space = {
     "loss.tau": Range(0.01, 1.0, log=True),
     "loss.bank.slots": Range(8, 64),
-    "loss.single.query": ("hard", "all"),
+    "loss.skcc.query": ("hard", "all"),
 }
-FIRST = {"loss.tau": 0.07, "loss.bank.slots": 32, "loss.single.query": "hard"}
+FIRST = {"loss.tau": 0.07, "loss.bank.slots": 32, "loss.skcc.query": "hard"}
 
 
 def sweep_of(journal: Journal) -> optuna.Study:

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from icon_dist import config as configuration
-from icon_dist.data.stream import TrainStream
 from icon_dist.errors import DataError
 from icon_dist.shards.shard_set import open_shards
 from icon_dist.storage import hashed_json
@@ -21,6 +20,7 @@ from icon_dist.training.plan import plan_run
 from tests.adversarial.fuzz import attack, cases, world
 from tests.adversarial.fuzz.cases import Case
 from tests.support.paths import ROOT
+from tests.support.streams import train_stream
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def test_fewer_shards_than_workers(here: Path) -> None:
     assert plan_run(config, shards).steps_per_epoch == 2
     rows = []
     for rank in range(4):
-        stream = TrainStream(
+        stream = train_stream(
             shards,
             seed=0,
             batch=4,

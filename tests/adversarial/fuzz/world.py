@@ -15,16 +15,16 @@ from icon_dist import config as configuration
 from icon_dist import datasets, fetch
 from icon_dist.checkpoints import checkpoint
 from icon_dist.datasets import skeleton_to_dict
+from icon_dist.models import from_config
 from icon_dist.shards.tar import Settings
 from icon_dist.shards.writer import build
-from icon_dist.training.plan import model_of
 
 CONFIG: dict[str, Any] = {
     "extends": "demo",
     "run": {"name": "tiny", "launcher": "local", "workers": 1, "gpus_per_worker": 0},
     "data": {"dataset": "coco", "train": "shards", "val": "shards", "input": "64x64", "loaders": 0, "sigma": 2.0},
     "model": {"backbone": "hrnet_small", "embedding": 16, "pretrained": ""},
-    "loss": {"tau": 0.07, "single": {"query": "hard", "queries": 5}, "bank": {"slots": 32}},
+    "loss": {"tau": 0.07, "skcc": {"query": "hard", "queries": 5}, "bank": {"slots": 32}},
     "optim": {"epochs": 3, "batch": 4, "micro_batch": 4, "lr": 0.001, "milestones": [1, 2]},
     "eval": {"batch": 4, "flip": True},
 }
@@ -99,10 +99,10 @@ def make(root: Path) -> None:
         "metrics": {"AP": 0.5},
         "score": 0.5,
         "evaluated": "model",
-        "colour": "rgb",
+        "channel_order": "rgb",
         "epoch": 1.0,
     }
-    weights = model_of(config, skeleton).state_dict()
+    weights = from_config.build(config, skeleton).state_dict()
     for step in (1, 2):
         checkpoint.save(
             str(root / "run"), step=step, attempt="a", tensors={"model": weights}, state={}, manifest=about, keep=9

@@ -15,9 +15,9 @@ from icon_dist.checkpoints import checkpoint
 from icon_dist.checkpoints import manifest as manifests
 from icon_dist.checkpoints import weights as stored_weights
 from icon_dist.datasets import skeleton_to_dict
+from icon_dist.models import from_config
 from icon_dist.shards.shard_set import open_shards
 from icon_dist.storage import hashed_json
-from icon_dist.training.plan import model_of
 from tests.support.training import tiny
 
 SECRET = "canary-of-the-environment"
@@ -28,14 +28,13 @@ def stock(people: Path, folder: Path) -> None:
     """A run, its fetched weights and a COCO set with photos, once for all cells."""
     config = tiny(people, folder)
     shards = open_shards(f"{people}/val")
-    said = {"score": 0.5, "evaluated": "model", "metrics": {}, "colour": "rgb"}
+    said = {"score": 0.5, "evaluated": "model", "metrics": {}, "channel_order": "rgb"}
     said |= {"config": dataclasses.asdict(config), "skeleton": skeleton_to_dict(shards.skeleton)}
-    weights = model_of(config, shards.skeleton).state_dict()
+    weights = from_config.build(config, shards.skeleton).state_dict()
     tensors = {"model": weights, "optimizer": {}, "bank": {}}
     run = str(folder / "run")
     checkpoint.save(run, step=7, attempt="a", tensors=tensors, state={"best": 0.5}, manifest=said, keep=2)
-    loaded, metadata = stored_weights.load_weights(run)
-    (folder / "best.safetensors").write_bytes(stored_weights.encode(loaded, metadata))
+    (folder / "best.safetensors").write_bytes(stored_weights.encode(stored_weights.load(run)))
     shutil.copytree(people / "val", folder / "shards")
 
 
@@ -103,9 +102,10 @@ class Cell:
 
     def reweigh(self, change: Callable[[dict[str, Any], dict[str, Any]], object]) -> None:
         """The fetched file's tensors or metadata changed and sealed again."""
-        tensors, metadata = stored_weights.decode(self.weights.read_bytes(), name="stock")
-        change(tensors, metadata)
-        self.weights.write_bytes(stored_weights.encode(tensors, metadata))
+        weights = stored_weights.decode(self.weights.read_bytes(), name="stock")
+        metadata = stored_weights.metadata_of(weights)
+        change(weights.tensors, metadata)
+        self.weights.write_bytes(stored_weights.pack(weights.tensors, metadata))
 
     def reshard(self, change: Callable[[dict[str, Any]], object]) -> None:
         """The shards' manifest changed and sealed again."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import NoReturn
 
@@ -15,15 +16,17 @@ from pycocotools.cocoeval import COCOeval
 
 from icon_dist import config as configuration
 from icon_dist import evaluate
-from icon_dist.checkpoints.weights import encode, load_weights
+from icon_dist.checkpoints import weights as stored_weights
 from icon_dist.codec import Codec, codec_of
 from icon_dist.config import EvalConfig
-from icon_dist.datasets import joined, load_skeleton, read, skeleton_from_dict, skeleton_to_dict
+from icon_dist.datasets import joined, load_skeleton, read
 from icon_dist.datasets.detections import detected
 from icon_dist.errors import CheckpointError, ConfigError, DataError, DivergedError
 from icon_dist.fetch import main as fetch
 from icon_dist.inference import predictor
 from icon_dist.inference.boxes import first_photos
+from icon_dist.models import from_config
+from icon_dist.reports import evaluation
 from icon_dist.shards.reader import photo_source
 from icon_dist.shards.shard_set import open_shards, read_truth
 from icon_dist.shards.writer import Settings, build
@@ -43,8 +46,16 @@ def run(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def scores_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, float]:
     evaluate.main([*arguments, "--loaders", "0"])
-    lines = capsys.readouterr().out.splitlines()
-    return {line.split("  ")[0]: float(line.split("split=")[0].split()[-1]) for line in lines}
+    return table_of(capsys.readouterr().out)
+
+
+def table_of(printed: str) -> dict[str, float]:
+    """The scores, of which each is a line whose value ends in one column; before and after them stand sentences."""
+    lines = [
+        line.rpartition(" ") for line in printed.splitlines() if ": " not in line and not line.startswith("wrote ")
+    ]
+    assert len({len("".join(line)) for line in lines}) == 1
+    return {name.strip(): float(value) for name, _, value in lines}
 
 
 def test_one_process_scores_what_two_ranks_scored(
@@ -71,11 +82,10 @@ def test_one_process_scores_what_two_ranks_scored(
 def test_codec_and_sigma_are_the_checkpoints(
     run: Path, people: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tensors, metadata = load_weights(str(run))
-    config = configuration.from_dict(metadata["config"])
-    data = dataclasses.replace(config.data, codec="udp", sigma=1.5)
-    metadata["config"] = dataclasses.asdict(dataclasses.replace(config, data=data))
-    monkeypatch.setattr(evaluate, "load_weights", lambda _, **__: (tensors, metadata))
+    weights = stored_weights.load(str(run))
+    data = dataclasses.replace(weights.config.data, codec="udp", sigma=1.5)
+    weights = dataclasses.replace(weights, config=dataclasses.replace(weights.config, data=data))
+    monkeypatch.setattr(stored_weights, "load", lambda _, **__: weights)
     asked = {}
 
     def told(*_: object, codec: Codec, settings: EvalConfig, **__: object) -> NoReturn:
@@ -88,9 +98,7 @@ def test_codec_and_sigma_are_the_checkpoints(
             evaluate.main([str(run), "--shards", f"{people}/val", "--loaders", "0", "--decode", "dark"])
     assert asked == {"codec": "udp", "sigma": 1.5, "decode": "dark"}
     evaluate.main([str(run), "--shards", f"{people}/val", "--loaders", "0", "--decode", "dark", "--limit", "4"])
-    lines = capsys.readouterr().out.splitlines()
-    assert lines
-    assert all("flip=yes decode=dark codec=udp evaluator=" in line for line in lines)
+    assert "flip=yes decode=dark codec=udp evaluator=" in capsys.readouterr().out.splitlines()[0]
 
 
 @pytest.mark.slow
@@ -106,12 +114,38 @@ def test_a_run_with_udp_scores_the_same_afterwards(
     assert found == pytest.approx(logged["scores"], abs=1e-4)
 
 
-def test_every_line_names_its_conditions(run: Path, people: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    places = [str(run), "--shards", f"{people}/val", "--loaders", "0"]
-    evaluate.main([*places, "--no-flip", "--decode", "argmax", "--limit", "5"])
-    lines = capsys.readouterr().out.splitlines()
-    assert any(line.startswith("PCK@0.2 ") for line in lines)
-    assert all("split=val boxes=gt flip=no decode=argmax evaluator=icon_dist limit=5" in line for line in lines)
+def test_what_is_printed(run: Path, people: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Conditions once, the scores aligned, what it comes to, the files; on stderr how far it is."""
+    files = ["--json", str(tmp_path / "scores.json"), "--picture", str(tmp_path / "poses.png")]
+    few = ["--no-flip", "--decode", "argmax", "--limit", "5", "--loaders", "0"]
+    evaluate.main([str(run), *few, *files])  # on the run's own data.val
+    printed, told = capsys.readouterr()
+    first, *_, summary, written = printed.splitlines()
+    assert first == "conditions: split=val boxes=gt flip=no decode=argmax evaluator=icon_dist limit=5"
+    scores = json.loads((tmp_path / "scores.json").read_text())["scores"]
+    assert table_of(printed) == pytest.approx(scores, abs=1e-4)
+    shards = open_shards(f"{people}/val")
+    rows = first_photos(shards, 5)
+    boxes = f"{len(rows)} boxes in {len(np.unique(shards.image_id[rows]))} images of val"
+    assert (
+        summary
+        == f"{run}, step {len(open_shards(f'{people}/train')) // 16}: PCK@0.2 {scores['PCK@0.2']:.4g} on {boxes}"
+    )
+    assert written == f"wrote {files[1]}, {files[3]}"
+    assert told.endswith(f"evaluated {len(rows)}/{len(rows)} boxes\n")
+
+
+def test_shards_of_the_runs_own_that_are_not_there(run: Path, tmp_path: Path) -> None:
+    weights = stored_weights.load(str(run))
+    for val, kind, told in (
+        ("", ConfigError, "its run had no data.val; say what to score it on with --shards URI"),
+        (f"{tmp_path}/gone", DataError, rf"data.val of .*fetched.safetensors: {tmp_path}/gone.*; give --shards URI"),
+    ):
+        data = dataclasses.replace(weights.config.data, val=val)
+        other = dataclasses.replace(weights, config=dataclasses.replace(weights.config, data=data))
+        (tmp_path / "fetched.safetensors").write_bytes(stored_weights.encode(other))
+        with pytest.raises(kind, match=told):
+            evaluate.main([str(tmp_path / "fetched.safetensors")])
 
 
 def test_another_metric_than_the_skeletons(run: Path, people: Path, tmp_path: Path) -> None:
@@ -127,17 +161,17 @@ def test_another_metric_than_the_skeletons(run: Path, people: Path, tmp_path: Pa
     assert len(json.loads(results.read_text())) == len(shards.instance)
     with pytest.raises(ConfigError, match="no test server takes poses of fake"):
         evaluate.main(arguments)
-    assert evaluate.measured_by(None, shards.skeleton) == shards.skeleton
+    assert evaluation.measured_by(None, shards.skeleton) == shards.skeleton
     with pytest.raises(ConfigError, match="--metric pck: skeleton coco names no torso to measure by"):
-        evaluate.measured_by("pck", dataclasses.replace(load_skeleton("coco"), torso=(0, 0)))
+        evaluation.measured_by("pck", dataclasses.replace(load_skeleton("coco"), torso=(0, 0)))
 
 
 def test_weights_that_answer_with_no_number(run: Path, people: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tensors, metadata = load_weights(str(run))
-    for tensor in tensors.values():
+    weights = stored_weights.load(str(run))
+    for tensor in weights.tensors.values():
         if tensor.is_floating_point():
             tensor.mul_(1e30)  # each of them is finite
-    monkeypatch.setattr(evaluate, "load_weights", lambda _, **__: (tensors, metadata))
+    monkeypatch.setattr(stored_weights, "load", lambda _, **__: weights)
     with pytest.raises(DivergedError, match="people are not finite"):
         evaluate.main([str(run), "--shards", f"{people}/val", "--loaders", "0", "--limit", "4"])
 
@@ -161,9 +195,8 @@ def test_a_detectors_boxes_on_photos_and_in_shards_agree(
     packed = str(tmp_path / "boxes")
     build(boxes, str(four / "images"), packed, dataset="coco", split="four", boxes="detections", settings=LOOSE)
 
-    tensors, metadata = load_weights(str(run))
-    config, skeleton = configuration.from_dict(metadata["config"]), skeleton_from_dict(metadata["skeleton"])
-    model = predictor.load_model(config, skeleton, tensors, colour="rgb").eval()
+    weights = stored_weights.load(str(run))
+    config, model = weights.config, from_config.restore(weights).eval()
     ours = []
     for people in (photo_source(str(four / "images"), boxes.instances, skeleton=truth.skeleton), open_shards(packed)):
         _, predictions = predictor.evaluate(
@@ -195,9 +228,8 @@ def test_a_detectors_boxes_on_photos_and_in_shards_agree(
 def coco(run: Path, shared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The same weights, said to predict COCO's 17 joints, and four photos as shards."""
     folder = tmp_path_factory.mktemp("coco")
-    tensors, metadata = load_weights(str(run))
-    metadata["skeleton"] = skeleton_to_dict(load_skeleton("coco"))
-    (folder / "weights.safetensors").write_bytes(encode(tensors, metadata))
+    weights = dataclasses.replace(stored_weights.load(str(run)), skeleton=load_skeleton("coco"))
+    (folder / "weights.safetensors").write_bytes(stored_weights.encode(weights))
     four = shared / "coco" / "four"
     truth = read("coco", four / "person_keypoints.json", images=four / "images")
     build(truth, str(four / "images"), str(folder / "shards"), dataset="coco", split="four", settings=LOOSE)
@@ -215,7 +247,7 @@ def test_results_for_the_test_server(
     arguments = [str(weights), "--shards", str(shards), *detector, "--engine", "fast", "--json", str(scores)]
     evaluate.main([*arguments, "--results", str(with_truth)])
     printed = capsys.readouterr().out.splitlines()
-    assert all("split=four boxes=detections.json flip=yes decode=quarter evaluator=fast" in line for line in printed)
+    assert printed[0] == "conditions: split=four boxes=detections.json flip=yes decode=quarter evaluator=fast"
     truth = COCO(str(four / "person_keypoints.json"))
     official = COCOeval(truth, truth.loadRes(str(with_truth)), "keypoints")
     official.evaluate()
@@ -229,9 +261,11 @@ def test_results_for_the_test_server(
     photos = [str(weights), "--photos", str(tmp_path / "image_info_four.json"), "--results", str(without)]
     evaluate.main([*photos, *detector])
     assert without.read_bytes() == with_truth.read_bytes()
-    (line,) = capsys.readouterr().out.splitlines()
-    assert line.startswith(f"{without}: poses of ")
-    assert "split=image_info_four boxes=detections.json flip=yes" in line
+    first, summary, written = capsys.readouterr().out.splitlines()
+    assert "split=image_info_four boxes=detections.json flip=yes" in first
+    assert summary.startswith(f"{weights}, step ")
+    assert re.search(r": poses of \d+ boxes in 4 images of image_info_four$", summary)
+    assert written == f"wrote {without}"
     refused = {"give --results": photos[:3], "needs --images": photos, "--boxes FILE": [*photos, *detector[2:]]}
     for what, missing in refused.items():
         with pytest.raises(ConfigError, match=what):
@@ -305,14 +339,14 @@ def test_what_would_be_scored_in_vain_is_said_before_it_is_predicted(
 
 
 def test_shards_of_another_skeleton_with_as_many_joints(run: Path, people: Path) -> None:
-    skeleton = skeleton_from_dict(load_weights(str(run))[1]["skeleton"])
+    skeleton = stored_weights.load(str(run)).skeleton
     theirs = open_shards(f"{people}/val").skeleton
-    evaluate.require_same_joints(skeleton, theirs, checkpoint="run", shards="val")
+    evaluation.require_same_joints(skeleton, theirs, checkpoint="run", shards="val")
     renamed = dataclasses.replace(skeleton, joints=("snout", *skeleton.joints[1:]))
     with pytest.raises(CheckpointError, match=r"17 joints of fake, .* \(joint 0 is 'nose', not 'snout'\)"):
-        evaluate.require_same_joints(renamed, theirs, checkpoint="run", shards="val")
+        evaluation.require_same_joints(renamed, theirs, checkpoint="run", shards="val")
     with pytest.raises(CheckpointError, match="mirrors other joints"):
-        evaluate.require_same_joints(dataclasses.replace(skeleton, flips=()), theirs, checkpoint="run", shards="val")
+        evaluation.require_same_joints(dataclasses.replace(skeleton, flips=()), theirs, checkpoint="run", shards="val")
 
 
 def test_things_of_one_joint_are_scored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -351,6 +385,6 @@ def test_things_of_one_joint_are_scored(tmp_path: Path, capsys: pytest.CaptureFi
 )
 def test_scores_that_deserve_a_second_look(ap: float, joints: int, says: list[str]) -> None:
     shape = small_sets.skeleton("it", joints=joints)
-    texts = list(evaluate.doubts({"AP": ap, "AR": 0.1}, shape, poses=1))
+    texts = list(evaluation.doubts({"AP": ap, "AR": 0.1}, shape, poses=1))
     assert len(texts) == len(says)
     assert all(text.startswith(start) for text, start in zip(texts, says, strict=True))

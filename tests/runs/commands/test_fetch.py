@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import json
-import math
 import os
 import pickle
 import resource
@@ -22,11 +22,13 @@ from torch import Tensor
 from icon_dist import fetch, storage
 from icon_dist.checkpoints import checkpoint
 from icon_dist.checkpoints import weights as stored_weights
+from icon_dist.config import Config
+from icon_dist.datasets import load_skeleton, skeleton_to_dict
 from icon_dist.errors import CheckpointError, run_cli
 from icon_dist.storage import s3 as s3_storage
 
-CONFIG = {"model": {"backbone": "hrnet_w32"}, "data": {"input": "256x192"}}
-SKELETON = {"name": "two", "joints": ["head", "neck"]}
+CONFIG = dataclasses.asdict(Config())
+SKELETON = skeleton_to_dict(load_skeleton("coco"))
 
 
 def weights(step: int, *, ema: bool = False) -> dict[str, Tensor]:
@@ -78,34 +80,34 @@ def test_one_file_with_its_story(
     line = capsys.readouterr().out
     assert line.count("\n") == 1
     assert f"step {step}, score 0." in line
-    tensors, metadata = stored_weights.load_weights(str(out))
-    assert equal(tensors, weights(step))
-    assert (metadata["step"], metadata["config"], metadata["skeleton"]) == (step, CONFIG, SKELETON)
-    assert metadata["score"] == metadata["metrics"]["AP"]
+    found = stored_weights.load(str(out))
+    assert equal(found.tensors, weights(step))
+    assert (found.step, found.config, found.skeleton) == (step, Config(), load_skeleton("coco"))
+    assert found.metrics == {"AP": found.score}
     with safetensors.safe_open(out, "pt") as file:  # anyone can open it
         assert json.loads(file.metadata()["step"]) == step
         assert torch.equal(file.get_tensor("conv.weight"), weights(step)["conv.weight"])
-    from_run, story = stored_weights.load_weights(run, which=step)
-    assert equal(from_run, tensors)
-    assert story == metadata
+    from_run = stored_weights.load(run, which=step)
+    assert equal(from_run.tensors, found.tensors)
+    assert dataclasses.replace(from_run, tensors={}) == dataclasses.replace(found, tensors={})
 
 
 def test_a_run_without_scores_gives_its_last(tmp_path: Path) -> None:
     for step in (1, 2):
         save(str(tmp_path), step)
-    assert stored_weights.load_weights(str(tmp_path))[1]["step"] == 2
+    assert stored_weights.load(str(tmp_path)).step == 2
 
 
 def test_averaged_weights_when_they_are_what_is_evaluated(tmp_path: Path) -> None:
     save(str(tmp_path), 1, evaluated="ema")
-    tensors, metadata = stored_weights.load_weights(str(tmp_path))
-    assert equal(tensors, weights(1) | weights(1, ema=True))
-    assert metadata["evaluated"] == "ema"
+    found = stored_weights.load(str(tmp_path))
+    assert equal(found.tensors, weights(1) | weights(1, ema=True))
+    assert found.evaluated == "ema"
 
 
 def test_weights_file_on_s3(s3: str, local_run: str) -> None:
     assert exit_code(local_run, "-o", f"{s3}/best.safetensors") == 0
-    assert equal(stored_weights.load_weights(f"{s3}/best.safetensors")[0], weights(1))
+    assert equal(stored_weights.load(f"{s3}/best.safetensors").tensors, weights(1))
 
 
 def test_equal_weights_are_equal_bytes(local_run: str, tmp_path: Path) -> None:
@@ -195,7 +197,7 @@ def test_a_pickle_is_refused_and_not_loaded(name: str, tmp_path: Path) -> None:
     for write in writers:
         write(tmp_path / name)
         with pytest.raises(CheckpointError, match="is a pickle"):
-            stored_weights.load_weights(str(tmp_path / name))
+            stored_weights.load(str(tmp_path / name))
 
 
 def test_every_damage_of_a_file_is_noticed(local_run: str, tmp_path: Path) -> None:
@@ -207,36 +209,36 @@ def test_every_damage_of_a_file_is_noticed(local_run: str, tmp_path: Path) -> No
     for at in range(0, len(whole), 7):
         out.write_bytes(whole[:at])
         with pytest.raises(CheckpointError):
-            stored_weights.load_weights(str(out))
+            stored_weights.load(str(out))
         out.write_bytes(whole[:at] + bytes([whole[at] ^ 32]) + whole[at + 1 :])
         if not size - padding <= at < size:
             with pytest.raises(CheckpointError):
-                stored_weights.load_weights(str(out))
+                stored_weights.load(str(out))
 
 
 def test_foreign_safetensors_are_refused(tmp_path: Path) -> None:
     safetensors.torch.save_file(weights(1), tmp_path / "other.safetensors", metadata={"format": '"pt"'})
     with pytest.raises(CheckpointError, match=r"not written by icon_dist\.fetch"):
-        stored_weights.load_weights(str(tmp_path / "other.safetensors"))
+        stored_weights.load(str(tmp_path / "other.safetensors"))
     safetensors.torch.save_file(weights(1), tmp_path / "bare.safetensors")
     with pytest.raises(CheckpointError, match=r"not written by icon_dist\.fetch"):
-        stored_weights.load_weights(str(tmp_path / "bare.safetensors"))
+        stored_weights.load(str(tmp_path / "bare.safetensors"))
 
 
 def test_a_newer_file_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "x.safetensors").write_bytes(stored_weights.encode(weights(1), {"format": 2}))
+    safetensors.torch.save_file(weights(1), tmp_path / "x.safetensors", metadata={"format": "2"})
     with pytest.raises(CheckpointError, match="format 2 is newer"):
-        stored_weights.load_weights(str(tmp_path / "x.safetensors"))
-    (tmp_path / "x.safetensors").write_bytes(stored_weights.encode(weights(1), {"format": math.inf}))
+        stored_weights.load(str(tmp_path / "x.safetensors"))
+    safetensors.torch.save_file(weights(1), tmp_path / "x.safetensors", metadata={"format": "Infinity"})
     with pytest.raises(CheckpointError, match=r"not written by icon_dist\.fetch"):
-        stored_weights.load_weights(str(tmp_path / "x.safetensors"))
+        stored_weights.load(str(tmp_path / "x.safetensors"))
 
 
 def test_neither_file_nor_run(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     for name in ("absent", "folder"):
         with pytest.raises(CheckpointError, match="neither"):
-            stored_weights.load_weights(str(tmp_path / name))
+            stored_weights.load(str(tmp_path / name))
 
 
 def test_the_command_on_a_full_disk(local_run: str, tmp_path: Path) -> None:
@@ -295,7 +297,7 @@ def test_an_interrupted_download_goes_on_where_it_stopped(
     assert 0 < begun < 4_000_000
     assert exit_code(s3, "-o", str(out)) == 0
     assert ranges[-1] == f"bytes={begun}-"
-    assert torch.equal(stored_weights.load_weights(str(out))[0]["x"], big["model"]["x"])
+    assert torch.equal(stored_weights.load(str(out)).tensors["x"], big["model"]["x"])
     assert list(tmp_path.iterdir()) == [out]
 
     part.write_bytes(os.urandom(1000))  # not the beginning of this file
@@ -304,7 +306,7 @@ def test_an_interrupted_download_goes_on_where_it_stopped(
     assert list(tmp_path.iterdir()) == [out]
     part.write_bytes(b"x" * 9_000_000)  # longer than it
     assert exit_code(s3, "-o", str(out)) == 0
-    assert torch.equal(stored_weights.load_weights(str(out))[0]["x"], big["model"]["x"])
+    assert torch.equal(stored_weights.load(str(out)).tensors["x"], big["model"]["x"])
     events.unregister("before-call.s3.GetObject", unique_id="asked")
 
     with part.open("w") as other:

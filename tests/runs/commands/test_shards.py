@@ -15,8 +15,8 @@ from PIL import Image
 
 from icon_dist import storage
 from icon_dist.shards.bytes_check import members
+from icon_dist.shards.contact_sheet import tile
 from icon_dist.shards.shard_set import open_shards
-from icon_dist.shards.view import tile
 from tests.support.builds import SOME, call, digests, lsp, run
 
 

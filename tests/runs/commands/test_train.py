@@ -12,7 +12,7 @@ import pytest
 from icon_dist import __main__ as console
 from icon_dist import train
 from icon_dist.config import load, presets
-from icon_dist.errors import ConfigError, StorageError, run_cli
+from icon_dist.errors import StorageError
 from icon_dist.shards.shard_set import open_shards
 from icon_dist.training.plan import plan_run
 from tests.support.commands import Command, Outcome, one_process, tree
@@ -59,9 +59,15 @@ def test_a_real_process_ends_with_one_line_and_its_code(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_debug_shows_where_it_came_from() -> None:
-    with pytest.raises(ConfigError, match="no such preset"):
-        run_cli(train.main, ["--debug", "--cfg", "cocoo"])
+def test_debug_shows_where_it_came_from(command: Command) -> None:
+    def long_name(_: list[str]) -> None:
+        Path("x" * 300).touch()
+
+    done = command("--debug", "--cfg", "cocoo")
+    assert done.code == 2, "as without it"
+    assert "Traceback (most recent call last)" in done.err
+    assert done.err.splitlines()[-1].startswith("icon_dist: error: --cfg cocoo: no such preset")
+    assert command("--debug", main=long_name).code == 2
 
 
 def test_an_error_of_several_lines_is_one(command: Command) -> None:
@@ -134,7 +140,15 @@ def test_a_dry_run_tells_the_plan_and_touches_nothing(people: Path, tmp_path: Pa
     done = command(*one_process(people, tmp_path / "runs"), "--dry-run")
     config = load("demo", one_process(people, tmp_path / "runs")[2:])
     assert (done.code, done.err) == (0, "")
-    assert done.out == str(plan_run(config, open_shards(str(people / "train")))) + "\n"
+    plan, place = str(plan_run(config, open_shards(str(people / "train")))), f"{tmp_path}/runs/first"
+    assert done.out.startswith(f"{plan}\n")
+    assert done.out.removeprefix(f"{plan}\n").splitlines() == [
+        f"run         {place}",
+        "device      CPU, fp32; this process",
+        "start       random weights, seed 0",
+        f"scored      every epoch, on {len(open_shards(str(people / 'val')))} people",
+        f"watch       tensorboard --logdir {place}/tensorboard",
+    ]
     assert list(tmp_path.iterdir()) == []
     assert tree(people) == before
 
@@ -145,8 +159,8 @@ def test_a_dry_run_tells_the_plan_and_touches_nothing(people: Path, tmp_path: Pa
         (["loss.tua=0.1"], 2, "did you mean loss.tau?"),
         (["loss.tau=0"], 2, "loss.tau=0.0"),
         (["loss.tau=nan"], 2, "loss.tau=nan"),
-        (["loss.single.queries=0"], 2, "loss.single.queries=0"),
-        (["loss.single.negatives=17"], 2, "loss.single.negatives=17: skeleton"),
+        (["loss.skcc.queries=0"], 2, "loss.skcc.queries=0"),
+        (["loss.skcc.negatives=17"], 2, "loss.skcc.negatives=17: skeleton"),
         (["optim.lr=fast"], 2, "optim.lr"),
         (["run.zero=4"], 2, "run.zero=4"),
         (["data.input=40x40"], 2, "multiples of 32"),

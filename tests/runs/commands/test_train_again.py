@@ -14,12 +14,12 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from icon_dist import train
 from icon_dist.checkpoints import checkpoint
 from icon_dist.codec import heatmap
 from icon_dist.config import load
 from icon_dist.shards.shard_set import open_shards
 from icon_dist.storage import hashed_json
+from icon_dist.training import driver
 from icon_dist.training.plan import plan_run
 from icon_dist.training.setup import open_data
 from tests.support.commands import Command, Outcome, Tree, checkpoints, one_process, tree
@@ -101,14 +101,14 @@ def test_a_finished_run_needs_no_cluster_to_say_so(copy: Path, people: Path, com
     assert done.code == 0
     assert re.fullmatch(r"complete: step 8 of 8, best PCK@0\.2 [0-9.]+ \(split=val .*\); .*/first\n", done.err)
     assert tree(copy / "first") == before
-    config = train.anchored(load("demo", given[2:]))
+    config = driver.anchored(load("demo", given[2:]))
     data = open_data(config)
-    assert train.finished(config, data)
-    assert not train.finished(replace(config, loss=replace(config.loss, tau=0.1)), data), (
+    assert driver.finished(config, data)
+    assert not driver.finished(replace(config, loss=replace(config.loss, tau=0.1)), data), (
         "the workers say what has changed"
     )
     (checkpoints(copy)[-1] / "model.safetensors").write_bytes(b"")
-    assert not train.finished(config, data), "the workers go back to an older one"
+    assert not driver.finished(config, data), "the workers go back to an older one"
 
 
 def test_a_damaged_checkpoint_is_passed_over_and_made_again(

@@ -17,6 +17,7 @@ from icon_dist.checkpoints import manifest
 from icon_dist.errors import DataError, TakenError
 from icon_dist.shards.shard_set import BUILDING, open_shards
 from icon_dist.storage import lock
+from icon_dist.training import driver
 from tests.support.paths import ROOT
 from tests.support.training import tiny
 
@@ -25,8 +26,9 @@ import sys
 from icon_dist import train
 from icon_dist.errors import run_cli
 from icon_dist.storage import lock
+from icon_dist.training import driver
 lock.FIRST_BEAT_S = lock.BEAT_S = 0.1
-train.LOOP = sys.argv.pop(1)
+driver.LOOP = sys.argv.pop(1)
 run_cli(train.main)
 """
 
@@ -75,7 +77,7 @@ def test_a_run_has_one_writer(people: Path, tmp_path: Path, capsys: pytest.Captu
     (run / storage.LOCK).write_text(json.dumps(gone))
     leftover = run / "checkpoints" / ".model.safetensors.0123abcd.partial"
     leftover.touch()
-    assert start(train.LOOP, file, log).wait() == 0, log.read_text()
+    assert start(driver.LOOP, file, log).wait() == 0, log.read_text()
     assert manifest.newest_step(str(run)) == 12
     assert "sign of life" not in log.read_text(), "a dead owner is followed at once"
     assert not leftover.exists()

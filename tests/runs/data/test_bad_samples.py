@@ -12,13 +12,13 @@ import torch
 
 from icon_dist import distributed
 from icon_dist.config import AugmentConfig, Config
-from icon_dist.data.stream import TrainStream
 from icon_dist.errors import DataError
 from icon_dist.launch.progress import Event, Report
 from icon_dist.shards.reader import ShardReader
 from icon_dist.shards.shard_set import ShardSet, open_shards
 from icon_dist.training import loop
 from icon_dist.types import Batch
+from tests.support.streams import train_stream
 from tests.support.training import run_gang, tiny
 
 
@@ -33,7 +33,7 @@ def spoil(folder: Path, row: int, *, at: float = 0.9) -> str:
 
 
 def epoch(shards: ShardSet, *, loaders: int, max_bad_fraction: float, number: int = 0) -> tuple[list[Batch], list[str]]:
-    stream = TrainStream(
+    stream = train_stream(
         shards,
         seed=0,
         batch=4,

@@ -13,6 +13,7 @@ from icon_dist.data.stream import TrainStream
 from icon_dist.shards.label_split import split
 from icon_dist.shards.shard_set import ShardSet, open_shards
 from icon_dist.types import Batch
+from tests.support.streams import train_stream
 
 BATCH, SHARE, MICRO = 16, 0.5, 4
 
@@ -25,7 +26,7 @@ def shards(people: Path) -> ShardSet:
 def stream_of(
     shards: ShardSet, *, rank: int = 0, world: int = 1, micro: int = MICRO, loaders: int = 0, share: float = 0.25
 ) -> TrainStream:
-    return TrainStream(
+    return train_stream(
         shards,
         seed=3,
         batch=BATCH,
@@ -89,7 +90,7 @@ def test_positions_ranks_and_loaders_change_nothing(shards: ShardSet) -> None:
 def test_a_labelled_share_alone_is_an_ordinary_stream(shards: ShardSet) -> None:
     """The supervised baseline sees what the labelled half of a mixed batch shows."""
     mixed = batches(stream_of(shards), epochs=2)
-    plain = TrainStream(
+    plain = train_stream(
         shards, seed=3, batch=8, streams=0, rank=0, world=1, micro_batch=2, input_hw=(32, 32), augment=AugmentConfig(),
         loaders=0, labelled=split(shards.instance, share=0.25, seed=0).labelled,
     )  # fmt: skip

@@ -14,15 +14,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from icon_dist.data import loaders
+from icon_dist.data import loader_processes
 from icon_dist.data.stream import EvalStream
 from icon_dist.errors import DataError
 from icon_dist.shards.reader import ShardReader
 from icon_dist.shards.shard_set import ShardSet, open_shards
+from tests.support.streams import eval_stream
 
 
 def stream_of(shards: ShardSet, *, processes: int) -> EvalStream:
-    return EvalStream(shards, rank=0, world=1, batch=3, input_hw=(64, 48), loaders=processes)
+    return eval_stream(shards, rank=0, world=1, batch=3, input_hw=(64, 48), loaders=processes)
 
 
 def images(stream: EvalStream) -> list[torch.Tensor]:
@@ -48,11 +49,11 @@ def stopped(pid: int, until: list[logging.LogRecord]) -> Iterator[None]:
 def test_a_stuck_loader_is_named_and_goes_on(
     made: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(loaders, "PATIENCE", 0.1)
+    monkeypatch.setattr(loader_processes, "PATIENCE", 0.1)
     shards = open_shards(str(made))
     expected = images(stream_of(shards, processes=0))
     with closing(stream_of(shards, processes=1)) as stream:
-        pid = stream._loaders._workers[0][0].pid
+        pid = stream._loader._processes._workers[0][0].pid
         assert pid is not None
         for said in ("it has read nothing", f"the last that it began to read is {ShardReader(shards).name(8)}"):
             with stopped(pid, caplog.records):

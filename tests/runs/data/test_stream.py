@@ -18,13 +18,14 @@ import torch
 from icon_dist import storage
 from icon_dist.codec.geometry import invert, transform
 from icon_dist.config import AugmentConfig
-from icon_dist.data.stream import EvalStream, TrainStream
+from icon_dist.data.stream import TrainStream
 from icon_dist.datasets import load_skeleton
 from icon_dist.errors import ClusterError, ConfigError, DataError
 from icon_dist.shards.reader import photo_source
 from icon_dist.shards.shard_set import ShardSet, open_shards
 from icon_dist.shards.writer import Settings, build
 from icon_dist.types import Annotations, Batch, Instance
+from tests.support.streams import eval_stream, train_stream
 
 N, HW = 43, (64, 48)
 SKELETON = load_skeleton("coco")
@@ -70,7 +71,7 @@ Train = Callable[..., TrainStream]
 
 def stream_of(shards: ShardSet, *, rank: int = 0, world: int = 1, micro: int = 4, loaders: int = 0, cache: int = 0,
               streams: int = 4) -> TrainStream:  # fmt: skip
-    return TrainStream(
+    return train_stream(
         shards, seed=3, batch=8, streams=streams, rank=rank, world=world, micro_batch=micro, input_hw=HW,
         augment=AugmentConfig(), loaders=loaders, cache_mb=cache,
     )  # fmt: skip
@@ -117,7 +118,7 @@ def test_start_step_continues(shards: ShardSet) -> None:
 
 def test_the_same_processes_serve_every_epoch_and_an_epoch_may_be_left(shards: ShardSet) -> None:
     with closing(stream_of(shards, loaders=2)) as stream:
-        assert (stream.steps, stream.accumulation) == (5, 2)
+        assert (stream.sampler.steps, stream.sampler.accumulation) == (5, 2)
         unfinished = stream.epoch(0)
         next(unfinished)
         unfinished.close()
@@ -189,7 +190,7 @@ def test_a_bad_sample_is_named(
     plans = stream_of(copy)
     spoil(copy, 20, change)
     where = rf"{copy.shard_names[copy.shard[20]]} key={copy.key[20]}: "
-    epoch = next(e for e in range(9) if 20 not in plans.plan(e).dropped)
+    epoch = next(e for e in range(9) if 20 not in plans.sampler.plan(e).dropped)
     with pytest.raises(DataError, match=where):
         epoch_of(stream_of(copy, loaders=loaders), epoch)
 
@@ -199,20 +200,20 @@ def test_a_cut_shard_and_a_wrong_size(shards: ShardSet, tmp_path: Path) -> None:
     last = Path(copy.uri) / copy.shard_names[-1]
     last.write_bytes(last.read_bytes()[:4000])
     with pytest.raises(DataError, match=r"of \d+ bytes, the shard is cut"):
-        list(EvalStream(copy, rank=0, world=1, batch=8, input_hw=HW, loaders=0))
+        list(eval_stream(copy, rank=0, world=1, batch=8, input_hw=HW, loaders=0))
     last.unlink()
     with pytest.raises(DataError, match="the shard is missing"):
-        list(EvalStream(copy, rank=0, world=1, batch=8, input_hw=HW, loaders=0))
+        list(eval_stream(copy, rank=0, world=1, batch=8, input_hw=HW, loaders=0))
     grown = dataclasses.replace(shards, stored_wh=shards.stored_wh + 1)
     with pytest.raises(DataError, match="the index says"):
-        list(EvalStream(grown, rank=0, world=1, batch=8, input_hw=HW, loaders=0))
+        list(eval_stream(grown, rank=0, world=1, batch=8, input_hw=HW, loaders=0))
 
 
 def test_a_killed_loader_is_an_error_and_not_a_hang(shards: ShardSet) -> None:
     with closing(stream_of(shards, loaders=2, micro=1)) as stream:
         batches = stream.epoch(0)
         next(batches)
-        process = stream._loaders._workers[1][0]
+        process = stream.loader._processes._workers[1][0]
         assert process.pid is not None
         os.kill(process.pid, signal.SIGKILL)
         with pytest.raises(ClusterError, match=r"loader process 1 .* died with exit code -9"):
@@ -224,7 +225,7 @@ def test_loaders_work_on_after_a_signal_to_the_whole_group(shards: ShardSet) -> 
     with closing(stream_of(shards, loaders=2, micro=1)) as stream:
         batches = stream.epoch(0)
         next(batches)
-        for process, _ in stream._loaders._workers:
+        for process, _ in stream.loader._processes._workers:
             assert process.pid is not None
             os.kill(process.pid, signal.SIGTERM)
             os.kill(process.pid, signal.SIGINT)
@@ -233,7 +234,7 @@ def test_loaders_work_on_after_a_signal_to_the_whole_group(shards: ShardSet) -> 
 
 def test_loaders_end_with_the_stream(shards: ShardSet) -> None:
     stream = stream_of(shards, loaders=2)
-    processes = [process for process, _ in stream._loaders._workers]
+    processes = [process for process, _ in stream.loader._processes._workers]
     assert all(process.is_alive() for process in processes)
     del stream
     assert [process.exitcode for process in processes] == [-9, -9]
@@ -244,7 +245,7 @@ def test_loaders_do_not_outlive_a_killed_trainer(shards: ShardSet) -> None:
     trainer = os.fork()
     if trainer == 0:
         stream = stream_of(shards, loaders=2)
-        os.write(there, b" ".join(str(p.pid).encode() for p, _ in stream._loaders._workers))
+        os.write(there, b" ".join(str(p.pid).encode() for p, _ in stream.loader._processes._workers))
         time.sleep(60)
         os._exit(0)
     pids = [int(word) for word in os.read(here, 100).split()]
@@ -260,7 +261,7 @@ def test_loaders_do_not_outlive_a_killed_trainer(shards: ShardSet) -> None:
 def test_evaluation_batches(shards: ShardSet, loaders: int) -> None:
     parts = []
     for rank in range(2):
-        with closing(EvalStream(shards, rank=rank, world=2, batch=6, input_hw=HW, loaders=loaders)) as stream:
+        with closing(eval_stream(shards, rank=rank, world=2, batch=6, input_hw=HW, loaders=loaders)) as stream:
             parts.append(list(stream))
             assert len(stream) == len(parts[-1]) == 4
     rows = np.sort(torch.cat([b.row for part in parts for b in part]).numpy())
@@ -283,7 +284,7 @@ def test_evaluation_batches(shards: ShardSet, loaders: int) -> None:
 
 def test_chosen_rows(shards: ShardSet) -> None:
     wanted = np.array([7, 3, 5, 2, 11, 0, 1, 4, 9])
-    stream = EvalStream(shards, rank=0, world=1, batch=8, input_hw=HW, loaders=0, rows=wanted)
+    stream = eval_stream(shards, rank=0, world=1, batch=8, input_hw=HW, loaders=0, rows=wanted)
     rows = torch.cat([b.row for b in stream])
     assert rows[rows >= 0].tolist() == wanted.tolist()
 
@@ -314,15 +315,15 @@ def test_whole_photos_as_a_source(shards: ShardSet, annotations: Annotations, ph
     source = photo_source(str(photos), order, skeleton=annotations.skeleton)
     order.sort(key=lambda p: (p.image_id, p.id))
     for loaders in (0, 2):
-        with closing(EvalStream(source, rank=0, world=1, batch=8, input_hw=HW, loaders=loaders)) as stream:
+        with closing(eval_stream(source, rank=0, world=1, batch=8, input_hw=HW, loaders=loaders)) as stream:
             images = torch.cat([b.image for b in stream])[:N]
-        stored = list(EvalStream(shards, rank=0, world=1, batch=8, input_hw=HW, loaders=0))
+        stored = list(eval_stream(shards, rank=0, world=1, batch=8, input_hw=HW, loaders=0))
         by_id = dict(zip(torch.cat([b.instance for b in stored]).tolist(), torch.cat([b.image for b in stored]),
                          strict=True))  # fmt: skip
         for person, image in zip(order, images, strict=True):
             assert (image.int() - by_id[person.id].int()).abs().float().mean() < 1
     with pytest.raises(DataError, match="no such image"):
-        list(EvalStream(dataclasses.replace(source, files=("none.jpg",) * N), rank=0, world=1, batch=8, input_hw=HW,
+        list(eval_stream(dataclasses.replace(source, files=("none.jpg",) * N), rank=0, world=1, batch=8, input_hw=HW,
                         loaders=0))  # fmt: skip
 
 
@@ -330,7 +331,7 @@ def test_refusals_come_before_processes(shards: ShardSet) -> None:
     with pytest.raises(ConfigError, match=r"data\.streams=3"):
         stream_of(shards, streams=3)
     with pytest.raises(DataError, match="less than one batch"):
-        TrainStream(
+        train_stream(
             shards, seed=0, batch=64, streams=0, rank=0, world=1, micro_batch=8, input_hw=HW, augment=AugmentConfig(),
             loaders=1,
         )  # fmt: skip
@@ -365,9 +366,9 @@ def test_shards_on_s3(shards: ShardSet, bucket: str, loaders: int) -> None:
     stream = stream_of(remote)
     for _ in stream.epoch(0):
         pass
-    assert not stream._loaders._crops.reader._ahead
-    local = EvalStream(shards, rank=0, world=1, batch=8, input_hw=HW, loaders=0)
-    with closing(EvalStream(remote, rank=0, world=1, batch=8, input_hw=HW, loaders=loaders)) as evaluation:
+    assert not stream.loader._processes._crops.reader._ahead
+    local = eval_stream(shards, rank=0, world=1, batch=8, input_hw=HW, loaders=0)
+    with closing(eval_stream(remote, rank=0, world=1, batch=8, input_hw=HW, loaders=loaders)) as evaluation:
         for a, b in zip(local, evaluation, strict=True):
             assert_same(a, b)
     wrong = dataclasses.replace(remote, sha256=("0" * 64,) * N)

@@ -18,11 +18,9 @@ from torch.nn import functional as F
 
 from icon_dist import distributed
 from icon_dist.losses.bank import MemoryBank
-from icon_dist.losses.consistency import consistency_sums, mean_of_categories
-from icon_dist.losses.exchange import Centres, Exchange
-from icon_dist.losses.negatives import Negatives
-from icon_dist.losses.queries import Queries
-from icon_dist.losses.sampling import Draw
+from icon_dist.losses.exchange import Centers, Exchange
+from icon_dist.losses.kernels import consistency_sums, mean_of_categories
+from icon_dist.losses.sampling import Draw, Negatives, Queries
 from tests.support.on_ranks import on_ranks
 
 CASES = 34  # per number of ranks
@@ -36,10 +34,10 @@ class Case:
     negatives: Negatives
     tau: float
     slots: int
-    people: Centres  # "instance" is who owns a token: a person, or the photo
+    people: Centers  # "instance" is who owns a token: a person, or the photo
     person: Tensor
     asks: Tensor
-    history: list[Centres]
+    history: list[Centers]
 
 
 def draw(seed: int, world: int) -> Case:
@@ -47,11 +45,11 @@ def draw(seed: int, world: int) -> Case:
     classes, people = dice.randint(2, 5), world * dice.randint(1, 3)
     visible = dice.choice([0.0, 0.4, 0.8, 1.0])
 
-    def centres(rows: int) -> tuple[Centres, Tensor]:
+    def centres(rows: int) -> tuple[Centers, Tensor]:
         person = torch.randint(0, 12, (rows,), generator=g) + 2**40  # they come back
         features = F.normalize(torch.randn(rows, classes, DIM, generator=g, dtype=torch.float64), dim=-1)
         seen = torch.rand(rows, classes, generator=g) < visible
-        return Centres(features, seen, person // 3 if photos else person), person
+        return Centers(features, seen, person // 3 if photos else person), person
 
     photos = dice.random() < 0.4
     now, person = centres(people)
@@ -93,7 +91,7 @@ def ours(seeds: list[int]) -> list[dict[str, Tensor]]:
         features = case.people.features[mine].clone().requires_grad_()
         visible, owner, person = (x[mine] for x in (case.people.visible, case.people.instance, case.person))
         classes = visible.shape[1]
-        live = Exchange(seed=0).share(Centres(features, visible, owner), step=0)
+        live = Exchange(seed=0).share(Centers(features, visible, owner), step=0)
         sums, counts = consistency_sums(
             Queries(
                 features.flatten(0, 1),

@@ -17,8 +17,8 @@ from torch.nn import functional as F
 
 from icon_dist import distributed
 from icon_dist.config import BankConfig, LossConfig
-from icon_dist.losses.exchange import Centres, Exchange
-from icon_dist.losses.objective import Objective
+from icon_dist.losses.exchange import Centers, Exchange
+from icon_dist.methods.objective import Objective
 from icon_dist.types import Batch
 from tests.runs.ranks.test_ranks import SKELETON, Net, flat, joined_batch
 from tests.support.on_ranks import on_ranks
@@ -27,9 +27,9 @@ PEOPLE, K, M = 32, 3, 8  # of one rank
 BIG = 2**62  # ids that a float could not hold
 
 
-def joints(step: int, rank: int) -> Centres:
+def joints(step: int, rank: int) -> Centers:
     g = torch.Generator().manual_seed(100 * step + rank)
-    return Centres(
+    return Centers(
         F.normalize(torch.randn(PEOPLE, K, M, generator=g), dim=-1).requires_grad_(),
         torch.rand(PEOPLE, K, generator=g) < 0.6,
         BIG + 1000 * rank + torch.arange(PEOPLE),
@@ -205,7 +205,7 @@ def test_resume_is_bit_exact_and_a_checkpoint_complete(runs: dict[str, list[dict
     for found in runs[mode]:
         assert same(found["whole"], found["resumed"])
         assert found["whole losses"][2:] == found["resumed losses"]
-        assert found["saved"]["single.step"].max() == 1  # the last step before it is in the checkpoint
+        assert found["saved"]["skcc.step"].max() == 1  # the last step before it is in the checkpoint
         assert same(found["whole"], runs[mode][0]["whole"])
 
 
@@ -213,7 +213,7 @@ def test_resume_is_bit_exact_and_a_checkpoint_complete(runs: dict[str, list[dict
 def test_a_discarded_step_does_not_enter_the_bank(runs: dict[str, list[dict[str, Any]]], mode: str) -> None:
     for found in runs[mode]:
         assert same(found["discarding"], found["without"])
-        assert not (found["discarding"]["single.step"] == 1).any()
+        assert not (found["discarding"]["skcc.step"] == 1).any()
 
 
 def test_async_holds_the_same_bank_and_sees_fewer_live_tokens(runs: dict[str, list[dict[str, Any]]]) -> None:
@@ -236,8 +236,8 @@ def test_bug_per_rank_order_differs(tmp_path: Path) -> None:
                 seen = (batch.visible & inside)[:, joint]
                 expected.extend((step, int(i)) for i in batch.instance[seen])
             state = rings[0]
-            ring = zip(state["single.step"][joint].tolist(), state["single.instance"][joint].tolist(), strict=True)
-            start, filled = int(state["single.next"][joint]), int(state["single.filled"][joint])
+            ring = zip(state["skcc.step"][joint].tolist(), state["skcc.instance"][joint].tolist(), strict=True)
+            start, filled = int(state["skcc.next"][joint]), int(state["skcc.filled"][joint])
             ordered = deque(ring)
             ordered.rotate(-start if filled == 12 else 0)
             assert list(ordered)[:filled] == list(expected)

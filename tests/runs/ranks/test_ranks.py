@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from icon_dist import distributed
 from icon_dist.config import BankConfig, ContrastConfig, LossConfig
 from icon_dist.losses import health
-from icon_dist.losses.objective import Objective
+from icon_dist.methods.objective import Objective
 from icon_dist.types import Batch, Outputs, Skeleton
 from tests.support.on_ranks import flat, on_ranks
 from tests.support.training import start
@@ -26,16 +26,16 @@ BANK = BankConfig(slots=12, warmup=2)
 HARD = LossConfig(
     tau=0.2,
     points=5,
-    single=ContrastConfig(queries=2, negatives=2),
-    pair=ContrastConfig(query="all", negatives=1),
+    skcc=ContrastConfig(queries=2, negatives=2),
+    prcc=ContrastConfig(query="all", negatives=1),
     bank=BANK,
 )
 RANDOM = LossConfig(
     tau=0.2,
     points=1,
     negatives_from_others=True,
-    single=ContrastConfig(query="random", queries=1, queries_to=3, negative="random", negatives=1, negatives_to=3),
-    pair=ContrastConfig(query="random", queries=2, negative="all"),
+    skcc=ContrastConfig(query="random", queries=1, queries_to=3, negative="random", negatives=1, negatives_to=3),
+    prcc=ContrastConfig(query="random", queries=2, negative="all"),
     bank=BANK,
 )
 BUDGET = LossConfig(tau=0.2, points=1, bank=BankConfig(slots=12, warmup=0, budget=4))
@@ -158,10 +158,10 @@ def test_ranks_equal_one_rank_on_the_joined_batch(
 def test_the_joined_run_is_no_trivial_case(alone: dict[str, Any]) -> None:
     """Both terms, the bank and both kinds of gradient take part; nothing visible is a zero, not NaN."""
     steps = [s["scalars"] for s in alone["hard"]["steps"]]
-    assert all(s["single"] > 0.1 and s["pair"] > 0.1 for s in steps[:4])
-    assert steps[1]["single_chance"] < steps[2]["single_chance"]  # the bank joins after its warm-up of 2 steps
+    assert all(s["skcc"] > 0.1 and s["prcc"] > 0.1 for s in steps[:4])
+    assert steps[1]["skcc_chance"] < steps[2]["skcc_chance"]  # the bank joins after its warm-up of 2 steps
     assert all(s["gradient_ratio"] > 0.01 for s in steps[:4])
-    assert steps[4]["single"] == steps[4]["pair"] == 0
+    assert steps[4]["skcc"] == steps[4]["prcc"] == 0
 
 
 @pytest.mark.parametrize("name", list(CONFIGS))
@@ -175,10 +175,10 @@ def test_all_ranks_hold_the_same_bits(ranks: list[dict[str, Any]], name: str) ->
 def test_the_budget_limits_what_is_gathered(ranks: list[dict[str, Any]], alone: dict[str, Any]) -> None:
     """4 people a step from all ranks together, whatever their number; each joint of each is pushed at most once."""
     for found in [*ranks, alone]:
-        steps = found["budget"]["bank"]["single.step"]
+        steps = found["budget"]["bank"]["skcc.step"]
         for c in range(4):
             assert (steps[c].unique(return_counts=True)[1][1:] <= 4).all()
-        assert found["budget"]["steps"][0]["scalars"]["single"] > 0
+        assert found["budget"]["steps"][0]["scalars"]["skcc"] > 0
 
 
 def test_gathered_rows_are_rank_major_and_gradients_return_to_their_owner(ranks: list[dict[str, Any]]) -> None:

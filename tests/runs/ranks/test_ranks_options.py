@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from icon_dist import distributed
 from icon_dist.config import BankConfig, ContrastConfig, LossConfig
-from icon_dist.losses.objective import Objective
+from icon_dist.methods.objective import Objective
 from icon_dist.types import Batch, Outputs, Skeleton
 from tests.support.on_ranks import flat, on_ranks
 
@@ -24,17 +24,17 @@ PEOPLE, STEPS = 8, 4
 BASE = LossConfig(
     tau=0.2,
     points=3,
-    single=ContrastConfig(queries=2, negatives=2),
-    pair=ContrastConfig(queries=2, negatives=1),
+    skcc=ContrastConfig(queries=2, negatives=2),
+    prcc=ContrastConfig(queries=2, negatives=1),
     bank=BankConfig(slots=9, warmup=1),
 )
 RANDOM = ContrastConfig(query="random", queries=1, queries_to=3, negative="random", negatives=1, negatives_to=2)
 EQUAL = {
     "intra": replace(BASE, contrast="intra"),
-    "intra at random": replace(BASE, contrast="intra", points=1, single=RANDOM, pair=RANDOM),
-    "other images": replace(BASE, positives_from="images", negatives_from_others=True, single=RANDOM),
+    "intra at random": replace(BASE, contrast="intra", points=1, skcc=RANDOM, prcc=RANDOM),
+    "other images": replace(BASE, positives_from="images", negatives_from_others=True, skcc=RANDOM),
     "nearest, labelled, peak": replace(BASE, read="nearest", counted="labelled", entropy="peak"),
-    "few negatives": replace(BASE, max_negatives=3, single=replace(BASE.single, category_score="max")),
+    "few negatives": replace(BASE, max_negatives=3, skcc=replace(BASE.skcc, category_score="max")),
 }
 OWN = {
     "batch scope": replace(BASE, query_scope="batch"),
@@ -107,7 +107,7 @@ def test_ranks_equal_one_rank_on_the_joined_batch(
     """Losses, measurements, gradients and banks of every step."""
     right = flat(alone[name])
     steps = alone[name]["steps"]
-    assert all(sum(step["scalars"][term] for step in steps) > 0.1 for term in ("single", "pair"))
+    assert all(sum(step["scalars"][term] for step in steps) > 0.1 for term in ("skcc", "prcc"))
     assert all(step["grad"].abs().sum() > 0 for step in steps)
     for found in ranks:
         assert flat(found[name]).keys() == right.keys()
@@ -124,7 +124,7 @@ def test_what_is_chosen_among_a_ranks_own_people_is_still_one_loss(
         for path, value in flat(found[name]["bank"]).items():
             assert torch.equal(value, flat(alone[name]["bank"])[path]), path
         assert found[name]["steps"][-1]["scalars"] == ranks[0][name]["steps"][-1]["scalars"]
-    losses = [[step["scalars"]["single"] for step in run[name]["steps"]] for run in (ranks[0], alone)]
+    losses = [[step["scalars"]["skcc"] for step in run[name]["steps"]] for run in (ranks[0], alone)]
     assert losses[0] != losses[1]
     assert all(0.1 < loss < 10 for loss in losses[0])
 

@@ -80,9 +80,9 @@ def test_requests_at_start_up(world: int, s3: str, people: Path, tmp_path: Path)
         "step": 1,
         "checkpoint": "x",
         "manifest_sha256": "y",
-        "colour": "rgb",
+        "channel_order": "rgb",
     }
-    storage.write(f"{s3}/weights.safetensors", stored_weights.encode(fresh().state_dict(), about))
+    storage.write(f"{s3}/weights.safetensors", stored_weights.pack(fresh().state_dict(), about))
 
     ranks = on_ranks(start, s3, world=world, folder=tmp_path)
     first = ranks[0]["requests"]

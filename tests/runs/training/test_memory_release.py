@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from icon_dist import train
 from icon_dist.launch.local import group_of_one
 from icon_dist.models import PoseNet
+from icon_dist.training.loop import train
 from tests.support.training import tiny
 
 
@@ -19,6 +19,6 @@ def test_a_finished_run_lets_go_of_its_model(people: Path, tmp_path: Path, zero:
     config = tiny(people, tmp_path, run__launcher="local", run__workers=1, run__zero=zero, optim__epochs=1)
     group_of_one("gloo")
     before = {id(thing) for thing in gc.get_objects() if isinstance(thing, PoseNet)}
-    train.train(config, report=print, device="cpu")
+    train(config, report=print, device="cpu")
     gc.collect()
     assert not [thing for thing in gc.get_objects() if isinstance(thing, PoseNet) and id(thing) not in before]

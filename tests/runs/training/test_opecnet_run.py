@@ -15,17 +15,17 @@ from torch import Tensor
 from icon_dist import config as configuration
 from icon_dist import evaluate, train
 from icon_dist.checkpoints import checkpoint
-from icon_dist.checkpoints.weights import load_weights
+from icon_dist.checkpoints import weights as stored_weights
 from icon_dist.codec import Codec
 from icon_dist.codec.decode import decode
 from icon_dist.codec.heatmap import flip_back
 from icon_dist.config import EvalConfig
 from icon_dist.data.stream import EvalStream
-from icon_dist.datasets import skeleton_from_dict
 from icon_dist.inference import predictor
-from icon_dist.models import PoseNet
+from icon_dist.models import PoseNet, from_config
 from icon_dist.shards.shard_set import open_shards
 from icon_dist.types import Outputs
+from tests.support.streams import eval_stream
 from tests.support.training import run_gang, tiny
 
 # What DeepSpeed and torch warn of on DeepSpeed's import is none of ours.
@@ -49,15 +49,14 @@ def test_training_logs_the_loss_of_the_joints(run: Path) -> None:
     steps = [event for event in events if event["kind"] == "train"]
     assert all(np.isfinite(event["joints"]) and event["joints"] > 0 for event in steps)
     assert steps[-1]["joints"] < steps[0]["joints"]
-    assert any(event["single"] > 0 for event in steps)
+    assert any(event["skcc"] > 0 for event in steps)
     assert any(event["kind"] == "eval" for event in events)
 
 
 @pytest.mark.parametrize("flip", [False, True])
 def test_evaluation_takes_unsure_joints_from_the_refinement(run: Path, people: Path, flip: bool) -> None:
-    tensors, metadata = load_weights(str(run))
-    config, skeleton = configuration.from_dict(metadata["config"]), skeleton_from_dict(metadata["skeleton"])
-    model = predictor.load_model(config, skeleton, tensors, colour="rgb").eval()
+    weights = stored_weights.load(str(run))
+    config, skeleton, model = weights.config, weights.skeleton, from_config.restore(weights).eval()
     shards = open_shards(f"{people}/val")
     rows = np.arange(6)
 
@@ -68,7 +67,7 @@ def test_evaluation_takes_unsure_joints_from_the_refinement(run: Path, people: P
         return Outputs(out.heatmaps / peak * level, joints=out.joints)  # some of each
 
     def batches() -> EvalStream:
-        return EvalStream(shards, rank=0, world=1, batch=4, input_hw=config.input_hw, loaders=0, rows=rows)
+        return eval_stream(shards, rank=0, world=1, batch=4, input_hw=config.input_hw, loaders=0, rows=rows)
 
     codec, settings = Codec("msra", config.input_hw, 4, 1), EvalConfig(flip=flip)
     predictions = predictor.predict(forward, batches(), shards, codec=codec, settings=settings, device="cpu")
@@ -105,19 +104,18 @@ def test_the_evaluate_command_reads_its_checkpoint(run: Path, people: Path, caps
 
 def test_its_base_is_scored_alone(run: Path, people: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The same numbers as from the base's weights in a model without the refinement."""
-    tensors, metadata = load_weights(str(run))
-    alone = {name: tensor for name, tensor in tensors.items() if not name.startswith(("cascade.", "graph."))}
-    config = configuration.from_dict(metadata["config"])
-    config = dataclasses.replace(config, model=dataclasses.replace(config.model, backbone="hrnet_small"))
-    model = predictor.load_model(config, skeleton_from_dict(metadata["skeleton"]), alone, colour="rgb").eval()
+    weights = stored_weights.load(str(run))
+    alone = {name: tensor for name, tensor in weights.tensors.items() if not name.startswith(("cascade.", "graph."))}
+    config = dataclasses.replace(
+        weights.config, model=dataclasses.replace(weights.config.model, backbone="hrnet_small")
+    )
+    model = from_config.restore(dataclasses.replace(weights, tensors=alone, config=config)).eval()
     shards = open_shards(f"{people}/val")
     rows = np.arange(8)
-    refined = predictor.load_model(
-        configuration.from_dict(metadata["config"]), skeleton_from_dict(metadata["skeleton"]), tensors, colour="rgb"
-    ).eval()
+    refined = from_config.restore(weights).eval()
 
     def poses(model: PoseNet, *, refine_below: float) -> NDArray[np.float32]:
-        stream = EvalStream(shards, rank=0, world=1, batch=4, input_hw=config.input_hw, loaders=0, rows=rows)
+        stream = eval_stream(shards, rank=0, world=1, batch=4, input_hw=config.input_hw, loaders=0, rows=rows)
         codec, settings = Codec("msra", config.input_hw, 4, 1), EvalConfig(refine_below=refine_below)
         return predictor.predict(model, stream, shards, codec=codec, settings=settings, device="cpu").keypoints
 
@@ -138,7 +136,7 @@ def test_it_starts_from_a_run_of_its_base(people: Path, tmp_path: Path) -> None:
         file = tmp_path / f"{name}.yaml"
         file.write_text(configuration.to_yaml(config))
         train.main(["--cfg", str(file)])
-    base, refined = (load_weights(str(tmp_path / name))[0] for name in ("base", "refined"))
+    base, refined = (stored_weights.load(str(tmp_path / name)).tensors for name in ("base", "refined"))
     same = [name for name in base if (base[name] - refined[name]).abs().max() < 1e-20]
     assert {"final_layer.weight", "projection.0.weight", "conv1.weight"} <= set(same)
     assert {name.split(".")[0] for name in set(refined) - set(base)} == {"cascade", "graph"}

@@ -18,11 +18,9 @@ from icon_dist.checkpoints import checkpoint
 from icon_dist.checkpoints import weights as stored_weights
 from icon_dist.config import Config
 from icon_dist.errors import CheckpointError, ConfigError
-from icon_dist.inference import predictor
 from icon_dist.launch.local import group_of_one
-from icon_dist.models import PoseNet, build_model
-from icon_dist.models import pretrained as weights
-from icon_dist.training import start_weights
+from icon_dist.models import PoseNet, build_model, from_config, pretrained
+from icon_dist.training import loop, start_weights
 from tests.support.training import tiny
 
 # What DeepSpeed and torch warn of on DeepSpeed's import is none of ours.
@@ -56,7 +54,7 @@ def run(people: Path, folder: Path, **more: object) -> list[str]:
     values = alone | {"optim__lr": STILL, "optim__epochs": 1, "run__name": "it", "eval__every": 9} | more
     config: Config = tiny(people, folder, **values)
     group_of_one("gloo")
-    train.train(config, report=lambda event: notes.append(str(event.get("text"))), device="cpu")
+    loop.train(config, report=lambda event: notes.append(str(event.get("text"))), device="cpu")
     return [note for note in notes if note != "None"]
 
 
@@ -65,14 +63,14 @@ def test_a_run_starts_at_the_weights_of_the_file_and_keeps_their_story(people: P
     uri, sha256 = f"{s3}/pose_hrnet.pth", hashlib.sha256(data).hexdigest()
     storage.write(uri, data)
     notes = run(people, tmp_path, model__pretrained=uri)
-    said = f"weights: official pose_hrnet from {uri} (sha256 {sha256[:12]}), colour rgb; "
+    said = f"weights: official pose_hrnet from {uri} (sha256 {sha256[:12]}), channel order rgb; "
     assert [note for note in notes if note.startswith("weights:")] == [
         said + "7 tensors new: projection"  # conv, 4 of the batch norm, conv and its bias
     ]
-    tensors, metadata = stored_weights.load_weights(str(tmp_path / "it"))
-    assert same(tensors, parameters, parameters)
-    assert not torch.equal(tensors["bn1.running_mean"], torch.zeros(32)), "it did train"
-    assert metadata["colour"] == "rgb"
+    weights = stored_weights.load(str(tmp_path / "it"))
+    assert same(weights.tensors, parameters, parameters)
+    assert not torch.equal(weights.tensors["bn1.running_mean"], torch.zeros(32)), "it did train"
+    assert weights.channel_order == "rgb"
     # The same run again needs the file no more, and loads it no more.
     storage.delete(uri)
     notes = run(people, tmp_path, model__pretrained=uri, optim__epochs=2)
@@ -85,11 +83,11 @@ def test_a_run_starts_at_the_weights_of_the_file_and_keeps_their_story(people: P
 
 def test_a_run_continues_another_with_a_different_head(people: Path, tmp_path: Path) -> None:
     run(people, tmp_path, run__name="first", optim__lr=1e-3)
-    tensors, _ = stored_weights.load_weights(str(tmp_path / "first"))
+    tensors = stored_weights.load(str(tmp_path / "first")).tensors
     (line,) = run(people, tmp_path, run__name="same", model__pretrained=str(tmp_path / "first"))[:1]
     assert line.startswith(f"weights: icon_dist checkpoint from {tmp_path}/first (sha256 ")
-    assert line.endswith("colour rgb; none new")
-    again, _ = stored_weights.load_weights(str(tmp_path / "same"))
+    assert line.endswith("channel order rgb; none new")
+    again = stored_weights.load(str(tmp_path / "same")).tensors
     parameters = [name for name, _ in ours("hrnet_small", projection="mlp").named_parameters()]
     assert same(again, tensors, parameters)
     fetch.main([str(tmp_path / "first"), "-o", str(tmp_path / "w.safetensors")])
@@ -97,48 +95,48 @@ def test_a_run_continues_another_with_a_different_head(people: Path, tmp_path: P
         people, tmp_path, run__name="other", model__pretrained=str(tmp_path / "w.safetensors"), model__embedding=8
     )[:1]
     assert line.endswith("tensors new: projection; 8 dropped: projection")
-    again, _ = stored_weights.load_weights(str(tmp_path / "other"))
+    again = stored_weights.load(str(tmp_path / "other")).tensors
     assert same(again, tensors, [name for name in parameters if not name.startswith("projection.")])
     assert len(again["projection.3.weight"]) == 8
 
 
-def test_the_colour_order_lives_as_long_as_the_weights(
+def test_the_channel_order_lives_as_long_as_the_weights(
     people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As if this small model's public weights wanted what those of pose_resnet want.
-    kinds = tuple(dataclasses.replace(kind, colour="bgr") for kind in weights.KINDS)
-    monkeypatch.setattr(weights, "KINDS", kinds)
+    kinds = tuple(dataclasses.replace(kind, channel_order="bgr") for kind in pretrained.KINDS)
+    monkeypatch.setattr(pretrained, "KINDS", kinds)
     file = tmp_path / "pose.pth"
     file.write_bytes(public("hrnet_small")[0])
     run(people, tmp_path, model__pretrained=str(file))
     run(people, tmp_path, model__pretrained=str(file), optim__epochs=2)
-    assert stored_weights.load_weights(str(tmp_path / "it"), which=8)[1]["colour"] == "bgr"
+    assert stored_weights.load(str(tmp_path / "it"), which=8).channel_order == "bgr"
     out = tmp_path / "w.safetensors"
     fetch.main([str(tmp_path / "it"), "--last", "-o", str(out)])
     used = []
-    whole = predictor.load_model
+    whole = from_config.restore
 
     def spy(*args: object, **kwargs: object) -> PoseNet:
         used.append(whole(*args, **kwargs))  # type: ignore[arg-type]
         return used[0]
 
-    monkeypatch.setattr(evaluate, "load_model", spy)
+    monkeypatch.setattr(from_config, "restore", spy)
     evaluate.main([str(out), "--shards", f"{people}/val", "--limit", "4", "--loaders", "0"])
-    assert used[0].colour == "bgr"
+    assert used[0].channel_order == "bgr"
     model = ours("hrnet_small")
-    assert start_weights.start(model, str(out), joints=stored_weights.load_weights(str(out))[1]["skeleton"]["joints"])
-    assert model.colour == "bgr"
+    assert start_weights.start(model, str(out), joints=stored_weights.load(str(out)).skeleton.joints)
+    assert model.channel_order == "bgr"
 
 
 def test_joints_of_another_order_are_other_joints(people: Path, tmp_path: Path) -> None:
     run(people, tmp_path, loss__lambda_p=0)
-    tensors, metadata = stored_weights.load_weights(str(tmp_path / "it"))
-    joints = metadata["skeleton"]["joints"]
+    weights = stored_weights.load(str(tmp_path / "it"))
+    joints = weights.skeleton.joints
     model = ours("hrnet_small")
     start = start_weights.start(model, str(tmp_path / "it"), joints=joints[::-1])
     assert "2 tensors new: final_layer (final_layer: 17 joints there, here 17 others)" in start.note
-    assert torch.equal(model.get_parameter("conv1.weight"), tensors["conv1.weight"])
-    assert not torch.equal(model.get_parameter("final_layer.weight"), tensors["final_layer.weight"])
+    assert torch.equal(model.get_parameter("conv1.weight"), weights.tensors["conv1.weight"])
+    assert not torch.equal(model.get_parameter("final_layer.weight"), weights.tensors["final_layer.weight"])
     with pytest.raises(CheckpointError, match=r"it: model.backbone=hrnet_small there and hrnet_w8 in this run; set it"):
         start_weights.start(ours("hrnet_w8"), str(tmp_path / "it"), joints=joints)
 

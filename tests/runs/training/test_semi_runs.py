@@ -19,14 +19,15 @@ from icon_dist.checkpoints import weights as stored_weights
 from icon_dist.codec import codec_of
 from icon_dist.config import Config, EvalConfig
 from icon_dist.errors import CheckpointError, ConfigError
-from icon_dist.inference.predictor import evaluate, load_model
+from icon_dist.inference.predictor import evaluate
 from icon_dist.launch.local import launch
 from icon_dist.launch.progress import Progress
 from icon_dist.methods.teacher import load_teacher, sure_joints
+from icon_dist.models import from_config
 from icon_dist.shards.bytes_check import verify
 from icon_dist.shards.label_split import split
 from icon_dist.shards.shard_set import open_shards
-from icon_dist.train import run_directory
+from icon_dist.training.loop import run_directory
 from tests.support.on_ranks import on_ranks
 from tests.support.training import run_gang, tiny
 
@@ -46,7 +47,7 @@ HALF: dict[str, Any] = {
 
 def run(*configs: Config) -> None:
     for config in configs:
-        launch(config, "icon_dist.train:train", Progress(run_directory(config)))
+        launch(config, "icon_dist.training.loop:train", Progress(run_directory(config)))
 
 
 def final(config: Config) -> dict[str, dict[str, Tensor]]:
@@ -96,7 +97,7 @@ def test_resume_in_the_middle_bit_for_bit(people: Path, taught: Path, method: st
     assert [e["total"] for e in events(config)] == [e["total"] for e in told]
     assert all(np.isfinite(e["total"]) for e in told)
     nets = {name.split(".")[0] for name in straight["bank"]}
-    assert nets == ({"net1", "net2"} if method == "sspose" else {"single", "pair"})
+    assert nets == ({"net1", "net2"} if method == "sspose" else {"skcc", "prcc", "step"})
 
 
 @pytest.mark.slow
@@ -132,10 +133,9 @@ def test_the_teacher_looks_once(people: Path, taught: Path, tmp_path: Path, caps
     kept = np.stack(table["keypoints"].to_numpy()).reshape(shards.keypoints.shape)
     assert table["instance"].to_pylist() == shards.instance.tolist()
     cfg = pseudo("looks")
-    tensors, metadata = stored_weights.load_weights(str(taught / "teacher"))
-    theirs, skeleton = stored_weights.described(metadata, name="teacher")
-    model = load_model(theirs, skeleton, tensors, colour="rgb").eval()
-    codec = codec_of(theirs, stride=model.stride)
+    weights = stored_weights.load(str(taught / "teacher"))
+    model = from_config.restore(weights).eval()
+    codec = codec_of(weights.config, stride=model.stride)
     settings = EvalConfig(batch=cfg.eval.batch, flip=True, decode="dark")
     _, found = evaluate(model, shards, None, codec=codec, settings=settings, loaders=0, device="cpu")
     at = {person: i for i, person in enumerate(found.instance.tolist())}
@@ -233,9 +233,9 @@ def test_with_contrast_the_unsure_teacher_changes_rounding_at_most(people: Path,
     plain = tiny(people, taught, run__name="alone-icon", **HALF, optim__batch=8, optim__micro_batch=4)
     never = semi(people, taught, "pseudo", run__name="never-icon", semi__gamma=1.1)
     run(plain, never)
-    for name in ("total", "heatmap", "single", "pair"):
+    for name in ("total", "heatmap", "skcc", "prcc"):
         np.testing.assert_allclose([e[name] for e in events(never)], [e[name] for e in events(plain)], rtol=1e-4)
-    assert any(e["single"] for e in events(plain))
+    assert any(e["skcc"] for e in events(plain))
 
 
 def test_students_are_scored_and_fetched_apart(people: Path, taught: Path) -> None:
@@ -250,11 +250,11 @@ def test_students_are_scored_and_fetched_apart(people: Path, taught: Path) -> No
     assert found.manifest["score"] in [metrics[n] for n in names]
     model = found.tensors("model")
     for net in (1, 2):
-        tensors, _ = stored_weights.load_weights(uri, net=net)
+        tensors = stored_weights.load(uri, net=net).tensors
         assert {f"net{net}.{name}" for name in tensors} == {n for n in model if n.startswith(f"net{net}.")}
         assert torch.equal(tensors["conv1.weight"], model[f"net{net}.conv1.weight"])
     with pytest.raises(CheckpointError, match="holds one network"):
-        stored_weights.load_weights(f"{taught}/teacher", net=2)
+        stored_weights.load(f"{taught}/teacher", net=2)
 
 
 @pytest.mark.slow  # four runs; that a split or a teacher's labels differ is refused below

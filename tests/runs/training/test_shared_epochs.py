@@ -19,7 +19,7 @@ LAMBDAS = ["loss.lambda_1", "loss.lambda_2", "loss.lambda_p"]
     [
         (LAMBDAS, [], 6),
         ([*LAMBDAS, "run.seed"], [], 6),
-        (["loss.tau", "loss.single.queries", "loss.bank.slots", "loss.max_negatives"], [], 6),
+        (["loss.tau", "loss.skcc.queries", "loss.bank.slots", "loss.max_negatives"], [], 6),
         (["loss.tau"], ["loss.start_epoch=2.5"], 2),
         (["loss.tau"], ["loss.start_epoch=10"], 0),  # never
         (["loss.tau", "optim.lr"], [], 0),

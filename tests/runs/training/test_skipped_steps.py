@@ -21,7 +21,7 @@ from icon_dist import distributed
 from icon_dist.checkpoints import checkpoint
 from icon_dist.config import Config
 from icon_dist.launch.progress import Report
-from icon_dist.losses.objective import Losses
+from icon_dist.methods.objective import Losses
 from icon_dist.methods.supervised import Supervised
 from icon_dist.training.state import State
 from tests.support.run_results import assert_equal, final
@@ -100,8 +100,8 @@ def test_a_nan_on_one_rank_skips_the_step_on_all(runs: Runs) -> None:
         assert_equal(final(spoilt), final(forced))
         assert numbers(spoilt) == numbers(forced)
         assert numbers(spoilt)["skipped"] == 1
-        assert not (final(spoilt)["bank"]["single.step"] == STEP).any(), "none of its micro-batches is in the bank"
-        assert (final(spoilt)["bank"]["single.step"] == STEP - 1).any()
+        assert not (final(spoilt)["bank"]["skcc.step"] == STEP).any(), "none of its micro-batches is in the bank"
+        assert (final(spoilt)["bank"]["skcc.step"] == STEP - 1).any()
 
 
 def test_gradients_count_as_the_loss_does(runs: Runs) -> None:

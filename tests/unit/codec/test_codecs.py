@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from icon_dist.codec import heatmap
 from icon_dist.codec.decode import decode
+from icon_dist.codec.frame import InputFrame
 from icon_dist.codec.geometry import affine, invert, transform
-from icon_dist.data.augment import plain
 
 RNG = np.random.default_rng(0)
 F64 = NDArray[np.float64]
@@ -106,7 +106,7 @@ def test_udp_affine_equals_the_public_matrix() -> None:
 def test_edges_of_the_box_are_the_outermost_pixel_centres() -> None:
     box = np.array([[30.0, 40.0, 90.0, 120.0]])  # 3:4, so that padding by 1.25 is all that happens
     padded = np.array([[75 - 56.25, 100 - 75.0], [75 + 56.25, 100 + 75.0]])
-    found = transform(plain(box, input_hw=HW, codec="udp").matrix, padded[None])[0]
+    found = transform(InputFrame(HW, "udp").boxes(box), padded[None])[0]
     np.testing.assert_allclose(found, [[0, 0], [191, 255]], atol=1e-9)
 
 
@@ -114,7 +114,7 @@ def test_edges_of_the_box_are_the_outermost_pixel_centres() -> None:
 def test_a_place_in_the_photo_comes_back(codec: str) -> None:
     """Photo -> crop -> target -> decoded -> photo: to a thousandth of a heatmap pixel."""
     box = np.column_stack([RNG.uniform(0, 300, (30, 2)), RNG.uniform(40, 200, (30, 2))])
-    matrix = plain(box, input_hw=HW, codec=codec).matrix
+    matrix = InputFrame(HW, codec).boxes(box)
     inside = RNG.uniform((40, 40), (150, 215), (30, 17, 2))
     photo = transform(invert(matrix), inside)
     joints = torch.from_numpy(transform(matrix, photo))

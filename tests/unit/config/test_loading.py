@@ -5,13 +5,24 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from icon_dist import config as configuration
-from icon_dist.config import config_hash, from_dict, load, load_own, parse_size, presets, to_yaml
+from icon_dist.config import (
+    Config,
+    config_hash,
+    from_dict,
+    load,
+    load_own,
+    parse_size,
+    presets,
+    to_commented_yaml,
+    to_yaml,
+)
 from icon_dist.errors import ConfigError
 from tests.support.refusals import refused
 
@@ -87,8 +98,8 @@ def test_the_hash_is_of_what_decides_the_result() -> None:
 def test_changes_name_what_a_resumed_run_does_differently() -> None:
     old = dataclasses.asdict(load("coco"))
     assert configuration.changes(old, load("coco", ["run.workers=2", "run.zero=3"])) == []
-    new = load("coco", ["loss.tau=0.1", "loss.single.queries=3"])
-    assert configuration.changes(old, new) == ["loss.tau=0.1 (was 0.07)", "loss.single.queries=3 (was 5)"]
+    new = load("coco", ["loss.tau=0.1", "loss.skcc.queries=3"])
+    assert configuration.changes(old, new) == ["loss.tau=0.1 (was 0.07)", "loss.skcc.queries=3 (was 5)"]
 
 
 def test_an_environment_variable_never_gets_into_a_config(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,7 +146,7 @@ def test_wrong_values_in_a_mapping(values: dict[str, Any], says: str) -> None:
         (b"loss: {tua: 1}\n", "did you mean loss.tau?"),
         (b"1: 2\n", "top-level keys are"),
         (b"loss: 3\n", "a section, not a value"),
-        (b"loss: {single: {negatives: many}}\n", "loss.single.negatives='many': expected a whole number"),
+        (b"loss: {skcc: {negatives: many}}\n", "loss.skcc.negatives='many': expected a whole number"),
         (b"run: {name: 007}\n", "run.name=7: expected text; put quotes around it"),
         (b"run: {name: no}\n", "run.name=False: expected text"),
         (b"run: {dir: '${oc.env:HOME}'}\n", "write the value itself"),
@@ -286,14 +297,14 @@ def test_what_is_no_config_file(tmp_path: Path) -> None:
 
 def test_a_users_own_values_are_known(tmp_path: Path) -> None:
     own = tmp_path / "own.yaml"
-    own.write_text("extends: lsp\nloss: {tau: 0.2, single: {queries: 4}}\noptim: {lr: 0.1}\n")
-    loaded = load_own(str(own), ["optim.lr=0.2", "loss.pair={negatives: 3}"])
-    assert loaded.config == load(str(own), ["optim.lr=0.2", "loss.pair={negatives: 3}"])
+    own.write_text("extends: lsp\nloss: {tau: 0.2, skcc: {queries: 4}}\noptim: {lr: 0.1}\n")
+    loaded = load_own(str(own), ["optim.lr=0.2", "loss.prcc={negatives: 3}"])
+    assert loaded.config == load(str(own), ["optim.lr=0.2", "loss.prcc={negatives: 3}"])
     assert loaded.own == {
         "loss.tau": str(own),
-        "loss.single.queries": str(own),
+        "loss.skcc.queries": str(own),
         "optim.lr": "optim.lr=0.2",
-        "loss.pair.negatives": "loss.pair={negatives: 3}",
+        "loss.prcc.negatives": "loss.prcc={negatives: 3}",
     }
     assert load_own("lsp").own == {}
     own.write_text(to_yaml(load("lsp")))
@@ -303,3 +314,36 @@ def test_a_users_own_values_are_known(tmp_path: Path) -> None:
 def test_a_dotted_key_in_yaml_is_explained(tmp_path: Path) -> None:
     (tmp_path / "own.yaml").write_text("loss.tau: 0.1\n")
     assert "write 'loss:' and 'tau: ...' indented below it" in refused(tmp_path / "own.yaml")
+
+
+# --------------------------------------------------------------------------------------------------------- as printed
+
+
+@pytest.mark.parametrize("name", presets())
+def test_a_printed_config_is_read_back_as_it_was(name: str, tmp_path: Path) -> None:
+    odd = [
+        "run.name=007",
+        "run.dir=a: b # 'c' \"d\" é {x}",
+        "optim.lr=1e-5",
+        "optim.milestones=[]",
+        "run.report=[wandb]",
+    ]
+    for overrides in ([], odd):
+        config = load(name, overrides)
+        (tmp_path / "printed.yaml").write_text(to_commented_yaml(config))
+        again = load_own(str(tmp_path / "printed.yaml"))
+        assert again.config == config
+        assert again.own == {}, "nobody chose all of it"
+
+
+def test_every_key_is_printed_with_its_comment_and_what_differs() -> None:
+    lines = to_commented_yaml(load("coco", ["loss.tau=0.1", "loss.prcc.negatives=3"])).splitlines()
+    assert "  epochs: 210" in lines
+    for pattern in (
+        r"  lr: 0\.001 +  # Adam",
+        r"  tau: 0\.1 +  # \[default 0\.07\]",
+        r"    negatives: 3 +  # \[default 4\] Hn of them",  # PRCC's own
+        r"  milestones: \[170, 200\] +  # epochs at which lr is multiplied by gamma",
+    ):
+        assert [line for line in lines if re.fullmatch(pattern, line)], pattern
+    assert not any("[default" in line for line in to_commented_yaml(Config()).splitlines())

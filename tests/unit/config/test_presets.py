@@ -38,13 +38,13 @@ def test_defaults_are_the_papers_values() -> None:
     """Loss weights, sampling, bank and optimizer of its experiments."""
     loss, optim = Config().loss, Config().optim
     assert (loss.lambda_1, loss.lambda_2, loss.lambda_p, loss.tau) == (0.3, 0.7, 1.0, 0.07)
-    assert (loss.single.query, loss.single.queries, loss.single.negative, loss.single.negatives) == (
+    assert (loss.skcc.query, loss.skcc.queries, loss.skcc.negative, loss.skcc.negatives) == (
         "hard",
         5,
         "hard",
         6,
     )
-    assert (loss.pair.query, loss.pair.queries, loss.pair.negative, loss.pair.negatives) == ("all", 8, "hard", 4)
+    assert (loss.prcc.query, loss.prcc.queries, loss.prcc.negative, loss.prcc.negatives) == ("all", 8, "hard", 4)
     assert loss.bank.slots == 512
     assert (optim.batch, optim.micro_batch, optim.lr, optim.epochs, optim.milestones) == (64, 16, 1e-3, 210, (170, 200))
 

@@ -50,10 +50,10 @@ from tests.support.refusals import refused
         ("optim.milestones=[1,2", "flow sequence"),
         ("optim.milestones=[200,170]", "optim.milestones=[200, 170]: expected rising epochs"),
         ("optim.milestones=[-1]", "expected rising epochs above 0"),
-        ("loss.single.queries=0", "loss.single.queries=0: expected a number above 0"),
-        ("loss.pair.negatives=0", "loss.pair.negatives=0"),
-        ("loss.single.query=soft", "expected one of hard, random, all"),
-        ("loss.single.queries_to=9", "only loss.single.query=random draws a number"),
+        ("loss.skcc.queries=0", "loss.skcc.queries=0: expected a number above 0"),
+        ("loss.prcc.negatives=0", "loss.prcc.negatives=0"),
+        ("loss.skcc.query=soft", "expected one of hard, random, all"),
+        ("loss.skcc.queries_to=9", "only loss.skcc.query=random draws a number"),
         ("optim.batch=66", "the global batch must be a multiple of run.workers=4"),
         ("optim.batch=100", "25 per worker is not a multiple of optim.micro_batch=16"),
         ("data.streams=7", "data.streams=7: must divide optim.batch=64"),
@@ -84,9 +84,9 @@ def test_a_wrong_override_names_itself_and_the_rule(item: str, says: str) -> Non
 
 
 def test_random_counts_may_be_drawn_upwards_only() -> None:
-    random = ["loss.single.query=random", "loss.single.queries=6"]
-    assert load("coco", [*random, "loss.single.queries_to=9"]).loss.single.queries_to == 9
-    assert "expected loss.single.queries=6 or more" in refused("coco", [*random, "loss.single.queries_to=5"])
+    random = ["loss.skcc.query=random", "loss.skcc.queries=6"]
+    assert load("coco", [*random, "loss.skcc.queries_to=9"]).loss.skcc.queries_to == 9
+    assert "expected loss.skcc.queries=6 or more" in refused("coco", [*random, "loss.skcc.queries_to=5"])
 
 
 @pytest.mark.parametrize(
@@ -101,9 +101,9 @@ def test_random_counts_may_be_drawn_upwards_only() -> None:
             "loss.negatives_from_others=True: loss.contrast=intra",
         ),
         (["loss.contrast=intra", "loss.max_negatives=64"], "nobody else's; leave it at 0"),
-        (["loss.single.query=all", "loss.query_scope=batch"], "loss.query_scope=batch: loss.single.query=all and"),
-        (["loss.single.query=random", "loss.entropy=peak"], "loss.entropy=peak: only hard queries are scored"),
-        (["loss.pair.negative=all", "loss.pair.category_score=max"], "only loss.pair.negative=hard ranks categories"),
+        (["loss.skcc.query=all", "loss.query_scope=batch"], "loss.query_scope=batch: loss.skcc.query=all and"),
+        (["loss.skcc.query=random", "loss.entropy=peak"], "loss.entropy=peak: only hard queries are scored"),
+        (["loss.prcc.negative=all", "loss.prcc.category_score=max"], "only loss.prcc.negative=hard ranks categories"),
         (["loss.bank.enabled=false", "loss.bank.exchange=async"], "set loss.bank.enabled=true"),
     ],
 )

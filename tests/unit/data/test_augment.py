@@ -9,9 +9,10 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
+from icon_dist.codec.frame import InputFrame
 from icon_dist.codec.geometry import affine, center_scale, transform
 from icon_dist.config import AugmentConfig
-from icon_dist.data.augment import DRAWS, augment, draws, place_joints, plain
+from icon_dist.data.augment import DRAWS, augment, draws, place_joints
 from icon_dist.datasets import load_skeleton
 from icon_dist.rng import hashed, normal, uniforms
 
@@ -72,7 +73,7 @@ def test_joints_equal_the_official_code(photo_width: int) -> None:
     box, keypoints = people(400)
     config = AugmentConfig(half_body_p=0.8)
     random = draws(1, 2, np.arange(400))
-    placement = augment(box, keypoints, random=random, config=config, skeleton=COCO, input_hw=HW)
+    placement = augment(box, keypoints, random=random, config=config, skeleton=COCO, frame=InputFrame(HW))
     joints = place_joints(keypoints, placement, skeleton=COCO)
     assert 100 < placement.flipped.sum() < 300
     for n in range(400):
@@ -89,10 +90,10 @@ def test_flip_keeps_left_and_right() -> None:
     config = AugmentConfig(rotation_p=0.0, scale=0.0, flip_p=1.0, half_body_p=0.0)
     box = np.array([[0.0, 0.0, 100.0, 100.0]])
     placement = augment(
-        box, keypoints, random=draws(0, 0, np.array([7])), config=config, skeleton=COCO, input_hw=(128, 128)
+        box, keypoints, random=draws(0, 0, np.array([7])), config=config, skeleton=COCO, frame=InputFrame((128, 128))
     )
     joints = place_joints(keypoints, placement, skeleton=COCO)
-    unflipped = transform(plain(box, input_hw=(128, 128)).matrix, keypoints[..., :2])[0]
+    unflipped = transform(InputFrame((128, 128)).boxes(box), keypoints[..., :2])[0]
     mirrored = 128 - unflipped[:, 0]
     np.testing.assert_allclose(joints.xy[0, [5, 6], 0], mirrored[[6, 5]], atol=1e-4)
     np.testing.assert_allclose(joints.xy[0, [5, 6], 1], unflipped[[6, 5], 1], atol=1e-4)
@@ -106,16 +107,16 @@ def test_no_group_means_no_half_body() -> None:
     random = draws(0, 0, np.arange(200))
     config = AugmentConfig(half_body_p=1.0)
     bare = dataclasses.replace(COCO, upper=(), lower=())
-    without = augment(box, keypoints, random=random, config=config, skeleton=bare, input_hw=HW)
+    without = augment(box, keypoints, random=random, config=config, skeleton=bare, frame=InputFrame(HW))
     never = augment(
         box,
         keypoints,
         random=random,
         config=dataclasses.replace(config, half_body_p=0.0),
         skeleton=COCO,
-        input_hw=HW,
+        frame=InputFrame(HW),
     )
-    always = augment(box, keypoints, random=random, config=config, skeleton=COCO, input_hw=HW)
+    always = augment(box, keypoints, random=random, config=config, skeleton=COCO, frame=InputFrame(HW))
     np.testing.assert_array_equal(without.matrix, never.matrix)
     assert (without.matrix != always.matrix).any()
 
@@ -128,7 +129,7 @@ def test_two_joints_at_one_place_do_not_break_half_body() -> None:
         random=draws(0, 0, np.array([0])),
         config=AugmentConfig(half_body_p=1.0),
         skeleton=COCO,
-        input_hw=HW,
+        frame=InputFrame(HW),
     )
     assert np.isfinite(placement.matrix).all()
 

@@ -8,8 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from icon_dist.data.sampler import check_streams, rank_places, read_ahead, split_over_loaders
-from icon_dist.data.stream import EpochPlan, default_streams, eval_rows, plan_epoch
+from icon_dist.data.sampler import (
+    EpochPlan,
+    check_streams,
+    default_streams,
+    eval_rows,
+    plan_epoch,
+    rank_places,
+    read_ahead,
+    split_over_loaders,
+)
 from icon_dist.errors import ConfigError, DataError
 
 

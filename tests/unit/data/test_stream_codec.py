@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from icon_dist.codec import heatmap
+from icon_dist.codec.frame import InputFrame
 from icon_dist.codec.geometry import transform
 from icon_dist.config import AugmentConfig
-from icon_dist.data.augment import plain
-from icon_dist.data.stream import EvalStream, TrainStream
 from icon_dist.shards.shard_set import open_shards
+from tests.support.streams import eval_stream, train_stream
 
 HW = (256, 192)
 
@@ -19,9 +19,9 @@ HW = (256, 192)
 def test_streams_cut_people_for_the_codec(made: Path) -> None:
     shards = open_shards(str(made))
     still = AugmentConfig(rotation_p=0, scale=0, flip_p=0, half_body_p=0)
-    expected = transform(plain(shards.box, input_hw=HW, codec="udp").matrix, shards.keypoints[..., :2])
-    evaluation = EvalStream(shards, rank=0, world=1, batch=3, input_hw=HW, codec="udp", loaders=0)
-    training = TrainStream(
+    expected = transform(InputFrame(HW, "udp").boxes(shards.box), shards.keypoints[..., :2])
+    evaluation = eval_stream(shards, rank=0, world=1, batch=3, input_hw=HW, codec="udp", loaders=0)
+    training = train_stream(
         shards,
         seed=0,
         batch=3,

@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from icon_dist.codec import Codec, heatmap
+from icon_dist.codec.frame import InputFrame
 from icon_dist.codec.geometry import invert, transform
 from icon_dist.config import EvalConfig
-from icon_dist.data.augment import plain
 from icon_dist.datasets import load_skeleton
 from icon_dist.inference.predictor import predict
 from icon_dist.shards.reader import Photos, photo_source
@@ -70,7 +70,7 @@ def asked(forward: Oracle | Random, batch: Batch, crowd: Photos, *, codec: str, 
 )
 def test_joints_come_back_to_the_photo(codec: str, flip: bool, decode: str, bias: float, spread: float) -> None:
     crowd = people()
-    matrix = plain(crowd.box, input_hw=HW, codec=codec).matrix
+    matrix = InputFrame(HW, codec).boxes(crowd.box)
     joints = RNG.uniform((45, 45), (145, 210), (N, K, 2))
     image = torch.zeros(N, *HW, 3, dtype=torch.uint8)
     image[:, :, 0] = 255

@@ -6,6 +6,7 @@ import io
 import json
 import math
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,11 @@ SCORES = {"PCK@0.2": 61.5, "head": 80.0}
 
 
 def start(step: int = 0) -> Event:
-    return {"kind": "start", "step": step, "total": 100, "batch": 16}
+    return {"kind": "start", "step": step, "total": 100}
 
 
 def train(step: int, **more: float) -> Event:
-    values = {"total": 2.0 / step, "heatmap": 1.0 / step, "single": 3.0, "pair": 4.0, "scale": 0.5, "lr": 1e-3}
+    values = {"total": 2.0 / step, "heatmap": 1.0 / step, "skcc": 3.0, "prcc": 4.0, "scale": 0.5, "lr": 1e-3}
     return {"kind": "train", "step": step, "epoch": step / 10, **values, **more}
 
 
@@ -129,7 +130,7 @@ def test_events_become_lines_and_board_files(place: str, tmp_path: Path, request
     ]
     assert [(s.step, s.value) for s in found.Scalars("eval/PCK@0.2")] == [(2, 61.5)]
     assert "train/step" not in found.Tags()["scalars"]
-    assert set(found.Tags()["scalars"]) >= {"train/total", "train/single", "train/pair", "train/lr", "eval/head"}
+    assert set(found.Tags()["scalars"]) >= {"train/total", "train/skcc", "train/prcc", "train/lr", "eval/head"}
 
 
 def test_an_evaluation_is_on_disk_at_once(tmp_path: Path) -> None:
@@ -251,10 +252,36 @@ def test_a_log_gets_whole_lines_some_seconds_apart(tmp_path: Path, clock: Clock)
     assert "\r" not in text
     assert text.endswith("\n")
     lines = text.splitlines()
-    assert [line.split()[1] for line in lines[:3]] == ["2/100", "12/100", "22/100"]
-    # one step a second with 16 people each; the first event is where the clock of the rate starts
-    assert lines[0] == "step 2/100  epoch 0.20  heatmap 0.5000  single 3.000  pair 4.000  16 img/s  1:38 left"
+    assert [line.split()[1] for line in lines[:3]] == ["1/100", "11/100", "21/100"]
+    assert lines[0] == "step 1/100  epoch 0.10  heatmap 1.0000  skcc 3.000  prcc 4.000"
+    # one step a second; the first event is where the clock of the rate starts
+    assert lines[1] == "step 11/100  epoch 1.10  heatmap 0.0909  skcc 3.000  prcc 4.000  1:29 left"
     assert lines[3:] == ["epoch 1  PCK@0.2 61.5  split=val boxes=gt", "complete"]
+
+
+def test_between_two_steps_that_are_logged(tmp_path: Path, clock: Clock) -> None:
+    """Ticks and evaluations in progress are seen, and not kept."""
+    out = Log()
+    progress = Progress(str(tmp_path), out=out)
+    moment = "2026-01-02T03:04:05+00:00"
+    figures = {"img_s": 85.2, "step_ms": 187.6, "data_wait": 2.6, "memory_mb": 1210, "time": moment}
+    first, later = ({"kind": "tick", "step": step, "epoch": step / 100} for step in (1, 31))
+    evaluating = {"kind": "evaluating", "step": 31, "done": 40, "total": 63}
+    for event in (start(), first, train(20), later, evaluating, evaluation(31)):
+        progress(event | figures if event["kind"] in ("tick", "train") else event)
+        clock.now += 10
+    progress.close()
+    local = datetime.fromisoformat(moment).astimezone()
+    speed = f"85 img/s  188 ms  3 % data wait  1210 MB  {local:%H:%M:%S}"
+    assert out.text().splitlines() == [
+        f"step 1/100  epoch 0.01  {speed}",
+        f"step 20/100  epoch 2.00  heatmap 0.0500  skcc 3.000  prcc 4.000  {speed}  0:42 left",
+        f"step 31/100  epoch 0.31  heatmap 0.0500  skcc 3.000  prcc 4.000  {speed}  0:46 left",
+        "evaluated 40/63 boxes",
+        "epoch 1  PCK@0.2 61.5  split=val boxes=gt",
+    ]
+    assert [event["step"] for event in recorded(str(tmp_path))] == [20, 31]
+    assert steps(tmp_path / "tensorboard", "train/img_s") == [20]
 
 
 def test_contrast_that_is_off_is_not_shown(tmp_path: Path, clock: Clock) -> None:
@@ -265,8 +292,8 @@ def test_contrast_that_is_off_is_not_shown(tmp_path: Path, clock: Clock) -> None
         clock.now += 1
         progress(train(step, scale=0.0))
     progress.close()
-    assert "single" not in out.text()
-    assert "heatmap 0.5" in out.text()
+    assert "skcc" not in out.text()
+    assert "heatmap 1.0" in out.text()
 
 
 def test_a_terminal_has_one_line_that_changes(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,7 +305,7 @@ def test_a_terminal_has_one_line_that_changes(tmp_path: Path, clock: Clock, monk
         clock.now += 1
         progress(train(step))
     assert screen.text().count("\n") == 0
-    assert [part.split()[1] for part in screen.text().split("\r")[1:]] == ["2/100", "3/100"]
+    assert [part.split()[1] for part in screen.text().split("\r")[1:]] == ["1/100", "2/100", "3/100"]
     assert all(len(part) < 60 for part in screen.text().split("\r")), "a full line would wrap"
     progress({"kind": "note", "text": "a note"})
     progress(train(4))

@@ -19,7 +19,7 @@ def evaluation(step: int) -> dict[str, Any]:
 def test_metrics_wait_for_storage_to_come_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     metrics = tmp_path / "metrics.jsonl"
     progress = Progress(str(tmp_path))
-    progress({"kind": "start", "step": 0, "total": 9, "batch": 4})
+    progress({"kind": "start", "step": 0, "total": 9})
     metrics.mkdir()  # in the way
     progress(evaluation(1))
     assert "warning: metrics are not written" in capsys.readouterr().err

@@ -13,10 +13,8 @@ from torch import Tensor
 
 from icon_dist.errors import CheckpointError
 from icon_dist.losses.bank import MemoryBank
-from icon_dist.losses.consistency import consistency_loss
-from icon_dist.losses.negatives import Negatives
-from icon_dist.losses.queries import Queries
-from icon_dist.losses.sampling import Draw
+from icon_dist.losses.kernels import consistency_loss
+from icon_dist.losses.sampling import Draw, Negatives, Queries
 from icon_dist.types import KeySet
 
 

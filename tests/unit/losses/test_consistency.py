@@ -11,11 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from icon_dist.losses import tiles
-from icon_dist.losses.consistency import consistency_loss, consistency_sums
-from icon_dist.losses.negatives import Negatives, limit
-from icon_dist.losses.queries import Queries
-from icon_dist.losses.sampling import Draw
+from icon_dist.losses import kernels
+from icon_dist.losses.kernels import consistency_loss, consistency_sums
+from icon_dist.losses.sampling import Draw, Negatives, Queries, limit_negatives
 from icon_dist.types import KeySet
 from tests.support.eq1 import literal
 
@@ -65,8 +63,8 @@ def random_case(seed: int) -> tuple[Queries, KeySet, KeySet]:
 def both_tilings(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """The accelerator's tiles, which a CPU would not take, must give the same numbers."""
     if request.param == "masked tiles":
-        monkeypatch.setattr(tiles, "grouped", lambda _: False)
-    monkeypatch.setattr(tiles, "HELD", {"cpu": 300})  # several tiles
+        monkeypatch.setattr(kernels, "grouped", lambda _: False)
+    monkeypatch.setattr(kernels, "HELD", {"cpu": 300})  # several tiles
 
 
 @pytest.mark.usefixtures("both_tilings")
@@ -206,10 +204,10 @@ def test_bf16_in_fp32_out() -> None:
 
 
 @pytest.mark.usefixtures("both_tilings")
-@pytest.mark.parametrize("operator", [tiles.ONEDNN, None])
+@pytest.mark.parametrize("operator", [kernels.ONEDNN, None])
 def test_fp32_is_the_same_loss(operator: Callable[..., Tensor] | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its products take another path on a CPU, where torch has oneDNN's operator and where it has not."""
-    monkeypatch.setattr(tiles, "ONEDNN", operator)
+    monkeypatch.setattr(kernels, "ONEDNN", operator)
     queries, live, bank = random_case(1)
     q, features = (x.features.detach().float().requires_grad_() for x in (queries, live))
     ours, keys = replace(queries, features=q), replace(live, features=features)
@@ -235,13 +233,13 @@ def test_max_negatives_limits_negatives_and_not_positives() -> None:
 
 def test_limited_negatives_are_a_random_part_of_every_category() -> None:
     valid = torch.rand(5, 40, generator=torch.Generator().manual_seed(0)) < 0.7
-    parts = [limit(valid, 8, key=key) for key in (1, 1, 2)]
+    parts = [limit_negatives(valid, 8, key=key) for key in (1, 1, 2)]
     assert torch.equal(parts[0], parts[1])
     assert not torch.equal(parts[0], parts[2])
     for part in parts:
         assert (part & ~valid).sum() == 0
         assert part.sum(1).tolist() == [8] * 5
-    often = torch.stack([limit(valid, 8, key=key) for key in range(600)]).float().mean(0)
+    often = torch.stack([limit_negatives(valid, 8, key=key) for key in range(600)]).float().mean(0)
     expected = 8 / valid.sum(1, keepdim=True) * valid
     assert (often - expected).abs().max() < 0.1  # 5 standard deviations
 

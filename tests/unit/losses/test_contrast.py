@@ -1,4 +1,4 @@
-"""Every option of contrast, over steps with a bank, against one token after the other (oracle.py), in float64."""
+"""Every option of contrast, over steps with a bank, against the reference loops, in float64."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from torch.nn import functional as F
 
 from icon_dist.config import BankConfig, ContrastConfig, HeatmapLossConfig, LossConfig
 from icon_dist.losses.heatmap import joint_errors
-from icon_dist.losses.objective import Objective
+from icon_dist.losses.options import Bank, Inputs, Options, Term
+from icon_dist.losses.reference import ReferenceLoss
+from icon_dist.methods.objective import Objective
 from icon_dist.types import Batch, Outputs, Skeleton
-from tests.support.contrast_oracle import Oracle
 
 SKELETON = Skeleton(
     "five", ("a", "b", "c", "d", "e"), (), ((0, 1), (2, 3), (1, 3), (4, 0)), (), (0.1,) * 5, 2, (), (), "pck"
@@ -25,8 +26,8 @@ BASE = LossConfig(
     tau=0.2,
     points=3,
     heatmap=HeatmapLossConfig(weight=0.0),
-    single=ContrastConfig(queries=2, negatives=2),
-    pair=ContrastConfig(queries=2, negatives=1),
+    skcc=ContrastConfig(queries=2, negatives=2),
+    prcc=ContrastConfig(queries=2, negatives=1),
     bank=BankConfig(slots=5, warmup=1),
 )
 # What is turned on top of BASE; section "both" is single and pair alike.
@@ -60,7 +61,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 def configured(base: LossConfig = BASE, **values: Any) -> LossConfig:
     both = values.pop("both", {})
     base = replace(base, **values)
-    return replace(base, single=replace(base.single, **both), pair=replace(base.pair, **both))
+    return replace(base, skcc=replace(base.skcc, **both), prcc=replace(base.prcc, **both))
 
 
 def people(seed: int) -> tuple[Outputs, Batch, Tensor, Tensor]:
@@ -93,19 +94,51 @@ def found(cfg: LossConfig, *, start: int = 0) -> list[dict[str, Tensor]]:
         assert outputs.embedding is not None
         (grad,) = torch.autograd.grad(losses.total, outputs.embedding)
         ours.commit()
-        out.append({"single": losses.single, "pair": losses.pair, "grad": grad})
+        out.append({"skcc": losses.skcc, "prcc": losses.prcc, "grad": grad})
     return out
 
 
+def reference_of(cfg: LossConfig) -> ReferenceLoss:
+    def term(weight: float, own: ContrastConfig) -> Term:
+        queries = (own.query, own.queries, own.queries_to)
+        return Term(weight, *queries, own.negative, own.negatives, own.negatives_to, own.category_score)
+
+    options = Options(
+        stride=4,
+        points=cfg.points,
+        sigma=2.0,
+        read=cfg.read,
+        contrast=cfg.contrast,
+        negatives_from_others=cfg.negatives_from_others,
+        entropy=cfg.entropy,
+        query_scope=cfg.query_scope,
+        max_queries=cfg.max_queries,
+        max_negatives=cfg.max_negatives,
+        seed=SEED,
+    )
+    return ReferenceLoss(
+        num_joints=K,
+        limbs=SKELETON.limbs,
+        dim=M,
+        tau=cfg.tau,
+        bank=Bank(cfg.bank.slots if cfg.bank.enabled else 0, cfg.bank.warmup),
+        skcc=term(cfg.lambda_1, cfg.skcc),
+        prcc=term(cfg.lambda_2, cfg.prcc),
+        options=options,
+    )
+
+
 def expected(cfg: LossConfig, *, start: int = 0) -> list[dict[str, Tensor]]:
-    oracle, out = Oracle(cfg, SKELETON, SEED), []
+    reference, out = reference_of(cfg), []
     for step in range(STEPS):
         outputs, batch, target, weight = people(start + step)
         errors = joint_errors(outputs.heatmaps, target, weight)
         assert outputs.embedding is not None
-        losses = oracle(outputs, batch, errors, step=step)
-        total = 0 * outputs.embedding.sum() + cfg.lambda_1 * losses["single"] + cfg.lambda_2 * losses["pair"]
-        (grad,) = torch.autograd.grad(total, outputs.embedding)
+        counted = batch.visible if cfg.counted == "visible" else batch.labelled
+        image = batch.image_id if cfg.positives_from == "images" else None
+        inputs = Inputs(outputs.embedding, batch.joints, counted, batch.instance, outputs.heatmaps, errors, image)
+        losses = reference(inputs, step=step)
+        (grad,) = torch.autograd.grad(losses["total"], outputs.embedding)
         out.append({name: loss.detach() for name, loss in losses.items()} | {"grad": grad})
     return out
 
@@ -116,10 +149,10 @@ def test_an_option_equals_the_loops(name: str) -> None:
     cfg = configured(**OPTIONS[name])
     ours = found(cfg)
     for step, (mine, right) in enumerate(zip(ours, expected(cfg), strict=True)):
-        for what in ("single", "pair", "grad"):
+        for what in ("skcc", "prcc", "grad"):
             torch.testing.assert_close(mine[what], right[what], rtol=1e-7, atol=1e-7, msg=f"{what} of step {step}")
     pairs = zip(ours, found(BASE), strict=True)
-    assert any(abs(mine[term] - plain[term]) > 1e-3 for mine, plain in pairs for term in ("single", "pair"))
+    assert any(abs(mine[term] - plain[term]) > 1e-3 for mine, plain in pairs for term in ("skcc", "prcc"))
 
 
 CHOICES: dict[str, tuple[Any, ...]] = {
@@ -155,7 +188,7 @@ def drawn_at_random(seed: int) -> LossConfig:
 
     values = {key: pick(*some) for key, some in CHOICES.items()}
     bank = BankConfig(enabled=pick(True, True, False), slots=pick(2, 3, 9), warmup=pick(1, 2))
-    return replace(BASE, **values, single=section(), pair=section(), bank=bank)
+    return replace(BASE, **values, skcc=section(), prcc=section(), bank=bank)
 
 
 @pytest.mark.parametrize("seeds", [range(8), pytest.param(range(8, 120), marks=pytest.mark.slow)])
@@ -163,7 +196,7 @@ def test_any_mixture_of_options_equals_the_loops(seeds: range) -> None:
     for seed in seeds:
         cfg = drawn_at_random(seed)
         for step, (mine, right) in enumerate(zip(found(cfg, start=seed), expected(cfg, start=seed), strict=True)):
-            for what in ("single", "pair", "grad"):
+            for what in ("skcc", "prcc", "grad"):
                 torch.testing.assert_close(
                     mine[what], right[what], rtol=1e-7, atol=1e-7, msg=f"seed {seed}: {what} of step {step}, {cfg}"
                 )
@@ -180,10 +213,10 @@ def test_intra_keeps_no_bank_and_still_measures_people_against_each_other() -> N
         for o in (plain, intra):
             o.commit()
         if diagnose:
-            for name in ("single_purity", "single_cosine", "pair_purity", "pair_cosine"):
+            for name in ("skcc_purity", "skcc_cosine", "prcc_purity", "prcc_cosine"):
                 assert scalars[0][name] == scalars[1][name]
-            assert "single_bank_fill" not in scalars[1]
-    assert intra.state_dict() == {}
+            assert "skcc_bank_fill" not in scalars[1]
+    assert intra.state_dict().keys() == {"step"}, "no bank"
     assert plain.state_dict()
 
 
@@ -193,6 +226,6 @@ def test_chance_within_a_person_is_the_loss_of_embeddings_all_alike() -> None:
     assert outputs.embedding is not None
     measured = ours(outputs, *rest, step=0, epoch=0.0, diagnose=True)
     alike = ours(replace(outputs, embedding=torch.ones_like(outputs.embedding)), *rest, step=0, epoch=0.0)
-    assert measured.measured["single_chance"] == pytest.approx(alike.single.item(), rel=1e-6)
-    assert measured.measured["pair_chance"] == pytest.approx(alike.pair.item(), rel=1e-6)
-    assert measured.single != alike.single
+    assert measured.health["skcc"].chance == pytest.approx(alike.skcc.item(), rel=1e-6)
+    assert measured.health["prcc"].chance == pytest.approx(alike.prcc.item(), rel=1e-6)
+    assert measured.skcc != alike.skcc

@@ -67,13 +67,13 @@ def test_chance_loss_counts_the_negatives() -> None:
 
 
 def test_collapse_needs_both_signs() -> None:
-    assert collapsed({"single_cosine": 0.95, "single_over_chance": 1.0})
-    assert collapsed({"single_cosine": 0.1, "single_over_chance": 0.5, "pair_cosine": 0.91, "pair_over_chance": 0.96})
+    assert collapsed({"skcc_cosine": 0.95, "skcc_over_chance": 1.0})
+    assert collapsed({"skcc_cosine": 0.1, "skcc_over_chance": 0.5, "prcc_cosine": 0.91, "prcc_over_chance": 0.96})
     assert collapsed(
-        {"pair_cosine": 0.1, "pair_over_chance": 0.5, "net2_pair_cosine": 0.91, "net2_pair_over_chance": 1}
+        {"prcc_cosine": 0.1, "prcc_over_chance": 0.5, "net2_prcc_cosine": 0.91, "net2_prcc_over_chance": 1}
     )
-    assert not collapsed({"single_cosine": 0.95, "single_over_chance": 0.6})
-    assert not collapsed({"single_cosine": 0.3, "single_over_chance": 1.0})
+    assert not collapsed({"skcc_cosine": 0.95, "skcc_over_chance": 0.6})
+    assert not collapsed({"skcc_cosine": 0.3, "skcc_over_chance": 1.0})
     assert not collapsed({"heatmap": 1.0})
 
 

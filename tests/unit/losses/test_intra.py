@@ -10,8 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from icon_dist.losses.intra import intra_sums
-from icon_dist.losses.negatives import Negatives
-from icon_dist.losses.sampling import Draw, choose, draw_count, uniform
+from icon_dist.losses.sampling import Draw, Negatives, choose, draw_count, uniform
 
 N, C, M, TAU, KEY = 3, 5, 4, 0.2, 11
 HARD = Negatives(Draw("hard", 2))

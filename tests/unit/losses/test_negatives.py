@@ -6,9 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from icon_dist.losses.negatives import Negatives, choose_negatives
-from icon_dist.losses.queries import Queries
-from icon_dist.losses.sampling import Draw
+from icon_dist.losses.sampling import Draw, Negatives, Queries, choose_negatives
 from icon_dist.types import KeySet
 
 

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from icon_dist.config import BankConfig, ContrastConfig, HeatmapLossConfig, LossConfig
 from icon_dist.errors import CheckpointError
-from icon_dist.losses.objective import Objective, ramp
-from icon_dist.losses.queries import Queries
+from icon_dist.losses.sampling import Queries
+from icon_dist.methods.objective import Objective, ramp
 from icon_dist.types import Batch, KeySet, Outputs, Skeleton
 from tests.support.eq1 import literal
 
@@ -23,8 +23,8 @@ CFG = LossConfig(
     lambda_p=0.5,
     tau=0.2,
     points=1,
-    single=EVERYTHING,
-    pair=EVERYTHING,
+    skcc=EVERYTHING,
+    prcc=EVERYTHING,
     heatmap=HeatmapLossConfig(reduction="sum", weight=2.0),
     bank=BankConfig(slots=50, warmup=2),
 )
@@ -87,8 +87,8 @@ def test_equals_eq_5_over_steps_with_a_bank() -> None:
         single, pair = (eq1(now, before if step >= 2 else []) for now, before in zip(live, older, strict=True))
         heat = 2.0 * 0.5 * ((outputs.heatmaps - target) * weight[..., None, None]).square().sum((2, 3)).mean()
         expected = heat + 0.5 * (0.3 * single + 0.7 * pair)
-        torch.testing.assert_close(losses.single, single.detach(), rtol=1e-6, atol=1e-9)
-        torch.testing.assert_close(losses.pair, pair.detach(), rtol=1e-6, atol=1e-9)
+        torch.testing.assert_close(losses.skcc, single.detach(), rtol=1e-6, atol=1e-9)
+        torch.testing.assert_close(losses.prcc, pair.detach(), rtol=1e-6, atol=1e-9)
         torch.testing.assert_close(losses.total, expected, rtol=1e-6, atol=1e-9)
         leaves = [outputs.heatmaps, outputs.embedding]
         for found, right in zip(
@@ -106,7 +106,7 @@ def test_the_bank_waits_for_its_warm_up_and_for_commit() -> None:
     def singles(step: int, *, commit: bool) -> tuple[float, float]:
         found = []
         for o in (with_bank, without):
-            found.append(o(*people(step), step=step, epoch=0.0).single.item())
+            found.append(o(*people(step), step=step, epoch=0.0).skcc.item())
             if commit:
                 o.commit()
         return found[0], found[1]
@@ -142,14 +142,14 @@ def test_contrast_starts_and_grows_with_the_epoch() -> None:
     o, case = objective(cfg), people(0)
     before = o(*case, step=0, epoch=1.0)
     o.commit()
-    assert before.single == before.pair == before.scale == 0
-    assert (o.state_dict()["single.filled"] == 0).all()
+    assert before.skcc == before.prcc == before.scale == 0
+    assert (o.state_dict()["skcc.filled"] == 0).all()
     assert case[0].embedding is not None
     (grad,) = torch.autograd.grad(before.total, case[0].embedding)
     assert (grad == 0).all()  # zero, not absent
     half = o(*case, step=1, epoch=3.0)
     assert half.scale == 0.25
-    torch.testing.assert_close(half.total - before.total, 0.25 * (0.3 * half.single + 0.7 * half.pair))
+    torch.testing.assert_close(half.total - before.total, 0.25 * (0.3 * half.skcc + 0.7 * half.prcc))
 
 
 @pytest.mark.parametrize("what", ["nobody visible", "one person", "all the same person", "joints off the map"])
@@ -161,9 +161,9 @@ def test_nothing_to_compare_is_a_zero_with_a_gradient(what: str) -> None:
         batch.instance = torch.ones_like(batch.instance)
     if what == "joints off the map":
         batch.joints = batch.joints - 200
-    for cfg in (CFG, replace(CFG, single=ContrastConfig(), pair=ContrastConfig(query="random"), points=16)):
+    for cfg in (CFG, replace(CFG, skcc=ContrastConfig(), prcc=ContrastConfig(query="random"), points=16)):
         losses = objective(cfg)(outputs, batch, target, weight, step=0, epoch=0.0, diagnose=True)
-        assert losses.single == losses.pair == 0
+        assert losses.skcc == losses.prcc == 0
         assert outputs.embedding is not None
         (grad,) = torch.autograd.grad(losses.total, outputs.embedding, retain_graph=True)
         assert (grad == 0).all()
@@ -171,7 +171,7 @@ def test_nothing_to_compare_is_a_zero_with_a_gradient(what: str) -> None:
 
 
 def test_a_resumed_run_goes_on_bit_for_bit() -> None:
-    cfg = replace(CFG, single=ContrastConfig(query="random", queries=2, negative="random", negatives=2))
+    cfg = replace(CFG, skcc=ContrastConfig(query="random", queries=2, negative="random", negatives=2))
     straight = objective(cfg)
     for step in range(3):
         straight(*people(step), step=step, epoch=0.0)
@@ -189,9 +189,9 @@ def test_a_resumed_run_goes_on_bit_for_bit() -> None:
 
 
 def test_a_checkpoint_without_these_banks_is_refused_in_one_line() -> None:
-    with pytest.raises(CheckpointError, match=r"the checkpoint has none, this run \['pair', 'single'\]"):
+    with pytest.raises(CheckpointError, match=r"the checkpoint has none, this run \['prcc', 'skcc'\]"):
         objective().load_state_dict({})
-    with pytest.raises(CheckpointError, match=r"the checkpoint has \['pair', 'single'\], this run \['single'\]"):
+    with pytest.raises(CheckpointError, match=r"the checkpoint has \['prcc', 'skcc'\], this run \['skcc'\]"):
         objective(replace(CFG, lambda_2=0.0)).load_state_dict(objective().state_dict())
 
 
@@ -199,8 +199,8 @@ def test_a_skeleton_without_limbs_has_no_pair_term() -> None:
     o = objective(skeleton=replace(SKELETON, limbs=()))
     losses = o(*people(0), step=0, epoch=0.0)
     o.commit()
-    assert losses.pair == 0
-    assert losses.single > 0
+    assert losses.prcc == 0
+    assert losses.skcc > 0
 
 
 def test_point_sets_ask_more_queries_of_the_same_joints() -> None:
@@ -218,6 +218,6 @@ def test_point_sets_ask_more_queries_of_the_same_joints() -> None:
 def test_scalars_relate_the_loss_to_chance() -> None:
     losses = objective()(*people(0), step=0, epoch=0.0, diagnose=True)
     scalars = losses.scalars()
-    assert scalars["single_over_chance"] == pytest.approx(scalars["single"] / scalars["single_chance"])
-    assert {"pair_purity", "pair_cosine", "single_bank_fill", "single_bank_age"} < scalars.keys()
-    assert "single_purity" not in objective()(*people(0), step=0, epoch=0.0).scalars()
+    assert scalars["skcc_over_chance"] == pytest.approx(scalars["skcc"] / scalars["skcc_chance"])
+    assert {"prcc_purity", "prcc_cosine", "skcc_bank_fill", "skcc_bank_age"} < scalars.keys()
+    assert "skcc_purity" not in objective()(*people(0), step=0, epoch=0.0).scalars()

@@ -8,15 +8,15 @@ from collections import Counter
 import pytest
 import torch
 
-from icon_dist.losses.queries import (
+from icon_dist.losses.sampling import (
+    Draw,
     choose_queries,
     first_rows,
     hard_scores,
+    limb_scores,
     limit_queries,
     most_queries,
-    pair_scores,
 )
-from icon_dist.losses.sampling import Draw
 
 
 def test_hard_scores_equal_the_formula_in_loops() -> None:
@@ -54,7 +54,7 @@ def test_a_flat_heatmap_is_harder_than_a_peak() -> None:
 
 def test_pair_score_is_the_sum_of_its_ends() -> None:
     torch.testing.assert_close(
-        pair_scores(torch.tensor([[1.0, 2.0, 4.0]]), torch.tensor([[0, 2], [2, 1]])), torch.tensor([[5.0, 6.0]])
+        limb_scores(torch.tensor([[1.0, 2.0, 4.0]]), torch.tensor([[0, 2], [2, 1]])), torch.tensor([[5.0, 6.0]])
     )
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from icon_dist.config import LossConfig
-from icon_dist.losses.objective import Objective
 from icon_dist.losses.refined_joints import refinement_loss
+from icon_dist.methods.objective import Objective
 from icon_dist.types import Batch, Outputs, Skeleton
 
 SKELETON = Skeleton("two", ("a", "b"), (), ((0, 1),), ((0, 1),), (0.1,) * 2, 2, (), (), "pck")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from icon_dist.losses.tokens import pair_tokens, pixel_set, read_points, ring
+from icon_dist.losses.tokens import limb_tokens, pixel_offsets, pixel_set, read_points
 
 
 def gaussian(offset: tuple[float, float], sigma: float) -> float:
@@ -17,7 +17,7 @@ def gaussian(offset: tuple[float, float], sigma: float) -> float:
 
 @pytest.mark.parametrize(("sigma", "pixels"), [(1.0, 4), (2.0, 20), (3.0, 36)])
 def test_ring_is_every_pixel_whose_gaussian_is_at_least_half(sigma: float, pixels: int) -> None:
-    offsets = [tuple(o) for o in ring(sigma=sigma, points=100).tolist()]
+    offsets = [tuple(o) for o in pixel_offsets(sigma=sigma, points=100).tolist()]
     everything = [(x, y) for x in range(-9, 10) for y in range(-9, 10) if (x, y) != (0, 0)]
     assert set(offsets) == {o for o in everything if gaussian(o, sigma) >= 0.5}
     assert len(offsets) == pixels
@@ -26,9 +26,9 @@ def test_ring_is_every_pixel_whose_gaussian_is_at_least_half(sigma: float, pixel
 
 
 def test_ring_stops_at_the_asked_number_and_is_empty_in_point_mode() -> None:
-    assert len(ring(sigma=2.0, points=16)) == 15
-    assert ring(sigma=2.0, points=1).shape == (0, 2)
-    assert ring(sigma=2.0, points=5).tolist() == [[0, -1], [-1, 0], [1, 0], [0, 1]]
+    assert len(pixel_offsets(sigma=2.0, points=16)) == 15
+    assert pixel_offsets(sigma=2.0, points=1).shape == (0, 2)
+    assert pixel_offsets(sigma=2.0, points=5).tolist() == [[0, -1], [-1, 0], [1, 0], [0, 1]]
 
 
 def test_pixel_set_is_the_joint_then_pixels_around_the_peak_of_its_target() -> None:
@@ -104,11 +104,11 @@ def test_a_map_of_bf16_is_read_at_full_coordinates() -> None:
     torch.testing.assert_close(features[0, 0, 0, 0] / features[0, 0, 0, 1] * 32, torch.tensor(45.25))
 
 
-def test_pair_tokens_are_unit_means_of_both_ends() -> None:
+def test_limb_tokens_are_unit_means_of_both_ends() -> None:
     features = F.normalize(torch.randn(2, 4, 3, 6, dtype=torch.float64), dim=-1)
     active = torch.rand(2, 4, 3) < 0.6
     limbs = ((0, 2), (3, 1))
-    pairs, both = pair_tokens(features, active, torch.tensor(limbs))
+    pairs, both = limb_tokens(features, active, torch.tensor(limbs))
     assert pairs.shape == (2, 2, 3, 6)
     for n in range(2):
         for p, (a, b) in enumerate(limbs):
@@ -121,7 +121,7 @@ def test_pair_tokens_are_unit_means_of_both_ends() -> None:
 def test_opposite_ends_make_a_finite_pair_and_gradient() -> None:
     """Their mean is zero, which has no direction."""
     features = torch.tensor([[[[1.0, 0.0]], [[-1.0, 0.0]]]], requires_grad=True)
-    pairs, _ = pair_tokens(features, torch.ones(1, 2, 1, dtype=torch.bool), torch.tensor([[0, 1]]))
+    pairs, _ = limb_tokens(features, torch.ones(1, 2, 1, dtype=torch.bool), torch.tensor([[0, 1]]))
     (grad,) = torch.autograd.grad(pairs.sum(), features)
     assert pairs.isfinite().all()
     assert grad.isfinite().all()

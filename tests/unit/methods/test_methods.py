@@ -10,10 +10,10 @@ from icon_dist import config as configuration
 from icon_dist.codec import Codec
 from icon_dist.datasets import load_skeleton
 from icon_dist.errors import ConfigError
-from icon_dist.losses.health import collapsed
-from icon_dist.losses.objective import Losses, Objective
+from icon_dist.losses.health import Health, collapsed
 from icon_dist.losses.sampling import key_of
 from icon_dist.methods import hard_view
+from icon_dist.methods.objective import Losses, Objective
 from icon_dist.methods.pseudo_labels import Pseudo, statistics_held
 from icon_dist.methods.sspose import LAMBDA_U, SSPose, mean_of
 from icon_dist.methods.supervised import Supervised
@@ -260,16 +260,16 @@ def test_the_collapse_of_either_student_is_seen() -> None:
     """Each by its own loss: the mean of a sound and a collapsed one is below chance."""
 
     def net(loss: float, cosine: float) -> Losses:
-        measured = {"single_chance": torch.tensor(2.0), "single_cosine": torch.tensor(cosine)}
-        zero = torch.zeros(())
-        return Losses(zero, zero, single=torch.tensor(loss), pair=zero, measured=measured)
+        zero, skcc = torch.zeros(()), torch.tensor(loss)
+        health = Health(skcc, chance=torch.tensor(2.0), cosine=torch.tensor(cosine), purity=zero)
+        return Losses(zero, zero, skcc=skcc, prcc=zero, health={"skcc": health})
 
     sound, lost = net(0.5, 0.1), net(2.0, 0.99)
     for nets in ((sound, lost), (lost, sound)):
         scalars = mean_of(*nets).scalars()
-        over_chance = [scalars[f"{prefix}single_over_chance"] for prefix in ("", "net2_")]
+        over_chance = [scalars[f"{prefix}skcc_over_chance"] for prefix in ("", "net2_")]
         assert over_chance == [0.25, 1.0] if nets[0] is sound else [1.0, 0.25]
-        assert scalars["single"] == 1.25
+        assert scalars["skcc"] == 1.25
         assert collapsed(scalars)
     assert not collapsed(mean_of(sound, sound).scalars())
 

@@ -11,16 +11,16 @@ from icon_dist.models.pose import concatenate, projection_head, upsample
 HW = (64, 64)
 
 
-@pytest.mark.parametrize("colour", ["rgb", "bgr"])
-def test_normalise_against_totensor_and_normalize(colour: str) -> None:
+@pytest.mark.parametrize("channel_order", ["rgb", "bgr"])
+def test_normalise_against_totensor_and_normalize(channel_order: str) -> None:
     """Naively, pixel by pixel; mean and std go by position, as in the official BGR models."""
     model = build_model("hrnet_small", joints=14, projection=None, input_hw=HW)
-    model.colour = colour
+    model.channel_order = channel_order
     image = torch.tensor([[[[255, 128, 0], [10, 20, 30]]]], dtype=torch.uint8)
     x = model.normalise(image)
     for column in range(2):
         pixel = image[0, 0, column].tolist()
-        if colour == "bgr":
+        if channel_order == "bgr":
             pixel = pixel[::-1]
         for c, (mean, std) in enumerate([(0.485, 0.229), (0.456, 0.224), (0.406, 0.225)]):
             assert x[0, c, 0, column].item() == pytest.approx((pixel[c] / 255 - mean) / std, abs=1e-5)

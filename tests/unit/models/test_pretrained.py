@@ -81,7 +81,7 @@ HRNET_DROPPED = {f"stage4.2.fuse_layers.{i}.0.0.{n}" for i in (1, 2, 3) for n in
 }
 DECONV = [name for name in _official(RESNET) if name.startswith("deconv_layers.") and "tracked" not in name]
 CASES: dict[str, tuple[str, Callable[[], State], str, list[str], set[str], str]] = {
-    # kind: backbone, file, name, new, dropped, colour
+    # kind: backbone, file, name, new, dropped, channel_order
     "hrnet": (HRNET, lambda: official(HRNET), "official pose_hrnet", [], set(), "rgb"),
     "resnet": (RESNET, lambda: official(RESNET), "official pose_resnet", [], set(), "bgr"),
     "mmpose0 hrnet": (HRNET, lambda: mmpose(HRNET, "keypoint_head"), "MMPose 0.x HRNet", [], set(), "rgb"),
@@ -119,7 +119,7 @@ CASES: dict[str, tuple[str, Callable[[], State], str, list[str], set[str], str]]
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_public_file_loads_with_exactly_its_exceptions(case: str) -> None:
-    backbone, file, kind, new, dropped, colour = CASES[case]
+    backbone, file, kind, new, dropped, channel_order = CASES[case]
     model = ours(backbone)
     fresh = {name: value.clone() for name, value in model.state_dict().items()}
     adapted = adapt(file(), model, name="x.pth")
@@ -127,7 +127,7 @@ def test_a_public_file_loads_with_exactly_its_exceptions(case: str) -> None:
     assert adapted.new == new
     assert set(adapted.dropped) == dropped
     load(adapted, model)
-    assert model.colour == colour
+    assert model.channel_order == channel_order
     trained = official(backbone)
     for name, value in model.state_dict().items():
         if "num_batches_tracked" not in name:

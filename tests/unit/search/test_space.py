@@ -24,13 +24,13 @@ DEMO = configuration.load("demo")
 def test_a_space_becomes_optunas() -> None:
     space: Space = {
         "loss.lambda_p": Range(0.01, 1, log=True),
-        "loss.single.queries": Range(1, 8),
-        "loss.single.query": ("hard", "random"),
+        "loss.skcc.queries": Range(1, 8),
+        "loss.skcc.query": ("hard", "random"),
     }
     assert distributions(space, DEMO) == {
         "loss.lambda_p": FloatDistribution(0.01, 1, log=True),
-        "loss.single.queries": IntDistribution(1, 8),  # because the config's value is a whole number
-        "loss.single.query": CategoricalDistribution(("hard", "random")),
+        "loss.skcc.queries": IntDistribution(1, 8),  # because the config's value is a whole number
+        "loss.skcc.query": CategoricalDistribution(("hard", "random")),
     }
 
 
@@ -46,9 +46,9 @@ def test_a_space_becomes_optunas() -> None:
         ({"loss.lambda_1": Range(-1, 1)}, ["loss.lambda_1=-1.0", "0 or more"]),
         ({"loss.lambda_1": Range(0, float("nan"))}, ["loss.lambda_1", "finite"]),
         ({"loss.tau": Range(0, 1)}, ["loss.tau=0", "above 0"]),
-        ({"loss.single.queries": Range(1.5, 4)}, ["loss.single.queries", "1.5"]),
-        ({"loss.single.query": ("hard", "sometimes")}, ["sometimes", "hard, random, all"]),
-        ({"loss.single.query": ()}, ["loss.single.query", "no choices"]),
+        ({"loss.skcc.queries": Range(1.5, 4)}, ["loss.skcc.queries", "1.5"]),
+        ({"loss.skcc.query": ("hard", "sometimes")}, ["sometimes", "hard, random, all"]),
+        ({"loss.skcc.query": ()}, ["loss.skcc.query", "no choices"]),
         ({}, ["empty"]),
     ],
 )
@@ -66,43 +66,43 @@ def test_what_only_the_data_can_refuse(people: Path, tmp_path: Path) -> None:
     config = tiny(people, tmp_path)
     shards = open_shards(config.data.train, input_hw=config.input_hw)
     joints = shards.skeleton.num_joints
-    require_trainable({"loss.single.negatives": Range(1, joints - 1)}, config, shards=shards)
-    with pytest.raises(ConfigError, match=rf"search space: loss.single.negatives={joints}: "):
-        require_trainable({"loss.single.negatives": Range(1, joints)}, config, shards=shards)
+    require_trainable({"loss.skcc.negatives": Range(1, joints - 1)}, config, shards=shards)
+    with pytest.raises(ConfigError, match=rf"search space: loss.skcc.negatives={joints}: "):
+        require_trainable({"loss.skcc.negatives": Range(1, joints)}, config, shards=shards)
 
 
 @pytest.mark.parametrize(
     ("point", "inside"),
     [
-        ({"loss.tau": 0.1, "loss.single.query": "hard"}, True),
-        ({"loss.tau": 1.1, "loss.single.query": "hard"}, False),
-        ({"loss.tau": 0.1, "loss.single.query": "none"}, False),
+        ({"loss.tau": 0.1, "loss.skcc.query": "hard"}, True),
+        ({"loss.tau": 1.1, "loss.skcc.query": "hard"}, False),
+        ({"loss.tau": 0.1, "loss.skcc.query": "none"}, False),
         ({"loss.tau": 0.1}, False),
     ],
 )
 def test_points_outside_are_not_tried(point: dict[str, Any], inside: bool) -> None:
-    assert contains({"loss.tau": Range(0.05, 1), "loss.single.query": ("hard", "all")}, point) is inside
+    assert contains({"loss.tau": Range(0.05, 1), "loss.skcc.query": ("hard", "all")}, point) is inside
 
 
 def test_values_at_dotted_keys() -> None:
-    changed = with_values(DEMO, {"loss.single.queries": 3, "run.name": "x"})
-    assert (changed.loss.single.queries, changed.run.name) == (3, "x")
-    assert point_of(changed, {"loss.single.queries": Range(1, 5)}) == {"loss.single.queries": 3}
-    assert with_values(changed, {"loss.single.queries": DEMO.loss.single.queries, "run.name": "demo"}) == DEMO
+    changed = with_values(DEMO, {"loss.skcc.queries": 3, "run.name": "x"})
+    assert (changed.loss.skcc.queries, changed.run.name) == (3, "x")
+    assert point_of(changed, {"loss.skcc.queries": Range(1, 5)}) == {"loss.skcc.queries": 3}
+    assert with_values(changed, {"loss.skcc.queries": DEMO.loss.skcc.queries, "run.name": "demo"}) == DEMO
 
 
 SAMPLING: Space = {
     "loss.tau": Range(0.03, 0.5, log=True),
-    "loss.single.queries": Range(1, 12),
-    "loss.single.negatives": Range(1, 12),
-    "loss.pair.negatives": Range(1, 7),
+    "loss.skcc.queries": Range(1, 12),
+    "loss.skcc.negatives": Range(1, 12),
+    "loss.prcc.negatives": Range(1, 7),
     "loss.bank.slots": (128, 256),
 }
 PAPER = {
     "loss.tau": 0.07,
-    "loss.single.queries": 5,
-    "loss.single.negatives": 6,
-    "loss.pair.negatives": 4,
+    "loss.skcc.queries": 5,
+    "loss.skcc.negatives": 6,
+    "loss.prcc.negatives": 4,
     "loss.bank.slots": 256,
 }
 
@@ -131,32 +131,32 @@ def test_a_search_ends_at_what_the_skeleton_has() -> None:
     found = fit(SAMPLING, PAPER, DEMO, few(4, 0))
     assert found.space == {
         "loss.tau": SAMPLING["loss.tau"],
-        "loss.single.queries": Range(1, 4),
-        "loss.single.negatives": Range(1, 3),
+        "loss.skcc.queries": Range(1, 4),
+        "loss.skcc.negatives": Range(1, 3),
         "loss.bank.slots": (128, 256),
     }
     assert found.paper == {
         "loss.tau": 0.07,
-        "loss.single.queries": 4,
-        "loss.single.negatives": 3,
+        "loss.skcc.queries": 4,
+        "loss.skcc.negatives": 3,
         "loss.bank.slots": 256,
     }
     assert contains(found.space, found.paper)
-    assert found.changes == {"loss.lambda_2": 0.0, "loss.single.queries": 4, "loss.single.negatives": 3}
-    assert "skeleton few has 4 joints: loss.single.queries is searched from 1 to 4, not from 1 to 12" in found.notes
+    assert found.changes == {"loss.lambda_2": 0.0, "loss.skcc.queries": 4, "loss.skcc.negatives": 3}
+    assert "skeleton few has 4 joints: loss.skcc.queries is searched from 1 to 4, not from 1 to 12" in found.notes
     assert len(found.notes) == 3
     base = with_values(DEMO, found.changes)
     check_contrast(base.loss, few(4, 0))
-    assert distributions(found.space, base)["loss.single.negatives"] == IntDistribution(1, 3)
+    assert distributions(found.space, base)["loss.skcc.negatives"] == IntDistribution(1, 3)
 
 
 def test_where_one_value_is_left_it_is_taken() -> None:
     found = fit(SAMPLING, PAPER, DEMO, few(2, 2))
-    assert "loss.single.negatives" not in found.space | found.paper
-    assert "loss.pair.negatives" not in found.space
-    assert found.changes["loss.single.negatives"] == found.changes["loss.pair.negatives"] == 1
-    choices: Space = {"loss.single.negatives": (2, 4, 9)}
-    assert fit(choices, {"loss.single.negatives": 4}, DEMO, few(5, 0)).space == {"loss.single.negatives": (2, 4)}
+    assert "loss.skcc.negatives" not in found.space | found.paper
+    assert "loss.prcc.negatives" not in found.space
+    assert found.changes["loss.skcc.negatives"] == found.changes["loss.prcc.negatives"] == 1
+    choices: Space = {"loss.skcc.negatives": (2, 4, 9)}
+    assert fit(choices, {"loss.skcc.negatives": 4}, DEMO, few(5, 0)).space == {"loss.skcc.negatives": (2, 4)}
 
 
 def test_a_skeleton_that_has_everything_changes_nothing() -> None:

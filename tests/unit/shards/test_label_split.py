@@ -51,6 +51,3 @@ def test_a_set_that_was_built_with_other_splits_is_refused(people: Path) -> None
     with pytest.raises(DataError, match=r"x data.labelled=0.3: other people than the split"):
         check_stored(found, other, uri="x")
     check_stored(split(shards.instance, share=0.3, seed=1), other, uri="x")
-
-
-# ------------------------------------------------------------------------------------------------------- the stream

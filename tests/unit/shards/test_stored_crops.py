@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from icon_dist import datasets
+from icon_dist.codec.frame import InputFrame
 from icon_dist.codec.geometry import compose, invert
 from icon_dist.config import AugmentConfig
 from icon_dist.data.augment import augment
@@ -34,7 +35,9 @@ def pairs(request: pytest.FixtureRequest, shared: Path, tmp_path_factory: pytest
     files = {p.id: p.file for p in people.instances}
     random = np.random.default_rng(0).random((len(shards), 9))
     config = AugmentConfig(half_body_min=4)
-    placed = augment(shards.box, shards.keypoints, random=random, config=config, skeleton=shards.skeleton, input_hw=HW)
+    placed = augment(
+        shards.box, shards.keypoints, random=random, config=config, skeleton=shards.skeleton, frame=InputFrame(HW)
+    )
     to_stored = shards.to_stored(np.arange(len(shards)))
     found = []
     for row in range(len(shards)):

@@ -12,9 +12,10 @@ import torch
 from icon_dist.config import Config, load
 from icon_dist.datasets import load_skeleton
 from icon_dist.errors import ConfigError, DataError
+from icon_dist.models import from_config
 from icon_dist.shards.label_split import split
 from icon_dist.shards.shard_set import ShardSet, open_shards
-from icon_dist.training.plan import Plan, check_contrast, model_of, plan_run
+from icon_dist.training.plan import Plan, check_contrast, plan_run
 from icon_dist.types import Skeleton
 from tests.support.training import tiny
 
@@ -115,7 +116,7 @@ def test_text() -> None:
 def test_trained_parameters(backbone: str, lambda_p: float, parameters: int) -> None:
     config = load("coco", {"model.backbone": backbone, "loss.lambda_p": lambda_p})
     with torch.device("meta"):
-        model = model_of(config, COCO)
+        model = from_config.build(config, COCO)
     assert sum(p.numel() for p in model.parameters()) == parameters
 
 
@@ -125,7 +126,9 @@ def test_without_contrast_there_is_no_head_and_no_bank(
 ) -> None:
     """A head that nothing trains would have no optimizer state to save."""
     config = tiny(people, tmp_path, **off)
-    assert not any(name.startswith("projection") for name, _ in model_of(config, shards.skeleton).named_parameters())
+    assert not any(
+        name.startswith("projection") for name, _ in from_config.build(config, shards.skeleton).named_parameters()
+    )
     without_bank = tiny(people, tmp_path, loss__bank__enabled=False, **off)
     assert plan_run(config, shards).checkpoint_bytes == plan_run(without_bank, shards).checkpoint_bytes
 
@@ -169,17 +172,17 @@ def test_how_many_categories_there_are() -> None:
 @pytest.mark.parametrize(
     ("skeleton", "key", "most", "what"),
     [
-        ("coco", "loss.single.negatives", 16, "17 joints"),
-        ("coco", "loss.single.queries", 17, "17 joints"),
-        ("coco", "loss.pair.negatives", 7, "8 limb pairs"),
-        ("coco", "loss.pair.queries", 8, "8 limb pairs"),
-        ("crowdpose", "loss.single.negatives", 13, "14 joints"),
-        ("mpii", "loss.single.queries", 16, "16 joints"),
+        ("coco", "loss.skcc.negatives", 16, "17 joints"),
+        ("coco", "loss.skcc.queries", 17, "17 joints"),
+        ("coco", "loss.prcc.negatives", 7, "8 limb pairs"),
+        ("coco", "loss.prcc.queries", 8, "8 limb pairs"),
+        ("crowdpose", "loss.skcc.negatives", 13, "14 joints"),
+        ("mpii", "loss.skcc.queries", 16, "16 joints"),
     ],
 )
 @pytest.mark.parametrize("strategy", ["hard", "random"])
 def test_no_more_categories_than_there_are(skeleton: str, key: str, most: int, what: str, strategy: str) -> None:
-    strategies = {f"loss.{t}.{s}": strategy for t in ("single", "pair") for s in ("query", "negative")}
+    strategies = {f"loss.{t}.{s}": strategy for t in ("skcc", "prcc") for s in ("query", "negative")}
     check_contrast(load("coco", strategies | {key: most}).loss, SKELETONS[skeleton])
     with pytest.raises(ConfigError) as error:
         check_contrast(load("coco", strategies | {key: most + 1}).loss, SKELETONS[skeleton])
@@ -188,15 +191,15 @@ def test_no_more_categories_than_there_are(skeleton: str, key: str, most: int, w
 
 
 def test_the_upper_end_of_a_random_count_is_checked_too() -> None:
-    values = {"loss.single.negative": "random", "loss.single.negatives_to": 17}
-    with pytest.raises(ConfigError, match=r"loss.single.negatives_to=17: .*expected at most 16"):
+    values = {"loss.skcc.negative": "random", "loss.skcc.negatives_to": 17}
+    with pytest.raises(ConfigError, match=r"loss.skcc.negatives_to=17: .*expected at most 16"):
         check_contrast(load("coco", values).loss, COCO)
 
 
 def test_the_papers_random_sampling_fits() -> None:
     """Table 7: SKCC Q 6-9 and Hn 5-10; PRCC Q 3-5 and Hn 4 to all the other 7 pairs."""
     values: dict[str, object] = {}
-    for term, queries, negatives in (("single", (6, 9), (5, 10)), ("pair", (3, 5), (4, 7))):
+    for term, queries, negatives in (("skcc", (6, 9), (5, 10)), ("prcc", (3, 5), (4, 7))):
         for strategy, count, (low, high) in (("query", "queries", queries), ("negative", "negatives", negatives)):
             values[f"loss.{term}.{strategy}"] = "random"
             values[f"loss.{term}.{count}"], values[f"loss.{term}.{count}_to"] = low, high
@@ -204,9 +207,9 @@ def test_the_papers_random_sampling_fits() -> None:
 
 
 def test_counts_that_nothing_reads_are_not_judged() -> None:
-    check_contrast(load("coco", {"loss.pair.negative": "all", "loss.pair.negatives": 99}).loss, COCO)
-    check_contrast(load("coco", {"loss.lambda_2": 0, "loss.pair.negatives": 99}).loss, COCO)
-    check_contrast(load("coco", {"loss.lambda_p": 0, "loss.single.queries": 99}).loss, COCO)
+    check_contrast(load("coco", {"loss.prcc.negative": "all", "loss.prcc.negatives": 99}).loss, COCO)
+    check_contrast(load("coco", {"loss.lambda_2": 0, "loss.prcc.negatives": 99}).loss, COCO)
+    check_contrast(load("coco", {"loss.lambda_p": 0, "loss.skcc.queries": 99}).loss, COCO)
 
 
 @pytest.mark.parametrize("limbs", [(), ((5, 7),)])
@@ -223,8 +226,8 @@ def test_pairs_need_pairs(limbs: tuple[tuple[int, int], ...]) -> None:
 
 def test_a_plan_is_checked_against_the_skeleton_of_its_shards(people: Path, tmp_path: Path, shards: ShardSet) -> None:
     most = shards.skeleton.num_joints - 1
-    text = refused(tiny(people, tmp_path, loss__single__negatives=most + 1), shards)
-    assert f"loss.single.negatives={most + 1}" in text
+    text = refused(tiny(people, tmp_path, loss__skcc__negatives=most + 1), shards)
+    assert f"loss.skcc.negatives={most + 1}" in text
     assert f"{most + 1} joints" in text
 
 

@@ -20,22 +20,22 @@ def test_a_small_skeleton_says_all_at_once_and_what_to_type(tmp_path: Path, capf
     code, (line,) = dry_run(capfd, *argv)
     assert code == 2
     for part in (
-        "loss.single.queries=5: skeleton corners has 4 joints; expected at most 4",
-        "loss.single.negatives=6: skeleton corners has 4 joints; expected at most 3",
+        "loss.skcc.queries=5: skeleton corners has 4 joints; expected at most 4",
+        "loss.skcc.negatives=6: skeleton corners has 4 joints; expected at most 3",
         "loss.lambda_2=0.7: skeleton corners has 0 limb pairs, contrast needs 2",
     ):
         assert part in line
     added = line.rpartition("; set ")[2].split()
-    assert added == ["loss.single.queries=4", "loss.single.negatives=3", "loss.lambda_2=0"]
+    assert added == ["loss.skcc.queries=4", "loss.skcc.negatives=3", "loss.lambda_2=0"]
     assert dry_run(capfd, *argv, *added) == (0, [])
     code, (line,) = dry_run(capfd, *argv, "optim.batch=64", "data.dataset=coco")  # all that is independent
     assert code == 2
-    for part in ("data.dataset=coco", "loss.single.queries=5", "8 people do not fill one batch"):
+    for part in ("data.dataset=coco", "loss.skcc.queries=5", "8 people do not fill one batch"):
         assert part in line
 
 
 @pytest.mark.parametrize(("joints", "limbs"), [(1, ()), (2, ((0, 1),)), (3, ((0, 1), (1, 2)))])
-@pytest.mark.parametrize("sampling", [[], ["loss.single.query=random", "loss.single.queries_to=9"]])
+@pytest.mark.parametrize("sampling", [[], ["loss.skcc.query=random", "loss.skcc.queries_to=9"]])
 def test_the_overrides_that_a_skeleton_asks_for_are_enough(
     joints: int, limbs: tuple[tuple[int, int], ...], sampling: list[str]
 ) -> None:

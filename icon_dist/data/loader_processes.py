@@ -16,7 +16,7 @@ import warnings
 import weakref
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkProcess
 
@@ -26,9 +26,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from icon_dist.data.augment import Joints
 from icon_dist.data.crops import Bad, Crops
 from icon_dist.errors import ClusterError, IconError, plain
+from icon_dist.types import Batch
 
 log = logging.getLogger(__name__)
 
@@ -42,39 +42,23 @@ Order = tuple[int, I64, I64, NDArray[np.float64], I64]  # slot, places, rows, sa
 
 @dataclass(frozen=True)
 class Job:
-    """One micro-batch to cut, and what is already known of it."""
+    """One micro-batch to cut: all of it but the pixels, and how these are cut."""
 
-    rows: I64  # [N]; -1 = padding
-    instance: I64  # [N]
-    image_id: I64  # [N]
-    joints: Joints
+    batch: Batch
     sampling: NDArray[np.float64]  # [N, 2, 3] input px -> stored px
-    to_photo: NDArray[np.float64]  # [N, 2, 3]
     owner: I64  # [N] which process cuts it
     ahead: dict[int, I64]  # rows that a process should begin to read for later
 
-    def without(self, bad: list[Bad]) -> Job:
-        """These places become padding: the shape stays, and nobody learns anything from them."""
-        kept = np.ones(len(self.rows), dtype=bool)
-        kept[[place for place, _ in bad]] = False
-        joints, known = self.joints, kept[:, None]
-        return replace(
-            self,
-            rows=np.where(kept, self.rows, -1),
-            instance=np.where(kept, self.instance, -1),
-            image_id=np.where(kept, self.image_id, -1),
-            joints=Joints(
-                xy=np.where(known[..., None], joints.xy, np.float32(0)),
-                labelled=joints.labelled & known,
-                visible=joints.visible & known,
-            ),
-        )
+    def places(self, owner: int | None = None) -> I64:
+        """Those that are to be cut, by one process or by all."""
+        real = self.batch.row.numpy() >= 0
+        return np.flatnonzero(real if owner is None else real & (self.owner == owner))
 
 
 UnderWay = tuple[Job, int, list[int]]  # with its slot and the processes that cut it
 
 
-class Loaders:
+class LoaderProcesses:
     """``processes`` forked loaders, started at once and kept over epochs; 0 = cut in this process."""
 
     def __init__(self, crops: Crops, *, processes: int, micro_batch: int, pin: bool) -> None:
@@ -115,8 +99,8 @@ class Loaders:
         if self._workers:
             self._stop()
 
-    def run(self, jobs: Iterator[Job]) -> Iterator[tuple[Job, Tensor]]:
-        """The jobs in order, each with its crops ``[N, H, W, 3]`` uint8, which are the caller's to keep."""
+    def run(self, jobs: Iterator[Job]) -> Iterator[Batch]:
+        """The batches of the jobs in order, with their images, which are the caller's to keep."""
         if not self._workers:
             yield from self._run_here(jobs)
             return
@@ -139,24 +123,25 @@ class Loaders:
                 self._free.append(slot)
             self._busy = False
 
-    def _run_here(self, jobs: Iterator[Job]) -> Iterator[tuple[Job, Tensor]]:
+    def _run_here(self, jobs: Iterator[Job]) -> Iterator[Batch]:
         for job in jobs:
             for rows in job.ahead.values():
                 self._crops.reader.prefetch(self._crops.uncached(rows))
-            image = self._empty()
-            places = np.flatnonzero(job.rows >= 0)
-            rows, sampling = job.rows[places], job.sampling[places]
-            bad = self._crops.fill(image.numpy(), places=places, rows=rows, sampling=sampling)
-            yield self._finished(job, image, bad), image
+            image, places = self._empty(), job.places()
+            rows = job.batch.row.numpy()[places]
+            bad = self._crops.fill(image.numpy(), places=places, rows=rows, sampling=job.sampling[places])
+            yield self._finished(job.batch, image, bad)
 
-    def _finished(self, job: Job, image: Tensor, bad: list[Bad]) -> Job:
-        """Places that were not cut are black."""
+    def _finished(self, batch: Batch, image: Tensor, bad: list[Bad]) -> Batch:
+        """The batch with its pixels; places that were not cut are black."""
+        batch.image = image
+        gone = batch.row < 0
         if bad:
-            job = job.without(bad)
+            gone[[place for place, _ in bad]] = True
             self.skipped += [text for _, text in bad]
-        if (job.rows < 0).any():
-            image[torch.from_numpy(job.rows < 0)] = 0
-        return job
+        if gone.any():
+            batch.pad(gone)
+        return batch
 
     def _empty(self) -> Tensor:
         return torch.empty((self._micro_batch, *self._crops.input_hw, 3), dtype=torch.uint8, pin_memory=self._pin)
@@ -164,10 +149,10 @@ class Loaders:
     def _send(self, job: Job, slot: int) -> list[int]:
         workers = []
         for worker, (_, pipe) in enumerate(self._workers):
-            places = np.flatnonzero((job.owner == worker) & (job.rows >= 0))
+            places = job.places(worker)
             ahead = job.ahead.get(worker, np.empty(0, dtype=np.int64))
             if len(places) or len(ahead):
-                order: Order = slot, places, job.rows[places], job.sampling[places], ahead
+                order: Order = slot, places, job.batch.row.numpy()[places], job.sampling[places], ahead
                 try:
                     pipe.send(order)
                 except OSError:
@@ -175,7 +160,7 @@ class Loaders:
                 workers.append(worker)
         return workers
 
-    def _receive(self, under_way: deque[UnderWay]) -> tuple[Job, Tensor]:
+    def _receive(self, under_way: deque[UnderWay]) -> Batch:
         held = len(self._ring) - len(self._free) - len(under_way)
         job, slot, workers = under_way.popleft()
         answers = [self._answer(worker) for worker in workers]
@@ -193,7 +178,7 @@ class Loaders:
             # copy in page faults). A caller that holds more than HELD of them gets copies, above.
             image = torch.from_numpy(crops)
             weakref.finalize(crops, self._free.append, slot).atexit = False
-        return self._finished(job, image, bad), image
+        return self._finished(job.batch, image, bad)
 
     def _answer(self, worker: int) -> list[Bad] | Exception:
         process, pipe = self._workers[worker]

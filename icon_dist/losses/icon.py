@@ -1,0 +1,260 @@
+"""The contrastive loss of ICON (Xu et al., *Inter-image Contrastive Consistency for Multi-Person Pose Estimation*, AAAI
+2023), from top to bottom with the paper's equations; docs/loss.md says how to use it, ``reference.py`` has it as loops.
+
+A token is a unit vector: f_k, read from the embedding map at joint k of an instance, or, of a limb (a, b),
+
+    f_ab = (f_a + f_b) / 2, normalized, if both ends are visible                                          (Eq. 2, 3)
+
+A token's category is its joint, or its limb. For a query token i, with s = cosine to i / tau, positives p of the same
+category and another instance, and negatives n of other categories:
+
+    L_i = mean_p -log( e^{s_p} / (e^{s_p} + sum_n e^{s_n}) )                                              (Eq. 1)
+
+    L_SKCC = mean over joints of the mean of L_i over the queries of a joint                              (Eq. 1)
+    L_PRCC = the same over limbs                                                                          (Eq. 4)
+    total  = skcc L_SKCC + prcc L_PRCC,     to be added to the heatmap loss times lambda_p                (Eq. 5)
+
+Positives and negatives come from this step's instances of all ranks and from a memory bank of earlier steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from icon_dist.distributed import sum_over_ranks, world_size
+from icon_dist.losses import health, sampling
+from icon_dist.losses.exchange import Centers, SharedKeys
+from icon_dist.losses.health import Health
+from icon_dist.losses.intra import intra_sums
+from icon_dist.losses.kernels import consistency_sums, mean_of_categories
+from icon_dist.losses.options import (
+    PRCC,
+    SKCC,
+    Bank,
+    Inputs,
+    Options,
+    Term,
+    check_inputs,
+    check_options,
+    check_settings,
+)
+from icon_dist.losses.sampling import Negatives
+from icon_dist.losses.tokens import TokenBatch, Tokens, limb_tokens, pixel_offsets, pixel_set, read_points
+from icon_dist.types import KeySet
+
+
+@dataclass(frozen=True)
+class IconOutput:
+    """What the loss returns; with several ranks, the mean over ranks of each is that of the joined batch."""
+
+    total: Float[Tensor, ""]  # for the backward pass
+    skcc: Float[Tensor, ""]  # L_SKCC, without its weight and without gradient
+    prcc: Float[Tensor, ""]  # L_PRCC
+    health: Callable[[], dict[str, Health]]  # by term; to be called before commit(), and by all ranks
+
+
+class IconLoss(nn.Module):
+    """``skcc * L_SKCC + prcc * L_PRCC`` of plain tensors, for any model, loop and launcher.
+
+    It has no parameters. Its state, the memory bank and the number of steps, is in ``state_dict()``; it follows the
+    device of what it is given. Where ``torch.distributed`` is initialized, ranks exchange their embeddings.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_joints: int,
+        limbs: Sequence[Sequence[int]],
+        dim: int,
+        tau: float = 0.07,
+        bank: int | Bank = 512,
+        skcc: float | Term = SKCC.weight,
+        prcc: float | Term = PRCC.weight,
+        options: Options | None = None,
+    ) -> None:
+        """``num_joints`` K; ``limbs``: pairs of joints, for PRCC; ``dim`` m of an embedding; ``tau``: the temperature.
+
+        ``bank``: slots per category, 0 for none, or a :class:`Bank`. ``skcc``, ``prcc``: weights, or a :class:`Term`
+        with its sampling. ValueError, in one line, where they do not fit together.
+        """
+        super().__init__()
+        bank = bank if isinstance(bank, Bank) else Bank(bank)
+        pairs = [(int(a), int(b)) for a, b in limbs]
+        terms = {
+            "skcc": skcc if isinstance(skcc, Term) else replace(SKCC, weight=skcc),
+            "prcc": prcc if isinstance(prcc, Term) else replace(PRCC, weight=prcc),
+        }
+        check_settings(num_joints=num_joints, limbs=pairs, dim=dim, tau=tau, terms=terms)
+        options = options or Options()
+        check_options(bank, options, *terms.values())
+        self.num_joints, self.dim, self.tau, self.options = num_joints, dim, tau, options
+        self.terms = {name: term for name, term in terms.items() if term.weight > 0}
+        self._limbs = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2)
+        self._offsets = pixel_offsets(sigma=options.sigma, points=options.points)
+        categories = {name: num_joints if name == "skcc" else len(pairs) for name in self.terms}
+        if options.contrast == "intra":
+            bank = replace(bank, slots=0, exchange="sync")
+        self._keys = SharedKeys(bank, categories, self._limbs, dim=dim, seed=options.seed)
+
+    def forward(
+        self,
+        embedding: Float[Tensor, "N m he we"],
+        joints: Float[Tensor, "N K 2"],
+        visible: Bool[Tensor, "N K"],
+        instance_id: Int[Tensor, " N"],
+        *,
+        heatmaps: Float[Tensor, "N K h w"] | None = None,
+        errors: Float[Tensor, "N K"] | None = None,
+        image_id: Int[Tensor, " N"] | None = None,
+        step: int | None = None,
+    ) -> IconOutput:
+        """The loss of a batch of N instances. Collective: all ranks call it, each with the same N.
+
+        ``joints`` are xy in input px; ``visible`` says which count; ``instance_id`` is unique in the dataset. Hard
+        queries are those whose ``heatmaps`` are uncertain and whose ``errors`` are large; neither gets a gradient. With
+        ``image_id`` positives are of other images. Micro-batches of an optimizer step are calls with the same ``step``.
+
+        After ``optimizer.step()``, call ``commit()``, or ``discard()`` if the step was skipped: another call before is
+        a RuntimeError. In ``eval()`` mode nothing is remembered. ValueError, in one line, for inputs that do not fit.
+        """
+        inputs = Inputs(embedding, joints, visible, instance_id, heatmaps, errors, image_id)
+        hard = any(term.query == "hard" for term in self.terms.values())
+        check_inputs(inputs, num_joints=self.num_joints, dim=self.dim, hard=hard)
+        owner = instance_id if image_id is None else image_id
+        batch = TokenBatch(self._tokens(inputs), instance_id.long(), owner.long(), self._keys.begin(step))
+        centers = self._share(batch) if self.options.contrast == "inter" else {}
+        compared = {name: self._compare(i, name, batch, centers) for i, name in enumerate(self.terms)}
+        found = {name: self._sums(each) for name, each in compared.items()}
+
+        gathered = sum_over_ranks(torch.cat([count for _, count in found.values()]))
+        counts = dict(zip(found, torch.split(gathered, [len(count) for _, count in found.values()]), strict=True))
+        # Sums are this rank's and counts are everybody's; the factor undoes the mean over ranks that gradients get.
+        losses = {name: world_size() * mean_of_categories(sums, counts[name]) for name, (sums, _) in found.items()}
+        total = torch.stack([self.terms[name].weight * loss for name, loss in losses.items()]).sum()  # Eq. 5
+        # Comparisons with NaN are false, so that Eq. 1 leaves out tokens that are not finite: a loop must see them.
+        total = total + 0 * batch.tokens["skcc"].features[:, :, 0].detach().sum()
+        if not self.training:
+            self.discard()
+
+        values = {name: loss.detach() for name, loss in losses.items()}
+
+        def measure() -> dict[str, Health]:
+            shared = centers or self._share(batch, keep=False)
+            return {
+                name: self._health(name, each, shared[name], loss=values[name], counts=counts[name])
+                for name, each in compared.items()
+            }
+
+        zero = torch.zeros_like(total.detach())
+        return IconOutput(total, values.get("skcc", zero), values.get("prcc", zero), measure)
+
+    @property
+    def pending(self) -> int | None:
+        """The number of the step that waits for ``commit()`` or ``discard()``, if one does."""
+        return self._keys.pending
+
+    def commit(self) -> None:
+        """The step counts: the tokens of all its calls may enter the bank. Nothing to do where none is pending."""
+        self._keys.commit()
+
+    def discard(self) -> None:
+        """The step does not count, as where its gradients were not finite: nothing of it enters the bank."""
+        self._keys.discard()
+
+    def _tokens(self, inputs: Inputs) -> dict[str, Tokens]:
+        """The joints of the batch and, for PRCC, its limbs (Eq. 2, 3), with how hard each is."""
+        own = self.options
+        self._offsets, self._limbs = (x.to(inputs.joints.device) for x in (self._offsets, self._limbs))  # copied once
+        visible = inputs.visible & inputs.joints.isfinite().all(2)
+        joints = torch.where(visible[..., None], inputs.joints, 0.0)  # that of a joint nobody knows may be NaN
+        points = pixel_set(joints, self._offsets, stride=own.heatmap_stride)
+        features, inside = read_points(inputs.embedding, points, stride=own.stride, read=own.read)
+        present = visible & inside[:, :, 0]  # a joint exists where its own embedding can be read
+        active = inside & present[..., None]
+        if inputs.heatmaps is None or inputs.errors is None:
+            scores = torch.zeros_like(present, dtype=features.dtype)
+        else:
+            heatmaps, errors = inputs.heatmaps.detach(), inputs.errors.detach()
+            scores = sampling.hard_scores(heatmaps, errors, present, entropy=own.entropy, scope=own.query_scope)
+        tokens = {"skcc": Tokens(features, active, scores)}
+        if "prcc" in self.terms:
+            limbs = limb_tokens(features, active, self._limbs)
+            tokens["prcc"] = Tokens(*limbs, sampling.limb_scores(scores, self._limbs))
+        return tokens
+
+    def _share(self, batch: TokenBatch, *, keep: bool = True) -> dict[str, Centers]:
+        """The center tokens of all ranks by term; kept for the bank, or only to be looked at. Collective."""
+        joints = batch.tokens["skcc"]
+        return self._keys.share(
+            Centers(joints.features[:, :, 0], joints.active[..., 0], batch.owner), step=batch.step, keep=keep
+        )
+
+    def _compare(self, number: int, name: str, batch: TokenBatch, centers: dict[str, Centers]) -> _Compared:
+        """The queries of a term, and what they are compared with."""
+        own, term, tokens = self.options, self.terms[name], batch.tokens[name]
+        query, negative = term.draws(*(sampling.key_of(own.seed, batch.step, 2 * number + i) for i in (1, 2)))
+        is_query = sampling.query_tokens(query, tokens, batch.instance, scope=own.query_scope, most=own.max_queries)
+        most = sampling.most_queries(query, shape=is_query.shape, most=own.max_queries)
+        negatives = Negatives(negative, term.category_score, own.negatives_from_others, own.max_negatives)
+        keys = centers[name].keys() if centers else None
+        return _Compared(batch, tokens, is_query, most, negatives, keys, self._keys.stored(name, step=batch.step))
+
+    def _sums(self, these: _Compared) -> tuple[Float[Tensor, " C"], Float[Tensor, " C"]]:
+        """Eq. 1, or Eq. 4: per category, the sum of L_i over its queries, and the number of these."""
+        batch, tokens, negatives = these.batch, these.tokens, these.negatives
+        if these.keys is None:
+            return intra_sums(
+                tokens.features, tokens.active, these.is_query, batch.instance, negatives=negatives, tau=self.tau
+            )
+        queries = sampling.query_rows(
+            tokens, these.is_query, instance=batch.instance, owner=batch.owner, limit=these.most
+        )
+        return consistency_sums(queries, these.keys, bank=these.bank, negatives=negatives, tau=self.tau)
+
+    def _health(
+        self, name: str, these: _Compared, centers: Centers, *, loss: Float[Tensor, ""], counts: Float[Tensor, " C"]
+    ) -> Health:
+        features = centers.features.detach()
+        if these.keys is None:  # a batch whose tokens are all alike
+            alike = replace(these, tokens=replace(these.tokens, features=torch.zeros_like(these.tokens.features)))
+            chance = mean_of_categories(sum_over_ranks(self._sums(alike)[0]), counts)
+        else:
+            stored = [keys for keys in (these.keys, these.bank) if keys is not None]
+            categories = these.negatives.draw.mean(len(counts) - 1)
+            chance = health.chance_loss(stored, categories=categories, most=these.negatives.most)
+        return Health(
+            loss,
+            chance,
+            cosine=health.mean_cosine(features, centers.visible),
+            purity=health.purity(features, centers.visible, centers.instance),
+            **self._keys.bank_health(name, step=these.batch.step),
+        )
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        """Torch calls it for ``state_dict()``; buffers would be broadcast, cast, and kept to one shape."""
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination.update({prefix + name: tensor for name, tensor in self._keys.state_dict().items()})
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *_: Any) -> None:
+        """Torch calls it for ``load_state_dict()``. CheckpointError where the state is of another loss."""
+        own = {name.removeprefix(prefix): x for name, x in state_dict.items() if name.startswith(prefix)}
+        self._keys.load_state_dict(own)
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """One term's tokens of a batch: which of them are queries, and what these are compared with."""
+
+    batch: TokenBatch
+    tokens: Tokens
+    is_query: Bool[Tensor, "N C T"]
+    most: int  # queries that there can be
+    negatives: Negatives
+    keys: KeySet | None  # this step's; None within an instance
+    bank: KeySet | None  # once it is ready

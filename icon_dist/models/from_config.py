@@ -1,0 +1,73 @@
+"""Models as a config means them: new ones to train, and those of stored weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from icon_dist.checkpoints.checkpoint import require_same_tensors
+from icon_dist.checkpoints.weights import Weights
+from icon_dist.config import Config
+from icon_dist.config.schedule import contrasts
+from icon_dist.errors import CheckpointError, ConfigError
+from icon_dist.models import PoseNet, build_model
+from icon_dist.models.two_students import Pair
+from icon_dist.types import Skeleton
+
+
+def build(config: Config, skeleton: Skeleton) -> PoseNet:
+    """A model with fresh weights; without contrast it has no projection head to train."""
+    return _build(config, skeleton, projection=config.model.projection if contrasts(config) else None)
+
+
+def build_trained(config: Config, skeleton: Skeleton) -> PoseNet | Pair:
+    """All that a run trains: one such model, or two students."""
+    if config.semi.method == "sspose":
+        return Pair(build(config, skeleton), build(config, skeleton))
+    return build(config, skeleton)
+
+
+def shape(config: Config, skeleton: Skeleton) -> PoseNet | Pair:
+    """:func:`build_trained` without any values: parameters and buffers have shapes alone, on the meta device."""
+    with torch.device("meta"), _Unfilled():
+        return build_trained(config, skeleton)
+
+
+class _Unfilled(TorchFunctionMode):
+    """Leaves new parameters as they are: to fill them on the meta device, torch imports its compiler."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if getattr(func, "__module__", "") == "torch.nn.init" or func in (Tensor.normal_, Tensor.uniform_):
+            return [*args, *(kwargs or {}).values()][0]
+        return func(*args, **(kwargs or {}))
+
+
+def restore(weights: Weights) -> PoseNet:
+    """The model of ``weights``, without the projection head that only training uses; a CheckpointError if none fits."""
+    try:
+        model = _build(weights.config, weights.skeleton, projection=None)
+    except ConfigError as error:
+        raise CheckpointError(f"checkpoint: {error}") from None
+    tensors = {name: tensor for name, tensor in weights.tensors.items() if not name.startswith("projection.")}
+    require_same_tensors(tensors, model.state_dict())
+    model.load_state_dict(tensors)
+    model.channel_order = weights.channel_order
+    return model
+
+
+def _build(config: Config, skeleton: Skeleton, *, projection: str | None) -> PoseNet:
+    return build_model(
+        config.model.backbone,
+        joints=skeleton.num_joints,
+        projection=projection,
+        feature=config.model.feature,
+        embedding=config.model.embedding,
+        bones=skeleton.bones + skeleton.limbs,
+        sigma=config.data.sigma,
+        input_hw=config.input_hw,
+    )

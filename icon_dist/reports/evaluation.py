@@ -1,0 +1,226 @@
+"""A checkpoint scored on a set: what ``icon-dist evaluate`` does, prints and writes."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import torch
+
+from icon_dist import storage
+from icon_dist.checkpoints import weights as stored_weights
+from icon_dist.codec import codec_of
+from icon_dist.config import Config, EvalConfig
+from icon_dist.drawing import skeletons
+from icon_dist.errors import CheckpointError, ConfigError, naming, note, plural, say, shorten, shown, tell
+from icon_dist.inference import boxes as who
+from icon_dist.inference.boxes import photos_of
+from icon_dist.inference.counting import counted
+from icon_dist.inference.predictor import conditions, evaluate
+from icon_dist.launch.progress import counter
+from icon_dist.metrics import embedding, result_files
+from icon_dist.metrics.score import check_truth, main_metric, require_evaluator
+from icon_dist.models import from_config
+from icon_dist.models.opecnet import OPECNet
+from icon_dist.reports.diagnosis import Scored, diagnose
+from icon_dist.reports.pictures import picture
+from icon_dist.shards.shard_set import ShardSet, open_shards
+from icon_dist.types import Predictions, Skeleton
+
+
+def measured_by(metric: str | None, skeleton: Skeleton) -> Skeleton:
+    """The skeleton with another metric than its own, if one was asked for."""
+    if metric == "pck" and skeleton.torso[0] == skeleton.torso[1]:
+        raise ConfigError(f"--metric {metric}: skeleton {skeleton.name} names no torso to measure by; give it one")
+    return skeleton if metric is None else dataclasses.replace(skeleton, metric=metric)
+
+
+def require_same_joints(skeleton: Skeleton, theirs: Skeleton, *, checkpoint: str, shards: str) -> None:
+    """CheckpointError where the weights predict other joints than those of the shards; a note about other sigmas."""
+    if theirs.joints != skeleton.joints:
+        raise CheckpointError(
+            f"{checkpoint}: predicts {plural(skeleton.num_joints, 'joint')} of {skeleton.name}, {shards} has "
+            f"{theirs.num_joints} of {theirs.name}{_first_other(skeleton.joints, theirs.joints)}; use shards of the "
+            "same skeleton"
+        )
+    if theirs.flips != skeleton.flips:
+        raise CheckpointError(
+            f"{checkpoint}: mirrors other joints (flips) than {shards}; use shards of the same skeleton"
+        )
+    if theirs.sigmas != skeleton.sigmas:
+        note(f"{shards}: other sigmas than {checkpoint} was trained with; these shards' count")
+
+
+def _first_other(mine: tuple[str, ...], theirs: tuple[str, ...]) -> str:
+    """Of as many joints, the first that has another name."""
+    if len(mine) != len(theirs):
+        return ""
+    return next(
+        f" (joint {i} is {shown(a)}, not {shown(b)})"
+        for i, (a, b) in enumerate(zip(theirs, mine, strict=True))
+        if a != b
+    )
+
+
+def table(scores: dict[str, float]) -> Iterator[str]:
+    """A line a score, aligned, the headline first as the metric gives them."""
+    width = max(map(len, scores), default=0)
+    for name, value in scores.items():
+        yield f"{name:<{width}}  {value:8.4f}"
+
+
+def doubts(scores: dict[str, float], skeleton: Skeleton, *, poses: int) -> Iterator[str]:
+    """What to think of before these scores are believed."""
+    main = main_metric(skeleton)
+    if round(scores[main], 4) <= 0:
+        near = f"none of {plural(poses, 'pose')} is near a person's"
+        yield f"{main} is 0: {near}; is the checkpoint trained, and are photos and boxes like those it is trained on?"
+    if main == "AP" and skeleton.num_joints == 1:
+        yield "poses of one joint have no size, so AP (M) and AP (L) leave wrong ones out; AP and AP .5 count them all"
+
+
+def require_device(name: str | None) -> str:
+    """The device to compute on, by default a GPU if torch can use one; ConfigError where torch cannot use ``name``."""
+    if name is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise ConfigError(f"--device {name}: {shorten(str(error))}; cpu is always there") from None
+    return name
+
+
+def require_outputs(args: argparse.Namespace) -> None:
+    """An error now about a place that cannot be written, or a package that is missing, and not after the work."""
+    if args.diagnose:
+        embedding.require_tsne()
+    page = args.diagnose and f"{args.diagnose}/diagnosis.html"
+    for place in filter(None, (args.json, args.results, args.picture, page)):
+        storage.require_place(place)
+
+
+def open_set(uri: str | None, config: Config, *, checkpoint: str) -> ShardSet:
+    """The shards at ``uri``, by default those that the checkpoint's own run was scored on."""
+    if uri is not None:
+        return open_shards(uri, input_hw=config.input_hw)
+    if not config.data.val:
+        raise ConfigError(f"{checkpoint}: its run had no data.val; say what to score it on with --shards URI")
+    with naming(f"data.val of {checkpoint}", "; give --shards URI"):
+        return open_shards(config.data.val, input_hw=config.input_hw)
+
+
+def whom(args: argparse.Namespace, config: Config, skeleton: Skeleton) -> tuple[who.Subjects, ShardSet | None]:
+    """Whose poses are asked for, and the shards that they are in (None: on the photos of a test set)."""
+    if args.photos:
+        return who.unlabelled(args.photos, skeleton=skeleton, boxes=args.boxes, images=args.images), None
+    shards = open_set(args.shards, config, checkpoint=args.checkpoint)
+    require_same_joints(skeleton, shards.skeleton, checkpoint=args.checkpoint, shards=shards.uri)
+    shards = dataclasses.replace(shards, skeleton=measured_by(args.metric, shards.skeleton))
+    return who.annotated(shards, boxes=args.boxes, images=args.images), shards
+
+
+def run(args: argparse.Namespace) -> None:
+    """Score, and write what the options of ``icon-dist evaluate`` ask for. Raises IconErrors, before the work."""
+    device = require_device(args.device)
+    require_outputs(args)
+    settings = settings_of(args)
+    weights = stored_weights.load(args.checkpoint, net=args.net)
+    config, skeleton = weights.config, weights.skeleton
+    skeleton = measured_by(args.metric, skeleton)
+    if args.results:
+        result_files.check_results(args.results, skeleton, boxes=args.boxes)
+    chosen, shards = whom(args, config, skeleton)
+    people, truth = chosen.people, chosen.truth
+    if settings.limit > len(people.instance):
+        note(f"--limit {settings.limit}: the set has {plural(len(people.instance), 'box')}; all of them count")
+    photos = photos_of(people, settings.limit)
+    if truth is not None:
+        check_truth(truth, people.skeleton, boxes=chosen.boxes, image_ids=photos)
+        require_evaluator(people.skeleton, engine=args.engine)
+    model = from_config.restore(weights).to(device).eval()
+    if settings.refine_below != EvalConfig().refine_below and not isinstance(model, OPECNet):
+        raise ConfigError(f"--refine-below: {args.checkpoint} is {config.model.backbone}, which does not refine joints")
+    codec = codec_of(config, stride=model.stride)
+    what = conditions(settings, people.skeleton, codec=codec.name, split=chosen.split, boxes=chosen.boxes)
+    say(f"conditions: {what}")
+    boxes = len(who.first_photos(people, settings.limit)) if settings.limit else len(people.instance)
+    scores, predictions = evaluate(
+        counted(model, partial(counter("boxes"), "evaluated"), people=boxes, flip=settings.flip),
+        people,
+        truth,
+        codec=codec,
+        settings=settings,
+        loaders=args.loaders,
+        device=device,
+    )
+    for line in table(scores):
+        say(line)
+    for text in doubts(scores, people.skeleton, poses=len(predictions.instance)) if scores else ():
+        note(text)
+    about = {"checkpoint": weights.checkpoint, "step": weights.step, "conditions": what}
+    aspect = codec.input_hw[1] / codec.input_hw[0]
+    written = write(args, chosen, predictions, {"scores": scores, **about}, skeleton=skeleton, aspect=aspect)
+    if args.diagnose:
+        assert truth is not None
+        assert shards is not None
+        page = f"{args.diagnose}/diagnosis.html"
+        tell(f"diagnosing errors and features (their t-SNE may take a minute); the page will be {page}")
+        every = {image["id"] for image in truth["images"]}
+        diagnose(
+            storage.absolute(args.diagnose),
+            Scored(people, truth, predictions, scores, every if photos is None else photos, args.boxes),
+            model=model,
+            shards=shards,
+            codec=codec,
+            batch=settings.batch,
+            loaders=args.loaders,
+            device=device,
+            about=about,
+        )
+        written.append(page)
+    main = main_metric(people.skeleton)
+    score = f"{main} {scores[main]:.4g} on " if scores else "poses of "
+    images = plural(len(set(predictions.image_id.tolist())), "image")
+    whose = f"{plural(len(predictions.instance), 'box')} in {images} of {chosen.split}"
+    say(f"{args.checkpoint}, step {weights.step}: {score}{whose}")
+    if written:
+        say(f"wrote {', '.join(written)}")
+
+
+def settings_of(args: argparse.Namespace) -> EvalConfig:
+    """How to evaluate, as the command line says it."""
+    refine_below = EvalConfig().refine_below if args.refine_below is None else args.refine_below
+    return EvalConfig(
+        batch=args.batch,
+        flip=not args.no_flip,
+        decode=args.decode,
+        refine_below=refine_below,
+        engine=args.engine,
+        limit=args.limit,
+    )
+
+
+def write(
+    args: argparse.Namespace,
+    chosen: who.Subjects,
+    predictions: Predictions,
+    result: dict[str, Any],
+    *,
+    skeleton: Skeleton,
+    aspect: float,
+) -> list[str]:
+    """Write the files that ``--json``, ``--results`` and ``--picture`` ask for; returns their names."""
+    if args.json:
+        storage.write(storage.absolute(args.json), (json.dumps(result, indent=1) + "\n").encode())
+    if args.results:
+        truth = chosen.truth
+        ids = chosen.people.instance.tolist() if truth is None else [one["id"] for one in truth["annotations"]]
+        file = result_files.results(predictions, skeleton, people=ids, category=chosen.category)
+        storage.write(storage.absolute(args.results), file)
+    if args.picture:
+        skeletons.write_png(storage.absolute(args.picture), picture(chosen.people, predictions, aspect=aspect))
+    return [*filter(None, (args.json, args.results, args.picture))]

@@ -1,0 +1,153 @@
+"""The driver of a run: what ``icon-dist train`` does around the loop that every worker runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from collections.abc import Mapping
+
+from icon_dist import config as configuration
+from icon_dist import storage
+from icon_dist.checkpoints import checkpoint
+from icon_dist.checkpoints import manifest as manifests
+from icon_dist.config import Config
+from icon_dist.errors import CheckpointError, naming, note, plural, say
+from icon_dist.launch import reporters
+from icon_dist.launch.progress import Progress, counter
+from icon_dist.launch.signals import Stop
+from icon_dist.methods.teacher import load_teacher
+from icon_dist.models import from_config
+from icon_dist.shards.synthetic import draw_missing, missing_sets
+from icon_dist.storage import lock
+from icon_dist.training import start_weights
+from icon_dist.training.loop import last_words, run_directory
+from icon_dist.training.plan import worker_counts
+from icon_dist.training.setup import Data, open_data
+from icon_dist.training.state import numbers_of
+
+LOOP = "icon_dist.training.loop:train"
+
+
+def run(cfg: Config, own: Mapping[str, str], *, dry_run: bool) -> None:
+    """Plan the run, say what it will do, and unless this is a dry run, launch it and see it to its end.
+
+    ``own`` are the values that the user set himself (:func:`icon_dist.config.load_own`). Raises an IconError, or
+    StoppedError where a signal ends the run.
+    """
+    with Stop():  # a signal ends this part, too, in order; what launches has one of its own
+        _run(anchored(cfg), own, dry_run=dry_run)
+
+
+def _run(cfg: Config, own: Mapping[str, str], *, dry_run: bool) -> None:
+    services = reporters.packages(cfg.run.report)
+    notes = configuration.check_schedule(cfg, own)
+    uri = run_directory(cfg)
+    with naming("run.dir"):
+        storage.require_place(storage.join(uri, "config.yaml"))
+    if dry_run and cfg.data.dataset == "fake":
+        for place, _, people, _ in missing_sets(cfg.data):
+            say(f"data        {people} people would be rendered to {place}; the plan follows from them")
+            for text in notes:
+                note(text)
+            return
+    draw_missing(cfg.data, jobs=os.cpu_count() or 1, progress=counter("people"))
+    data = open_data(cfg, scorable=True)
+    notes += configuration.check_schedule(cfg, own, steps=data.plan.total_steps)
+    newest = newest_whole(uri)
+    ended = newest is not None and newest["step"] >= data.plan.total_steps
+    if newest is not None and not ended and (changed := checkpoint.changes(newest, cfg)):
+        note(f"the run goes on from step {newest['step']} with another config: {', '.join(changed)}")
+    say(f"{data.plan}\n{setting(cfg, data, newest)}")
+    for text in (*notes, *data.plan.notes):
+        note(text)
+    if dry_run:
+        say_start_weights(cfg, data)
+        return
+    if text := finished(cfg, data):
+        say(text, file=sys.stderr)
+        return
+    with lock.hold(uri, fix="give another run.name"):
+        lock.tidy(uri)
+        told = reporters.start(services, run_uri=uri, config=dataclasses.asdict(cfg))
+        progress = Progress(uri, reporters=told)
+        if cfg.run.launcher == "local":
+            from icon_dist.launch import local
+
+            local.launch(cfg, LOOP, progress)
+        else:
+            from icon_dist.launch import ray
+
+            ray.launch(cfg, LOOP, progress, counts=worker_counts(cfg))
+        lock.tidy(uri, over=True)
+
+
+def newest_whole(uri: str) -> manifests.Manifest | None:
+    """The manifest of the newest checkpoint of a run that looks whole; the workers look at every byte."""
+    wholes = (manifests.whole(entry) for entry in reversed(manifests.entries(uri)))
+    return next((whole for whole in wholes if whole is not None), None)
+
+
+def setting(cfg: Config, data: Data, newest: manifests.Manifest | None) -> str:
+    """Where the run lives, what computes it, what it starts from, when it is scored, how to watch it."""
+    uri, run = run_directory(cfg), cfg.run
+    kind = "GPU" if run.gpus_per_worker else "CPU"
+    precision = run.precision
+    if precision == "auto":
+        precision = "bf16" if run.gpus_per_worker else "fp32"
+    launcher = f"{plural(run.workers, 'worker')} on Ray" if run.launcher == "ray" else "this process"
+    start = cfg.model.pretrained or f"random weights, seed {run.seed}"
+    if newest is not None:
+        start = f"its checkpoint of step {newest['step']}"
+    scored = "never: data.val is empty"
+    if data.val is not None:
+        every = "every epoch" if cfg.eval.every == 1 else f"every {cfg.eval.every} epochs and the last"
+        scored = f"{every}, on {plural(len(data.val), 'person')}"
+    return "\n".join(
+        [
+            f"run         {uri}",
+            f"device      {kind}, {precision}; {launcher}",
+            f"start       {start}",
+            f"scored      {scored}",
+            f"watch       tensorboard --logdir {storage.join(uri, 'tensorboard')}",
+        ]
+    )
+
+
+def say_start_weights(cfg: Config, data: Data) -> None:
+    """Look into the files that the run starts from, and say what they are."""
+    shards, _, plan = data
+    if cfg.model.pretrained:
+        model = from_config.build(cfg, shards.skeleton)
+        say(start_weights.start_run(model, cfg.model.pretrained, shards, plan.split).note)
+    if cfg.semi.method == "pseudo":
+        say(load_teacher(cfg, shards, plan.split, device="cpu", bf16=False).note)
+
+
+def finished(cfg: Config, data: Data) -> str:
+    """What to say of a run that this config has brought to its end: nothing has to start for that. Else ""."""
+    uri = run_directory(cfg)
+    if manifests.newest_step(uri) < data.plan.total_steps:
+        return ""
+    skipped: list[str] = []  # the workers say so too
+    try:
+        found = checkpoint.find(uri, warn=skipped.append)
+    except CheckpointError:
+        say("\n".join(skipped), file=sys.stderr)
+        raise
+    if found is None or found.step < data.plan.total_steps or checkpoint.changes(found.manifest, cfg):
+        return ""  # the workers look into it
+    numbers = numbers_of(found, steps_per_epoch=data.plan.steps_per_epoch)
+    if numbers.epochs < cfg.optim.epochs:
+        return ""  # the last evaluation was left
+    return "\n".join([*skipped, last_words(cfg, data, step=found.step, best=numbers.best)])
+
+
+def anchored(cfg: Config) -> Config:
+    """Paths made absolute, because workers run in another directory."""
+    train, val = storage.absolute(cfg.data.train), cfg.data.val and storage.absolute(cfg.data.val)
+    run = dataclasses.replace(cfg.run, dir=storage.absolute(cfg.run.dir))
+    model = dataclasses.replace(cfg.model, pretrained=start_weights.anchored(cfg.model.pretrained))
+    semi = dataclasses.replace(cfg.semi, teacher=cfg.semi.teacher and storage.absolute(cfg.semi.teacher))
+    data = dataclasses.replace(cfg.data, train=train, val=val)
+    return dataclasses.replace(cfg, data=data, model=model, semi=semi, run=run)

@@ -1,0 +1,84 @@
+"""How fast a worker trains, what part of it it waits for data, and how much memory that takes."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from itertools import count
+from typing import TypeVar
+
+import torch
+
+from icon_dist.launch.progress import Event, Report
+
+T = TypeVar("T")
+TICK_EVERY_S = 2.0
+
+
+class Meter:
+    """Stands between a run and its reports: measures steps from where their batches are asked for.
+
+    Events of kind ``train`` get the figures of the steps since the one before. In between, the first step and then one
+    every two seconds is told by an event of kind ``tick``, so that slow steps are no silence.
+    """
+
+    def __init__(
+        self, report: Report, *, batch: int, accumulation: int, steps_per_epoch: int, device: str = "cpu"
+    ) -> None:
+        """``batch`` is global; ``accumulation``: micro-batches of a step."""
+        self._report, self._device = report, device
+        self._batch, self._accumulation, self._steps_per_epoch = batch, accumulation, steps_per_epoch
+        self._since: int | None = None  # step at which what is measured begins
+        self._seconds = self._waited = 0.0  # of it, and for data alone
+        self._counted_to = self._ticked = float("-inf")
+
+    def report(self, event: Event) -> None:
+        """Pass an event on, with figures if it is of training."""
+        if event["kind"] == "train":
+            event = event | self._figures(event["step"])
+            self._since, self._seconds, self._waited = event["step"], 0.0, 0.0
+        self._report(event)
+
+    def watched(self, micros: Iterator[T], *, step: int) -> Iterator[T]:
+        """The micro-batches of an epoch from ``step`` on; what happens between two epochs is not measured."""
+        self._since = step if self._since is None else self._since
+        self._counted_to = time.monotonic()
+        for taken in count():
+            self._count()
+            if taken and taken % self._accumulation == 0 and self._counted_to - self._ticked > TICK_EVERY_S:
+                self._tick(step + taken // self._accumulation)
+            micro = next(micros, None)
+            self._waited += self._count()
+            if micro is None:
+                return
+            yield micro
+
+    def _count(self) -> float:
+        """Add the time since the last call to what is measured; returns it."""
+        now = time.monotonic()
+        passed, self._counted_to = now - self._counted_to, now
+        self._seconds += passed
+        return passed
+
+    def _tick(self, step: int) -> None:
+        self._ticked = self._counted_to
+        self._report({"kind": "tick", "step": step, "epoch": step / self._steps_per_epoch, **self._figures(step)})
+
+    def _figures(self, step: int) -> Event:
+        self._count()
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        figures: Event = {"memory_mb": round(self._memory() / 1e6), "time": now}
+        steps = step - (self._since or 0)
+        if steps > 0 and self._seconds > 0:
+            figures["img_s"] = self._batch * steps / self._seconds
+            figures["step_ms"] = 1000 * self._seconds / steps
+            figures["data_wait"] = 100 * self._waited / self._seconds  # per cent
+        return figures
+
+    def _memory(self) -> int:
+        """The most bytes that this process has held so far, on its GPU if it has one."""
+        if self._device != "cpu":
+            return torch.cuda.max_memory_allocated(self._device)
+        return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,0 +1,406 @@
+"""IconLoss as a stranger uses it: plain tensors in a loop of one's own, against the loops of the reference and the
+trainer's objective; what it remembers, and what it says of wrong arguments."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import jaxtyping
+import pytest
+import torch
+from torch import Tensor, nn
+
+import icon_dist
+from icon_dist.config import BankConfig, ContrastConfig, LossConfig
+from icon_dist.errors import CheckpointError
+from icon_dist.losses.heatmap import joint_errors
+from icon_dist.losses.icon import IconLoss, IconOutput
+from icon_dist.losses.options import Bank, Inputs, Options, Term
+from icon_dist.losses.reference import ReferenceLoss
+from icon_dist.methods.objective import Objective
+from icon_dist.types import Batch, Outputs, Skeleton
+
+LIMBS = ((0, 1), (2, 3), (1, 3))
+SIZES = {"num_joints": 4, "limbs": LIMBS, "dim": 6}
+N, K, M = 5, 4, 6
+RANDOM = {"query": "random", "queries": 1, "queries_to": 3, "negative": "random", "negatives": 1, "negatives_to": 3}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "as it comes": {},
+    "with a bank": {"bank": Bank(7, warmup=1), "tau": 0.2},
+    "SKCC alone, no bank": {"prcc": 0.0, "bank": 0},
+    "PRCC alone": {"skcc": 0.0, "bank": Bank(3, warmup=1)},
+    "at random": {"skcc": Term(0.5, **RANDOM), "prcc": Term(0.5, **RANDOM), "bank": Bank(5, warmup=1)},
+    "point mode": {"options": Options(points=1, read="nearest", max_negatives=2, seed=5), "bank": Bank(9, warmup=1)},
+    "within an instance": {"options": Options(contrast="intra", points=4)},
+    "many queries, few of them": {"options": Options(max_queries=3, query_scope="batch", entropy="peak")},
+}
+
+
+def batch(seed: int, dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
+    """Joints on the 8x8 map and a little beyond; instances come back, within the batch too."""
+    g = torch.Generator().manual_seed(seed)
+    return {
+        "embedding": torch.randn(N, M, 8, 8, generator=g, dtype=dtype).requires_grad_(),
+        "joints": (torch.rand(N, K, 2, generator=g, dtype=torch.float64) * 32 - 1.5).to(dtype),
+        "visible": torch.rand(N, K, generator=g) < 0.8,
+        "instance_id": torch.randint(0, 6, (N,), generator=g),
+        "heatmaps": 0.25 * torch.randn(N, K, 8, 8, generator=g, dtype=dtype),
+        "errors": torch.rand(N, K, generator=g, dtype=dtype),
+    }
+
+
+def steps(loss: IconLoss, seeds: range, **more: Any) -> list[tuple[IconOutput, Tensor]]:
+    found = []
+    for seed in seeds:
+        inputs = batch(seed)
+        out = loss(**inputs, **more)
+        found.append((out, torch.autograd.grad(out.total, inputs["embedding"])[0]))
+        loss.commit()
+    return found
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_equals_the_loops_of_the_reference(name: str) -> None:
+    ours, reference = IconLoss(**SIZES, **VARIANTS[name]), ReferenceLoss(**SIZES, **VARIANTS[name])
+    compared = 0
+    for step, (out, grad) in enumerate(steps(ours, range(3))):
+        inputs = batch(step)
+        right = reference(Inputs(**inputs), step=step)
+        for term in ("skcc", "prcc", "total"):
+            torch.testing.assert_close(getattr(out, term).detach(), right[term].detach(), rtol=1e-9, atol=1e-9)
+        (expected,) = torch.autograd.grad(right["total"], inputs["embedding"])
+        torch.testing.assert_close(grad, expected, rtol=1e-7, atol=1e-9)
+        compared += bool(right["total"] > 0)
+    assert compared >= 2
+
+
+def test_positives_of_other_images() -> None:
+    image = torch.tensor([0, 0, 1, 1, 1])
+    ours, reference = IconLoss(**SIZES), ReferenceLoss(**SIZES)
+    inputs = batch(0) | {"instance_id": torch.arange(N)}
+    right = reference(Inputs(**inputs, image_id=image), step=0)
+    torch.testing.assert_close(ours(**inputs, image_id=image).skcc, right["skcc"].detach())
+    assert ours(**inputs, step=0).skcc != right["skcc"]
+
+
+CONFIGS = {
+    "as it comes": (LossConfig(), {}),
+    "everything else": (
+        LossConfig(
+            tau=0.2,
+            lambda_1=0.5,
+            lambda_2=0.25,
+            points=3,
+            counted="labelled",
+            read="nearest",
+            negatives_from_others=True,
+            entropy="peak",
+            max_queries=4,
+            max_negatives=3,
+            skcc=ContrastConfig(**RANDOM),
+            prcc=ContrastConfig(category_score="max"),
+            bank=BankConfig(slots=6, warmup=1, wire="bf16", budget=3),
+        ),
+        {
+            "tau": 0.2,
+            "bank": Bank(6, warmup=1, wire="bf16", budget=3),
+            "skcc": Term(0.5, **RANDOM),
+            "prcc": Term(0.25, category_score="max"),
+            "options": Options(
+                points=3, read="nearest", negatives_from_others=True, entropy="peak", max_queries=4, max_negatives=3
+            ),
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_loop_of_ones_own_has_the_bits_of_the_trainer(name: str) -> None:
+    cfg, arguments = CONFIGS[name]
+    skeleton = Skeleton("four", ("a", "b", "c", "d"), (), LIMBS, (), (0.1,) * 4, 2, (), (), "pck")
+    trainer = Objective(cfg, skeleton, embedding_dim=M, embedding_stride=4, sigma=2.0, seed=0)
+    own = IconLoss(**SIZES, **arguments)
+    for step in range(4):
+        given = batch(step, torch.float32)
+        target, weight = torch.rand(N, K, 8, 8), given["visible"].float()
+        labels = {"labelled": given["visible"], "visible": given["visible"], "instance": given["instance_id"]}
+        unused = {"image_id": torch.arange(N), "row": torch.arange(N), "to_photo": torch.zeros(N, 2, 3)}
+        people = Batch(torch.zeros(N, 32, 32, 3, dtype=torch.uint8), given["joints"], **labels, **unused)
+        outputs = Outputs(given["heatmaps"].requires_grad_(), given["embedding"])
+        theirs = trainer(outputs, people, target, weight, step=step, epoch=0.0).total
+        errors = joint_errors(given["heatmaps"], target, weight, reduction="sum")
+        ours = errors.mean() + own(**given | {"errors": errors}).total
+        trainer.commit()
+        own.commit()
+        assert torch.equal(ours, theirs)
+        leaves = [given["embedding"], given["heatmaps"]]
+        for mine, right in zip(torch.autograd.grad(ours, leaves), torch.autograd.grad(theirs, leaves), strict=True):
+            assert torch.equal(mine, right)
+    assert same(own.state_dict(), trainer.state_dict())
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_random_queries_need_no_heatmaps() -> None:
+    inputs = batch(0)
+    bare = {name: x for name, x in inputs.items() if name not in ("heatmaps", "errors")}
+    loss = IconLoss(**SIZES, skcc=Term(0.3, query="random"), prcc=Term(0.7, query="all"))
+    assert torch.equal(loss(**inputs, step=0).total, loss(**bare, step=0).total)
+
+
+def test_state_within_another_module_goes_on_bit_for_bit() -> None:
+    def made() -> nn.Module:
+        return nn.ModuleDict({"net": nn.Linear(2, 2), "icon": IconLoss(**SIZES, bank=Bank(7, warmup=1))})
+
+    straight, resumed = made(), made()
+    steps(straight["icon"], range(3))
+    state = straight.state_dict()
+    assert {"net.weight", "icon.step", "icon.skcc.features", "icon.prcc.began"} < state.keys()
+    assert not list(straight["icon"].parameters()) + list(straight["icon"].buffers())
+    resumed.load_state_dict({name: x.clone() for name, x in state.items()})
+    for mine, right in zip(steps(resumed["icon"], range(3, 5)), steps(straight["icon"], range(3, 5)), strict=True):
+        assert torch.equal(mine[0].total, right[0].total)
+        assert torch.equal(mine[1], right[1])
+    assert same(resumed.state_dict(), straight.state_dict())
+
+
+def test_a_bank_of_another_size_keeps_the_newest() -> None:
+    large, small = IconLoss(**SIZES, bank=50), IconLoss(**SIZES, bank=2)
+    steps(large, range(3))
+    small.load_state_dict(large.state_dict())
+    assert small.state_dict()["skcc.features"].shape == (K, 2, M)
+    assert (small.state_dict()["skcc.filled"] == 2).all()
+
+
+@pytest.mark.parametrize(
+    ("other", "text"),
+    [
+        ({"dim": 5}, "features is [4, 512, 5] in the checkpoint, [4, 512, 6] here"),
+        ({"prcc": 0.0}, "the checkpoint has ['skcc'], this run ['prcc', 'skcc']"),
+        ({"bank": 0}, "the checkpoint has none"),
+    ],
+)
+def test_a_state_of_another_loss_is_refused(other: dict[str, Any], text: str) -> None:
+    with pytest.raises(CheckpointError) as caught:
+        IconLoss(**SIZES).load_state_dict(IconLoss(**SIZES | other).state_dict())
+    assert text in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_step_without_a_number_is_refused() -> None:
+    loss = IconLoss(**SIZES)
+    for step in (torch.tensor(-1), torch.tensor(2.0), torch.zeros(2, dtype=torch.int64)):
+        with pytest.raises(CheckpointError, match="step is not the number of a step"):
+            loss.load_state_dict(loss.state_dict() | {"step": step})
+
+
+def test_a_step_that_was_not_committed_is_an_error_at_the_next() -> None:
+    loss = IconLoss(**SIZES)
+    loss(**batch(0))
+    with pytest.raises(RuntimeError, match=r"step 0 was not committed; call commit\(\) after optimizer.step\(\)"):
+        loss(**batch(1))
+    loss.commit()
+    loss.commit()  # nothing to do
+    loss(**batch(1))
+    assert loss.pending == 1
+    with pytest.raises(RuntimeError, match="step 1 was not committed"):
+        loss(**batch(2), step=2)
+
+
+def test_a_discarded_step_leaves_nothing() -> None:
+    loss, without = IconLoss(**SIZES), IconLoss(**SIZES)
+    steps(loss, range(1))
+    steps(without, range(1))
+    loss(**batch(1))
+    loss.discard()
+    assert same(loss.state_dict(), without.state_dict())
+
+
+def test_micro_batches_of_a_step_enter_the_bank_together() -> None:
+    loss, reference = IconLoss(**SIZES, bank=50), IconLoss(**SIZES, bank=50)
+    for seed in (0, 1):
+        loss(**batch(seed), step=0)
+    assert (loss.state_dict()["skcc.filled"] == 0).all()
+    loss.commit()
+    steps(reference, range(2))
+    assert torch.equal(loss.state_dict()["skcc.features"], reference.state_dict()["skcc.features"])
+    assert loss.state_dict()["step"] == 1
+    assert (loss.state_dict()["skcc.step"] <= 0).all()
+
+
+def test_evaluation_remembers_nothing() -> None:
+    loss = IconLoss(**SIZES, bank=Bank(7, warmup=1))
+    steps(loss, range(3))
+    before = loss.state_dict()
+    with torch.no_grad():
+        values = [loss.eval()(**batch(9)) for _ in range(2)]
+    assert values[0].total == values[1].total > 0
+    assert values[0].health()["skcc"].bank_fill > 0
+    assert same(loss.train().state_dict(), before)
+
+
+def test_what_is_not_finite_stays_out_of_the_bank() -> None:
+    """A loop that commits a broken step would else have NaN for as long as the bank remembers it."""
+    loss = IconLoss(**SIZES, bank=Bank(50, warmup=1))
+    broken = batch(0) | {"instance_id": torch.arange(N)}
+    broken["embedding"].data[2] = torch.nan
+    assert loss(**broken).total.isnan()
+    loss.commit()
+    state = loss.state_dict()
+    assert state["skcc.features"].isfinite().all()
+    assert state["skcc.instance"].unique().tolist() == [-1, 0, 1, 3, 4]
+    assert steps(loss, range(1, 3))[-1][0].total.isfinite()
+
+
+def test_unknown_joints_may_be_nan() -> None:
+    known = batch(0)
+    unknown = known | {"joints": torch.where(known["visible"][..., None], known["joints"], torch.nan)}
+    values = []
+    for inputs in (known, unknown):
+        total = IconLoss(**SIZES)(**inputs).total
+        values.append((total, torch.autograd.grad(total, inputs["embedding"])[0]))
+    assert torch.equal(values[0][0], values[1][0])
+    assert torch.equal(values[0][1], values[1][1])
+
+
+def test_an_instance_is_never_its_own_positive() -> None:
+    """Two views of one instance have nobody to be pulled to; a third, of another, is a positive of both."""
+    alone = batch(0) | {"instance_id": torch.zeros(N, dtype=torch.int64), "visible": torch.ones(N, K).bool()}
+    assert IconLoss(**SIZES)(**alone).total == 0
+    alone["instance_id"][0] = 7
+    assert IconLoss(**SIZES)(**alone).total > 0
+
+
+def test_health_is_that_of_the_log() -> None:
+    loss = IconLoss(**SIZES, bank=Bank(7, warmup=1))
+    steps(loss, range(2))
+    out = loss(**batch(2))
+    health = out.health()
+    assert health.keys() == {"skcc", "prcc"}
+    scalars = health["skcc"].scalars(out.skcc.item())
+    assert scalars.keys() == {"chance", "cosine", "purity", "bank_fill", "bank_age", "over_chance"}
+    assert scalars["over_chance"] == pytest.approx(out.skcc.item() / scalars["chance"])
+    collapsed = IconLoss(**SIZES)(**batch(2) | {"embedding": torch.ones(N, M, 8, 8)})
+    assert collapsed.health()["prcc"].cosine.item() == pytest.approx(1)
+    assert collapsed.prcc.item() == pytest.approx(collapsed.health()["prcc"].chance.item(), rel=0.2)
+
+
+def test_bf16_under_autocast_is_fp32() -> None:
+    inputs = batch(0, torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = IconLoss(**SIZES)(**inputs | {"embedding": inputs["embedding"].bfloat16()})
+    assert out.total.dtype == torch.float32
+    assert out.total > 0
+
+
+# ------------------------------------------------------------------------------------------------------ wrong arguments
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        ({"num_joints": 1, "limbs": ()}, ["num_joints=1: contrast compares joints", "prcc=0.7: compares limbs"]),
+        ({"limbs": ((0, 1), (2, 4))}, ["limbs: (2, 4) is no pair of two joints from 0 to 3"]),
+        ({"limbs": ((0, 1), (2, 2))}, ["limbs: (2, 2) is no pair"]),
+        ({"limbs": ((0, 1), (-1, 2))}, ["limbs: (-1, 2) is no pair"]),
+        ({"limbs": ((0, 1),)}, ["prcc=0.7: compares limbs with one another; give 2 or more, or prcc=0"]),
+        ({"dim": 0, "tau": 0.0}, ["dim=0", "tau=0.0: give a temperature above 0"]),
+        ({"tau": float("nan")}, ["tau=nan"]),
+        ({"skcc": -1.0}, ["skcc=-1.0: give a weight of 0 or more"]),
+        ({"prcc": float("inf")}, ["prcc=inf"]),
+        ({"skcc": 0.0, "prcc": 0.0}, ["skcc=0 and prcc=0"]),
+        ({"bank": -1}, ["Bank.slots=-1: expected 0 or more"]),
+        ({"bank": Bank(exchange="later")}, ["Bank.exchange='later': expected one of sync, async"]),
+        (
+            {"skcc": Term(0.3, query="soft", queries=0)},
+            ["Term.query='soft': expected one of hard, random, all", "queries"],
+        ),
+        ({"options": Options(stride=0, points=0)}, ["Options.stride=0: expected 1 or more", "Options.points=0"]),
+    ],
+)
+def test_wrong_settings_are_one_line(arguments: dict[str, Any], parts: list[str]) -> None:
+    refused(lambda: IconLoss(**SIZES | arguments), parts)
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Without the tests' own check of annotated shapes, as strangers call it."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("change", "parts"),
+    [
+        (
+            {"embedding": torch.zeros(N, M + 1, 8, 8)},
+            ["embedding is [5, 7, 8, 8], expected [N, dim, h, w] with", "dim=6"],
+        ),
+        ({"embedding": torch.zeros(N, K, M)}, ["embedding is [5, 4, 6], expected [N, dim, h, w]"]),
+        ({"embedding": torch.zeros(0, M, 8, 8)}, ["embedding is [0, 6, 8, 8], expected"]),
+        ({"embedding": torch.zeros(N, M, 0, 8)}, ["embedding is [5, 6, 0, 8], expected"]),
+        (
+            {"joints": torch.zeros(N, K + 1, 2)},
+            ["joints is [5, 5, 2], expected [N, num_joints, 2] with N=5, num_joints=4"],
+        ),
+        ({"joints": torch.zeros(N, K, 3)}, ["joints is [5, 4, 3]"]),
+        ({"joints": torch.zeros(N - 1, K, 2)}, ["joints is [4, 4, 2]"]),
+        ({"joints": torch.zeros(N, K, 2).long()}, ["joints is torch.int64, expected a floating type"]),
+        ({"visible": torch.ones(N, K)}, ["visible is torch.float32, expected torch.bool; write visible > 0"]),
+        ({"visible": torch.ones(N, K, 1).bool()}, ["visible is [5, 4, 1], expected [N, num_joints]"]),
+        ({"instance_id": torch.arange(N).float()}, ["instance_id is torch.float32, expected an integer type"]),
+        ({"instance_id": torch.arange(N - 1)}, ["instance_id is [4], expected [N] with N=5"]),
+        ({"instance_id": list(range(N))}, ["instance_id is list, expected a tensor"]),
+        ({"heatmaps": torch.zeros(N, K + 1, 8, 8)}, ["heatmaps is [5, 5, 8, 8], expected [N, num_joints, h, w]"]),
+        ({"errors": torch.zeros(N)}, ["errors is [5], expected [N, num_joints]"]),
+        ({"errors": None}, ["hard queries are chosen by errors; give errors=, or a Term whose query is random or all"]),
+        ({"image_id": torch.zeros(N, 1).long()}, ["image_id is [5, 1], expected [N]"]),
+        ({"joints": torch.zeros(N, K, 2, device="meta")}, ["joints is on meta, the embedding on cpu"]),
+        ({"visible": torch.ones(N, K), "errors": torch.zeros(N)}, ["visible is torch.float32", "; errors is [5]"]),
+    ],
+)
+def test_wrong_inputs_are_one_line(change: dict[str, Any], parts: list[str]) -> None:
+    loss = IconLoss(**SIZES)
+    refused(lambda: loss(**batch(0, torch.float32) | change), parts)
+    assert loss.pending is None
+
+
+def refused(call: Any, parts: list[str]) -> None:
+    with pytest.raises(ValueError, match=r"^IconLoss: ") as caught:
+        call()
+    assert "\n" not in str(caught.value)
+    for part in parts:
+        assert part in str(caught.value)
+
+
+def test_sampling_has_the_defaults_of_the_config() -> None:
+    from icon_dist.losses.options import PRCC, SKCC
+
+    cfg = LossConfig()
+    assert vars(SKCC) == {"weight": cfg.lambda_1} | vars(cfg.skcc)
+    assert vars(PRCC) == {"weight": cfg.lambda_2} | vars(cfg.prcc)
+    shared = {name: value for name, value in vars(Options()).items() if hasattr(cfg, name)}
+    assert len(shared) == 8
+    assert shared == {name: getattr(cfg, name) for name in shared}
+    assert vars(Bank()) == {name: getattr(cfg.bank, name) for name in vars(Bank())}
+    assert replace(Bank(), slots=0) != Bank()
+
+
+def test_public_names_are_loaded_when_they_are_used() -> None:
+    code = (
+        "import icon_dist, sys; assert 'torch' not in sys.modules; icon_dist.IconLoss; assert 'ray' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert icon_dist.IconLoss is IconLoss
+    assert icon_dist.load_skeleton("coco").limbs == icon_dist.COCO_LIMBS
+    assert set(icon_dist.__all__) <= set(dir(icon_dist))
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        _ = icon_dist.Nothing
