@@ -34,7 +34,7 @@ def test_every_row_of_the_paper_has_a_config_and_a_model(
         assert got == value or str(value).startswith("@")
     skeleton = SKELETONS[config.data.dataset]
     plan.check_contrast(config.loss, skeleton)
-    monkeypatch.setattr(plan, "build_model", built)
+    monkeypatch.setattr(from_config, "build_model", built)
     with torch.device("meta"):
         model = from_config.build(config, skeleton)
     assert (model.projection is None) == (config.loss.lambda_p == 0)
