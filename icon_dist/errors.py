@@ -362,6 +362,8 @@ def _ended_by(number: int) -> BaseException:
 def _with_packages(main: Callable[[list[str]], int | None], args: list[str]) -> int | None:
     try:
         return main(args)
+    except SystemExit as left:  # of argparse, which has printed the help
+        return left.code if isinstance(left.code, int) else 0 if left.code is None else 1
     except ImportError as error:
         if (told := missing_package(error)) is None:
             raise

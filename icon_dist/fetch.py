@@ -1,10 +1,11 @@
-"""Fetch verified weights out of a run into one safetensors file.
+"""Fetch verified weights out of a run into one safetensors file, with a card beside it that says what they are.
 
 icon-dist fetch s3://bucket/runs/w48 --best -o best.safetensors
 """
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 from icon_dist import storage
@@ -48,16 +49,20 @@ def main(argv: list[str]) -> None:
     out = storage.absolute(args.out)
     if Path(out).suffix != ".safetensors":
         raise ConfigError(f"-o {args.out}: the file is written in the safetensors format; name it .safetensors")
-    storage.require_place(out)
-
+    from icon_dist.checkpoints import card
     from icon_dist.checkpoints import weights as stored_weights
+
+    for place in (out, card.place(out)):
+        storage.require_place(place)
 
     # Beside the file, so that the same command goes on where a lost connection or Ctrl-C left it.
     found = stored_weights.find(run_uri, args.which, parts=None if storage.is_remote(out) else Path(out).parent)
     weights = stored_weights.of_checkpoint(found, net=args.net)
-    storage.write(out, stored_weights.encode(weights))
+    data, count = stored_weights.encode(weights), sum(value.numel() for value in weights.tensors.values())
+    storage.write(out, data)
+    sha256 = hashlib.sha256(data).hexdigest()
+    card.write(out, card.card(stored_weights.metadata_of(weights), file=out, sha256=sha256, numbers=count))
     scored = "not evaluated" if weights.score is None else f"score {weights.score:.4f}"
-    count = sum(value.numel() for value in weights.tensors.values())
     say(f"{args.out}: step {found.step}, {scored}, {count:,} numbers, from {found.uri}")
 
 

@@ -13,8 +13,9 @@ import shlex
 import statistics
 import subprocess
 import sys
+import textwrap
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,12 @@ import yaml
 
 from icon_dist import __version__, storage
 from icon_dist.arguments import Once, Parser, at_least, did_you_mean
-from icon_dist.errors import ConfigError, DataError, run_cli, say
+from icon_dist.errors import ConfigError, DataError, run_cli, say, tell
 from icon_dist.storage import local
 
 RECIPES = Path(__file__).parent / "paper.yaml"
 RESULTS = Path(__file__).parent / "results.csv"
+WIDTH = 100  # columns of the list
 DIAGNOSTICS = ("gradient_ratio", "purity", "cosine", "over_chance")  # averaged over the last epoch
 
 
@@ -74,13 +76,13 @@ def read_recipes() -> tuple[dict[str, str], dict[str, Recipe]]:
     return titles, rows
 
 
-def select(names: Sequence[str], recipes: dict[str, Recipe]) -> list[Recipe]:
-    """Rows by id, or by the name of their table."""
+def select(names: Sequence[str], recipes: dict[str, Recipe], *, option: str = "--run") -> list[Recipe]:
+    """Rows by id, or by the name of their table, as the user gave them with ``option``."""
     known = {*recipes, *(r.table for r in recipes.values())}
     for name in names:
         if name not in known:
             text = f"no such row or table{did_you_mean(name, sorted(known))}; icon-dist paper lists them"
-            raise ConfigError(f"--run {name}: {text}")
+            raise ConfigError(f"{option} {name}: {text}")
     return [r for r in recipes.values() if r.id in names or r.table in names]
 
 
@@ -151,8 +153,7 @@ def run(recipe: Recipe, cfg: str, *, seed: int, extra: Sequence[str]) -> Result:
     from icon_dist import config as configuration
     from icon_dist.training.loop import run_directory
 
-    given = overrides(recipe, cfg, seed=seed, extra=extra)
-    command = ["-m", "icon_dist.train", "--cfg", cfg, *given]
+    given, command = overrides(recipe, cfg, seed=seed, extra=extra), command_of(recipe, cfg, seed=seed, extra=extra)
     say(f"\n$ python {shlex.join(command)}")
     started = time.monotonic()
     done = subprocess.run([sys.executable, *command], check=False)
@@ -185,6 +186,11 @@ def run(recipe: Recipe, cfg: str, *, seed: int, extra: Sequence[str]) -> Result:
     )
 
 
+def command_of(recipe: Recipe, cfg: str, *, seed: int, extra: Sequence[str]) -> list[str]:
+    """The words behind ``python`` that train it."""
+    return ["-m", "icon_dist.train", "--cfg", cfg, *overrides(recipe, cfg, seed=seed, extra=extra)]
+
+
 def _mean(events: list[dict[str, Any]], name: str) -> str:
     """Mean over the events, and over the terms where each has its own; empty where there is none."""
     values = [e[k] for e in events for k in (name, f"skcc_{name}", f"prcc_{name}") if e.get(k) is not None]
@@ -208,21 +214,49 @@ def spread(scores: Sequence[float]) -> str:
     return f"{statistics.fmean(scores):.2f}{deviation} ({len(scores)})"
 
 
-def listing(titles: dict[str, str], recipes: dict[str, Recipe], results: list[Result]) -> str:
-    """Every row: what it is, the paper's numbers by preset, what was measured."""
+def listing(titles: dict[str, str], recipes: Sequence[Recipe], results: list[Result], *, commands: bool) -> str:
+    """Every row: what it is, the paper's numbers by preset, what was measured; and the ``commands`` that give it."""
     lines: list[str] = []
     for table, title in titles.items():
-        lines += [f"{table}  {title}"] if not lines else ["", f"{table}  {title}"]
-        for recipe in (r for r in recipes.values() if r.table == table):
-            paper = "  ".join(f"{cfg} {_figures(value)}" for cfg, value in recipe.paper.items())
-            lines.append(f"  {recipe.id:<22}{recipe.what:<28}{paper}".rstrip())
+        rows = [r for r in recipes if r.table == table]
+        lines += [""] * bool(lines and rows) + textwrap.wrap(f"{table}  {title}", WIDTH) * bool(rows)
+        for recipe in rows:
             mine = [r for r in results if r.recipe == recipe.id]
-            for place in dict.fromkeys((r.cfg, r.overrides, r.metric) for r in mine):
-                scores = [r.score for r in mine if (r.cfg, r.overrides, r.metric) == place]
-                lines.append(f"  {'':<22}measured: {' '.join(filter(None, place))} {spread(scores)}")
-            if not mine:
-                lines.append(f"  {'':<22}not measured here")
+            paper = "  ".join(f"{cfg} {_figures(value)}".replace(" ", "\0") for cfg, value in recipe.paper.items())
+            start = f"  {recipe.id:<22}{recipe.what:<26}"
+            wrapped = textwrap.wrap(start + paper, WIDTH, subsequent_indent=" " * 50, break_long_words=False)
+            lines += [line.replace("\0", " ") for line in wrapped or [start.rstrip()]]
+            lines += [f"{'':<24}{line}" for line in measured(mine)]
+            if commands:
+                lines += [f"      $ {line}" for line in _commands(recipe, mine)]
     return "\n".join(lines)
+
+
+def measured(results: Sequence[Result]) -> list[str]:
+    """What a row gave, a line for each preset and metric: with its spread, or its range if settings differ."""
+    lines = []
+    for cfg, metric in dict.fromkeys((r.cfg, r.metric) for r in results):
+        by_setting: dict[str, list[float]] = {}
+        for r in results:
+            if (r.cfg, r.metric) == (cfg, metric):
+                by_setting.setdefault(r.overrides, []).append(r.score)
+        means = [statistics.fmean(scores) for scores in by_setting.values()]
+        found = f"{min(means):.2f} to {max(means):.2f}, {len(means)} settings"
+        if len(means) == 1:
+            found = spread(next(iter(by_setting.values())))
+        lines.append(f"measured: {cfg} {metric} {found}")
+    return lines or ["not measured here"]
+
+
+def _commands(recipe: Recipe, results: Sequence[Result]) -> Iterator[str]:
+    """What to type for each setting that was measured, or for the paper's own."""
+    for cfg, given in dict.fromkeys((r.cfg, r.overrides) for r in results):
+        mine = [r for r in results if (r.cfg, r.overrides) == (cfg, given)]
+        seeds = " ".join(str(seed) for seed in sorted({r.seed for r in mine}))
+        line = f"icon-dist paper --run {recipe.id} --cfg {cfg} --seeds {seeds}" + (f" --set {given}" if given else "")
+        yield f"{line}  # {mine[0].metric} {spread([r.score for r in mine])}"
+    if not results:
+        yield f"icon-dist paper --run {recipe.id}" + ("" if recipe.paper else " --cfg NAME")
 
 
 def _figures(value: Any) -> str:
@@ -277,14 +311,20 @@ def main(argv: list[str]) -> None:
         metavar="a.b=c",
         help="more overrides; @ID is the run of another row",
     )
+    add("--dry-run", action="store_true", help="print the commands that --run would start, and leave")
+    add("--commands", nargs="*", metavar="ID", help="list these rows, or all, with the command of every measurement")
     add("--markdown", action="store_true", help="print what was measured as tables")
     args = parser.parse_args(argv)
     titles, recipes = read_recipes()
     if not args.run:
-        if idle := [f"--{name}" for name in ("cfg", "seeds", "set") if getattr(args, name)]:
+        if idle := [
+            f"--{name.replace('_', '-')}" for name in ("cfg", "seeds", "set", "dry_run") if getattr(args, name)
+        ]:
             raise ConfigError(f"{', '.join(idle)}: nothing is run; name rows or tables with --run ID")
         results = read_results(args.record or RESULTS)
-        say(markdown(recipes, results) if args.markdown else listing(titles, recipes, results))
+        chosen = select(args.commands, recipes, option="--commands") if args.commands else [*recipes.values()]
+        commands = args.commands is not None
+        say(markdown(recipes, results) if args.markdown else listing(titles, chosen, results, commands=commands))
         return
 
     from icon_dist import config as configuration
@@ -298,6 +338,10 @@ def main(argv: list[str]) -> None:
     for recipe, cfg, seed in todo:
         key = (recipe.id, cfg, shlex.join(args.set), seed)
         if args.record and any((r.recipe, r.cfg, r.overrides, r.seed) == key for r in read_results(args.record)):
+            tell(f"{run_name(recipe.id, cfg, seed)} is recorded already")
+            continue
+        if args.dry_run:
+            say(f"python {shlex.join(command_of(recipe, cfg, seed=seed, extra=args.set))}")
             continue
         result = run(recipe, cfg, seed=seed, extra=args.set)
         say(f"{recipe.id} on {cfg}, seed {seed}: {result.metric} {result.score:.2f}")

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from icon_dist import storage
 from icon_dist.arguments import Parser
-from icon_dist.errors import ClusterError, ConfigError, StoppedError, holds_secret, run_cli, say, shown
+from icon_dist.errors import ClusterError, ConfigError, StoppedError, holds_secret, run_cli, say, shorten, shown
 
 if TYPE_CHECKING:
     from icon_dist.config import Config
@@ -218,8 +218,20 @@ def _follow(cluster: Cluster, job: str, run: str, line: list[str]) -> int:
     return code
 
 
+def _divided(argv: list[str]) -> tuple[list[str], list[str]]:
+    """The command's own words, and those of ``icon-dist train`` behind ``--``."""
+    if "--" in argv:
+        at = argv.index("--")
+        return argv[:at], argv[at + 1 :]
+    for at, word in enumerate(argv):
+        if re.match(r"--cfg\b|--print-config$|\w+(\.\w+)+=", word):
+            right = shorten(shlex.join(["icon-dist", "submit", *argv[:at], "--", *argv[at:]]), 400)
+            raise ConfigError(f"{shorten(word)}: is for the training, whose words stand after --; type: {right}")
+    return argv, []
+
+
 def main(argv: list[str]) -> int:
-    own, train = (argv[: argv.index("--")], argv[argv.index("--") + 1 :]) if "--" in argv else (argv, [])
+    own, train = _divided(argv)
     parser = Parser(
         "icon-dist submit",
         (__doc__ or "").splitlines()[0],

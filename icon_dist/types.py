@@ -144,7 +144,7 @@ class Outputs:
 
 @dataclass
 class KeySet:
-    """Candidates a query is compared with: this step's gathered tokens, the bank, or both."""
+    """The keys that queries are compared with: this step's gathered tokens, the bank, or both."""
 
     features: Float[Tensor, "C S m"]  # unit norm where valid
     valid: Bool[Tensor, "C S"]

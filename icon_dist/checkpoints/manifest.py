@@ -163,6 +163,8 @@ SAID: dict[str, tuple[Callable[[object], bool], str]] = {  # what a checkpoint s
     "config": (lambda value: type(value) is dict, "the sections of a config"),
     "skeleton": (_is_skeleton, "a skeleton with its joints"),
     "epoch": (_is_position, "a number, 0 or more"),
+    "conditions": (lambda value: value is None or _is_text(value), "one line of text"),
+    "data": (lambda value: value is None or type(value) is dict, "dataset, split, people and licence"),
     "metrics": (lambda value: value is None or _are_scores(value), "numbers by name"),
     "score": (_is_score, "a number, or null"),
     "evaluated": (lambda value: value in (None, "model", "ema"), "model or ema"),

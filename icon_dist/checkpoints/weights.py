@@ -50,6 +50,10 @@ class Weights:
     channel_order: str = "rgb"  # of the input, or bgr
     split: dict[str, Any] | None = None  # share and seed of the labeled instances, where not all were
     index: str | None = None  # sha256 of the index of the shards that they were trained on
+    conditions: str | None = None  # of the score
+    data: dict[str, Any] | None = None  # dataset, split, people and licence of these shards
+    pretrained: dict[str, Any] | None = None  # kind, uri and sha256 of the weights that training started from
+    versions: dict[str, Any] | None = None  # of the packages it ran with
 
 
 def load(uri: str, *, which: str | int | None = None, net: int = 1) -> Weights:

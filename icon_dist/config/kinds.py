@@ -116,7 +116,11 @@ def _written(value: Any) -> str:
 def _suggestion(key: str, section: str, names: list[str]) -> str:
     """The keys that were probably meant, in this section or another one, or else a list of this section's."""
     every, name = [name for name, _ in leaves(DEFAULTS)], key.rpartition(".")[2]
-    near = [f"{section}.{one}".lstrip(".") for one in difflib.get_close_matches(name[:100], names, n=1)]
+    near = []
+    if section and key.count(".") > section.count(".") + 1:  # the name between is wrong, not the last one
+        same = [one for one in every if one.startswith(f"{section}.") and one.rpartition(".")[2] == name]
+        near = sorted(same, key=lambda one: -difflib.SequenceMatcher(None, key[:100], one).ratio())
+    near = near or [f"{section}.{one}".lstrip(".") for one in difflib.get_close_matches(name[:100], names, n=1)]
     near = near or [one for one in every if one.rpartition(".")[2] == name]
     near = near or difflib.get_close_matches(key[:100], every, n=1, cutoff=0.75)
     if near and near[0] == key:  # a dotted key in YAML

@@ -78,6 +78,18 @@ def _cache_of(people: People, budget: int) -> CropCache:
     return _kept[key]
 
 
+def cut(image: U8, matrix: NDArray[np.float64], *, out: U8) -> None:
+    """Fill the input ``out [H, W, 3]`` from ``image [h, w, 3]``; ``matrix [2, 3]`` maps input px -> image px."""
+    cv2.warpAffine(
+        image,
+        matrix,
+        out.shape[1::-1],
+        dst=out,
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_CONSTANT,
+    )
+
+
 class Crops:
     """Cuts network inputs; the state is a scratch image and the cache."""
 
@@ -99,7 +111,6 @@ class Crops:
         self, out: U8, *, places: NDArray[np.int64], rows: NDArray[np.int64], sampling: NDArray[np.float64]
     ) -> list[Bad]:
         """Write the input of ``rows[i]`` to ``out[places[i]]``; ``sampling [k, 2, 3]`` maps input px -> stored px."""
-        height, width = self.input_hw
         bad: list[Bad] = []
         for place, row, matrix in zip(places.tolist(), rows.tolist(), sampling, strict=True):
             try:
@@ -109,14 +120,7 @@ class Crops:
                     raise
                 bad.append((place, str(error)))
                 continue
-            cv2.warpAffine(
-                image,
-                matrix,
-                (width, height),
-                dst=out[place],
-                flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-                borderMode=cv2.BORDER_CONSTANT,
-            )
+            cut(image, matrix, out=out[place])
         return bad
 
     def uncached(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:

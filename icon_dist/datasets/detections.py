@@ -152,7 +152,7 @@ def _shapeless(entry: dict[str, Any]) -> str:
 
 def _rules(boxes: F64, scores: F64, image_ids: list[int], sizes: F64) -> list[Rule]:
     unknown = sizes[:, 0] == 0
-    form, which = _other_form(boxes, np.where(sizes > 0, sizes, np.inf))
+    form, which = other_form(boxes, np.where(sizes > 0, sizes, np.inf))
     outside = ((boxes[:, :2] >= sizes) | (boxes[:, :2] + boxes[:, 2:] <= 0)).any(axis=1) & ~unknown & (not form)
     strange = f"{len(set(np.array(image_ids)[unknown].tolist()))} of {plural(len(set(image_ids)), 'photo')}"
 
@@ -170,7 +170,7 @@ def _rules(boxes: F64, scores: F64, image_ids: list[int], sizes: F64) -> list[Ru
     ]
 
 
-def _other_form(boxes: F64, sizes: F64) -> tuple[str, NDArray[np.bool_]]:
+def other_form(boxes: F64, sizes: F64) -> tuple[str, NDArray[np.bool_]]:
     """How the file seems to write boxes, if not as x, y, w, h in px; and the boxes that show it."""
     shares = (boxes.max(axis=1) <= 1.01) & (sizes.min(axis=1) > 8)
     if shares.mean() > 0.5:

@@ -21,6 +21,7 @@ Color = tuple[int, int, int]
 Point = tuple[int, int]
 
 LEFT, RIGHT, CENTER = (86, 180, 233), (230, 140, 20), (240, 228, 66)
+PALETTE = ((86, 180, 233), (230, 159, 0), (0, 158, 115), (240, 228, 66), (204, 121, 167), (213, 94, 0), (0, 114, 178))
 WRONG = (213, 60, 94)
 TRUTH, PAPER, INK, EDGE = (255, 255, 255), (248, 248, 246), (35, 35, 40), (20, 20, 25)
 FACTOR = 2  # drawn px per sheet px
@@ -74,12 +75,52 @@ def encode(image: U8, kind: str) -> bytes:
     return file.tobytes()
 
 
+def overlay(
+    picture: U8,
+    poses: NDArray[np.floating],
+    skeleton: Skeleton,
+    *,
+    sizes: NDArray[np.floating],
+    ids: Sequence[int] | None = None,
+) -> None:
+    """Draw ``poses [n, K, 3]`` onto the RGB ``picture [h, w, 3]``: x, y in its px, and 2, 1 (uncertain) or 0 (hidden).
+
+    ``sizes [n]`` are those of the instances in px: lines of small ones are thinner. Joints have the colors of their
+    sides. Where a skeleton has none, or instances have ``ids``, every instance has a color of its own.
+    """
+    by_side = sides(skeleton) if skeleton.flips and ids is None else None
+    largest = max(picture.shape[:2])
+    for number, pose in enumerate(poses):
+        size = float(np.clip(sizes[number], largest / 20, largest)) / 256
+        color = PALETTE[(number if ids is None else ids[number]) % len(PALETTE)]
+        colors = by_side or [color] * skeleton.num_joints
+        _pose(picture, pose, skeleton, colors, zoom=1, thick=max(2, 2.6 * size), dot=max(3, 4 * size))
+        if ids is not None:
+            _number(picture, ids[number], pose[pose[:, 2] > 0, :2], color, size=size)
+
+
+def _number(picture: U8, number: int, points: NDArray[np.floating], color: Color, *, size: float) -> None:
+    """The number of an instance above its highest joint, inside the picture."""
+    if not len(points):
+        return
+    height = max(0.4, 0.6 * size)
+    (width, tall), _ = cv2.getTextSize(str(number), FONT, height, 1)
+    x, y = points[points[:, 1].argmin()] - (width / 2, max(6, 9 * size))
+    at = int(np.clip(x, 0, max(0, picture.shape[1] - width))), int(np.clip(y, tall, picture.shape[0]))
+    line = max(1, round(1.2 * size))
+    for ink, thickness in ((EDGE, 3 * line), (color, line)):
+        cv2.putText(picture, str(number), at, FONT, height, ink, thickness, cv2.LINE_AA)
+
+
 def sides(skeleton: Skeleton) -> list[Color]:
-    """The colour of every joint: of mirrored joints, the one whose name starts with l is the left one."""
+    """The color of every joint. Of mirrored joints, the left one is that in whose name an l stands where the other
+    has something else, as in ``front_left_paw`` or ``LShoulder``; or the first, where no name has one."""
     colors = [CENTER] * skeleton.num_joints
     for pair in skeleton.flips:
-        for joint in pair:
-            colors[joint] = LEFT if skeleton.joints[joint].startswith("l") else RIGHT
+        a, b = (skeleton.joints[joint].lower() for joint in pair)
+        differs = next((other for one, other in zip(a, b, strict=False) if one != other), "")
+        left, right = pair[::-1] if differs == "l" else pair
+        colors[left], colors[right] = LEFT, RIGHT
     return colors
 
 
@@ -110,12 +151,12 @@ def _pose(
     dot: float,
 ) -> None:
     """Bones, then joints, each over a dark edge so that they stand out on any background."""
-    body = {joint for limb in skeleton.limbs for joint in limb}  # the face is drawn finer
+    body = {joint for limb in skeleton.limbs for joint in limb} or set(range(skeleton.num_joints))
     points = [_point(x, y, zoom=zoom) for x, y, _ in keypoints.tolist()]
     shown = [value > 0 for value in keypoints[:, 2].tolist()]
     edge = max(1, round(0.6 * thick))
-    weights = [1.0 if joint in body else 0.6 for joint in range(len(points))]
-    bones = [(a, b) for a, b in skeleton.bones if shown[a] and shown[b]]
+    weights = [1.0 if joint in body else 0.6 for joint in range(len(points))]  # the face is drawn finer
+    bones = [(a, b) for a, b in skeleton.bones or skeleton.limbs if shown[a] and shown[b]]
     for a, b in bones:
         _line(picture, points[a], points[b], EDGE, round(thick * min(weights[a], weights[b])) + 2 * edge)
     for a, b in bones:
@@ -141,7 +182,7 @@ def _point(x: float, y: float, *, zoom: float) -> Point:
 
 def _fixed(x: float, y: float) -> Point:
     """cv2's fixed point, SHIFT fractional bits; far-off predictions stay within its range."""
-    far = 8192.0
+    far = 65536.0
     return round(min(max(x, -far), far) * (1 << SHIFT)), round(min(max(y, -far), far) * (1 << SHIFT))
 
 

@@ -25,6 +25,7 @@ ORIENTATION, WIDTH, HEIGHT, BITS = 274, 256, 257, 258  # tags of TIFF, in which 
 PADDING = 16  # stray bytes behind the last scan of a JPEG whose pixels are complete, as some cameras leave them
 FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
 READ = "JPEG, PNG, WebP, BMP and TIFF are read"
+DEPTHS = (8, 10, 12, 14, 16)  # bits that cameras write into photos of 16 bits a channel
 Exif = Literal["ignore", "apply"]
 
 
@@ -63,6 +64,12 @@ class Header:
 def read(place: str) -> bytes:
     """The bytes of a photo, or a few too many of a file that is too large for one."""
     return storage.read(place, 0, MAX_BYTES + 1)
+
+
+def is_photo(head: bytes) -> bool:
+    """Whether a file begins like one that :func:`header` knows."""
+    starts = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"II*\0", b"MM\0*")
+    return head.startswith(starts) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
 
 
 def header(data: bytes, *, name: str) -> Header:
@@ -107,6 +114,11 @@ def highest(data: bytes, found: Header, *, name: str) -> int:
         return 0
     pixels = _other(data, found, name=name)
     return int(pixels.max()) if pixels.dtype == np.uint16 else 0
+
+
+def depth(highest: int) -> int:
+    """How many bits the values of photos of 16 bits a channel have, by the largest of these values."""
+    return next(bits for bits in DEPTHS if highest < 1 << bits)
 
 
 def upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
@@ -203,7 +215,7 @@ def _webp(data: bytes, *, name: str) -> Header:
     exif = b""
     if form == b"VP8X" and len(body) == 10:
         if body[0] & 2:
-            raise DataError(f"{name}: an animation; save the frame that was labelled as PNG or JPEG")
+            raise DataError(f"{name}: an animation; save the frame that you need as PNG or JPEG")
         wh = 1 + int.from_bytes(body[4:7], "little"), 1 + int.from_bytes(body[7:10], "little")
         exif = _riff_exif(data)
     elif form == b"VP8L" and len(body) == 10:
@@ -283,9 +295,9 @@ def _what_else(data: bytes) -> str:
     if start.startswith(b"version https://git-lfs"):
         return "a pointer of Git LFS, not the image; run git lfs pull"
     if data[:4] == b"GIF8":
-        return "a GIF; save the frame that was labelled as PNG or JPEG"
+        return "a GIF; save the frame that you need as PNG or JPEG"
     if brand in (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"avis"):
         return f"{'an AVIF' if brand[:2] == b'av' else 'a HEIC'} image; convert it to JPEG or PNG"
     if brand:
-        return "a video; save the frame that was labelled as PNG or JPEG"
+        return "a video; save the frame that you need as PNG or JPEG"
     return f"not an image of a kind that is read ({READ}); convert or replace the file"

@@ -100,16 +100,21 @@ def evaluate(
     with closing(EvalStream(sampler, loader)) as stream:
         mine = predict(forward, stream, people, codec=codec, settings=settings, device=device)
     predictions = join(distributed.gather_objects(mine))
-    if broken := int((~np.isfinite(predictions.keypoints).all((1, 2))).sum()):  # on every rank alike
-        raise DivergedError(
-            f"the poses of {broken} of {len(predictions.instance)} people are not finite: the model has diverged; "
-            "lower optim.lr, or take an earlier checkpoint"
-        )
+    require_finite(predictions)  # on every rank alike
     scores: dict[str, float] = {}
     if truth is not None and distributed.rank() == 0:
         photos = photos_of(people, settings.limit)
         scores = score(truth, predictions, people.skeleton, image_ids=photos, engine=settings.engine)
     return distributed.gather_objects(scores)[0], predictions
+
+
+def require_finite(predictions: Predictions) -> None:
+    """DivergedError where a coordinate or score of a pose is no number."""
+    if broken := int((~np.isfinite(predictions.keypoints).all((1, 2))).sum()):
+        raise DivergedError(
+            f"the poses of {broken} of {len(predictions.instance)} people are not finite: the model has diverged; "
+            "lower optim.lr, or take an earlier checkpoint"
+        )
 
 
 def join(parts: list[Predictions]) -> Predictions:

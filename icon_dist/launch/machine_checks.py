@@ -155,13 +155,18 @@ def extension_locks(*, fix: bool) -> Iterator[Finding]:
     root = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or default)
     found = sorted([*root.glob("*/lock"), *root.glob("*/*/lock")])  # of an extension, below a version of Python or not
     stale = [lock for lock in found if _is_baton(lock) and not _held(lock)]
-    for lock in stale:
+    if stale:
+        which = f"{stale[0]}" + (f" and {len(stale) - 1} more below {root}" if len(stale) > 1 else "")
         if fix:
-            lock.unlink(missing_ok=True)
-            yield ok("locks", f"{lock}: removed")
+            for lock in stale:
+                lock.unlink(missing_ok=True)
+            yield ok("locks", f"{which}: removed")
         else:
-            yield fail("locks", f"{lock}: nobody holds it, and every build would wait for it; rm '{lock}', or --fix")
-    if not stale:
+            why = f"nobody holds it, and every build would wait for it; rm '{stale[0]}', or --fix"
+            if len(stale) > 1:
+                why = "nobody holds them, and builds would wait for them; --fix removes them"
+            yield fail("locks", f"{which}: {why}")
+    else:
         yield ok("locks", "no stale lock of torch_extensions")
 
 

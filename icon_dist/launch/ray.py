@@ -196,8 +196,6 @@ class _BugError(Exception):
 
 def _join(config: Config, progress: Progress, *, workers: int) -> None:
     need = {"CPU": workers * config.run.cpus_per_worker, "GPU": workers * config.run.gpus_per_worker}
-    address = os.environ.get("RAY_ADDRESS")
-    progress.say(f"joining the Ray cluster at {address}" if address else "starting Ray on this machine")
     address = connect(cpus=need["CPU"])
     have = ray.cluster_resources()
     for kind, amount in need.items():

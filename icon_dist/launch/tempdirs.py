@@ -20,7 +20,7 @@ from pathlib import Path
 from icon_dist.errors import StorageError
 
 ANY = re.compile(".+")
-KINDS, SHARED = ("board", "ray", "study", "tune"), ("shards",)  # of folders that this package makes
+KINDS, SHARED = ("board", "predict", "ray", "study", "tune"), ("shards",)  # of folders that this package makes
 NO_LINK = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _shared: dict[Path, int] = {}  # folders that this process shares with others, and the descriptors that lock them
 

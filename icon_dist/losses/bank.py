@@ -14,7 +14,7 @@ from icon_dist.errors import CheckpointError
 from icon_dist.types import KeySet
 
 NOBODY = -1  # instance and step of an empty slot
-LARGEST_ID = 2**53  # of a person; steps are fewer
+LARGEST_ID = 2**53  # of an instance; steps are fewer
 
 
 class MemoryBank:

@@ -6,7 +6,7 @@ Everything travels in one message per step. With a budget each rank sends ``ceil
 chosen at random, so that what a rank receives does not grow with the number of ranks. (Where positives are of other
 images, ``instance`` is the image, and instances of one image are drawn together.)
 
-``sync``: a step's keys are everybody's joints, and the gradient of a joint returns to the rank that owns it.
+``sync``: a step's keys are the joints of all ranks, and the gradient of a joint returns to the rank that owns it.
 ``async``: they are this rank's own joints; the others' travel during the backward pass and are waited for when the next
 step wants them in the bank, which therefore holds the same as with ``sync``, at the same steps.
 """
@@ -14,7 +14,7 @@ step wants them in the bank, which therefore holds the same as with ``sync``, at
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import torch
@@ -177,7 +177,7 @@ class SharedKeys:
         """CheckpointError where ``state`` has other banks than these, or banks of another shape."""
         self.discard()
         self._push()  # of the state that is replaced
-        check_banks(state, set(self._banks))
+        check_banks(state, self.state_dict())
         step = state.get("step")
         if step is None or step.shape != () or step.dtype != torch.int64 or not 0 <= step < LARGEST_ID:
             raise CheckpointError("memory banks: step is not the number of a step; use another checkpoint")
@@ -200,9 +200,9 @@ class SharedKeys:
         return {term: joints if term == "skcc" else joints.limbs(self._limbs) for term in self._terms}
 
 
-def check_banks(state: dict[str, Tensor], have: set[str]) -> None:
-    """CheckpointError where a state has the banks of other terms than there are."""
-    saved = {name.partition(".")[0] for name in state if "." in name}
+def check_banks(state: Iterable[str], own: Iterable[str]) -> None:
+    """CheckpointError where the names of a state are of the banks of other terms than one's own."""
+    saved, have = ({name.partition(".")[0] for name in names if "." in name} for names in (state, own))
     if saved != have:
         raise CheckpointError(
             f"memory banks: the checkpoint has {sorted(saved) or 'none'}, this run {sorted(have) or 'none'}; "

@@ -33,17 +33,7 @@ from icon_dist.losses.exchange import Centers, SharedKeys
 from icon_dist.losses.health import Health
 from icon_dist.losses.intra import intra_sums
 from icon_dist.losses.kernels import consistency_sums, mean_of_categories
-from icon_dist.losses.options import (
-    PRCC,
-    SKCC,
-    Bank,
-    Inputs,
-    Options,
-    Term,
-    check_inputs,
-    check_options,
-    check_settings,
-)
+from icon_dist.losses.options import PRCC, SKCC, Bank, Inputs, Options, Term, check_inputs, check_settings
 from icon_dist.losses.sampling import Negatives
 from icon_dist.losses.tokens import TokenBatch, Tokens, limb_tokens, pixel_offsets, pixel_set, read_points
 from icon_dist.types import KeySet
@@ -84,15 +74,13 @@ class IconLoss(nn.Module):
         with its sampling. ValueError, in one line, where they do not fit together.
         """
         super().__init__()
-        bank = bank if isinstance(bank, Bank) else Bank(bank)
-        pairs = [(int(a), int(b)) for a, b in limbs]
+        options, bank = options or Options(), bank if isinstance(bank, Bank) else Bank(bank)
+        pairs = [tuple(map(int, limb)) for limb in limbs]
         terms = {
             "skcc": skcc if isinstance(skcc, Term) else replace(SKCC, weight=skcc),
             "prcc": prcc if isinstance(prcc, Term) else replace(PRCC, weight=prcc),
         }
-        check_settings(num_joints=num_joints, limbs=pairs, dim=dim, tau=tau, terms=terms)
-        options = options or Options()
-        check_options(bank, options, *terms.values())
+        check_settings(terms, bank, options, num_joints=num_joints, limbs=pairs, dim=dim, tau=tau)
         self.num_joints, self.dim, self.tau, self.options = num_joints, dim, tau, options
         self.terms = {name: term for name, term in terms.items() if term.weight > 0}
         self._limbs = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2)
@@ -130,12 +118,12 @@ class IconLoss(nn.Module):
         batch = TokenBatch(self._tokens(inputs), instance_id.long(), owner.long(), self._keys.begin(step))
         centers = self._share(batch) if self.options.contrast == "inter" else {}
         compared = {name: self._compare(i, name, batch, centers) for i, name in enumerate(self.terms)}
-        found = {name: self._sums(each) for name, each in compared.items()}
+        sums = {name: self._sums(each) for name, each in compared.items()}
 
-        gathered = sum_over_ranks(torch.cat([count for _, count in found.values()]))
-        counts = dict(zip(found, torch.split(gathered, [len(count) for _, count in found.values()]), strict=True))
-        # Sums are this rank's and counts are everybody's; the factor undoes the mean over ranks that gradients get.
-        losses = {name: world_size() * mean_of_categories(sums, counts[name]) for name, (sums, _) in found.items()}
+        gathered = sum_over_ranks(torch.cat([count for _, count in sums.values()]))
+        counts = dict(zip(sums, torch.split(gathered, [len(count) for _, count in sums.values()]), strict=True))
+        # Sums are this rank's and counts are all ranks'; the factor undoes the mean over ranks that gradients get.
+        losses = {name: world_size() * mean_of_categories(each, counts[name]) for name, (each, _) in sums.items()}
         total = torch.stack([self.terms[name].weight * loss for name, loss in losses.items()]).sum()  # Eq. 5
         # Comparisons with NaN are false, so that Eq. 1 leaves out tokens that are not finite: a loop must see them.
         total = total + 0 * batch.tokens["skcc"].features[:, :, 0].detach().sum()
@@ -180,7 +168,7 @@ class IconLoss(nn.Module):
         if inputs.heatmaps is None or inputs.errors is None:
             scores = torch.zeros_like(present, dtype=features.dtype)
         else:
-            heatmaps, errors = inputs.heatmaps.detach(), inputs.errors.detach()
+            heatmaps, errors = inputs.heatmaps.detach(), torch.where(present, inputs.errors.detach(), 0.0)
             scores = sampling.hard_scores(heatmaps, errors, present, entropy=own.entropy, scope=own.query_scope)
         tokens = {"skcc": Tokens(features, active, scores)}
         if "prcc" in self.terms:
@@ -241,10 +229,15 @@ class IconLoss(nn.Module):
         super()._save_to_state_dict(destination, prefix, keep_vars)
         destination.update({prefix + name: tensor for name, tensor in self._keys.state_dict().items()})
 
-    def _load_from_state_dict(self, state_dict: Any, prefix: str, *_: Any) -> None:
+    def _load_from_state_dict(
+        self, state_dict: Any, prefix: str, _metadata: Any, _strict: bool, missing_keys: list[str], *_: Any
+    ) -> None:
         """Torch calls it for ``load_state_dict()``. CheckpointError where the state is of another loss."""
         own = {name.removeprefix(prefix): x for name, x in state_dict.items() if name.startswith(prefix)}
-        self._keys.load_state_dict(own)
+        if own:
+            self._keys.load_state_dict(own)
+        else:  # of a module that was trained without it: torch decides, by ``strict``
+            missing_keys += [prefix + name for name in self._keys.state_dict()]
 
 
 @dataclass(frozen=True)

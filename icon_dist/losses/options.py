@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -108,15 +108,19 @@ LAYOUT = {  # of the inputs; letters that are no number may be any size
 
 
 def check_settings(
-    *, num_joints: int, limbs: list[tuple[int, int]], dim: int, tau: float, terms: dict[str, Term]
+    terms: dict[str, Term],
+    bank: Bank,
+    options: Options,
+    *,
+    num_joints: int,
+    limbs: Sequence[Sequence[int]],
+    dim: int,
+    tau: float,
 ) -> None:
     """ValueError, in one line, of all that no loss can be made of."""
-    _refuse(_wrong_settings(num_joints, limbs, dim, tau, terms))
-
-
-def check_options(*sections: Term | Bank | Options) -> None:
-    """ValueError, in one line, of all values that these cannot have."""
-    _refuse(fault for section in sections for fault in _wrong_options(section))
+    sections: tuple[Term | Bank | Options, ...] = (*terms.values(), bank, options)
+    wrong = (fault for section in sections for fault in _wrong_options(section))
+    _refuse([*_wrong_skeleton(num_joints, limbs), *_wrong_numbers(dim, tau, terms, len(limbs)), *wrong])
 
 
 def check_inputs(inputs: Inputs, *, num_joints: int, dim: int, hard: bool) -> None:
@@ -133,25 +137,26 @@ def _refuse(faults: Iterable[str]) -> None:
         raise ValueError(f"IconLoss: {'; '.join(found)}")
 
 
-def _wrong_settings(
-    num_joints: int, limbs: list[tuple[int, int]], dim: int, tau: float, terms: dict[str, Term]
-) -> Iterator[str]:
+def _wrong_skeleton(num_joints: int, limbs: Sequence[Sequence[int]]) -> Iterator[str]:
     if num_joints < 2:
         yield f"num_joints={num_joints}: contrast compares joints with one another; give 2 or more"
+    for limb in limbs:
+        if len(limb) != 2 or len(set(limb)) != 2 or not all(0 <= end < num_joints for end in limb):
+            yield f"limbs: {limb} is no pair of two joints from 0 to {num_joints - 1}"
+
+
+def _wrong_numbers(dim: int, tau: float, terms: dict[str, Term], limbs: int) -> Iterator[str]:
     if dim < 1:
         yield f"dim={dim}: give the number of channels of the embedding"
     if not 0 < tau < math.inf:
         yield f"tau={tau}: give a temperature above 0, such as 0.07"
-    for limb in limbs:
-        if limb[0] == limb[1] or not all(0 <= end < num_joints for end in limb):
-            yield f"limbs: {limb} is no pair of two joints from 0 to {num_joints - 1}"
     weights = {name: term.weight for name, term in terms.items()}
     for name, weight in weights.items():
         if not 0 <= weight < math.inf:
             yield f"{name}={weight}: give a weight of 0 or more"
     if not any(weights.values()):
         yield "skcc=0 and prcc=0: give one of them a weight"
-    if weights["prcc"] and len(limbs) < 2:
+    if weights["prcc"] and limbs < 2:
         yield f"prcc={weights['prcc']}: compares limbs with one another; give 2 or more, or prcc=0"
 
 
@@ -161,7 +166,7 @@ def _wrong_options(section: Term | Bank | Options) -> Iterator[str]:
         if name in CHOICES:
             if value not in CHOICES[name]:
                 yield f"{where}: expected one of {', '.join(CHOICES[name])}"
-        elif value < (least := int(name in AT_LEAST_ONE)):
+        elif name != "weight" and value < (least := int(name in AT_LEAST_ONE)):
             yield f"{where}: expected {least} or more"
 
 

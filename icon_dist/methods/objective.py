@@ -173,9 +173,8 @@ class Objective:
         return {} if self._icon is None else self._icon.state_dict()
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        if self._icon is None:
-            check_banks(state, set())
-        else:
+        check_banks(state, self.state_dict())
+        if self._icon is not None and state:  # a run without contrast leaves nothing
             self._icon.load_state_dict(state)
 
 

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
-from torch import Tensor
-from torch.overrides import TorchFunctionMode
-
 from icon_dist.checkpoints.checkpoint import require_same_tensors
 from icon_dist.checkpoints.weights import Weights
 from icon_dist.config import Config
 from icon_dist.config.schedule import contrasts
 from icon_dist.errors import CheckpointError, ConfigError
 from icon_dist.models import PoseNet, build_model
+from icon_dist.models.shapes import shapes_alone
 from icon_dist.models.two_students import Pair
 from icon_dist.types import Skeleton
 
@@ -32,19 +27,8 @@ def build_trained(config: Config, skeleton: Skeleton) -> PoseNet | Pair:
 
 def shape(config: Config, skeleton: Skeleton) -> PoseNet | Pair:
     """:func:`build_trained` without any values: parameters and buffers have shapes alone, on the meta device."""
-    with torch.device("meta"), _Unfilled():
+    with shapes_alone():
         return build_trained(config, skeleton)
-
-
-class _Unfilled(TorchFunctionMode):
-    """Leaves new parameters as they are: to fill them on the meta device, torch imports its compiler."""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if getattr(func, "__module__", "") == "torch.nn.init" or func in (Tensor.normal_, Tensor.uniform_):
-            return [*args, *(kwargs or {}).values()][0]
-        return func(*args, **(kwargs or {}))
 
 
 def restore(weights: Weights) -> PoseNet:

@@ -9,17 +9,16 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-import torch
-
 from icon_dist import storage
 from icon_dist.checkpoints import weights as stored_weights
 from icon_dist.codec import codec_of
 from icon_dist.config import Config, EvalConfig
 from icon_dist.drawing import skeletons
-from icon_dist.errors import CheckpointError, ConfigError, naming, note, plural, say, shorten, shown, tell
+from icon_dist.errors import CheckpointError, ConfigError, naming, note, plural, say, shown, tell
 from icon_dist.inference import boxes as who
 from icon_dist.inference.boxes import photos_of
 from icon_dist.inference.counting import counted
+from icon_dist.inference.device import chosen_device
 from icon_dist.inference.predictor import conditions, evaluate
 from icon_dist.launch.progress import counter
 from icon_dist.metrics import embedding, result_files
@@ -83,17 +82,6 @@ def doubts(scores: dict[str, float], skeleton: Skeleton, *, poses: int) -> Itera
         yield "poses of one joint have no size, so AP (M) and AP (L) leave wrong ones out; AP and AP .5 count them all"
 
 
-def require_device(name: str | None) -> str:
-    """The device to compute on, by default a GPU if torch can use one; ConfigError where torch cannot use ``name``."""
-    if name is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError, ValueError) as error:
-        raise ConfigError(f"--device {name}: {shorten(str(error))}; cpu is always there") from None
-    return name
-
-
 def require_outputs(args: argparse.Namespace) -> None:
     """An error now about a place that cannot be written, or a package that is missing, and not after the work."""
     if args.diagnose:
@@ -125,7 +113,7 @@ def whom(args: argparse.Namespace, config: Config, skeleton: Skeleton) -> tuple[
 
 def run(args: argparse.Namespace) -> None:
     """Score, and write what the options of ``icon-dist evaluate`` ask for. Raises IconErrors, before the work."""
-    device = require_device(args.device)
+    device = chosen_device(args.device)
     require_outputs(args)
     settings = settings_of(args)
     weights = stored_weights.load(args.checkpoint, net=args.net)

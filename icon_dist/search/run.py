@@ -18,7 +18,7 @@ from optuna.distributions import BaseDistribution
 from icon_dist import config as configuration
 from icon_dist.config import Config
 from icon_dist.datasets import skeleton_from_dict
-from icon_dist.errors import ConfigError, DataError, IconError, note, plural, say
+from icon_dist.errors import ConfigError, DataError, IconError, note, plural, say, tell
 from icon_dist.launch.connect import connect
 from icon_dist.launch.progress import counter
 from icon_dist.launch.signals import RESUMABLE
@@ -75,6 +75,8 @@ def run_search(
         raise ConfigError("data.val is empty: a search needs shards to score on; give data.val=URI")
     distributions(space, base)  # what is wrong with it in itself comes first
     notes = configuration.check_schedule(base, own or {})
+    if cfg.run.report:
+        notes.append("run.report: services are not told of trials; sweep.html and their TensorBoard files show them")
     draw_missing(base.data, jobs=os.cpu_count() or 1, progress=counter("people"))
     space, paper, changes, unfit = fit(space, paper, base, _skeleton(base))
     base, cfg = with_values(base, changes), with_values(cfg, changes)
@@ -162,6 +164,8 @@ def _base(cfg: Config, need: Need) -> Config:
 @contextlib.contextmanager
 def _cluster() -> Iterator[None]:
     _listen()
+    address = os.environ.get("RAY_ADDRESS")
+    tell(f"joining the Ray cluster at {address}" if address else "starting Ray on this machine")
     try:
         connect()
         yield

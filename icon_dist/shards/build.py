@@ -8,8 +8,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from icon_dist.arguments import Parser, at_least
-from icon_dist.errors import ConfigError, DataError, run_cli
+from icon_dist.arguments import Parser, at_least, text
+from icon_dist.errors import ConfigError, DataError, run_cli, shown
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -30,6 +30,12 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--headboxes", metavar="FILE", help="mpii: gt_valid.mat, for PCKh")
     add("--boxes", metavar="FILE", help="pack a detector's boxes (COCO results json) instead of the annotated people")
     add("--split", type=str, metavar="NAME", help="name of the set; default: the name of the first annotation file")
+    add(
+        "--licence",
+        type=one_line,
+        metavar="TEXT",
+        help="of the data, for the cards of models trained on it",
+    )
     add("--max-input", default="384x288", metavar="HxW|none", help="largest input to train at; default %(default)s")
     add("--per-shard", type=at_least(1), default=1000, metavar="N", help="people in a shard; default %(default)s")
     add("--seed", type=int, default=0, help="of the one shuffle over shards; default %(default)s")
@@ -51,6 +57,13 @@ def annotation_file(text: str) -> str:
     if not text.strip():
         raise DataError(f"--annotations {text!r}: is empty; give the path of an annotation file")
     return text
+
+
+def one_line(value: str) -> str:
+    """An argparse type: text that fits on a line of a card."""
+    if not text(value).isprintable() or len(value) > 200:
+        raise argparse.ArgumentTypeError(f"{shown(value)} is not one line of at most 200 printable letters")
+    return value
 
 
 def max_input(text: str) -> tuple[int, int] | None:

@@ -33,6 +33,7 @@ def statistics(shards: ShardSet) -> list[str]:
         f"boxes {height[0]:.0f} / {height[1]:.0f} / {height[2]:.0f} px high (5 / 50 / 95 %)",
         f"stored {shards.size.mean() / 1024:.1f} KiB and {pixels.mean() ** 0.5:.0f}^2 px a person, "
         f"{original:.1%} at photo scale",
+        *([f"licence of the data: {manifest['licence']}"] if "licence" in manifest else []),
         *unusual_photos(shards.conversion),
         f"{'joint':<16} labelled  visible in padded box",
     ]

@@ -156,6 +156,7 @@ def run(options: argparse.Namespace) -> None:
         dataset=options.dataset,
         split=options.split,
         boxes=Path(options.boxes).name if options.boxes else "gt",
+        licence=options.licence or "",
         settings=settings,
         map_jobs=map_jobs,
         progress=progress,

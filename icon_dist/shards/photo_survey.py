@@ -20,7 +20,6 @@ from icon_dist.types import Annotations, Instance
 
 TOGETHER = 64  # photos that a process looks at before it answers
 NAMED = 3  # bad photos in a message
-DEPTHS = (8, 10, 12, 14, 16)  # bits that cameras write into photos of 16 bits a channel
 MapItems = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]  # in this process or elsewhere, in any order
 
 
@@ -124,7 +123,7 @@ def _bits(looks: Sequence[Look]) -> int:
     deep = [one.highest for one in looks if one.highest]
     if not deep:
         return 16
-    bits = next(depth for depth in DEPTHS if max(deep) < 1 << depth)
+    bits = photo.depth(max(deep))
     used = "the upper 8 bits are used" if bits > 8 else "they are used as they are"
     photos = plural(len(deep), "photo has", "photos have")
     note(f"{photos} 16 bits a channel with values of {bits} bits; {used}")

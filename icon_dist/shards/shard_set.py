@@ -80,6 +80,11 @@ class ShardSet:
         return digest
 
     @property
+    def origin(self) -> dict[str, Any]:
+        """What a model that learns from this set says of it."""
+        return {key: self.manifest.get(key) for key in ("dataset", "split", "people", "licence")}
+
+    @property
     def conversion(self) -> Conversion:
         """How the photos that the crops are cut from became pixels."""
         return conversion_of(self.manifest["settings"])
@@ -155,6 +160,7 @@ def read_manifest(uri: str) -> dict[str, Any]:
         sound = complete and named and all(_is_count(files[name]["bytes"]) for name in files)
         sound = sound and _is_count(manifest["people"]) and manifest["people"] > 0
         sound = sound and all(manifest[name].isprintable() for name in ("dataset", "split", "boxes"))
+        sound = sound and manifest.get("licence", "").isprintable()
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
         sound = False
     if not sound:

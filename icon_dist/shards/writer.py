@@ -150,7 +150,9 @@ def _finish(out: str, head: dict[str, Any], truth: dict[str, Any], jobs: Sequenc
     return hashed_json.unsealed(raw)
 
 
-def _head(annotations: Annotations, *, dataset: str, split: str, boxes: str, settings: Settings) -> dict[str, Any]:
+def _head(
+    annotations: Annotations, *, dataset: str, split: str, boxes: str, licence: str, settings: Settings
+) -> dict[str, Any]:
     """What a build is, known before anything is packed: the same head, the same bytes."""
     head = {
         "format": FORMAT,
@@ -161,6 +163,7 @@ def _head(annotations: Annotations, *, dataset: str, split: str, boxes: str, set
         "settings": settings.manifest(),
         "source": _source(annotations),
     }
+    head |= {"licence": licence} if licence else {}
     plain: dict[str, Any] = json.loads(_json(head))  # as it is read back
     return plain
 
@@ -177,21 +180,23 @@ def build(
     dataset: str,
     split: str,
     boxes: str = "gt",
+    licence: str = "",
     settings: Settings | None = None,
     map_jobs: MapJobs = map,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Pack ``annotations`` with the photos of the folder ``images`` into ``out`` and return the manifest.
 
-    ``boxes`` names where the boxes are from. ``map_jobs`` runs the shards, in this process or elsewhere. ``progress``
-    is first called with what was there already: all of it, if the very same build is complete.
+    ``boxes`` names where the boxes are from, ``licence`` is that of the data, where it is known. ``map_jobs`` runs the
+    shards, in this process or elsewhere. ``progress`` is first called with what was there already: all of it, if the
+    very same build is complete.
     """
     settings = settings or Settings()
     images, out = storage.absolute(images), storage.absolute(out)
     people = annotations.instances
     if not people:
         raise DataError(f"{out}: no people to pack; the annotations hold none with keypoints")
-    head = _head(annotations, dataset=dataset, split=split, boxes=boxes, settings=settings)
+    head = _head(annotations, dataset=dataset, split=split, boxes=boxes, licence=licence, settings=settings)
     report = progress or _silent
     jobs = [
         Job(number, some, annotations.skeleton, images, out, settings, _digest(head))

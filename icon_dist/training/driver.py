@@ -55,9 +55,11 @@ def _run(cfg: Config, own: Mapping[str, str], *, dry_run: bool) -> None:
     data = open_data(cfg, scorable=True)
     notes += configuration.check_schedule(cfg, own, steps=data.plan.total_steps)
     newest = newest_whole(uri)
-    ended = newest is not None and newest["step"] >= data.plan.total_steps
-    if newest is not None and not ended and (changed := checkpoint.changes(newest, cfg)):
-        note(f"the run goes on from step {newest['step']} with another config: {', '.join(changed)}")
+    if newest is not None:
+        refuse_other(newest, cfg, data)
+        changed = ", ".join(checkpoint.changes(newest, cfg))
+        if changed and newest["step"] < data.plan.total_steps:
+            note(f"the run goes on from step {newest['step']} with another config: {changed}")
     say(f"{data.plan}\n{setting(cfg, data, newest)}")
     for text in (*notes, *data.plan.notes):
         note(text)
@@ -76,7 +78,10 @@ def _run(cfg: Config, own: Mapping[str, str], *, dry_run: bool) -> None:
 
             local.launch(cfg, LOOP, progress)
         else:
-            from icon_dist.launch import ray
+            address = os.environ.get("RAY_ADDRESS")
+            progress.say(f"joining the Ray cluster at {address}" if address else "starting Ray on this machine")
+
+            from icon_dist.launch import ray  # which takes seconds
 
             ray.launch(cfg, LOOP, progress, counts=worker_counts(cfg))
         lock.tidy(uri, over=True)
@@ -86,6 +91,14 @@ def newest_whole(uri: str) -> manifests.Manifest | None:
     """The manifest of the newest checkpoint of a run that looks whole; the workers look at every byte."""
     wholes = (manifests.whole(entry) for entry in reversed(manifests.entries(uri)))
     return next((whole for whole in wholes if whole is not None), None)
+
+
+def refuse_other(newest: manifests.Manifest, cfg: Config, data: Data) -> None:
+    """CheckpointError now, and not from the workers, where the run cannot go on from what it has."""
+    shards, _, plan = data
+    at = newest["step"] / plan.steps_per_epoch
+    checkpoint.require(newest, backbone=cfg.model.backbone, joints=shards.skeleton.joints, epoch=at)
+    checkpoint.require_same(newest, {"split": plan.split.record()})
 
 
 def setting(cfg: Config, data: Data, newest: manifests.Manifest | None) -> str:

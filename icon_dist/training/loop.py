@@ -253,6 +253,8 @@ class Run:
             "epoch": self.state.step / self.plan.steps_per_epoch,
             "metrics": scores,
             "score": scores.get(self.headline),
+            "conditions": conditions_of(self.cfg, self.data),
+            "data": self.shards.origin,
             "evaluated": "ema" if self.cfg.optim.ema else "model",
             "world_size": distributed.world_size(),
             "versions": {"icon_dist": __version__, "torch": str(torch.__version__), "numpy": np.__version__},

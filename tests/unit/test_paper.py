@@ -106,12 +106,46 @@ def test_results_are_listed_with_their_spread(tmp_path: Path) -> None:
     paper.append_result(file, replace(RESULT, seed=1, score=72.0, purity="0.5"))
     results = paper.read_results(file)
     assert results == [RESULT, replace(RESULT, seed=1, score=72.0, purity="0.5")]
-    assert "measured: people PCK@0.2 71.00 ± 1.41 (2)" in paper.listing(TITLES, ROWS, results)
+    rows = [*ROWS.values()]
+    text = paper.listing(TITLES, rows, results, commands=False)
+    assert "measured: people PCK@0.2 71.00 ± 1.41 (2)\n" in text
+    assert all(title.split()[0] in text for title in TITLES.values())
     warm = replace(RESULT, overrides="model.pretrained=@WARM.base", score=80.0)
     cold, started = paper.markdown(ROWS, [*results, warm]).split("\n\n")  # never in one mean
     assert "| `T5.base` no contrast | 71.00 ± 1.41 (2) |  | 0.50 |  |" in cold
     assert "`--cfg people --set model.pretrained=@WARM.base`" in started
     assert "| `T5.base` no contrast | 80.00 (1) |" in started
+
+
+def test_the_list_has_100_columns_and_commands_on_demand(capsys: pytest.CaptureFixture[str]) -> None:
+    paper.main([])
+    whole = capsys.readouterr().out
+    assert max(map(len, whole.splitlines())) <= 100
+    assert all(f"  {row.id} " in whole for row in ROWS.values())
+    for row in ROWS.values():
+        assert all(f"{cfg} {paper._figures(value)}" in whole for cfg, value in row.paper.items()), row.id
+    assert "$ " not in whole
+    paper.main(["--commands", "T4.sup_30", "T1"])
+    shown = capsys.readouterr().out
+    assert "      $ icon-dist paper --run T1.icon\n" in shown
+    assert "      $ icon-dist paper --run T4.sup_30 --cfg lsp_light --seeds " in shown
+    assert "T5.base" not in shown
+    with pytest.raises(ConfigError, match=r"--commands T9: no such row or table"):
+        paper.main(["--commands", "T9"])
+
+
+def test_a_dry_run_prints_what_would_be_started(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "results.csv"
+    paper.append_result(file, RESULT)
+    paper.main(["--run", "T5.base", "--cfg", "people", "--seeds", "0", "1", "--record", str(file), "--dry-run"])
+    out, err = capsys.readouterr()
+    assert out.startswith("python -m icon_dist.train --cfg people loss.lambda_p=0")
+    assert out.endswith("run.seed=1 run.name=people-T5.base-s1\n")
+    assert out.count("\n") == 1
+    assert err == "icon_dist: people-T5.base-s0 is recorded already\n"
+    assert paper.read_results(file) == [RESULT]
+    with pytest.raises(ConfigError, match="--dry-run: nothing is run"):
+        paper.main(["--dry-run"])
 
 
 def test_a_file_that_is_no_table_of_results_is_refused(tmp_path: Path) -> None:

@@ -104,7 +104,9 @@ LINES: dict[str, tuple[list[str], dict[str, str]]] = {
     "train": (["loss.tau=0.1"], {"--cfg": "demo"}),
     "submit": ([], {"--address": "http://x", "--working-dir": "."}),
     "evaluate": (["a.safetensors"], {"--shards": "s", "--batch": "2", "--decode": "dark", "--refine-below": "0.2"}),
+    "predict": (["a.safetensors", "p.jpg"], {"--boxes": "whole", "--out": "o", "--batch": "2"}),
     "fetch": (["run"], {"--step": "3", "--net": "1", "--out": "a.safetensors"}),
+    "export": (["a.safetensors"], {"--out": "a.onnx", "--for": "rtmlib", "--which": "3", "--decode": "dark"}),
     "shards build": (
         ["coco"],
         {"--annotations": "a.json", "--images": "i", "--out": "o", "--limit": "3", "--max-input": "none"},
@@ -118,7 +120,14 @@ LINES: dict[str, tuple[list[str], dict[str, str]]] = {
     "demo": (["loss.tau=0.1"], {"--out": "o"}),
 }
 NUMBERS = {"--batch", "--step", "--limit", "--count", "--people", "--trials", "--gpus-per-worker", "--net", "--seeds"}
-CHOICES = {"--decode": "dakr", "--difficulty": "hadr", "--net": "3", "--gpus-per-worker": "2"}
+CHOICES = {
+    "--decode": "dakr",
+    "--for": "rtmlbi",
+    "--which": "bets",
+    "--difficulty": "hadr",
+    "--net": "3",
+    "--gpus-per-worker": "2",
+}
 BY_US = (
     "no such preset",
     "no such row",
@@ -157,7 +166,7 @@ def bad_lines() -> Iterator[tuple[list[str], str]]:
                 yield from ((line(name, number, without=name), name) for number in numbers)
             if name in CHOICES:
                 yield line(name, CHOICES[name], without=name), "is none of"
-        if verb in ("evaluate", "fetch", "doctor") or verb.startswith("shards"):
+        if verb in ("evaluate", "export", "fetch", "doctor") or verb.startswith("shards"):
             yield line("surplus", "words"), "unrecognized arguments: "
     yield ["train"], "required: --cfg"
     yield ["paper", "--seeds", "1", "--set", "loss.tau=1"], "--seeds, --set: nothing is run; name rows or tables"
@@ -166,7 +175,6 @@ def bad_lines() -> Iterator[tuple[list[str], str]]:
     yield ["sweep", "--cfg", "demo"], "required: SEARCH"
     yield ["shards", "build", "cooc", "--annotations", "a", "--images", "b", "--out", "c"], "did you mean coco?"
     yield ["shards", "build"], "required: dataset, --annotations, --images, --out"
-    yield ["evaluate", "a"], "one of the arguments --shards --photos is required"
     yield ["evaluate", "a", "--shards", "s", "--photos", "p"], "not allowed with"
     yield ["evaluate", "a", "--shards", "s", "--refine-below", "٠"], "is not a number"
     yield ["evaluate", "a", "--shards", "s", "--refine-below", "nan"], "is not a number"
@@ -292,3 +300,17 @@ def test_debug_is_ours_before_a_double_hyphen_only() -> None:
         with pytest.raises(SystemExit):
             run_cli(lambda argv: seen.append(argv), words)
     assert seen == [["a"], ["a", "--", "b"], ["a", "--", "--debug"]]
+
+
+@pytest.mark.parametrize(
+    ("words", "right"),
+    [
+        ("--cfg demo run.name=x", "icon-dist submit -- --cfg demo run.name=x"),
+        ("--follow --cfg=demo", "icon-dist submit --follow -- --cfg=demo"),
+        ("--address http://h loss.tau=1 --dry-run", "icon-dist submit --address http://h -- loss.tau=1 --dry-run"),
+    ],
+)
+def test_words_of_the_training_before_the_dashes(words: str, right: str, command: Command) -> None:
+    done = command("submit", *words.split())
+    assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
+    assert done.err.endswith(f"is for the training, whose words stand after --; type: {right}\n")

@@ -132,6 +132,17 @@ def test_a_stale_lock_is_named_and_removed(home: Path) -> None:
     assert not lock.exists()
 
 
+def test_many_stale_locks_are_one_line(home: Path) -> None:
+    root = home / ".cache" / "torch_extensions"
+    for name in ("cpu_adam", "fused_adam", "utils"):
+        (root / "py311_cpu" / name).mkdir(parents=True)
+        (root / "py311_cpu" / name / "lock").touch()
+    found = only(machine_checks.extension_locks(fix=False))
+    assert f"cpu_adam/lock and 2 more below {root}: nobody holds them" in found.text
+    assert "and 2 more" in only(machine_checks.extension_locks(fix=True)).text
+    assert not [*root.rglob("lock")]
+
+
 def test_leftovers_of_dead_runs_only(home: Path) -> None:
     host = socket.gethostname()
     dead = home / "tmp" / f"icon-ray-{DEAD}-{host}-abcdefgh"

@@ -25,6 +25,7 @@ from icon_dist.checkpoints import weights as stored_weights
 from icon_dist.config import Config
 from icon_dist.datasets import load_skeleton, skeleton_to_dict
 from icon_dist.errors import CheckpointError, run_cli
+from icon_dist.models import build_model
 from icon_dist.storage import s3 as s3_storage
 
 CONFIG = dataclasses.asdict(Config())
@@ -103,6 +104,20 @@ def test_averaged_weights_when_they_are_what_is_evaluated(tmp_path: Path) -> Non
     found = stored_weights.load(str(tmp_path))
     assert equal(found.tensors, weights(1) | weights(1, ema=True))
     assert found.evaluated == "ema"
+
+
+@pytest.mark.parametrize("backbone", ["hrnet_w8", "resnet18"])
+def test_tensors_have_the_official_names(backbone: str, tmp_path: Path) -> None:
+    """Those of the model, which tests/models hold against the official code's, and of our head for contrast."""
+    model, bare = (build_model(backbone, joints=17, projection=p, input_hw=(64, 64)) for p in ("mlp", None))
+    said = {"score": None, "evaluated": "model", "config": CONFIG, "skeleton": SKELETON, "metrics": {}}
+    tensors = {"model": model.state_dict(), "optimizer": {}}
+    checkpoint.save(str(tmp_path / "run"), step=1, attempt="a", tensors=tensors, state={}, manifest=said, keep=1)
+    out = tmp_path / "x.safetensors"
+    assert exit_code(str(tmp_path / "run"), "-o", str(out)) == 0
+    with safetensors.safe_open(out, "pt") as file:
+        names = {name for name in file.keys() if not name.startswith("projection.")}  # noqa: SIM118  (no mapping)
+    assert names == bare.state_dict().keys()
 
 
 def test_weights_file_on_s3(s3: str, local_run: str) -> None:
@@ -298,12 +313,12 @@ def test_an_interrupted_download_goes_on_where_it_stopped(
     assert exit_code(s3, "-o", str(out)) == 0
     assert ranges[-1] == f"bytes={begun}-"
     assert torch.equal(stored_weights.load(str(out)).tensors["x"], big["model"]["x"])
-    assert list(tmp_path.iterdir()) == [out]
+    assert set(tmp_path.iterdir()) == {out, out.with_suffix(".md")}
 
     part.write_bytes(os.urandom(1000))  # not the beginning of this file
     assert exit_code(s3, "-o", str(out)) == 0
     assert ranges[-2:] == ["bytes=1000-", ""]
-    assert list(tmp_path.iterdir()) == [out]
+    assert set(tmp_path.iterdir()) == {out, out.with_suffix(".md")}
     part.write_bytes(b"x" * 9_000_000)  # longer than it
     assert exit_code(s3, "-o", str(out)) == 0
     assert torch.equal(stored_weights.load(str(out)).tensors["x"], big["model"]["x"])

@@ -70,6 +70,15 @@ def test_debug_shows_where_it_came_from(command: Command) -> None:
     assert command("--debug", main=long_name).code == 2
 
 
+@pytest.mark.parametrize("words", ["--help", "train --help", "paper", "--version"])
+def test_output_onto_a_full_disk_is_said(words: str) -> None:
+    with open("/dev/full", "w") as full:
+        argv = [sys.executable, "-m", "icon_dist", *words.split()]
+        done = subprocess.run(argv, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    said = "icon_dist: error: standard output: No space left on device; free some space or write elsewhere\n"
+    assert (done.returncode, done.stderr) == (5, said)
+
+
 def test_an_error_of_several_lines_is_one(command: Command) -> None:
     def fail(_: list[str]) -> None:
         raise StorageError("first\n   second")

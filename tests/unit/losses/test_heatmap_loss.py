@@ -1,4 +1,4 @@
-"""The heatmap error against a loop over joints, and a number worked out by hand."""
+"""The heatmap error against a loop over joints, and the golden number of HRNet's code."""
 
 from __future__ import annotations
 

@@ -170,6 +170,14 @@ def test_state_within_another_module_goes_on_bit_for_bit() -> None:
     assert same(resumed.state_dict(), straight.state_dict())
 
 
+def test_weights_of_a_module_that_was_trained_without_it_load_as_torch_has_it() -> None:
+    module = nn.ModuleDict({"net": nn.Linear(2, 2), "icon": IconLoss(**SIZES)})
+    state = nn.ModuleDict({"net": nn.Linear(2, 2)}).state_dict()
+    assert {"icon.step", "icon.skcc.features"} < set(module.load_state_dict(state, strict=False).missing_keys)
+    with pytest.raises(RuntimeError, match=r"icon\.step"):
+        module.load_state_dict(state)
+
+
 def test_a_bank_of_another_size_keeps_the_newest() -> None:
     large, small = IconLoss(**SIZES, bank=50), IconLoss(**SIZES, bank=2)
     steps(large, range(3))
@@ -260,7 +268,10 @@ def test_what_is_not_finite_stays_out_of_the_bank() -> None:
 
 def test_unknown_joints_may_be_nan() -> None:
     known = batch(0)
-    unknown = known | {"joints": torch.where(known["visible"][..., None], known["joints"], torch.nan)}
+    unknown = known | {
+        "joints": torch.where(known["visible"][..., None], known["joints"], torch.nan),
+        "errors": torch.where(known["visible"], known["errors"], torch.nan),
+    }
     values = []
     for inputs in (known, unknown):
         total = IconLoss(**SIZES)(**inputs).total
@@ -310,6 +321,7 @@ def test_bf16_under_autocast_is_fp32() -> None:
         ({"limbs": ((0, 1), (2, 2))}, ["limbs: (2, 2) is no pair"]),
         ({"limbs": ((0, 1), (-1, 2))}, ["limbs: (-1, 2) is no pair"]),
         ({"limbs": ((0, 1),)}, ["prcc=0.7: compares limbs with one another; give 2 or more, or prcc=0"]),
+        ({"limbs": ((0, 1, 2), (1, 3), (2,))}, ["limbs: (0, 1, 2) is no pair", "limbs: (2,) is no pair"]),
         ({"dim": 0, "tau": 0.0}, ["dim=0", "tau=0.0: give a temperature above 0"]),
         ({"tau": float("nan")}, ["tau=nan"]),
         ({"skcc": -1.0}, ["skcc=-1.0: give a weight of 0 or more"]),

@@ -34,7 +34,7 @@ def literal(
     strategy: str,
     score: str,
 ) -> tuple[list[Tensor], list[int]]:
-    """Intra-image contrast, one query after the other."""
+    """Eq. 1 within an instance, one query after the other."""
     points = active.shape[2]
     sums, counts = [features.sum() * 0 for _ in range(C)], [0] * C
     for n, c, t in asks.nonzero().tolist():

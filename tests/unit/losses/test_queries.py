@@ -1,4 +1,4 @@
-"""Who asks: scores and strategies, the batch as scope, and budgets of points (Table 8)."""
+"""Which tokens are queries: scores and strategies, the batch as scope, and budgets of points (Table 8)."""
 
 from __future__ import annotations
 

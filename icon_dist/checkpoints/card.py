@@ -1,0 +1,127 @@
+"""The card of a fetched file: what the model is, what it was trained on and how it was scored, as Markdown for people.
+
+All of it comes from the metadata of the file. What old checkpoints did not say is left out.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import PurePath
+from typing import Any
+
+from icon_dist import storage
+from icon_dist.codec.geometry import PADDING
+from icon_dist.errors import TooLargeError, note, safe
+
+MARK = "<!-- Written by icon-dist fetch, which replaces it. Rename the file to keep your changes. -->"
+MOST = 1 << 20  # bytes of a card
+
+Metadata = Mapping[str, Any]
+
+
+def place(file: str) -> str:
+    """Where the card of ``file`` lies: beside it, so that files in one folder have a card each."""
+    return file.removesuffix(".safetensors") + ".md"
+
+
+def write(file: str, text: str) -> str:
+    """Write the card of ``file`` and return its place; a file there that is no card is left alone, with a note."""
+    target = place(file)
+    try:
+        ours = MARK in storage.read(target, most=MOST).decode("utf-8", "replace")
+    except FileNotFoundError:
+        ours = True
+    except TooLargeError:
+        ours = False
+    if not ours:
+        note(f"{target}: is not a card that icon-dist fetch wrote, and stays; the card was not written")
+        return ""
+    storage.write(target, text.encode())
+    return target
+
+
+def card(metadata: Metadata, *, file: str, sha256: str, numbers: int) -> str:
+    """Markdown about ``file`` with this ``sha256``, whose tensors hold so many ``numbers``."""
+    name, backbone = PurePath(file).name, _text(_of(metadata, "config", "model").get("backbone", "a model"))
+    rows = [*_model(metadata), *_training(metadata), *_origin(metadata)]
+    rows.append(("File", f"{numbers:,} numbers, sha256 `{sha256}`"))
+    return "\n".join(
+        [
+            *("---", "library_name: icon_dist", "pipeline_tag: keypoint-detection", "tags: [pose-estimation]", "---"),
+            *(MARK, "", f"# {_text(name)}", ""),
+            f"{backbone} that finds {len(_of(metadata, 'skeleton').get('joints') or [])} joints by heatmaps.",
+            *("", "| | |", "|---|---|"),
+            *(f"| {what} | {text} |" for what, text in rows),
+            *("", "## Use", "", "```console"),
+            f"icon-dist evaluate {_word(name)} --shards FOLDER     # scores it on a set of shards",
+            f"icon-dist export {_word(name)} -o model.onnx         # for onnxruntime, joints out",
+            f"icon-dist train --cfg PRESET model.pretrained={_word(name)} ...   # starts from it",
+            *("```", ""),
+        ]
+    )
+
+
+def _of(metadata: Metadata, *sections: str) -> Mapping[str, Any]:
+    """A section of a section, empty where there is none."""
+    found: Any = metadata
+    for section in sections:
+        found = found.get(section)
+        if not isinstance(found, Mapping):
+            return {}
+    return dict(found)
+
+
+def _text(value: object) -> str:
+    """Anybody's text in a cell of a table: one line, and nothing of it is markup."""
+    line = " ".join(safe(str(value)).split())
+    return re.sub(r"([\\`*_\[\]|~#])", r"\\\1", html.escape(line, quote=False))
+
+
+def _word(name: str) -> str:
+    """A file name in a command."""
+    return name if re.fullmatch(r"[\w.@%+=:,-]+", name, re.ASCII) else "FILE.safetensors"
+
+
+def _model(metadata: Metadata) -> Iterator[tuple[str, str]]:
+    """What goes in, what comes out."""
+    data, skeleton = _of(metadata, "config", "data"), _of(metadata, "skeleton")
+    joints = ", ".join(map(_text, skeleton.get("joints") or []))
+    yield "Joints", f"{_text(skeleton.get('name', ''))}: {joints}"
+    channels = "the weights take BGR, commands turn it themselves" if metadata.get("channel_order") == "bgr" else "RGB"
+    yield "Input", f"{_text(data.get('input', ''))} (height x width), {channels}; boxes padded by {PADDING}"
+    yield "Heatmaps", f"codec {_text(data.get('codec', 'msra'))}, sigma {_text(data.get('sigma', ''))}"
+
+
+def _training(metadata: Metadata) -> Iterator[tuple[str, str]]:
+    """What it learned from."""
+    data, start = _of(metadata, "data"), _of(metadata, "pretrained")
+    if data:
+        people = f"{data.get('people', 0):,}" if isinstance(data.get("people"), int) else "?"
+        yield "Trained on", f"{_text(data.get('dataset', ''))} {_text(data.get('split', ''))}: {people} people"
+        unknown = "not stated; icon-dist shards build --licence TEXT states it"
+        yield "Licence of the data", _text(data.get("licence") or unknown)
+    share = _of(metadata, "split").get("share", 1)
+    if share != 1:
+        yield "Labels used", f"those of {_text(share)} of the people"
+    if start:
+        kind, uri, sha256 = (_text(start.get(key, "")) for key in ("kind", "uri", "sha256"))
+        yield "Start weights", f"{kind} from {uri}, sha256 {sha256}"
+    elif "pretrained" in metadata:
+        yield "Start weights", "none; trained from random weights"
+
+
+def _origin(metadata: Metadata) -> Iterator[tuple[str, str]]:
+    """How it scored, and where it is from."""
+    metrics, versions = _of(metadata, "metrics"), _of(metadata, "versions")
+    scores = ", ".join(
+        f"{_text(name)} {value:.4f}" for name, value in metrics.items() if isinstance(value, int | float)
+    )
+    conditions = f" ({_text(metadata['conditions'])})" if metadata.get("conditions") and scores else ""
+    yield "Scores", f"{scores}{conditions}" if scores else "not evaluated"
+    averaged = ", averaged over steps (EMA)" if metadata.get("evaluated") == "ema" else ""
+    yield "Checkpoint", f"step {_text(metadata.get('step'))} of {_text(metadata.get('checkpoint'))}{averaged}"
+    yield "Manifest", f"sha256 {_text(metadata.get('manifest_sha256'))}"
+    if versions:
+        yield "Versions", ", ".join(f"{_text(name)} {_text(version)}" for name, version in versions.items())

@@ -1,0 +1,49 @@
+"""Write a trained model as one ONNX or torch.export file, decoding included.
+
+icon-dist export s3://bucket/runs/coco -o coco.onnx
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from icon_dist.arguments import Parser, did_you_mean, text, whole
+from icon_dist.errors import run_cli, shown
+
+
+def which_checkpoint(value: str) -> str | int:
+    """An argparse type: best, last, or the number of a step."""
+    if text(value) in ("best", "last"):
+        return value
+    if not value[0].isdigit():
+        like = did_you_mean(value, ("best", "last"))
+        raise argparse.ArgumentTypeError(f"{shown(value)} is none of best, last or the number of a step{like}")
+    return whole(value)
+
+
+def arguments(argv: list[str]) -> argparse.Namespace:
+    parser = Parser("icon-dist export", (__doc__ or "").splitlines()[0])
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="a run, or a fetched .safetensors file; path or s3://")
+    add("-o", "--out", required=True, metavar="FILE", help="FILE.onnx, or FILE.pt2 for torch.export.load")
+    use = "joints: uint8 crops to joints; rtmlib: heatmaps for rtmlib.ViTPose; default %(default)s"
+    add("--for", dest="use", choices=("joints", "rtmlib"), default="joints", help=use)
+    which = "checkpoint of a run: best, last or a step; default: best, or last"
+    add("--which", type=which_checkpoint, metavar="best|last|N", help=which)
+    add("--net", type=int, choices=(1, 2), help="of a run with two students; default 1")
+    decode = "how joints are read from heatmaps; default: as in the run's own evaluation"
+    add("--decode", choices=("quarter", "argmax", "dark"), help=decode)
+    add("--force", action="store_true", help="replace FILE if it exists")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str]) -> None:
+    args = arguments(argv)
+
+    from icon_dist.inference import export_file
+
+    export_file.run(args)
+
+
+if __name__ == "__main__":
+    run_cli(main)

@@ -1,0 +1,221 @@
+"""The boxes of photos out of a COCO file: a detector's results, or annotations.
+
+The file may be about more photos than are predicted. Its images are matched with the photos by file name, or, as COCO
+names its photos, by the number that is the name.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+from icon_dist import storage
+from icon_dist.datasets.annotation_file import MAX_BYTES, are_numbers, is_id, parse
+from icon_dist.datasets.detections import other_form
+from icon_dist.errors import DataError, note, plural, shown
+from icon_dist.inference.estimator import box_fault
+from icon_dist.inference.inputs import Source
+from icon_dist.types import PERSON, Skeleton
+
+NAMES = ("file_name", "image_name", "image", "image_id")  # where a result says of which image it is
+FORM = "expected COCO results, a list of {image_id or file_name, bbox, score}, or COCO annotations"
+SHAPELESS = "is not four finite numbers and a score"
+Key = int | str  # what an image is called in the file
+
+
+@dataclass(frozen=True)
+class FileBoxes:
+    """The boxes of a file by photo."""
+
+    of_place: dict[str, Float[np.ndarray, "n 5"]]  # x, y, width, height in px, score; a photo without any is absent
+    image_ids: dict[str, int]  # those of the file, by photo
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One box as it stands in the file; only its image and category are checked."""
+
+    row: int
+    image: Key
+    box: Any
+    score: Any
+    category: int | None
+    keypoints: Any
+
+
+@dataclass(frozen=True)
+class _File:
+    uri: str
+    entries: list[_Entry]  # without crowds
+    names: dict[Key, str]  # file names by image id, in annotations
+    categories: list[dict[str, Any]]
+
+
+def read_boxes(uri: str, sources: Sequence[Source], skeleton: Skeleton) -> FileBoxes:
+    """The boxes of the file at ``uri`` for the photos in ``sources``.
+
+    A DataError names the first bad entry and counts its like; notes tell of entries and photos that have no partner.
+    """
+    file = _read(uri)
+    places = _partners({entry.image for entry in file.entries} | set(file.names), file.names, sources, uri)
+    entries = _of_category(file, skeleton)
+    _require_joints(file, entries, skeleton)
+    known = [(entry, places[entry.image]) for entry in entries if entry.image in places]
+    boxes = _checked(known, {source.place: source.wh for source in sources}, uri)
+    by_place: dict[str, list[list[float]]] = defaultdict(list)
+    for (_, place), box in zip(known, boxes, strict=True):
+        by_place[place].append(box)
+    _note_unmatched(uri, entries=len(entries), known=len(known), sources=sources, with_boxes=len(by_place))
+    ids = {place: key for key, place in places.items() if isinstance(key, int)}
+    return FileBoxes({place: np.array(found, np.float64) for place, found in by_place.items()}, ids)
+
+
+def _read(uri: str) -> _File:
+    try:
+        content = parse(storage.read(uri, most=MAX_BYTES), source=uri)
+    except FileNotFoundError:
+        raise DataError(f"{uri}: no such file; give the json of a detector, or annotations, to --boxes") from None
+    names: dict[Key, str] = {}
+    categories: list[dict[str, Any]] = []
+    if isinstance(content, dict) and isinstance(content.get("annotations"), list):
+        images, described = content.get("images"), content.get("categories")
+        if not isinstance(images, list) or not all(_is_image(image) for image in images):
+            raise DataError(f"{uri} images: expected a list of {{id, file_name}}; give the whole COCO file")
+        names = {image["id"]: image["file_name"] for image in images}
+        categories = [one for one in described if isinstance(one, dict)] if isinstance(described, list) else []
+        content = content["annotations"]
+    if not isinstance(content, list):
+        raise DataError(f"{uri}: {FORM}")
+    entries = [_entry(row, one, uri) for row, one in enumerate(content) if not _is_crowd(one)]
+    if not entries:
+        raise DataError(f"{uri}: holds no box; {FORM}")
+    if dangling := [entry for entry in entries if names and entry.image not in names]:
+        raise DataError(f"{uri}#{dangling[0].row} image_id: none of its images has this id; give the whole COCO file")
+    return _File(uri, entries, names, categories)
+
+
+def _is_image(image: Any) -> bool:
+    return isinstance(image, dict) and is_id(image.get("id")) and isinstance(image.get("file_name"), str)
+
+
+def _is_crowd(entry: Any) -> bool:
+    return isinstance(entry, dict) and bool(entry.get("iscrowd"))
+
+
+def _entry(row: int, entry: Any, uri: str) -> _Entry:
+    values = [entry.get(name) for name in NAMES] if isinstance(entry, dict) else []
+    images: list[Key] = [value for value in values if value is not None and (is_id(value) or isinstance(value, str))]
+    if not images or "bbox" not in entry:
+        raise DataError(f"{uri}#{row} {shown(entry)}: is no box of an image; {FORM}")
+    category = entry.get("category_id")
+    if category is not None and not is_id(category):
+        raise DataError(f"{uri}#{row} category_id={shown(category)}: expected an integer >= 0")
+    return _Entry(row, images[0], entry["bbox"], entry.get("score", 1.0), category, entry.get("keypoints"))
+
+
+def _partners(keys: set[Any], names: dict[Any, str], sources: Sequence[Source], uri: str) -> dict[Any, str]:
+    """The photo of every image of the file that has one; DataError where two images have the same, or none has."""
+    by_name: dict[str, Source] = {}
+    for one in sources:
+        stem = PurePosixPath(one.name).stem
+        by_name |= {one.name: one, stem: one}
+        if stem.rpartition("_")[2].isdecimal():  # 000000000139, COCO_val2014_000000000139
+            by_name.setdefault(f"#{int(stem.rpartition('_')[2])}", one)
+    found: dict[str, list[Any]] = defaultdict(list)
+    for key in sorted(keys, key=str):
+        name = names.get(key, key)
+        source = by_name.get(PurePosixPath(name.replace("\\", "/")).name if isinstance(name, str) else f"#{name}")
+        if source is not None:
+            found[source.place].append(key)
+    if not found:
+        image = shown(next(iter(names.values()), sorted(keys, key=str)[0]))
+        photos = plural(len(sources), "photo")
+        text = f"is about none of the {photos}: it has {image}, not {sources[0].name}"
+        raise DataError(f"{uri}: {text}; give the boxes of these photos")
+    return {_one_of(several, names, place, uri): place for place, several in found.items()}
+
+
+def _one_of(keys: list[Any], names: dict[Any, str], place: str, uri: str) -> Any:
+    """Of several images of the file that are named like a photo, the one whose folders are the photo's as well."""
+    same = [key for key in keys if place.endswith(f"/{names.get(key, key)}")] if len(keys) > 1 else keys
+    if len(same) != 1:
+        few = " and ".join(shown(names.get(key, key)) for key in keys[:2])
+        raise DataError(f"{uri}: two of its images, {few}, are named like {place}; give a file of one of them")
+    return same[0]
+
+
+def _of_category(file: _File, skeleton: Skeleton) -> list[_Entry]:
+    """The entries of the kind of thing that the model is about."""
+    counts = Counter(entry.category for entry in file.entries)
+    if len(counts) == 1:
+        return file.entries
+    fitting = [one.get("id") for one in file.categories if one.get("keypoints") == list(skeleton.joints)]
+    named = [one.get("id") for one in file.categories if one.get("name") in (skeleton.name, "person")]
+    wanted = fitting or named or [PERSON]
+    kept = [entry for entry in file.entries if entry.category in wanted]
+    if not kept:
+        found = ", ".join(f"{category} ({count})" for category, count in counts.most_common(5))
+        what = f"no box has category_id {wanted[0]}; the file's are {found}"
+        raise DataError(f"{file.uri}: {what}; keep those of one category")
+    left = plural(len(file.entries) - len(kept), "box")
+    note(f"{file.uri}: {left} of other categories than {wanted[0]} left out")
+    return kept
+
+
+def _require_joints(file: _File, entries: Sequence[_Entry], skeleton: Skeleton) -> None:
+    """DataError for poses of other joints: the boxes are probably those of other things."""
+    posed = [entry for entry in entries if isinstance(entry.keypoints, list) and entry.keypoints]
+    fix = "give boxes of the same joints, or boxes without keypoints"
+    for entry in posed:
+        if len(entry.keypoints) not in (3 * skeleton.num_joints, skeleton.num_joints):
+            joints = plural(len(entry.keypoints) // 3, "joint")
+            what = f"{joints}, the model predicts {skeleton.num_joints} of {skeleton.name}"
+            raise DataError(f"{file.uri}#{entry.row} keypoints: {what}; {fix}")
+    used = {entry.category for entry in posed}
+    for category in file.categories:
+        theirs = category.get("keypoints") if is_id(category.get("id")) and category["id"] in used else None
+        if isinstance(theirs, list) and theirs and theirs != list(skeleton.joints):
+            other = next((n for n, own in zip(theirs, skeleton.joints, strict=False) if n != own), theirs[-1])
+            raise DataError(f"{file.uri} categories: joint {shown(other)} is none of {skeleton.name} there; {fix}")
+
+
+def _checked(known: Sequence[tuple[_Entry, str]], sizes: dict[str, tuple[int, int]], uri: str) -> list[list[float]]:
+    """Boxes with scores; the first that is none is named, and its like are counted."""
+    boxes: list[list[float]] = []
+    faults: list[str] = []
+    for entry, place in known:
+        numbers = isinstance(entry.box, list) and len(entry.box) == 4 and are_numbers([*entry.box, entry.score])
+        faults.append(box_fault(entry.box, wh=sizes[place]) if numbers else SHAPELESS)
+        boxes.append([*map(float, entry.box), float(entry.score)] if numbers else [0, 0, 0, 0, 0])
+    sized = [i for i, box in enumerate(boxes) if min(box[2:4]) > 0]
+    form, which = _form([boxes[i] for i in sized], [sizes[known[i][1]] for i in sized])
+    if form:
+        first = sized[int(np.flatnonzero(which)[0])]
+        what = f"{uri}#{known[first][0].row} bbox={shown(known[first][0].box)}: looks like {form}"
+        raise DataError(f"{what}; expected x, y, width, height in px")
+    if any(faults):
+        first = next(i for i, fault in enumerate(faults) if fault)
+        like = f" ({sum(map(bool, faults))} of {plural(len(known), 'box')})"
+        what = f"{uri}#{known[first][0].row} bbox={shown(known[first][0].box)}: {faults[first]}"
+        raise DataError(f"{what}; expected x, y, width > 0, height > 0 in px, and a score{like}")
+    return boxes
+
+
+def _form(boxes: list[list[float]], sizes: list[tuple[int, int]]) -> tuple[str, NDArray[np.bool_]]:
+    if not boxes:
+        return "", np.zeros(0, np.bool_)
+    return other_form(np.array(boxes)[:, :4], np.array(sizes, np.float64))
+
+
+def _note_unmatched(uri: str, *, entries: int, known: int, sources: Sequence[Source], with_boxes: int) -> None:
+    if entries > known:
+        note(f"{uri}: {plural(entries - known, 'box')} of other images left out")
+    if without := len(sources) - with_boxes:
+        note(f"{uri}: no box for {without} of {plural(len(sources), 'photo')}; nobody is predicted there")

@@ -1,0 +1,79 @@
+"""Draw and write the poses of your own photos and videos.
+
+icon-dist predict MODEL PHOTO|DIR|VIDEO... [--boxes whole|x,y,w,h|FILE.json|DETECTOR.onnx] [-o out/]
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+
+from icon_dist.arguments import Once, Parser, at_least, number
+from icon_dist.errors import ConfigError, run_cli, shown
+
+WHOLE = "whole"
+
+
+def arguments(argv: list[str]) -> argparse.Namespace:
+    """What the command line says, checked as far as it can be by itself."""
+    assert __doc__ is not None
+    parser = Parser("icon-dist predict", __doc__.splitlines()[0])
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="a run (its best checkpoint) or a fetched .safetensors file; path or s3://")
+    add("inputs", metavar="PHOTO|DIR|VIDEO", nargs="+", help="photos, folders of photos, videos")
+    text = "where the instances are: the whole photo, a box in px, a COCO file, or RTMDet or YOLOX; default whole"
+    add("--boxes", action=Once, metavar="whole|x,y,w,h|FILE.json|DETECTOR.onnx", help=text)
+    add(
+        "-o",
+        "--out",
+        default="out",
+        metavar="DIR",
+        help="folder for the drawn photos and poses.json; default %(default)s",
+    )
+    add("--track", action="store_true", help="follow the instances of a video: a number and a color for each")
+    add("--skip-bad", action="store_true", help="name photos that cannot be read, and go on without them")
+    add("--force", action="store_true", help="replace results that are there already")
+    add("--flip", action="store_true", help="average with the mirrored photo: a little better, at twice the time")
+    add("--device", metavar="NAME", help="such as cpu or cuda:1; default: a GPU if there is one")
+    add("--batch", type=at_least(1), default=32, help="instances at once; default %(default)s")
+    args = parser.parse_intermixed_args(argv)
+    args.kind = kind_of(args.boxes or WHOLE)
+    return args
+
+
+def kind_of(boxes: str) -> str:
+    """``whole``, ``box``, ``file`` or ``detector``: what ``--boxes`` is."""
+    if boxes == WHOLE:
+        return "whole"
+    if re.search(r"\.json(\.gz)?$", boxes, re.IGNORECASE):
+        return "file"
+    if boxes.lower().endswith(".onnx"):
+        return "detector"
+    if "," in boxes:
+        parse_box(boxes)
+        return "box"
+    raise ConfigError(f"--boxes {shown(boxes)}: expected whole, x,y,w,h in px, a COCO FILE.json, or a DETECTOR.onnx")
+
+
+def parse_box(text: str) -> list[float]:
+    """Four numbers x, y, w, h in px; ConfigError for anything else."""
+    try:
+        x, y, w, h = map(number, text.replace(" ", "").split(","))
+    except (ValueError, argparse.ArgumentTypeError):
+        w = h = 0
+    if min(w, h) <= 0:
+        raise ConfigError(f"--boxes {shown(text)}: expected four numbers x,y,w,h in px, width and height above 0")
+    return [x, y, w, h]
+
+
+def main(argv: list[str]) -> None:
+    args = arguments(argv)
+    args.box = parse_box(args.boxes) if args.kind == "box" else None
+
+    from icon_dist.inference import prediction
+
+    prediction.run(args)
+
+
+if __name__ == "__main__":
+    run_cli(main)

@@ -1,0 +1,240 @@
+"""``icon-dist export``: its files run in onnxruntime and torch.export and give torch's joints, at any batch size."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from icon_dist import datasets, export
+from icon_dist.checkpoints import weights as stored_weights
+from icon_dist.codec import Codec, codec_of
+from icon_dist.codec.frame import InputFrame
+from icon_dist.config import EvalConfig
+from icon_dist.errors import CheckpointError, ClusterError, ConfigError, StorageError
+from icon_dist.inference import export as programs
+from icon_dist.inference.predictor import predict
+from icon_dist.models import PoseNet, from_config
+from icon_dist.shards.reader import photo_source
+from icon_dist.types import Batch, Instance, Skeleton
+from tests.runs.export import trained
+
+NEAR = 1e-3  # input px
+
+
+def write(folder: Path, name: str, *options: str, skeleton: Skeleton | None = None, **config: Any) -> Path:
+    """A model of ``config``, ``folder/m.safetensors``, exported to ``folder/NAME``."""
+    weights = trained.fetched(folder / "m.safetensors", skeleton, **config)
+    export.main([str(weights), "-o", str(folder / name), *options])
+    return folder / name
+
+
+def run(file: Path, image: Tensor) -> list[Tensor]:
+    """The outputs of an ONNX file."""
+    onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra export")
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    return [torch.from_numpy(value) for value in session.run(None, {"image": image.numpy()})]
+
+
+def model_of(weights: Path) -> tuple[PoseNet, Codec, Skeleton, EvalConfig]:
+    found = stored_weights.load(str(weights))
+    model = from_config.restore(found).eval()
+    return model, codec_of(found.config, stride=model.stride), found.skeleton, found.config.eval
+
+
+def by_predictor(weights: Path, crops: Tensor) -> tuple[Tensor, Tensor]:
+    """Joints in px of the crops, and scores, as ``icon-dist evaluate --no-flip`` finds them."""
+    model, codec, skeleton, settings = model_of(weights)
+    count, (height, width) = len(crops), codec.input_hw
+    empty = np.zeros((skeleton.num_joints, 3), np.float32)
+    box = (0.0, 0.0, float(width), float(height))
+    people = [Instance(i, i, "x.jpg", (width, height), box, 1.0, empty) for i in range(count)]
+    row, none = torch.arange(count), torch.zeros(count, skeleton.num_joints, dtype=torch.bool)
+    unknown, same = torch.zeros(count, skeleton.num_joints, 2), torch.eye(2, 3).repeat(count, 1, 1)
+    batch = Batch(crops, unknown, none, none, row, row, row, same)
+    source = photo_source("x", people, skeleton=skeleton)
+    found = predict(
+        model, [batch], source, codec=codec, settings=EvalConfig(flip=False, decode=settings.decode), device="cpu"
+    )
+    return torch.from_numpy(found.keypoints[..., :2]), torch.from_numpy(found.keypoints[..., 2])
+
+
+def lsp_crops(shared: Path, count: int, *, hw: tuple[int, int], codec: str) -> Tensor:
+    """The first people of Leeds Sports Pose, cropped as the evaluation crops them."""
+    people = datasets.read("custom", shared / "lsp" / "lsp_train.json", skeleton="lsp").instances[:count]
+    crops = []
+    for person in people:
+        photo = cv2.imread(str(shared / "lsp" / "images" / person.file))[..., ::-1]
+        matrix = InputFrame(hw, codec).boxes(np.array([person.box], np.float64))[0]
+        crops.append(cv2.warpAffine(photo, matrix, hw[::-1], flags=cv2.INTER_LINEAR))
+    return torch.from_numpy(np.stack(crops))
+
+
+def agree(file: Path, crops: Tensor, joints: Tensor, scores: Tensor) -> None:
+    """Joints and scores of an exported program are those of our own code, but for ties."""
+    xy, peak = by_predictor(file.parent / "m.safetensors", crops)
+    torch.testing.assert_close(scores, peak, atol=1e-5, rtol=1e-5)
+    model, codec, _, settings = model_of(file.parent / "m.safetensors")
+    program = programs.JointsProgram(model, codec, decode=settings.decode, refine_below=settings.refine_below)
+    with torch.no_grad():
+        certain = program.certain(crops, within=NEAR)
+    assert certain.float().mean() > 0.7
+    assert (joints - xy)[certain].abs().max() < NEAR
+
+
+@pytest.fixture(scope="module")
+def onnx_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("joints"), "m.onnx", eval__decode="dark")
+
+
+@pytest.fixture(scope="module")
+def rtmlib_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of 21 joints of a hand, UDP, and weights that want BGR."""
+    config = {"data__codec": "udp", "eval__decode": "dark", "channel_order": "bgr"}
+    folder = tmp_path_factory.mktemp("rtmlib")
+    return write(folder, "m.onnx", "--for", "rtmlib", skeleton=trained.of_joints(21), **config)
+
+
+@pytest.mark.parametrize("batch", [1, 3, 8])
+def test_onnxruntime_gives_our_joints(onnx_file: Path, batch: int) -> None:
+    crops = programs.drawn_crops(9, hw=(64, 64))[1 : 1 + batch]
+    joints, scores = run(onnx_file, crops)
+    assert joints.shape == (batch, 17, 2)
+    agree(onnx_file, crops, joints, scores)
+
+
+def test_onnxruntime_gives_our_joints_on_real_people(onnx_file: Path, rtmlib_file: Path, shared: Path) -> None:
+    crops = lsp_crops(shared, 24, hw=(64, 64), codec="msra")
+    agree(onnx_file, crops, *run(onnx_file, crops))
+    bgr = crops.flip(-1).permute(0, 3, 1, 2).float().contiguous()
+    agree(rtmlib_file, crops, *run(rtmlib_file, bgr)[1:])
+
+
+def test_the_program_of_torch_export(tmp_path: Path) -> None:
+    file = write(tmp_path, "m.pt2", skeleton=trained.of_joints(1))
+    with programs.quiet():
+        program = torch.export.load(file).module()
+        for batch in (1, 3):
+            crops = programs.drawn_crops(batch, hw=(64, 64))
+            agree(file, crops, *program(crops))
+
+
+def test_the_json_beside_it_says_how_to_use_it(onnx_file: Path, rtmlib_file: Path) -> None:
+    said = json.loads(Path(f"{onnx_file}.json").read_text())
+    coco = datasets.load_skeleton("coco")
+    assert said["sha256"] == hashlib.sha256(onnx_file.read_bytes()).hexdigest()
+    assert said["joints"] == list(coco.joints)
+    assert said["flips"][0] == ["left_eye", "right_eye"]
+    assert said["bones"][0] == ["left_ankle", "left_knee"]
+    assert said["inputs"] == {"image": {"shape": ["N", 64, 64, 3], "dtype": "uint8", "channels": "rgb"}}
+    assert (said["input"], said["codec"], said["decode"]) == ([64, 64], "msra", "dark")
+    assert (said["weights"]["step"], said["score"], said["licence_of_data"]) == (7, 0.5, None)
+    other = json.loads(Path(f"{rtmlib_file}.json").read_text())
+    assert (other["for"], other["codec"], other["weights_channels"], other["flips"]) == ("rtmlib", "udp", "bgr", [])
+    assert other["outputs"]["heatmaps"]["shape"] == ["N", 21, 33, 33]
+
+
+def test_what_the_command_prints(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Two lines, and none of torch's."""
+    write(tmp_path, "m.pt2")
+    shown = capfd.readouterr()
+    first, second = shown.out.splitlines()
+    assert "resnet18 64x64, 17 joints, step 7, codec=msra decode=quarter, 6" in first
+    assert second.startswith("torch.export and torch differ by 0 px at most (")
+    assert shown.err == "icon_dist: resnet18: is traced, then compared with torch; this takes a minute\n"
+    assert sorted(os.listdir(tmp_path)) == ["m.pt2", "m.pt2.json", "m.safetensors"]
+
+
+# --------------------------------------------------------------------------------------------------------- refusals
+
+
+def test_a_program_that_disagrees_is_refused(tmp_path: Path) -> None:
+    model, codec, _, _ = model_of(trained.fetched(tmp_path / "m.safetensors"))
+    right, wrong = (programs.JointsProgram(model, codec, decode=d, refine_below=0.2) for d in ("quarter", "argmax"))
+    crops = programs.drawn_crops(4, hw=(64, 64))
+    assert programs.check(right, right, right, crops, name="m.onnx").largest == 0
+    with pytest.raises(CheckpointError, match=r"m.onnx: its joints are up to 1 px from torch's; nothing was written"):
+        programs.check(wrong, right, right, crops, name="m.onnx")
+    with pytest.raises(CheckpointError, match="its joints are"):  # or scores
+        programs.check(lambda x: (right(x)[0], right(x)[1] * 1.01), right, right, crops, name="m.onnx")
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        (["-o", "m.pth"], ConfigError, "-o m.pth: ends with none of .onnx, .pt2; name it FILE.onnx"),
+        (["-o", "m"], ConfigError, "ends with none of"),
+        (["-o", "m.pt2", "--for", "rtmlib"], ConfigError, "rtmlib reads ONNX files"),
+        (["-o", "old.onnx"], ConfigError, "old.onnx exists; give another name, or --force"),
+        (["-o", "new.onnx", "--which", "best"], ConfigError, "--which: m.safetensors is no run with several"),
+        (["-o", "new.onnx", "--net", "1"], ConfigError, "--net: m.safetensors is no run with several"),
+        (["-o", "m.safetensors/new.onnx"], StorageError, "is a file, not a folder"),
+    ],
+)
+def test_what_cannot_be_done_is_said_before_the_work(
+    options: list[str], error: type[Exception], text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("m.safetensors", "old.onnx"):
+        Path(name).write_bytes(b"x")
+    with pytest.raises(error) as raised:
+        export.main(["m.safetensors", *options])
+    assert text in str(raised.value)
+    assert sorted(os.listdir()) == ["m.safetensors", "old.onnx"]
+
+
+def test_no_model(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="neither a weights file nor a run"):
+        export.main([str(tmp_path / "none"), "-o", str(tmp_path / "m.pt2")])
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_missing_package_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(ClusterError, match="needs onnxscript, which is not here; pip install onnx onnxscript onnxrun"):
+        export.main([str(tmp_path / "none"), "-o", str(tmp_path / "m.onnx")])
+
+
+def test_both_files_or_neither(tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").mkdir()  # what no file can replace
+    for before in (None, b"old"):
+        if before:
+            (tmp_path / "m.onnx.json").write_bytes(before)
+        with pytest.raises(StorageError):
+            export.write(str(tmp_path / "m.onnx"), b"program", b"about")
+        beside = tmp_path / "m.onnx.json"
+        assert (beside.read_bytes() if beside.exists() else None) == before
+    export.write(str(tmp_path / "new.onnx"), b"program", b"about")
+    assert (tmp_path / "new.onnx").read_bytes() == b"program"
+
+
+# ------------------------------------------------------------------------------------------------ every kind of model
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("use", "config"),
+    [
+        ("joints", {"model__backbone": "hrnet_w32", "data__input": "256x192", "data__sigma": 2.0}),
+        ("joints", {"model__backbone": "efficientnet_lite0", "data__codec": "dark", "eval__decode": "dark"}),
+        ("joints", {"model__backbone": "opecnet_hrnet_small"}),
+        ("rtmlib", {"model__backbone": "opecnet_resnet50", "data__codec": "udp", "eval__decode": "dark"}),
+        ("rtmlib", {"model__backbone": "hrnet_small", "data__input": "96x64"}),
+    ],
+)
+def test_two_hundred_real_people(use: str, config: dict[str, Any], tmp_path: Path, shared: Path) -> None:
+    file = write(tmp_path, "m.onnx", "--for", use, **config)
+    hw = tuple(json.loads(Path(f"{file}.json").read_text())["input"])
+    crops = lsp_crops(shared, 200, hw=(hw[0], hw[1]), codec=config.get("data__codec", "msra"))
+    image = crops.flip(-1).permute(0, 3, 1, 2).float().contiguous() if use == "rtmlib" else crops
+    parts = [run(file, part) for part in image.split(40)]
+    agree(file, crops, *(torch.cat([part[i] for part in parts]) for i in (-2, -1)))

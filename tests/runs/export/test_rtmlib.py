@@ -1,0 +1,96 @@
+"""rtmlib's own class finds our joints in the photo, with the file of ``icon-dist export --for rtmlib``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from icon_dist.codec.geometry import invert, transform
+from icon_dist.datasets.synthetic import render
+from icon_dist.inference.rtmlib_heatmaps import FLOOR, PIXEL, RtmlibHeatmaps, blur_matrix
+from tests.runs.export.test_export_files import model_of, write
+
+rtmlib = pytest.importorskip("rtmlib", reason="needs rtmlib: pip install --no-deps rtmlib")
+F32 = NDArray[np.float32]
+
+
+def read_by_rtmlib(maps: F32, hw: tuple[int, int]) -> tuple[NDArray[Any], F32]:
+    """Joints in px of the input, and scores, of one instance, by ``ViTPose.postprocess``."""
+    size = np.array(hw[::-1], np.float64)
+    xy, scores = rtmlib.ViTPose.postprocess(None, [maps.copy()], size / 2, size)
+    return xy[0], scores[0]
+
+
+@pytest.mark.parametrize("hw", [(64, 64), (256, 192), (32, 96)])
+def test_rtmlib_reads_the_joints_that_were_drawn(hw: tuple[int, int]) -> None:
+    random = np.random.default_rng(0)
+    count = 100  # rtmlib counts pixels of all maps of an instance in float32
+    for part in range(5):
+        xy = random.uniform(3.01, np.array(hw[::-1]) - 4, (1, count, 2)).astype(np.float32)
+        xy[:, ::2] = np.round(xy[:, ::2] / 4) * 4 + random.choice([-1, 0, 1], (1, count // 2, 2))  # a quarter's grid
+        xy = np.clip(xy, 3.01, np.array(hw[::-1]) - 4)
+        scores = random.uniform(0.4, 1.2, (1, count)).astype(np.float32)
+        maps = RtmlibHeatmaps(hw)(torch.from_numpy(xy), torch.from_numpy(scores))
+        found, peaks = read_by_rtmlib(maps.numpy(), hw)
+        np.testing.assert_array_equal(peaks, scores[0])
+        np.testing.assert_allclose(found, xy[0], atol=1e-3, err_msg=str(part))
+
+
+def test_what_rtmlib_cannot_read_is_rounded() -> None:
+    """Joints at and beyond the border, and low scores; a joint that is not found stays so."""
+    hw = (64, 48)
+    xy = torch.tensor([[[0, 0], [0.4, 62.8], [47, 20], [-30, 20], [20.3, 30.2], [9, 9], [100, 100]]])
+    scores = torch.tensor([[0.5, 0.01, 1.0, 0.9, 0.5 * FLOOR, -0.2, 0.3]])
+    found, peaks = read_by_rtmlib(RtmlibHeatmaps(hw)(xy, scores).numpy(), hw)
+    inside = xy[0].clamp(min=0).minimum(torch.tensor([48, 64])).numpy()
+    np.testing.assert_array_equal(peaks, scores[0])
+    assert np.abs(found - inside)[:5].max() <= PIXEL / 2
+    np.testing.assert_array_equal(found[0], (0, 0))
+    np.testing.assert_allclose(found[5], (-PIXEL, -PIXEL))  # rtmlib's mark: one pixel before the map
+    np.testing.assert_array_equal(found[6], (48, 64))
+
+
+def test_the_blur_is_that_of_opencv() -> None:
+    row = np.random.default_rng(0).uniform(size=(1, 33))
+    expected = cv2.GaussianBlur(row, (11, 1), 0)
+    np.testing.assert_allclose(row @ blur_matrix(33).numpy().T, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("config", "nearest"), [({"eval__decode": "dark"}, 1e-3), ({"data__codec": "udp", "eval__decode": "dark"}, 8.0)]
+)
+def test_vitpose_of_rtmlib_finds_our_joints(config: dict[str, Any], nearest: float, tmp_path: Path) -> None:
+    """The very joints of our model on rtmlib's crop; the two crops are one where the codec is not UDP."""
+    file = write(tmp_path, "m.onnx", "--for", "rtmlib", **config)
+    model, codec, _, settings = model_of(tmp_path / "m.safetensors")
+    height, width = codec.input_hw
+    pose = rtmlib.ViTPose(str(file), model_input_size=(width, height), mean=None)
+
+    def ours(crop: NDArray[np.uint8]) -> NDArray[Any]:
+        with torch.no_grad():
+            maps = model(torch.from_numpy(crop.copy())[None]).heatmaps
+        return codec.decode(maps, method=settings.decode)[0][0].numpy()
+
+    random = np.random.default_rng(0)
+    for number in range(6):
+        photo, _ = render(0, number)
+        x, y, w, h = random.uniform((5, 5, 60, 80), (40, 40, 100, 120))
+        found, scores = pose(np.ascontiguousarray(photo[..., ::-1]), [[x, y, x + w, y + h]])
+        assert scores.max() > 0.3
+        crop, center, scale = pose.preprocess(np.ascontiguousarray(photo[..., ::-1]), [x, y, x + w, y + h])
+        zoom = width / scale[0]
+        on_crop = (found[0] - center) * zoom + np.array([width, height]) / 2
+        expected = ours(crop[..., ::-1])
+        inside = ((expected > 3) & (expected < np.array([width, height]) - 4)).all(-1) & (scores[0] > 0.2)
+        assert inside.sum() > 4
+        np.testing.assert_allclose(on_crop[inside], expected[inside], atol=1e-3)
+        matrix = codec.frame.boxes(np.array([[x, y, w, h]], np.float64))[0]
+        own = ours(cv2.warpAffine(photo, matrix, (width, height), flags=cv2.INTER_LINEAR))
+        off = np.abs(transform(invert(matrix), own) - found[0]).max(-1) * zoom
+        assert np.median(off[inside]) < nearest
