@@ -2,8 +2,11 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# What a file shares is made once, and the order of testpaths is kept: long files first.
+PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+SEED ?= 1
 
-.PHONY: setup demo lint test unit runs adversarial slow clean
+.PHONY: setup demo lint test unit runs adversarial slow campaigns wheel clean
 
 setup: $(VENV)/.ready
 
@@ -22,14 +25,27 @@ lint: setup
 	$(BIN)/lint-imports
 
 test: lint
-	$(BIN)/pytest -n 2 --dist loadgroup
+	$(PYTEST)
 
 unit runs adversarial: setup
-	$(BIN)/pytest -n 2 --dist loadgroup tests/$@
+	$(PYTEST) tests/$@
 
 slow: setup
 	$(BIN)/pytest -m 'not gpu' tests/system tests/benchmarks
 	$(BIN)/pytest -m slow tests/unit tests/runs tests/adversarial
+	FUZZ_CASES=40 FUZZ_EXAMPLES=500 $(BIN)/pytest tests/adversarial/fuzz
+
+campaigns: setup
+	$(BIN)/python -m tests.adversarial.fuzz --cases 500 --seed $(SEED)
+	$(BIN)/python -m tests.adversarial.faults --cases 100 --seed $(SEED)
+
+wheel:
+	rm -rf build dist
+	$(PYTHON) -m venv build/venv
+	build/venv/bin/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	build/venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt dist/*.whl
+	cd build/venv && bin/icon-dist shards synthesize --people 8 --out people && bin/icon-dist shards verify people
+	cd build/venv && bin/icon-dist train --cfg demo --dry-run
 
 clean:
-	rm -rf $(VENV) runs out build ./*.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) runs out build dist ./*.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -21,14 +21,6 @@ install_import_hook("icon_dist", "tests.support.shapes.check")
 from tests.support.small_shards import copy, made  # noqa: E402, F401  (fixtures; what they import is checked as well)
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With ``-n``, tests of a file stay together, because they share fixtures, and only one of all starts a Ray."""
-    for item in items:
-        group = "ray" if item.get_closest_marker("ray") else item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Folder of real photos and annotations beside the checkout."""

@@ -13,7 +13,7 @@ from icon_dist import config as configuration
 from icon_dist import paper
 from icon_dist.datasets import coco, crowdpose, mpii
 from icon_dist.errors import ConfigError
-from icon_dist.models import build_model
+from icon_dist.models import build_model, from_config
 from icon_dist.paper import Recipe, Result
 from icon_dist.training import plan
 
@@ -34,14 +34,14 @@ def test_every_row_of_the_paper_has_a_config_and_a_model(
         assert got == value or str(value).startswith("@")
     skeleton = SKELETONS[config.data.dataset]
     plan.check_contrast(config.loss, skeleton)
-    monkeypatch.setattr(plan, "build_model", built)
+    monkeypatch.setattr(from_config, "build_model", built)
     with torch.device("meta"):
         model = from_config.build(config, skeleton)
     assert (model.projection is None) == (config.loss.lambda_p == 0)
 
 
 def test_the_papers_numbers_are_those_of_the_method_notes() -> None:
-    """METHOD 9, read column by column."""
+    """The paper's tables, read column by column."""
     t5 = {row.id: row.paper for row in ROWS.values() if row.table == "T5"}
     assert [p["coco"] for p in t5.values()] == [74.4, 75.0, 75.3, 75.6, 76.1]
     assert [p["mpii"] for p in t5.values()] == [90.3, 90.7, 91.2, 91.6, 92.0]
@@ -153,22 +153,3 @@ def test_a_file_that_is_no_table_of_results_is_refused(tmp_path: Path) -> None:
     file.write_text("a,b\n1,2\n")
     with pytest.raises(ConfigError, match="not a table of results"):
         paper.read_results(file)
-
-
-TINY = [
-    *("data.generate=64", "optim.epochs=1", "optim.milestones=[]", "optim.batch=8", "optim.micro_batch=8"),
-    *("loss.bank.warmup=2", "run.log_every=2", "eval.every=1", "eval.limit=8"),
-]
-
-
-def test_a_row_is_run_recorded_and_not_run_again(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    file = tmp_path / "results.csv"
-    places = [f"data.train={tmp_path}/train", f"data.val={tmp_path}/val", f"run.dir={tmp_path}/runs"]
-    command = ["--run", "T5.skcc", "--cfg", "people", "--seeds", "3", "--record", str(file), "--set", *places, *TINY]
-    paper.main(command)
-    paper.main(command)
-    (result,) = paper.read_results(file)
-    assert (result.recipe, result.cfg, result.seed, result.metric) == ("T5.skcc", "people", 3, "PCK@0.2")
-    assert 0 <= result.score <= 100
-    assert float(result.purity) >= 0
-    assert capfd.readouterr().out.count("$ python -m icon_dist.train --cfg people loss.lambda_2=0") == 1

@@ -1,4 +1,4 @@
-"""Random bad input for every command, each with the exit codes that are right for it (RELIABILITY "Errors")."""
+"""Random bad input for every command, each with the exit codes that are right for it."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _yaml(document: object) -> bytes:
     return yaml.safe_dump(document, sort_keys=False, allow_unicode=True).encode("utf-8", "replace")
 
 
-def _build(name: str, *more: str, out: str = "out") -> tuple[str, ...]:
+def build_line(name: str, *more: str, out: str = "out") -> tuple[str, ...]:
     kind = "custom" if name == "lsp" else name
     extra = ("--skeleton", "skeleton.yaml") if name == "lsp" else ()
     files = ("--annotations", f"{name}.json", "--images", "photos", "--out", out)
@@ -72,23 +72,23 @@ def annotations(rng: random.Random, root: Path) -> Case:
     name = rng.choice(("coco", "crowdpose", "mpii", "lsp"))
     more = ("--drop-invalid",) if rng.random() < 0.3 else ()
     what = _bytes(rng, root / f"{name}.json", text=True)
-    return Case(what, "build", _build(name, *more), frozenset({OK, DATA}), "out")
+    return Case(what, "build", build_line(name, *more), frozenset({OK, DATA}), "out")
 
 
 def detections(rng: random.Random, root: Path) -> Case:
     what = _bytes(rng, root / "boxes.json", text=True)
-    return Case(what, "build", _build("coco", "--boxes", "boxes.json"), frozenset({OK, DATA}), "out")
+    return Case(what, "build", build_line("coco", "--boxes", "boxes.json"), frozenset({OK, DATA}), "out")
 
 
 def skeletons(rng: random.Random, root: Path) -> Case:
     what = _bytes(rng, root / "skeleton.yaml", text=True)
-    return Case(what, "build", _build("lsp"), frozenset({OK, DATA}), "out")
+    return Case(what, "build", build_line("lsp"), frozenset({OK, DATA}), "out")
 
 
 def photos(rng: random.Random, root: Path) -> Case:
     file = root / "photos" / rng.choice(("1.jpg", "2.jpg", "3.jpg"))
     name = rng.choice(("coco", "mpii"))
-    return Case(_bytes(rng, file, text=False), "build", _build(name), frozenset({OK, DATA}), "out")
+    return Case(_bytes(rng, file, text=False), "build", build_line(name), frozenset({OK, DATA}), "out")
 
 
 def configs(rng: random.Random, root: Path) -> Case:
@@ -241,23 +241,23 @@ def checkpoints(rng: random.Random, root: Path) -> Case:
 
 
 BAD_FLAGS: tuple[tuple[str, tuple[str, ...], int], ...] = (
-    ("build", _build("coco", "--seed", "-1"), OK),
-    ("build", _build("coco", "--seed", "x"), CONFIG),
-    ("build", _build("coco", "--per-shard", "0"), CONFIG),
-    ("build", _build("coco", "--limit", "-1"), CONFIG),
-    ("build", _build("coco", "--jobs", "0"), CONFIG),
-    ("build", _build("coco", "--max-input", "9x9"), CONFIG),
-    ("build", _build("coco", "--images", "photos"), CONFIG),
-    ("build", _build("coco", "--skeleton", "lsp"), CONFIG),
-    ("build", _build("coco", "--split", ""), OK),
-    ("build", _build("coco", "--split", "a\x1bb"), CONFIG),
-    ("build", _build("coco", "--boxes", "photos"), DATA),
-    ("build", _build("coco", out="coco.json"), STORAGE),
-    ("build", _build("coco", out="coco.json/out"), STORAGE),
-    ("build", _build("coco", out="shards"), OK),
-    ("build", _build("mpii", out="shards"), CONFIG),
-    ("build", _build("coco", out="s3://"), CONFIG),
-    ("build", _build("coco", out=""), CONFIG),
+    ("build", build_line("coco", "--seed", "-1"), OK),
+    ("build", build_line("coco", "--seed", "x"), CONFIG),
+    ("build", build_line("coco", "--per-shard", "0"), CONFIG),
+    ("build", build_line("coco", "--limit", "-1"), CONFIG),
+    ("build", build_line("coco", "--jobs", "0"), CONFIG),
+    ("build", build_line("coco", "--max-input", "9x9"), CONFIG),
+    ("build", build_line("coco", "--images", "photos"), CONFIG),
+    ("build", build_line("coco", "--skeleton", "lsp"), CONFIG),
+    ("build", build_line("coco", "--split", ""), OK),
+    ("build", build_line("coco", "--split", "a\x1bb"), CONFIG),
+    ("build", build_line("coco", "--boxes", "photos"), DATA),
+    ("build", build_line("coco", out="coco.json"), STORAGE),
+    ("build", build_line("coco", out="coco.json/out"), STORAGE),
+    ("build", build_line("coco", out="shards"), OK),
+    ("build", build_line("mpii", out="shards"), CONFIG),
+    ("build", build_line("coco", out="s3://"), CONFIG),
+    ("build", build_line("coco", out=""), CONFIG),
     ("build", ("coco", "--annotations", "coco.json", "--images", "s3://bucket/photos", "--out", "out"), DATA),
     ("build", ("coco", "--annotations", "coco.json", "--images", "coco.json", "--out", "out"), DATA),
     ("build", ("coco", "--annotations", "photos", "--images", "photos", "--out", "out"), DATA),
@@ -338,8 +338,8 @@ FAMILIES: dict[str, Family] = {
     for f in (annotations, detections, skeletons, photos, configs, overrides, shards, weights, checkpoints, flags)
 }
 SOUND = (
-    *(Case(name, "build", _build(name), frozenset({OK}), "out") for name in ("coco", "crowdpose", "mpii", "lsp")),
-    Case("boxes", "build", _build("coco", "--boxes", "boxes.json"), frozenset({OK}), "out"),
+    *(Case(name, "build", build_line(name), frozenset({OK}), "out") for name in ("coco", "crowdpose", "mpii", "lsp")),
+    Case("boxes", "build", build_line("coco", "--boxes", "boxes.json"), frozenset({OK}), "out"),
     Case("shards", "verify", ("shards",), frozenset({OK})),
     Case("config", "train", ("--cfg", "./config.yaml", "--dry-run"), frozenset({OK})),
     Case("page", "look", ("shards", "-o", "page.png"), frozenset({OK}), "page.png"),

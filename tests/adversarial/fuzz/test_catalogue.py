@@ -1,4 +1,4 @@
-"""RELIABILITY's catalogue of bad input, case by case, through the commands: exit code, one line, nothing left.
+"""The catalogue of bad input, case by case, through the commands: exit code, one line, nothing left.
 
 What each line says is tested where its reader is; the texts here are what tells a case from the others.
 """
@@ -48,7 +48,7 @@ def coco(change: bytes | Callable[[dict[str, Any]], object]) -> Prepare:
         if callable(change):
             change(document)
         (root / "coco.json").write_bytes(json.dumps(document).encode() if callable(change) else change)
-        return ("build", *cases._build("coco"))
+        return ("build", *cases.build_line("coco"))
 
     return prepare
 
@@ -111,7 +111,7 @@ def photo(content: bytes | Callable[[bytes], bytes]) -> Prepare:
     def prepare(root: Path) -> Line:
         file = root / "photos" / "2.jpg"
         file.write_bytes(content(file.read_bytes()) if callable(content) else content)
-        return ("build", *cases._build("coco"))
+        return ("build", *cases.build_line("coco"))
 
     return prepare
 
@@ -150,7 +150,7 @@ def flip(file: Path) -> None:
 
 
 def other_joints(root: Path) -> Line:
-    assert attack.run(Case("", "build", cases._build("lsp", out="lsp"), frozenset({OK}), "lsp"), root)[2] == []
+    assert attack.run(Case("", "build", cases.build_line("lsp", out="lsp"), frozenset({OK}), "lsp"), root)[2] == []
     return ("evaluate", "weights.safetensors", "--shards", "lsp", "--loaders", "0")
 
 
@@ -246,7 +246,7 @@ CASES: dict[str, tuple[Prepare, int, str]] = {
 
 
 def coco_line() -> Line:
-    return ("build", *cases._build("coco"))
+    return ("build", *cases.build_line("coco"))
 
 
 @pytest.fixture(scope="module")

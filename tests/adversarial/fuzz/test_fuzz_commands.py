@@ -52,7 +52,7 @@ def test_bad_flags(number: int, here: Path) -> None:
 @pytest.mark.parametrize("family", [name for name in cases.FAMILIES if name != "flags"])
 def test_random_bad_input(family: str, sound_world: Path, here: Path, tmp_path: Path) -> None:
     wrong = []
-    for number in range(int(os.environ.get("FUZZ_CASES", "8"))):
+    for number in range(int(os.environ.get("FUZZ_CASES", "3"))):
         root = cases.copy(sound_world, tmp_path / str(number)) if number else here
         case = cases.FAMILIES[family](random.Random(f"ci {family} {number}"), root)
         wrong += [f"{number} {case.script} {case.what}: {fault}" for fault in faults(case, root)]

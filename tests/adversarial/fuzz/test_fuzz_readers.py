@@ -5,6 +5,7 @@ Seconds by default; ``FUZZ_EXAMPLES=5000 pytest tests/adversarial/fuzz`` looks l
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import hashlib
 import json

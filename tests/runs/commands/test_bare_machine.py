@@ -25,7 +25,6 @@ ABSENT = (
 )
 BARE = f"""
 import runpy, sys
-from tests.support.paths import ROOT
 
 class Without:
     def __init__(self, finder):

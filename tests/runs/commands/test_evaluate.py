@@ -25,6 +25,7 @@ from icon_dist.errors import CheckpointError, ConfigError, DataError, DivergedEr
 from icon_dist.fetch import main as fetch
 from icon_dist.inference import predictor
 from icon_dist.inference.boxes import first_photos
+from icon_dist.models import from_config
 from icon_dist.reports import evaluation
 from icon_dist.shards.reader import photo_source
 from icon_dist.shards.shard_set import open_shards, read_truth
@@ -116,7 +117,8 @@ def test_a_run_with_udp_scores_the_same_afterwards(
 def test_what_is_printed(run: Path, people: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Conditions once, the scores aligned, what it comes to, the files; on stderr how far it is."""
     files = ["--json", str(tmp_path / "scores.json"), "--picture", str(tmp_path / "poses.png")]
-    evaluate.main([str(run), "--no-flip", "--decode", "argmax", "--limit", "5", *files])  # on the run's own data.val
+    few = ["--no-flip", "--decode", "argmax", "--limit", "5", "--loaders", "0"]
+    evaluate.main([str(run), *few, *files])  # on the run's own data.val
     printed, told = capsys.readouterr()
     first, *_, summary, written = printed.splitlines()
     assert first == "conditions: split=val boxes=gt flip=no decode=argmax evaluator=icon_dist limit=5"
@@ -382,7 +384,7 @@ def test_things_of_one_joint_are_scored(tmp_path: Path, capsys: pytest.CaptureFi
     ],
 )
 def test_scores_that_deserve_a_second_look(ap: float, joints: int, says: list[str]) -> None:
-    shape = objects.skeleton("it", joints=joints)
+    shape = small_sets.skeleton("it", joints=joints)
     texts = list(evaluation.doubts({"AP": ap, "AR": 0.1}, shape, poses=1))
     assert len(texts) == len(says)
     assert all(text.startswith(start) for text, start in zip(texts, says, strict=True))

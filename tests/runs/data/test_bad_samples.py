@@ -1,4 +1,4 @@
-"""Promise 6: damaged bytes are never trained on in silence; ``data.max_bad_fraction`` leaves people out by name."""
+"""Damaged bytes are never trained on in silence; ``data.max_bad_fraction`` leaves people out by name."""
 
 from __future__ import annotations
 

@@ -19,8 +19,8 @@ from tests.support.paths import ROOT
 
 OTHER = """
 import sys
-from icon_dist.launch import scratch
-place = scratch.shared("shards", sys.argv[1])
+from icon_dist.launch import tempdirs
+place = tempdirs.shared("shards", sys.argv[1])
 (place / "file").write_text("data")
 print(place, flush=True)
 sys.stdin.readline()

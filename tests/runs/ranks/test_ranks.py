@@ -137,7 +137,7 @@ def alone() -> dict[str, Any]:
     return everything()
 
 
-@pytest.fixture(scope="module", params=[2, 4])
+@pytest.fixture(scope="module", params=[2, pytest.param(4, marks=pytest.mark.slow)])
 def ranks(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return on_ranks(everything, world=request.param, folder=tmp_path_factory.mktemp("ranks"))
 

@@ -14,7 +14,7 @@ from tests.support.training import tiny
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
-@pytest.mark.parametrize("zero", [0, 1, 2])
+@pytest.mark.parametrize("zero", [*(pytest.param(stage, marks=pytest.mark.slow) for stage in (0, 2)), 1])
 def test_a_finished_run_lets_go_of_its_model(people: Path, tmp_path: Path, zero: int) -> None:
     config = tiny(people, tmp_path, run__launcher="local", run__workers=1, run__zero=zero, optim__epochs=1)
     group_of_one("gloo")

@@ -20,7 +20,7 @@ from icon_dist.config import Config
 from icon_dist.errors import CheckpointError, ConfigError
 from icon_dist.launch.local import group_of_one
 from icon_dist.models import PoseNet, build_model, from_config, pretrained
-from icon_dist.training import start_weights
+from icon_dist.training import loop, start_weights
 from tests.support.training import tiny
 
 # What DeepSpeed and torch warn of on DeepSpeed's import is none of ours.
@@ -136,7 +136,7 @@ def test_joints_of_another_order_are_other_joints(people: Path, tmp_path: Path) 
     start = start_weights.start(model, str(tmp_path / "it"), joints=joints[::-1])
     assert "2 tensors new: final_layer (final_layer: 17 joints there, here 17 others)" in start.note
     assert torch.equal(model.get_parameter("conv1.weight"), weights.tensors["conv1.weight"])
-    assert not torch.equal(model.get_parameter("final_layer.weight"), tensors["final_layer.weight"])
+    assert not torch.equal(model.get_parameter("final_layer.weight"), weights.tensors["final_layer.weight"])
     with pytest.raises(CheckpointError, match=r"it: model.backbone=hrnet_small there and hrnet_w8 in this run; set it"):
         start_weights.start(ours("hrnet_w8"), str(tmp_path / "it"), joints=joints)
 

@@ -82,7 +82,7 @@ def taught(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("method", ["pseudo", "sspose"])
+@pytest.mark.parametrize("method", [pytest.param("pseudo", marks=pytest.mark.slow), "sspose"])
 def test_resume_in_the_middle_bit_for_bit(people: Path, taught: Path, method: str) -> None:
     """Both positions, both banks, averaged weights, the teacher; from a checkpoint inside an epoch."""
     config = semi(people, taught, method, run__name=method, optim__ema=0.9, semi__gamma=0.01, optim__epochs=2)
@@ -211,6 +211,7 @@ def test_a_teacher_that_is_never_sure_leaves_supervised_training(
     assert capsys.readouterr().err.count("no joint of people without labels is above semi.gamma") == 1
 
 
+@pytest.mark.slow  # what a teacher that is never sure does, above, for two students
 def test_students_that_are_never_sure_teach_nothing(
     people: Path, taught: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -227,6 +228,7 @@ def test_students_that_are_never_sure_teach_nothing(
     assert capsys.readouterr().err.count("no joint of people without labels is above semi.gamma") == 1
 
 
+@pytest.mark.slow  # the test before it, with contrast: only roundings may differ
 def test_with_contrast_the_unsure_teacher_changes_rounding_at_most(people: Path, taught: Path) -> None:
     plain = tiny(people, taught, run__name="alone-icon", **HALF, optim__batch=8, optim__micro_batch=4)
     never = semi(people, taught, "pseudo", run__name="never-icon", semi__gamma=1.1)
@@ -255,6 +257,7 @@ def test_students_are_scored_and_fetched_apart(people: Path, taught: Path) -> No
         stored_weights.load(f"{taught}/teacher", net=2)
 
 
+@pytest.mark.slow  # four runs; that a split or a teacher's labels differ is refused below
 def test_another_teacher_is_refused(people: Path, taught: Path, tmp_path: Path) -> None:
     """The other net of the same run, for one; not the same net from another place."""
     run(semi(people, taught, "sspose", run__name="two"))

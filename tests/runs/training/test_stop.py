@@ -105,7 +105,10 @@ def start(people: Path, tmp_path: Path) -> Iterator[Callable[[str], Run]]:
             run.process.wait()
 
 
-@pytest.mark.parametrize(("number", "code", "name"), [(signal.SIGHUP, 75, "SIGHUP"), (signal.SIGINT, 130, "Ctrl-C")])
+@pytest.mark.parametrize(
+    ("number", "code", "name"),
+    [pytest.param(signal.SIGHUP, 75, "SIGHUP", marks=pytest.mark.slow), (signal.SIGINT, 130, "Ctrl-C")],
+)
 def test_the_first_signal_saves_and_the_same_command_resumes(
     start: Callable[[str], Run], people: Path, tmp_path: Path, number: signal.Signals, code: int, name: str
 ) -> None:
@@ -142,7 +145,7 @@ def test_a_second_signal_leaves_at_once(start: Callable[[str], Run]) -> None:
     assert run.process.wait(300) == 143  # half of what saving takes
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)])
 def test_before_the_first_step_there_is_nothing_to_wait_for(
     start: Callable[[str], Run], number: signal.Signals
 ) -> None:

@@ -37,6 +37,7 @@ def save(run: str, step: int, *, attempt: str = "a", keep: int = 2, score: float
         "score": score,
         "config": {"model": {"backbone": "hrnet_w32"}},
         "skeleton": {"joints": ["head", "neck"]},
+        "channel_order": "rgb",
         **more,
     }
     state = {"step": step, "best": float("-inf"), "lr": 0.1 + 0.2}
@@ -160,6 +161,11 @@ def damage(uri: str, kind: str) -> None:
         storage.write(uri, data)
 
 
+@pytest.fixture
+def place(remote: bool, request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return str(request.getfixturevalue("s3")) if remote else str(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("kind", "file", "remote"),
     [
@@ -167,10 +173,9 @@ def damage(uri: str, kind: str) -> None:
         *[("flip", "model.safetensors", True), ("half", "MANIFEST.json", True), ("delete", "bank.safetensors", True)],
     ],
 )
-def test_damage_falls_back_and_says_why(
-    kind: str, file: str, remote: bool, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
-    run = str(request.getfixturevalue("s3")) if remote else str(tmp_path)
+def test_damage_falls_back_and_says_why(kind: str, file: str, remote: bool, place: str) -> None:
+    run = place
+    del remote  # said by ``place``
     save(run, 1)
     uri = save(run, 2)
     damage(f"{uri}/{file}", kind)

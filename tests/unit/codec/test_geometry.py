@@ -1,4 +1,4 @@
-"""METHOD 5 goldens, and the algebra of affine matrices against single points."""
+"""Numbers worked out by hand, and the algebra of affine matrices against single points."""
 
 from __future__ import annotations
 

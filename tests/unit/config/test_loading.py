@@ -12,7 +12,17 @@ from typing import Any
 import pytest
 
 from icon_dist import config as configuration
-from icon_dist.config import config_hash, from_dict, load, load_own, parse_size, presets, to_yaml
+from icon_dist.config import (
+    Config,
+    config_hash,
+    from_dict,
+    load,
+    load_own,
+    parse_size,
+    presets,
+    to_commented_yaml,
+    to_yaml,
+)
 from icon_dist.errors import ConfigError
 from tests.support.refusals import refused
 
@@ -327,7 +337,7 @@ def test_a_printed_config_is_read_back_as_it_was(name: str, tmp_path: Path) -> N
 
 
 def test_every_key_is_printed_with_its_comment_and_what_differs() -> None:
-    lines = to_commented_yaml(load("coco", ["loss.tau=0.1", "loss.pair.negatives=3"])).splitlines()
+    lines = to_commented_yaml(load("coco", ["loss.tau=0.1", "loss.prcc.negatives=3"])).splitlines()
     assert "  epochs: 210" in lines
     for pattern in (
         r"  lr: 0\.001 +  # Adam",

@@ -35,7 +35,7 @@ def test_a_preset_says_its_command_its_score_and_its_cost(name: str) -> None:
 
 
 def test_defaults_are_the_papers_values() -> None:
-    """METHOD 1, "Paper values", and METHOD 2.14."""
+    """Loss weights, sampling, bank and optimizer of its experiments."""
     loss, optim = Config().loss, Config().optim
     assert (loss.lambda_1, loss.lambda_2, loss.lambda_p, loss.tau) == (0.3, 0.7, 1.0, 0.07)
     assert (loss.skcc.query, loss.skcc.queries, loss.skcc.negative, loss.skcc.negatives) == (

@@ -128,7 +128,7 @@ def test_skeleton_survives_json(name: str) -> None:
 
 
 def test_golden_sigmas_and_limbs() -> None:
-    """METHOD 2.11 and 5, as written there."""
+    """Joints, sigmas and limb pairs, as published."""
     coco, crowd, mpii = (datasets.load_skeleton(n) for n in ("coco", "crowdpose", "mpii"))
     assert coco.joints[:6] == ("nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder")
     assert coco.joints[-2:] == ("left_ankle", "right_ankle")

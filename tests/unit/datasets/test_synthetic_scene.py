@@ -52,7 +52,7 @@ def scenes(difficulty: str) -> list[tuple[Scene, list[dict[str, object]]]]:
     return found
 
 
-@pytest.mark.parametrize("difficulty", ["easy", "hard"])
+@pytest.mark.parametrize("difficulty", [pytest.param("easy", marks=pytest.mark.slow), "hard"])
 def test_visibility_agrees_with_marched_rays(difficulty: str) -> None:
     """v = 0 outside, else 2 exactly if the first thing on the way from the viewer is the joint's own limb, near it."""
     checked, wrong, hidden_by_others = 0, [], 0

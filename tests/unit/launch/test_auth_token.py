@@ -1,4 +1,4 @@
-"""Ray's token is for its owner alone from its first moment on (RELIABILITY 9)."""
+"""Ray's token is for its owner alone from its first moment on."""
 
 from __future__ import annotations
 

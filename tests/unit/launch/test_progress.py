@@ -108,9 +108,12 @@ def shown(screen: Log) -> list[str]:
 # ------------------------------------------------------------------------------------------------------------ files
 
 
-@pytest.mark.parametrize("place", ["local", "s3"])
-def test_events_become_lines_and_board_files(place: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    run = str(tmp_path / "run") if place == "local" else str(request.getfixturevalue("s3")) + "/run"
+@pytest.fixture(params=["local", "s3"])
+def run(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return str(tmp_path / "run") if request.param == "local" else str(request.getfixturevalue("s3")) + "/run"
+
+
+def test_events_become_lines_and_board_files(run: str, tmp_path: Path) -> None:
     progress = Progress(run, out=Log())
     events = [train(1), train(2), evaluation(2), train(3)]
     for event in [start(), *events]:

@@ -1,4 +1,4 @@
-"""Kinds of errors against planted ones and a loop over METHOD 7; what correcting them gains."""
+"""Kinds of errors against planted ones and a loop over the definitions; what correcting them gains."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def test_random_crowds_like_the_loop(skeleton: Skeleton, monkeypatch: pytest.Mon
 
 
 def loop(truth: dict[str, Any], poses: Predictions, skeleton: Skeleton) -> dict[int, tuple[int, list[int]]]:
-    """METHOD 7, one joint at a time: row of the pose -> row of the person, kind of each joint."""
+    """The definitions, one joint at a time: row of the pose -> row of the person, kind of each joint."""
     flipped = list(range(skeleton.num_joints))
     for a, b in skeleton.flips:
         flipped[a], flipped[b] = b, a

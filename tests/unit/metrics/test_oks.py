@@ -13,7 +13,7 @@ SIGMAS = np.array(load_skeleton("coco").sigmas)
 
 
 def test_golden_oks() -> None:
-    """METHOD 6: 17 points, offset (3, 4), area 1000."""
+    """By hand: 17 points, offset (3, 4), area 1000."""
     zeros = np.zeros((1, 17, 2))
     assert oks(zeros, zeros + np.array([3.0, 4.0]), area=np.array([1000.0]), sigmas=SIGMAS) == pytest.approx(
         0.44511, abs=1e-5

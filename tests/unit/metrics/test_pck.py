@@ -68,7 +68,7 @@ def example(shared: Path, found: Annotations) -> Predictions:
 
 
 def test_pckh_of_the_published_example(shared: Path, mpii_valid: Annotations) -> None:
-    """METHOD 7."""
+    """As published, joint by joint."""
     scores = score(mpii_valid.truth, example(shared, mpii_valid), mpii_valid.skeleton)
     assert {name: round(value, 2) for name, value in scores.items()} == {
         "head": 93.69,

@@ -1,4 +1,4 @@
-"""Recall of joints against a loop over METHOD 7."""
+"""Recall of joints against a loop over its definition."""
 
 from __future__ import annotations
 

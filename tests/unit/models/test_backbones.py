@@ -12,7 +12,9 @@ from icon_dist.errors import ConfigError
 from icon_dist.models import PoseNet, backbone_names, build_model
 
 CONCRETE = [name for name in backbone_names() if re.fullmatch(r"\w+", name)]  # not the pattern hrnet_wN (...)
-LIGHT = [*CONCRETE, "hrnet_w18"]
+LARGE = ("w48", "101", "152")  # seconds each; their small siblings are of the same code
+NAMES = [pytest.param(name, marks=pytest.mark.slow) if name.endswith(LARGE) else name for name in CONCRETE]
+NAMES.append("hrnet_w18")
 JOINTS, DIM, HW = 14, 16, (64, 96)
 BONES = tuple((k, k + 1) for k in range(JOINTS - 1))
 
@@ -41,7 +43,7 @@ def test_the_suite_sees_every_family() -> None:
     } <= set(CONCRETE)
 
 
-@pytest.mark.parametrize("name", LIGHT)
+@pytest.mark.parametrize("name", NAMES)
 def test_training_outputs_and_gradients(name: str) -> None:
     model = built(name).train()
     model.zero_grad()
@@ -72,7 +74,7 @@ def test_training_outputs_and_gradients(name: str) -> None:
     torch.testing.assert_close(out.feature.grad - out.tap.grad, alone, rtol=1e-3, atol=1e-5 * alone.abs().max().item())
 
 
-@pytest.mark.parametrize("name", LIGHT)
+@pytest.mark.parametrize("name", NAMES)
 def test_evaluation_has_only_heatmaps(name: str) -> None:
     model = built(name).eval()
     with torch.no_grad():
@@ -82,7 +84,7 @@ def test_evaluation_has_only_heatmaps(name: str) -> None:
     assert out.heatmaps.isfinite().all()
 
 
-@pytest.mark.parametrize("name", LIGHT)
+@pytest.mark.parametrize("name", NAMES)
 def test_autocast_keeps_what_losses_read_in_fp32(name: str) -> None:
     model = built(name).train()
     with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -103,7 +103,7 @@ def test_the_trunk_computes_what_the_published_weights_mean() -> None:
 
 
 def test_symmetric_padding_is_the_same_network_around_other_pixels() -> None:
-    """TensorFlow's pixel i of stride s lies at s * i + s - 1, ours at s * i (METHOD 2.3): 31 px later they meet."""
+    """TensorFlow's pixel i of stride s lies at s * i + s - 1, ours at s * i: 31 px later they meet."""
     picture = photo(288, 288)
     theirs = naive(published(), picture[:, :256, :256], tensorflow_padding=True)
     ours = naive(published(), picture[:, 31:287, 31:287], tensorflow_padding=False)

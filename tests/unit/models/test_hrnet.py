@@ -1,4 +1,4 @@
-"""HRNet against the official code: names, sizes, cost (METHOD 4)."""
+"""HRNet against the official code: names, sizes, cost."""
 
 from __future__ import annotations
 

@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 from pathlib import Path
-from typing import Any
 
 import optuna
 import pytest
@@ -19,14 +12,11 @@ from optuna.trial import TrialState
 
 from icon_dist import config as configuration
 from icon_dist import storage
-from icon_dist.errors import ClusterError, ConfigError, DataError, StorageError, TakenError
+from icon_dist.errors import ConfigError, DataError, StorageError, TakenError
 from icon_dist.search.journal import NAME, Journal, fail_running, finished, open_study, requeue
 from icon_dist.search.results import Row
 from icon_dist.search.run import enqueue_repeats
-from tests.support.paths import ROOT
-from tests.support.s3 import free_port
-
-SPACE = {"loss.tau": FloatDistribution(0.01, 1.0)}
+from tests.support.studies import SPACE, study_of
 
 
 @pytest.fixture(autouse=True)
@@ -37,10 +27,6 @@ def quiet() -> None:
 @pytest.fixture(params=["disk", "s3"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return str(tmp_path / "study") if request.param == "disk" else str(request.getfixturevalue("s3")) + "/study"
-
-
-def study_of(journal: Journal, *, space: str = "a") -> optuna.Study:
-    return open_study(journal, "sweep", directions=["maximize"], seed=0, about={"space": space}, space=SPACE)
 
 
 def test_what_was_under_way_is_handed_out_again_with_its_values(place: str) -> None:
@@ -218,31 +204,6 @@ def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
         Journal(str(folder))
 
 
-def test_two_drivers_of_one_folder(tmp_path: Path) -> None:
-    folder = tmp_path / "study"
-    script = f"""
-import time
-from icon_dist.search.journal import Journal
-held = Journal({str(folder)!r})
-print(1, flush=True)
-time.sleep(60)
-"""
-    other = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE)
-    try:
-        assert other.stdout is not None
-        assert other.stdout.readline() == b"1\n"
-        with pytest.raises(
-            ClusterError, match=r"study: is being written by pid \d+ .*; wait for its end, or give another --study"
-        ):
-            Journal(str(folder))
-    finally:
-        other.kill()
-        other.wait()
-        other.communicate()
-    with Journal(str(folder)):  # the lock died with its process
-        pass
-
-
 def test_a_driver_that_has_lost_its_study_changes_nothing(place: str) -> None:
     """It stood still for so long that another one has taken the study over."""
     old = Journal(place)
@@ -263,36 +224,6 @@ def test_another_space_is_another_study(place: str) -> None:
         study_of(journal, space="a")
         with pytest.raises(ConfigError, match="a study with space a, not b; give another --study"):
             study_of(journal, space="b")
-
-
-def test_optunas_dashboard_opens_it(tmp_path: Path) -> None:
-    """The command of the README, asked over HTTP, while a driver holds the study."""
-    with Journal(str(tmp_path)) as journal:
-        study = study_of(journal)
-        study.tell(study.ask(SPACE), 2.0)
-        study.ask(SPACE)
-        port = free_port()
-        command = [Path(sys.executable).with_name("optuna-dashboard"), tmp_path / NAME, "--port", str(port)]
-        server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            assert [one["study_name"] for one in asked(port, "studies", server)["study_summaries"]] == ["sweep"]
-            found = asked(port, "studies/0?after=0", server)["trials"]
-        finally:
-            server.kill()
-            server.wait()
-    assert [(t["state"], t.get("values")) for t in found] == [("Complete", [2.0]), ("Running", None)]
-
-
-def asked(port: int, what: str, server: subprocess.Popen[bytes]) -> Any:
-    deadline = time.monotonic() + 90
-    while True:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/{what}", timeout=30) as answer:
-                return json.load(answer)
-        except urllib.error.URLError:
-            assert server.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
 
 
 def test_what_is_repeated_already_is_not_repeated_again(tmp_path: Path) -> None:

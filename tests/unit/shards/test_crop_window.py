@@ -48,7 +48,7 @@ def test_no_augmentation_leaves_the_window(hw: tuple[int, int], codec: str) -> N
 
 
 def test_square_of_side_2_11_box_heights() -> None:
-    """METHOD 5, for a 3:4 input."""
+    """Worked out for a 3:4 input."""
     one = Instance(1, 1, "a.jpg", WH, (1000.0, 1000.0, 60.0, 200.0), 1.0, np.zeros((17, 3), np.float32))
     (x, y, w, h), stored = windows.window(one, load_skeleton("coco"), aspects=(0.75,), max_input=None)
     assert abs(w - 2.11 * 200) < 5

@@ -1,4 +1,4 @@
-"""What the network sees, cut from a stored crop or from the whole photo (METHOD 5, DESIGN 2)."""
+"""What the network sees, cut from a stored crop or from the whole photo."""
 
 from __future__ import annotations
 

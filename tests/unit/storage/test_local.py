@@ -127,9 +127,13 @@ def test_a_download_never_goes_on_through_what_others_put_there(target: str, tmp
     assert precious.read_bytes() == b"precious"
 
 
-@pytest.mark.parametrize("remote", [False, True])
-def test_a_file_has_the_size_of_its_kind(remote: bool, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    uri = (request.getfixturevalue("s3") if remote else str(tmp_path)) + "/x"
+@pytest.fixture(params=["local", "s3"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return str(tmp_path) if request.param == "local" else str(request.getfixturevalue("s3"))
+
+
+def test_a_file_has_the_size_of_its_kind(folder: str) -> None:
+    uri = f"{folder}/x"
     storage.write(uri, bytes(100))
     assert storage.read(uri, most=100) == bytes(100)
     assert storage.read(uri, 90, most=10) == bytes(10)

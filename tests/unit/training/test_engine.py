@@ -1,69 +1,13 @@
-"""The engine without DeepSpeed: Adam as the paper of Adam writes it, and DeepSpeed's own bits at one worker."""
+"""The engine without DeepSpeed: Adam as the paper of Adam writes it."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from icon_dist.launch.local import group_of_one
-from icon_dist.training.engine_deepspeed import DeepSpeedEngine, Engine, PlainEngine, lay_channels_last
-from icon_dist.types import Outputs
-
-LR = (1e-2, 1e-2, 3e-3, 1e-4)  # a schedule: the engine takes what each step is given
-
-
-class Net(nn.Module):
-    """Parameters whose sizes no world divides, and buffers."""
-
-    def __init__(self, *, norm: bool = True) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.conv = nn.Conv2d(3, 5, 3, padding=1)
-        self.norm = nn.BatchNorm2d(5) if norm else nn.Identity()
-        self.head = nn.Conv2d(5, 2, 1)
-
-    def forward(self, image: Tensor) -> Outputs:
-        return Outputs(self.head(self.norm(self.conv(image)).relu()))
-
-
-def micro_batches(count: int, dtype: torch.dtype = torch.float32) -> list[tuple[Tensor, Tensor]]:
-    generator = torch.Generator().manual_seed(1)
-    shapes = ((4, 3, 6, 5), (4, 2, 6, 5))
-    return [tuple(torch.randn(s, generator=generator, dtype=dtype) for s in shapes) for _ in range(count)]  # type: ignore[misc]
-
-
-def loss_of(out: Outputs, target: Tensor) -> Tensor:
-    return (out.heatmaps - target).square().mean()
-
-
-def plain(net: nn.Module, *, accumulation: int = 2, bf16: bool = False) -> PlainEngine:
-    return PlainEngine(net, torch.optim.Adam(net.parameters(), lr=1.0), accumulation=accumulation, bf16=bf16)
-
-
-def run(engine: Engine, steps: range, *, accumulation: int = 2) -> None:
-    batches = micro_batches(accumulation * len(LR))
-    for step in steps:
-        for image, target in batches[step * accumulation : (step + 1) * accumulation]:
-            engine.backward(loss_of(engine(image), target))
-            engine.step(lr=LR[step])
-
-
-def assert_same_bits(a: Engine, b: Engine) -> None:
-    for one, other in ((a.weights(), b.weights()), (a.optimizer_state(), b.optimizer_state())):
-        assert one.keys() == other.keys()
-        assert [name for name in one if not torch.equal(one[name], other[name])] == []
-
-
-@pytest.fixture
-def alone() -> None:
-    group_of_one("gloo")
-
-
-# ------------------------------------------------------------------------------------------------------------ plain
+from icon_dist.training.engine_deepspeed import PlainEngine, lay_channels_last
+from tests.support.engines import LR, Net, assert_same_bits, loss_of, micro_batches, plain, run
 
 
 @pytest.mark.parametrize("accumulation", [1, 3])
@@ -165,64 +109,4 @@ def test_weights_that_lie_as_the_activations_do_leave_contiguous() -> None:
     assert all(tensor.is_contiguous() for tensor in saved.values())
 
 
-# -------------------------------------------------------------------------------------------------------- DeepSpeed
-
-
 # What DeepSpeed and torch warn of on DeepSpeed's import is none of ours.
-with_deepspeed = pytest.mark.filterwarnings(
-    "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"
-)
-
-
-def deepspeed(net: nn.Module, *, zero: int, bf16: bool = False) -> DeepSpeedEngine:
-    optimizer = torch.optim.Adam(net.parameters(), lr=1.0)
-    return DeepSpeedEngine(net, optimizer, zero=zero, micro_batch=4, accumulation=2, world=1, bf16=bf16)
-
-
-@pytest.mark.usefixtures("alone")
-@with_deepspeed
-@pytest.mark.parametrize("bf16", [False, True])
-@pytest.mark.parametrize("zero", [0, 1, 2, 3])
-def test_deepspeed_alone_has_the_same_bits(zero: int, bf16: bool) -> None:
-    """In bf16 too: its autocast is torch's, and gradients stay fp32."""
-    ours, theirs = plain(Net(), bf16=bf16), deepspeed(Net(), zero=zero, bf16=bf16)
-    for step in range(len(LR)):
-        run(ours, range(step, step + 1))
-        run(theirs, range(step, step + 1))
-        assert_same_bits(ours, theirs)
-
-
-def test_a_model_on_the_cpu_stays_there_beside_a_gpu() -> None:
-    """DeepSpeed takes a GPU wherever torch sees one; with run.gpus_per_worker=0 it must not."""
-    code = """
-import torch
-torch.cuda.is_available = lambda: True
-from icon_dist.launch.local import group_of_one
-from tests.unit.training.test_engine import Net, deepspeed, run
-group_of_one("gloo")
-engine = deepspeed(Net(), zero=1)
-run(engine, range(1))
-print({p.device.type for p in engine.module.parameters()})
-"""
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False)
-    assert done.stdout.splitlines()[-1:] == ["{'cpu'}"], done.stderr
-
-
-@pytest.mark.usefixtures("alone")
-@with_deepspeed
-@pytest.mark.parametrize("zero", [0, 1, 2, 3])
-def test_state_goes_from_one_kind_to_the_other_and_back(zero: int) -> None:
-    straight, first = plain(Net()), plain(Net())
-    run(straight, range(4))
-    run(first, range(1))
-    net = Net()
-    net.load_state_dict(first.weights())
-    second = deepspeed(net, zero=zero)
-    second.load_optimizer_state(first.optimizer_state())
-    assert_same_bits(first, second)
-    run(second, range(1, 3))
-    third = plain(Net())
-    third.module.load_state_dict(second.weights())
-    third.load_optimizer_state(second.optimizer_state())
-    run(third, range(3, 4))
-    assert_same_bits(straight, third)

@@ -105,7 +105,7 @@ def test_text() -> None:
 @pytest.mark.parametrize(
     ("backbone", "lambda_p", "parameters"),
     [
-        # METHOD 4; with D channels in and m = 256 out, the head of METHOD 2.1 has D m + 2 m + m m + m more
+        # published; with D channels in and m = 256 out, the projection head has D m + 2 m + m m + m more
         ("hrnet_w32", 0, 28_536_113),
         ("hrnet_w48", 0, 63_595_745),
         ("resnet50", 0, 33_999_697),
@@ -197,7 +197,7 @@ def test_the_upper_end_of_a_random_count_is_checked_too() -> None:
 
 
 def test_the_papers_random_sampling_fits() -> None:
-    """METHOD 2.10: SKCC Q 6-9 and Hn 5-10; PRCC Q 3-5 and Hn 4 to all the other 7 pairs."""
+    """Table 7: SKCC Q 6-9 and Hn 5-10; PRCC Q 3-5 and Hn 4 to all the other 7 pairs."""
     values: dict[str, object] = {}
     for term, queries, negatives in (("skcc", (6, 9), (5, 10)), ("prcc", (3, 5), (4, 7))):
         for strategy, count, (low, high) in (("query", "queries", queries), ("negative", "negatives", negatives)):

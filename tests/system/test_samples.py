@@ -1,4 +1,4 @@
-"""Every person once an epoch, counted: through a kill and through numbers of workers (RELIABILITY 2)."""
+"""Every person once an epoch, counted: through a kill and through numbers of workers."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def batches(folder: Path) -> list[tuple[int, list[int]]]:
 
 
 def test_every_person_once_an_epoch_through_kills_and_worlds(people: Path, tmp_path: Path) -> None:
-    loop = "tests.runs.training.test_samples:train"
+    loop = "tests.system.test_samples:train"
     run_gang(of(people, tmp_path, "straight", world=2), scratch=tmp_path, world=2, loop=loop)
     for world in (4, 1):
         with pytest.raises(ProcessExitedException, match="SIGKILL"):
