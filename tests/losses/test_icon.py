@@ -28,12 +28,13 @@ LIMBS = ((0, 1), (2, 3), (1, 3))
 SIZES = {"num_joints": 4, "limbs": LIMBS, "dim": 6}
 N, K, M = 5, 4, 6
 RANDOM = {"query": "random", "queries": 1, "queries_to": 3, "negative": "random", "negatives": 1, "negatives_to": 3}
+FEW = Options(points=3)  # for loops in Python
 VARIANTS: dict[str, dict[str, Any]] = {
     "as it comes": {},
-    "with a bank": {"bank": Bank(7, warmup=1), "tau": 0.2},
-    "SKCC alone, no bank": {"prcc": 0.0, "bank": 0},
+    "with a bank": {"bank": Bank(7, warmup=1), "tau": 0.2, "options": FEW},
+    "SKCC alone, no bank": {"prcc": 0.0, "bank": 0, "options": FEW},
     "PRCC alone": {"skcc": 0.0, "bank": Bank(3, warmup=1)},
-    "at random": {"skcc": Term(0.5, **RANDOM), "prcc": Term(0.5, **RANDOM), "bank": Bank(5, warmup=1)},
+    "at random": {"skcc": Term(0.5, **RANDOM), "prcc": Term(0.5, **RANDOM), "bank": Bank(5, warmup=1), "options": FEW},
     "point mode": {"options": Options(points=1, read="nearest", max_negatives=2, seed=5), "bank": Bank(9, warmup=1)},
     "within an instance": {"options": Options(contrast="intra", points=4)},
     "many queries, few of them": {"options": Options(max_queries=3, query_scope="batch", entropy="peak")},
