@@ -33,7 +33,7 @@ from icon_dist.losses.exchange import Centers, SharedKeys
 from icon_dist.losses.health import Health
 from icon_dist.losses.intra import intra_sums
 from icon_dist.losses.kernels import consistency_sums, mean_of_categories
-from icon_dist.losses.options import PRCC, SKCC, Bank, Inputs, Options, Term, check_inputs, check_settings
+from icon_dist.losses.options import PRCC, SKCC, Bank, Inputs, Options, Term, check_inputs, check_settings, pairs_of
 from icon_dist.losses.sampling import Negatives
 from icon_dist.losses.tokens import TokenBatch, Tokens, limb_tokens, pixel_offsets, pixel_set, read_points
 from icon_dist.types import KeySet
@@ -74,8 +74,9 @@ class IconLoss(nn.Module):
         with its sampling. ValueError, in one line, where they do not fit together.
         """
         super().__init__()
-        options, bank = options or Options(), bank if isinstance(bank, Bank) else Bank(bank)
-        pairs = [tuple(map(int, limb)) for limb in limbs]
+        options = Options() if options is None else options
+        bank = bank if isinstance(bank, Bank) else Bank(bank)
+        pairs = pairs_of(limbs)
         terms = {
             "skcc": skcc if isinstance(skcc, Term) else replace(SKCC, weight=skcc),
             "prcc": prcc if isinstance(prcc, Term) else replace(PRCC, weight=prcc),

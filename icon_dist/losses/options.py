@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from numbers import Integral, Real
+from typing import SupportsIndex
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from icon_dist.errors import shown
 from icon_dist.losses.sampling import Draw
 
 STRATEGIES = ("hard", "random", "all")
@@ -80,6 +84,8 @@ CHOICES = {
     "entropy": ("heatmap", "peak"),
     "query_scope": ("person", "batch"),
 }
+KINDS = {"int": Integral, "float": Real, "str": str, "bool": bool}  # of fields, by their annotation
+WORDS = {"int": "a whole number", "float": "a number", "str": "a word", "bool": "True or False"}
 AT_LEAST_ONE = ("queries", "negatives", "stride", "points", "heatmap_stride", "sigma")
 
 
@@ -113,14 +119,25 @@ def check_settings(
     options: Options,
     *,
     num_joints: int,
-    limbs: Sequence[Sequence[int]],
+    limbs: Sequence[tuple[int, ...]],
     dim: int,
     tau: float,
 ) -> None:
     """ValueError, in one line, of all that no loss can be made of."""
+    if not isinstance(options, Options):
+        raise ValueError(f"IconLoss: options={shown(options)}: give an Options(...)")
     sections: tuple[Term | Bank | Options, ...] = (*terms.values(), bank, options)
+    _refuse(_wrong_kinds(sections, {"num_joints": (num_joints, "int"), "dim": (dim, "int"), "tau": (tau, "float")}))
     wrong = (fault for section in sections for fault in _wrong_options(section))
     _refuse([*_wrong_skeleton(num_joints, limbs), *_wrong_numbers(dim, tau, terms, len(limbs)), *wrong])
+
+
+def pairs_of(limbs: Iterable[Iterable[SupportsIndex]]) -> list[tuple[int, ...]]:
+    """Limbs as whole numbers, of whatever sequence or tensor they are given in; ValueError for anything else."""
+    try:
+        return [tuple(map(operator.index, limb)) for limb in limbs]
+    except TypeError:
+        raise ValueError("IconLoss: limbs: give pairs of joint numbers, such as ((5, 7), (7, 9))") from None
 
 
 def check_inputs(inputs: Inputs, *, num_joints: int, dim: int, hard: bool) -> None:
@@ -137,7 +154,17 @@ def _refuse(faults: Iterable[str]) -> None:
         raise ValueError(f"IconLoss: {'; '.join(found)}")
 
 
-def _wrong_skeleton(num_joints: int, limbs: Sequence[Sequence[int]]) -> Iterator[str]:
+def _wrong_kinds(sections: Iterable[Term | Bank | Options], numbers: dict[str, tuple[object, str]]) -> Iterator[str]:
+    for section in sections:
+        name = type(section).__name__
+        numbers |= {f"{name}.{f.name}": (getattr(section, f.name), str(f.type)) for f in fields(section)}
+        for where, (value, kind) in numbers.items():
+            if not isinstance(value, KINDS[kind]) or (isinstance(value, bool) and kind != "bool"):
+                yield f"{where}={shown(value)}: expected {WORDS[kind]}"
+        numbers = {}
+
+
+def _wrong_skeleton(num_joints: int, limbs: Sequence[tuple[int, ...]]) -> Iterator[str]:
     if num_joints < 2:
         yield f"num_joints={num_joints}: contrast compares joints with one another; give 2 or more"
     for limb in limbs:
@@ -171,15 +198,15 @@ def _wrong_options(section: Term | Bank | Options) -> Iterator[str]:
 
 
 def _wrong_inputs(inputs: Inputs, sizes: dict[str, int], *, hard: bool) -> Iterator[str]:
-    sizes = dict(sizes)
+    device: torch.device | None = None  # the embedding's
     for name, (kind, dims) in LAYOUT.items():
         x = getattr(inputs, name)
-        if x is None:
+        if x is None and name in ("heatmaps", "errors", "image_id"):
             if hard and name in ("heatmaps", "errors"):
                 yield f"hard queries are chosen by {name}; give {name}=, or a Term whose query is random or all"
             continue
-        if not isinstance(x, Tensor):
-            yield f"{name} is {type(x).__name__}, expected a tensor"
+        if not isinstance(x, Tensor) or x.layout != torch.strided:
+            yield f"{name} is {x.layout if isinstance(x, Tensor) else type(x).__name__}, expected a dense tensor"
             continue
         if kind == "bool" and x.dtype != torch.bool:
             yield f"{name} is {x.dtype}, expected torch.bool; write {name} > 0"
@@ -194,8 +221,9 @@ def _wrong_inputs(inputs: Inputs, sizes: dict[str, int], *, hard: bool) -> Itera
         if not fits or (name == "embedding" and len(x) == 0):
             known = [f"{size}={sizes[size]}" for size in dims if size in sizes and size != "2"]
             yield f"{name} is {list(x.shape)}, expected [{', '.join(dims)}] with {', '.join(known) or 'N >= 1'}"
-        if x.device != inputs.embedding.device:
-            yield f"{name} is on {x.device}, the embedding on {inputs.embedding.device}"
+        device = device or x.device
+        if x.device != device:
+            yield f"{name} is on {x.device}, the embedding on {device}"
 
 
 def _is_integer(x: Tensor) -> bool:

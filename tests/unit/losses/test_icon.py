@@ -28,12 +28,13 @@ LIMBS = ((0, 1), (2, 3), (1, 3))
 SIZES = {"num_joints": 4, "limbs": LIMBS, "dim": 6}
 N, K, M = 5, 4, 6
 RANDOM = {"query": "random", "queries": 1, "queries_to": 3, "negative": "random", "negatives": 1, "negatives_to": 3}
+FEW = Options(points=3)  # for loops in Python
 VARIANTS: dict[str, dict[str, Any]] = {
     "as it comes": {},
-    "with a bank": {"bank": Bank(7, warmup=1), "tau": 0.2},
-    "SKCC alone, no bank": {"prcc": 0.0, "bank": 0},
+    "with a bank": {"bank": Bank(7, warmup=1), "tau": 0.2, "options": FEW},
+    "SKCC alone, no bank": {"prcc": 0.0, "bank": 0, "options": FEW},
     "PRCC alone": {"skcc": 0.0, "bank": Bank(3, warmup=1)},
-    "at random": {"skcc": Term(0.5, **RANDOM), "prcc": Term(0.5, **RANDOM), "bank": Bank(5, warmup=1)},
+    "at random": {"skcc": Term(0.5, **RANDOM), "prcc": Term(0.5, **RANDOM), "bank": Bank(5, warmup=1), "options": FEW},
     "point mode": {"options": Options(points=1, read="nearest", max_negatives=2, seed=5), "bank": Bank(9, warmup=1)},
     "within an instance": {"options": Options(contrast="intra", points=4)},
     "many queries, few of them": {"options": Options(max_queries=3, query_scope="batch", entropy="peak")},
@@ -313,6 +314,15 @@ def test_bf16_under_autocast_is_fp32() -> None:
 # ------------------------------------------------------------------------------------------------------ wrong arguments
 
 
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Without the tests' own check of annotated shapes, as strangers call it."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
@@ -322,6 +332,15 @@ def test_bf16_under_autocast_is_fp32() -> None:
         ({"limbs": ((0, 1), (-1, 2))}, ["limbs: (-1, 2) is no pair"]),
         ({"limbs": ((0, 1),)}, ["prcc=0.7: compares limbs with one another; give 2 or more, or prcc=0"]),
         ({"limbs": ((0, 1, 2), (1, 3), (2,))}, ["limbs: (0, 1, 2) is no pair", "limbs: (2,) is no pair"]),
+        ({"limbs": ((0, 1.5), (1, 2))}, ["limbs: give pairs of joint numbers, such as ((5, 7), (7, 9))"]),
+        ({"limbs": "no"}, ["limbs: give pairs of joint numbers"]),
+        ({"num_joints": 4.0, "tau": "x"}, ["num_joints=4.0: expected a whole number; tau='x': expected a number"]),
+        (
+            {"bank": None, "skcc": "x"},
+            ["Term.weight='x': expected a number", "Bank.slots=None: expected a whole number"],
+        ),
+        ({"bank": True, "dim": 2.5}, ["Bank.slots=True: expected a whole number", "dim=2.5"]),
+        ({"options": {"stride": 16}}, ["options={'stride': 16}: give an Options(...)"]),
         ({"dim": 0, "tau": 0.0}, ["dim=0", "tau=0.0: give a temperature above 0"]),
         ({"tau": float("nan")}, ["tau=nan"]),
         ({"skcc": -1.0}, ["skcc=-1.0: give a weight of 0 or more"]),
@@ -338,14 +357,6 @@ def test_bf16_under_autocast_is_fp32() -> None:
 )
 def test_wrong_settings_are_one_line(arguments: dict[str, Any], parts: list[str]) -> None:
     refused(lambda: IconLoss(**SIZES | arguments), parts)
-
-
-@pytest.fixture
-def unchecked() -> Iterator[None]:
-    """Without the tests' own check of annotated shapes, as strangers call it."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.mark.usefixtures("unchecked")
@@ -370,9 +381,12 @@ def unchecked() -> Iterator[None]:
         ({"visible": torch.ones(N, K, 1).bool()}, ["visible is [5, 4, 1], expected [N, num_joints]"]),
         ({"instance_id": torch.arange(N).float()}, ["instance_id is torch.float32, expected an integer type"]),
         ({"instance_id": torch.arange(N - 1)}, ["instance_id is [4], expected [N] with N=5"]),
-        ({"instance_id": list(range(N))}, ["instance_id is list, expected a tensor"]),
+        ({"instance_id": list(range(N))}, ["instance_id is list, expected a dense tensor"]),
         ({"heatmaps": torch.zeros(N, K + 1, 8, 8)}, ["heatmaps is [5, 5, 8, 8], expected [N, num_joints, h, w]"]),
         ({"errors": torch.zeros(N)}, ["errors is [5], expected [N, num_joints]"]),
+        ({"joints": None, "visible": None}, ["joints is NoneType, expected a dense tensor; visible is NoneType"]),
+        ({"embedding": None}, ["embedding is NoneType, expected a dense tensor"]),
+        ({"visible": torch.ones(N, K).bool().to_sparse()}, ["visible is torch.sparse_coo, expected a dense tensor"]),
         ({"errors": None}, ["hard queries are chosen by errors; give errors=, or a Term whose query is random or all"]),
         ({"image_id": torch.zeros(N, 1).long()}, ["image_id is [5, 1], expected [N]"]),
         ({"joints": torch.zeros(N, K, 2, device="meta")}, ["joints is on meta, the embedding on cpu"]),
