@@ -94,7 +94,7 @@ def test_a_signal_while_packages_load(
     assert done.stderr.startswith(f"icon_dist: {said}")
 
 
-@pytest.mark.parametrize("module", ["torch", "omegaconf", "pyarrow"])
+@pytest.mark.parametrize("module", ["torch", "omegaconf"])
 def test_a_package_that_is_missing_is_one_line(module: str, people: Path, tmp_path: Path) -> None:
     absent = f"raise ModuleNotFoundError({f'No module named {module!r}'!r}, name={module!r})"
     done = python(MEANWHILE.format(module=module, what=absent), *dry_run(people, tmp_path))
