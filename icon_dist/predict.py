@@ -23,13 +23,8 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     add("inputs", metavar="PHOTO|DIR|VIDEO", nargs="+", help="photos, folders of photos, videos")
     text = "where the instances are: the whole photo, a box in px, a COCO file, or RTMDet or YOLOX; default whole"
     add("--boxes", action=Once, metavar="whole|x,y,w,h|FILE.json|DETECTOR.onnx", help=text)
-    add(
-        "-o",
-        "--out",
-        default="out",
-        metavar="DIR",
-        help="folder for the drawn photos and poses.json; default %(default)s",
-    )
+    text = "folder for the drawn photos and poses.json; default %(default)s"
+    add("-o", "--out", default="out", metavar="DIR", help=text)
     add("--track", action="store_true", help="follow the instances of a video: a number and a color for each")
     add("--skip-bad", action="store_true", help="name photos that cannot be read, and go on without them")
     add("--force", action="store_true", help="replace results that are there already")
