@@ -21,7 +21,7 @@ from icon_dist.checkpoints.weights import Metadata, described, load_weights
 from icon_dist.codec import Codec, codec_of
 from icon_dist.codec.geometry import PADDING
 from icon_dist.config import Config
-from icon_dist.errors import ConfigError, run_cli, say, shown, tell
+from icon_dist.errors import ConfigError, plural, run_cli, say, shown, tell
 from icon_dist.inference import export as programs
 from icon_dist.inference.predictor import load_model
 from icon_dist.metrics.score import main_metric
@@ -115,16 +115,17 @@ def main(argv: list[str]) -> None:
     said = about(found, use=args.use, decode=decode)
     said |= {"file": PurePath(args.out).name, "sha256": hashlib.sha256(data).hexdigest()}
     write(storage.absolute(args.out), data, (json.dumps(said, indent=1) + "\n").encode())
+    for line in summary(found, args.out, decode=decode, size=len(data)), str(agreed):
+        say(line)
+
+
+def summary(found: Trained, out: str, *, decode: str, size: int) -> str:
+    """One line about the file."""
     height, width = found.codec.input_hw
-    say(
-        f"{args.out}: {found.config.model.backbone} {height}x{width}, {found.skeleton.num_joints} joints, step "
-        f"{found.metadata['step']}, codec={found.codec.name} decode={decode}, {len(data) / 1e6:.1f} MB"
-    )
-    runtime = "onnxruntime" if kind == ".onnx" else "torch.export"
-    say(
-        f"{runtime} and torch differ by {agreed.largest:.2g} px at most ({agreed.joints} joints of {agreed.crops} "
-        f"drawn crops); {agreed.ms:.1f} ms a crop on this CPU"
-    )
+    refined = f" refine_below={found.config.eval.refine_below:g}" if isinstance(found.model, OPECNet) else ""
+    model = f"{found.config.model.backbone} {height}x{width}, {plural(found.skeleton.num_joints, 'joint')}"
+    how = f"codec={found.codec.name} decode={decode}{refined}"
+    return f"{out}: {model}, step {found.metadata['step']}, {how}, {size / 1e6:.1f} MB"
 
 
 def write(out: str, data: bytes, about: bytes) -> None:
