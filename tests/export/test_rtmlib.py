@@ -36,7 +36,7 @@ def test_rtmlib_reads_the_joints_that_were_drawn(hw: tuple[int, int]) -> None:
     for part in range(5):
         xy = random.uniform(3.01, np.array(hw[::-1]) - 4, (1, count, 2)).astype(np.float32)
         xy[:, ::2] = np.round(xy[:, ::2] / 4) * 4 + random.choice([-1, 0, 1], (1, count // 2, 2))  # a quarter's grid
-        xy = np.clip(xy, 3.01, np.array(hw[::-1]) - 4)
+        xy = np.clip(xy, 3.01, np.array(hw[::-1]) - 4).astype(np.float32)
         scores = random.uniform(0.4, 1.2, (1, count)).astype(np.float32)
         maps = RtmlibHeatmaps(hw)(torch.from_numpy(xy), torch.from_numpy(scores))
         found, peaks = read_by_rtmlib(maps.numpy(), hw)
