@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from icon_dist.codec import Codec
 from icon_dist.datasets.synthetic import render
-from icon_dist.errors import CheckpointError, needed_for
+from icon_dist.errors import CheckpointError, needed_for, plural
 from icon_dist.inference.rtmlib_heatmaps import RtmlibHeatmaps
 from icon_dist.models import PoseNet
 from icon_dist.types import Outputs
@@ -158,6 +158,10 @@ class Agreement:
     crops: int
     ms: float  # of the program, a crop
 
+    def __str__(self) -> str:
+        compared = f"{plural(self.joints, 'joint')} of {plural(self.crops, 'drawn crop')}"
+        return f"it and torch differ by {self.largest:.2g} px at most ({compared}); {self.ms:.1f} ms a crop on this CPU"
+
 
 def check(
     run: Run, program: nn.Module, joints: JointsProgram, crops: UInt8[Tensor, "N H W 3"], *, name: str
@@ -171,6 +175,10 @@ def check(
         alone = run(image[:1])
         run(image)
         ms = (time.perf_counter() - start) * 1000 / (len(image) + 1)
+    if not all(value.isfinite().all() for value in expected):
+        raise CheckpointError(
+            f"{name}: the model's joints are not finite; nothing was written; take another checkpoint"
+        )
     largest = 0.0
     for got, want in ((found, expected), (alone, tuple(value[:1] for value in expected))):
         (xy, scores), (true_xy, true_scores) = got[-2:], want[-2:]
@@ -179,7 +187,8 @@ def check(
         largest = max(largest, off.max().item() if off.numel() else 0.0)
         peak = true_scores.abs().max().clamp(min=1e-3)
         if not (largest < TOLERANCE and ((scores - true_scores).abs() < 1e-3 * peak).all()):
-            what = f"its joints are up to {largest:.3g} px from torch's"
+            worst = (scores - true_scores).abs().max().item()
+            what = f"its joints are up to {largest:.3g} px and its scores {worst:.2g} from torch's"
             raise CheckpointError(f"{name}: {what}; nothing was written; try another version of onnxruntime or torch")
         if isinstance(program, RtmlibProgram) and not near(got[0], program.heatmaps(xy, scores)):
             raise CheckpointError(f"{name}: its heatmaps are not torch's of these joints; nothing was written")

@@ -17,7 +17,7 @@ from icon_dist.checkpoints import weights as stored_weights
 from icon_dist.checkpoints.weights import Weights
 from icon_dist.codec import Codec, codec_of
 from icon_dist.codec.geometry import PADDING
-from icon_dist.errors import ConfigError, say, tell
+from icon_dist.errors import ConfigError, plural, say, tell
 from icon_dist.inference import export as programs
 from icon_dist.metrics.score import main_metric
 from icon_dist.models import PoseNet, from_config
@@ -76,16 +76,17 @@ def run(args: argparse.Namespace) -> None:
     said = about(found, use=args.use, decode=decode)
     said |= {"file": PurePath(args.out).name, "sha256": hashlib.sha256(data).hexdigest()}
     write(storage.absolute(args.out), data, (json.dumps(said, indent=1) + "\n").encode())
-    (height, width), count = found.codec.input_hw, found.weights.skeleton.num_joints
-    say(
-        f"{args.out}: {found.weights.config.model.backbone} {height}x{width}, {count} joints, "
-        f"step {found.weights.step}, codec={found.codec.name} decode={decode}, {len(data) / 1e6:.1f} MB"
-    )
-    runtime = "onnxruntime" if kind == ".onnx" else "torch.export"
-    say(
-        f"{runtime} and torch differ by {agreed.largest:.2g} px at most ({agreed.joints} joints of {agreed.crops} "
-        f"drawn crops); {agreed.ms:.1f} ms a crop on this CPU"
-    )
+    for line in summary(found, args.out, decode=decode, size=len(data)), str(agreed):
+        say(line)
+
+
+def summary(found: Trained, out: str, *, decode: str, size: int) -> str:
+    """One line about the file."""
+    config, (height, width) = found.weights.config, found.codec.input_hw
+    refined = f" refine_below={config.eval.refine_below:g}" if isinstance(found.model, OPECNet) else ""
+    model = f"{config.model.backbone} {height}x{width}, {plural(found.weights.skeleton.num_joints, 'joint')}"
+    how = f"codec={found.codec.name} decode={decode}{refined}"
+    return f"{out}: {model}, step {found.weights.step}, {how}, {size / 1e6:.1f} MB"
 
 
 def write(out: str, data: bytes, about: bytes) -> None:

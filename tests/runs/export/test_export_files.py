@@ -27,15 +27,9 @@ from icon_dist.models import PoseNet, from_config
 from icon_dist.shards.reader import photo_source
 from icon_dist.types import Batch, Instance, Skeleton
 from tests.runs.export import trained
+from tests.runs.export.trained import exported as write
 
 NEAR = 1e-3  # input px
-
-
-def write(folder: Path, name: str, *options: str, skeleton: Skeleton | None = None, **config: Any) -> Path:
-    """A model of ``config``, ``folder/m.safetensors``, exported to ``folder/NAME``."""
-    weights = trained.fetched(folder / "m.safetensors", skeleton, **config)
-    export.main([str(weights), "-o", str(folder / name), *options])
-    return folder / name
 
 
 def run(file: Path, image: Tensor) -> list[Tensor]:
@@ -96,14 +90,6 @@ def onnx_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(tmp_path_factory.mktemp("joints"), "m.onnx", eval__decode="dark")
 
 
-@pytest.fixture(scope="module")
-def rtmlib_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of 21 joints of a hand, UDP, and weights that want BGR."""
-    config = {"data__codec": "udp", "eval__decode": "dark", "channel_order": "bgr"}
-    folder = tmp_path_factory.mktemp("rtmlib")
-    return write(folder, "m.onnx", "--for", "rtmlib", skeleton=trained.of_joints(21), **config)
-
-
 @pytest.mark.parametrize("batch", [1, 3, 8])
 def test_onnxruntime_gives_our_joints(onnx_file: Path, batch: int) -> None:
     crops = programs.drawn_crops(9, hw=(64, 64))[1 : 1 + batch]
@@ -119,8 +105,15 @@ def test_onnxruntime_gives_our_joints_on_real_people(onnx_file: Path, rtmlib_fil
     agree(rtmlib_file, crops, *run(rtmlib_file, bgr)[1:])
 
 
-def test_the_program_of_torch_export(tmp_path: Path) -> None:
+def test_the_program_of_torch_export(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """And what the command prints: two lines and a note, and none of torch's."""
     file = write(tmp_path, "m.pt2", skeleton=trained.of_joints(1))
+    shown = capfd.readouterr()
+    first, second = shown.out.splitlines()
+    assert "resnet18 64x64, 1 joint, step 7, codec=msra decode=quarter, 6" in first
+    assert second.startswith("it and torch differ by 0 px at most (")
+    assert shown.err == "icon_dist: resnet18: is traced, then compared with torch; this takes a minute\n"
+    assert sorted(os.listdir(tmp_path)) == ["m.pt2", "m.pt2.json", "m.safetensors"]
     with programs.quiet():
         program = torch.export.load(file).module()
         for batch in (1, 3):
@@ -143,17 +136,6 @@ def test_the_json_beside_it_says_how_to_use_it(onnx_file: Path, rtmlib_file: Pat
     assert other["outputs"]["heatmaps"]["shape"] == ["N", 21, 33, 33]
 
 
-def test_what_the_command_prints(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Two lines, and none of torch's."""
-    write(tmp_path, "m.pt2")
-    shown = capfd.readouterr()
-    first, second = shown.out.splitlines()
-    assert "resnet18 64x64, 17 joints, step 7, codec=msra decode=quarter, 6" in first
-    assert second.startswith("torch.export and torch differ by 0 px at most (")
-    assert shown.err == "icon_dist: resnet18: is traced, then compared with torch; this takes a minute\n"
-    assert sorted(os.listdir(tmp_path)) == ["m.pt2", "m.pt2.json", "m.safetensors"]
-
-
 # --------------------------------------------------------------------------------------------------------- refusals
 
 
@@ -162,10 +144,13 @@ def test_a_program_that_disagrees_is_refused(tmp_path: Path) -> None:
     right, wrong = (programs.JointsProgram(model, codec, decode=d, refine_below=0.2) for d in ("quarter", "argmax"))
     crops = programs.drawn_crops(4, hw=(64, 64))
     assert programs.check(right, right, right, crops, name="m.onnx").largest == 0
-    with pytest.raises(CheckpointError, match=r"m.onnx: its joints are up to 1 px from torch's; nothing was written"):
+    with pytest.raises(CheckpointError, match=r"m.onnx: its joints are up to 1 px and its scores 0 from torch's"):
         programs.check(wrong, right, right, crops, name="m.onnx")
-    with pytest.raises(CheckpointError, match="its joints are"):  # or scores
+    with pytest.raises(CheckpointError, match=r"its joints are up to 0 px and its scores 0\.0"):
         programs.check(lambda x: (right(x)[0], right(x)[1] * 1.01), right, right, crops, name="m.onnx")
+    torch.nn.init.constant_(model.final_layer.bias, float("nan"))
+    with pytest.raises(CheckpointError, match="the model's joints are not finite"):
+        programs.check(right, right, right, crops, name="m.onnx")
 
 
 @pytest.mark.parametrize(

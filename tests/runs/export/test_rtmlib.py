@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from icon_dist.codec.geometry import invert, transform
 from icon_dist.datasets.synthetic import render
 from icon_dist.inference.rtmlib_heatmaps import FLOOR, PIXEL, RtmlibHeatmaps, blur_matrix
-from tests.runs.export.test_export_files import model_of, write
+from tests.runs.export.test_export_files import model_of
+from tests.runs.export.trained import exported
 
 rtmlib = pytest.importorskip("rtmlib", reason="needs rtmlib: pip install --no-deps rtmlib")
 F32 = NDArray[np.float32]
@@ -34,7 +35,7 @@ def test_rtmlib_reads_the_joints_that_were_drawn(hw: tuple[int, int]) -> None:
     for part in range(5):
         xy = random.uniform(3.01, np.array(hw[::-1]) - 4, (1, count, 2)).astype(np.float32)
         xy[:, ::2] = np.round(xy[:, ::2] / 4) * 4 + random.choice([-1, 0, 1], (1, count // 2, 2))  # a quarter's grid
-        xy = np.clip(xy, 3.01, np.array(hw[::-1]) - 4)
+        xy = np.clip(xy, 3.01, np.array(hw[::-1]) - 4).astype(np.float32)
         scores = random.uniform(0.4, 1.2, (1, count)).astype(np.float32)
         maps = RtmlibHeatmaps(hw)(torch.from_numpy(xy), torch.from_numpy(scores))
         found, peaks = read_by_rtmlib(maps.numpy(), hw)
@@ -62,13 +63,9 @@ def test_the_blur_is_that_of_opencv() -> None:
     np.testing.assert_allclose(row @ blur_matrix(33).numpy().T, expected, atol=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("config", "nearest"), [({"eval__decode": "dark"}, 1e-3), ({"data__codec": "udp", "eval__decode": "dark"}, 8.0)]
-)
-def test_vitpose_of_rtmlib_finds_our_joints(config: dict[str, Any], nearest: float, tmp_path: Path) -> None:
-    """The very joints of our model on rtmlib's crop; the two crops are one where the codec is not UDP."""
-    file = write(tmp_path, "m.onnx", "--for", "rtmlib", **config)
-    model, codec, _, settings = model_of(tmp_path / "m.safetensors")
+def compare(file: Path, *, atol: float) -> list[float]:
+    """The joints of rtmlib's class are our model's on rtmlib's crop. Returns medians of what another crop makes, px."""
+    model, codec, _, settings = model_of(file.parent / "m.safetensors")
     height, width = codec.input_hw
     pose = rtmlib.ViTPose(str(file), model_input_size=(width, height), mean=None)
 
@@ -77,20 +74,32 @@ def test_vitpose_of_rtmlib_finds_our_joints(config: dict[str, Any], nearest: flo
             maps = model(torch.from_numpy(crop.copy())[None]).heatmaps
         return codec.decode(maps, method=settings.decode)[0][0].numpy()
 
-    random = np.random.default_rng(0)
+    random, medians = np.random.default_rng(0), []
     for number in range(6):
-        photo, _ = render(0, number)
+        rgb, _ = render(0, number)
+        photo = np.ascontiguousarray(rgb[..., ::-1])
         x, y, w, h = random.uniform((5, 5, 60, 80), (40, 40, 100, 120))
-        found, scores = pose(np.ascontiguousarray(photo[..., ::-1]), [[x, y, x + w, y + h]])
-        assert scores.max() > 0.3
-        crop, center, scale = pose.preprocess(np.ascontiguousarray(photo[..., ::-1]), [x, y, x + w, y + h])
+        found, scores = pose(photo, [[x, y, x + w, y + h]])
+        crop, center, scale = pose.preprocess(photo, [x, y, x + w, y + h])
         zoom = width / scale[0]
-        on_crop = (found[0] - center) * zoom + np.array([width, height]) / 2
         expected = ours(crop[..., ::-1])
         inside = ((expected > 3) & (expected < np.array([width, height]) - 4)).all(-1) & (scores[0] > 0.2)
         assert inside.sum() > 4
-        np.testing.assert_allclose(on_crop[inside], expected[inside], atol=1e-3)
+        on_crop = (found[0] - center) * zoom + np.array([width, height]) / 2
+        np.testing.assert_allclose(on_crop[inside], expected[inside], atol=atol)
         matrix = codec.frame.boxes(np.array([[x, y, w, h]], np.float64))[0]
-        own = ours(cv2.warpAffine(photo, matrix, (width, height), flags=cv2.INTER_LINEAR))
+        own = ours(cv2.warpAffine(rgb, matrix, (width, height), flags=cv2.INTER_LINEAR))
         off = np.abs(transform(invert(matrix), own) - found[0]).max(-1) * zoom
-        assert np.median(off[inside]) < nearest
+        medians.append(float(np.median(off[inside])))
+    return medians
+
+
+def test_vitpose_of_rtmlib_finds_our_joints(rtmlib_file: Path) -> None:
+    compare(rtmlib_file, atol=1e-2)  # DARK on a fresh network's peaks makes much of the last digits
+
+
+@pytest.mark.slow
+def test_vitpose_crops_as_we_do(tmp_path: Path) -> None:
+    """Where the codec is not UDP: the very joints of the evaluation, from the photo on."""
+    medians = compare(exported(tmp_path, "m.onnx", "--for", "rtmlib"), atol=1e-3)
+    assert max(medians) < 1e-3

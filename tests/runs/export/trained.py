@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from icon_dist import config as configuration
+from icon_dist import export
 from icon_dist.checkpoints.weights import Weights, encode
 from icon_dist.datasets import load_skeleton
 from icon_dist.models import build_model
@@ -49,6 +50,20 @@ def fetched(file: Path, skeleton: Skeleton | None = None, *, channel_order: str 
     )  # fmt: skip
     file.write_bytes(encode(weights))
     return file
+
+
+def exported(folder: Path, name: str, *options: str, skeleton: Skeleton | None = None, **config: Any) -> Path:
+    """A model of ``config``, ``folder/m.safetensors``, exported to ``folder/NAME``."""
+    weights = fetched(folder / "m.safetensors", skeleton, **config)
+    export.main([str(weights), "-o", str(folder / name), *options])
+    return folder / name
+
+
+def exported(folder: Path, name: str, *options: str, skeleton: Skeleton | None = None, **config: Any) -> Path:
+    """A model of ``config``, ``folder/m.safetensors``, exported to ``folder/NAME``."""
+    weights = fetched(folder / "m.safetensors", skeleton, **config)
+    export.main([str(weights), "-o", str(folder / name), *options])
+    return folder / name
 
 
 @torch.no_grad()
