@@ -28,7 +28,8 @@ HUES = tuple(f"var(--s{number})" for number in range(10))
 LINE_COLORS = HUES[:3]
 DASHES = ("", "7 3", "2 3", "9 3 2 3", "12 3")
 BROAD = 600  # px from which a picture scrolls on a narrow screen
-FITS = 0.1  # share of a bar on which its number can be read
+LABEL = 6.5  # rem at the end of the longest bar, for its number
+FITS = 0.12  # share of a bar on which its number can be read
 MOST_POINTS = 240  # of a curve; of more, means are drawn
 MAGNITUDES = 30.0  # between the largest and the smallest value of a logarithmic axis
 
@@ -172,7 +173,8 @@ def _bars(rows: Iterable[tuple[str, Sequence[tuple[str, float, str, str]], str]]
     lines = []
     for name, parts, end in rows:
         drawn = "".join(
-            f'<i style="width:{80 * share:.2f}%;background:{color}" title="{escape(f"{part} {text}".strip())}">'
+            f'<i style="width:calc((100% - {LABEL}rem) * {share:.4f});background:{color}" '
+            f'title="{escape(f"{part} {text}".strip())}">'
             f"{text if share > FITS else ''}</i>"
             for part, share, text, color in parts
         )

@@ -94,7 +94,7 @@ def value(row: Sequence[Json | None], number: int, scale: float = 1) -> str:
         return "–"
     digits = 1 if scale == 100 else _digits(row)
     half = "" if one["half_width"] is None else f" ± {scale * one['half_width']:.{digits}f}"
-    return f"{scale * one['mean']:.{digits}f}{half}"
+    return f"{scale * one['mean']:.{digits}f}".replace("-", "−") + half
 
 
 def gain(row: Sequence[Json | None], number: int, scale: float = 1) -> str:

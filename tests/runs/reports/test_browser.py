@@ -24,7 +24,12 @@ WIDTHS = (400, 1400)  # px
 LONG = "left_index_finger_metacarpophalangeal_joint"  # nothing breaks such a word
 OPTIONS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync", "--disable-quic"),
-    *("--disable-background-networking", "--disable-component-update", "--host-resolver-rules=MAP * ~NOTFOUND"),
+    *(
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-dev-shm-usage",
+        "--host-resolver-rules=MAP * ~NOTFOUND",
+    ),
     *("--enable-logging=stderr", "--virtual-time-budget=20000", "--window-size=1500,1000", "--dump-dom"),
 )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +176,8 @@ def test_measured_numbers_are_those_of_evaluate(people: Path, tmp_path: Path) ->
     assert steps == sorted(steps, reverse=True)
 
 
-def test_a_thing_of_four_joints_and_a_run_that_diverged(tmp_path: Path) -> None:
+def test_a_thing_of_four_joints_and_a_run_that_diverged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn", None)  # as where it is not installed
     shape = objects.skeleton("thing", joints=4, metric="pck", torso=(0, 2))
     shards = objects.shards_of(shape, tmp_path)
     common = {"skeleton": shape, "data__dataset": "custom", "data__val": shards, "data__augment__half_body_p": 0.0}
@@ -190,6 +192,7 @@ def test_a_thing_of_four_joints_and_a_run_that_diverged(tmp_path: Path) -> None:
     assert numbers["metric"] == headline
     assert [row is None for row in numbers["scores"][headline]] == [False, True, False]
     assert list(numbers["joints"]["rows"]) == list(shape.joints)
+    assert "principal components. Left and right" in text
     assert "diverged: the poses of 8 of 8 people are not finite" in text
     place = next((tmp_path / "b" / "checkpoints").glob("*/model.safetensors"))
     place.write_bytes(b"x" * place.stat().st_size)
