@@ -12,7 +12,7 @@ LARGEST = 1e18  # number that means anything
 CHOICES = {
     "run.launcher": ("ray", "local"),
     "run.precision": ("auto", "fp32", "bf16"),
-    "data.dataset": ("coco", "mpii", "crowdpose", "custom", "fake"),
+    "data.dataset": ("coco", "mpii", "crowdpose", "custom", "synthetic"),
     "data.difficulty": ("easy", "hard"),
     "data.codec": ("msra", "dark", "udp"),
     "model.feature": ("default", "all", "deconv"),

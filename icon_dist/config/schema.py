@@ -48,8 +48,8 @@ class AugmentConfig:
 @dataclass(frozen=True)
 class DataConfig:
     dataset: str = "coco"  # coco | mpii | crowdpose | custom | fake
-    generate: int = 0  # dataset=fake: people to render when the shards are missing (and a quarter of it for val)
-    difficulty: str = "easy"  # dataset=fake: easy | hard (crowds, occlusion, clutter)
+    generate: int = 0  # dataset=synthetic: people to render when the shards are missing (and a quarter of it for val)
+    difficulty: str = "easy"  # dataset=synthetic: easy | hard (crowds, occlusion, clutter)
     train: str = "data/coco/train"  # shards: path or s3://
     val: str = ""  # shards to evaluate on; empty = no evaluation
     input: str = "256x192"  # height x width, px

@@ -58,8 +58,11 @@ def load_skeleton(name_or_yaml: str | Path) -> Skeleton:
 
 def _is_dataset(name: str) -> bool:
     """Read off the source: a misspelt name should not import whatever else lives here."""
-    file = Path(__file__).parent / f"{name}.py"
-    return name.isidentifier() and file.is_file() and "\ndef read(" in file.read_text(encoding="utf-8")
+    here = Path(__file__).parent
+    files = [
+        file for file in (here / f"{name}.py", here / name / "__init__.py") if name.isidentifier() and file.is_file()
+    ]
+    return any("\ndef read(" in file.read_text(encoding="utf-8") for file in files)
 
 
 def _import(name: str) -> ModuleType:

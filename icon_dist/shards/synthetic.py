@@ -23,7 +23,7 @@ def generate_shards(
     people: int,
     seed: int,
     difficulty: str = "easy",
-    split: str = "fake",
+    split: str = "synthetic",
     per_shard: int = 250,
     photos: Path | None = None,
     jobs: int = 1,
@@ -51,7 +51,7 @@ def generate_shards(
             synthetic.read(file),
             str(file.parent / "images"),
             out,
-            dataset="fake",
+            dataset="synthetic",
             split=split,
             settings=Settings(per_shard=per_shard),
             progress=part("packed"),
@@ -59,7 +59,7 @@ def generate_shards(
 
 
 def missing_sets(config: DataConfig) -> list[tuple[str, str, int, int]]:
-    """(uri, split, people, seed) of what ``data.dataset=fake`` still has to draw; val has other people than train."""
+    """(uri, split, people, seed) of what ``data.dataset=synthetic`` still has to draw; val has other people than train."""
     sets = [(config.train, "train", config.generate, 0), (config.val, "val", config.generate // 4, 1)]
     missing = []
     for uri, split, people, seed in sets:
@@ -69,8 +69,8 @@ def missing_sets(config: DataConfig) -> list[tuple[str, str, int, int]]:
 
 
 def draw_missing(config: DataConfig, *, jobs: int, progress: Progress | None = None) -> None:
-    """Render and pack what ``data.dataset=fake`` still lacks."""
-    for uri, split, people, seed in missing_sets(config) if config.dataset == "fake" else []:
+    """Render and pack what ``data.dataset=synthetic`` still lacks."""
+    for uri, split, people, seed in missing_sets(config) if config.dataset == "synthetic" else []:
         generate_shards(
             uri,
             people=people,

@@ -45,7 +45,7 @@ def _run(cfg: Config, own: Mapping[str, str], *, dry_run: bool) -> None:
     uri = run_directory(cfg)
     with naming("run.dir"):
         storage.require_place(storage.join(uri, "config.yaml"))
-    if dry_run and cfg.data.dataset == "fake":
+    if dry_run and cfg.data.dataset == "synthetic":
         for place, _, people, _ in missing_sets(cfg.data):
             say(f"data        {people} people would be rendered to {place}; the plan follows from them")
             for text in notes:

@@ -27,7 +27,7 @@ from icon_dist.types import Annotations, Skeleton
 
 __all__ = ["SKELETON", "generate", "read", "render"]
 
-SKELETON: Skeleton = replace(coco.SKELETON, name="fake", metric="pck", torso=(5, 12))
+SKELETON: Skeleton = replace(coco.SKELETON, name="synthetic", metric="pck", torso=(5, 12))
 JPEG_QUALITY = 92
 AHEAD = 64  # photos per round: how many may be drawn in vain at the end
 

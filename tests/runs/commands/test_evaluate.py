@@ -159,7 +159,7 @@ def test_another_metric_than_the_skeletons(run: Path, people: Path, tmp_path: Pa
     assert len(written["scores"]) == 10
     assert "evaluator=pycocotools" in written["conditions"]
     assert len(json.loads(results.read_text())) == len(shards.instance)
-    with pytest.raises(ConfigError, match="no test server takes poses of fake"):
+    with pytest.raises(ConfigError, match="no test server takes poses of synthetic"):
         evaluate.main(arguments)
     assert evaluation.measured_by(None, shards.skeleton) == shards.skeleton
     with pytest.raises(ConfigError, match="--metric pck: skeleton coco names no torso to measure by"):
@@ -307,7 +307,7 @@ def test_refusals(run: Path, people: Path, shared: Path, tmp_path: Path) -> None
         evaluate.main([str(run), "--shards", str(tmp_path / "none")])
     lsp = joined.first(read("custom", shared / "lsp" / "lsp_train.json", skeleton="lsp"), 4)
     build(lsp, str(shared / "lsp" / "images"), str(tmp_path / "lsp"), dataset="custom", split="lsp")
-    with pytest.raises(CheckpointError, match=r"predicts 17 joints of fake.*14 of lsp"):
+    with pytest.raises(CheckpointError, match=r"predicts 17 joints of synthetic.*14 of lsp"):
         evaluate.main([str(run), "--shards", str(tmp_path / "lsp")])
 
 
@@ -343,7 +343,7 @@ def test_shards_of_another_skeleton_with_as_many_joints(run: Path, people: Path)
     theirs = open_shards(f"{people}/val").skeleton
     evaluation.require_same_joints(skeleton, theirs, checkpoint="run", shards="val")
     renamed = dataclasses.replace(skeleton, joints=("snout", *skeleton.joints[1:]))
-    with pytest.raises(CheckpointError, match=r"17 joints of fake, .* \(joint 0 is 'nose', not 'snout'\)"):
+    with pytest.raises(CheckpointError, match=r"17 joints of synthetic, .* \(joint 0 is 'nose', not 'snout'\)"):
         evaluation.require_same_joints(renamed, theirs, checkpoint="run", shards="val")
     with pytest.raises(CheckpointError, match="mirrors other joints"):
         evaluation.require_same_joints(dataclasses.replace(skeleton, flips=()), theirs, checkpoint="run", shards="val")

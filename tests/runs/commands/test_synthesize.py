@@ -24,7 +24,7 @@ def test_people_to_shards_and_the_same_again(tmp_path: Path) -> None:
     shards = open_shards(out)
     labelled = [a for a in json.loads((photos / "annotations.json").read_bytes())["annotations"] if a["num_keypoints"]]
     assert len(shards) == len(labelled) >= 8
-    assert (shards.skeleton.name, shards.skeleton.metric) == ("fake", "pck")
+    assert (shards.skeleton.name, shards.skeleton.metric) == ("synthetic", "pck")
     bytes_before = {p.name: p.read_bytes() for p in Path(out).iterdir()}
     again = call("fake.py", *args[:-2], cwd=tmp_path)  # drawn anew in a temporary folder
     assert again.returncode == 0, again.stderr

@@ -59,13 +59,6 @@ def exported(folder: Path, name: str, *options: str, skeleton: Skeleton | None =
     return folder / name
 
 
-def exported(folder: Path, name: str, *options: str, skeleton: Skeleton | None = None, **config: Any) -> Path:
-    """A model of ``config``, ``folder/m.safetensors``, exported to ``folder/NAME``."""
-    weights = fetched(folder / "m.safetensors", skeleton, **config)
-    export.main([str(weights), "-o", str(folder / name), *options])
-    return folder / name
-
-
 @torch.no_grad()
 def _calibrate(model: Any, hw: tuple[int, int]) -> None:
     """Statistics of noise into BatchNorm, and heatmaps between 0 and 1."""

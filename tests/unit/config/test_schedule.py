@@ -31,7 +31,7 @@ def test_what_a_short_run_never_reaches(
     item: str, says: str, people: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """An error about what the user set himself, a note about what came with his preset: 64 people, 16 steps."""
-    place = ["data.dataset=fake", f"data.train={people}/train", f"run.dir={tmp_path}/runs"]
+    place = ["data.dataset=synthetic", f"data.train={people}/train", f"run.dir={tmp_path}/runs"]
     code, (line,) = dry_run(capfd, *place, item)
     assert code == 2
     assert says in line
@@ -50,7 +50,7 @@ def test_a_preset_that_a_run_is_too_short_for_is_noted(
 ) -> None:
     place = [f"data.train={people}/train", f"data.val={people}/val", f"run.dir={tmp_path}/runs"]
     capfd.readouterr()
-    train.main(["--cfg", "lsp", "data.dataset=fake", *place, "optim.epochs=3", "--dry-run"])
+    train.main(["--cfg", "lsp", "data.dataset=synthetic", *place, "optim.epochs=3", "--dry-run"])
     lines = capfd.readouterr().err.splitlines()
     assert lines == [
         f"icon_dist: note: {text}"
@@ -66,7 +66,7 @@ def test_a_preset_that_a_run_is_too_short_for_is_noted(
 
 
 def test_what_is_just_reached_is_fine(people: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    place = ["data.dataset=fake", f"data.train={people}/train", f"run.dir={tmp_path}/runs"]
+    place = ["data.dataset=synthetic", f"data.train={people}/train", f"run.dir={tmp_path}/runs"]
     assert dry_run(capfd, *place, *REACHED) == (0, [])
 
 
