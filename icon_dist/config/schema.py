@@ -47,7 +47,7 @@ class AugmentConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    dataset: str = "coco"  # coco | mpii | crowdpose | custom | fake
+    dataset: str = "coco"  # coco | mpii | crowdpose | custom | synthetic
     generate: int = 0  # dataset=synthetic: people to render when the shards are missing (and a quarter of it for val)
     difficulty: str = "easy"  # dataset=synthetic: easy | hard (crowds, occlusion, clutter)
     train: str = "data/coco/train"  # shards: path or s3://

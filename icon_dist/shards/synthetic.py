@@ -59,7 +59,7 @@ def generate_shards(
 
 
 def missing_sets(config: DataConfig) -> list[tuple[str, str, int, int]]:
-    """(uri, split, people, seed) of what ``data.dataset=synthetic`` still has to draw; val has other people than train."""
+    """(uri, split, people, seed) of what ``data.dataset=synthetic`` still has to draw; val has other people."""
     sets = [(config.train, "train", config.generate, 0), (config.val, "val", config.generate // 4, 1)]
     missing = []
     for uri, split, people, seed in sets:

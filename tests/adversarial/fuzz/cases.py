@@ -200,16 +200,16 @@ def shards(rng: random.Random, root: Path) -> Case:
     what = _bytes(rng, file, text=file.suffix == ".json" and rng.random() < 0.7)
     if file.name == "manifest.json" and rng.random() < 0.5:
         what += _sealed(file)
-    command = rng.choice(("verify", "verify", "train", "evaluate", "look"))
+    command = rng.choice(("verify", "verify", "train", "evaluate", "view"))
     arguments = {
         "verify": ("shards",),
         "train": ("--cfg", "./config.yaml", "--dry-run"),
         "evaluate": ("weights.safetensors", "--shards", "shards", "--loaders", "0", "--json", "scores.json"),
-        "look": ("shards", "-o", "page.png"),
+        "view": ("shards", "-o", "page.png"),
     }[command]
     # 2: a spoilt manifest may name another dataset than the config, which is the config's fault for all we know
     codes = frozenset({OK, DATA, *({CONFIG} if command == "train" else {CHECKPOINT} if command == "evaluate" else ())})
-    return Case(what, command, arguments, codes, {"evaluate": "scores.json", "look": "page.png"}.get(command, ""))
+    return Case(what, command, arguments, codes, {"evaluate": "scores.json", "view": "page.png"}.get(command, ""))
 
 
 def _sealed(file: Path) -> str:
@@ -272,13 +272,13 @@ BAD_FLAGS: tuple[tuple[str, tuple[str, ...], int], ...] = (
     ("verify", ("",), CONFIG),
     ("verify", ("http://x/y",), CONFIG),
     ("verify", (), CONFIG),
-    ("look", ("shards", "-o", "page.gif"), CONFIG),
-    ("look", ("shards", "-o", "page.png", "--seed", "-1"), CONFIG),
-    ("look", ("shards", "-o", "page.png", "--count", "0"), CONFIG),
-    ("look", ("shards", "-o", "photos/1.jpg/page.png"), STORAGE),
-    ("fake", ("--out", "out", "--people", "0"), CONFIG),
-    ("fake", ("--out", "out", "--people", "4", "--difficulty", "x"), CONFIG),
-    ("fake", ("--out", "out", "--people", "4", "--seed", "-1", "--jobs", "1"), CONFIG),
+    ("view", ("shards", "-o", "page.gif"), CONFIG),
+    ("view", ("shards", "-o", "page.png", "--seed", "-1"), CONFIG),
+    ("view", ("shards", "-o", "page.png", "--count", "0"), CONFIG),
+    ("view", ("shards", "-o", "photos/1.jpg/page.png"), STORAGE),
+    ("synthesize", ("--out", "out", "--people", "0"), CONFIG),
+    ("synthesize", ("--out", "out", "--people", "4", "--difficulty", "x"), CONFIG),
+    ("synthesize", ("--out", "out", "--people", "4", "--seed", "-1", "--jobs", "1"), CONFIG),
     ("fetch", ("run", "-o", "photos"), CONFIG),
     ("fetch", ("run", "-o", "photos/1.jpg/x.safetensors"), STORAGE),
     ("fetch", ("run", "-o", "x.safetensors", "--step", "-1"), CHECKPOINT),
@@ -342,7 +342,7 @@ SOUND = (
     Case("boxes", "build", build_line("coco", "--boxes", "boxes.json"), frozenset({OK}), "out"),
     Case("shards", "verify", ("shards",), frozenset({OK})),
     Case("config", "train", ("--cfg", "./config.yaml", "--dry-run"), frozenset({OK})),
-    Case("page", "look", ("shards", "-o", "page.png"), frozenset({OK}), "page.png"),
+    Case("page", "view", ("shards", "-o", "page.png"), frozenset({OK}), "page.png"),
     Case("run", "fetch", ("run", "-o", "new.safetensors"), frozenset({OK}), "new.safetensors"),
     Case(
         "scores",

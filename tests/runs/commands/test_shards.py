@@ -1,4 +1,4 @@
-"""shards/build.py, verify.py and look.py as a user types them."""
+"""shards/build.py, verify.py and view.py as a user types them."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_verify_finds_exchanged_sides(shared: Path, tmp_path: Path) -> None:
 
 def test_look(some: Path, tmp_path: Path) -> None:
     cv2 = pytest.importorskip("cv2")
-    result = call("look.py", some, "-o", "page.png", "--count", 6, "--columns", 3, cwd=tmp_path)
+    result = call("view.py", some, "-o", "page.png", "--count", 6, "--columns", 3, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     page = cv2.imread(str(tmp_path / "page.png"))
     assert page.shape[1] > page.shape[0] * 0.8

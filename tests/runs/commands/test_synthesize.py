@@ -1,4 +1,4 @@
-"""``shards/fake.py`` as a user runs it, in any number of processes."""
+"""``shards/synthesize.py`` as a user runs it, in any number of processes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.builds import call, run
 def test_people_to_shards_and_the_same_again(tmp_path: Path) -> None:
     out, photos = str(tmp_path / "shards"), tmp_path / "photos"
     args = ("--out", out, "--people", "8", "--seed", "3", "--jobs", "1", "--photos", str(photos))
-    first = run("fake.py", *args, cwd=tmp_path)
+    first = run("synthesize.py", *args, cwd=tmp_path)
     assert first.returncode == 0, first.stderr
     assert "drawn 8/8 people" in first.stderr
     assert first.stdout.startswith(f"{out}: ")
@@ -26,13 +26,13 @@ def test_people_to_shards_and_the_same_again(tmp_path: Path) -> None:
     assert len(shards) == len(labelled) >= 8
     assert (shards.skeleton.name, shards.skeleton.metric) == ("synthetic", "pck")
     bytes_before = {p.name: p.read_bytes() for p in Path(out).iterdir()}
-    again = call("fake.py", *args[:-2], cwd=tmp_path)  # drawn anew in a temporary folder
+    again = call("synthesize.py", *args[:-2], cwd=tmp_path)  # drawn anew in a temporary folder
     assert again.returncode == 0, again.stderr
     assert {p.name: p.read_bytes() for p in Path(out).iterdir()} == bytes_before
 
 
 def test_bad_arguments_end_with_one_line(tmp_path: Path) -> None:
-    done = call("fake.py", "--out", str(tmp_path / "s"), "--people", "2", "--difficulty", "medium", cwd=tmp_path)
+    done = call("synthesize.py", "--out", str(tmp_path / "s"), "--people", "2", "--difficulty", "medium", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("icon_dist: error: ")
     assert "--difficulty: 'medium' is none of easy, hard" in done.stderr
