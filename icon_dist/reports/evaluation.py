@@ -106,7 +106,7 @@ def whom(args: argparse.Namespace, config: Config, skeleton: Skeleton) -> tuple[
     if args.photos:
         return who.unlabelled(args.photos, skeleton=skeleton, boxes=args.boxes, images=args.images), None
     shards = open_set(args.shards, config, checkpoint=args.checkpoint)
-    require_same_joints(skeleton, shards.skeleton, checkpoint=args.checkpoint, shards=shards.uri)
+    require_same_joints(skeleton, shards.skeleton, checkpoint=args.checkpoint, shards=args.shards or shards.uri)
     shards = dataclasses.replace(shards, skeleton=measured_by(args.metric, shards.skeleton))
     return who.annotated(shards, boxes=args.boxes, images=args.images), shards
 

@@ -94,7 +94,8 @@ def _leftovers(case: Case, code: int, before: dict[str, bytes | None], after: di
     new = sorted(after.keys() - before.keys())
     faults = [f"changed {name}" for name in changed]
     faults += [f"leftover {name}" for name in new if name.endswith(".partial")]
-    own = [name for name in new if case.writes and (name == case.writes or name.startswith(f"{case.writes}/"))]
+    card = case.writes.removesuffix(".safetensors") + ".md"  # of fetch
+    own = [name for name in new if case.writes and (name in (case.writes, card) or name.startswith(f"{case.writes}/"))]
     faults += [f"leftover {name}" for name in new if name not in own and not name.endswith(".partial")]
     # a build that stopped at a photo goes on from there: it must not look complete
     unfinished = f"{case.writes}/building.json" in new and f"{case.writes}/manifest.json" not in new

@@ -309,7 +309,6 @@ BAD_FLAGS: tuple[tuple[str, tuple[str, ...], int], ...] = (
             (("--diagnose", "coco.json", "--loaders", "0"), STORAGE),
         )
     ),
-    ("evaluate", ("weights.safetensors",), CONFIG),
     ("evaluate", ("photos", "--shards", "shards"), CHECKPOINT),
     ("evaluate", ("photos/1.jpg", "--shards", "shards"), CHECKPOINT),
     (

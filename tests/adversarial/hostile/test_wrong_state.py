@@ -230,5 +230,6 @@ def test_a_config_of_other_types() -> None:
     for section in whole:
         for value in ("x", {"zzz": 1}):
             manifest = {"step": 1, "config": whole | {section: value}, "skeleton": {"joints": []}, "epoch": 1.0}
+            manifest["channel_order"] = "rgb"
             with pytest.raises(CheckpointError, match=rf"checkpoint of step 1: its config: .*{section}"):
                 checkpoint.require(manifest, backbone="x", joints=[], epoch=1.0)
