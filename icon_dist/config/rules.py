@@ -102,6 +102,10 @@ def run(config: Config) -> Iterator[Rule]:
     yield own.workers_min <= own.workers, "run.workers_min", f"expected at most run.workers={own.workers}"
     whole = "ZeRO-3 gathers parameters in hooks that a compiled model does not run; use run.zero=2 or less"
     yield not own.compile or own.zero < 3, "run.compile", whole
+    yield not own.graph or own.gpus_per_worker == 1, "run.graph", "CUDA graphs need a GPU; set run.gpus_per_worker=1"
+    yield not own.graph or own.zero == 0, "run.graph", "DeepSpeed waits for the host in every step; set run.zero=0"
+    late = config.loss.bank.exchange == "async"
+    yield not own.graph or not late, "run.graph", "a step must end with its messages; set loss.bank.exchange=sync"
 
 
 def data(config: Config) -> Iterator[Rule]:

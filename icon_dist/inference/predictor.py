@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable
-from contextlib import closing
+from contextlib import closing, nullcontext
 from typing import Any
 
 import numpy as np
@@ -87,26 +87,18 @@ def evaluate(
     loaders: int,
     device: str,
     tolerant: bool = False,
+    stream: EvalStream | None = None,
 ) -> tuple[dict[str, float], Predictions]:
     """Scores (none without ``truth``) and predictions, the same on every rank; each rank runs its share of people.
 
-    ``tolerant`` leaves out people whose image is bad. DivergedError where the model's answer is no number.
+    ``tolerant`` leaves out people whose image is bad. ``stream`` is what :func:`eval_stream` makes of the same
+    arguments, for who evaluates often. DivergedError where the model's answer is no number.
     """
-    rows = first_photos(people, settings.limit) if settings.limit else None
-    stream = EvalStream(
-        people,
-        rank=distributed.rank(),
-        world=distributed.world_size(),
-        batch=settings.batch,
-        input_hw=codec.input_hw,
-        codec=codec.name,
-        loaders=loaders,
-        rows=rows,
-        pin=device != "cpu",
-        tolerant=tolerant,
-    )
-    with closing(stream):
-        mine = predict(forward, stream, people, codec=codec, settings=settings, device=device)
+    own = stream
+    if own is None:
+        own = eval_stream(people, codec, settings, loaders=loaders, device=device, tolerant=tolerant)
+    with nullcontext() if stream is not None else closing(own):
+        mine = predict(forward, own, people, codec=codec, settings=settings, device=device)
     predictions = join(distributed.gather_objects(mine))
     if broken := int((~np.isfinite(predictions.keypoints).all((1, 2))).sum()):  # on every rank alike
         raise DivergedError(
@@ -118,6 +110,24 @@ def evaluate(
         photos = photos_of(people, settings.limit)
         scores = score(truth, predictions, people.skeleton, image_ids=photos, engine=settings.engine)
     return distributed.gather_objects(scores)[0], predictions
+
+
+def eval_stream(
+    people: People, codec: Codec, settings: EvalConfig, *, loaders: int, device: str, tolerant: bool = False
+) -> EvalStream:
+    """This rank's share of the people, in batches; its loader processes stay until it is closed."""
+    return EvalStream(
+        people,
+        rank=distributed.rank(),
+        world=distributed.world_size(),
+        batch=settings.batch,
+        input_hw=codec.input_hw,
+        codec=codec.name,
+        loaders=loaders,
+        rows=first_photos(people, settings.limit) if settings.limit else None,
+        pin=device != "cpu",
+        tolerant=tolerant,
+    )
 
 
 def join(parts: list[Predictions]) -> Predictions:

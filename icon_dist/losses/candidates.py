@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from jaxtyping import Int64
+from dataclasses import replace
+
+from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from icon_dist.config import BankConfig
@@ -12,7 +14,7 @@ from icon_dist.losses.bank import MemoryBank
 from icon_dist.losses.exchange import Centres, Exchange, pairs
 from icon_dist.losses.terms import Term
 from icon_dist.losses.tokens import Tokens
-from icon_dist.types import KeySet
+from icon_dist.types import DeviceStep, KeySet, number_of
 
 
 class Candidates:
@@ -36,22 +38,29 @@ class Candidates:
             term.name: MemoryBank(term.categories, cfg.slots, embedding_dim) for term in terms if cfg.enabled
         }
         self._centres: dict[str, Centres] = {}
-        self._step = 0
+        self._step: int | Int64[Tensor, ""] = 0
 
-    def share(self, joints: Tokens, owner: Int64[Tensor, " N"], *, step: int) -> None:
+    def share(self, joints: Tokens, owner: Int64[Tensor, " N"], *, step: int | DeviceStep) -> None:
         """Tell the other ranks of this rank's joints; collective. What earlier steps told enters the banks first."""
         self._push()
-        self._step = step
+        self._step = number_of(step)
         mine = Centres(joints.features[:, :, 0], joints.active[..., 0], owner)
         self._centres = self._of_terms(self._exchange.share(mine, step=step))
 
     def of(self, term: Term) -> tuple[KeySet, KeySet | None]:
-        """This step's candidates and, once it is ready, the bank."""
+        """This step's candidates and, once it is ready, the bank.
+
+        A device is not asked whether it is, which would stop the host: there nothing in the bank is valid before.
+        """
         keys, bank = self._centres[term.name].keys(), self._banks.get(term.name)
-        if bank is None or not bank.ready(self._step, warmup=self._warmup):
+        if bank is None:
             return keys, None
         bank.to(keys.features.device)
-        return keys, bank.keys()
+        ready = bank.ready(self._step, warmup=self._warmup)
+        if ready.device.type == "cpu" and not ready:
+            return keys, None
+        stored = bank.keys()
+        return keys, replace(stored, valid=stored.valid & ready)
 
     def measure(self, term: Term) -> dict[str, Tensor]:
         """Health of this step's embeddings and of the bank; equal on ranks that gathered the same."""
@@ -60,9 +69,11 @@ class Candidates:
         bank = self._banks.get(term.name)
         return measured if bank is None else measured | {"bank_fill": bank.fill(), "bank_age": bank.age(self._step)}
 
-    def commit(self) -> None:
-        """The joints that were shared last may enter the banks."""
-        self._exchange.commit()
+    def commit(self, keep: Bool[Tensor, ""] | None = None) -> None:
+        """The joints that were shared last may enter the banks, where ``keep`` holds."""
+        self._exchange.commit(keep)
+        if self._exchange.waits:  # what still travels enters with the next step
+            self._push()
 
     def state_dict(self) -> dict[str, Tensor]:
         """The banks as plain tensors, the same bits on every rank; empty without banks. Waits for what travels."""
@@ -90,7 +101,7 @@ class Candidates:
             centres = self._of_terms(joints)
             for term, bank in self._banks.items():
                 new = centres[term]
-                bank.push(new.features, new.visible, new.instance, step=step)
+                bank.push(new.features, new.visible, new.instance, step=number_of(step), keep=joints.keep)
 
     def _of_terms(self, joints: Centres) -> dict[str, Centres]:
         self._limbs = self._limbs.to(joints.features.device)

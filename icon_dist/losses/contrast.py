@@ -24,7 +24,7 @@ from icon_dist.losses.queries import Queries
 from icon_dist.losses.sampling import Draw
 from icon_dist.losses.terms import Term
 from icon_dist.losses.tokens import Tokens, pair_tokens, pixel_set, read_points, ring
-from icon_dist.types import Batch, Outputs, Skeleton
+from icon_dist.types import Batch, DeviceStep, Outputs, Skeleton
 
 Sums = tuple[Float[Tensor, " C"], Float[Tensor, " C"]]  # of L_i per category, and the number of queries
 
@@ -82,7 +82,7 @@ class Contrast:
         self.candidates = Candidates(bank, self.terms, self._limbs, embedding_dim=embedding_dim, seed=seed)
 
     def __call__(
-        self, outputs: Outputs, batch: Batch, errors: Float[Tensor, "N K"], *, step: int, diagnose: bool
+        self, outputs: Outputs, batch: Batch, errors: Float[Tensor, "N K"], *, step: int | DeviceStep, diagnose: bool
     ) -> Contrasted:
         """``errors`` of the heatmaps make joints hard; with ``diagnose``, measure for the log as well.
 
@@ -94,7 +94,7 @@ class Contrast:
             self.candidates.share(tokens["single"], owner, step=step)
         asked = []
         for i, term in enumerate(self.terms):
-            draws = term.draws(*(sampling.key_of(self._seed, step, 2 * i + purpose) for purpose in (1, 2)))
+            draws = term.draws(*(sampling.step_key(self._seed, step, 2 * i + purpose) for purpose in (1, 2)))
             asked.append(self._asked(term, tokens[term.name], *draws, person=batch.instance, owner=owner))
         found = [self._sums(one) for one in asked]
 

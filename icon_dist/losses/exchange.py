@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from icon_dist.distributed import return_gradient, start_gather, world_size
 from icon_dist.losses import sampling, tokens
-from icon_dist.types import KeySet
+from icon_dist.types import DeviceStep, KeySet
 
 BUDGET = 0  # what a random key is for; the objective's terms use 1, 2, ...
 
@@ -34,6 +34,7 @@ class Centres:
     features: Float[Tensor, "G C m"]
     visible: Bool[Tensor, "G C"]
     instance: Int64[Tensor, " G"]
+    keep: Bool[Tensor, ""] | None = None  # whether they may enter the bank; None = they may
 
     def keys(self) -> KeySet:
         return KeySet(self.features.transpose(0, 1), self.visible.T, self.instance.expand(self.visible.T.shape))
@@ -48,11 +49,11 @@ class Exchange:
     """
 
     def __init__(self, *, mode: str = "sync", wire: str = "fp32", budget: int = 0, seed: int) -> None:
-        self._waits, self._rounds, self._budget, self._seed = mode == "sync", wire == "bf16", budget, seed
-        self._shared: list[tuple[int, Callable[[], Centres]]] = []
-        self._committed: list[tuple[int, Callable[[], Centres]]] = []
+        self.waits, self._rounds, self._budget, self._seed = mode == "sync", wire == "bf16", budget, seed
+        self._shared: list[tuple[int | DeviceStep, Callable[[], Centres]]] = []
+        self._committed: list[tuple[int | DeviceStep, Callable[[], Centres]]] = []
 
-    def share(self, joints: Centres, *, step: int) -> Centres:
+    def share(self, joints: Centres, *, step: int | DeviceStep) -> Centres:
         """Tell the other ranks of ``joints``; returns the joints that this step's queries are compared with."""
         if self._shared and self._shared[0][0] != step:
             self.discard()
@@ -63,16 +64,16 @@ class Exchange:
         def everybody() -> Centres:
             return _unpack(fetch(), like=sent, rounded=self._rounds)
 
-        if not self._waits:
+        if not self.waits:
             self._shared.append((step, everybody))
             return joints
         centres = everybody()
         self._shared.append((step, lambda: centres))
         return replace(centres, features=return_gradient(centres.features, to=told.features))
 
-    def commit(self) -> None:
-        """The last step counts: its joints may enter the banks."""
-        self._committed += self._shared
+    def commit(self, keep: Bool[Tensor, ""] | None = None) -> None:
+        """The last step counts: its joints may enter the banks, where ``keep`` holds (None = they may)."""
+        self._committed += [(step, _kept(everybody, keep)) for step, everybody in self._shared]
         self._shared = []
 
     def discard(self) -> None:
@@ -81,16 +82,16 @@ class Exchange:
             everybody()
         self._shared = []
 
-    def arrived(self) -> list[tuple[int, Centres]]:
+    def arrived(self) -> list[tuple[int | DeviceStep, Centres]]:
         """The steps that were committed and everybody's joints of them, once, in order; waits for them."""
         committed, self._committed = self._committed, []
         return [(step, everybody()) for step, everybody in committed]
 
-    def _part(self, joints: Centres, step: int) -> Centres:
+    def _part(self, joints: Centres, step: int | DeviceStep) -> Centres:
         if not self._budget:
             return joints
         part = min(len(joints.instance), math.ceil(self._budget / world_size()))
-        draw = sampling.uniform(sampling.key_of(self._seed, step, BUDGET), joints.instance)
+        draw = sampling.uniform(sampling.step_key(self._seed, step, BUDGET), joints.instance)
         kept = draw.argsort(stable=True)[:part].sort().values
         return Centres(joints.features[kept], joints.visible[kept], joints.instance[kept])
 
@@ -99,6 +100,10 @@ def pairs(joints: Centres, limbs: Int64[Tensor, "P 2"]) -> Centres:
     """Limb pairs of gathered joints: no communication of their own."""
     features, both = tokens.pair_tokens(joints.features[:, :, None], joints.visible[..., None], limbs)
     return Centres(features[:, :, 0], both[..., 0], joints.instance)
+
+
+def _kept(everybody: Callable[[], Centres], keep: Bool[Tensor, ""] | None) -> Callable[[], Centres]:
+    return lambda: replace(everybody(), keep=keep)
 
 
 def _pack(joints: Centres, *, rounded: bool) -> UInt8[Tensor, "N bytes"]:

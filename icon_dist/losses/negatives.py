@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from icon_dist.losses.queries import Queries
@@ -24,7 +24,7 @@ class Negatives:
     most: int = 0  # candidates of each category, chosen at random for all queries alike (Table 8); 0 = all
 
 
-def limit(valid: Bool[Tensor, "C S"], most: int, *, key: int) -> Bool[Tensor, "C S"]:
+def limit(valid: Bool[Tensor, "C S"], most: int, *, key: int | Int64[Tensor, ""]) -> Bool[Tensor, "C S"]:
     """At most ``most`` candidates of each category, chosen at random: the same ones for all queries of a step.
 
     Our reading of Table 8's "negatives per class". Not the newest: a large batch would then shut out the bank.

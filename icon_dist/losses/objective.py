@@ -6,7 +6,7 @@ The mean over ranks of what N ranks find is the loss of one rank with the joined
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from icon_dist.config import LossConfig
@@ -15,7 +15,7 @@ from icon_dist.losses.contrast import Contrast
 from icon_dist.losses.heatmap import heatmap_loss, joint_errors
 from icon_dist.losses.refined_joints import refinement_loss
 from icon_dist.losses.terms import Losses
-from icon_dist.types import Batch, Outputs, Skeleton
+from icon_dist.types import Batch, DeviceStep, Outputs, Skeleton
 
 __all__ = ["Losses", "Objective", "ramp"]
 
@@ -55,7 +55,7 @@ class Objective:
         target: Float[Tensor, "N K h w"],
         weight: Float[Tensor, "N K"],
         *,
-        step: int,
+        step: int | DeviceStep,
         epoch: float,
         diagnose: bool = False,
         labelled: int | None = None,
@@ -90,7 +90,8 @@ class Objective:
             return losses
         losses.scale = self._cfg.lambda_p * ramp(epoch, self._cfg)
         found = self._contrast(outputs, batch, errors.detach(), step=step, diagnose=diagnose)
-        losses.total = total + losses.scale * found.total
+        scale = step.scale.to(total.dtype) if isinstance(step, DeviceStep) else losses.scale
+        losses.total = total + scale * found.total
         for name, loss in found.terms.items():
             setattr(losses, name, loss)
         losses.measured = found.measured
@@ -99,9 +100,12 @@ class Objective:
             losses.watched = outputs
         return losses
 
-    def commit(self) -> None:
-        """This step's tokens, of all its micro-batches, may enter the banks; without this they never do."""
-        self._contrast.candidates.commit()
+    def commit(self, keep: Bool[Tensor, ""] | None = None) -> None:
+        """This step's tokens, of all its micro-batches, may enter the banks; without this they never do.
+
+        Where ``keep`` does not hold the step leaves no trace in them.
+        """
+        self._contrast.candidates.commit(keep)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The banks as plain tensors, the same bits on every rank; empty without banks. Waits for what travels."""

@@ -92,7 +92,7 @@ def choose_queries(
 
 
 def limit_queries(
-    asks: Bool[Tensor, "N C T"], person: Int64[Tensor, " N"], *, most: int, key: int
+    asks: Bool[Tensor, "N C T"], person: Int64[Tensor, " N"], *, most: int, key: int | Int64[Tensor, ""]
 ) -> Bool[Tensor, "N C T"]:
     """At most ``most`` points of each category, chosen at random; of this rank, whatever the others have."""
     people, classes, points = asks.shape

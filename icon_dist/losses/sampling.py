@@ -13,6 +13,9 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from icon_dist.types import DeviceStep
+
+PURPOSES = (0, 1, 2, 3, 4, 100, 101, 102)  # of the keys of a step: exchange, queries and negatives, hard views
 Count = int | tuple[int, int]  # fixed, or drawn uniformly from low .. high inclusive (random sampling only)
 
 
@@ -22,7 +25,7 @@ class Draw:
 
     strategy: str
     count: Count = 1
-    key: int = 0  # of all random numbers
+    key: int | Int64[Tensor, ""] = 0  # of all random numbers
 
     def mean(self, most: int) -> float:
         """How many are asked for on average, where ``all`` are ``most``."""
@@ -36,15 +39,22 @@ def key_of(*counters: int) -> int:
     return int(np.random.SeedSequence(counters).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def uniform(key: int, *counters: Int64[Tensor, ...]) -> Float[Tensor, ...]:
+def step_key(seed: int, step: int | DeviceStep, purpose: int) -> int | Int64[Tensor, ""]:
+    """The key of what is drawn in a step for a purpose."""
+    return step.keys[purpose] if isinstance(step, DeviceStep) else key_of(seed, step, purpose)
+
+
+def uniform(key: int | Int64[Tensor, ""], *counters: Int64[Tensor, ...]) -> Float[Tensor, ...]:
     """Uniform numbers in [0, 1), one per element of the broadcast counters (splitmix64 steps)."""
-    state = torch.full((), key, device=counters[0].device)
+    state = torch.zeros((), dtype=torch.int64, device=counters[0].device) + key
     for counter in counters:
         state = _splitmix64(state + counter)
     return _shift(state, 11).double() * 2.0**-53
 
 
-def draw_count(count: Count, key: int, instance: Int64[Tensor, " rows"], *, most: int) -> Int64[Tensor, " rows"]:
+def draw_count(
+    count: Count, key: int | Int64[Tensor, ""], instance: Int64[Tensor, " rows"], *, most: int
+) -> Int64[Tensor, " rows"]:
     """How many categories each row's person takes, clipped to the ``most`` there are."""
     low, high = (count, count) if isinstance(count, int) else count
     low, high = min(low, most), min(high, most)

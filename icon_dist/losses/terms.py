@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from icon_dist.config import ContrastConfig
@@ -24,7 +24,7 @@ class Term:
     config: ContrastConfig
     categories: int
 
-    def draws(self, *keys: int) -> tuple[Draw, Draw]:
+    def draws(self, *keys: int | Int64[Tensor, ""]) -> tuple[Draw, Draw]:
         """Of the categories of a person that ask (Q), and of those that each is compared with (Hn)."""
         cfg, (asking, compared) = self.config, keys
         return (

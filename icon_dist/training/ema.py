@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
+from jaxtyping import Bool, Int64
 from torch import Tensor, nn
 
 from icon_dist.checkpoints.checkpoint import require_same_tensors
@@ -22,10 +23,22 @@ class Average:
         self._mean = {name: tensor.detach().clone() for name, tensor in self._raw.items()}
 
     @torch.no_grad()
-    def update(self, step: int) -> None:
-        """After optimizer step number ``step`` (from 1); early steps forget faster: no trace of the random start."""
-        decay = min(self._decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_([*self._mean.values()], [*self._raw.values()], 1 - decay)
+    def update(self, step: int | Int64[Tensor, ""], *, keep: Bool[Tensor, ""] | None = None) -> None:
+        """After optimizer step number ``step`` (from 1); early steps forget faster: no trace of the random start.
+
+        Where ``keep`` does not hold, nothing changes (None = it holds).
+        """
+        at = torch.zeros((), dtype=torch.float64, device=keep.device if keep is not None else None) + step
+        weight = 1 - ((1 + at) / (10 + at)).clamp(max=self._decay)
+        if keep is not None:
+            weight = weight * keep
+        mean, raw = [*self._mean.values()], [*self._raw.values()]
+        if weight.device.type == "cpu":
+            torch._foreach_lerp_(mean, raw, float(weight))
+            return
+        change = torch._foreach_sub(raw, mean)  # lerp takes no weight that only the device knows
+        torch._foreach_mul_(change, weight.float())
+        torch._foreach_add_(mean, change)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:

@@ -22,8 +22,9 @@ from icon_dist.models import PoseNet
 from icon_dist.models.two_students import Pair
 from icon_dist.shards.shard_set import ShardSet, open_shards, read_truth
 from icon_dist.shards.teacher_cache import F32
-from icon_dist.training import engine_deepspeed, start_weights
+from icon_dist.training import start_weights
 from icon_dist.training.ema import Average
+from icon_dist.training.engine import Engine, wrap
 from icon_dist.training.plan import Plan, plan_run, students_of
 from icon_dist.training.state import State
 
@@ -102,7 +103,7 @@ class Learner:
 
     model: PoseNet | Pair
     method: Method
-    engine: engine_deepspeed.Engine
+    engine: Engine
     average: Average | None
     state: State
     guesses: F32 | None  # what a teacher that looks but once saw of everybody: for the stream
@@ -138,7 +139,7 @@ def begin(cfg: Config, data: Data, run_uri: str, *, device: str, note: Callable[
         origin = start.origin
         note(start.note)
 
-    engine = engine_deepspeed.wrap(
+    engine = wrap(
         model,
         zero=cfg.run.zero,
         micro_batch=plan.micro_batch,

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from icon_dist.launch.local import group_of_one
-from icon_dist.training.engine_deepspeed import DeepSpeedEngine, Engine, PlainEngine, lay_channels_last
+from icon_dist.training.engine import Engine
+from icon_dist.training.engine_deepspeed import DeepSpeedEngine
+from icon_dist.training.engine_plain import PlainEngine, lay_channels_last
 from icon_dist.types import Outputs
 
 LR = (1e-2, 1e-2, 3e-3, 1e-4)  # a schedule: the engine takes what each step is given
@@ -182,7 +184,7 @@ def deepspeed(net: nn.Module, *, zero: int, bf16: bool = False) -> DeepSpeedEngi
 @pytest.mark.usefixtures("alone")
 @with_deepspeed
 @pytest.mark.parametrize("bf16", [False, True])
-@pytest.mark.parametrize("zero", [0, 1, 2, 3])
+@pytest.mark.parametrize("zero", [1, 2, 3])
 def test_deepspeed_alone_has_the_same_bits(zero: int, bf16: bool) -> None:
     """In bf16 too: its autocast is torch's, and gradients stay fp32."""
     ours, theirs = plain(Net(), bf16=bf16), deepspeed(Net(), zero=zero, bf16=bf16)
@@ -210,7 +212,7 @@ print({p.device.type for p in engine.module.parameters()})
 
 @pytest.mark.usefixtures("alone")
 @with_deepspeed
-@pytest.mark.parametrize("zero", [0, 1, 2, 3])
+@pytest.mark.parametrize("zero", [1, 2, 3])
 def test_state_goes_from_one_kind_to_the_other_and_back(zero: int) -> None:
     straight, first = plain(Net()), plain(Net())
     run(straight, range(4))

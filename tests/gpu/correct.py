@@ -195,7 +195,7 @@ def small(setting: Setting, device: str, **values: object) -> Learning:
     """A small network in fp32 with every part of the loss."""
     base = {"run__precision": "fp32", "data__input": "64x64", "data__sigma": 1, "model__backbone": "hrnet_small"}
     sizes = {"model__embedding": 16, "loss__bank__slots": 32, "loss__bank__warmup": 1, "optim__lr": 1e-4}
-    return Learning(config(setting, **base, **sizes, **values), device=device)
+    return Learning(config(setting, **(base | sizes | values)), device=device)
 
 
 def measured(learning: Learning, batch: object) -> float:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch.autograd import DeviceType
 
-from icon_dist.training.engine_deepspeed import PlainEngine
+from icon_dist.training.engine_plain import PlainEngine
 from tests.gpu.setting import Learning, Row, Rows, Setting, background, config, crops, fill_banks, without_deepspeed
 
 MODES = {  # of contrast

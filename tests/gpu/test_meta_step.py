@@ -18,7 +18,7 @@ from icon_dist import config as configuration
 from icon_dist.config import Config
 from icon_dist.datasets import load_skeleton
 from icon_dist.methods.from_config import method_of
-from icon_dist.training.engine_deepspeed import PlainEngine
+from icon_dist.training.engine_plain import PlainEngine
 from icon_dist.training.plan import model_of
 from icon_dist.types import Batch
 from tests.gpu.strategies import STRATEGIES, named
