@@ -14,6 +14,7 @@ from icon_dist.config import AugmentConfig
 from icon_dist.data.augment import Joints, Placement, augment, draws, place_joints, plain
 from icon_dist.data.crops import Crops
 from icon_dist.data.loaders import Job, Loaders
+from icon_dist.data.resident import Resident
 from icon_dist.data.sampler import (
     EpochPlan,
     check_streams,
@@ -49,11 +50,18 @@ class _Stream:
         cache_mb: int,
         pin: bool,
         tolerant: bool = False,
+        resident: str = "",
     ) -> None:
         self._people = people
         self._input_hw = input_hw
         self._parts = max(1, loaders)
         self._pin = pin
+        self._loaders: Loaders | Resident
+        if resident:
+            assert isinstance(people, ShardSet)
+            self._remote = False
+            self._loaders = Resident(people, input_hw=input_hw, device=resident, threads=self._parts, tolerant=tolerant)
+            return
         crops = Crops(people, input_hw=input_hw, cache_bytes=cache_mb * self._parts << 20, tolerant=tolerant)
         self._remote = crops.reader.remote
         self._loaders = Loaders(crops, processes=loaders, micro_batch=micro_batch, pin=pin)
@@ -147,11 +155,13 @@ class TrainStream(_Stream):
         unlabelled_share: float = 0.0,
         guesses: NDArray[np.float32] | None = None,
         max_bad_fraction: float = 0.0,
+        resident: str = "",
     ) -> None:
         """``batch`` is global; ``streams`` 0 = :func:`default_streams`; ``loaders`` 0 = decode in this process.
 
         ``labelled`` are rows of ``shards``, None = all. ``unlabelled_share`` of a micro-batch is a whole number.
         ``guesses [n, K, 3]`` are keypoints of all rows, of which those who are not ``labelled`` get theirs.
+        ``resident`` is a device that holds all decoded images and cuts them; empty = loaders do.
         """
         known = np.ones(len(shards), dtype=bool)
         if labelled is not None:
@@ -183,6 +193,7 @@ class TrainStream(_Stream):
             cache_mb=cache_mb,
             pin=pin,
             tolerant=max_bad_fraction > 0,
+            resident=resident,
         )
         self._max_bad_fraction = max_bad_fraction
 

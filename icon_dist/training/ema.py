@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from icon_dist.checkpoints.checkpoint import require_same_tensors
@@ -36,9 +36,7 @@ class Average:
         if weight.device.type == "cpu":
             torch._foreach_lerp_(mean, raw, float(weight))
             return
-        change = torch._foreach_sub(raw, mean)  # lerp takes no weight that only the device knows
-        torch._foreach_mul_(change, weight.float())
-        torch._foreach_add_(mean, change)
+        move_towards(mean, raw, weight)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
@@ -61,3 +59,10 @@ class Average:
     @torch.no_grad()
     def _copy(self, values: Mapping[str, Tensor]) -> None:
         torch._foreach_copy_([*self._raw.values()], [values[name] for name in self._raw])
+
+
+def move_towards(mean: list[Tensor], raw: list[Tensor], weight: Float[Tensor, ""]) -> None:
+    """``lerp`` with a weight that only the device knows; with 0 nothing changes."""
+    change = torch._foreach_sub(raw, mean)
+    torch._foreach_mul_(change, weight.float())
+    torch._foreach_add_(mean, change)

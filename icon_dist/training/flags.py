@@ -12,9 +12,11 @@ from torch import Tensor
 
 
 class Flags:
-    """Flags of steps, first in, first out. On a CPU all have arrived at once."""
+    """Flags of steps, first in, first out."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, late: bool) -> None:
+        """``late``: those of the newest step are still on their way, as on a GPU; else all arrive at once."""
+        self._late = late
         self._under_way: deque[tuple[int, Tensor, Any]] = deque()
 
     def send(self, step: int, flags: Bool[Tensor, " n"]) -> None:
@@ -29,15 +31,12 @@ class Flags:
         self._under_way.append((step, host, event))
 
     def arrived(self, *, wait: bool) -> Iterator[tuple[int, list[bool]]]:
-        """Steps and their flags, each once: with ``wait`` of all steps, else on a GPU of all but the newest.
+        """Steps and their flags, each once: with ``wait`` of all steps, else of all but the newest if it is late.
 
         Which they are does not depend on how fast a rank is: all ranks act on the same flags at the same step.
         """
-        while self._under_way:
-            step, flags, event = self._under_way[0]
+        while len(self._under_way) > (self._late and not wait):
+            step, flags, event = self._under_way.popleft()
             if event is not None:
-                if not wait and len(self._under_way) == 1:
-                    return
                 event.synchronize()
-            self._under_way.popleft()
             yield step, flags.tolist()

@@ -36,10 +36,11 @@ class Arguments:
     def fill(self, at: Position) -> Position:
         """The same position with its numbers on the device; all but the epoch, which a graph keeps as recorded."""
         assert isinstance(at.step, int)
+        assert not isinstance(at.stop, Tensor)
         cfg = self._cfg
         keys = [key_of(cfg.run.seed, at.step, purpose) for purpose in PURPOSES]
         scale = cfg.loss.lambda_p * ramp(at.epoch, cfg.loss)
-        _send(torch.tensor([at.step, at.after, int(at.stop), *keys]), self._whole)
+        _send(torch.tensor([at.step, at.after, int(at.stop()), *keys]), self._whole)
         _send(torch.tensor([at.lr, scale], dtype=torch.float64), self._real)
         before, after, stop, *drawn = self._whole.unbind()
         lr, weight = self._real.unbind()

@@ -17,6 +17,7 @@ from icon_dist import config as configuration
 from icon_dist.checkpoints.saver import Saver
 from icon_dist.codec import codec_of
 from icon_dist.config import Config, OptimConfig
+from icon_dist.data.feeder import feed
 from icon_dist.data.stream import EvalStream
 from icon_dist.datasets import skeleton_to_dict
 from icon_dist.errors import DivergedError
@@ -118,15 +119,15 @@ class Run:
             require_evaluator(self.shards.skeleton, engine=cfg.eval.engine)
         self.codec = codec_of(cfg, stride=PoseNet.stride)
         self.eval_stream = self.open_eval_stream()  # streams fork: before there is anything on a GPU
-        stream = None if cfg.semi.cache else stream_of(cfg, data, device=device)
+        stream = None if cfg.semi.cache else stream_of(cfg, data)
         self.learner = begin(cfg, data, self.uri, device=device, note=self.note)
         self.state = self.learner.state
         self.samples = Samples(self.uri, step=self.state.step) if cfg.run.record_samples else None
-        self.stream = stream or stream_of(cfg, data, device=device, guesses=self.learner.guesses)
+        self.stream = stream or stream_of(cfg, data, guesses=self.learner.guesses)
         self.saver = Saver(self.uri, keep=cfg.run.keep, warn=self.note)
         self.save_every = max(1, round(cfg.run.checkpoint_every * self.plan.steps_per_epoch))
         self.headline = main_metric(self.shards.skeleton)
-        self.flags, self.leaving = Flags(), False
+        self.flags, self.leaving = Flags(late=device != "cpu"), False
         graph = cfg.run.graph
         self.graphed = (
             GraphedStep(cfg, self.learner, accumulation=self.plan.accumulation, device=device) if graph else None
@@ -153,16 +154,17 @@ class Run:
         """The steps from where the run stands to the end of its epoch."""
         epoch, per_epoch = self.state.epochs, self.plan.steps_per_epoch
         self.learner.model.train()
-        micros = self.stream.epoch(epoch, start_step=self.state.step - epoch * per_epoch)
-        for first in micros:
-            self.step(chain([first], islice(micros, self.plan.accumulation - 1)))
-            self.saver.check()
-            if self.state.step % per_epoch == 0:
-                self.heed(wait=True)
-            if self.leaving:
-                raise LeavingError
-            if self.state.step % self.save_every == 0 and self.state.step % per_epoch:
-                self.save({})
+        here = self.stream.epoch(epoch, start_step=self.state.step - epoch * per_epoch)
+        with nullcontext(here) if self.device == "cpu" else closing(feed(here, device=self.device)) as micros:
+            for first in micros:
+                self.step(chain([first], islice(micros, self.plan.accumulation - 1)))
+                self.saver.check()
+                if self.state.step % per_epoch == 0:
+                    self.heed(wait=True)
+                if self.leaving:
+                    raise LeavingError
+                if self.state.step % self.save_every == 0 and self.state.step % per_epoch:
+                    self.save({})
 
     def step(self, micros: Iterator[Batch]) -> None:
         """One optimizer step on these micro-batches."""
@@ -170,7 +172,7 @@ class Run:
         epoch = state.step / self.plan.steps_per_epoch
         lr = learning_rate(cfg.optim, state.step, epoch)
         log = (state.step + 1) % cfg.run.log_every == 0
-        at = Position(state.step, state.step + 1, epoch, lr, self.stop())
+        at = Position(state.step, state.step + 1, epoch, lr, self.stop)
         values = self.make(micros, at, log=log)
         state.advance()
         self.heed(wait=log or self.samples is not None)

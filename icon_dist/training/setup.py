@@ -73,7 +73,7 @@ def last_epoch(cfg: Config) -> int:
     return min(cfg.optim.epochs, cfg.run.stop_after_epoch or cfg.optim.epochs)
 
 
-def stream_of(cfg: Config, data: Data, *, device: str, guesses: F32 | None = None) -> TrainStream:
+def stream_of(cfg: Config, data: Data, *, guesses: F32 | None = None) -> TrainStream:
     """This rank's part of every batch; ``guesses`` are the joints of people without labels, as a teacher saw them."""
     plan = data.plan
     return TrainStream(
@@ -89,7 +89,6 @@ def stream_of(cfg: Config, data: Data, *, device: str, guesses: F32 | None = Non
         augment=cfg.data.augment,
         loaders=cfg.data.loaders,
         cache_mb=cfg.data.cache_mb,
-        pin=device != "cpu",
         labelled=plan.split.labelled,
         unlabelled_share=plan.unlabelled_batch / plan.batch,
         guesses=guesses,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -23,7 +23,7 @@ class Position:
     after: int | Int64[Tensor, ""]  # steps with this one
     epoch: float
     lr: float | Float[Tensor, ""]
-    stop: bool | Int64[Tensor, ""]  # whether this rank was asked to leave
+    stop: Callable[[], bool] | Int64[Tensor, ""]  # whether this rank was asked to leave
 
 
 class Step(NamedTuple):
@@ -48,7 +48,8 @@ def one_step(learner: Learner, micros: Iterable[Batch], at: Position, *, accumul
         engine.backward(losses.total)
         if not moves:
             engine.step(lr=at.lr)
-    flags = state.agree(broken | ~engine.finite(), no | at.stop)
+    stop = at.stop if isinstance(at.stop, Tensor) else at.stop()
+    flags = state.agree(broken | ~engine.finite(), no | stop)
     skip = flags[0]
     engine.step(lr=at.lr, skip=skip)
     state.settle(skip)

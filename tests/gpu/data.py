@@ -14,6 +14,7 @@ from icon_dist.codec.geometry import compose, invert
 from icon_dist.config import Config
 from icon_dist.data.augment import augment, draws
 from icon_dist.data.crops import Crops
+from icon_dist.data.feeder import feed
 from icon_dist.methods.hard_view import warp
 from icon_dist.shards.shard_set import ShardSet, read_manifest
 from icon_dist.training.loop import use_precision
@@ -46,11 +47,11 @@ def of_shards(setting: Setting) -> Config:
 def loading(setting: Setting, cfg: Config, opened: Data, loaders: int) -> Rows:
     """Two epochs, the second from decoded images; the first batch starts the clock."""
     cached = replace(cfg, data=replace(cfg.data, loaders=loaders, cache_mb=8000 // max(1, loaders)))
-    stream = stream_of(cached, opened, device=setting.device)
+    stream = stream_of(cached, opened)
     try:
         for epoch, kind in enumerate(("", " again, decoded")):
             people = 0
-            for batch in stream.epoch(epoch):
+            for batch in feed(stream.epoch(epoch), device=setting.device):
                 if not people:
                     began, busy = time.perf_counter(), time.process_time()
                 people += len(batch.row)

@@ -155,7 +155,7 @@ class Learning:
         self.state.complete(self.engine, bank=self.method, ema=self.average)
         self.plan = SimpleNamespace(steps_per_epoch=STEPS, accumulation=1)
         self.samples, self.warned = None, set[str]()
-        self.flags, self.leaving = Flags(), False
+        self.flags, self.leaving = Flags(late=device != "cpu"), False
         self.graphed: GraphedStep | None = None
         self.events: list[dict[str, Any]] = []
         self.report = self.events.append

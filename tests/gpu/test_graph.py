@@ -96,4 +96,4 @@ def _position(learning: Learning) -> Any:
     from icon_dist.training.step import Position
 
     step = learning.state.step
-    return Position(step, step + 1, step / STEPS, learning.cfg.optim.lr, False)
+    return Position(step, step + 1, step / STEPS, learning.cfg.optim.lr, lambda: False)

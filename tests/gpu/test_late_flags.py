@@ -1,0 +1,151 @@
+"""A GPU's flags are read a step late; on a CPU, made late as well, runs show that this changes no bit of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from icon_dist.checkpoints import checkpoint
+from icon_dist.errors import DivergedError
+from icon_dist.losses.bank import MemoryBank
+from icon_dist.losses.objective import Losses
+from icon_dist.methods.supervised import Supervised
+from icon_dist.training import loop
+from icon_dist.training.ema import move_towards
+from icon_dist.training.engine_plain import PlainEngine
+from icon_dist.training.flags import Flags
+from tests.engine.test_plain_engine import Net, assert_same_bits, loss_of, micro_batches, run
+from tests.gang import tiny
+
+SHORT = {"optim__epochs": 2, "optim__ema": 0.9, "run__zero": 0, "run__workers": 1, "eval__every": 100, "data__val": ""}
+Events = list[dict[str, Any]]
+Run = Callable[..., tuple[Events, dict[str, Any]]]
+
+
+@pytest.fixture
+def trained(people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Train a run, perhaps with late flags, with losses that are NaN at some steps, asked to stop at another."""
+    call = Supervised.__call__
+
+    def one(name: str, *, late: bool, broken: tuple[int, ...] = (), stop_at: int = -1, **values: Any) -> Any:
+        events: Events = []
+        steps: list[int] = []
+
+        def spoilt(self: Supervised, *args: Any, step: int, **rest: Any) -> Losses:
+            losses = call(self, *args, step=step, **rest)
+            steps.append(step)
+            if step in broken:
+                losses.total = losses.total * math.nan
+            return losses
+
+        monkeypatch.setattr(Supervised, "__call__", spoilt)
+        monkeypatch.setattr(loop, "Flags", lambda **_: Flags(late=late))
+        config = tiny(people, tmp_path, **(SHORT | values), run__name=name)
+        stop = partial(lambda: len(steps) == stop_at)
+        loop.train(config, report=events.append, device="cpu", stop=stop)
+        found = checkpoint.find(f"{tmp_path}/{name}", warn=pytest.fail)
+        assert found is not None
+        parts = {part: found.tensors(part) for part in ("model", "optimizer", "bank", "ema")}
+        return events, {"step": found.step, "numbers": found.state(), **parts}
+
+    return one
+
+
+def differ(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    assert (one["step"], one["numbers"]) == (other["step"], other["numbers"])
+    parts = ("model", "optimizer", "bank", "ema")
+    return [f"{p}.{name}" for p in parts for name in one[p] if not torch.equal(one[p][name], other[p][name])]
+
+
+def of_kind(events: Events, kind: str) -> list[int]:
+    return [event["step"] for event in events if event["kind"] == kind]
+
+
+def test_a_skipped_step_is_known_late_and_leaves_no_trace(trained: Run) -> None:
+    broken = (0, 4)  # the first of all, when the bank is empty, and the first of an epoch
+    events, plain = trained("plain", late=False, broken=broken, run__log_every=3)
+    late_events, late = trained("late", late=True, broken=broken, run__log_every=3)
+    assert differ(late, plain) == []
+    assert plain["numbers"]["skipped"] == 2
+    assert of_kind(late_events, "skip") == of_kind(events, "skip") == [1, 5]
+    assert of_kind(late_events, "train") == of_kind(events, "train") == [3, 6]
+
+
+def test_many_in_a_row_end_the_run_one_step_later(trained: Run) -> None:
+    ends = []
+    for late in (False, True):
+        with pytest.raises(DivergedError) as caught:
+            trained(f"late-{late}", late=late, broken=(4, 5, 6, 7), run__max_skipped=2, run__log_every=100)
+        ends.append(str(caught.value))
+    assert ends[0] == ends[1]
+    assert ends[0].startswith("step 6: ")
+
+
+def test_who_is_asked_to_stop_leaves_one_step_later_and_resumes(trained: Run) -> None:
+    _, straight = trained("straight", late=False, run__log_every=100)
+    for late, step in ((False, 2), (True, 3)):
+        name = f"stopped-{late}"
+        events, stopped = trained(name, late=late, stop_at=4, run__log_every=100)
+        assert of_kind(events, "stopped") == [stopped["step"]] == [step]
+        assert differ(trained(name, late=late, run__log_every=100)[1], straight) == []
+
+
+# ------------------------------------------------------------------------------------ parts, as a GPU uses them
+
+
+def fused(net: Net) -> PlainEngine:
+    return PlainEngine(net, torch.optim.Adam(net.parameters(), lr=1.0, fused=True), accumulation=1, bf16=False)
+
+
+def test_fused_adam_reads_whether_to_move() -> None:
+    one, other = fused(Net()), fused(Net())
+    run(one, range(2), accumulation=1)
+    run(other, range(2), accumulation=1)
+    (image, target), *_ = micro_batches(1)
+    one.backward(loss_of(one.module(image), target) * math.nan)
+    assert not one.finite()
+    one.step(lr=0.1, skip=~one.finite())
+    other.module(image)  # BatchNorm's statistics are the state's to restore
+    assert_same_bits(one, other)
+    assert one.optimizer_state()["step"] == 2
+    for engine in (one, other):
+        engine.backward(loss_of(engine.module(image), target))
+        engine.step(lr=torch.tensor(0.1, dtype=torch.float64), skip=~engine.finite())
+    assert_same_bits(one, other)
+    assert one.optimizer_state()["step"] == 3
+
+
+def test_an_average_moves_by_a_weight_of_the_device() -> None:
+    generator = torch.Generator().manual_seed(0)
+    mean, raw = ([torch.randn(n, generator=generator) for n in (3, 5)] for _ in range(2))
+    expected = [a.lerp(b, 0.1) for a, b in zip(mean, raw, strict=True)]
+    before = [a.clone() for a in mean]
+    move_towards(mean, raw, torch.tensor(0.0))
+    assert all(map(torch.equal, mean, before))
+    move_towards(mean, raw, torch.tensor(0.1, dtype=torch.float64))
+    torch.testing.assert_close(mean, expected)
+
+
+def test_a_bank_forgets_a_step_that_must_not_be_kept() -> None:
+    bank, generator = MemoryBank(2, 4, 3), torch.Generator().manual_seed(0)
+    visible, person = torch.ones(3, 2, dtype=torch.bool), torch.arange(3)
+
+    def push(step: int, *, keep: bool) -> None:
+        features = torch.randn(3, 2, 3, generator=generator) * (1 if keep else math.nan)
+        bank.push(features, visible, person, step=step, keep=torch.tensor(keep))
+
+    fresh = bank.state_dict()
+    push(0, keep=False)
+    assert all(torch.equal(tensor, fresh[name]) for name, tensor in bank.state_dict().items())
+    assert not bank.ready(10, warmup=0)
+    push(1, keep=True)
+    kept = bank.state_dict()
+    push(2, keep=False)
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in bank.state_dict().items())
+    assert kept["began"] == 1
