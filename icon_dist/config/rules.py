@@ -14,6 +14,7 @@ CHOICES = {
     "run.precision": ("auto", "fp32", "bf16"),
     "data.dataset": ("coco", "mpii", "crowdpose", "custom", "fake"),
     "data.difficulty": ("easy", "hard"),
+    "data.resident": ("never", "auto", "always"),
     "data.codec": ("msra", "dark", "udp"),
     "model.feature": ("default", "all", "deconv"),
     "model.projection": ("mlp", "linear"),
@@ -114,6 +115,8 @@ def data(config: Config) -> Iterator[Rule]:
     yield height % 32 == width % 32 == 0, "data.input", "height and width must be multiples of 32"
     strides = f"{backbone} reads features in whole strides of its heatmaps; use msra or dark"
     yield own.codec != "udp" or not backbone.startswith("opecnet_"), "data.codec", strides
+    device = "decoded crops lie in the memory of a GPU; set run.gpus_per_worker=1, or data.cache_mb"
+    yield own.resident != "always" or config.run.gpus_per_worker == 1, "data.resident", device
     yield own.max_bad_fraction < 1, "data.max_bad_fraction", "expected a share below 1"
     yield 0 < own.labelled <= 1, "data.labelled", "expected a share above 0, up to 1"
     yield own.augment.scale < 1, "data.augment.scale", "expected less than 1"

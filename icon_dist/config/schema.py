@@ -61,6 +61,7 @@ class DataConfig:
     max_bad_fraction: float = 0.0  # of an epoch's people may have damaged images and are left out, each named in a note
     loaders: int = 2  # decoding processes per worker; 0 = decode in the training process
     cache_mb: int = 0  # memory per loader for decoded crops, reused in later epochs
+    resident: str = "never"  # never | auto (where they fit) | always: on a GPU, decoded crops in its own memory
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
 

@@ -73,7 +73,7 @@ def wrap(
         model.compile()
     parameters = [p for p in model.parameters() if p.requires_grad]
     fused = all(p.is_cuda for p in parameters)  # one launch instead of one for each of Adam's operations
-    optimizer = torch.optim.Adam(parameters, lr=lr, fused=fused, capturable=fused)
+    optimizer = torch.optim.Adam(parameters, lr=lr, fused=fused)
     absent = importlib.util.find_spec("deepspeed") is None
     if zero == 0 or (absent and world == 1):
         return PlainEngine(model, optimizer, accumulation=accumulation, bf16=bf16)

@@ -49,8 +49,10 @@ class PlainEngine:
             return
         adam = self._optimizer
         fused = adam.defaults["fused"]
+        on_device = isinstance(lr, Tensor) and lr.is_cuda
         for group in adam.param_groups:
-            group["lr"] = (lr.float() if isinstance(lr, Tensor) else lr) if fused else float(lr)
+            group["lr"] = lr.float() if fused and isinstance(lr, Tensor) else float(lr)
+            group["capturable"] = on_device and torch.cuda.is_current_stream_capturing()  # else torch warns of it
         if fused:  # it reads on the device whether to move at all
             adam.found_inf = None if skip is None else skip.float()  # type: ignore[attr-defined]
             adam.step()

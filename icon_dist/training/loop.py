@@ -119,11 +119,11 @@ class Run:
             require_evaluator(self.shards.skeleton, engine=cfg.eval.engine)
         self.codec = codec_of(cfg, stride=PoseNet.stride)
         self.eval_stream = self.open_eval_stream()  # streams fork: before there is anything on a GPU
-        stream = None if cfg.semi.cache else stream_of(cfg, data)
+        stream = None if cfg.semi.cache else stream_of(cfg, data, device=device)
         self.learner = begin(cfg, data, self.uri, device=device, note=self.note)
         self.state = self.learner.state
         self.samples = Samples(self.uri, step=self.state.step) if cfg.run.record_samples else None
-        self.stream = stream or stream_of(cfg, data, guesses=self.learner.guesses)
+        self.stream = stream or stream_of(cfg, data, device=device, guesses=self.learner.guesses)
         self.saver = Saver(self.uri, keep=cfg.run.keep, warn=self.note)
         self.save_every = max(1, round(cfg.run.checkpoint_every * self.plan.steps_per_epoch))
         self.headline = main_metric(self.shards.skeleton)

@@ -6,13 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import torch
+
 from icon_dist import config as configuration
 from icon_dist import distributed, storage
 from icon_dist.checkpoints import checkpoint
 from icon_dist.checkpoints.saver import send_unsent
 from icon_dist.config import Config
+from icon_dist.data.resident import decoded_bytes
 from icon_dist.data.stream import TrainStream
-from icon_dist.errors import IconError, gathering, naming, raise_all
+from icon_dist.errors import ConfigError, IconError, gathering, naming, raise_all
 from icon_dist.inference.boxes import photos_of
 from icon_dist.methods.from_config import method_of
 from icon_dist.methods.supervised import Method
@@ -28,6 +31,7 @@ from icon_dist.training.engine import Engine, wrap
 from icon_dist.training.plan import Plan, plan_run, students_of
 from icon_dist.training.state import State
 
+RESIDENT_SHARE = 0.5  # of a GPU's free memory that decoded images may take
 WITHOUT = "; or leave data.val empty to go without scores"
 
 
@@ -73,7 +77,7 @@ def last_epoch(cfg: Config) -> int:
     return min(cfg.optim.epochs, cfg.run.stop_after_epoch or cfg.optim.epochs)
 
 
-def stream_of(cfg: Config, data: Data, *, guesses: F32 | None = None) -> TrainStream:
+def stream_of(cfg: Config, data: Data, *, device: str, guesses: F32 | None = None) -> TrainStream:
     """This rank's part of every batch; ``guesses`` are the joints of people without labels, as a teacher saw them."""
     plan = data.plan
     return TrainStream(
@@ -93,7 +97,20 @@ def stream_of(cfg: Config, data: Data, *, guesses: F32 | None = None) -> TrainSt
         unlabelled_share=plan.unlabelled_batch / plan.batch,
         guesses=guesses,
         max_bad_fraction=cfg.data.max_bad_fraction,
+        resident=device if is_resident(cfg.data.resident, data.shards, device=device) else "",
     )
+
+
+def is_resident(resident: str, shards: ShardSet, *, device: str) -> bool:
+    """Whether a device is to hold all decoded images; ConfigError where it must and cannot."""
+    if resident == "never" or device == "cpu":
+        return False
+    free, _ = torch.cuda.mem_get_info(device)
+    size = decoded_bytes(shards)
+    if resident == "always" and size > RESIDENT_SHARE * free:
+        takes = f"decoded crops take {size / 1e9:.1f} GB, more than {RESIDENT_SHARE:.0%} of the {free / 1e9:.1f} GB"
+        raise ConfigError(f"data.resident=always: {takes} that are free on {device}; set it to auto or never")
+    return size <= RESIDENT_SHARE * free
 
 
 @dataclass(frozen=True)

@@ -299,15 +299,16 @@ def graphs(setting: Setting) -> Rows:
     """The step as graphs against the loop: before contrast starts, after, once the bank is in use; a NaN in it."""
     sides = [small(setting, setting.device, **STAGES) for _ in range(2)]
     sides[1].graphed = GraphedStep(sides[1].cfg, sides[1].learner, accumulation=1, device=setting.device)
+    people = 2 if setting.tiny else 8
     for side in sides:
-        for i in range(14):
-            side.step(crops(side.cfg, 8, device=setting.device, seed=i))
+        for i in range(10 if setting.tiny else 14):
+            side.step(crops(side.cfg, people, device=setting.device, seed=i))
     right, found = map(whole, sides)
     yield within("graph, weights", furthest(zip(*weights(found, right), strict=True)), CURVE)
     counts = [{name: t for name, t in one.items() if not t.is_floating_point()} for one in (found, right)]
     yield within("graph, counts that differ", different(*counts), 0)
     graphed = sides[1]
-    batch = crops(graphed.cfg, 8, device=setting.device, seed=14)
+    batch = crops(graphed.cfg, people, device=setting.device, seed=14)
     graphed.step(replace(batch, joints=batch.joints * torch.nan))
     graphed.heed(wait=True)
     yield within("graph, NaN step, tensors that changed", different(whole(graphed), found), 0)
