@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -149,3 +150,25 @@ def test_a_bank_forgets_a_step_that_must_not_be_kept() -> None:
     push(2, keep=False)
     assert all(torch.equal(tensor, kept[name]) for name, tensor in bank.state_dict().items())
     assert kept["began"] == 1
+
+
+# ------------------------------------------------------------------------------------------------------------- loaders
+
+
+class SeenError(Exception):
+    """Ends a run where it would make its model."""
+
+
+def test_loaders_are_forked_before_there_is_a_model(
+    people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A child that inherits nothing of a GPU cannot free it; the loaders of evaluations are among them."""
+
+    def begin(*_: Any, **__: Any) -> None:
+        raise SeenError([child.name for child in multiprocessing.active_children()])
+
+    monkeypatch.setattr(loop, "begin", begin)
+    config = tiny(people, tmp_path, run__zero=0, run__workers=1, data__loaders=1)
+    with pytest.raises(SeenError) as seen:
+        loop.train(config, report=lambda _: None, device="cpu")
+    assert seen.value.args[0].count("loader-0") == 2
