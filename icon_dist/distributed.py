@@ -7,6 +7,7 @@ The launcher makes and ends the process group.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import accumulate
 from typing import Any, TypeVar
 
 import torch
@@ -87,6 +88,29 @@ def mean_buffers(module: nn.Module, *, raised: Float[Tensor, " n"]) -> Float[Ten
     if buffers:
         torch._foreach_copy_(buffers, [mean.view_as(b) for mean, b in zip(means, buffers, strict=True)])  # one launch
     return told
+
+
+@torch.no_grad()
+def average_in_place(tensors: list[Tensor]) -> None:
+    """Each tensor becomes its elementwise mean over ranks, in one flat message; all have one type and no gaps."""
+    if world_size() == 1:
+        return
+    flat = tensors[0].new_empty(sum(t.numel() for t in tensors))
+    starts = accumulate((t.numel() for t in tensors), initial=0)
+    # as each lies in memory, channels_last or not: else every tensor would be turned by a launch of its own
+    parts = [flat.as_strided(t.shape, t.stride(), at) for t, at in zip(tensors, starts, strict=False)]
+    torch._foreach_copy_(parts, tensors)
+    dist.all_reduce(flat)
+    flat.mul_(1 / world_size())
+    torch._foreach_copy_(tensors, parts)
+
+
+@torch.no_grad()
+def copy_from_first(tensors: list[Tensor]) -> None:
+    """Each tensor becomes that of rank 0."""
+    if world_size() > 1:
+        for tensor in tensors:
+            dist.broadcast(tensor, src=0)
 
 
 def gather_objects(item: T) -> list[T]:

@@ -33,7 +33,18 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["PERSON", "Annotations", "Batch", "Instance", "KeySet", "Outputs", "Predictions", "Skeleton"]
+__all__ = [
+    "PERSON",
+    "Annotations",
+    "Batch",
+    "DeviceStep",
+    "Instance",
+    "KeySet",
+    "Outputs",
+    "Predictions",
+    "Skeleton",
+    "number_of",
+]
 
 PERSON = 1  # category id of people in COCO-format files, where a set names none
 
@@ -149,6 +160,19 @@ class KeySet:
     features: Float[Tensor, "C S m"]  # unit norm where valid
     valid: Bool[Tensor, "C S"]
     instance: Int64[Tensor, "C S"]
+
+
+@dataclass(frozen=True, eq=False)
+class DeviceStep:
+    """A step's number and what follows from it as tensors, which a CUDA graph reads anew at each replay."""
+
+    number: Int64[Tensor, ""]
+    keys: dict[int, Int64[Tensor, ""]]  # of random draws, by what they are for
+    scale: Float[Tensor, ""]  # weight of contrast in the loss
+
+
+def number_of(step: int | DeviceStep) -> int | Int64[Tensor, ""]:
+    return step.number if isinstance(step, DeviceStep) else step
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,7 @@ def to_input(
     xy: Float[Tensor, "N K 2"], *, hw: tuple[int, int], stride: int, codec: str = "msra"
 ) -> Float[Tensor, "N K 2"]:
     """Heatmap px -> input px, for heatmaps of size ``hw``."""
-    return xy * torch.tensor(unit(hw, stride=stride, codec=codec), dtype=xy.dtype, device=xy.device)
+    return torch.stack([xy[..., i] * length for i, length in enumerate(unit(hw, stride=stride, codec=codec))], -1)
 
 
 def to_photo(xy: Float[Tensor, "N K 2"], *, matrix: Float[Tensor, "N 2 3"]) -> Float[Tensor, "N K 2"]:

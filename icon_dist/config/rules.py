@@ -14,6 +14,7 @@ CHOICES = {
     "run.precision": ("auto", "fp32", "bf16"),
     "data.dataset": ("coco", "mpii", "crowdpose", "custom", "synthetic"),
     "data.difficulty": ("easy", "hard"),
+    "data.resident": ("never", "auto", "always"),
     "data.codec": ("msra", "dark", "udp"),
     "model.feature": ("default", "all", "deconv"),
     "model.projection": ("mlp", "linear"),
@@ -105,6 +106,10 @@ def run(config: Config) -> Iterator[Rule]:
     yield own.workers_min <= own.workers, "run.workers_min", f"expected at most run.workers={own.workers}"
     whole = "ZeRO-3 gathers parameters in hooks that a compiled model does not run; use run.zero=2 or less"
     yield not own.compile or own.zero < 3, "run.compile", whole
+    yield not own.graph or own.gpus_per_worker == 1, "run.graph", "CUDA graphs need a GPU; set run.gpus_per_worker=1"
+    yield not own.graph or own.zero == 0, "run.graph", "DeepSpeed waits for the host in every step; set run.zero=0"
+    late = config.loss.bank.exchange == "async"
+    yield not own.graph or not late, "run.graph", "a step must end with its messages; set loss.bank.exchange=sync"
 
 
 def data(config: Config) -> Iterator[Rule]:
@@ -113,6 +118,8 @@ def data(config: Config) -> Iterator[Rule]:
     yield height % 32 == width % 32 == 0, "data.input", "height and width must be multiples of 32"
     strides = f"{backbone} reads features in whole strides of its heatmaps; use msra or dark"
     yield own.codec != "udp" or not backbone.startswith("opecnet_"), "data.codec", strides
+    device = "decoded crops lie in the memory of a GPU; set run.gpus_per_worker=1, or data.cache_mb"
+    yield own.resident != "always" or config.run.gpus_per_worker == 1, "data.resident", device
     yield own.max_bad_fraction < 1, "data.max_bad_fraction", "expected a share below 1"
     yield 0 < own.labelled <= 1, "data.labelled", "expected a share above 0, up to 1"
     yield own.augment.scale < 1, "data.augment.scale", "expected less than 1"

@@ -22,9 +22,10 @@ class RunConfig:
     workers_min: int = 0  # with fewer nodes, go on with as few workers as these; 0 = wait for all
     cpus_per_worker: int = 1
     gpus_per_worker: int = 0  # 0 or 1
-    zero: int = 1  # DeepSpeed ZeRO stage 0-3
+    zero: int = 1  # ZeRO stage: 0 (plain torch) | 1, 2, 3 (DeepSpeed)
     precision: str = "auto"  # auto (bf16 on a GPU, fp32 on a CPU) | fp32 (on a GPU without TF32) | bf16
     compile: bool = False
+    graph: bool = False  # on a GPU: the whole step as one CUDA graph, without the launches that small batches wait for
     checkpoint_every: float = 1.0  # epochs; 0.25 = four times an epoch
     keep: int = 2  # newest checkpoints kept, besides the best
     log_every: int = 20  # optimizer steps
@@ -61,6 +62,7 @@ class DataConfig:
     max_bad_fraction: float = 0.0  # of an epoch's people may have damaged images and are left out, each named in a note
     loaders: int = 2  # decoding processes per worker; 0 = decode in the training process
     cache_mb: int = 0  # memory per loader for decoded crops, reused in later epochs
+    resident: str = "never"  # never | auto (where they fit) | always: on a GPU, decoded crops in its own memory
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
 

@@ -114,7 +114,7 @@ class Crops:
         bad: list[Bad] = []
         for place, row, matrix in zip(places.tolist(), rows.tolist(), sampling, strict=True):
             try:
-                image = self._image(row)
+                image = self.image(row)
             except DataError as error:
                 if not self._skip_bad:
                     raise
@@ -128,7 +128,8 @@ class Crops:
         cache = self.cache
         return rows if cache is None else np.array([r for r in rows.tolist() if not cache.holds(r)], dtype=np.int64)
 
-    def _image(self, row: int) -> U8:
+    def image(self, row: int) -> U8:
+        """The stored image ``[h, w, 3]``, RGB, as it is; valid until the next one. DataError where it is bad."""
         place = None
         if self.cache is not None:
             place = self.cache.place(row)

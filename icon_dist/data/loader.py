@@ -12,8 +12,10 @@ from icon_dist.codec.geometry import compose, invert
 from icon_dist.data.augment import Placement, place_joints
 from icon_dist.data.crops import Crops
 from icon_dist.data.loader_processes import Job, LoaderProcesses
+from icon_dist.data.resident import Resident
 from icon_dist.data.sampler import I64, Order, read_ahead
 from icon_dist.shards.reader import People
+from icon_dist.shards.shard_set import ShardSet
 from icon_dist.types import Batch
 
 TOGETHER = 256  # instances whose matrices are computed at once
@@ -33,32 +35,40 @@ class Loader:
         cache_mb: int = 0,
         pin: bool = False,
         skip_bad: bool = False,
+        resident: str = "",
     ) -> None:
         """``processes`` 0 = decode in this one; each has ``cache_mb`` of decoded images.
 
         With ``skip_bad`` the places of instances whose image is bad stay empty, otherwise such an image is a DataError.
+        ``resident`` is a device that holds all decoded images and cuts them; empty = the processes do.
         """
         self.people, self.frame = people, frame
         self.parts = max(1, processes)
         self._pin = pin
+        self._cutter: LoaderProcesses | Resident
+        if resident:
+            assert isinstance(people, ShardSet)
+            self._remote = False
+            self._cutter = Resident(people, input_hw=frame.hw, device=resident, threads=self.parts, skip_bad=skip_bad)
+            return
         crops = Crops(people, input_hw=frame.hw, cache_bytes=cache_mb * self.parts << 20, skip_bad=skip_bad)
         self._remote = crops.reader.remote
-        self._processes = LoaderProcesses(crops, processes=processes, micro_batch=batch, pin=pin)
+        self._cutter = LoaderProcesses(crops, processes=processes, micro_batch=batch, pin=pin)
 
     def batches(self, order: Order, place: Place) -> Iterator[Batch]:
         """The batches of an order, whose instances land in the input where ``place`` says."""
-        for batch in self._processes.run(self._jobs(order, place)):
+        for batch in self._cutter.run(self._jobs(order, place)):
             yield batch.pin_memory() if self._pin else batch
 
     def skipped(self) -> list[str]:
         """Who was left out since this was last asked, and why: one line an instance."""
-        texts = self._processes.skipped[:]
-        self._processes.skipped.clear()
+        texts = self._cutter.skipped[:]
+        self._cutter.skipped.clear()
         return texts
 
     def close(self) -> None:
         """End the loader processes; also happens when the loader is forgotten."""
-        self._processes.close()
+        self._cutter.close()
 
     def _jobs(self, order: Order, place: Place) -> Iterator[Job]:
         ahead = read_ahead(order.rows, order.owner, order.unit) if self._remote else [{}] * len(order.rows)

@@ -6,6 +6,7 @@ orders and answers are small messages. So no crop is pickled or joined, and who 
 
 from __future__ import annotations
 
+import gc
 import logging
 import mmap
 import multiprocessing
@@ -228,6 +229,7 @@ def _serve(pipe: Connection, crops: Crops, ring: NDArray[np.uint8], reading: I64
 
     ``reading [1]`` is where the parent sees the row that it is at.
     """
+    gc.disable()  # what the parent has on a GPU is not this process's to free
     crops.reading = reading
     # The parent's handlers came along with the fork. A terminal and a batch system signal the whole group: the step
     # under way still needs its crops, and then the parent stops its loaders.

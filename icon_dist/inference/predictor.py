@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable
-from contextlib import closing
+from contextlib import closing, nullcontext
 from typing import Any
 
 import numpy as np
@@ -87,18 +87,18 @@ def evaluate(
     loaders: int,
     device: str,
     tolerant: bool = False,
+    stream: EvalStream | None = None,
 ) -> tuple[dict[str, float], Predictions]:
     """Scores (none without ``truth``) and predictions, the same on every rank; each rank runs its share of people.
 
-    ``tolerant`` leaves out people whose image is bad. DivergedError where the model's answer is no number.
+    ``tolerant`` leaves out people whose image is bad. ``stream`` is what :func:`eval_stream` makes of the same
+    arguments, for who evaluates often. DivergedError where the model's answer is no number.
     """
-    rows = first_photos(people, settings.limit) if settings.limit else np.arange(len(people))
-    rank, world = distributed.rank(), distributed.world_size()
-    sampler = EvalSampler(rows, batch=settings.batch, rank=rank, world=world)
-    pin = device != "cpu"
-    loader = Loader(people, codec.frame, batch=settings.batch, processes=loaders, pin=pin, skip_bad=tolerant)
-    with closing(EvalStream(sampler, loader)) as stream:
-        mine = predict(forward, stream, people, codec=codec, settings=settings, device=device)
+    own = stream
+    if own is None:
+        own = eval_stream(people, codec, settings, loaders=loaders, device=device, tolerant=tolerant)
+    with nullcontext() if stream is not None else closing(own):
+        mine = predict(forward, own, people, codec=codec, settings=settings, device=device)
     predictions = join(distributed.gather_objects(mine))
     require_finite(predictions)  # on every rank alike
     scores: dict[str, float] = {}
@@ -115,6 +115,18 @@ def require_finite(predictions: Predictions) -> None:
             f"the poses of {broken} of {len(predictions.instance)} people are not finite: the model has diverged; "
             "lower optim.lr, or take an earlier checkpoint"
         )
+
+
+def eval_stream(
+    people: People, codec: Codec, settings: EvalConfig, *, loaders: int, device: str, tolerant: bool = False
+) -> EvalStream:
+    """This rank's share of the people, in batches; its loader processes stay until it is closed."""
+    rows = first_photos(people, settings.limit) if settings.limit else np.arange(len(people))
+    rank, world = distributed.rank(), distributed.world_size()
+    sampler = EvalSampler(rows, batch=settings.batch, rank=rank, world=world)
+    pin = device != "cpu"
+    loader = Loader(people, codec.frame, batch=settings.batch, processes=loaders, pin=pin, skip_bad=tolerant)
+    return EvalStream(sampler, loader)
 
 
 def join(parts: list[Predictions]) -> Predictions:

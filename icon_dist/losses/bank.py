@@ -27,7 +27,7 @@ class MemoryBank:
         self._step = torch.full((categories, slots + 1), NOBODY, device=device)
         self._next = torch.zeros(categories, dtype=torch.int64, device=device)  # slot of the next write
         self._filled = torch.zeros(categories, dtype=torch.int64, device=device)
-        self._began = NOBODY  # step of the first push
+        self._began = torch.full((), NOBODY, device=device)  # step of the first push
         self._slots = slots
 
     @torch.no_grad()
@@ -37,10 +37,17 @@ class MemoryBank:
         visible: Bool[Tensor, "G C"],
         instance: Int64[Tensor, " G"],
         *,
-        step: int,
+        step: int | Int64[Tensor, ""],
+        keep: Bool[Tensor, ""] | None = None,
     ) -> None:
-        """Append the visible rows in order; of more than a ring holds, the newest stay."""
+        """Append the visible rows in order; of more than a ring holds, the newest stay.
+
+        Where ``keep`` does not hold, nothing changes: a device need not tell the host which it is (None = it holds).
+        """
         self.to(features.device)
+        first = self._began == NOBODY
+        if keep is not None:
+            visible, first = visible & keep, first & keep
         order = visible.cumsum(0) - 1  # [G, C] place of each row among the visible ones of its category
         count = visible.sum(0)
         kept = visible & (order >= count - self._slots)  # else two rows would race for a slot on a GPU
@@ -48,21 +55,20 @@ class MemoryBank:
         rows = features.transpose(0, 1).to(self._features.dtype)
         self._features.scatter_(1, slot[..., None].expand_as(rows), rows)
         self._instance.scatter_(1, slot, instance.expand_as(slot))
-        self._step.scatter_(1, slot, torch.full_like(slot, step))
-        self._next = (self._next + count) % self._slots
-        self._filled = (self._filled + count).clamp(max=self._slots)
-        if self._began == NOBODY:
-            self._began = step
+        self._step.scatter_(1, slot, torch.zeros_like(slot) + step)
+        self._next.add_(count).remainder_(self._slots)  # in place, as a CUDA graph needs it
+        self._filled.add_(count).clamp_(max=self._slots)
+        self._began.copy_(torch.where(first, step, self._began))
 
     def keys(self) -> KeySet:
         """Its contents as keys: views, to be used before the next push. Only filled slots are valid."""
         return KeySet(self._features[:, :-1], self._valid(), self._instance[:, :-1])
 
-    def ready(self, step: int, *, warmup: int) -> bool:
+    def ready(self, step: int | Int64[Tensor, ""], *, warmup: int) -> Bool[Tensor, ""]:
         """Whether ``warmup`` steps have passed since the first push."""
-        return self._began != NOBODY and step - self._began >= warmup
+        return (self._began != NOBODY) & (step - self._began >= warmup)
 
-    def age(self, step: int) -> Float[Tensor, ""]:
+    def age(self, step: int | Int64[Tensor, ""]) -> Float[Tensor, ""]:
         """Mean age of the filled slots, steps."""
         valid = self._valid()
         return ((step - self._step[:, :-1]) * valid).sum() / valid.sum().clamp(min=1)
@@ -73,7 +79,7 @@ class MemoryBank:
 
     def to(self, device: torch.device) -> None:
         if self._features.device != device:
-            for name in ("_features", "_instance", "_step", "_next", "_filled"):
+            for name in ("_features", "_instance", "_step", "_next", "_filled", "_began"):
                 setattr(self, name, getattr(self, name).to(device))
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -84,7 +90,7 @@ class MemoryBank:
             "step": self._step[:, :-1].clone(),
             "next": self._next.clone(),
             "filled": self._filled.clone(),
-            "began": torch.tensor(self._began),
+            "began": self._began.clone(),
         }
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
@@ -115,7 +121,7 @@ class MemoryBank:
         self._step[:, :-1] = state["step"]
         self._next.copy_(state["next"])
         self._filled.copy_(state["filled"])
-        self._began = int(state["began"])
+        self._began.copy_(state["began"])
 
     def _valid(self) -> Bool[Tensor, "C S"]:
         return torch.arange(self._slots, device=self._filled.device) < self._filled[:, None]

@@ -28,7 +28,7 @@ from icon_dist.losses import sampling
 from icon_dist.losses.bank import LARGEST_ID, MemoryBank
 from icon_dist.losses.options import Bank
 from icon_dist.losses.tokens import limb_tokens
-from icon_dist.types import KeySet
+from icon_dist.types import DeviceStep, KeySet, number_of
 
 BUDGET = 0  # what a random key is for; the terms of the loss use 1, 2, ...
 
@@ -40,6 +40,7 @@ class Centers:
     features: Float[Tensor, "G C m"]
     visible: Bool[Tensor, "G C"]
     instance: Int64[Tensor, " G"]
+    keep: Bool[Tensor, ""] | None = None  # whether they may enter the bank; None = they may
 
     def keys(self) -> KeySet:
         return KeySet(self.features.transpose(0, 1), self.visible.T, self.instance.expand(self.visible.T.shape))
@@ -59,11 +60,11 @@ class Exchange:
     """
 
     def __init__(self, *, mode: str = "sync", wire: str = "fp32", budget: int = 0, seed: int) -> None:
-        self._waits, self._rounds, self._budget, self._seed = mode == "sync", wire == "bf16", budget, seed
-        self._pending: list[tuple[int, Callable[[], Centers]]] = []
-        self._committed: list[tuple[int, Callable[[], Centers]]] = []
+        self.waits, self._rounds, self._budget, self._seed = mode == "sync", wire == "bf16", budget, seed
+        self._pending: list[tuple[int | DeviceStep, Callable[[], Centers]]] = []
+        self._committed: list[tuple[int | DeviceStep, Callable[[], Centers]]] = []
 
-    def share(self, joints: Centers, *, step: int) -> Centers:
+    def share(self, joints: Centers, *, step: int | DeviceStep) -> Centers:
         """Send ``joints`` to the other ranks; returns the joints that this step's queries are compared with."""
         part = self._within_budget(joints, step)
         sent = replace(part, features=part.features.detach())
@@ -72,16 +73,16 @@ class Exchange:
         def gathered() -> Centers:
             return _unpack(fetch(), like=sent, rounded=self._rounds)
 
-        if not self._waits:
+        if not self.waits:
             self._pending.append((step, gathered))
             return joints
         centers = gathered()
         self._pending.append((step, lambda: centers))
         return replace(centers, features=return_gradient(centers.features, to=part.features))
 
-    def commit(self) -> None:
-        """The step counts: its joints may enter the banks."""
-        self._committed += self._pending
+    def commit(self, keep: Bool[Tensor, ""] | None = None) -> None:
+        """The step counts: its joints may enter the banks, where ``keep`` holds (None = they may)."""
+        self._committed += [(step, _kept(gathered, keep)) for step, gathered in self._pending]
         self._pending = []
 
     def discard(self) -> None:
@@ -90,16 +91,16 @@ class Exchange:
             gathered()
         self._pending = []
 
-    def arrived(self) -> list[tuple[int, Centers]]:
+    def arrived(self) -> list[tuple[int | DeviceStep, Centers]]:
         """The steps that were committed and the joints of all ranks, once, in order; waits for them."""
         committed, self._committed = self._committed, []
         return [(step, gathered()) for step, gathered in committed]
 
-    def _within_budget(self, joints: Centers, step: int) -> Centers:
+    def _within_budget(self, joints: Centers, step: int | DeviceStep) -> Centers:
         if not self._budget:
             return joints
         part = min(len(joints.instance), math.ceil(self._budget / world_size()))
-        draw = sampling.uniform(sampling.key_of(self._seed, step, BUDGET), joints.instance)
+        draw = sampling.uniform(sampling.step_key(self._seed, step, BUDGET), joints.instance)
         kept = draw.argsort(stable=True)[:part].sort().values
         return Centers(joints.features[kept], joints.visible[kept], joints.instance[kept])
 
@@ -118,20 +119,20 @@ class SharedKeys:
         self._terms, self._limbs, self._warmup = tuple(categories), limbs, bank.warmup
         self._exchange = Exchange(mode=bank.exchange, wire=bank.wire, budget=bank.budget, seed=seed)
         self._banks = {term: MemoryBank(count, bank.slots, dim) for term, count in categories.items() if bank.slots}
-        self._next = 0  # step
-        self.pending: int | None = None  # the step that waits for commit() or discard()
+        self._next = torch.tensor(0)  # step; on the CPU, as long as no flag of a device decides on it
+        self.pending: int | DeviceStep | None = None  # the step that waits for commit() or discard()
 
-    def begin(self, step: int | None) -> int:
+    def begin(self, step: int | DeviceStep | None) -> int | DeviceStep:
         """The number of a step that begins, or of whose another micro-batch comes; None = the one after the last."""
         if self.pending is not None and step != self.pending:
             raise RuntimeError(
                 f"IconLoss: step {self.pending} was not committed; call commit() after optimizer.step(), discard() "
                 "where the step was skipped, or give all micro-batches of a step the same step="
             )
-        self.pending = self._next if step is None else step
+        self.pending = int(self._next) if step is None else step
         return self.pending
 
-    def share(self, joints: Centers, *, step: int, keep: bool = True) -> dict[str, Centers]:
+    def share(self, joints: Centers, *, step: int | DeviceStep, keep: bool = True) -> dict[str, Centers]:
         """This step's tokens of all ranks by term, to ``keep`` or only to look at. Collective.
 
         Those of committed steps enter the banks first.
@@ -142,24 +143,38 @@ class SharedKeys:
             self._exchange.discard()
         return shared
 
-    def stored(self, term: str, *, step: int) -> KeySet | None:
-        """The bank of a term, once it is ready."""
+    def stored(self, term: str, *, step: int | DeviceStep) -> KeySet | None:
+        """The bank of a term, once it is ready.
+
+        A device is not asked whether it is, which would stop the host: there nothing in the bank is valid before.
+        """
         bank = self._banks.get(term)
-        if bank is None or not bank.ready(step, warmup=self._warmup):
+        if bank is None:
             return None
         bank.to(self._limbs.device)
-        return bank.keys()
+        ready = bank.ready(number_of(step), warmup=self._warmup)
+        if ready.device.type == "cpu" and not ready:
+            return None
+        stored = bank.keys()
+        return replace(stored, valid=stored.valid & ready)
 
-    def bank_health(self, term: str, *, step: int) -> dict[str, Tensor]:
+    def bank_health(self, term: str, *, step: int | DeviceStep) -> dict[str, Tensor]:
         """Fill and age of the bank of a term; empty without one."""
         bank = self._banks.get(term)
-        return {} if bank is None else {"bank_fill": bank.fill(), "bank_age": bank.age(step)}
+        return {} if bank is None else {"bank_fill": bank.fill(), "bank_age": bank.age(number_of(step))}
 
-    def commit(self) -> None:
-        """The pending step counts: its tokens may enter the banks."""
-        self._exchange.commit()
+    def commit(self, keep: Bool[Tensor, ""] | None = None) -> None:
+        """The pending step counts, where ``keep`` holds (None = it does): its tokens may enter the banks."""
+        self._exchange.commit(keep)
         if self.pending is not None:
-            self._next, self.pending = self.pending + 1, None
+            after = number_of(self.pending) + 1
+            if keep is not None:
+                self._next = self._next.to(keep.device)
+                after = torch.where(keep, after, self._next)
+            self._next.copy_(torch.as_tensor(after))  # in place, as a CUDA graph needs it
+            self.pending = None
+        if self._exchange.waits:  # what still travels enters with the next step
+            self._push()
 
     def discard(self) -> None:
         """The pending step does not count."""
@@ -171,7 +186,7 @@ class SharedKeys:
         self._push()
         banks = {term: bank.state_dict() for term, bank in self._banks.items()}
         named = {f"{term}.{name}": tensor for term, state in banks.items() for name, tensor in state.items()}
-        return {"step": torch.tensor(self._next), **named}
+        return {"step": self._next.clone(), **named}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """CheckpointError where ``state`` has other banks than these, or banks of another shape."""
@@ -181,7 +196,7 @@ class SharedKeys:
         step = state.get("step")
         if step is None or step.shape != () or step.dtype != torch.int64 or not 0 <= step < LARGEST_ID:
             raise CheckpointError("memory banks: step is not the number of a step; use another checkpoint")
-        self._next = int(step)
+        self._next.copy_(step)
         for term, bank in self._banks.items():
             prefix = f"{term}."
             bank.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
@@ -193,7 +208,7 @@ class SharedKeys:
             for term, bank in self._banks.items():
                 new = centers[term]
                 finite = new.visible & new.features.isfinite().all(2)
-                bank.push(new.features, finite, new.instance, step=step)
+                bank.push(new.features, finite, new.instance, step=number_of(step), keep=joints.keep)
 
     def _of_terms(self, joints: Centers) -> dict[str, Centers]:
         self._limbs = self._limbs.to(joints.features.device)
@@ -209,6 +224,10 @@ def check_banks(state: Iterable[str], own: Iterable[str]) -> None:
             "resume with the weights of SKCC and PRCC, the contrast and the bank it was trained with "
             "(loss.lambda_*, loss.contrast, loss.bank.enabled), or begin anew under another run.name"
         )
+
+
+def _kept(gathered: Callable[[], Centers], keep: Bool[Tensor, ""] | None) -> Callable[[], Centers]:
+    return lambda: replace(gathered(), keep=keep)
 
 
 def _pack(joints: Centers, *, rounded: bool) -> UInt8[Tensor, "N bytes"]:

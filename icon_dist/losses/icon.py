@@ -36,7 +36,7 @@ from icon_dist.losses.kernels import consistency_sums, mean_of_categories
 from icon_dist.losses.options import PRCC, SKCC, Bank, Inputs, Options, Term, check_inputs, check_settings, pairs_of
 from icon_dist.losses.sampling import Negatives
 from icon_dist.losses.tokens import TokenBatch, Tokens, limb_tokens, pixel_offsets, pixel_set, read_points
-from icon_dist.types import KeySet
+from icon_dist.types import DeviceStep, KeySet
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class IconLoss(nn.Module):
         heatmaps: Float[Tensor, "N K h w"] | None = None,
         errors: Float[Tensor, "N K"] | None = None,
         image_id: Int[Tensor, " N"] | None = None,
-        step: int | None = None,
+        step: int | DeviceStep | None = None,
     ) -> IconOutput:
         """The loss of a batch of N instances. Collective: all ranks call it, each with the same N.
 
@@ -144,13 +144,16 @@ class IconLoss(nn.Module):
         return IconOutput(total, values.get("skcc", zero), values.get("prcc", zero), measure)
 
     @property
-    def pending(self) -> int | None:
+    def pending(self) -> int | DeviceStep | None:
         """The number of the step that waits for ``commit()`` or ``discard()``, if one does."""
         return self._keys.pending
 
-    def commit(self) -> None:
-        """The step counts: the tokens of all its calls may enter the bank. Nothing to do where none is pending."""
-        self._keys.commit()
+    def commit(self, keep: Bool[Tensor, ""] | None = None) -> None:
+        """The step counts: the tokens of all its calls may enter the bank. Nothing to do where none is pending.
+
+        Where ``keep`` does not hold it is as ``discard()``; a device need not tell the host which it is.
+        """
+        self._keys.commit(keep)
 
     def discard(self) -> None:
         """The step does not count, as where its gradients were not finite: nothing of it enters the bank."""
@@ -187,7 +190,7 @@ class IconLoss(nn.Module):
     def _compare(self, number: int, name: str, batch: TokenBatch, centers: dict[str, Centers]) -> _Compared:
         """The queries of a term, and what they are compared with."""
         own, term, tokens = self.options, self.terms[name], batch.tokens[name]
-        query, negative = term.draws(*(sampling.key_of(own.seed, batch.step, 2 * number + i) for i in (1, 2)))
+        query, negative = term.draws(*(sampling.step_key(own.seed, batch.step, 2 * number + i) for i in (1, 2)))
         is_query = sampling.query_tokens(query, tokens, batch.instance, scope=own.query_scope, most=own.max_queries)
         most = sampling.most_queries(query, shape=is_query.shape, most=own.max_queries)
         negatives = Negatives(negative, term.category_score, own.negatives_from_others, own.max_negatives)

@@ -34,6 +34,7 @@ ONEDNN: Callable[..., Tensor] | None = getattr(torch.ops.mkldnn, "_linear_pointw
 ROUND = 16  # rows of a product, so that few kernels do for all
 HELD = {"cpu": 1 << 22}  # similarities held at once, by device type
 HELD_ELSEWHERE = 1 << 24
+GPU_SHARE = 10  # bits: on a GPU one for 1024 bytes of its memory, so that a large one needs few launches
 
 
 def consistency_loss(
@@ -240,6 +241,8 @@ def tiles(member: Tensor, *, width: int) -> Iterator[tuple[slice, Grouped | Dens
     layout = Grouped if grouped(member.device) else Dense
     rows, categories = member.shape
     held = HELD.get(member.device.type, HELD_ELSEWHERE)
+    if member.is_cuda:
+        held = torch.cuda.get_device_properties(member.device).total_memory >> GPU_SHARE
     per_row = categories * width  # at most
     step = max(1, held // max(1, per_row))
     for start in range(0, rows, step):

@@ -10,7 +10,7 @@ from numbers import Integral, Real
 from typing import SupportsIndex
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor
 
 from icon_dist.errors import shown
@@ -32,7 +32,7 @@ class Term:
     negatives_to: int = 0  # random only: the same for Hn
     category_score: str = "mean"  # mean | max: cosine to a category's keys, by which hard negatives are ranked
 
-    def draws(self, query_key: int, negative_key: int) -> tuple[Draw, Draw]:
+    def draws(self, query_key: int | Int64[Tensor, ""], negative_key: int | Int64[Tensor, ""]) -> tuple[Draw, Draw]:
         """How query categories and negative categories are drawn, with the keys of their random numbers."""
         return (
             Draw(self.query, (self.queries, max(self.queries, self.queries_to)), query_key),

@@ -19,8 +19,9 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from icon_dist.losses.tokens import Tokens
-from icon_dist.types import KeySet
+from icon_dist.types import DeviceStep, KeySet
 
+PURPOSES = (0, 1, 2, 3, 4, 100, 101, 102)  # of the keys of a step: exchange, queries and negatives, hard views
 Count = int | tuple[int, int]  # fixed, or drawn uniformly from low .. high inclusive (random sampling only)
 
 
@@ -30,7 +31,7 @@ class Draw:
 
     strategy: str
     count: Count = 1
-    key: int = 0  # of all random numbers
+    key: int | Int64[Tensor, ""] = 0  # of all random numbers
 
     def mean(self, most: int) -> float:
         """How many are chosen on average, where ``all`` are ``most``."""
@@ -68,15 +69,22 @@ def key_of(*counters: int) -> int:
     return int(np.random.SeedSequence(counters).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def uniform(key: int, *counters: Int64[Tensor, ...]) -> Float[Tensor, ...]:
+def step_key(seed: int, step: int | DeviceStep, purpose: int) -> int | Int64[Tensor, ""]:
+    """The key of what is drawn in a step for a purpose."""
+    return step.keys[purpose] if isinstance(step, DeviceStep) else key_of(seed, step, purpose)
+
+
+def uniform(key: int | Int64[Tensor, ""], *counters: Int64[Tensor, ...]) -> Float[Tensor, ...]:
     """Uniform numbers in [0, 1), one per element of the broadcast counters: one SplitMix64 step for each counter."""
-    state = torch.full((), key, device=counters[0].device)
+    state = torch.zeros((), dtype=torch.int64, device=counters[0].device) + key
     for counter in counters:
         state = _splitmix64(state + counter)
     return _shift(state, 11).double() * 2.0**-53
 
 
-def draw_count(count: Count, key: int, instance: Int64[Tensor, " rows"], *, most: int) -> Int64[Tensor, " rows"]:
+def draw_count(
+    count: Count, key: int | Int64[Tensor, ""], instance: Int64[Tensor, " rows"], *, most: int
+) -> Int64[Tensor, " rows"]:
     """How many categories each row's instance takes, clipped to the ``most`` there are."""
     low, high = (count, count) if isinstance(count, int) else count
     low, high = min(low, most), min(high, most)
@@ -189,7 +197,7 @@ def choose_queries(
 
 
 def limit_queries(
-    is_query: Bool[Tensor, "N C T"], instance: Int64[Tensor, " N"], *, most: int, key: int
+    is_query: Bool[Tensor, "N C T"], instance: Int64[Tensor, " N"], *, most: int, key: int | Int64[Tensor, ""]
 ) -> Bool[Tensor, "N C T"]:
     """At most ``most`` points of each category, chosen at random; of this rank, whatever the others have."""
     rows, classes, points = is_query.shape
@@ -247,7 +255,7 @@ def _share(x: Float[Tensor, "N K"], scope: str) -> Float[Tensor, "N K"]:
 # ------------------------------------------------------------------------------------------------------------ negatives
 
 
-def limit_negatives(valid: Bool[Tensor, "C S"], most: int, *, key: int) -> Bool[Tensor, "C S"]:
+def limit_negatives(valid: Bool[Tensor, "C S"], most: int, *, key: int | Int64[Tensor, ""]) -> Bool[Tensor, "C S"]:
     """At most ``most`` keys of each category, chosen at random: the same ones for all queries of a step.
 
     Our reading of the paper's Table 8, "negatives per class". Not the newest: a large batch would shut out the bank.

@@ -10,6 +10,8 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
+from icon_dist.types import DeviceStep
+
 
 @dataclass(frozen=True)
 class Tokens:
@@ -27,7 +29,7 @@ class TokenBatch:
     tokens: dict[str, Tokens]
     instance: Int64[Tensor, " N"]  # random numbers are drawn for it
     owner: Int64[Tensor, " N"]  # the instance or its image: positives have another owner
-    step: int
+    step: int | DeviceStep
 
 
 def pixel_offsets(*, sigma: float, points: int) -> Float[Tensor, "offsets 2"]:

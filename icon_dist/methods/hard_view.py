@@ -11,6 +11,7 @@ not square. (The map of a joint that nobody trains peaks anywhere, so it is eras
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -41,11 +42,12 @@ class Turns:
         aspect = unit[1] / unit[0]
         cos, sin = self.zoom * self.angle.cos(), self.zoom * self.angle.sin()
         linear = torch.stack([torch.stack([cos, sin * aspect], -1), torch.stack([-sin / aspect, cos], -1)], 1)
-        middle = torch.tensor(centre, dtype=linear.dtype, device=linear.device)
-        return torch.cat([linear, (middle - linear @ middle)[..., None]], -1)
+        x, y = centre
+        turned = linear[..., 0] * x + linear[..., 1] * y  # not a product of matrices: TF32 would round places
+        return torch.cat([linear, torch.stack([x - turned[:, 0], y - turned[:, 1]], 1)[..., None]], -1)
 
 
-def turns(instance: Int64[Tensor, " N"], *, key: int) -> Turns:
+def turns(instance: Int64[Tensor, " N"], *, key: int | Int64[Tensor, ""]) -> Turns:
     """What ``key`` draws for these people: with p .8 N(0, 30) degrees up to 60; zoom 1 + N(0, .25), .75 to 1.25."""
     u = uniform(key, instance[:, None], torch.arange(5, device=instance.device))
     (angle, _), (zoom, _) = _normals(u[:, 0], u[:, 1]), _normals(u[:, 2], u[:, 3])
@@ -59,7 +61,7 @@ def erased_boxes(
     instance: Int64[Tensor, " N"],
     *,
     count: int,
-    key: int,
+    key: int | Int64[Tensor, ""],
     hw: tuple[int, int],
     compat: bool = False,
 ) -> Int64[Tensor, "N count 4"]:
@@ -81,11 +83,14 @@ def erased_boxes(
     at = torch.where(known[..., None], at, anywhere)
     half = torch.stack([LEAST + (x * (MOST - LEAST + 1)).floor() for x in u[3:5]], -1) * scale
     centre = (at + torch.stack(_normals(u[1], u[2]), -1) * JITTER * scale).trunc()
-    limit = torch.tensor((height, width) if compat else (width, height), device=at.device)
-    low, high = ((centre + side * half.round()).long() for side in (-1, 1))
-    low, high = low.clamp(min=0).minimum(limit), high.clamp(min=0).minimum(limit)
+    limits = (height, width) if compat else (width, height)
+    low, high = (_within((centre + side * half.round()).long(), limits) for side in (-1, 1))
     shown = torch.ones_like(known) if compat else found.gather(1, index)
     return torch.stack([low, torch.where(shown[..., None], high, low)], -1).flatten(2)
+
+
+def _within(xy: Int64[Tensor, "N count 2"], most: tuple[int, int]) -> Int64[Tensor, "N count 2"]:
+    return torch.stack([xy[..., i].clamp(0, most[i]) for i in (0, 1)], -1)
 
 
 def erase(image: UInt8[Tensor, "N H W 3"], boxes: Int64[Tensor, "N count 4"]) -> UInt8[Tensor, "N H W 3"]:
@@ -94,28 +99,29 @@ def erase(image: UInt8[Tensor, "N H W 3"], boxes: Int64[Tensor, "N count 4"]) ->
     y, x = (torch.arange(side, device=image.device) for side in image.shape[1:3])
     rows, columns = (y >= y0) & (y < y1), (x >= x0) & (x < x1)
     inside = torch.einsum("nbh,nbw->nhw", rows.float(), columns.float()) > 0
-    return torch.where(inside[..., None], _mean_colour(image), image)
+    return torch.where(inside[..., None], _mean_colour(image.device), image)
 
 
 def warp(maps: Float[Tensor, "N D a b"], matrix: Float[Tensor, "N 2 3"]) -> Float[Tensor, "N D a b"]:
     """Bilinear: ``out[p] = maps[matrix p]``, 0 outside. Pixel centres sit on integers."""
     a, b = maps.shape[2:]
-    y, x = torch.meshgrid(*(torch.arange(side, device=maps.device) for side in (a, b)), indexing="ij")
-    out = torch.stack([x, y, torch.ones_like(x)], -1).to(matrix.dtype)
-    source = torch.einsum("nij,hwj->nhwi", matrix, out)
-    size = torch.tensor([b - 1, a - 1], dtype=source.dtype, device=maps.device)
-    return F.grid_sample(maps, (2 * source / size - 1).to(maps.dtype), align_corners=True)
+    y, x = (torch.arange(side, device=maps.device, dtype=matrix.dtype) for side in (a, b))
+    m = matrix[..., None, None]
+    at = m[:, :, 0] * x + m[:, :, 1] * y[:, None] + m[:, :, 2]  # [N, 2, a, b]
+    grid = torch.stack([2 * at[:, 0] / (b - 1) - 1, 2 * at[:, 1] / (a - 1) - 1], -1)
+    return F.grid_sample(maps, grid.to(maps.dtype), align_corners=True)
 
 
 def warp_image(image: UInt8[Tensor, "N H W 3"], matrix: Float[Tensor, "N 2 3"]) -> UInt8[Tensor, "N H W 3"]:
     """The same for photos; outside is the mean colour."""
-    mean = _mean_colour(image).float()
+    mean = _mean_colour(image.device).float()
     warped = warp((image - mean).permute(0, 3, 1, 2), matrix).permute(0, 2, 3, 1) + mean
     return warped.round().clamp(0, 255).to(torch.uint8)
 
 
-def _mean_colour(image: Tensor) -> Tensor:
-    return torch.tensor(MEAN_COLOUR, dtype=torch.uint8, device=image.device)
+@functools.cache
+def _mean_colour(device: torch.device) -> Tensor:
+    return torch.tensor(MEAN_COLOUR, dtype=torch.uint8, device=device)
 
 
 def _normals(u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ import dataclasses
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from icon_dist.config import ContrastConfig, LossConfig
@@ -23,7 +23,7 @@ from icon_dist.losses.heatmap import heatmap_loss, joint_errors
 from icon_dist.losses.icon import IconLoss
 from icon_dist.losses.options import Bank, Options, Term
 from icon_dist.losses.refined_joints import refinement_loss
-from icon_dist.types import Batch, Outputs, Skeleton
+from icon_dist.types import Batch, DeviceStep, Outputs, Skeleton
 
 
 @dataclass
@@ -96,7 +96,7 @@ class Objective:
         target: Float[Tensor, "N K h w"],
         weight: Float[Tensor, "N K"],
         *,
-        step: int,
+        step: int | DeviceStep,
         epoch: float,
         diagnose: bool = False,
         labelled: int | None = None,
@@ -129,7 +129,8 @@ class Objective:
             image_id=batch.image_id if self._cfg.positives_from == "images" else None,
             step=step,
         )
-        losses.total = losses.total + losses.scale * found.total
+        scale = step.scale.to(losses.total.dtype) if isinstance(step, DeviceStep) else losses.scale
+        losses.total = losses.total + scale * found.total
         losses.skcc, losses.prcc = found.skcc, found.prcc
         if diagnose:
             losses.health = found.health()
@@ -163,10 +164,13 @@ class Objective:
             losses.joints = joints.detach()
         return losses
 
-    def commit(self) -> None:
-        """This step's tokens, of all its micro-batches, may enter the banks; without this they never do."""
+    def commit(self, keep: Bool[Tensor, ""] | None = None) -> None:
+        """This step's tokens, of all its micro-batches, may enter the banks; without this they never do.
+
+        Where ``keep`` does not hold the step leaves no trace in them.
+        """
         if self._icon is not None:
-            self._icon.commit()
+            self._icon.commit(keep)
 
     def state_dict(self) -> dict[str, Tensor]:
         """That of the loss: plain tensors, the same bits on every rank; empty without contrast."""

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from icon_dist.codec import Codec
 from icon_dist.methods.objective import Losses, Objective
 from icon_dist.methods.supervised import Forward, Supervised, joined, passed, present, taught
-from icon_dist.types import Batch, Outputs
+from icon_dist.types import Batch, DeviceStep, Outputs
 
 
 class Pseudo(Supervised):
@@ -43,7 +43,9 @@ class Pseudo(Supervised):
         self._model, self._teacher = model, teacher
         self._gamma, self._unlabelled, self._joints = gamma, unlabelled, joints
 
-    def __call__(self, forward: Forward, batch: Batch, *, step: int, epoch: float, diagnose: bool) -> Losses:
+    def __call__(
+        self, forward: Forward, batch: Batch, *, step: int | DeviceStep, epoch: float, diagnose: bool
+    ) -> Losses:
         n = len(batch.row) - self._unlabelled  # labelled people
         told, target, weight = self._lesson(batch, n)
         known = forward(batch.image[:n])

@@ -16,15 +16,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from icon_dist.codec import Codec
-from icon_dist.losses.sampling import key_of
+from icon_dist.losses.sampling import step_key
 from icon_dist.methods import hard_view
 from icon_dist.methods.objective import Losses, Objective
 from icon_dist.methods.supervised import Forward, joined, passed, present, taught
 from icon_dist.models.two_students import NETS
-from icon_dist.types import Batch, Outputs
+from icon_dist.types import Batch, DeviceStep, Outputs
 
 LAMBDA_U = 2.0  # in the objective of each net, because the sum of the two is halved
 TURN, ERASE = 100, 101  # what a random key is for; the objective's own are small
@@ -51,7 +52,9 @@ class SSPose:
         self._gamma, self._lessons, self._unlabelled, self._joints = gamma, lessons, unlabelled, joints
         self._cutout, self._compat, self._seed = cutout, compat, seed
 
-    def __call__(self, forward: Forward, batch: Batch, *, step: int, epoch: float, diagnose: bool) -> Losses:
+    def __call__(
+        self, forward: Forward, batch: Batch, *, step: int | DeviceStep, epoch: float, diagnose: bool
+    ) -> Losses:
         n = len(batch.row) - self._unlabelled  # labelled people
         known, easy = batch.image[:n], batch.image[n:]
         with torch.no_grad():
@@ -81,11 +84,11 @@ class SSPose:
         return mean_of(*losses)
 
     def _hard_views(
-        self, easy: Tensor, instance: Tensor, said: list[Tensor], *, step: int
+        self, easy: Tensor, instance: Tensor, said: list[Tensor], *, step: int | DeviceStep
     ) -> tuple[list[Tensor], list[Tensor]]:
         """For each net: the photos it gets, and the heatmaps it has to learn, both turned alike."""
         height, width = easy.shape[1:3]
-        turns = hard_view.turns(instance, key=key_of(self._seed, step, TURN))
+        turns = hard_view.turns(instance, key=step_key(self._seed, step, TURN))
         unit = self._codec.unit
         in_photo = turns.matrix(unit=(1, 1), centre=(width / 2, height / 2))
         in_map = turns.matrix(unit=unit, centre=(width / 2 / unit[0], height / 2 / unit[1]))
@@ -103,7 +106,7 @@ class SSPose:
                 peak > 0,
                 instance,
                 count=self._cutout,
-                key=key_of(self._seed, step, ERASE + number),
+                key=step_key(self._seed, step, ERASE + number),
                 hw=(height, width),
                 compat=self._compat,
             )
@@ -111,9 +114,9 @@ class SSPose:
             lessons.append(hard_view.warp(other, in_map))
         return hard, lessons
 
-    def commit(self) -> None:
+    def commit(self, keep: Bool[Tensor, ""] | None = None) -> None:
         for objective in self._objectives:
-            objective.commit()
+            objective.commit(keep)
 
     def state_dict(self) -> dict[str, Tensor]:
         return {

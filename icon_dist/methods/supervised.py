@@ -13,7 +13,7 @@ from torch import Tensor
 from icon_dist.codec import Codec
 from icon_dist.distributed import mean_over_ranks
 from icon_dist.methods.objective import Losses, Objective
-from icon_dist.types import Batch, Outputs
+from icon_dist.types import Batch, DeviceStep, Outputs
 
 Forward = Callable[..., Any]  # the engine: photos in, what the model returns out
 PASS = "pass_"  # and a joint: what the log calls its share of the people on whom it counts
@@ -24,11 +24,13 @@ class Method(Protocol):
     """One training step's arithmetic. State that outlives a step is in ``state_dict``; all else is a function of
     (seed, step, person)."""
 
-    def __call__(self, forward: Forward, batch: Batch, *, step: int, epoch: float, diagnose: bool) -> Losses:
+    def __call__(
+        self, forward: Forward, batch: Batch, *, step: int | DeviceStep, epoch: float, diagnose: bool
+    ) -> Losses:
         """``losses.total`` is to be differentiated. In ``batch`` the labelled people come first."""
 
-    def commit(self) -> None:
-        """The step counts, after its last backward pass: the banks take in all its micro-batches."""
+    def commit(self, keep: Bool[Tensor, ""] | None = None) -> None:
+        """After the last backward pass of a step: the banks take in all its micro-batches, where ``keep`` holds."""
 
     def state_dict(self) -> dict[str, Tensor]: ...
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None: ...
@@ -43,12 +45,14 @@ class Supervised:
     def __init__(self, objective: Objective, codec: Codec) -> None:
         self.objective, self.codec = objective, codec
 
-    def __call__(self, forward: Forward, batch: Batch, *, step: int, epoch: float, diagnose: bool) -> Losses:
+    def __call__(
+        self, forward: Forward, batch: Batch, *, step: int | DeviceStep, epoch: float, diagnose: bool
+    ) -> Losses:
         target, weight = self.codec.encode(batch.joints, batch.labelled)
         return self.objective(forward(batch.image), batch, target, weight, step=step, epoch=epoch, diagnose=diagnose)
 
-    def commit(self) -> None:
-        self.objective.commit()
+    def commit(self, keep: Bool[Tensor, ""] | None = None) -> None:
+        self.objective.commit(keep)
 
     def state_dict(self) -> dict[str, Tensor]:
         return self.objective.state_dict()

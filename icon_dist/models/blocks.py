@@ -9,11 +9,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from icon_dist.models.batch_norm import BatchNorm2d
 
-def conv_bn(inputs: int, outputs: int, *, kernel: int, stride: int = 1) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
+
+def conv_bn(inputs: int, outputs: int, *, kernel: int, stride: int = 1) -> tuple[nn.Conv2d, BatchNorm2d]:
     """A convolution without bias that keeps the size up to ``stride``, and its batch norm."""
     conv = nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=False)
-    return conv, nn.BatchNorm2d(outputs)
+    return conv, BatchNorm2d(outputs)
 
 
 class Residual(nn.Module):

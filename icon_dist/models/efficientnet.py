@@ -15,6 +15,7 @@ from typing import NamedTuple
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from icon_dist.models.batch_norm import BatchNorm2d
 from icon_dist.models.blocks import init_from_scratch
 from icon_dist.models.pose import Encoded, Heads, PoseNet, Source
 
@@ -123,9 +124,9 @@ class Upsampler(nn.Module):
         super().__init__()
         self.deconv = nn.ConvTranspose2d(inputs, outputs, kernel_size=4, stride=2, padding=1, bias=False)
         nn.init.normal_(self.deconv.weight, std=0.001)  # as in SimpleBaseline
-        self.bn1 = nn.BatchNorm2d(outputs)
+        self.bn1 = BatchNorm2d(outputs)
         self.lateral = convolution(skip, outputs, kernel=1)
-        self.bn2 = nn.BatchNorm2d(outputs)
+        self.bn2 = BatchNorm2d(outputs)
         self.relu = nn.ReLU()
 
     def forward(self, x: Float[Tensor, "N _ _ _"], skip: Float[Tensor, "N _ _ _"]) -> Float[Tensor, "N _ _ _"]:
@@ -138,5 +139,5 @@ def convolution(inputs: int, outputs: int, *, kernel: int, stride: int = 1, grou
     return nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=False)
 
 
-def norm(channels: int) -> nn.BatchNorm2d:
-    return nn.BatchNorm2d(channels, eps=EPSILON)
+def norm(channels: int) -> BatchNorm2d:
+    return BatchNorm2d(channels, eps=EPSILON)

@@ -6,6 +6,7 @@ name, and then calls :meth:`PoseNet.add_heads`.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from icon_dist.errors import ConfigError
+from icon_dist.models.batch_norm import BatchNorm2d, count_batch
 from icon_dist.models.blocks import conv_bn, init_from_scratch
 from icon_dist.types import Outputs
 
@@ -111,7 +113,9 @@ class PoseNet(nn.Module):
         return self.apply_heads(self.encode(self.normalise(image)))
 
     def apply_heads(self, encoded: Encoded) -> Outputs:
-        """Heatmaps, and in training the embeddings."""
+        """Heatmaps, and in training the embeddings; counts the batch."""
+        if self.training:
+            count_batch(self._norms)
         final = encoded.final
         # fp32 also under autocast: with the 8 bits of bf16 neighbouring pixels tie and argmax becomes coarse.
         with torch.autocast(final.device.type, enabled=False):
@@ -126,6 +130,10 @@ class PoseNet(nn.Module):
     def features(self, image: UInt8[Tensor, "N H W 3"]) -> Float[Tensor, "N D he we"]:
         """What the projection head reads, or would read, at ``embedding_stride``; also outside training (Fig. 5)."""
         return concatenate(self._sources(self.encode(self.normalise(image))))
+
+    @functools.cached_property
+    def _norms(self) -> list[BatchNorm2d]:
+        return [part for part in self.modules() if isinstance(part, BatchNorm2d)]
 
     def _sources(self, encoded: Encoded) -> tuple[Tensor, ...]:
         """The maps that ``model.feature`` names, finest first."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from icon_dist.models.batch_norm import BatchNorm2d
 from icon_dist.models.blocks import BasicBlock, Bottleneck, Residual, conv_bn, init_from_scratch, stack
 from icon_dist.models.pose import Encoded, Heads, PoseNet, Source
 
@@ -54,8 +55,8 @@ class ResNet(PoseNet):
         return Encoded(final=x, shared=(third,), pyramid=tuple(pyramid))
 
 
-def upsampler(inputs: int) -> tuple[nn.ConvTranspose2d, nn.BatchNorm2d, nn.ReLU]:
+def upsampler(inputs: int) -> tuple[nn.ConvTranspose2d, BatchNorm2d, nn.ReLU]:
     """Twice the size; starts at N(0, .001) as in the official code."""
     deconv = nn.ConvTranspose2d(inputs, DECONV, kernel_size=4, stride=2, padding=1, bias=False)
     nn.init.normal_(deconv.weight, std=0.001)
-    return deconv, nn.BatchNorm2d(DECONV), nn.ReLU()
+    return deconv, BatchNorm2d(DECONV), nn.ReLU()

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from icon_dist.checkpoints.checkpoint import require_same_tensors
@@ -22,10 +23,20 @@ class Average:
         self._mean = {name: tensor.detach().clone() for name, tensor in self._raw.items()}
 
     @torch.no_grad()
-    def update(self, step: int) -> None:
-        """After optimizer step number ``step`` (from 1); early steps forget faster: no trace of the random start."""
-        decay = min(self._decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_([*self._mean.values()], [*self._raw.values()], 1 - decay)
+    def update(self, step: int | Int64[Tensor, ""], *, keep: Bool[Tensor, ""] | None = None) -> None:
+        """After optimizer step number ``step`` (from 1); early steps forget faster: no trace of the random start.
+
+        Where ``keep`` does not hold, nothing changes (None = it holds).
+        """
+        at = torch.zeros((), dtype=torch.float64, device=keep.device if keep is not None else None) + step
+        weight = 1 - ((1 + at) / (10 + at)).clamp(max=self._decay)
+        if keep is not None:
+            weight = weight * keep
+        mean, raw = [*self._mean.values()], [*self._raw.values()]
+        if weight.device.type == "cpu":
+            torch._foreach_lerp_(mean, raw, float(weight))
+            return
+        move_towards(mean, raw, weight)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
@@ -48,3 +59,10 @@ class Average:
     @torch.no_grad()
     def _copy(self, values: Mapping[str, Tensor]) -> None:
         torch._foreach_copy_([*self._raw.values()], [values[name] for name in self._raw])
+
+
+def move_towards(mean: list[Tensor], raw: list[Tensor], weight: Float[Tensor, ""]) -> None:
+    """``lerp`` with a weight that only the device knows; with 0 nothing changes."""
+    change = torch._foreach_sub(raw, mean)
+    torch._foreach_mul_(change, weight.float())
+    torch._foreach_add_(mean, change)

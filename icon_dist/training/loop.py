@@ -18,21 +18,27 @@ from icon_dist import config as configuration
 from icon_dist.checkpoints.saver import Saver
 from icon_dist.codec import codec_of
 from icon_dist.config import Config, OptimConfig
+from icon_dist.data.feeder import feed
+from icon_dist.data.stream import EvalStream
 from icon_dist.datasets import skeleton_to_dict
 from icon_dist.errors import DivergedError
 from icon_dist.inference.boxes import first_photos
 from icon_dist.inference.counting import counted
-from icon_dist.inference.predictor import Forward, conditions, evaluate
+from icon_dist.inference.predictor import Forward, conditions, eval_stream, evaluate
 from icon_dist.launch.progress import Report
 from icon_dist.launch.signals import LeavingError, unless
 from icon_dist.losses.health import collapsed
 from icon_dist.methods.supervised import unsure
 from icon_dist.metrics.score import check_truth, main_metric, require_evaluator
+from icon_dist.models import PoseNet
 from icon_dist.shards.shard_set import read_truth
+from icon_dist.training.flags import Flags
+from icon_dist.training.graph import GraphedStep
 from icon_dist.training.meter import TICK_EVERY_S, Meter
 from icon_dist.training.plan import at_workers
 from icon_dist.training.samples import Samples
 from icon_dist.training.setup import Data, begin, last_epoch, open_data, stream_of
+from icon_dist.training.step import Position, one_step
 from icon_dist.types import Batch
 
 COLLAPSED = (
@@ -52,7 +58,8 @@ SKIPPED = (
 def train(cfg: Config, *, report: Report, device: str, stop: Callable[[], bool] = lambda: False) -> None:
     """One worker's part of the run. Every rank calls the same collectives in the same order.
 
-    Once ``stop`` is true on any rank, all leave after the step with a checkpoint and a report of kind ``stopped``.
+    Once ``stop`` is true on any rank, all leave after the step with a checkpoint and a report of kind ``stopped``. On a
+    GPU, where the host is a step ahead, they leave one step later, and a skipped step is reported one step later.
     """
     torch.set_num_threads(cfg.run.cpus_per_worker)  # another number of threads gives other bits
     if device != "cpu":
@@ -64,7 +71,7 @@ def train(cfg: Config, *, report: Report, device: str, stop: Callable[[], bool] 
     last, left = last_epoch(cfg), False
     if state.epochs < last:  # a run that is over changes nothing, not even its records
         report({"kind": "start", "step": state.step, "total": plan.total_steps})
-    with run.saver, closing(run.stream), closing(run.learner.engine):
+    with run.saver, closing(run):
         try:
             while state.epochs < last:
                 run.train_epoch()
@@ -114,20 +121,38 @@ class Run:
         if self.truth:
             check_truth(self.truth, self.shards.skeleton)
             require_evaluator(self.shards.skeleton, engine=cfg.eval.engine)
+        self.codec = codec_of(cfg, stride=PoseNet.stride)
+        self.eval_stream = self.open_eval_stream()  # streams fork: before there is anything on a GPU
+        stream = None if cfg.semi.cache else stream_of(cfg, data, device=device)
         self.learner = begin(cfg, data, self.uri, device=device, note=self.note)
         self.state = self.learner.state
         self.samples = Samples(self.uri, step=self.state.step) if cfg.run.record_samples else None
-        self.stream = stream_of(cfg, data, device=device, guesses=self.learner.guesses)
+        self.stream = stream or stream_of(cfg, data, device=device, guesses=self.learner.guesses)
         self.saver = Saver(self.uri, keep=cfg.run.keep, warn=self.note)
         self.save_every = max(1, round(cfg.run.checkpoint_every * self.plan.steps_per_epoch))
         self.headline = main_metric(self.shards.skeleton)
-        plan = self.plan
+        plan, graph = self.plan, cfg.run.graph
         per_epoch = plan.steps_per_epoch
         meter = Meter(
             report, batch=plan.batch, accumulation=plan.accumulation, steps_per_epoch=per_epoch, device=device
         )
         self.meter, self.report = meter, meter.report
+        self.flags, self.leaving = Flags(late=device != "cpu"), False
+        self.graphed = GraphedStep(cfg, self.learner, accumulation=plan.accumulation, device=device) if graph else None
         self.warned: set[str] = set()
+
+    def open_eval_stream(self) -> EvalStream | None:
+        """One for all evaluations of the run."""
+        if self.val is None:
+            return None
+        cfg = self.cfg
+        return eval_stream(self.val, self.codec, cfg.eval, loaders=cfg.data.loaders, device=self.device)
+
+    def close(self) -> None:
+        self.stream.close()
+        if self.eval_stream is not None:
+            self.eval_stream.close()
+        self.learner.engine.close()
 
     def note(self, text: str) -> None:
         self.report({"kind": "note", "text": text})
@@ -136,55 +161,70 @@ class Run:
         """The steps from where the run stands to the end of its epoch."""
         epoch, per_epoch = self.state.epochs, self.plan.steps_per_epoch
         self.learner.model.train()
-        micros = self.stream.epoch(epoch, start_step=self.state.step - epoch * per_epoch)
-        micros = self.meter.watched(micros, step=self.state.step)
-        for first in micros:
-            leave = self.step(chain([first], islice(micros, self.plan.accumulation - 1)))
-            self.saver.check()
-            if leave:
-                raise LeavingError
-            if self.state.step % self.save_every == 0 and self.state.step % per_epoch:
-                self.save({})
+        here = self.stream.epoch(epoch, start_step=self.state.step - epoch * per_epoch)
+        with nullcontext(here) if self.device == "cpu" else closing(feed(here, device=self.device)) as batches:
+            micros = self.meter.watched(batches, step=self.state.step)
+            for first in micros:
+                self.step(chain([first], islice(micros, self.plan.accumulation - 1)))
+                self.saver.check()
+                if self.state.step % per_epoch == 0:
+                    self.heed(wait=True)
+                if self.leaving:
+                    raise LeavingError
+                if self.state.step % self.save_every == 0 and self.state.step % per_epoch:
+                    self.save({})
 
-    def step(self, micros: Iterator[Batch]) -> bool:
-        """One optimizer step on these micro-batches; whether any rank was asked to stop."""
-        cfg, state, method, engine = self.cfg, self.state, self.learner.method, self.learner.engine
+    def step(self, micros: Iterator[Batch]) -> None:
+        """One optimizer step on these micro-batches."""
+        cfg, state = self.cfg, self.state
         epoch = state.step / self.plan.steps_per_epoch
         lr = learning_rate(cfg.optim, state.step, epoch)
         log = (state.step + 1) % cfg.run.log_every == 0
-        broken = torch.zeros((), dtype=torch.bool, device=self.device)  # whether a loss of this step is not finite
-        for micro, host_batch in enumerate(micros, start=1):
-            moves = micro == self.plan.accumulation  # the micro-batch that completes the step
-            batch = host_batch.to(self.device, non_blocking=True)
-            losses = method(engine, batch, step=state.step, epoch=epoch, diagnose=log and moves)
-            broken |= ~losses.total.detach().isfinite()
-            engine.backward(losses.total)
-            if self.samples is not None:
-                self.samples.add(host_batch.instance)
-            if not moves:
-                engine.step(lr=lr)
-        values = losses.scalars() if log else {}
-        skip, leave = state.agree(broken | ~engine.finite(), self.stop())
-        engine.step(lr=lr, skip=skip)
-        state.advance(skipped=skip)
+        at = Position(state.step, state.step + 1, epoch, lr, self.stop)
+        values = self.make(micros, at, log=log)
+        state.advance()
+        self.heed(wait=log or self.samples is not None)
         if self.samples is not None:
-            self.samples.end_step(step=state.step, epoch=state.epochs, skipped=skip)
-        if skip:
-            self.report({"kind": "skip", "step": state.step, "skipped": state.skipped})
-            if state.skipped_in_a_row >= cfg.run.max_skipped:
-                raise DivergedError(SKIPPED.format(step=state.step, row=state.skipped_in_a_row))
-            return leave
-        method.commit()
-        if self.learner.average is not None:
-            self.learner.average.update(state.step)
-        if log:
-            at = state.step / self.plan.steps_per_epoch
-            self.report({"kind": "train", "step": state.step, "epoch": at, "lr": lr, **values})
-            wrong = {COLLAPSED: collapsed(values), UNSURE: unsure(values)}
-            for text in {text for text, holds in wrong.items() if holds} - self.warned:
-                self.warned.add(text)
-                self.note(text)
-        return leave
+            skipped = state.skipped_in_a_row > 0
+            self.samples.end_step(step=state.step, epoch=state.epochs, skipped=skipped)
+        if log and not state.skipped_in_a_row:
+            self.log(values, lr=lr)
+
+    def make(self, micros: Iterator[Batch], at: Position, *, log: bool) -> dict[str, float]:
+        """The step on the device, launched or replayed; with ``log`` all there is to log."""
+        if self.graphed is not None and not log:
+            self.flags.send(self.state.step + 1, self.graphed(list(self.noted(micros)), at))
+            return {}
+        batches = (batch.to(self.device, non_blocking=True) for batch in self.noted(micros))
+        step = one_step(self.learner, batches, at, accumulation=self.plan.accumulation, diagnose=log)
+        self.flags.send(self.state.step + 1, step.flags)
+        return step.losses.scalars() if log else {}
+
+    def noted(self, micros: Iterator[Batch]) -> Iterator[Batch]:
+        for batch in micros:
+            if self.samples is not None:
+                self.samples.add(batch.instance)
+            yield batch
+
+    def heed(self, *, wait: bool) -> None:
+        """Act on what the steps so far have said of themselves, as far as it is known here; with ``wait``, on all."""
+        state = self.state
+        for step, (skipped, leave) in self.flags.arrived(wait=wait):
+            state.count(skipped=skipped)
+            self.leaving |= leave
+            if skipped:
+                self.report({"kind": "skip", "step": step, "skipped": state.skipped})
+                if state.skipped_in_a_row >= self.cfg.run.max_skipped:
+                    raise DivergedError(SKIPPED.format(step=step, row=state.skipped_in_a_row))
+
+    def log(self, values: dict[str, float], *, lr: float) -> None:
+        """Report the step that was just made, and warn once of what goes wrong."""
+        step = self.state.step
+        self.report({"kind": "train", "step": step, "epoch": step / self.plan.steps_per_epoch, "lr": lr, **values})
+        wrong = {COLLAPSED: collapsed(values), UNSURE: unsure(values)}
+        for text in {text for text, holds in wrong.items() if holds} - self.warned:
+            self.warned.add(text)
+            self.note(text)
 
     def end_epoch(self, *, last: bool) -> None:
         """Score it if it is its turn, and save it."""
@@ -205,9 +245,7 @@ class Run:
         """Scores of every student. If the run is left meanwhile, the epoch stays open until it goes on."""
         assert self.val is not None
         cfg, learner = self.cfg, self.learner
-        self.saver.wait()  # its thread may hold a lock at the moment in which loaders are forked
         learner.model.eval()
-        codec = codec_of(cfg, stride=learner.model.stride)
         scores: dict[str, float] = {}
         with nullcontext() if learner.average is None else learner.average.in_place():
             for student, forward in learner.method.students(learner.engine).items():
@@ -215,10 +253,11 @@ class Run:
                     self.counted(unless(self.stop, forward, device=self.device)),
                     self.val,
                     self.truth,
-                    codec=codec,
+                    codec=self.codec,
                     settings=cfg.eval,
                     loaders=cfg.data.loaders,
                     device=self.device,
+                    stream=self.eval_stream,
                 )
                 scores |= {student + name: value for name, value in measured.items()}
         return scores
@@ -238,6 +277,7 @@ class Run:
 
     def save(self, scores: dict[str, float]) -> None:
         """A checkpoint of where the run stands; what is copied is on its way when this returns."""
+        self.heed(wait=True)
         step, tensors = self.state.step, self.state.tensors()
         if distributed.rank() == 0:
             files = {} if self.samples is None else self.samples.flush(step=step, attempt=self.saver.attempt)

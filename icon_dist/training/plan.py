@@ -11,6 +11,7 @@ import numpy as np
 
 from icon_dist import config as configuration
 from icon_dist.config import Config, ContrastConfig, LossConfig
+from icon_dist.data.resident import decoded_bytes
 from icon_dist.data.sampler import check_streams, default_streams
 from icon_dist.errors import ConfigError, DataError, IconError, gathering, plural, raise_all
 from icon_dist.models import from_config
@@ -38,6 +39,7 @@ class Plan:
     checkpoint_bytes: int
     split: Split = field(compare=False)  # who has labels
     unlabelled_batch: int  # of each batch
+    resident_bytes: int = 0  # decoded crops in the memory of every GPU, if they are to be there
     notes: tuple[str, ...] = ()  # what is unusual, and no error
 
     @property
@@ -55,6 +57,7 @@ class Plan:
             [
                 f"data        {people} in {shards}, {_bytes(self.shard_bytes)}",
                 *self._labels(),
+                *([f"resident    {_bytes(self.resident_bytes)} decoded, on every GPU"] if self.resident_bytes else []),
                 f"batch       {self.batch} = {parts}",
                 f"steps       {self.total_steps} = {plural(self.epochs, 'epoch')} x {self.steps_per_epoch}{left_out}",
                 f"streams     {self.streams}, {self.streams // self.workers} per worker",
@@ -157,6 +160,7 @@ def plan_run(config: Config, shards: ShardSet, *, val: ShardSet | None = None) -
         checkpoint_bytes=copies * FP32,
         split=known,
         unlabelled_batch=others,
+        resident_bytes=0 if config.data.resident == "never" else decoded_bytes(shards),
         notes=tuple(_notes(config, shards, val, known)),
     )
 

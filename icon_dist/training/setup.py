@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import torch
+
 from icon_dist import config as configuration
 from icon_dist import distributed, storage
 from icon_dist.checkpoints import checkpoint
@@ -14,9 +16,10 @@ from icon_dist.codec.frame import InputFrame
 from icon_dist.config import Config
 from icon_dist.data.augment import Augmentation
 from icon_dist.data.loader import Loader
+from icon_dist.data.resident import decoded_bytes
 from icon_dist.data.sampler import Division, TrainSampler
 from icon_dist.data.stream import TrainStream
-from icon_dist.errors import IconError, gathering, naming, raise_all
+from icon_dist.errors import ConfigError, IconError, gathering, naming, raise_all
 from icon_dist.inference.boxes import photos_of
 from icon_dist.methods.from_config import method_of
 from icon_dist.methods.supervised import Method
@@ -27,11 +30,13 @@ from icon_dist.models.two_students import Pair
 from icon_dist.shards.label_split import hide_labels
 from icon_dist.shards.shard_set import ShardSet, open_shards, read_truth
 from icon_dist.shards.teacher_cache import F32
-from icon_dist.training import engine_deepspeed, start_weights
+from icon_dist.training import start_weights
 from icon_dist.training.ema import Average
+from icon_dist.training.engine import Engine, wrap
 from icon_dist.training.plan import Plan, plan_run
 from icon_dist.training.state import State
 
+RESIDENT_SHARE = 0.5  # of a GPU's free memory that decoded images may take
 WITHOUT = "; or leave data.val empty to go without scores"
 
 
@@ -95,11 +100,23 @@ def stream_of(cfg: Config, data: Data, *, device: str, guesses: F32 | None = Non
         batch=plan.micro_batch,
         processes=cfg.data.loaders,
         cache_mb=cfg.data.cache_mb,
-        pin=device != "cpu",
         skip_bad=cfg.data.max_bad_fraction > 0,
+        resident=device if is_resident(cfg.data.resident, data.shards, device=device) else "",
     )
     augmentation = Augmentation(cfg.data.augment, people.skeleton, frame, cfg.run.seed)
     return TrainStream(sampler, augmentation, loader, max_bad_fraction=cfg.data.max_bad_fraction)
+
+
+def is_resident(resident: str, shards: ShardSet, *, device: str) -> bool:
+    """Whether a device is to hold all decoded images; ConfigError where it must and cannot."""
+    if resident == "never" or device == "cpu":
+        return False
+    free, _ = torch.cuda.mem_get_info(device)
+    size = decoded_bytes(shards)
+    if resident == "always" and size > RESIDENT_SHARE * free:
+        takes = f"decoded crops take {size / 1e9:.1f} GB, more than {RESIDENT_SHARE:.0%} of the {free / 1e9:.1f} GB"
+        raise ConfigError(f"data.resident=always: {takes} that are free on {device}; set it to auto or never")
+    return size <= RESIDENT_SHARE * free
 
 
 @dataclass(frozen=True)
@@ -108,7 +125,7 @@ class Learner:
 
     model: PoseNet | Pair
     method: Method
-    engine: engine_deepspeed.Engine
+    engine: Engine
     average: Average | None
     state: State
     guesses: F32 | None  # what a teacher that looks but once saw of everybody: for the stream
@@ -144,7 +161,7 @@ def begin(cfg: Config, data: Data, run_uri: str, *, device: str, note: Callable[
         origin = start.origin
         note(start.note)
 
-    engine = engine_deepspeed.wrap(
+    engine = wrap(
         model,
         zero=cfg.run.zero,
         micro_batch=plan.micro_batch,

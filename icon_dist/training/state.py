@@ -22,12 +22,14 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Bool, Shaped
 from torch import Tensor, nn
 
 from icon_dist import distributed
 from icon_dist.checkpoints.checkpoint import OTHER, Checkpoint, require_same_tensors
 from icon_dist.errors import CheckpointError, shown
-from icon_dist.training.engine_deepspeed import MOMENTS, Engine
+from icon_dist.training.engine import Engine
+from icon_dist.training.optimizer_state import MOMENTS
 
 Named = Mapping[str, Tensor]
 LARGEST = 1e18  # of a score
@@ -69,7 +71,12 @@ class State:
             for name, one in self._others.items():
                 one.load_state_dict(self._found.tensors(name))
         self._found = None  # its bytes need not stay in memory
-        self._before = [b.detach().clone() for b in self._buffers]
+        self._before = [flat(kind) for kind in self._kinds()]
+
+    @property
+    def device(self) -> torch.device:
+        """On which steps are made."""
+        return next(self._engine.module.parameters()).device
 
     def numbers(self) -> dict[str, Any]:
         """What is not a tensor; the step is in the manifest."""
@@ -85,22 +92,35 @@ class State:
         return saved
 
     @torch.no_grad()
-    def agree(self, *flags: bool | Tensor) -> list[bool]:
-        """After every backward pass: average BatchNorm's statistics over ranks; which flags any rank has raised.
+    def agree(self, *flags: Shaped[Tensor, ""]) -> Bool[Tensor, " n"]:
+        """After a step's last backward pass: average BatchNorm's statistics over ranks; which flags any of them raised.
 
         One all-reduce for both, of numbers that a step moves anyway.
         """
-        device = self._before[0].device if self._before else "cpu"
-        raised = torch.stack([torch.as_tensor(flag, device=device).double() for flag in flags])
-        return [count > 0 for count in distributed.mean_buffers(self._engine.module, raised=raised).tolist()]
+        raised = torch.stack([flag.double() for flag in flags])
+        return distributed.mean_buffers(self._engine.module, raised=raised) > 0
 
     @torch.no_grad()
-    def advance(self, *, skipped: bool) -> None:
-        """The step is over. One that is skipped leaves no trace but its number."""
+    def settle(self, skip: Bool[Tensor, ""]) -> None:
+        """BatchNorm's statistics and counters, where ``skip`` holds, go back to what they were before the step."""
+        for buffers, before in zip(self._kinds(), self._before, strict=True):
+            torch.where(skip, before, flat(buffers), out=before)
+            parts = torch.split(before, [b.numel() for b in buffers])
+            torch._foreach_copy_(buffers, [part.view_as(b) for part, b in zip(parts, buffers, strict=True)])
+
+    def advance(self) -> None:
+        """The step is over; one that was skipped counts as well."""
         self.step += 1
+
+    def count(self, *, skipped: bool) -> None:
+        """A step was skipped or not, which is known once its flags have arrived."""
         self.skipped += skipped
         self.skipped_in_a_row = self.skipped_in_a_row + 1 if skipped else 0
-        copy(self._before, self._buffers) if skipped else copy(self._buffers, self._before)
+
+    def _kinds(self) -> list[list[Tensor]]:
+        """The buffers that are floating, and those that are not: statistics and counts."""
+        kinds = ([b for b in self._buffers if b.is_floating_point() == floating] for floating in (True, False))
+        return [kind for kind in kinds if kind]
 
 
 class Numbers(NamedTuple):
@@ -158,9 +178,6 @@ def on_host(tensors: Named) -> dict[str, Tensor]:
     return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
 
 
-def copy(source: list[Tensor], target: list[Tensor]) -> None:
-    """A launch or two on a GPU: statistics are floating, counts of batches are not."""
-    for floating in (True, False):
-        mine = [i for i, tensor in enumerate(source) if tensor.is_floating_point() == floating]
-        if mine:
-            torch._foreach_copy_([target[i] for i in mine], [source[i] for i in mine])
+def flat(tensors: list[Tensor]) -> Tensor:
+    """One after the other: a launch or two on a GPU, however many they are."""
+    return torch.cat([tensor.detach().flatten() for tensor in tensors])

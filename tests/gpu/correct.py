@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -17,9 +18,10 @@ from icon_dist.losses.bank import MemoryBank
 from icon_dist.losses.refined_joints import STAGE_WEIGHTS
 from icon_dist.methods.from_config import method_of
 from icon_dist.models import PoseNet, from_config
+from icon_dist.training.graph import GraphedStep
 from icon_dist.training.loop import use_precision
 from icon_dist.types import Outputs
-from tests.gpu.setting import COCO, Learning, Row, Rows, Setting, config, crops, within
+from tests.gpu.setting import COCO, STEPS, Learning, Row, Rows, Setting, config, crops, within
 from tests.gpu.strategies import STRATEGIES, named
 
 TINY = ("hrnet_small", "resnet18", "efficientnet_lite0", "opecnet_hrnet_small")
@@ -29,6 +31,12 @@ FULL = (
 )
 FP32, BF16, LOSS, PIXELS, CURVE = 1e-4, 2e-2, 1e-5, 1e-3, 2e-3
 State = dict[str, Tensor]
+STAGES = {  # contrast starts with the sixth step, the bank is used three steps later
+    "loss__start_epoch": 5 / STEPS,
+    "loss__ramp_epochs": 5 / STEPS,
+    "loss__bank__warmup": 2,
+    "optim__ema": 0.9,
+}
 
 
 def correct(setting: Setting) -> Rows:
@@ -41,6 +49,7 @@ def correct(setting: Setting) -> Rows:
     yield from waits(setting, learning)
     yield from memory(setting, learning)
     yield from curve(setting)
+    yield from graphs(setting)
     yield from networks(setting)
 
 
@@ -194,7 +203,7 @@ def small(setting: Setting, device: str, **values: object) -> Learning:
     """A small network in fp32 with every part of the loss."""
     base = {"run__precision": "fp32", "data__input": "64x64", "data__sigma": 1, "model__backbone": "hrnet_small"}
     sizes = {"model__embedding": 16, "loss__bank__slots": 32, "loss__bank__warmup": 1, "optim__lr": 1e-4}
-    return Learning(config(setting, **base, **sizes, **values), device=device)
+    return Learning(config(setting, **(base | sizes | values)), device=device)
 
 
 def measured(learning: Learning, batch: object) -> float:
@@ -239,6 +248,7 @@ def nan_step(learning: Learning) -> Rows:
     spoil = learning.model.final_layer.register_forward_hook(lambda *args: args[2] * torch.nan)
     learning.step(batches[1])
     spoil.remove()
+    learning.heed(wait=True)
     yield within("NaN step, tensors that changed", different(whole(learning), before), 0)
     skips = learning.state.skipped
     yield Row("NaN step, skipped", skips, ok=skips == 1 and learning.state.step == 2)
@@ -270,7 +280,7 @@ def resume(setting: Setting, first: Learning) -> Rows:
 
 
 def waits(setting: Setting, learning: Learning) -> Rows:
-    """How often the host waits for the device in a step that does not log: once, for the flags."""
+    """How often the host waits for the device in a step that does not log: never."""
     batch = crops(learning.cfg, 8, device=setting.device)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -282,6 +292,30 @@ def waits(setting: Setting, learning: Learning) -> Rows:
     places = {f"{w.filename.rpartition('/')[2]}:{w.lineno}" for w in caught if "synchroniz" in str(w.message)}
     count = sum("synchroniz" in str(w.message) for w in caught)
     yield Row("waits of a step", count, note=", ".join(sorted(places)))
+
+
+def graphs(setting: Setting) -> Rows:
+    """The step as graphs against the loop: before contrast starts, after, once the bank is in use; a NaN in it."""
+    sides = [small(setting, setting.device, **STAGES) for _ in range(2)]
+    sides[1].graphed = GraphedStep(sides[1].cfg, sides[1].learner, accumulation=1, device=setting.device)
+    people = 2 if setting.tiny else 8
+    for side in sides:
+        for i in range(10 if setting.tiny else 14):
+            side.step(crops(side.cfg, people, device=setting.device, seed=i))
+    right, found = map(whole, sides)
+    yield within("graph, weights", furthest(zip(*weights(found, right), strict=True)), CURVE)
+    counts = [{name: t for name, t in one.items() if not t.is_floating_point()} for one in (found, right)]
+    yield within("graph, counts that differ", different(*counts), 0)
+    graphed = sides[1]
+    batch = crops(graphed.cfg, people, device=setting.device, seed=14)
+    graphed.step(replace(batch, joints=batch.joints * torch.nan))
+    graphed.heed(wait=True)
+    yield within("graph, NaN step, tensors that changed", different(whole(graphed), found), 0)
+    yield Row("graph, NaN step, skipped", graphed.state.skipped, ok=graphed.state.skipped == 1)
+    graphed.step(batch)
+    yield within(
+        "graph, the step after it, tensors that stayed", sum(map(torch.equal, *weights(found, whole(graphed)))), 0
+    )
 
 
 def memory(setting: Setting, learning: Learning) -> Rows:

@@ -22,7 +22,10 @@ from icon_dist.datasets import load_skeleton
 from icon_dist.methods.from_config import method_of
 from icon_dist.methods.supervised import Method
 from icon_dist.models import from_config
-from icon_dist.training.engine_deepspeed import wrap
+from icon_dist.training.ema import Average
+from icon_dist.training.engine import wrap
+from icon_dist.training.flags import Flags
+from icon_dist.training.graph import GraphedStep
 from icon_dist.training.loop import Run, use_precision
 from icon_dist.training.setup import Learner
 from icon_dist.training.state import State
@@ -148,21 +151,26 @@ class Learning:
             self.model, zero=0, micro_batch=1, accumulation=1, world=1, bf16=bf16, compiled=False, lr=cfg.optim.lr
         )
         self.state = State(self.model, None, steps_per_epoch=STEPS)
-        self.state.complete(self.engine, bank=self.method, ema=None)
+        self.average = Average(self.model, decay=cfg.optim.ema) if cfg.optim.ema else None
+        self.state.complete(self.engine, bank=self.method, ema=self.average)
         self.plan = SimpleNamespace(steps_per_epoch=STEPS, accumulation=1)
         self.samples, self.warned = None, set[str]()
+        self.flags, self.leaving = Flags(late=device != "cpu"), False
+        self.graphed: GraphedStep | None = None
         self.events: list[dict[str, Any]] = []
         self.report = self.events.append
 
     @property
     def learner(self) -> Learner:
-        return Learner(self.model, self.method, self.engine, None, self.state, None, {})
+        return Learner(self.model, self.method, self.engine, self.average, self.state, None, {})
 
     def stop(self) -> bool:
         return False
 
     def note(self, text: str) -> None:
         self.report({"kind": "note", "text": text})
+
+    make, noted, heed, log = Run.make, Run.noted, Run.heed, Run.log
 
     def step(self, batch: Batch) -> None:
         """One of the loop's own steps."""

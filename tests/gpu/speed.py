@@ -8,14 +8,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch.autograd import DeviceType
 
-from icon_dist.training.engine_deepspeed import PlainEngine
+from icon_dist.training.engine_plain import PlainEngine
+from icon_dist.training.graph import WARM, GraphedStep
 from tests.gpu.setting import Learning, Row, Rows, Setting, background, config, crops, fill_banks, without_deepspeed
 
 MODES = {  # of contrast
@@ -58,12 +58,12 @@ def speed(setting: Setting) -> Rows:
             yield row
     yield launches(setting, f"N={sizes[0]}", loop_step(alone, sizes[0]))
     for people in sizes:
-        yield timed(setting, f"N={people} graph", graph(setting, alone, people), people)[0]
+        yield timed(setting, f"N={people} graph", graph(alone, people), people)[0]
     for mode in ("default", "caps"):
         yield from with_contrast(setting, mode, base)
     alone.model.compile(backend=backend(setting), dynamic=False)
     yield timed(setting, f"N={sizes[0]} compile", loop_step(alone, sizes[0]), sizes[0])[0]
-    yield timed(setting, f"N={sizes[0]} compile + graph", graph(setting, alone, sizes[0]), sizes[0])[0]
+    yield timed(setting, f"N={sizes[0]} compile + graph", graph(alone, sizes[0]), sizes[0])[0]
 
 
 def with_contrast(setting: Setting, mode: str, base: dict[int, float]) -> Rows:
@@ -79,8 +79,7 @@ def with_contrast(setting: Setting, mode: str, base: dict[int, float]) -> Rows:
     people = sizes_of(setting)[0]
     yield timed(setting, f"N={people} {mode} contrast alone", contrast_alone(learning, people), 0)[0]
     yield launches(setting, f"N={people} {mode} contrast", loop_step(learning, people))
-    row, _ = timed(setting, f"N={people} {mode} contrast graph", graph(setting, learning, people), people)
-    yield replace(row, note=f"{row.note}; step and keys are fixed")
+    yield timed(setting, f"N={people} {mode} contrast graph", graph(learning, people), people)[0]
 
 
 def arrange(learning: Learning, arrangement: Arrangement, setting: Setting) -> None:
@@ -104,41 +103,25 @@ def arrange(learning: Learning, arrangement: Arrangement, setting: Setting) -> N
 
 
 def loop_step(learning: Learning, people: int) -> Make:
-    """A step of the training loop."""
+    """A step of the training loop, one launch at a time."""
 
     def make() -> Callable[[], object]:
+        learning.graphed = None
         batch = crops(learning.cfg, people, device=learning.device)
         return lambda: learning.step(batch)
 
     return make
 
 
-def graph(setting: Setting, learning: Learning, people: int) -> Make:
-    """Forward, loss, backward and Adam as one CUDA graph; off CUDA the same calls one by one.
-
-    The host's numbers are fixed in it: the step, the learning rate, the keys of random draws.
-    """
+def graph(learning: Learning, people: int) -> Make:
+    """The same as a graph (``run.graph``), recorded before it is timed; off CUDA the same calls one by one."""
 
     def make() -> Callable[[], object]:
         batch = crops(learning.cfg, people, device=learning.device)
-
-        def one() -> None:
-            learning.engine.backward(learning.loss(batch))
-            learning.engine.step(lr=1e-6)
-            learning.method.commit()
-
-        if not setting.cuda:
-            return one
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(3):
-                one()
-        torch.cuda.current_stream().wait_stream(side)
-        whole = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(whole):
-            one()
-        return whole.replay
+        learning.graphed = GraphedStep(learning.cfg, learning.learner, accumulation=1, device=learning.device)
+        for _ in range(WARM + 1):
+            learning.step(batch)
+        return lambda: learning.step(batch)
 
     return make
 

@@ -17,10 +17,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from icon_dist import config as configuration
 from icon_dist.config import Config
 from icon_dist.datasets import load_skeleton
+from icon_dist.losses.sampling import PURPOSES
 from icon_dist.methods.from_config import method_of
 from icon_dist.models import from_config
-from icon_dist.training.engine_deepspeed import PlainEngine
-from icon_dist.types import Batch
+from icon_dist.training.ema import Average
+from icon_dist.training.engine_plain import PlainEngine
+from icon_dist.training.state import State
+from icon_dist.types import Batch, DeviceStep, number_of
 from tests.gpu.strategies import STRATEGIES, named
 
 COCO = load_skeleton("coco")
@@ -74,21 +77,51 @@ def config(**values: Any) -> Config:
     return configuration.load("coco", TINY | {key.replace("__", "."): value for key, value in values.items()})
 
 
+SEMI: list[dict[str, Any]] = [
+    {"semi__method": "pseudo", "semi__teacher": "somewhere", "data__labelled": 0.5},
+    {"semi__method": "sspose", "data__labelled": 0.5},
+]
+
+
+def position(step: int) -> DeviceStep:
+    with torch.device("meta"):
+        number = torch.full((), step)
+        return DeviceStep(number, dict.fromkeys(PURPOSES, number), torch.ones((), dtype=torch.float64))
+
+
 @pytest.mark.parametrize("values", STRATEGIES, ids=named)
 def test_a_step_reads_no_value_and_copies_nothing_from_the_host(
     values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    make_steps(values, monkeypatch, graph=False)
+
+
+@pytest.mark.parametrize("values", [STRATEGIES[3], STRATEGIES[5], *SEMI], ids=named)
+def test_nor_does_one_whose_numbers_are_tensors(values: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    make_steps(values, monkeypatch, graph=True)
+
+
+def make_steps(values: dict[str, Any], monkeypatch: pytest.MonkeyPatch, *, graph: bool) -> None:
+    """Forward, loss, backward, and what a skipped step must not change; Adam on a GPU is one fused operation."""
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # there is none for this device
     cfg = config(**values)
     with torch.device("meta"):
-        model = from_config.build(cfg, COCO).train()
-    method = method_of(cfg, COCO, model, micro_batch=PEOPLE, teacher=None)
+        model = from_config.build_trained(cfg, COCO).train()
+        teacher = from_config.build(cfg, COCO).eval() if cfg.semi.method == "pseudo" else None
+    method = method_of(cfg, COCO, model, micro_batch=PEOPLE, teacher=teacher)
     engine = PlainEngine(model, torch.optim.Adam(model.parameters()), accumulation=1, bf16=False)
+    state, average = State(model, None, steps_per_epoch=1), Average(model, decay=0.9)
+    state.complete(engine, bank=method, ema=average)
     for step in range(3):
+        at = position(step) if graph else step
         with Copies() as copies:
-            losses = method(engine, batch(), step=step, epoch=1.0, diagnose=False)
+            losses = method(engine, batch(), step=at, epoch=1.0, diagnose=False)
             engine.backward(losses.total)
-            assert engine.finite().device.type == "meta"
-            method.commit()
+            (skip,) = state.agree(~engine.finite())
+            state.settle(skip)
+            method.commit(~skip)
+            average.update(number_of(at) + 1, keep=~skip)
+            model.zero_grad()
+        assert skip.device.type == "meta"
         if step >= 2:  # what is made once, at the first step or the first with the bank, is copied once
             assert copies.found == []

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from icon_dist.training.engine_deepspeed import Engine, PlainEngine
+from icon_dist.training.engine import Engine
+from icon_dist.training.engine_plain import PlainEngine
 from icon_dist.types import Outputs
 
 LR = (1e-2, 1e-2, 3e-3, 1e-4)  # a schedule: the engine takes what each step is given

@@ -37,6 +37,7 @@ def train_stream(
     unlabelled_share: float = 0.0,
     guesses: NDArray[np.float32] | None = None,
     max_bad_fraction: float = 0.0,
+    resident: str = "",
 ) -> TrainStream:
     """A training stream; ``guesses`` are the joints of those who are not ``labelled``."""
     frame = InputFrame(input_hw, codec)
@@ -47,7 +48,13 @@ def train_stream(
     division = Division(batch, micro_batch, rank, world, streams)
     sampler = TrainSampler(shards.shard, division, seed=seed, labelled=labelled, unlabelled_share=unlabelled_share)
     loader = Loader(
-        shards, frame, batch=micro_batch, processes=loaders, cache_mb=cache_mb, skip_bad=max_bad_fraction > 0
+        shards,
+        frame,
+        batch=micro_batch,
+        processes=loaders,
+        cache_mb=cache_mb,
+        skip_bad=max_bad_fraction > 0,
+        resident=resident,
     )
     augmentation = Augmentation(augment, shards.skeleton, frame, seed)
     return TrainStream(sampler, augmentation, loader, max_bad_fraction=max_bad_fraction)

@@ -29,8 +29,8 @@ def train(config: Config, *, report: Report, device: str) -> None:
 
     world, advance = distributed.world_size(), State.advance
 
-    def deadly(self: State, *, skipped: bool) -> None:
-        advance(self, skipped=skipped)
+    def deadly(self: State) -> None:
+        advance(self)
         if config.run.name == "killed" and self.step == KILL_AT.get(world) and distributed.rank() == world - 1:
             os.kill(os.getpid(), signal.SIGKILL)
 

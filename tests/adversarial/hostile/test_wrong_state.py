@@ -23,7 +23,7 @@ from icon_dist.errors import CheckpointError, IconError
 from icon_dist.losses.bank import MemoryBank
 from icon_dist.storage import hashed_json
 from icon_dist.training.ema import Average
-from icon_dist.training.engine_deepspeed import PlainEngine
+from icon_dist.training.engine_plain import PlainEngine
 from icon_dist.training.state import State, numbers_of
 from tests.adversarial.fuzz import spoil
 

@@ -52,10 +52,10 @@ def train(config: Config, *, report: Report, device: str) -> None:
                 assert losses.total.isfinite()
         return losses
 
-    def forced(self: State, *flags: bool | Tensor) -> list[bool]:
+    def forced(self: State, *flags: Tensor) -> Tensor:
         skip, *others = agree(self, *flags)
         assert not skip
-        return [self.step == STEP, *others]
+        return torch.stack([torch.tensor(self.step == STEP), *others])
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Supervised, "__call__", spoilt)

@@ -81,9 +81,9 @@ def train(config: Config, *, report: Report, device: str) -> None:
 
     agree = State.agree
 
-    def skips_one(self: State, *flags: bool | Tensor) -> list[bool]:
+    def skips_one(self: State, *flags: Tensor) -> Tensor:
         skip, *others = agree(self, *flags)
-        return [skip or self.step == 2, *others]
+        return torch.stack([skip | (self.step == 2), *others])
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(State, "__init__", forgetful_init)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
 import pytest
@@ -202,3 +203,22 @@ def test_a_bank_of_another_run_is_refused_in_one_line() -> None:
         MemoryBank(2, 8, 2).load_state_dict(MemoryBank(3, 8, 2).state_dict())
     with pytest.raises(CheckpointError, match="holds \\[\\]"):
         MemoryBank(2, 8, 2).load_state_dict({})
+
+
+def test_a_bank_forgets_a_step_that_must_not_be_kept() -> None:
+    bank, generator = MemoryBank(2, 4, 3), torch.Generator().manual_seed(0)
+    visible, person = torch.ones(3, 2, dtype=torch.bool), torch.arange(3)
+
+    def push_one(step: int, *, keep: bool) -> None:
+        features = torch.randn(3, 2, 3, generator=generator) * (1 if keep else math.nan)
+        bank.push(features, visible, person, step=step, keep=torch.tensor(keep))
+
+    fresh = bank.state_dict()
+    push_one(0, keep=False)
+    assert all(torch.equal(tensor, fresh[name]) for name, tensor in bank.state_dict().items())
+    assert not bank.ready(10, warmup=0)
+    push_one(1, keep=True)
+    kept = bank.state_dict()
+    push_one(2, keep=False)
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in bank.state_dict().items())
+    assert kept["began"] == 1

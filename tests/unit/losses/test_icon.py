@@ -231,6 +231,18 @@ def test_a_discarded_step_leaves_nothing() -> None:
     assert same(loss.state_dict(), without.state_dict())
 
 
+@pytest.mark.parametrize("exchange", ["sync", "async"])
+def test_a_flag_on_the_device_decides_as_the_host_would(exchange: str) -> None:
+    bank = Bank(7, warmup=1, exchange=exchange)
+    flagged, asked = IconLoss(**SIZES, bank=bank), IconLoss(**SIZES, bank=bank)
+    for seed, good in enumerate([False, True, False, True, True]):
+        found, right = flagged(**batch(seed), step=seed), asked(**batch(seed), step=seed)
+        assert torch.equal(found.total, right.total)
+        flagged.commit(torch.tensor(good))
+        asked.commit() if good else asked.discard()
+        assert same(flagged.state_dict(), asked.state_dict())
+
+
 def test_micro_batches_of_a_step_enter_the_bank_together() -> None:
     loss, reference = IconLoss(**SIZES, bank=50), IconLoss(**SIZES, bank=50)
     for seed in (0, 1):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import re
 
 import pytest
 import torch
+from torch import nn
 
 from icon_dist.errors import ConfigError
 from icon_dist.models import PoseNet, backbone_names, build_model
+from icon_dist.models.batch_norm import BatchNorm2d
 
 CONCRETE = [name for name in backbone_names() if re.fullmatch(r"\w+", name)]  # not the pattern hrnet_wN (...)
 LARGE = ("w48", "101", "152")  # seconds each; their small siblings are of the same code
@@ -142,3 +145,30 @@ def test_unknown_feature(name: str, feature: str) -> None:
 def test_unknown_projection() -> None:
     with pytest.raises(ConfigError, match=r"model.projection=conv: not one of mlp, linear"):
         build_model("resnet18", joints=JOINTS, projection="conv", input_hw=HW)
+
+
+@pytest.mark.parametrize("name", ["hrnet_small", "resnet18", "efficientnet_lite0", "opecnet_hrnet_small"])
+def test_batches_are_counted_as_torch_counts_them(name: str) -> None:
+    """One launch counts for all norms: statistics, gradients and counts are those of torch's own batch norm."""
+    ours = copy.deepcopy(built(name)).train()
+    torchs = copy.deepcopy(ours)
+    for part in torchs.modules():
+        if isinstance(part, BatchNorm2d):
+            part.__class__ = nn.BatchNorm2d
+    for model in (ours, torchs):
+        for _ in range(2):
+            out = model(photos())
+        out.heatmaps.sum().backward()
+    right = torchs.state_dict()
+    assert any(name.endswith("num_batches_tracked") and count == 2 for name, count in right.items())
+    assert [name for name, tensor in ours.state_dict().items() if not torch.equal(tensor, right[name])] == []
+    pairs = zip(ours.parameters(), torchs.parameters(), strict=True)
+    assert all(torch.equal(a.grad, b.grad) for a, b in pairs if a.grad is not None)
+
+
+def test_outside_training_nothing_is_counted() -> None:
+    model = copy.deepcopy(built("hrnet_small"))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with torch.no_grad():
+        model.eval()(photos())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())

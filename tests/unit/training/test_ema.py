@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from icon_dist.training.ema import Average
+from icon_dist.training.ema import Average, move_towards
 
 DECAY = 0.9
 
@@ -111,3 +111,14 @@ def test_the_state_goes_on_elsewhere_bit_for_bit() -> None:
         a.update(3)
     assert equal(dict(average.state_dict()), dict(other.state_dict()))
     assert not equal(dict(other.state_dict()), saved), "loading copies; the saved tensors stay as they were"
+
+
+def test_an_average_moves_by_a_weight_of_the_device() -> None:
+    generator = torch.Generator().manual_seed(0)
+    mean, raw = ([torch.randn(n, generator=generator) for n in (3, 5)] for _ in range(2))
+    expected = [a.lerp(b, 0.1) for a, b in zip(mean, raw, strict=True)]
+    before = [a.clone() for a in mean]
+    move_towards(mean, raw, torch.tensor(0.0))
+    assert all(map(torch.equal, mean, before))
+    move_towards(mean, raw, torch.tensor(0.1, dtype=torch.float64))
+    torch.testing.assert_close(mean, expected)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
 
-from icon_dist.training.engine_deepspeed import PlainEngine, lay_channels_last
+from icon_dist.training.engine_plain import PlainEngine, lay_channels_last
 from tests.support.engines import LR, Net, assert_same_bits, loss_of, micro_batches, plain, run
 
 
@@ -82,12 +84,13 @@ def test_state_goes_on_in_another_engine() -> None:
     assert_same_bits(straight, second)
 
 
+def fused(net: nn.Module, *, accumulation: int = 2) -> PlainEngine:
+    adam = torch.optim.Adam(net.parameters(), lr=1.0, fused=True)
+    return PlainEngine(net, adam, accumulation=accumulation, bf16=False)
+
+
 def test_fused_adam_goes_on_where_it_was() -> None:
     """As on a GPU, where its count of steps is a tensor beside the moments."""
-
-    def fused(net: nn.Module) -> PlainEngine:
-        return PlainEngine(net, torch.optim.Adam(net.parameters(), lr=1.0, fused=True), accumulation=2, bf16=False)
-
     straight, first = fused(Net()), fused(Net())
     run(straight, range(4))
     run(first, range(2))
@@ -96,6 +99,24 @@ def test_fused_adam_goes_on_where_it_was() -> None:
     second.load_optimizer_state(first.optimizer_state())
     run(second, range(2, 4))
     assert_same_bits(straight, second)
+
+
+def test_fused_adam_reads_whether_to_move() -> None:
+    one, other = fused(Net(), accumulation=1), fused(Net(), accumulation=1)
+    run(one, range(2), accumulation=1)
+    run(other, range(2), accumulation=1)
+    (image, target), *_ = micro_batches(1)
+    one.backward(loss_of(one.module(image), target) * math.nan)
+    assert not one.finite()
+    one.step(lr=0.1, skip=~one.finite())
+    other.module(image)  # BatchNorm's statistics are the state's to restore
+    assert_same_bits(one, other)
+    assert one.optimizer_state()["step"] == 2
+    for engine in (one, other):
+        engine.backward(loss_of(engine.module(image), target))
+        engine.step(lr=torch.tensor(0.1, dtype=torch.float64), skip=~engine.finite())
+    assert_same_bits(one, other)
+    assert one.optimizer_state()["step"] == 3
 
 
 def test_weights_that_lie_as_the_activations_do_leave_contiguous() -> None:
@@ -107,6 +128,3 @@ def test_weights_that_lie_as_the_activations_do_leave_contiguous() -> None:
     run(engine, range(1), accumulation=1)
     saved = engine.weights() | engine.optimizer_state()
     assert all(tensor.is_contiguous() for tensor in saved.values())
-
-
-# What DeepSpeed and torch warn of on DeepSpeed's import is none of ours.

@@ -1,0 +1,120 @@
+"""The step that a graph records, of tensors that are filled before each replay, makes the bits of the plain loop."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import Tensor
+
+from icon_dist.checkpoints import checkpoint
+from icon_dist.training import loop
+from icon_dist.training.graph import GraphedStep
+from tests.gpu.correct import different, small, whole
+from tests.gpu.setting import STEPS, Learning, Setting, crops
+from tests.gpu.strategies import named
+from tests.support.training import tiny
+
+HERE = Setting("cpu", True, Path(), Path(), Path(), math.inf)
+MEASURED = {"memory_mb", "time", "img_s", "step_ms", "data_wait"}  # of the machine
+LATE = 4 / STEPS  # epochs: contrast starts with the fifth step
+SIZES = {"data__input": "32x32", "optim__batch": 4, "optim__micro_batch": 4}
+CASES: list[dict[str, Any]] = [
+    {"optim__ema": 0.9, "optim__milestones": (1,), "optim__warmup_steps": 5},
+    {"loss__start_epoch": LATE, "loss__ramp_epochs": LATE, "loss__bank__warmup": 2},
+    {"loss__max_queries": 8, "loss__max_negatives": 8, "loss__bank__budget": 4},
+    {"loss__skcc__query": "random", "loss__skcc__negative": "random", "loss__prcc__negative": "random"},
+]
+
+
+class Spoilt:
+    """A method whose loss is no number at one call."""
+
+    def __init__(self, method: Any, *, at: int) -> None:
+        self._method, self._left = method, at
+
+    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+        losses = self._method(*arguments, **keywords)
+        self._left -= 1
+        if self._left == 0:
+            losses.total = losses.total * math.nan
+        return losses
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._method, name)
+
+
+def ends(values: dict[str, Any], *, graph: bool) -> tuple[Learning, list[dict[str, Tensor]]]:
+    """All that a checkpoint would hold after each of nine steps, the seventh of which is skipped."""
+    learning = small(HERE, "cpu", **(SIZES | values))
+    learning.method = Spoilt(learning.method, at=7)
+    if graph:
+        learning.graphed = GraphedStep(learning.cfg, learning.learner, accumulation=1, device="cpu")
+    states = []
+    for i in range(9):
+        learning.step(crops(learning.cfg, 4, device="cpu", seed=i))
+        states.append(whole(learning))
+    return learning, states
+
+
+@pytest.mark.parametrize("values", CASES, ids=named)
+def test_replayed_steps_have_the_bits_of_the_loop(values: dict[str, Any]) -> None:
+    plain, right = ends(values, graph=False)
+    graphed, found = ends(values, graph=True)
+    assert [different(a, b) for a, b in zip(found, right, strict=True)] == [0] * 9
+    assert different(right[6], right[5]) == 0, "a skipped step leaves no trace"
+    assert different(right[7], right[6]) > 0
+    assert plain.events == graphed.events == [{"kind": "skip", "step": 7, "skipped": 1}]
+
+
+def test_a_run_with_graphs_has_the_bits_of_one_without(people: Path, tmp_path: Path) -> None:
+    """Through the loop: two micro-batches a step, and every third step measured for the log, one launch at a time."""
+    ended = []
+    for graph in (False, True):
+        short = {"optim__epochs": 2, "run__zero": 0, "run__workers": 1, "data__val": "", "run__log_every": 3}
+        config = tiny(people, tmp_path, **short, run__name=f"graph-{graph}")
+        events: list[dict[str, Any]] = []
+        run = replace(config.run, graph=graph)  # which the rules refuse without a GPU
+        loop.train(replace(config, run=run), report=events.append, device="cpu")
+        found = checkpoint.find(f"{tmp_path}/{config.run.name}", warn=pytest.fail)
+        assert found is not None
+        tensors = {f"{p}.{n}": t for p in ("model", "optimizer", "bank") for n, t in found.tensors(p).items()}
+        lines = [event for event in events if event["kind"] == "train"]
+        ended.append((tensors, [{k: v for k, v in line.items() if k not in MEASURED} for line in lines]))
+    assert different(ended[0][0], ended[1][0]) == 0
+    assert ended[0][1] == ended[1][1] != []
+
+
+def test_one_graph_before_contrast_and_one_after() -> None:
+    late = {"loss__start_epoch": LATE}
+    learning, _ = ends(late, graph=True)
+    assert learning.graphed is not None
+    assert set(learning.graphed._recorded) == {False, True}
+
+
+def test_what_a_replay_reads_is_filled_anew() -> None:
+    """The step is recorded at one position and made at others: with the numbers of the first it would differ."""
+    learning = small(HERE, "cpu", **SIZES)
+    graphed = GraphedStep(learning.cfg, learning.learner, accumulation=1, device="cpu")
+    learning.graphed = graphed
+    for i in range(5):
+        learning.step(crops(learning.cfg, 4, device="cpu", seed=i))
+    frozen = graphed._arguments.fill
+    stale = frozen(_position(learning))
+    graphed._arguments.fill = lambda _: stale  # type: ignore[method-assign]
+    for i in range(5, 7):
+        learning.step(crops(learning.cfg, 4, device="cpu", seed=i))
+    straight = small(HERE, "cpu", **SIZES)
+    for i in range(7):
+        straight.step(crops(straight.cfg, 4, device="cpu", seed=i))
+    assert different(whole(learning), whole(straight)) > 0
+
+
+def _position(learning: Learning) -> Any:
+    from icon_dist.training.step import Position
+
+    step = learning.state.step
+    return Position(step, step + 1, step / STEPS, learning.cfg.optim.lr, lambda: False)
