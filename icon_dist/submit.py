@@ -231,6 +231,11 @@ def _divided(argv: list[str]) -> tuple[list[str], list[str]]:
 
 
 def main(argv: list[str]) -> int:
+    """Run ``icon-dist submit`` with these words: submit a run, or ask for its newest job.
+
+    Returns the exit code: with --follow and --logs that of the job, else that of ``ray job submit``, and 0 where
+    nothing is submitted. Raises ConfigError for a mistake in the words, ClusterError where there is no such job.
+    """
     own, train = _divided(argv)
     parser = Parser(
         "icon-dist submit",

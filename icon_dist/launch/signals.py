@@ -52,6 +52,10 @@ class Stop:
         return bool(self.reason)
 
     def ask(self, reason: str, *, exit_code: int = RESUMABLE) -> None:
+        """Ask the run to save and leave after the current step.
+
+        ``reason`` is named in its last line (SIGTERM, Ctrl-C ...); ``exit_code`` is what the process leaves with.
+        """
         self.reason, self.exit_code = reason, exit_code
 
     def stopped(self, step: int | None) -> StoppedError:

@@ -105,6 +105,8 @@ def row_bytes(joints: int) -> int:
 
 
 def index_schema(joints: int) -> pa.Schema:
+    """Return the Arrow schema of ``index.parquet`` for instances of so many ``joints``."""
+
     def row(kind: pa.DataType, length: int) -> pa.DataType:
         return pa.list_(kind, length)
 

@@ -67,11 +67,19 @@ def _head(uri: str) -> dict[str, Any] | None:
 
 
 def exists(uri: str) -> bool:
+    """Return whether ``uri`` is an object, or a prefix with something below it.
+
+    Raises StorageError where the store does not tell, or there is no such bucket.
+    """
     key = uri.removeprefix("s3://").partition("/")[2]
     return bool(key and _head(uri)) or _first_below(uri, key and key + "/")
 
 
 def size(uri: str) -> int:
+    """Return the size of the object ``uri`` in bytes.
+
+    Raises FileNotFoundError where there is none, StorageError for a missing bucket or a store that gives no size.
+    """
     head = _head(uri)
     if head is None:
         _first_below(uri, _split(uri)["Key"])
@@ -113,6 +121,10 @@ def _pages(uri: str, prefix: str, **options: int) -> Iterator[list[dict[str, Any
 
 
 def sizes(uri: str) -> dict[str, int]:
+    """Return the bytes of every object below ``uri`` by its name relative to it; {} when there is nothing.
+
+    Raises StorageError where the listing is refused, or names what was not asked for.
+    """
     key = uri.removeprefix("s3://").partition("/")[2]
     prefix = key and key + "/"
 
@@ -224,6 +236,12 @@ def _as_stored(answer: dict[str, Any], sink: Sink, readings: list[str]) -> bool:
 
 
 def write(uri: str, data: bytes | Path) -> None:
+    """Create or replace the object ``uri`` with the bytes ``data``, or with the contents of the local file ``data``.
+
+    Large data are sent in parts, and in one piece to a store that cannot do that. Raises StorageError where the store
+    refuses or does not answer.
+    """
+
     def put(clock: Clock, *, parts: bool = True) -> None:
         done = 0
 
