@@ -42,6 +42,7 @@ def probe(uri: str) -> str:
     data, taken = secrets.token_bytes(1 << 16), {}
 
     def timed(name: str, call: Callable[[], object]) -> object:
+        """Return what ``call`` returns, and record its duration in seconds under ``name``."""
         start = time.monotonic()
         result = call()
         taken[name] = time.monotonic() - start

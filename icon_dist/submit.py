@@ -130,6 +130,7 @@ def shipped(folder: Path) -> Iterator[tuple[str, int]]:
     """Files that go to the cluster, and their sizes; Ray leaves out what .gitignore names as well."""
 
     def left(relative: str) -> bool:
+        """Return whether the file or folder at this path, relative to the working directory, stays here."""
         name = relative.rpartition("/")[2]
         anchored = (pattern[1:] for pattern in LEFT_BEHIND if pattern.startswith("/"))
         return any(fnmatch.fnmatchcase(name, pattern) for pattern in LEFT_BEHIND) or (

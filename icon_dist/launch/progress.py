@@ -246,6 +246,7 @@ def counter(unit: str, *, out: TextIO | None = None) -> Callable[[str, int, int]
     file, shown = out or sys.stderr, ("", -1)
 
     def show(verb: str, done: int, total: int) -> None:
+        """Print that ``done`` of ``total`` are done, unless the line would say the same as the one before."""
         nonlocal shown
         live = file.isatty()
         if (now := (verb, done if live else 10 * done // total)) != shown:

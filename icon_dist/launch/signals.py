@@ -82,6 +82,7 @@ def unless(stop: Callable[[], bool], forward: Callable[[Tensor], T], *, device: 
     """``forward``, until ``stop`` is true on any rank; every rank must call it equally often."""
 
     def watched(image: Tensor) -> T:
+        """Return the outputs of ``forward``; raise LeavingError on every rank if one of them is to stop."""
         if distributed.sum_over_ranks(torch.tensor(float(stop()), device=device)) > 0:
             raise LeavingError
         return forward(image)

@@ -40,7 +40,7 @@ class Mailbox:
         return events
 
     def ask_to_stop(self) -> None:
-        """Leave word for the training loop that the driver wants it to end after the current step."""
+        """Record that the driver wants the training loop to end after the current step."""
         self._stop = True
 
     def asked_to_stop(self) -> bool:

@@ -223,8 +223,8 @@ class _Searcher(_Here, Searcher):  # type: ignore[misc]  # Ray has no types
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tell Optuna the result of a trial that is over, and publish what the study has found.
 
-        A trial without a result is pruned, or failed where ``error`` says that Tune gave it up. What the end of the
-        whole sweep cuts short is left as it is, for the next driver.
+        One that was stopped early or diverged is pruned; one that failed, or whose process Tune gave up (``error``), is
+        failed. What the end of the whole sweep cuts short is left as it is, for the next driver.
         """
         if result is not None and result.get("kind") == "eval" and result["epoch"] > self.live[trial_id].epoch:
             self.on_trial_result(trial_id, result)  # the score that made ASHA stop it comes here only

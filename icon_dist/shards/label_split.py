@@ -82,11 +82,11 @@ class Trained(Protocol):
 
     @property
     def split(self) -> dict[str, Any] | None:
-        """The ``share`` and ``seed`` of the labeled instances; None where all of them were labeled."""
+        """The ``share`` and ``seed`` of the split into labeled and unlabeled instances; None where it says nothing."""
 
     @property
     def index(self) -> str | None:
-        """The sha256 of the index of the shards that it was trained on; None where nothing is said of it."""
+        """The sha256 of the index of the shards that it was trained on; None where it says nothing."""
 
 
 def refuse_leak(what: str, theirs: Trained, known: Split, instance: I64, *, index: str) -> None:

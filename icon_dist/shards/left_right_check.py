@@ -72,10 +72,11 @@ def wrong_flips(skeleton: Skeleton) -> list[str]:
 
 
 def links(keypoints: Keypoints, skeleton: Skeleton) -> Iterator[Sign]:
-    """Yield one sign per pair of mirrored limbs or bones, and for the torso: on how many instances they are straight.
+    """Yield one sign per pair of mirrored limbs or bones, and one for the torso: left is linked to left.
 
     ``keypoints`` are [n, K, 3] with v > 0 where a joint is labeled. An instance counts where all four joints are
-    labeled and the straight and the crosswise links differ clearly in length.
+    labeled and the straight and the crosswise links differ clearly in length. It agrees if the straight ones are
+    shorter.
     """
     other = skeleton.mirrored
     torso = [(skeleton.torso[0], other[skeleton.torso[1]])]

@@ -73,6 +73,7 @@ def in_processes(count: int) -> MapItems:
     """
 
     def map_jobs(function: Callable[[Any], Any], jobs: Sequence[Any]) -> Iterator[Any]:
+        """Yield ``function(job)`` of all jobs as they are done."""
         if not jobs:
             return
         context = multiprocessing.get_context("forkserver")  # imports once, where spawn would in every process

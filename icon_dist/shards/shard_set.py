@@ -284,6 +284,7 @@ def _shard_set(
         raise DataError(f"{place}: {people} rows, but {MANIFEST} counts {manifest['people']}; build the shards again")
 
     def numbers(name: str, dtype: type, *shape: int) -> NDArray[Any]:
+        """Return column ``name`` as an array [people, *shape]; DataError if a value is missing or not finite."""
         column = table[name].combine_chunks()
         flat = column.flatten() if shape else column
         if column.null_count or flat.null_count or not pc.all(pc.is_finite(flat)).as_py():

@@ -245,6 +245,7 @@ def sizes(path: Path) -> dict[str, int]:
     """Regular files below ``path``. A folder that cannot be looked into is an error: it may hold what is asked for."""
 
     def refuse(error: OSError) -> None:
+        """Raise the error of a folder that cannot be listed, unless it is gone or the file system's own lost+found."""
         gone = error.errno in (errno.ENOENT, errno.ENOTDIR)  # removed while we look, or never there
         if not gone and Path(error.filename).name != "lost+found":  # the file system's own
             raise error

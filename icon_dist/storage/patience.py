@@ -42,7 +42,8 @@ class Clock:
     def give_up(self, state: RetryCallState) -> bool:
         """Count a failed attempt and return whether to stop trying: nothing has come for longer than the patience.
 
-        This is the ``stop`` of tenacity. An error that a store has a name for shows that it has answered.
+        This is the ``stop`` of tenacity. An error code of S3's own also shows that the endpoint answers, so that later
+        calls are more patient.
         """
         self.failures += 1
         error = state.outcome.exception() if state.outcome else None

@@ -125,6 +125,7 @@ def _trunk(pose: Pose, look: Look) -> list[Part]:
     shirt, lower = look.shirt, look.lower
 
     def chest_paint(u: F32, v: F32, facing: F32) -> F32:
+        """Return the colors of the shirt, with buttons or a print on its front."""
         rgb = np.array(shirt(u, v))
         ahead = facing > 0
         if look.front == "buttons":
@@ -134,6 +135,7 @@ def _trunk(pose: Pose, look: Look) -> list[Part]:
         return rgb
 
     def pelvis_paint(u: F32, v: F32, facing: F32) -> F32:
+        """Return the colors of trousers or skirt, with a buckle at the front."""
         rgb = np.array(lower(u, v))
         rgb[(facing > 0.2) & (np.abs(v) < 0.014) & (u < 0.016)] = BUCKLE
         return rgb

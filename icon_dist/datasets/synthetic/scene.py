@@ -83,7 +83,7 @@ def render(seed: int, index: int, *, difficulty: str = "easy") -> tuple[U8, list
 def compose(rng: Rng, *, difficulty: str) -> Scene:
     """Return a random scene of the given ``difficulty``, a key of LEVELS, drawn on its canvas.
 
-    All of it depends on the state of ``rng`` only.
+    The same state of ``rng`` gives the same scene.
     """
     level = LEVELS[difficulty]
     wh = SIZES[rng.integers(len(SIZES))]
