@@ -31,6 +31,7 @@ VERBS = {
 
 
 def main() -> None:
+    """Run the command line ``icon-dist VERB ...`` of this process and leave it with the exit code of the verb."""
     run_cli(dispatch)
 
 

@@ -118,6 +118,7 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("overrides", nargs="*", default=[], metavar="a.b=c", help=overrides)
 
     def error(self, message: str) -> NoReturn:
+        """Raise a ConfigError with argparse's ``message`` and where the help is, instead of leaving the process."""
         raise ConfigError(f"{message.removeprefix('argument ')}; see {self.prog} --help")
 
     def parse_known_args(  # type: ignore[override]  # of typeshed's overloads

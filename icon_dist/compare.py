@@ -43,6 +43,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
 
 
 def main(argv: list[str]) -> None:
+    """Run ``icon-dist compare`` with these words: write one page about the runs; mistakes raise a ConfigError."""
     args = arguments(argv)
 
     from icon_dist.reports import comparison

@@ -42,6 +42,7 @@ def probe(uri: str) -> str:
     data, taken = secrets.token_bytes(1 << 16), {}
 
     def timed(name: str, call: Callable[[], object]) -> object:
+        """Return what ``call`` returns, and record its duration in seconds under ``name``."""
         start = time.monotonic()
         result = call()
         taken[name] = time.monotonic() - start
@@ -63,6 +64,11 @@ def probe(uri: str) -> str:
 
 
 def place(what: str, uri: str) -> Iterator[Finding]:
+    """Yield one finding, named ``what``: a test of the storage at ``uri``, and how long each operation took.
+
+    It is a warning where conditional writes are missing, and a failure where a package is. Raises the IconError that a
+    run would, such as StorageError.
+    """
     try:
         text = probe(uri)
         yield (warn if text.endswith(UNCONDITIONAL) else ok)(what, text)
@@ -140,6 +146,7 @@ def examined(check: Callable[[], Iterator[Finding]], what: str, *, code: int = 0
 
 
 def main(argv: list[str]) -> int:
+    """Run ``icon-dist doctor`` with these words; returns the exit code of the first check that failed, or 0."""
     assert __doc__ is not None
     parser = Parser("icon-dist doctor", __doc__.splitlines()[0])
     parser.add_argument(

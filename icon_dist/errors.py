@@ -231,6 +231,11 @@ class _Output(io.FileIO):
     """Standard output or error. Once nobody can read it any more, what is written goes nowhere and the work goes on."""
 
     def write(self, data: ReadableBuffer) -> int:
+        """Write ``data`` and return how many of its bytes were taken.
+
+        Once the reader or the terminal is gone, this and all later output go to /dev/null. Raises StorageError where
+        standard output cannot be written for another reason, such as a full disk.
+        """
         try:
             return super().write(data)
         except BlockingIOError:

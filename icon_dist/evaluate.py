@@ -59,6 +59,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
 
 
 def main(argv: list[str]) -> None:
+    """Run ``icon-dist evaluate`` with these words: score a checkpoint, or write predictions for a test server."""
     args = arguments(argv)
 
     from icon_dist.reports import evaluation

@@ -22,6 +22,7 @@ def which_checkpoint(value: str) -> str | int:
 
 
 def arguments(argv: list[str]) -> argparse.Namespace:
+    """Return the parsed words of ``icon-dist export``; raises ConfigError for a mistake in them."""
     parser = Parser("icon-dist export", (__doc__ or "").splitlines()[0])
     add = parser.add_argument
     add("model", metavar="MODEL", help="a run, or a fetched .safetensors file; path or s3://")
@@ -38,6 +39,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
 
 
 def main(argv: list[str]) -> None:
+    """Run ``icon-dist export`` with these words: write a trained model as one ONNX or torch.export file."""
     args = arguments(argv)
 
     from icon_dist.inference import export_file

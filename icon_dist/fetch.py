@@ -30,6 +30,10 @@ def _list(run_uri: str) -> None:
 
 
 def main(argv: list[str]) -> None:
+    """Run ``icon-dist fetch`` with these words: write the verified weights of a run and a card, or list checkpoints.
+
+    Raises ConfigError for a mistake in the words, CheckpointError where no intact checkpoint is found.
+    """
     parser = Parser("icon-dist fetch", (__doc__ or "").splitlines()[0])
     parser.add_argument("run", help="folder of a run: path or s3://bucket/runs/name")
     wanted = parser.add_mutually_exclusive_group()

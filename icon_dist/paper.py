@@ -44,6 +44,7 @@ class Recipe:
 
     @property
     def table(self) -> str:
+        """The table that the row belongs to, the part of its id before the first dot."""
         return self.id.partition(".")[0]
 
 
@@ -94,6 +95,7 @@ def preset_of(recipe: Recipe, cfg: str | None) -> str:
 
 
 def run_name(recipe: str, cfg: str, seed: int) -> str:
+    """Return the name of the run of row ``recipe`` with the preset (name or path) ``cfg`` and ``seed``."""
     return f"{Path(cfg).stem}-{recipe}-s{seed}"
 
 
@@ -118,6 +120,10 @@ def _text(value: Any) -> str:
 
 
 def read_results(path: Path) -> list[Result]:
+    """Return the finished runs in the CSV file ``path``, in its order; none if there is no such file.
+
+    Raises ConfigError if the file cannot be read or is no such table.
+    """
     if not path.exists():
         return []
     try:
@@ -287,6 +293,10 @@ def _average(values: list[str]) -> str:
 
 
 def main(argv: list[str]) -> None:
+    """Run ``icon-dist paper`` with these words: list the rows of the tables, or launch the chosen ones in a row.
+
+    All configs are checked before the first run starts; raises ConfigError for a mistake in them or in the words.
+    """
     assert __doc__ is not None
     parser = Parser("icon-dist paper", __doc__.splitlines()[0])
     add = parser.add_argument

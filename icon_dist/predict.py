@@ -62,6 +62,7 @@ def parse_box(text: str) -> list[float]:
 
 
 def main(argv: list[str]) -> None:
+    """Run ``icon-dist predict`` with these words: write and draw the poses of images and videos."""
     args = arguments(argv)
     args.box = parse_box(args.boxes) if args.kind == "box" else None
 

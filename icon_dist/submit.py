@@ -130,6 +130,7 @@ def shipped(folder: Path) -> Iterator[tuple[str, int]]:
     """Files that go to the cluster, and their sizes; Ray leaves out what .gitignore names as well."""
 
     def left(relative: str) -> bool:
+        """Return whether the file or folder at this path, relative to the working directory, stays here."""
         name = relative.rpartition("/")[2]
         anchored = (pattern[1:] for pattern in LEFT_BEHIND if pattern.startswith("/"))
         return any(fnmatch.fnmatchcase(name, pattern) for pattern in LEFT_BEHIND) or (
@@ -231,6 +232,11 @@ def _divided(argv: list[str]) -> tuple[list[str], list[str]]:
 
 
 def main(argv: list[str]) -> int:
+    """Run ``icon-dist submit`` with these words: submit a run, or ask for its newest job.
+
+    Returns the exit code: with --follow and --logs that of the job, else that of ``ray job submit``, and 0 where
+    nothing is submitted. Raises ConfigError for a mistake in the words, ClusterError where there is no such job.
+    """
     own, train = _divided(argv)
     parser = Parser(
         "icon-dist submit",

@@ -11,6 +11,7 @@ from icon_dist.errors import run_cli
 
 
 def main(argv: list[str]) -> None:
+    """Run ``icon-dist train`` with these words: train a model, resume its run, or only print what would be done."""
     assert __doc__ is not None
     parser = Parser("icon-dist train", __doc__.splitlines()[0])
     parser.add_config()

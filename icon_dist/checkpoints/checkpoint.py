@@ -52,6 +52,7 @@ class Checkpoint:
     _verified: dict[str, bytes] = field(repr=False, default_factory=dict)
 
     def has(self, name: str) -> bool:
+        """Return whether the checkpoint holds the tensors that were saved as ``tensors[name]``."""
         return f"{name}.safetensors" in self.manifest["files"]
 
     def tensors(self, name: str) -> dict[str, Tensor]:
@@ -63,6 +64,10 @@ class Checkpoint:
             raise CheckpointError(f"{self.uri}: {name}.safetensors is no safetensors file ({why}); {OTHER}") from None
 
     def state(self) -> dict[str, Any]:
+        """Return what was saved as ``state``, the JSON object of ``state.json``.
+
+        Raises CheckpointError where the file is missing, damaged or no JSON object.
+        """
         try:
             value = json.loads(self._take("state.json"))
         except (ValueError, RecursionError):

@@ -42,6 +42,7 @@ class Entry:
 
     @property
     def committed(self) -> bool:
+        """Whether the folder has a manifest, without which it is a checkpoint that was not written to its end."""
         return NAME in self.files
 
 
@@ -84,6 +85,7 @@ def newest_step(run_uri: str) -> int:
 
 
 def folder_name(step: int, attempt: str) -> str:
+    """Return the name of a checkpoint's folder, ``step-00001200-ATTEMPT``, which sorts by step."""
     return f"step-{step:08d}-{attempt}"
 
 

@@ -115,6 +115,7 @@ class Saver:
         self._owed |= files
 
         def commit(run_uri: str, keep: int) -> str:
+            """Write the owed files and the checkpoint to a run directory, whose lock must be held; returns its URI."""
             lock.require(run_uri)
             for name, data in self._owed.items():
                 storage.write(storage.join(run_uri, name), data)

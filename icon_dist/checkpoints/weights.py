@@ -160,6 +160,12 @@ def _digest(header: Mapping[str, Any], data: memoryview) -> str:
 
 
 def find(run_uri: str, which: str | int | None, *, parts: Path | None = None) -> Checkpoint:
+    """Return a checkpoint of the run at ``run_uri`` with its weights verified; what else it holds is not read.
+
+    ``which`` is ``best``, ``last`` or a step; None means best, or last if none was evaluated. Warnings and the progress
+    of the download go to stderr. In the folder ``parts`` an interrupted download leaves what it had, and goes on from
+    it. Raises CheckpointError where there is no such intact checkpoint.
+    """
     found = checkpoint.find(
         run_uri,
         which=which if which is not None else _default(run_uri),

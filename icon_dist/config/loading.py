@@ -102,6 +102,7 @@ def from_dict(values: Mapping[str, Any]) -> Config:
 
 
 def to_yaml(config: Config) -> str:
+    """Return the whole config as YAML, with every key and its value and no comments."""
     text: str = OmegaConf.to_yaml(OmegaConf.structured(config))
     return text
 

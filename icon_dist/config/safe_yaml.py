@@ -32,6 +32,7 @@ class _UniqueKeys(yaml.SafeLoader):
     """PyYAML keeps the last of two equal keys without a word."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Build the dict of a YAML mapping; raise a ConstructorError that names the keys which are given twice."""
         times = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
         if twice := [str(key) for key, count in times.items() if count > 1]:
             raise yaml.constructor.ConstructorError(None, None, f"key given twice: {', '.join(twice)}", node.start_mark)

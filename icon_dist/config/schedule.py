@@ -23,6 +23,10 @@ def check_schedule(config: Config, own: Mapping[str, str], *, steps: int | None 
 
 
 def by_epochs(config: Config) -> Iterator[Unreached]:
+    """Yield the keys whose moment never comes in ``optim.epochs`` epochs, each with what does not happen.
+
+    Milestones, the start and ramp of contrast, evaluation, checkpoints and ``run.stop_after_epoch`` are looked at.
+    """
     loss, end = config.loss, config.optim.epochs
     epochs = plural(end, "epoch")
     if late := [m for m in config.optim.milestones if m >= end]:
@@ -42,6 +46,10 @@ def by_epochs(config: Config) -> Iterator[Unreached]:
 
 
 def by_steps(config: Config, steps: int) -> Iterator[Unreached]:
+    """Yield the keys whose moment never comes in a run of ``steps`` steps, each with what does not happen.
+
+    The warmup of the learning rate, logging and the warmup of the memory bank are looked at.
+    """
     loss, whole = config.loss, plural(steps, "step")
     if config.optim.warmup_steps > steps:
         yield "optim.warmup_steps", f"the learning rate does not rise to optim.lr in {whole}"

@@ -177,6 +177,7 @@ class _Part:
 
     @property
     def steps(self) -> int:
+        """Full global batches that the rows of this part fill in one epoch; the rest of the rows is left out."""
         return len(self.rows) // self.batch
 
 

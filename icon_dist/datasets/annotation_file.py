@@ -136,6 +136,7 @@ class Faults:
         self.notes.append(plain(f"{Path(self.source).name}: {text}"))
 
     def warn(self) -> None:
+        """Print one note on stderr with the number of dropped entries and the first; nothing if none was dropped."""
         if self.texts:
             note(f"{self.source}: {self._dropped()}")
 
@@ -158,6 +159,7 @@ def are_numbers(values: Iterable[object]) -> bool:
 
 
 def is_id(value: object) -> bool:
+    """Return whether ``value`` can be the id of an image or an annotation: an int from 0 to below 2**53, no bool."""
     return type(value) is int and 0 <= value < LARGEST_ID
 
 

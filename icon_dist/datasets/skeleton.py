@@ -52,6 +52,7 @@ def skeleton_from_dict(fields: Mapping[str, Any], *, source: str = "skeleton") -
     index = {name: i for i, name in enumerate(joints)}
 
     def at(key: str, names: Any, *, length: int | None = None) -> tuple[int, ...]:
+        """Return the indices of the named joints; DataError if one is unknown or repeated, or their number is wrong."""
         if not _is_list(names, str) or (length is not None and len(names) != length):
             raise DataError(f"{source} {key}={shown(names)}: expected a list of {length or ''} joint names")
         for name in names:
@@ -62,6 +63,7 @@ def skeleton_from_dict(fields: Mapping[str, Any], *, source: str = "skeleton") -
         return tuple(index[name] for name in names)
 
     def pairs(key: str) -> tuple[tuple[int, int], ...]:
+        """Return the joint indices of the pairs in ``fields[key]``; DataError if a pair is repeated, or no pair."""
         if not _is_list(fields[key], list):
             raise DataError(f"{source} {key}={shown(fields[key])}: expected a list of [joint, joint]")
         ends = (at(f"{key}[{i}]", names, length=2) for i, names in enumerate(fields[key]))

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Axis:
+    """One axis of a plot, from the values ``low`` .. ``high`` to px; with ``log`` by magnitude, for values over 0."""
+
     low: float
     high: float
     start: float  # px of low

@@ -44,10 +44,12 @@ class Curve:
 
     @property
     def color(self) -> str:
+        """The CSS color of this curve's style; styles repeat colors after ten, with other dashes."""
         return HUES[self.style % len(HUES)]
 
     @property
     def dash(self) -> str:
+        """The SVG ``stroke-dasharray`` of this curve's style; an empty string is a solid line."""
         return DASHES[(self.style // len(HUES) + self.style) % len(DASHES)]
 
 

@@ -84,6 +84,7 @@ def jpeg_frame(data: bytes) -> bytes | None:
 
 
 def jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """Return (width, height) in px as the header of a JPEG says; None unless it has exactly one frame header."""
     if (frame := jpeg_frame(data)) is None:
         return None
     height, width = struct.unpack(">HH", frame[1:5])

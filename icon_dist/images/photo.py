@@ -51,6 +51,8 @@ def conversion_of(settings: Mapping[str, Any]) -> Conversion:
 
 @dataclass(frozen=True)
 class Header:
+    """What the header of an image file says: kind, size (width, height) in px as stored, and EXIF orientation."""
+
     kind: str  # JPEG | PNG | WebP | BMP | TIFF
     stored_wh: tuple[int, int]
     orientation: int  # of EXIF, 1 .. 8; 1 = as stored

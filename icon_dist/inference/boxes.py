@@ -22,6 +22,8 @@ from icon_dist.types import Annotations, Skeleton
 
 @dataclass(frozen=True)
 class Subjects:
+    """The instances of an evaluation, their boxes, and the ground truth to score them with where there is one."""
+
     people: People
     truth: dict[str, Any] | None  # None: only a test server knows
     split: str

@@ -20,6 +20,7 @@ def counted(
     images = 0
 
     def counting(image: UInt8[Tensor, "N H W 3"]) -> T:
+        """Return the outputs of ``forward``, and show how many instances all ranks have done by now."""
         nonlocal images
         output = forward(image)
         images += len(image) * distributed.world_size()

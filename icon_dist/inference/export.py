@@ -46,6 +46,7 @@ class JointsProgram(nn.Module):
         self.method, self.refine_below = decode, refine_below
 
     def forward(self, image: UInt8[Tensor, "N H W 3"]) -> tuple[Float[Tensor, "N K 2"], Float[Tensor, "N K"]]:
+        """Return the joints in px of the crops, and their scores, of uint8 RGB crops."""
         return self.decode(self.model(image))
 
     def decode(self, out: Outputs) -> tuple[Float[Tensor, "N K 2"], Float[Tensor, "N K"]]:
@@ -87,6 +88,11 @@ class RtmlibProgram(nn.Module):
     def forward(
         self, image: Float[Tensor, "N 3 H W"]
     ) -> tuple[Float[Tensor, "N K a b"], Float[Tensor, "N K 2"], Float[Tensor, "N K"]]:
+        """Return maps that ``rtmlib.ViTPose`` decodes to the joints, the joints in px of the crop, and their scores.
+
+        ``image`` is a batch of BGR crops in 0..255, which are rounded to whole numbers. The maps are a x b pixels of
+        two px of the crop each.
+        """
         rgb = image.flip(1).permute(0, 2, 3, 1)
         xy, scores = self.joints(rgb.round().clamp(0, 255).to(torch.uint8))
         return self.heatmaps(xy, scores), xy, scores

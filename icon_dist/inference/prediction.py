@@ -65,6 +65,7 @@ def predicted(
     trackers: dict[str, Tracker] = {}
 
     def pairs() -> Iterator[tuple[RGB, ArrayLike | Detector | None]]:
+        """Yield each image with what its boxes come from, and remember which source and frame it is of."""
         for source, frame, image in images:
             under_way.append((source, frame))
             yield image, boxes_of(source)

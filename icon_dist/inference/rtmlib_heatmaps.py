@@ -87,6 +87,10 @@ class RtmlibHeatmaps(nn.Module):
         self.rows, self.columns = Axis(height // PIXEL + 1), Axis(width // PIXEL + 1)
 
     def forward(self, xy: Float[Tensor, "N K 2"], scores: Float[Tensor, "N K"]) -> Float[Tensor, "N K a b"]:
+        """Return the maps of joints ``xy`` in input px and their ``scores``, for rtmlib to decode.
+
+        With an input of H x W px, a = H // 2 + 1 and b = W // 2 + 1.
+        """
         column, column_alone, low_x = self.columns(xy[..., 0] / PIXEL)
         row, row_alone, low_y = self.rows(xy[..., 1] / PIXEL)
         drawn = row[..., :, None] * column[..., None, :] * scores[..., None, None]

@@ -29,6 +29,8 @@ GCS, DASHBOARD, CLIENT = 6379, 8265, 10001  # ports of 'ray start --head'
 
 
 class Finding(NamedTuple):
+    """One line of the doctor: how bad it is, what was checked, and what was found, with the fix beside a failure."""
+
     level: str  # ok | warn | FAIL
     what: str
     text: str
@@ -36,14 +38,17 @@ class Finding(NamedTuple):
 
 
 def ok(what: str, text: str) -> Finding:
+    """Return the finding that the check ``what`` passed."""
     return Finding("ok", what, text)
 
 
 def warn(what: str, text: str) -> Finding:
+    """Return the finding that ``what`` may cause trouble; it changes no exit code."""
     return Finding("warn", what, text)
 
 
 def fail(what: str, text: str, kind: type[IconError] = ClusterError) -> Finding:
+    """Return the finding that ``what`` keeps a run from working; the exit code is that of the error ``kind``."""
     return Finding("FAIL", what, text, kind.exit_code)
 
 
@@ -82,6 +87,10 @@ def packages() -> Iterator[Finding]:
 
 
 def gpu() -> Iterator[Finding]:
+    """Yield one finding for each GPU that torch sees, after one calculation on it, or why it sees none.
+
+    Less than half of a GPU's memory free is a warning. No driver and no GPU is no failure: training runs on the CPU.
+    """
     has_driver = Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None
     try:
         with warnings.catch_warnings(record=True) as said:
@@ -112,6 +121,10 @@ def gpu() -> Iterator[Finding]:
 
 
 def memory() -> Iterator[Finding]:
+    """Yield one finding: the memory that is available, within the limit of this cgroup (v2).
+
+    Less than MEMORY_GIB GiB, which a run with two workers takes, is a warning.
+    """
     lines = Path("/proc/meminfo").read_text().splitlines()
     free = 1024 * int(next(line for line in lines if line.startswith("MemAvailable")).split()[1])
     group = Path("/sys/fs/cgroup")
@@ -123,6 +136,10 @@ def memory() -> Iterator[Finding]:
 
 
 def shared_memory(place: Path = Path("/dev/shm")) -> Iterator[Finding]:
+    """Yield one finding: the free shared memory at ``place``.
+
+    Less than SHARED_GIB GiB, or no such folder, is a warning.
+    """
     if not place.is_dir():
         yield warn("shared", f"{place} is missing; Ray keeps objects on disk instead")
         return
@@ -186,6 +203,10 @@ def _held(file: Path) -> bool:
 
 
 def leftovers(*, fix: bool) -> Iterator[Finding]:
+    """Yield one finding: the temporary folders that killed runs left on this machine.
+
+    ``fix`` removes them; without it they are a warning.
+    """
     root = Path(tempfile.gettempdir())
     found = list(tempdirs.leftovers(root, remove=fix))
     first, more = (f"{found[0]}" if found else ""), (f" and {len(found) - 1} more" if len(found) > 1 else "")

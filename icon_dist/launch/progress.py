@@ -224,15 +224,18 @@ class _Board:
         self._writer = SummaryWriter(self._scratch.name, purge_step=purge_step)
 
     def add(self, event: Event) -> None:
+        """Add all numbers of ``event`` to the local files, at its step."""
         for name, value in scalars(event).items():
             self._writer.add_scalar(name, value, event["step"])
 
     def upload(self) -> None:
+        """Write what is in memory to the local files and copy them to ``tensorboard/`` of the run directory."""
         self._writer.flush()
         for path in Path(self._scratch.name).iterdir():
             storage.write(storage.join(self._target, path.name), path)
 
     def close(self) -> None:
+        """Copy the files to the run directory a last time and remove the local ones."""
         self.upload()
         self._writer.close()
         self._scratch.cleanup()
@@ -243,6 +246,7 @@ def counter(unit: str, *, out: TextIO | None = None) -> Callable[[str, int, int]
     file, shown = out or sys.stderr, ("", -1)
 
     def show(verb: str, done: int, total: int) -> None:
+        """Print that ``done`` of ``total`` are done, unless the line would say the same as the one before."""
         nonlocal shown
         live = file.isatty()
         if (now := (verb, done if live else 10 * done // total)) != shown:

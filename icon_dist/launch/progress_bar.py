@@ -18,6 +18,7 @@ def progress_bar(verb: str, unit: str, total: int) -> Callable[[int], None]:
     following = math.inf
 
     def show(done: int) -> None:
+        """Print the line for ``done`` of ``total``, unless the last one was printed a moment ago."""
         nonlocal following
         now = time.monotonic()
         if following == math.inf:  # the first batch has taken the time of all that are in it

@@ -52,6 +52,10 @@ class Stop:
         return bool(self.reason)
 
     def ask(self, reason: str, *, exit_code: int = RESUMABLE) -> None:
+        """Ask the run to save and leave after the current step.
+
+        ``reason`` is named in its last line (SIGTERM, Ctrl-C ...); ``exit_code`` is what the process leaves with.
+        """
         self.reason, self.exit_code = reason, exit_code
 
     def stopped(self, step: int | None) -> StoppedError:
@@ -78,6 +82,7 @@ def unless(stop: Callable[[], bool], forward: Callable[[Tensor], T], *, device: 
     """``forward``, until ``stop`` is true on any rank; every rank must call it equally often."""
 
     def watched(image: Tensor) -> T:
+        """Return the outputs of ``forward``; raise LeavingError on every rank if one of them is to stop."""
         if distributed.sum_over_ranks(torch.tensor(float(stop()), device=device)) > 0:
             raise LeavingError
         return forward(image)

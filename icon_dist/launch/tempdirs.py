@@ -41,6 +41,7 @@ class Folder(tempfile.TemporaryDirectory[str]):
             raise StorageError(f"TMPDIR: {error.strerror or error}; set it to a folder with free space") from None
 
     def cleanup(self) -> None:
+        """Remove the folder with all that is in it, and release its lock; a second call does nothing."""
         super().cleanup()
         if self._lock is not None:
             os.close(self._lock)

@@ -31,16 +31,20 @@ class Mailbox:
         self._stop = False
 
     def put(self, event: Event) -> None:
+        """Add an event of the training loop, for the driver."""
         self._events.append(event)
 
     def take(self) -> list[Event]:
+        """Return the events that came since the last call, oldest first, and forget them."""
         events, self._events = self._events, []
         return events
 
     def ask_to_stop(self) -> None:
+        """Record that the driver wants the training loop to end after the current step."""
         self._stop = True
 
     def asked_to_stop(self) -> bool:
+        """Return whether the driver has asked the training loop to end."""
         return self._stop
 
 

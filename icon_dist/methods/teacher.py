@@ -38,6 +38,10 @@ class Teacher:
 
     @torch.no_grad()
     def forward(self, image: Tensor) -> Outputs:
+        """Return the teacher's outputs for uint8 RGB images [N, H, W, 3].
+
+        No gradient is kept. With ``bf16`` the model runs under autocast to bfloat16.
+        """
         with torch.autocast(image.device.type, dtype=torch.bfloat16, enabled=self.bf16):
             outputs: Outputs = self.model(image)
         return outputs

@@ -51,6 +51,7 @@ class GraphConv(nn.Module):
         return nowhere.index_put((self._row, self._column), self.logits).softmax(1)
 
     def forward(self, x: Float[Tensor, "N K _"]) -> Float[Tensor, "N K _"]:
+        """Return the features [N, K, outputs] of all joints, of their features ``x`` [N, K, inputs]."""
         own, others = self.weight
         attention = self.attention()
         itself = attention.diagonal()
@@ -67,6 +68,7 @@ class NormedGraphConv(nn.Module):
         self.norm = nn.BatchNorm1d(outputs)
 
     def forward(self, x: Float[Tensor, "N K _"]) -> Float[Tensor, "N K _"]:
+        """Return the features [N, K, outputs] of all joints, 0 or more, of their features ``x`` [N, K, inputs]."""
         return F.relu(over_nodes(self.norm, self.conv(x)))
 
 
@@ -83,6 +85,7 @@ class ResidualGraphConv(nn.Module):
         )
 
     def forward(self, x: Float[Tensor, "N K D"]) -> Float[Tensor, "N K D"]:
+        """Return the features of all joints, 0 or more, with the shape of ``x`` (D is the ``width``)."""
         x = F.relu(over_nodes(self.norm, x + self.expand(self.reduce(x))))
         gain: Tensor = self.attend(x.mean(1))
         return x * (1 + gain[..., None])

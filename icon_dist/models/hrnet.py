@@ -43,6 +43,7 @@ def build(name: str, heads: Heads) -> PoseNet | None:
 
 
 def layout_of(name: str) -> Layout | None:
+    """Return the layout of ``hrnet_small`` or ``hrnet_wN`` (N even, 8 or more); None for any other name."""
     if name == "hrnet_small":
         return SMALL
     width = re.fullmatch(r"hrnet_w(\d+)", name)
@@ -74,6 +75,11 @@ class HRNet(PoseNet):
         self.add_heads(widths[0], {"default": Source(widths[0], 4), "all": Source(sum(widths[:3]), 4)})
 
     def encode(self, x: Float[Tensor, "N 3 H W"]) -> Encoded:
+        """Return the feature maps of a normalized batch of images ``x``.
+
+        ``final`` is the finest map of stage 4, of ``width`` channels at stride 4. ``shared`` are the maps of stage 3 at
+        strides 4, 8 and 16, of 1, 2 and 4 times ``width`` channels; ``pyramid`` are the same, the coarsest first.
+        """
         x = self.relu(self.bn1(self.conv1(x)))
         x = self.layer1(self.relu(self.bn2(self.conv2(x))))
         second = self.stage2(self.transition1([x]))
@@ -92,6 +98,10 @@ class Module(nn.Module):
         self.relu = nn.ReLU()
 
     def forward(self, xs: list[Tensor]) -> list[Tensor]:
+        """Return the ``outputs`` finest branches, each the sum of all branches.
+
+        ``xs`` are all branches, [N, D, h, w] each, the finest first.
+        """
         xs = [branch(x) for branch, x in zip(self.branches, xs, strict=True)]
         return [self.relu(fuse(xs)) for fuse in self.fuse_layers]
 
@@ -103,6 +113,10 @@ class Fuse(nn.ModuleList):
         super().__init__(resize(widths, source=j, target=target) for j in range(len(widths)))
 
     def forward(self, xs: list[Tensor]) -> Tensor:
+        """Return the sum, with the shape [N, D, h, w] of branch ``target``.
+
+        ``xs`` are all branches, the finest first.
+        """
         first, second, *others = (layer(x) for layer, x in zip(self, xs, strict=True))
         total: Tensor = first + second
         for other in others:
@@ -122,6 +136,10 @@ class Transition(nn.ModuleList):
         super().__init__([*kept, nn.Sequential(new)])
 
     def forward(self, xs: list[Tensor]) -> list[Tensor]:
+        """Return the branches of the next stage, the finest first, one more than ``xs``.
+
+        The new one has half the height and width of the coarsest of ``xs``.
+        """
         return [layer(x) for layer, x in zip(self, [*xs, xs[-1]], strict=True)]
 
 

@@ -76,6 +76,7 @@ class OPECNet(PoseNet):
     widths: tuple[int, int, int]  # of the base's maps at the three strides, in channels of the map under its heatmaps
 
     def add_heads(self, channels: int, sources: Mapping[str, Source]) -> None:
+        """Add the CFA and the graph network, then the heads of the base (see PoseNet.add_heads)."""
         # Before the heads, of which the projection comes last (PoseNet.add_heads).
         self.cascade = FeatureCascade([channels * width for width in self.widths], joints=self.heads.joints)
         self.graph = ProgressiveGraph(ADAPTED, joints=self.heads.joints, bones=self.heads.bones)
@@ -84,6 +85,11 @@ class OPECNet(PoseNet):
         super().add_heads(channels, sources)
 
     def forward(self, image: UInt8[Tensor, "N H W 3"]) -> Outputs:
+        """Return the base's outputs, with ``joints`` [4, N, K, 2] in input px.
+
+        The first are where the CFA looks for each joint, the others the joints after each of the three stages of the
+        graph; the last is the result. They are computed in float32 under autocast too.
+        """
         encoded = self.encode(self.normalise(image))
         outputs = self.apply_heads(encoded)
         adapted, searched = self.cascade(encoded.pyramid)
@@ -125,6 +131,11 @@ class FeatureCascade(nn.Module):
         init_from_scratch(self)
 
     def forward(self, maps: tuple[Tensor, ...]) -> tuple[list[Tensor], Float[Tensor, "N K h w"]]:
+        """Return the three adapted maps and the heatmaps (logits) of where to read them.
+
+        ``maps`` are the base's at strides 16, 8 and 4; the adapted maps have the same sizes and 256, 128 and 128
+        channels, the heatmaps have stride 4.
+        """
         adapted: list[Tensor] = [F.relu(self.adapt[0](maps[0]))]
         for adapt, up, gate, finer in zip(self.adapt[1:], self.up, self.gate, maps[1:], strict=True):
             adapted.append(F.relu(adapt(gate(F.relu(up(adapted[-1])), finer))))
@@ -141,6 +152,7 @@ class Gate(nn.Module):
         )
 
     def forward(self, x: Float[Tensor, "N D a b"], finer: Float[Tensor, "N D a b"]) -> Float[Tensor, "N D a b"]:
+        """Return ``g * x + finer``, with one factor ``g`` per image and channel."""
         gain: Tensor = self.fc(torch.cat([x.mean((2, 3)), finer.mean((2, 3))], 1))
         return x * gain[..., None, None] + finer
 
@@ -164,6 +176,11 @@ class ProgressiveGraph(nn.Module):
     def forward(
         self, xy: Float[Tensor, "N K 2"], score: Float[Tensor, "N K"], features: list[Tensor]
     ) -> list[Float[Tensor, "N K 2"]]:
+        """Return one offset of all joints per stage, in the units of ``xy`` (-1..1 over the input).
+
+        ``features`` are one tensor [N, K, D] per stage, coarse to fine, read from the image where the joints may be. A
+        stage sees those of all stages before it.
+        """
         nodes = self.pose(self.start(torch.cat([xy, score[..., None]], -1)))
         offsets = []
         for block, head, seen in zip(self.blocks, self.heads, features, strict=True):

@@ -26,6 +26,7 @@ class Pair(nn.Module):
 
     @channel_order.setter
     def channel_order(self, channel_order: str) -> None:
+        """Set the channel order, rgb or bgr, that the weights of both expect."""
         self.net1.channel_order = self.net2.channel_order = channel_order
 
     def forward(

@@ -35,6 +35,7 @@ class Arm:
 
     @property
     def config(self) -> Config:
+        """The config of the arm's first run; the others differ from it in seed, name and folder only."""
         return self.runs[0].config
 
 

@@ -73,6 +73,7 @@ class Shards:
 
     @property
     def skeleton(self) -> Skeleton:
+        """The skeleton that the instances of the set are annotated with."""
         return self.index.skeleton
 
 

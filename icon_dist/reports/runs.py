@@ -48,6 +48,7 @@ class Run:
 
     @property
     def seed(self) -> int:
+        """The seed of the run, ``run.seed``."""
         return self.config.run.seed
 
     @property

@@ -9,6 +9,10 @@ from icon_dist.errors import run_cli
 
 
 def main(argv: list[str]) -> None:
+    """Run ``icon-dist sweep`` with these words: search for better config values, or go on with a search.
+
+    Raises ConfigError for a mistake in the words, the search or the config.
+    """
     about = "Optuna proposes values, Ray Tune trains with them, ASHA stops the weak; the same command again goes on."
     parser = Parser("icon-dist sweep", about)
     add = parser.add_argument

@@ -64,6 +64,7 @@ class Journal:
         self.close()
 
     def close(self) -> None:
+        """Release the lock on the study folder, and remove the local copy of a study that is on S3."""
         self._lock.release()
         if self._scratch:
             self._scratch.cleanup()
@@ -212,4 +213,5 @@ def fail_running(study: optuna.Study, why: str) -> None:
 
 
 def finished(study: optuna.Study) -> list[FrozenTrial]:
+    """Return the trials that are over, in order of their numbers: complete, pruned or failed."""
     return [t for t in study.get_trials(deepcopy=False) if t.state.is_finished()]

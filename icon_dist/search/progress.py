@@ -15,6 +15,12 @@ REFRESH_S = 1.0
 
 
 class Screen:
+    """The lines that a running sweep prints on stderr or ``out``.
+
+    ``metric`` names the score. The sweep has ``trials`` trials in the end, of which ``done`` have ended before; each
+    trains for ``epochs`` epochs.
+    """
+
     def __init__(self, *, metric: str, trials: int, done: int, epochs: int, out: TextIO | None = None) -> None:
         self._metric, self._trials, self._done, self._epochs = metric, trials, done, epochs
         self._out = out or sys.stderr
@@ -38,17 +44,30 @@ class Screen:
             self._best = (score, number)
 
     def began(self, number: int, values: Mapping[str, Any], *, label: str) -> None:
+        """Print that trial ``number`` begins with these config ``values``.
+
+        ``label`` says what a special trial is, such as the paper's values; else it is empty.
+        """
         self._running[number] = (0.0, time.monotonic())
         name = f"trial {number}{f' ({label})' if label else ''}"
         self.say(f"{name} begins: " + "  ".join(f"{key}={spoken(value)}" for key, value in values.items()))
 
     def at(self, number: int, *, epoch: float, score: float | None) -> None:
+        """Note that trial ``number`` has reached ``epoch``, which may be part of one.
+
+        Prints a line if it was evaluated there, with ``score``, before its last epoch.
+        """
         self._running[number] = (epoch, self._running[number][1])
         if score is not None and epoch < self._epochs:
             self.say(f"trial {number} at epoch {epoch:g} of {self._epochs}: {self._metric} {score:.4g}")
         self.refresh()
 
     def ended(self, number: int, how: str, *, score: float | None, text: str) -> None:
+        """Print that trial ``number`` is over, with its duration and the state of the sweep.
+
+        ``how`` is complete, stopped, diverged or failed; ``score`` is its last one, if any; ``text`` is the reason, or
+        empty.
+        """
         _, began = self._running.pop(number)
         self._done += 1
         parts = [f"trial {number} {how}"]

@@ -47,10 +47,12 @@ class Confirmed:
 
     @property
     def mean(self) -> float:
+        """The mean score over the seeds."""
         return statistics.fmean(self.scores.values())
 
     @property
     def half_width(self) -> float:
+        """Half of the 95 % interval around the mean; NaN for a single seed."""
         return half_width(list(self.scores.values()))
 
 
@@ -63,6 +65,7 @@ def gain(one: Confirmed, other: Confirmed) -> tuple[float, float]:
 
 
 def rows(study: optuna.Study, *, prefix: str = "") -> list[Row]:
+    """Return all trials of ``study`` as rows; the runs of the trials are named with ``prefix``."""
     return [_row(trial, prefix) for trial in study.get_trials(deepcopy=False)]
 
 
@@ -130,6 +133,10 @@ def importances(study: optuna.Study) -> dict[str, float]:
 
 
 def to_csv(found: Sequence[Row], *, metric: str) -> bytes:
+    """Return a CSV file (UTF-8) with a header and one line a row; ``metric`` is the name of the column of scores.
+
+    Each config key that any row sets has a column; it is empty in the rows that do not set it.
+    """
     keys = list(dict.fromkeys(key for row in found for key in row.values))
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")

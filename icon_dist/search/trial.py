@@ -51,6 +51,7 @@ def run_trial(point: dict[str, Any], *, base: Config, study: str, inline: bool, 
         cfg = config_of(base, point["changes"], runs=storage.join(study, "trials"), name=point["name"])
 
         def train(last: int) -> Teller:
+            """Train up to epoch ``last`` (0: to the end) and return the reporter with the scores it has told."""
             teller = Teller(cfg, whole=point["whole"])
             part = dataclasses.replace(cfg, run=dataclasses.replace(cfg.run, stop_after_epoch=last))
             if inline:

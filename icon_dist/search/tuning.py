@@ -182,6 +182,11 @@ class _Searcher(_Here, Searcher):  # type: ignore[misc]  # Ray has no types
         self.failure: Exception | None = None
 
     def suggest(self, trial_id: str) -> Any:
+        """Return the next point for Tune: the name of its run, its changes to the config, and ``whole``.
+
+        A ``whole`` trial is never stopped early. Returns Searcher.FINISHED once a trial has found what would end
+        every other.
+        """
         if self.halted:
             return Searcher.FINISHED
         trial = self._study.ask(self._space)
@@ -193,6 +198,10 @@ class _Searcher(_Here, Searcher):  # type: ignore[misc]  # Ray has no types
         return {"name": f"{self._prefix}{trial.number:04d}", "changes": changes, "whole": "label" in told}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Take in what trial ``trial_id`` reports: how far it is, a score, or how it ended.
+
+        Where the score is the only objective it goes into the journal, as the value at that epoch.
+        """
         live = self.live[trial_id]
         live.heard = True
         kind = result.get("kind")
@@ -212,6 +221,11 @@ class _Searcher(_Here, Searcher):  # type: ignore[misc]  # Ray has no types
             self._screen.at(live.trial.number, epoch=result["epoch"], score=result.get("score"))
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Tell Optuna the result of a trial that is over, and publish what the study has found.
+
+        One that was stopped early or diverged is pruned; one that failed, or whose process Tune gave up (``error``), is
+        failed. What the end of the whole sweep cuts short is left as it is, for the next driver.
+        """
         if result is not None and result.get("kind") == "eval" and result["epoch"] > self.live[trial_id].epoch:
             self.on_trial_result(trial_id, result)  # the score that made ASHA stop it comes here only
         live = self.live.pop(trial_id)
@@ -263,6 +277,10 @@ class _Halt(_Here, tune.Stopper):  # type: ignore[misc]
         return False
 
     def stop_all(self) -> bool:
+        """Return whether Tune must end all trials.
+
+        So it is when one has found what would end every other, or when the study's lock is lost.
+        """
         return self._searcher.halted is not None or lock.lost()
 
 
@@ -273,6 +291,10 @@ class _Watch(_Here, tune.Callback):  # type: ignore[misc]
         self._searcher, self._need, self._screen = searcher, need, screen
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
+        """Say which trials have waited for the cluster for more than PATIENCE_S s, and what is missing there.
+
+        Each is named again only after as long a wait.
+        """
         now = time.monotonic()
         self._screen.refresh()
         for live in self._searcher.live.values():
@@ -285,6 +307,7 @@ class _Watch(_Here, tune.Callback):  # type: ignore[misc]
                 )
 
     def on_trial_recover(self, *_: Any, trial: Any, **__: Any) -> None:
+        """Say that the process of a trial was lost, why, and that the trial goes on from its newest checkpoint."""
         live = self._searcher.live[trial.trial_id]
         error = Path(trial.local_path, "error.txt")
         lines = error.read_text().split("\n") if error.is_file() else []

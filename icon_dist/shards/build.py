@@ -13,6 +13,11 @@ from icon_dist.errors import ConfigError, DataError, run_cli, shown
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Return the parsed words of ``icon-dist shards build``.
+
+    ``max_input`` is (height, width) in px, or None; ``split`` is named after the first annotation file by default.
+    Raises ConfigError for a mistake in the words.
+    """
     parser = Parser("icon-dist shards build", __doc__)
     add = parser.add_argument
     add("dataset", choices=("coco", "mpii", "crowdpose", "custom"))
@@ -67,6 +72,10 @@ def one_line(value: str) -> str:
 
 
 def max_input(text: str) -> tuple[int, int] | None:
+    """Return (height, width) in px of ``HxW``, or None for ``none``; each side is from 10 to 9999 px.
+
+    Raises ConfigError for any other text.
+    """
     if text == "none":
         return None
     found = re.fullmatch(r"([1-9]\d{1,3})x([1-9]\d{1,3})", text)
@@ -76,6 +85,10 @@ def max_input(text: str) -> tuple[int, int] | None:
 
 
 def main(argv: list[str]) -> None:
+    """Run ``icon-dist shards build`` with these words: pack images and annotations into shards.
+
+    Raises ConfigError for a mistake in the words, DataError for annotations or images that cannot be packed.
+    """
     options = parse(argv)
 
     from icon_dist.shards import packing

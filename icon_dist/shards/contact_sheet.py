@@ -14,6 +14,7 @@ from icon_dist.shards.shard_set import ShardSet, open_shards
 
 
 def tile(shards: ShardSet, row: int) -> Tile:
+    """Return the stored crop of ``row`` (RGB) with its keypoints in px of the crop and the instance's id as title."""
     place = storage.join(shards.uri, shards.shard_names[shards.shard[row]])
     data = storage.read(place, int(shards.offset[row]), int(shards.size[row]))
     bgr = decode(data, name=f"{place}#{shards.key[row]}")

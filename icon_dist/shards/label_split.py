@@ -81,9 +81,12 @@ class Trained(Protocol):
     """What a checkpoint says of the labels it was trained with."""
 
     @property
-    def split(self) -> dict[str, Any] | None: ...
+    def split(self) -> dict[str, Any] | None:
+        """The ``share`` and ``seed`` of the split into labeled and unlabeled instances; None where it says nothing."""
+
     @property
-    def index(self) -> str | None: ...
+    def index(self) -> str | None:
+        """The sha256 of the index of the shards that it was trained on; None where it says nothing."""
 
 
 def refuse_leak(what: str, theirs: Trained, known: Split, instance: I64, *, index: str) -> None:

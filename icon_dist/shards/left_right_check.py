@@ -42,6 +42,7 @@ class Sign:
 
     @property
     def share(self) -> float:
+        """The share 0..1 of the instances that agree with the sign; 0 if there are none to judge by."""
         return self.agree / max(self.people, 1)
 
     @property
@@ -71,6 +72,12 @@ def wrong_flips(skeleton: Skeleton) -> list[str]:
 
 
 def links(keypoints: Keypoints, skeleton: Skeleton) -> Iterator[Sign]:
+    """Yield one sign per pair of mirrored limbs or bones, and one for the torso: left is linked to left.
+
+    ``keypoints`` are [n, K, 3] with v > 0 where a joint is labeled. An instance counts where all four joints are
+    labeled and the straight and the crosswise links differ clearly in length. It agrees if the straight ones are
+    shorter.
+    """
     other = skeleton.mirrored
     torso = [(skeleton.torso[0], other[skeleton.torso[1]])]
     seen: set[frozenset[frozenset[int]]] = set()
@@ -102,6 +109,12 @@ def upright(skeleton: Skeleton) -> bool:
 
 
 def front(keypoints: Keypoints, skeleton: Skeleton) -> Iterator[Sign]:
+    """Yield at most one sign: instances whose left shoulder is on the right of the upright body, as in front views.
+
+    ``keypoints`` are [n, K, 3] with v > 0 where a joint is labeled. Nothing is yielded for a skeleton that is not a
+    person's, or whose shoulders or hips have no mirrored joints. If the skeleton has at least three face joints, an
+    instance counts only where all of them are visible; one that is seen from the side never counts.
+    """
     left, right_hip = skeleton.torso
     right, left_hip = skeleton.mirrored[left], skeleton.mirrored[right_hip]
     if right == left or left_hip == right_hip or not upright(skeleton):

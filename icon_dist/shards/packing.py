@@ -67,7 +67,13 @@ def _worker() -> None:
 
 
 def in_processes(count: int) -> MapItems:
+    """Return a function that runs jobs in at most ``count`` processes and yields their results as they are done.
+
+    It raises what a job raises, and a ClusterError if a process dies.
+    """
+
     def map_jobs(function: Callable[[Any], Any], jobs: Sequence[Any]) -> Iterator[Any]:
+        """Yield ``function(job)`` of all jobs as they are done."""
         if not jobs:
             return
         context = multiprocessing.get_context("forkserver")  # imports once, where spawn would in every process
@@ -86,6 +92,10 @@ def in_processes(count: int) -> MapItems:
 
 
 def in_ray(function: Callable[[Any], Any], jobs: Sequence[Any]) -> Iterator[Any]:
+    """Run ``function(job)`` of all jobs as Ray tasks and yield the results as they are done.
+
+    ``function`` and the jobs must be serializable. Raises what a job raises.
+    """
     import ray
 
     from icon_dist.launch.connect import connect
@@ -102,6 +112,7 @@ def in_ray(function: Callable[[Any], Any], jobs: Sequence[Any]) -> Iterator[Any]
 
 
 def in_process(function: Callable[[Any], Any], jobs: Sequence[Any]) -> Iterable[Any]:
+    """Return the results of ``function(job)`` of all jobs, computed in this process and in their order."""
     return map(function, jobs)
 
 

@@ -35,11 +35,17 @@ class Look:
 
 @dataclass(frozen=True)
 class Request:
+    """The images that one process looks at in one go: their folder (path or s3://), and files relative to it."""
+
     images: str
     files: tuple[str, ...]
 
 
 def look(request: Request) -> list[Look]:
+    """Return what each image of the request is, in its order.
+
+    An image that is missing or cannot be read has a ``fault`` instead of a header.
+    """
     return [_look(request.images, file) for file in request.files]
 
 

@@ -52,6 +52,10 @@ class ShardReader:
         return storage.join(self._shards.uri, self._shards.shard_names[shard])
 
     def read(self, row: int) -> bytes:
+        """Return the encoded image of ``row``, checked against the sha256 of the index.
+
+        Raises DataError where the shard is missing, cut or damaged; from S3, what differs is read once more before.
+        """
         shard, start, size = int(self._shards.shard[row]), int(self._shards.offset[row]), int(self._shards.size[row])
         try:
             if self.remote:
@@ -130,6 +134,10 @@ class Photos:
         return len(self.files)
 
     def to_stored(self, rows: I64) -> NDArray[np.float64]:
+        """Return the transforms [n, 2, 3] from image px to px of the image that is read.
+
+        All are the identity, because whole images are read.
+        """
         return np.tile(np.eye(2, 3), (len(rows), 1, 1))
 
 
@@ -167,12 +175,15 @@ class PhotoReader:
         self._threads: ThreadPoolExecutor | None = None
 
     def image(self, row: int) -> int:
+        """Return the number of the image that ``row`` is on; rows with the same number share one image."""
         return self._image[row]
 
     def name(self, row: int) -> str:
+        """Return the path or s3:// URI of the image of ``row``."""
         return storage.join(self._photos.uri, self._photos.files[row])
 
     def read(self, row: int) -> bytes:
+        """Return the bytes of the image file of ``row``; raises DataError if it is missing."""
         under_way = self._ahead.pop(self._image[row], None)
         try:
             return under_way.result() if under_way else photo.read(self.name(row))
@@ -180,6 +191,7 @@ class PhotoReader:
             raise DataError(f"{self.name(row)}: no such image; check the images folder") from None
 
     def prefetch(self, rows: I64) -> None:
+        """Begin to read the images of these rows in background threads; without effect on local files."""
         if not self.remote or not len(rows):
             return
         self._threads = self._threads or ThreadPoolExecutor(THREADS, "photo-read")
@@ -202,4 +214,5 @@ Reader = ShardReader | PhotoReader  # both: remote, read(row), prefetch(rows), i
 
 
 def reader_of(people: People) -> Reader:
+    """Return the reader of the encoded images that the instances are on: whole image files, or crops in shards."""
     return PhotoReader(people) if isinstance(people, Photos) else ShardReader(people)

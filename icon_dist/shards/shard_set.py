@@ -105,6 +105,8 @@ def row_bytes(joints: int) -> int:
 
 
 def index_schema(joints: int) -> pa.Schema:
+    """Return the Arrow schema of ``index.parquet`` for instances of so many ``joints``."""
+
     def row(kind: pa.DataType, length: int) -> pa.DataType:
         return pa.list_(kind, length)
 
@@ -282,6 +284,7 @@ def _shard_set(
         raise DataError(f"{place}: {people} rows, but {MANIFEST} counts {manifest['people']}; build the shards again")
 
     def numbers(name: str, dtype: type, *shape: int) -> NDArray[Any]:
+        """Return column ``name`` as an array [people, *shape]; DataError if a value is missing or not finite."""
         column = table[name].combine_chunks()
         flat = column.flatten() if shape else column
         if column.null_count or flat.null_count or not pc.all(pc.is_finite(flat)).as_py():

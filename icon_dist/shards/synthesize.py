@@ -12,6 +12,7 @@ from icon_dist.errors import ConfigError, plural, run_cli, say
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
+    """Return the parsed words of ``icon-dist shards synthesize``; raises ConfigError for a mistake in them."""
     parser = Parser("icon-dist shards synthesize", __doc__)
     add = parser.add_argument
     add("--out", required=True, metavar="DIR|s3://...")
@@ -34,6 +35,10 @@ def folder(text: str) -> Path:
 
 
 def main(argv: list[str]) -> int:
+    """Run ``icon-dist shards synthesize`` with these words: draw generated instances and pack them into shards.
+
+    Returns the exit code 0. Raises ConfigError for a mistake in the words.
+    """
     options = parse(argv)
     storage.require_place(storage.join(options.out, "manifest.json"))
     if not options.split.isprintable():

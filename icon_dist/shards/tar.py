@@ -27,6 +27,8 @@ from icon_dist.types import Instance, Skeleton
 
 @dataclass(frozen=True)
 class Settings:
+    """How instances and their images become shards; the manifest of a set records it."""
+
     max_input: tuple[int, int] | None = (384, 288)  # H, W of the largest input the crops are for; None = photo pixels
     quality: int = 95  # of JPEG, where a crop cannot be rounded as its photo was
     per_shard: int = 1000  # people

@@ -7,6 +7,10 @@ from icon_dist.errors import run_cli
 
 
 def main(argv: list[str]) -> None:
+    """Run ``icon-dist shards verify`` with these words: print what is wrong with a set.
+
+    Raises DataError, with the number of findings, if there are any.
+    """
     parser = Parser("icon-dist shards verify", __doc__)
     parser.add_argument("shards", metavar="DIR|s3://...")
     options = parser.parse_args(argv)

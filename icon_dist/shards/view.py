@@ -7,6 +7,10 @@ from icon_dist.errors import ConfigError, run_cli
 
 
 def main(argv: list[str]) -> None:
+    """Run ``icon-dist shards view`` with these words: draw a page of stored crops with their skeletons.
+
+    Raises ConfigError unless the page is named .png or .jpg.
+    """
     parser = Parser("icon-dist shards view", __doc__)
     add = parser.add_argument
     add("shards", metavar="DIR|s3://...")

@@ -47,6 +47,7 @@ def identity() -> tuple[object, ...]:
 
 
 def client() -> Any:
+    """Return the boto3 client for S3 of this process; it is made anew after a fork and when the environment changes."""
     global _current
     key, found = _current
     wanted = identity()

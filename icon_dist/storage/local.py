@@ -169,12 +169,17 @@ def continued(path: Path) -> Iterator[BufferedRandom]:
 
 
 def copy_into(path: Path, file: BufferedRandom) -> None:
+    """Append the bytes of the file ``path`` to the open ``file``, at its position.
+
+    Raises FileNotFoundError where there is no such file, StorageError for what is not a regular file or cannot be read.
+    """
     require_regular(path)
     with _explained(path), open(path, "rb") as source:
         shutil.copyfileobj(source, file, 1 << 20)
 
 
 def exists(path: Path) -> bool:
+    """Return whether ``path`` is a file, or a folder with something in it."""
     with _explained(path):
         if path.is_dir():
             return next(path.iterdir(), None) is not None
@@ -182,12 +187,18 @@ def exists(path: Path) -> bool:
 
 
 def size(path: Path) -> int:
+    """Return the size of the file ``path`` in bytes; FileNotFoundError where there is none, or a folder."""
     require_regular(path)
     with _explained(path):
         return path.stat().st_size
 
 
 def read(path: Path, start: int, size: int | None, *, most: int | None = None) -> bytes:
+    """Return the bytes ``[start, start + size)`` of the file ``path``, fewer where the file ends earlier.
+
+    Without ``size`` they go to its end; TooLargeError if they would be more than ``most``. Raises FileNotFoundError
+    where there is no such file.
+    """
     require_regular(path)
     with _explained(path), open(path, "rb") as file:
         if most is not None and size is None and os.fstat(file.fileno()).st_size - start > most:
@@ -197,6 +208,7 @@ def read(path: Path, start: int, size: int | None, *, most: int | None = None) -
 
 
 def write(path: Path, data: bytes | Path) -> None:
+    """Create or replace ``path`` with the bytes ``data``, or with the contents of the file ``data``; all or nothing."""
     with replacing(path) as file:
         if isinstance(data, Path):
             copy_into(data, file)
@@ -205,6 +217,7 @@ def write(path: Path, data: bytes | Path) -> None:
 
 
 def write_new(path: Path, data: bytes) -> bool:
+    """Create ``path`` with the bytes ``data``; returns False, and changes nothing, if something has that name."""
     with _explained(path), _temporary(path) as (file, temporary):
         file.write(data)
         file.flush()
@@ -232,6 +245,7 @@ def sizes(path: Path) -> dict[str, int]:
     """Regular files below ``path``. A folder that cannot be looked into is an error: it may hold what is asked for."""
 
     def refuse(error: OSError) -> None:
+        """Raise the error of a folder that cannot be listed, unless it is gone or the file system's own lost+found."""
         gone = error.errno in (errno.ENOENT, errno.ENOTDIR)  # removed while we look, or never there
         if not gone and Path(error.filename).name != "lost+found":  # the file system's own
             raise error
@@ -248,6 +262,10 @@ def sizes(path: Path) -> dict[str, int]:
 
 
 def delete(path: Path, *, tree: bool) -> None:
+    """Remove the file ``path``, or with ``tree`` also a folder and all that is in it.
+
+    Nothing there is no error. Raises StorageError where it cannot be removed.
+    """
     try:
         with _explained(path):
             if tree and path.is_dir():

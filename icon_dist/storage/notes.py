@@ -10,6 +10,7 @@ _said: set[tuple[int, str]] = set()
 
 
 def note_once(text: str) -> None:
+    """Print ``text`` as a note on stderr, unless this process has printed it before."""
     if (os.getpid(), text) not in _said:
         _said.add((os.getpid(), text))
         note(text)

@@ -36,9 +36,15 @@ class Clock:
             self._most, self._since = done, time.monotonic()
 
     def waited_s(self) -> float:
+        """Return the seconds since the call began or last made progress."""
         return time.monotonic() - self._since
 
     def give_up(self, state: RetryCallState) -> bool:
+        """Count a failed attempt and return whether to stop trying: nothing has come for longer than the patience.
+
+        This is the ``stop`` of tenacity. An error code of S3's own also shows that the endpoint answers, so that later
+        calls are more patient.
+        """
         self.failures += 1
         error = state.outcome.exception() if state.outcome else None
         if error is not None and not code_of(error).isdecimal() and code_of(error):  # a word of S3's own
@@ -54,6 +60,7 @@ class Clock:
             tell(f"{self._uri}: {client.endpoint().host} does not answer ({short(error)}); {_trying()}")
 
     def first_sign(self) -> None:
+        """Tell people, once an outage, that the endpoint has not answered yet and how long it is waited for."""
         global _told
         if not _told:
             _told = True
@@ -61,6 +68,7 @@ class Clock:
 
 
 def patience_s() -> float:
+    """Return for how many seconds without progress a store is tried: longer once it has answered this process."""
     return PATIENCE_S if client.identity() in _answered else FIRST_PATIENCE_S
 
 

@@ -51,6 +51,7 @@ def code_of(error: BaseException) -> str:
 
 
 def status_of(error: BaseException) -> int:
+    """Return the HTTP status of an error that S3, or what stands in its place, answered with; 0 for any other error."""
     if isinstance(error, ForeignAnswerError):
         return error.status
     if not isinstance(error, boto.ClientError):
@@ -59,6 +60,11 @@ def status_of(error: BaseException) -> int:
 
 
 def transient(error: BaseException) -> bool:
+    """Return whether ``error`` may pass by itself, so that the request is worth sending again.
+
+    Such are server errors, throttling, and connections that fail or break off; not refusals, a proxy that cannot be
+    reached or a certificate that is not trusted.
+    """
     status, code = status_of(error), code_of(error)
     if isinstance(error, boto.ClientError):
         nameless_conflict = status == 409 and code in ("409", "Conflict")

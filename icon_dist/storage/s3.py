@@ -53,6 +53,7 @@ def _head(uri: str) -> dict[str, Any] | None:
     """None for 404. HEAD has no body, so that a listing has to say why it is refused, or that the bucket is missing."""
 
     def head(_: Clock) -> dict[str, Any] | None:
+        """Return the answer to one HEAD request, or None for 404."""
         try:
             found: dict[str, Any] = _client().head_object(**_split(uri))
             return found
@@ -67,11 +68,19 @@ def _head(uri: str) -> dict[str, Any] | None:
 
 
 def exists(uri: str) -> bool:
+    """Return whether ``uri`` is an object, or a prefix with something below it.
+
+    Raises StorageError where the store does not tell, or there is no such bucket.
+    """
     key = uri.removeprefix("s3://").partition("/")[2]
     return bool(key and _head(uri)) or _first_below(uri, key and key + "/")
 
 
 def size(uri: str) -> int:
+    """Return the size of the object ``uri`` in bytes.
+
+    Raises FileNotFoundError where there is none, StorageError for a missing bucket or a store that gives no size.
+    """
     head = _head(uri)
     if head is None:
         _first_below(uri, _split(uri)["Key"])
@@ -113,6 +122,10 @@ def _pages(uri: str, prefix: str, **options: int) -> Iterator[list[dict[str, Any
 
 
 def sizes(uri: str) -> dict[str, int]:
+    """Return the bytes of every object below ``uri`` by its name relative to it; {} when there is nothing.
+
+    Raises StorageError where the listing is refused, or names what was not asked for.
+    """
     key = uri.removeprefix("s3://").partition("/")[2]
     prefix = key and key + "/"
 
@@ -158,6 +171,7 @@ def download(
         return boto.IncompleteReadError(actual_bytes=0, expected_bytes=size or -1)
 
     def fetch(clock: Clock) -> None:
+        """Append to ``sink`` what it does not hold yet; a body that is cut or has changed raises a transient error."""
         nonlocal version
         at, end = start + sink.tell(), None if size is None else start + size
         if at == end:
@@ -224,7 +238,14 @@ def _as_stored(answer: dict[str, Any], sink: Sink, readings: list[str]) -> bool:
 
 
 def write(uri: str, data: bytes | Path) -> None:
+    """Create or replace the object ``uri`` with the bytes ``data``, or with the contents of the local file ``data``.
+
+    Large data are sent in parts, and in one piece to a store that cannot do that. Raises StorageError where the store
+    refuses or does not answer.
+    """
+
     def put(clock: Clock, *, parts: bool = True) -> None:
+        """Send all of ``data`` once, in parts or by a single PUT."""
         done = 0
 
         def sent(count: int) -> None:
@@ -239,6 +260,7 @@ def write(uri: str, data: bytes | Path) -> None:
                 _client().put_object(**_split(uri), Body=body)
 
     def put_somehow(clock: Clock) -> None:
+        """Send ``data`` in parts, or in one piece to a store that has no multipart uploads."""
         try:
             put(clock)
         except KeyError:  # parts without an ETag cannot be put together
@@ -264,6 +286,7 @@ def write_new(uri: str, data: bytes) -> bool:
 
 def _put_new(uri: str, data: bytes) -> bool:
     def put(clock: Clock) -> bool:
+        """Send ``data`` on condition that the object is absent; returns whether it is this call's object now."""
         try:
             _client().put_object(**_split(uri), Body=data, IfNoneMatch="*")
             return True
@@ -294,6 +317,7 @@ def has_conditions(uri: str, data: bytes) -> bool:
     """Whether the store honours If-None-Match: it must refuse to write ``data`` where they lie already."""
 
     def refused(_: Clock) -> bool:
+        """Return whether the store refuses a second conditional write."""
         try:
             _client().put_object(**_split(uri), Body=data, IfNoneMatch="*")
             return False
@@ -313,6 +337,7 @@ def delete(uri: str, *, tree: bool) -> None:
     """One object at a time: how to say which to delete at once, and with which checksum, stores do not agree on."""
 
     def remove(place: dict[str, str]) -> None:
+        """Delete one object; one that is gone already is no error."""
         try:
             _client().delete_object(**place)
         except boto.ClientError as error:

@@ -35,6 +35,10 @@ class Samples:
         self._micro += instance.tolist()
 
     def end_step(self, *, step: int, epoch: int, skipped: bool) -> None:
+        """Record the ids of the instances that all ranks have added since the last step; every rank must call it.
+
+        ``skipped`` marks a step whose update was left out.
+        """
         everybody = distributed.gather_objects(self._micro)
         self._micro = []
         record: dict[str, Any] = {"step": step, "epoch": epoch, "people": everybody}

@@ -23,6 +23,11 @@ TABLE = np.random.default_rng(7).random((64, 64)).astype(np.float32)  # speckle:
 
 @dataclass(frozen=True)
 class Cloth:
+    """The cloth of a garment: a pattern of two colors that repeats every ``period`` (share of the standing height).
+
+    Called with positions on a limb it returns their colors.
+    """
+
     kind: str  # of KINDS
     base: F32  # [3] RGB 0-255
     other: F32
@@ -49,6 +54,8 @@ class Cloth:
 
 @dataclass(frozen=True)
 class Look:
+    """What one instance looks like: colors (RGB 0-255, [3]), clothes, and the build of the body."""
+
     skin: F32
     hair: F32
     hair_length: int  # 0 bald, 1 short, 2 long
@@ -88,11 +95,16 @@ def sample_look(rng: Rng, *, contrast: float) -> Look:
 
 
 def sample_color(rng: Rng, *, saturation: tuple[float, float], value: tuple[float, float]) -> F32:
+    """Return a random RGB color, float32 [3] in 0-255: any hue, saturation and value (0-1 each) within the bounds."""
     rgb = colorsys.hsv_to_rgb(rng.random(), rng.uniform(*saturation), rng.uniform(*value))
     return np.array(rgb, dtype=np.float32) * 255
 
 
 def sample_cloth(rng: Rng, *, contrast: float, plain: float) -> Cloth:
+    """Return a random cloth of two colors.
+
+    ``contrast`` 0-1 bounds how far its second color is from the first; ``plain`` 0-1 is the chance of no pattern.
+    """
     kind = "plain" if rng.random() < plain else str(rng.choice(KINDS[1:]))
     base = sample_color(rng, saturation=(0.05, 0.85), value=(0.2, 0.95))
     other = sample_color(rng, saturation=(0, 0.9), value=(0.1, 1))
@@ -113,6 +125,7 @@ def _trunk(pose: Pose, look: Look) -> list[Part]:
     shirt, lower = look.shirt, look.lower
 
     def chest_paint(u: F32, v: F32, facing: F32) -> F32:
+        """Return the colors of the shirt, with buttons or a print on its front."""
         rgb = np.array(shirt(u, v))
         ahead = facing > 0
         if look.front == "buttons":
@@ -122,6 +135,7 @@ def _trunk(pose: Pose, look: Look) -> list[Part]:
         return rgb
 
     def pelvis_paint(u: F32, v: F32, facing: F32) -> F32:
+        """Return the colors of trousers or skirt, with a buckle at the front."""
         rgb = np.array(lower(u, v))
         rgb[(facing > 0.2) & (np.abs(v) < 0.014) & (u < 0.016)] = BUCKLE
         return rgb
@@ -218,10 +232,12 @@ def _arms(pose: Pose, look: Look) -> list[Part]:
 
 
 def plain(color: NDArray[Any]) -> Paint:
+    """Return a paint of one RGB ``color``, [3] in 0-255."""
     return lambda u, _v, _facing: np.broadcast_to(np.asarray(color, dtype=np.float32), (len(u), 3))
 
 
 def cloth_paint(cloth: Cloth, offset: float) -> Paint:
+    """Return a paint with the pattern of ``cloth``, moved along the limb by ``offset`` (shares of the height)."""
     return lambda u, v, _facing: cloth(u + np.float32(offset), v)
 
 

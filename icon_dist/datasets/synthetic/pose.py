@@ -149,6 +149,7 @@ def _inside_trunk(offset: F64, chest: F64) -> bool:
 
 
 def unit(vector: F64) -> F64:
+    """Return ``vector`` [3] divided by its length, float64."""
     return np.asarray(vector / np.linalg.norm(vector), dtype=np.float64)
 
 

@@ -35,6 +35,11 @@ SHOWS: dict[str, tuple[tuple[str, ...], float]] = {
 
 @dataclass(frozen=True)
 class Level:
+    """How hard the images of one difficulty are.
+
+    ``clutter`` 0-1 scales the number of things around the instances, ``contrast`` 0-1 the patterns of their clothes.
+    """
+
     people: tuple[float, ...]  # shares of photos with 1, 2, ... people
     clutter: float
     obstacle: float  # chance per person of something in front
@@ -51,6 +56,8 @@ LEVELS = {
 
 @dataclass(frozen=True)
 class Person:
+    """One instance of a scene: its pose and look, and where and how large it stands on the canvas."""
+
     pose: Pose
     look: Look
     origin: F64  # [3] canvas px: the pelvis
@@ -74,6 +81,10 @@ def render(seed: int, index: int, *, difficulty: str = "easy") -> tuple[U8, list
 
 
 def compose(rng: Rng, *, difficulty: str) -> Scene:
+    """Return a random scene of the given ``difficulty``, a key of LEVELS, drawn on its canvas.
+
+    The same state of ``rng`` gives the same scene.
+    """
     level = LEVELS[difficulty]
     wh = SIZES[rng.integers(len(SIZES))]
     people = _people(rng, level, wh=wh, difficulty=difficulty)

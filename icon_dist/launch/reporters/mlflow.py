@@ -29,4 +29,5 @@ class Service:
         self._mlflow.log_metrics({re.sub(r"[^\w./ -]", "_", name): value for name, value in values.items()}, step=step)
 
     def close(self) -> None:
+        """End the MLflow run."""
         self._mlflow.end_run()

@@ -19,4 +19,5 @@ class Service:
         self._run.log(dict(values), step=step)
 
     def close(self) -> None:
+        """Finish the Trackio run."""
         self._run.finish()

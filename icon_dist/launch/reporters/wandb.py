@@ -20,4 +20,5 @@ class Service:
         self._run.log(dict(values), step=step)
 
     def close(self) -> None:
+        """Finish the Weights & Biases run."""
         self._run.finish()

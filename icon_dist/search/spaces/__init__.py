@@ -36,6 +36,7 @@ class Search:
 
 
 def names() -> list[str]:
+    """Return the names of the searches that ship with the package, sorted."""
     return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
 
 
