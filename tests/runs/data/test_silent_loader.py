@@ -53,7 +53,7 @@ def test_a_stuck_loader_is_named_and_goes_on(
     shards = open_shards(str(made))
     expected = images(stream_of(shards, processes=0))
     with closing(stream_of(shards, processes=1)) as stream:
-        pid = stream._loader._processes._workers[0][0].pid
+        pid = stream._loader._cutter._workers[0][0].pid
         assert pid is not None
         for said in ("it has read nothing", f"the last that it began to read is {ShardReader(shards).name(8)}"):
             with stopped(pid, caplog.records):

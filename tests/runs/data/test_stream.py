@@ -213,7 +213,7 @@ def test_a_killed_loader_is_an_error_and_not_a_hang(shards: ShardSet) -> None:
     with closing(stream_of(shards, loaders=2, micro=1)) as stream:
         batches = stream.epoch(0)
         next(batches)
-        process = stream.loader._processes._workers[1][0]
+        process = stream.loader._cutter._workers[1][0]
         assert process.pid is not None
         os.kill(process.pid, signal.SIGKILL)
         with pytest.raises(ClusterError, match=r"loader process 1 .* died with exit code -9"):
@@ -225,7 +225,7 @@ def test_loaders_work_on_after_a_signal_to_the_whole_group(shards: ShardSet) -> 
     with closing(stream_of(shards, loaders=2, micro=1)) as stream:
         batches = stream.epoch(0)
         next(batches)
-        for process, _ in stream.loader._processes._workers:
+        for process, _ in stream.loader._cutter._workers:
             assert process.pid is not None
             os.kill(process.pid, signal.SIGTERM)
             os.kill(process.pid, signal.SIGINT)
@@ -234,7 +234,7 @@ def test_loaders_work_on_after_a_signal_to_the_whole_group(shards: ShardSet) -> 
 
 def test_loaders_end_with_the_stream(shards: ShardSet) -> None:
     stream = stream_of(shards, loaders=2)
-    processes = [process for process, _ in stream.loader._processes._workers]
+    processes = [process for process, _ in stream.loader._cutter._workers]
     assert all(process.is_alive() for process in processes)
     del stream
     assert [process.exitcode for process in processes] == [-9, -9]
@@ -245,7 +245,7 @@ def test_loaders_do_not_outlive_a_killed_trainer(shards: ShardSet) -> None:
     trainer = os.fork()
     if trainer == 0:
         stream = stream_of(shards, loaders=2)
-        os.write(there, b" ".join(str(p.pid).encode() for p, _ in stream.loader._processes._workers))
+        os.write(there, b" ".join(str(p.pid).encode() for p, _ in stream.loader._cutter._workers))
         time.sleep(60)
         os._exit(0)
     pids = [int(word) for word in os.read(here, 100).split()]
@@ -366,7 +366,7 @@ def test_shards_on_s3(shards: ShardSet, bucket: str, loaders: int) -> None:
     stream = stream_of(remote)
     for _ in stream.epoch(0):
         pass
-    assert not stream.loader._processes._crops.reader._ahead
+    assert not stream.loader._cutter._crops.reader._ahead
     local = eval_stream(shards, rank=0, world=1, batch=8, input_hw=HW, loaders=0)
     with closing(eval_stream(remote, rank=0, world=1, batch=8, input_hw=HW, loaders=loaders)) as evaluation:
         for a, b in zip(local, evaluation, strict=True):
