@@ -4,7 +4,9 @@ import sys
 
 import icon_dist
 
-model, photo, out = sys.argv[1:4]
+if len(sys.argv) != 4:
+    sys.exit(__doc__)
+model, photo, out = sys.argv[1:]
 
 pose = icon_dist.load(model)  # a run, or a fetched .safetensors file; a path or s3://
 poses = pose(photo)  # the whole photo is one instance; boxes=[[x, y, width, height], ...] for several

@@ -106,6 +106,10 @@ def decode(data: bytes, *, name: str) -> Weights:
     """The inverse of ``encode``; anything else is a CheckpointError about ``name``."""
     if data[:2] in (b"PK", b"\x80\x02", b"\x80\x04") or name.endswith((".pt", ".pth", ".pkl", ".bin")):
         raise CheckpointError(f"{name}: is a pickle, which can run code; give a run or a fetched .safetensors")
+    if name.endswith((".onnx", ".pt2")):
+        raise CheckpointError(f"{name}: an exported model; give the run or the fetched .safetensors that it is from")
+    if data[:3] == b"\xff\xd8\xff" or data[:8] == b"\x89PNG\r\n\x1a\n":
+        raise CheckpointError(f"{name}: an image, not a model; the model comes first")
     size = int.from_bytes(data[:8], "little")
     try:
         header = json.loads(data[8 : 8 + size])

@@ -52,7 +52,7 @@ def load(
     name = os.fspath(uri)
     if batch < 1:
         raise ConfigError(f"batch={batch}: expected 1 or more instances")
-    place = chosen_device(device)
+    place = chosen_device(device, option="device")
     weights = stored_weights.load(name)
     config, model = weights.config, from_config.restore(weights).to(place).eval()
     settings = EvalConfig(batch=batch, flip=flip, decode=config.eval.decode, refine_below=config.eval.refine_below)

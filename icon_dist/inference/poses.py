@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ class Poses:
     boxes: Float[np.ndarray, "n 4"]  # x, y, width, height in px, as they were given
     pose_scores: Float[np.ndarray, " n"]  # score of the box x mean of the joint scores above .2, by which AP ranks
     skeleton: Skeleton
-    image: UInt8[np.ndarray, "H W 3"]  # RGB
+    image: UInt8[np.ndarray, "H W 3"] = field(repr=False)  # RGB
     track_ids: Int64[np.ndarray, " n"] | None = None  # of a video that was tracked
 
     def __len__(self) -> int:

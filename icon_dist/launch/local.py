@@ -17,10 +17,15 @@ from icon_dist.launch.progress import Event, Progress
 from icon_dist.launch.signals import Stop
 
 
-def launch(config: Config, loop: str, progress: Progress) -> None:
-    """Call ``loop`` ("module:function") here and now; DeepSpeed gets a process group of one."""
+def require_device(config: Config) -> None:
+    """ClusterError where the config wants a GPU and this machine has none."""
     if config.run.gpus_per_worker and not torch.cuda.is_available():
         raise ClusterError("run.gpus_per_worker=1: this machine has no GPU that torch can use; set it to 0")
+
+
+def launch(config: Config, loop: str, progress: Progress) -> None:
+    """Call ``loop`` ("module:function") here and now; DeepSpeed gets a process group of one."""
+    require_device(config)
     progress.say("loading model and data in this process")
     device = "cuda:0" if config.run.gpus_per_worker else "cpu"
     if importlib.util.find_spec("deepspeed") is not None:

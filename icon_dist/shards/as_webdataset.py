@@ -45,7 +45,7 @@ def as_webdataset(uri: str, *, shuffle: int = 0) -> DataPipeline:
     stages = [wds.split_by_node, wds.split_by_worker, *order, partial(_opened, shards)]
     stages += [tar_file_expander, group_by_keys, partial(_samples, shards)]
     stages += [wds.shuffle(shuffle)] if shuffle else []
-    return wds.DataPipeline(wds.SimpleShardList(names), *stages)
+    return wds.FluidWrapper(wds.DataPipeline(wds.SimpleShardList(names), *stages))
 
 
 def _opened(shards: ShardSet, urls: Iterable[dict[str, str]]) -> Iterator[dict[str, Any]]:

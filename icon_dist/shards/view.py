@@ -9,7 +9,7 @@ from icon_dist.errors import ConfigError, run_cli
 def main(argv: list[str]) -> None:
     """Run ``icon-dist shards view`` with these words: draw a page of stored crops with their skeletons.
 
-    Raises ConfigError unless the page is named .png or .jpg.
+    Raises ConfigError unless the page is named .png or .jpg, or where it exists.
     """
     parser = Parser("icon-dist shards view", __doc__)
     add = parser.add_argument
@@ -17,12 +17,17 @@ def main(argv: list[str]) -> None:
     add("-o", "--out", required=True, metavar="PAGE.png")
     add("--count", type=at_least(1), default=24, metavar="N", help="people; default %(default)s")
     add("--columns", type=at_least(1), default=6, metavar="N", help="default %(default)s")
+    add("--force", action="store_true", help="replace PAGE.png if it exists")
     add("--seed", type=at_least(0), default=0, help="another seed, other people")
     options = parser.parse_args(argv)
     if not options.out.endswith((".png", ".jpg")):
         raise ConfigError(f"--out {options.out}: expected NAME.png or NAME.jpg")
 
+    from icon_dist import storage
     from icon_dist.shards import contact_sheet
+
+    if not options.force and storage.exists(storage.absolute(options.out)):
+        raise ConfigError(f"--out {options.out}: exists; give another name, or --force to replace it")
 
     contact_sheet.run(options.shards, options.out, count=options.count, columns=options.columns, seed=options.seed)
 

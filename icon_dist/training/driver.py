@@ -13,7 +13,7 @@ from icon_dist.checkpoints import checkpoint
 from icon_dist.checkpoints import manifest as manifests
 from icon_dist.config import Config
 from icon_dist.errors import CheckpointError, naming, note, plural, say
-from icon_dist.launch import reporters
+from icon_dist.launch import local, reporters
 from icon_dist.launch.progress import Progress, counter
 from icon_dist.launch.signals import Stop
 from icon_dist.methods.teacher import load_teacher
@@ -74,8 +74,6 @@ def _run(cfg: Config, own: Mapping[str, str], *, dry_run: bool) -> None:
         told = reporters.start(services, run_uri=uri, config=dataclasses.asdict(cfg))
         progress = Progress(uri, reporters=told)
         if cfg.run.launcher == "local":
-            from icon_dist.launch import local
-
             local.launch(cfg, LOOP, progress)
         else:
             address = os.environ.get("RAY_ADDRESS")
@@ -104,6 +102,8 @@ def refuse_other(newest: manifests.Manifest, cfg: Config, data: Data) -> None:
 def setting(cfg: Config, data: Data, newest: manifests.Manifest | None) -> str:
     """Where the run lives, what computes it, what it starts from, when it is scored, how to watch it."""
     uri, run = run_directory(cfg), cfg.run
+    if run.launcher == "local":
+        local.require_device(cfg)
     kind = "GPU" if run.gpus_per_worker else "CPU"
     precision = run.precision
     if precision == "auto":

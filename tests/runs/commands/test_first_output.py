@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import icon_dist
 from icon_dist.config import load
 from icon_dist.datasets import load_skeleton
 from icon_dist.models import from_config
@@ -115,3 +116,17 @@ def test_a_plan_counts_parameters_as_the_model_has_them(backbone: str, method: s
         name: p.numel() for name, p in model.named_parameters()
     }
     assert all(p.device == torch.device("meta") for p in planned.parameters())
+
+
+def test_the_package_itself_is_light() -> None:
+    code = """
+import sys
+before = set(sys.modules)
+import icon_dist
+print({"torch", "numpy", "cv2", "typing", "pathlib"} & (set(sys.modules) - before), "load" in dir(icon_dist))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set() True\n"
+    with pytest.raises(AttributeError, match="module 'icon_dist' has no attribute 'laod'"):
+        _ = icon_dist.laod
+    assert icon_dist.__version__

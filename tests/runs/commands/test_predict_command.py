@@ -330,7 +330,7 @@ BAD_CALLS: list[tuple[str, int, str]] = [
     ("none.safetensors photos", 4, "neither a weights file nor a run"),
     ("pickle.pth photos", 4, "is a pickle, which can run code"),
     ("pickle.safetensors photos", 4, "is a pickle, which can run code"),
-    ("photos/p0.png photos", 4, "not written by icon_dist.fetch, or cut"),
+    ("photos/p0.png photos", 4, "an image, not a model; the model comes first"),
     ("photos photos", 4, "neither a weights file nor a run"),
     ("dog photos --boxes 1,2,3", 2, "--boxes '1,2,3': expected four numbers x,y,w,h in px"),
     ("dog photos --boxes a,b,c,d", 2, "expected four numbers x,y,w,h in px"),

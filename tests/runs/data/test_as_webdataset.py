@@ -73,6 +73,12 @@ def test_a_damaged_shard_is_named(people: Path, tmp_path: Path) -> None:
         list(as_webdataset(str(copy)))
 
 
+def test_stages_of_webdataset_may_follow(people: Path) -> None:
+    shards = open_shards(f"{people}/val")
+    ids = [record["id"] for _, _, record in as_webdataset(shards.uri).shuffle(10)]
+    assert sorted(ids) == sorted(shards.instance.tolist())
+
+
 def test_joints_are_float32(people: Path) -> None:
     _, joints, _ = next(iter(as_webdataset(f"{people}/val")))
     assert joints.dtype == np.float32

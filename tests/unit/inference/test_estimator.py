@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -218,7 +216,7 @@ def test_models_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="is a pickle, which can run code"):
         icon_dist.load(tmp_path / "model.pth")
     weights = weights_file(tmp_path / "crate.safetensors", CRATE)
-    with pytest.raises(ConfigError, match="--device meta: "):
+    with pytest.raises(ConfigError, match=r"^device meta: "):
         icon_dist.load(weights, device="meta")
     with pytest.raises(ConfigError, match="batch=0: expected 1 or more"):
         icon_dist.load(weights, batch=0)
@@ -235,20 +233,3 @@ def test_a_model_that_answers_with_no_number(dog: PoseEstimator, monkeypatch: py
     monkeypatch.setattr(dog, "_forward", broken)
     with pytest.raises(DivergedError, match="not finite"):
         dog(picture())
-
-
-# ------------------------------------------------------------------------------------------------------- the package
-
-
-def test_the_package_itself_is_light() -> None:
-    code = """
-import sys
-before = set(sys.modules)
-import icon_dist
-print({"torch", "numpy", "cv2", "typing", "pathlib"} & (set(sys.modules) - before), "load" in dir(icon_dist))
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "set() True\n"
-    with pytest.raises(AttributeError, match="module 'icon_dist' has no attribute 'laod'"):
-        _ = icon_dist.laod
-    assert icon_dist.__version__
