@@ -16,6 +16,7 @@ from icon_dist.images.photo import depth
 from icon_dist.inference import inputs, video
 from icon_dist.inference.box_files import FileBoxes, read_boxes
 from icon_dist.inference.detector import OnnxDetector
+from icon_dist.inference.device import chosen_device
 from icon_dist.inference.estimator import RGB, Detector, PoseEstimator, box_fault, load, read_photo
 from icon_dist.inference.inputs import Source
 from icon_dist.inference.poses import Poses
@@ -31,7 +32,7 @@ def run(args: argparse.Namespace) -> None:
     """Predict, draw and write what the options of ``icon-dist predict`` ask for. Raises IconErrors."""
     out = storage.absolute(args.out)
     places = inputs.find(args.inputs)
-    pose = load(args.model, device=args.device, flip=args.flip, batch=args.batch)
+    pose = load(args.model, device=chosen_device(args.device), flip=args.flip, batch=args.batch)
     detector = OnnxDetector(args.boxes) if args.kind == "detector" else None
     show = progress_bar("looking at", "files", len(places))
     sources = inputs.survey(places, skip_bad=args.skip_bad, progress=show)
