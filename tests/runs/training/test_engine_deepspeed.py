@@ -31,7 +31,7 @@ def deepspeed(net: nn.Module, *, zero: int, bf16: bool = False) -> DeepSpeedEngi
 @pytest.mark.usefixtures("alone")
 @with_deepspeed
 @pytest.mark.parametrize("bf16", [False, True])
-@pytest.mark.parametrize("zero", [0, 1, 2, 3])
+@pytest.mark.parametrize("zero", [1, 2, 3])
 def test_deepspeed_alone_has_the_same_bits(zero: int, bf16: bool) -> None:
     """In bf16 too: its autocast is torch's, and gradients stay fp32."""
     ours, theirs = plain(Net(), bf16=bf16), deepspeed(Net(), zero=zero, bf16=bf16)
@@ -60,7 +60,7 @@ print({p.device.type for p in engine.module.parameters()})
 
 @pytest.mark.usefixtures("alone")
 @with_deepspeed
-@pytest.mark.parametrize("zero", [0, 1, 2, 3])
+@pytest.mark.parametrize("zero", [1, 2, 3])
 def test_state_goes_from_one_kind_to_the_other_and_back(zero: int) -> None:
     straight, first = plain(Net()), plain(Net())
     run(straight, range(4))
