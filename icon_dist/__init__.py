@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from icon_dist.shards.as_webdataset import as_webdataset as as_webdataset
 
 __version__ = "0.1.0"
+__all__ = ["COCO_LIMBS", "IconLoss", "__version__", "as_webdataset", "build_model", "load", "load_skeleton"]
 
 LAZY = {  # public name -> where it is: importing icon_dist itself imports nothing else
     "COCO_LIMBS": "icon_dist.datasets.coco",

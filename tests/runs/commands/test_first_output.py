@@ -124,9 +124,11 @@ import sys
 before = set(sys.modules)
 import icon_dist
 print({"torch", "numpy", "cv2", "typing", "pathlib"} & (set(sys.modules) - before), "load" in dir(icon_dist))
+icon_dist.IconLoss
+print({"ray", "optuna", "deepspeed"} & set(sys.modules))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "set() True\n"
+    assert done.stdout == "set() True\nset()\n"
     with pytest.raises(AttributeError, match="module 'icon_dist' has no attribute 'laod'"):
         _ = icon_dist.laod
     assert icon_dist.__version__

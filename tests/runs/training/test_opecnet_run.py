@@ -121,7 +121,7 @@ def test_its_base_is_scored_alone(run: Path, people: Path, capsys: pytest.Captur
 
     np.testing.assert_array_equal(poses(refined, refine_below=0), poses(model, refine_below=0.2))
     evaluate.main([str(run), "--shards", f"{people}/val", "--loaders", "0", "--refine-below", "0"])
-    assert all(" refine_below=0 " in line for line in capsys.readouterr().out.splitlines())
+    assert " refine_below=0 " in capsys.readouterr().out.splitlines()[0]
 
 
 def test_it_starts_from_a_run_of_its_base(people: Path, tmp_path: Path) -> None:
