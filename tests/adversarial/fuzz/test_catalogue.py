@@ -170,7 +170,7 @@ CASES: dict[str, tuple[Prepare, int, str]] = {
     "duplicate key": (config(lambda raw: raw + b"run: {name: two}\n"), CONFIG, "duplicate key run"),
     "empty config": (config(b""), CONFIG, "expected sections"),
     "config not UTF-8": (config(b"\xff\xfe\x00"), CONFIG, "not UTF-8"),
-    "unknown preset": (lambda _: ("train", "--cfg", "cocoo", "--dry-run"), CONFIG, "coco, coco_384"),
+    "unknown preset": (lambda _: ("train", "--cfg", "cocoo", "--dry-run"), CONFIG, "did you mean coco?"),
     "streams that do not divide the batch": (value("data.streams=3"), CONFIG, "must divide optim.batch=4"),
     "ZeRO 4": (value("run.zero=4"), CONFIG, "stages 0, 1, 2 and 3"),
     "nobody labelled": (value("data.labelled=0"), CONFIG, "data.labelled=0.0: expected a share above 0"),

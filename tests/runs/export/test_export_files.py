@@ -22,6 +22,7 @@ from icon_dist.codec.frame import InputFrame
 from icon_dist.config import EvalConfig
 from icon_dist.errors import CheckpointError, ClusterError, ConfigError, StorageError
 from icon_dist.inference import export as programs
+from icon_dist.inference import export_file
 from icon_dist.inference.predictor import predict
 from icon_dist.models import PoseNet, from_config
 from icon_dist.shards.reader import photo_source
@@ -195,10 +196,10 @@ def test_both_files_or_neither(tmp_path: Path) -> None:
         if before:
             (tmp_path / "m.onnx.json").write_bytes(before)
         with pytest.raises(StorageError):
-            export.write(str(tmp_path / "m.onnx"), b"program", b"about")
+            export_file.write(str(tmp_path / "m.onnx"), b"program", b"about")
         beside = tmp_path / "m.onnx.json"
         assert (beside.read_bytes() if beside.exists() else None) == before
-    export.write(str(tmp_path / "new.onnx"), b"program", b"about")
+    export_file.write(str(tmp_path / "new.onnx"), b"program", b"about")
     assert (tmp_path / "new.onnx").read_bytes() == b"program"
 
 
