@@ -18,6 +18,7 @@ from icon_dist import fetch, storage
 from icon_dist.checkpoints import checkpoint
 from icon_dist.checkpoints import manifest as manifests
 from icon_dist.checkpoints.saver import Saver, send_unsent
+from icon_dist.datasets import load_skeleton, skeleton_to_dict
 from icon_dist.errors import StorageError
 from icon_dist.shards.reader import ShardReader
 from icon_dist.shards.shard_set import open_shards
@@ -54,7 +55,7 @@ def habits(*words: str) -> pytest.MarkDecorator:
 
 def save(step: int, *, score: float | None, run: str = RUN) -> str:
     tensors = {"model": {"x": torch.full((300,), float(step))}, "optimizer": {"y": torch.zeros(3)}}
-    said = {"score": score, "config": {"model": {"backbone": "x"}}, "skeleton": {"joints": []}}
+    said = {"score": score, "config": {}, "skeleton": skeleton_to_dict(load_skeleton("coco"))}
     return checkpoint.save(
         run, step=step, attempt="a", tensors=tensors, state={}, manifest=said, keep=1, warn=pytest.fail
     )
