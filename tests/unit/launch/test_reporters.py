@@ -76,8 +76,8 @@ VALUES = {
     "train/epoch": 0.1,
     "train/total": 2.0,
     "train/heatmap": 1.0,
-    "train/single": 3.0,
-    "train/pair": 4.0,
+    "train/skcc": 3.0,
+    "train/prcc": 4.0,
     "train/scale": 0.5,
     "train/lr": 1e-3,
 }
