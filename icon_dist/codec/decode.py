@@ -20,6 +20,7 @@ from icon_dist.constants import constant
 
 FLOOR = {"msra": 1e-10, "dark": 1e-10, "udp": 1e-3}  # least value that the logarithm sees
 REACH = {"msra": 2, "dark": 2, "udp": 1}  # of the differences, px
+LEAST = 1e-30  # of a blurred map that has no positive value; still above 0 where a runtime holds constants in float32
 SINGULAR = 1e-12  # |det H| of what rounding leaves of a plateau; of a peak as wide as the target it is 1e-3 or more
 
 
@@ -96,7 +97,7 @@ def _taylor(
     patch = _around(heatmaps, x, y, radius=kernel // 2 + reach)
     window = patch.double() @ _blur(kernel, reach, patch.device)
     # The public code scales the blurred map to the old peak. That only decides what the floor cuts off.
-    top = window.amax(-1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
+    top = window.amax(-1, keepdim=True).clamp(min=LEAST)
     floor = FLOOR[codec] / score.double().clamp(min=FLOOR[codec])[..., None]
     logs = (window / top).maximum(floor).log()
     if codec == "udp":  # the outermost pixels repeat outside

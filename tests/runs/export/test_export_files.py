@@ -213,7 +213,7 @@ def test_both_files_or_neither(tmp_path: Path) -> None:
         ("joints", {"model__backbone": "hrnet_w32", "data__input": "256x192", "data__sigma": 2.0}),
         ("joints", {"model__backbone": "efficientnet_lite0", "data__codec": "dark", "eval__decode": "dark"}),
         ("joints", {"model__backbone": "opecnet_hrnet_small"}),
-        ("rtmlib", {"model__backbone": "opecnet_resnet50", "data__codec": "udp", "eval__decode": "dark"}),
+        ("rtmlib", {"model__backbone": "opecnet_resnet50", "data__codec": "dark", "eval__decode": "dark"}),
         ("rtmlib", {"model__backbone": "hrnet_small", "data__input": "96x64"}),
     ],
 )
