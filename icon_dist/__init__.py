@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from icon_dist.shards.as_webdataset import as_webdataset as as_webdataset
 
 __version__ = "0.1.0"
-__all__ = ["COCO_LIMBS", "IconLoss", "__version__", "as_webdataset", "build_model", "load", "load_skeleton"]
 
 LAZY = {  # public name -> where it is: importing icon_dist itself imports nothing else
     "COCO_LIMBS": "icon_dist.datasets.coco",
@@ -23,6 +22,7 @@ LAZY = {  # public name -> where it is: importing icon_dist itself imports nothi
     "load": "icon_dist.inference.estimator",
     "load_skeleton": "icon_dist.datasets",
 }
+__all__ = ["__version__", *LAZY]
 
 if sys.version_info < (3, 11):  # noqa: UP036  (pip refuses it; a checkout on the path would only show a SyntaxError)
     needs = "icon_dist: error: Python %d.%d: 3.11 or later is needed; make the venv with a newer Python"

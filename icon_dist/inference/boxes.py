@@ -71,7 +71,9 @@ def _on_photos(found: Annotations, images: str, *, skeleton: Skeleton, conversio
 
 
 def first_photos(people: People, limit: int) -> NDArray[np.int64]:
-    """Rows of the first photos that hold ``limit`` people or more; a photo counts with everyone in it or not at all."""
+    """Rows of the first photos that hold ``limit`` people or more; a photo counts whole or not at all. 0: all rows."""
+    if not limit:
+        return np.arange(len(people))
     photo, first = np.unique(people.image_id, return_index=True)
     order = photo[np.argsort(first)]
     rank_of = np.argsort(np.argsort(first))[np.searchsorted(photo, people.image_id)]

@@ -16,7 +16,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from icon_dist import distributed
-from icon_dist.codec import Codec, geometry, heatmap
+from icon_dist.codec import Codec, heatmap
 from icon_dist.config import EvalConfig
 from icon_dist.data.loader import Loader
 from icon_dist.data.sampler import EvalSampler
@@ -67,7 +67,7 @@ def predict(
         rows.append(batch.row[real].numpy())
         poses.append(torch.cat([xy, peak[..., None]], -1).cpu()[real].numpy())
     row = np.concatenate(rows) if rows else np.zeros(0, np.int64)
-    _, scale = geometry.center_scale(people.box[row], aspect=codec.input_hw[1] / codec.input_hw[0])
+    _, scale = codec.frame.center_scale(people.box[row])
     return Predictions(
         instance=people.instance[row],
         image_id=people.image_id[row],
@@ -86,17 +86,17 @@ def evaluate(
     settings: EvalConfig,
     loaders: int,
     device: str,
-    tolerant: bool = False,
+    skip_bad: bool = False,
     stream: EvalStream | None = None,
 ) -> tuple[dict[str, float], Predictions]:
     """Scores (none without ``truth``) and predictions, the same on every rank; each rank runs its share of people.
 
-    ``tolerant`` leaves out people whose image is bad. ``stream`` is what :func:`eval_stream` makes of the same
+    ``skip_bad`` leaves out people whose image is bad. ``stream`` is what :func:`eval_stream` makes of the same
     arguments, for who evaluates often. DivergedError where the model's answer is no number.
     """
     own = stream
     if own is None:
-        own = eval_stream(people, codec, settings, loaders=loaders, device=device, tolerant=tolerant)
+        own = eval_stream(people, codec, settings, loaders=loaders, device=device, skip_bad=skip_bad)
     with nullcontext() if stream is not None else closing(own):
         mine = predict(forward, own, people, codec=codec, settings=settings, device=device)
     predictions = join(distributed.gather_objects(mine))
@@ -118,14 +118,14 @@ def require_finite(predictions: Predictions) -> None:
 
 
 def eval_stream(
-    people: People, codec: Codec, settings: EvalConfig, *, loaders: int, device: str, tolerant: bool = False
+    people: People, codec: Codec, settings: EvalConfig, *, loaders: int, device: str, skip_bad: bool = False
 ) -> EvalStream:
     """This rank's share of the people, in batches; its loader processes stay until it is closed."""
-    rows = first_photos(people, settings.limit) if settings.limit else np.arange(len(people))
+    rows = first_photos(people, settings.limit)
     rank, world = distributed.rank(), distributed.world_size()
     sampler = EvalSampler(rows, batch=settings.batch, rank=rank, world=world)
     pin = device != "cpu"
-    loader = Loader(people, codec.frame, batch=settings.batch, processes=loaders, pin=pin, skip_bad=tolerant)
+    loader = Loader(people, codec.frame, batch=settings.batch, processes=loaders, pin=pin, skip_bad=skip_bad)
     return EvalStream(sampler, loader)
 
 

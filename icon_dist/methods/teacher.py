@@ -106,7 +106,7 @@ def _look(teacher: Teacher, config: Config, shards: ShardSet, *, device: str) ->
             settings=EvalConfig(batch=config.eval.batch, decode="dark"),
             loaders=config.data.loaders,
             device=device,
-            tolerant=config.data.max_bad_fraction > 0,
+            skip_bad=config.data.max_bad_fraction > 0,
         )
     except DivergedError:
         raise CheckpointError(

@@ -7,8 +7,6 @@ import dataclasses
 import json
 from collections.abc import Sequence
 
-import torch
-
 from icon_dist import storage
 from icon_dist.drawing.page import require_pages
 from icon_dist.errors import (
@@ -19,9 +17,9 @@ from icon_dist.errors import (
     note,
     plural,
     say,
-    shorten,
     tell,
 )
+from icon_dist.inference.device import chosen_device
 from icon_dist.reports.arms import Arm, arms_of
 from icon_dist.reports.changes import Change, changes, pictures
 from icon_dist.reports.comparison_numbers import numbers_of
@@ -36,7 +34,7 @@ MEASURED = "kinds of errors, recall, features and pictures"  # what only an eval
 def run(args: argparse.Namespace) -> None:
     """All of it; an output that cannot be written is an error before the work."""
     place, beside = outputs(args.out, force=args.force)
-    device = require_device(args.device)
+    device = chosen_device(args.device)
     runs = read_runs(args.runs)
     require_one_skeleton({run.name: run.skeleton for run in runs})
     arms = arms_of(runs)
@@ -65,17 +63,6 @@ def outputs(out: str, *, force: bool) -> tuple[str, str]:
             raise ConfigError(f"-o {out}: {place} exists; give another FILE.html, or --force to replace it")
         storage.require_place(place)
     return places
-
-
-def require_device(name: str | None) -> str:
-    """The device to compute on, by default a GPU if torch can use one; ConfigError where torch cannot use ``name``."""
-    if name is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError, ValueError) as error:
-        raise ConfigError(f"--device {name}: {shorten(str(error))}; cpu is always there") from None
-    return name
 
 
 def require_one_skeleton(skeletons: dict[str, Skeleton | None]) -> None:

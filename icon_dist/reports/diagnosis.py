@@ -84,7 +84,7 @@ def diagnose(
     skeleton = shards.skeleton
     made = diagnosis_of(scored, model=model, shards=shards, codec=codec, batch=batch, loaders=loaders, device=device)
     numbers = {**about, **made.numbers}
-    drawn = worst_sheets(scored, made, skeleton, aspect=codec.input_hw[1] / codec.input_hw[0])
+    drawn = worst_sheets(scored, made, skeleton, aspect=codec.frame.aspect)
     for kind, sheet in drawn.items():
         skeletons.write_png(storage.join(folder, f"worst-{kind}.png"), sheet)
     images = {kind: skeletons.encode(sheet, ".jpg") for kind, sheet in drawn.items()}

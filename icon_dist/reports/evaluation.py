@@ -135,7 +135,7 @@ def run(args: argparse.Namespace) -> None:
     codec = codec_of(config, stride=model.stride)
     what = conditions(settings, people.skeleton, codec=codec.name, split=chosen.split, boxes=chosen.boxes)
     say(f"conditions: {what}")
-    boxes = len(who.first_photos(people, settings.limit)) if settings.limit else len(people.instance)
+    boxes = len(who.first_photos(people, settings.limit))
     scores, predictions = evaluate(
         counted(model, partial(counter("boxes"), "evaluated"), people=boxes, flip=settings.flip),
         people,
@@ -150,7 +150,7 @@ def run(args: argparse.Namespace) -> None:
     for text in doubts(scores, people.skeleton, poses=len(predictions.instance)) if scores else ():
         note(text)
     about = {"checkpoint": weights.checkpoint, "step": weights.step, "conditions": what}
-    aspect = codec.input_hw[1] / codec.input_hw[0]
+    aspect = codec.frame.aspect
     written = write(args, chosen, predictions, {"scores": scores, **about}, skeleton=skeleton, aspect=aspect)
     if args.diagnose:
         assert truth is not None

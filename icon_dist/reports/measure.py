@@ -112,7 +112,7 @@ def measure(run: Run, shards: Shards, *, settings: EvalConfig, loaders: int, dev
             boxes=str(index.manifest["boxes"]),
         ),
         skeleton=index.skeleton,
-        aspect=codec.input_hw[1] / codec.input_hw[0],
+        aspect=codec.frame.aspect,
         scored=scored,
         diagnosis=diagnosis,
         poses=_beside_truth(scored, index.skeleton),

@@ -64,6 +64,8 @@ def _run(cfg: Config, own: Mapping[str, str], *, dry_run: bool) -> None:
     for text in (*notes, *data.plan.notes):
         note(text)
     if dry_run:
+        if cfg.run.launcher == "local":
+            local.require_device(cfg)
         say_start_weights(cfg, data)
         return
     if text := finished(cfg, data):
@@ -102,8 +104,6 @@ def refuse_other(newest: manifests.Manifest, cfg: Config, data: Data) -> None:
 def setting(cfg: Config, data: Data, newest: manifests.Manifest | None) -> str:
     """Where the run lives, what computes it, what it starts from, when it is scored, how to watch it."""
     uri, run = run_directory(cfg), cfg.run
-    if run.launcher == "local":
-        local.require_device(cfg)
     kind = "GPU" if run.gpus_per_worker else "CPU"
     precision = run.precision
     if precision == "auto":

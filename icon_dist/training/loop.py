@@ -131,14 +131,16 @@ class Run:
         self.saver = Saver(self.uri, keep=cfg.run.keep, warn=self.note)
         self.save_every = max(1, round(cfg.run.checkpoint_every * self.plan.steps_per_epoch))
         self.headline = main_metric(self.shards.skeleton)
-        plan, graph = self.plan, cfg.run.graph
-        per_epoch = plan.steps_per_epoch
-        meter = Meter(
-            report, batch=plan.batch, accumulation=plan.accumulation, steps_per_epoch=per_epoch, device=device
+        plan = self.plan
+        per_epoch, accumulation = plan.steps_per_epoch, plan.accumulation
+        self.meter = Meter(
+            report, batch=plan.batch, accumulation=accumulation, steps_per_epoch=per_epoch, device=device
         )
-        self.meter, self.report = meter, meter.report
+        self.report = self.meter.report
         self.flags, self.leaving = Flags(late=device != "cpu"), False
-        self.graphed = GraphedStep(cfg, self.learner, accumulation=plan.accumulation, device=device) if graph else None
+        self.graphed: GraphedStep | None = None
+        if cfg.run.graph:
+            self.graphed = GraphedStep(cfg, self.learner, accumulation=accumulation, device=device)
         self.warned: set[str] = set()
 
     def open_eval_stream(self) -> EvalStream | None:
@@ -265,8 +267,7 @@ class Run:
     def counted(self, forward: Forward) -> Forward:
         """``forward`` of an evaluation, which tells every two seconds how far it is."""
         assert self.val is not None
-        limit, told = self.cfg.eval.limit, [time.monotonic()]
-        boxes = len(first_photos(self.val, limit)) if limit else len(self.val)
+        boxes, told = len(first_photos(self.val, self.cfg.eval.limit)), [time.monotonic()]
 
         def show(done: int, total: int) -> None:
             if time.monotonic() - told[0] > TICK_EVERY_S:

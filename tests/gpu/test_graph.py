@@ -95,7 +95,7 @@ def test_one_graph_before_contrast_and_one_after() -> None:
     assert set(learning.graphed._recorded) == {False, True}
 
 
-def test_what_a_replay_reads_is_filled_anew() -> None:
+def test_what_a_replay_reads_is_filled_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     """The step is recorded at one position and made at others: with the numbers of the first it would differ."""
     learning = small(HERE, "cpu", **SIZES)
     graphed = GraphedStep(learning.cfg, learning.learner, accumulation=1, device="cpu")
@@ -104,7 +104,7 @@ def test_what_a_replay_reads_is_filled_anew() -> None:
         learning.step(crops(learning.cfg, 4, device="cpu", seed=i))
     frozen = graphed._arguments.fill
     stale = frozen(_position(learning))
-    graphed._arguments.fill = lambda _: stale  # type: ignore[method-assign]
+    monkeypatch.setattr(graphed._arguments, "fill", lambda _: stale)
     for i in range(5, 7):
         learning.step(crops(learning.cfg, 4, device="cpu", seed=i))
     straight = small(HERE, "cpu", **SIZES)

@@ -50,3 +50,12 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 SOME = ("--limit", 400, "--per-shard", 40)
+
+
+def packed_some(shared: Path, folder: Path) -> Path:
+    """400 people, packed in one process, from a folder that is not the repository."""
+    result = run("build.py", *lsp(shared, "some", *SOME, "--jobs", 1), cwd=folder)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("some: 400 people, 10 shards")
+    assert "packed 400/400 people" in result.stderr
+    return folder / "some"

@@ -29,7 +29,7 @@ class Net(nn.Module):
 def micro_batches(count: int, dtype: torch.dtype = torch.float32) -> list[tuple[Tensor, Tensor]]:
     generator = torch.Generator().manual_seed(1)
     shapes = ((4, 3, 6, 5), (4, 2, 6, 5))
-    return [tuple(torch.randn(s, generator=generator, dtype=dtype) for s in shapes) for _ in range(count)]  # type: ignore[misc]
+    return [tuple(torch.randn(s, generator=generator, dtype=dtype) for s in shapes) for _ in range(count)]
 
 
 def loss_of(out: Outputs, target: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import cv2
@@ -11,8 +12,9 @@ from numpy.typing import NDArray
 
 from icon_dist import config as configuration
 from icon_dist.checkpoints.weights import Weights, encode
+from icon_dist.config import Config
 from icon_dist.inference import video  # noqa: F401  (before OpenCV starts FFmpeg, which it tells to be silent)
-from icon_dist.models import build_model
+from icon_dist.models import PoseNet, from_config
 from icon_dist.types import Skeleton
 
 HAND = Skeleton(  # 21 joints, no sides
@@ -43,18 +45,17 @@ DOG = Skeleton(
 OVERRIDES = ("data.input=32x32", "data.dataset=custom", "model.backbone=hrnet_small", "data.augment.half_body_p=0")
 
 
+def untrained(config: Config, skeleton: Skeleton) -> PoseNet:
+    """A model with fresh weights, without the head that only training uses."""
+    without_contrast = dataclasses.replace(config, loss=dataclasses.replace(config.loss, lambda_p=0))
+    return from_config.build(without_contrast, skeleton)
+
+
 def weights_file(path: Path, skeleton: Skeleton, *overrides: str, seed: int = 0) -> Path:
     """A model of ``skeleton`` with random weights; its heatmaps are noise, and so are its joints."""
     config = configuration.load("coco", [*OVERRIDES, *overrides])
     torch.manual_seed(seed)
-    model = build_model(
-        config.model.backbone,
-        joints=skeleton.num_joints,
-        projection=None,
-        bones=skeleton.bones + skeleton.limbs,
-        sigma=config.data.sigma,
-        input_hw=config.input_hw,
-    )
+    model = untrained(config, skeleton)
     torch.nn.init.normal_(model.state_dict()["final_layer.weight"], std=0.3)
     weights = Weights(model.state_dict(), config, skeleton, step=7, checkpoint="none", manifest_sha256="")
     path.write_bytes(encode(weights))

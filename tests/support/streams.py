@@ -70,9 +70,9 @@ def eval_stream(
     codec: str = "msra",
     loaders: int = 0,
     rows: I64 | None = None,
-    tolerant: bool = False,
+    skip_bad: bool = False,
 ) -> EvalStream:
     """An evaluation stream of ``rows``, None = all."""
     sampler = EvalSampler(np.arange(len(people)) if rows is None else rows, batch=batch, rank=rank, world=world)
-    loader = Loader(people, InputFrame(input_hw, codec), batch=batch, processes=loaders, skip_bad=tolerant)
+    loader = Loader(people, InputFrame(input_hw, codec), batch=batch, processes=loaders, skip_bad=skip_bad)
     return EvalStream(sampler, loader)

@@ -11,19 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.builds import SOME, digests, lsp, run
+from tests.support.builds import SOME, digests, lsp, packed_some, run
 from tests.support.paths import ROOT
 
 
 @pytest.fixture(scope="module")
 def some(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """400 people, packed in one process."""
-    folder = tmp_path_factory.mktemp("build")
-    result = run("build.py", *lsp(shared, "some", *SOME, "--jobs", 1), cwd=folder)
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.startswith("some: 400 people, 10 shards")
-    assert "packed 400/400 people" in result.stderr
-    return folder / "some"
+    return packed_some(shared, tmp_path_factory.mktemp("build"))
 
 
 def test_killed_in_the_middle_and_run_again(some: Path, shared: Path, tmp_path: Path) -> None:

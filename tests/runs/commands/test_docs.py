@@ -48,6 +48,10 @@ def commands(page: Path) -> Iterator[list[str]]:
                 yield shlex.split(line, comments=True)[1:]
 
 
+def test_there_are_commands_to_look_at() -> None:
+    assert len([*commands(ROOT / "README.md")]) > 5
+
+
 @pytest.fixture(scope="module")
 def help_of() -> dict[str, str]:
     texts = {}

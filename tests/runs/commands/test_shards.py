@@ -17,18 +17,12 @@ from icon_dist import storage
 from icon_dist.shards.bytes_check import members
 from icon_dist.shards.contact_sheet import tile
 from icon_dist.shards.shard_set import open_shards
-from tests.support.builds import SOME, call, digests, lsp, run
+from tests.support.builds import SOME, call, digests, lsp, packed_some, run
 
 
 @pytest.fixture(scope="module")
 def some(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """400 people, packed in one process, from a folder that is not the repository."""
-    folder = tmp_path_factory.mktemp("build")
-    result = run("build.py", *lsp(shared, "some", *SOME, "--jobs", 1), cwd=folder)
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.startswith("some: 400 people, 10 shards")
-    assert "packed 400/400 people" in result.stderr
-    return folder / "some"
+    return packed_some(shared, tmp_path_factory.mktemp("build"))
 
 
 def test_bytes_do_not_depend_on_processes(some: Path, shared: Path, tmp_path: Path) -> None:

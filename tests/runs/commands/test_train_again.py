@@ -107,6 +107,17 @@ def test_what_a_resume_changes_is_said_before_the_plan(copy: Path, people: Path,
     assert tree(copy) == before
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_gpu_that_is_not_there_is_found_by_a_dry_run_and_missed_by_no_finished_run(
+    copy: Path, people: Path, command: Command
+) -> None:
+    done = command(*one_process(people, copy, "run.gpus_per_worker=1"))
+    assert (done.code, done.err.startswith("complete: step 8 of 8")) == (0, True)
+    longer = command(*one_process(people, copy, "run.gpus_per_worker=1", "optim.epochs=3"), "--dry-run")
+    assert longer.code == 7
+    assert "this machine has no GPU that torch can use" in longer.error
+
+
 def test_a_finished_run_needs_no_cluster_to_say_so(copy: Path, people: Path, command: Command) -> None:
     before = tree(copy / "first")
     given = [*one_process(people, copy), "run.launcher=ray"]

@@ -13,8 +13,8 @@ from icon_dist import config as configuration
 from icon_dist import export
 from icon_dist.checkpoints.weights import Weights, encode
 from icon_dist.datasets import load_skeleton
-from icon_dist.models import build_model
 from icon_dist.types import Skeleton
+from tests.support.small_models import untrained
 
 TINY = {"data.input": "64x64", "data.sigma": 1.0, "model.backbone": "resnet18"}
 
@@ -35,14 +35,7 @@ def fetched(file: Path, skeleton: Skeleton | None = None, *, channel_order: str 
     skeleton = skeleton or load_skeleton("coco")
     config = configuration.load("demo", TINY | {key.replace("__", "."): value for key, value in more.items()})
     torch.manual_seed(0)
-    model = build_model(
-        config.model.backbone,
-        joints=skeleton.num_joints,
-        projection=None,
-        bones=skeleton.bones + skeleton.limbs,
-        sigma=config.data.sigma,
-        input_hw=config.input_hw,
-    )
+    model = untrained(config, skeleton)
     _calibrate(model, config.input_hw)
     weights = Weights(
         model.state_dict(), config, skeleton, step=7, checkpoint="runs/one/checkpoints/step-00000007-a",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-import re
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +12,12 @@ import pytest
 
 from icon_dist import config as configuration
 from icon_dist.config import (
-    Config,
     config_hash,
     from_dict,
     load,
     load_own,
     parse_size,
     presets,
-    to_commented_yaml,
     to_yaml,
 )
 from icon_dist.errors import ConfigError
@@ -314,36 +311,3 @@ def test_a_users_own_values_are_known(tmp_path: Path) -> None:
 def test_a_dotted_key_in_yaml_is_explained(tmp_path: Path) -> None:
     (tmp_path / "own.yaml").write_text("loss.tau: 0.1\n")
     assert "write 'loss:' and 'tau: ...' indented below it" in refused(tmp_path / "own.yaml")
-
-
-# --------------------------------------------------------------------------------------------------------- as printed
-
-
-@pytest.mark.parametrize("name", presets())
-def test_a_printed_config_is_read_back_as_it_was(name: str, tmp_path: Path) -> None:
-    odd = [
-        "run.name=007",
-        "run.dir=a: b # 'c' \"d\" é {x}",
-        "optim.lr=1e-5",
-        "optim.milestones=[]",
-        "run.report=[wandb]",
-    ]
-    for overrides in ([], odd):
-        config = load(name, overrides)
-        (tmp_path / "printed.yaml").write_text(to_commented_yaml(config))
-        again = load_own(str(tmp_path / "printed.yaml"))
-        assert again.config == config
-        assert again.own == {}, "nobody chose all of it"
-
-
-def test_every_key_is_printed_with_its_comment_and_what_differs() -> None:
-    lines = to_commented_yaml(load("coco", ["loss.tau=0.1", "loss.prcc.negatives=3"])).splitlines()
-    assert "  epochs: 210" in lines
-    for pattern in (
-        r"  lr: 0\.001 +  # Adam",
-        r"  tau: 0\.1 +  # \[default 0\.07\]",
-        r"    negatives: 3 +  # \[default 4\] Hn of them",  # PRCC's own
-        r"  milestones: \[170, 200\] +  # epochs at which lr is multiplied by gamma",
-    ):
-        assert [line for line in lines if re.fullmatch(pattern, line)], pattern
-    assert not any("[default" in line for line in to_commented_yaml(Config()).splitlines())

@@ -188,7 +188,7 @@ def test_conditions_say_how_it_predicts(dog: PoseEstimator) -> None:
 )
 def test_boxes_that_are_none(boxes: object, says: str, dog: PoseEstimator) -> None:
     with pytest.raises(ConfigError, match="image: box") as refused:
-        dog(picture(), boxes)  # type: ignore[call-overload]
+        dog(picture(), boxes)
     assert says in str(refused.value)
 
 
@@ -202,7 +202,7 @@ def test_images_that_are_none(dog: PoseEstimator, tmp_path: Path) -> None:
         np.zeros((4, 4, 4), np.uint8),
     ):
         with pytest.raises(ConfigError, match=r"expected the path of a photo, or an RGB array \[H, W, 3\] of uint8"):
-            dog(image)  # type: ignore[call-overload]
+            dog(image)
     with pytest.raises(DataError, match="no such photo"):
         dog(tmp_path / "none.jpg")
     with pytest.raises(ConfigError, match="1 for 2 images; give boxes for each image"):

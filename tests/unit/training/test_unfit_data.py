@@ -80,8 +80,8 @@ def test_what_the_metric_cannot_measure_is_said_before_training(
     name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     how, v, says = CASES[name]
-    train_shards = small_sets.shards_of(small_sets.skeleton("train", joints=4, **how), tmp_path)  # type: ignore[arg-type]
-    val = small_sets.shards_of(small_sets.skeleton("val", joints=4, **how), tmp_path, v=v, seed=1)  # type: ignore[arg-type]
+    train_shards = small_sets.shards_of(small_sets.skeleton("train", joints=4, **how), tmp_path)
+    val = small_sets.shards_of(small_sets.skeleton("val", joints=4, **how), tmp_path, v=v, seed=1)
     argv = [f"data.train={train_shards}", f"run.dir={tmp_path}/runs", "loss.lambda_p=0"]
     code, (line,) = dry_run(capfd, *argv, f"data.val={val}")
     assert code == 3
