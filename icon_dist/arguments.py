@@ -81,6 +81,7 @@ class Once(argparse.Action):
         values: Any,
         option_string: str | None = None,
     ) -> None:
+        """Keep the value; an error where the option has another one already."""
         if (before := getattr(namespace, self.dest)) not in (None, values):
             parser.error(f"{option_string}: given twice, {shown(before)} and {shown(values)}; give one")
         setattr(namespace, self.dest, values)

@@ -22,10 +22,12 @@ T = TypeVar("T")
 
 
 def rank() -> int:
+    """The number of this process from 0; 0 without a process group."""
     return dist.get_rank() if _initialised() else 0
 
 
 def world_size() -> int:
+    """The number of processes; 1 without a process group."""
     return dist.get_world_size() if _initialised() else 1
 
 
@@ -149,12 +151,14 @@ def _initialised() -> bool:
 class _ReturnGradient(torch.autograd.Function):
     @staticmethod
     def forward(_: Any, rows: Tensor, to: Tensor) -> Tensor:
+        """``rows`` as they are."""
         del to
         return rows.view_as(rows)
 
     @staticmethod
     @once_differentiable
     def backward(_: Any, grad: Tensor) -> tuple[None, Tensor]:
+        """The gradient of ``to``: summed over ranks, the rows of this rank."""
         if world_size() == 1:
             return None, grad
         grad = grad.contiguous()
@@ -182,4 +186,5 @@ def init_alone(backend: str) -> None:
 
 
 def shut_down() -> None:
+    """End the process group. Raises where there is none."""
     dist.destroy_process_group()

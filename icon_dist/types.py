@@ -67,6 +67,7 @@ class Skeleton:
 
     @property
     def num_joints(self) -> int:
+        """K, the number of joints."""
         return len(self.joints)
 
     @property
@@ -120,9 +121,11 @@ class Batch:
     to_photo: Float[Tensor, "N 2 3"]  # affine: input px -> original photo px
 
     def to(self, device: str, *, non_blocking: bool = False) -> Batch:
+        """The batch on a device; ``non_blocking`` copies from pinned memory while the host goes on."""
         return Batch(**{k: v.to(device, non_blocking=non_blocking) for k, v in vars(self).items()})
 
     def pin_memory(self) -> Batch:
+        """A copy in pinned memory, from which a GPU copies without the host."""
         return Batch(**{k: v.pin_memory() for k, v in vars(self).items()})
 
     def pad(self, gone: Bool[Tensor, " N"]) -> None:
@@ -172,6 +175,7 @@ class DeviceStep:
 
 
 def number_of(step: int | DeviceStep) -> int | Int64[Tensor, ""]:
+    """The number of a step, as an int or as the tensor that a graph reads."""
     return step.number if isinstance(step, DeviceStep) else step
 
 

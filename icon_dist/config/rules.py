@@ -94,6 +94,7 @@ def values(config: Config) -> Iterator[Rule]:
 
 
 def run(config: Config) -> Iterator[Rule]:
+    """Yield the rules of section ``run``."""
     own = config.run
     name = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", own.name)
     yield name is not None, "run.name", "expected letters, digits, '.', '_' and '-', at most 128"
@@ -113,6 +114,7 @@ def run(config: Config) -> Iterator[Rule]:
 
 
 def data(config: Config) -> Iterator[Rule]:
+    """Yield the rules of section ``data``."""
     own, backbone = config.data, config.model.backbone
     height, width = config.input_hw
     yield height % 32 == width % 32 == 0, "data.input", "height and width must be multiples of 32"
@@ -126,6 +128,7 @@ def data(config: Config) -> Iterator[Rule]:
 
 
 def loss(config: Config) -> Iterator[Rule]:
+    """Yield the rules of section ``loss``."""
     for term in ("loss.skcc", "loss.prcc"):
         for count in ("queries", "negatives"):
             low, high = get(config, f"{term}.{count}"), get(config, f"{term}.{count}_to")
@@ -133,6 +136,7 @@ def loss(config: Config) -> Iterator[Rule]:
 
 
 def optim(config: Config) -> Iterator[Rule]:
+    """Yield the rules of section ``optim``: how the global batch is divided among workers, passes and streams."""
     own, milestones = config.optim, config.optim.milestones
     rising = all(type(m) is int and m > 0 for m in milestones) and list(milestones) == sorted({*milestones})
     yield rising, "optim.milestones", "expected rising epochs above 0"
@@ -150,6 +154,7 @@ def optim(config: Config) -> Iterator[Rule]:
 
 
 def semi(config: Config) -> Iterator[Rule]:
+    """Yield the rules of section ``semi``; those of a method hold only where there is one."""
     own, method = config.semi, config.semi.method
     yield 0 < own.unlabelled_share < 1, "semi.unlabelled_share", "expected a share between 0 and 1"
     if method == "none" or config.optim.batch % config.run.workers:

@@ -14,6 +14,8 @@ SIZE = r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})"  # height x width
 
 @dataclass(frozen=True)
 class RunConfig:
+    """Section ``run``: where a run lives, on what it runs, and what it writes. Only the seed decides its result."""
+
     name: str = "run"  # the same name again = resume
     dir: str = "runs"  # path or s3://bucket/prefix; the run lives in dir/name
     seed: int = 0
@@ -38,6 +40,8 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class AugmentConfig:
+    """Section ``data.augment``: random changes of a training crop, drawn anew in every epoch."""
+
     rotation: float = 45.0  # degrees: N(0, rotation) clipped to twice that
     rotation_p: float = 0.6
     scale: float = 0.35  # zoom factor clip(1 + N * scale, 1 - scale, 1 + scale)
@@ -48,6 +52,8 @@ class AugmentConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
+    """Section ``data``: which people are read, as which inputs, and what their heatmaps look like."""
+
     dataset: str = "coco"  # coco | mpii | crowdpose | custom | synthetic
     generate: int = 0  # dataset=synthetic: people to render when the shards are missing (and a quarter of it for val)
     difficulty: str = "easy"  # dataset=synthetic: easy | hard (crowds, occlusion, clutter)
@@ -68,6 +74,8 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
+    """Section ``model``: the network and the projection head, which only training has."""
+
     backbone: str = "hrnet_w32"
     pretrained: str = ""  # weights to start from: a file, s3://..., or imagenet (where a package brings them)
     feature: str = "default"  # what the projection head reads: default | all (HRNet branches) | deconv (ResNet)
@@ -77,6 +85,8 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class HeatmapLossConfig:
+    """Section ``loss.heatmap``: the squared error of heatmaps (L_heatmap of Eq. 5)."""
+
     reduction: str = "sum"  # over the pixels of a heatmap: sum | mean (docs/loss.md#weights)
     weight: float = 1.0
 
@@ -96,6 +106,8 @@ class ContrastConfig:
 
 @dataclass(frozen=True)
 class BankConfig:
+    """Section ``loss.bank``: the memory bank of joint embeddings, and how ranks fill it."""
+
     enabled: bool = True
     slots: int = 512  # S, per category
     warmup: int = 1000  # optimizer steps before its keys are used
@@ -106,6 +118,8 @@ class BankConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
+    """Section ``loss``: the terms of Eq. 5 and their weights."""
+
     lambda_p: float = 1.0  # weight of contrast in the whole (Eq. 5); 0 = baseline without a projection head
     lambda_1: float = 0.3  # SKCC
     lambda_2: float = 0.7  # PRCC
@@ -145,6 +159,8 @@ class SemiConfig:
 
 @dataclass(frozen=True)
 class OptimConfig:
+    """Section ``optim``: batches, steps and the learning rate."""
+
     epochs: int = 210
     batch: int = 64  # global: per optimizer step, all workers together
     micro_batch: int = 16  # per worker and forward pass; the rest is gradient accumulation
@@ -157,6 +173,8 @@ class OptimConfig:
 
 @dataclass(frozen=True)
 class EvalConfig:
+    """Section ``eval``: when a run is scored, and how poses are read off its heatmaps."""
+
     every: int = 10  # epochs; the last epoch is always evaluated
     batch: int = 32  # per worker
     flip: bool = True
@@ -168,6 +186,8 @@ class EvalConfig:
 
 @dataclass(frozen=True)
 class Config:
+    """All values of a run, one field a section."""
+
     run: RunConfig = field(default_factory=RunConfig)
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -178,6 +198,7 @@ class Config:
 
     @property
     def input_hw(self) -> tuple[int, int]:
+        """The (height, width) of the network input, px. Raises ConfigError where ``data.input`` is no size."""
         return parse_size(self.data.input, where="data.input")
 
 
@@ -208,6 +229,7 @@ def get(config: Config, key: str) -> Any:
 
 
 def leaves(node: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    """Return (dotted key, value) of every value of a section, in the order in which they are defined."""
     out = []
     for f in dataclasses.fields(node):
         value, key = getattr(node, f.name), f"{prefix}{f.name}"

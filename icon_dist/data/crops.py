@@ -44,6 +44,7 @@ class CropCache:
         return len(self._end)
 
     def holds(self, row: int) -> bool:
+        """Whether the image of this row is here, decoded."""
         return row < len(self) and bool(self._filled[row])
 
     def place(self, row: int) -> U8 | None:
@@ -54,6 +55,7 @@ class CropCache:
         return self._pixels[self._start[row] : self._end[row]].reshape(height, width, 3)
 
     def mark(self, row: int) -> None:
+        """Say that the image of this row is written whole; nothing happens where it has no place."""
         if row < len(self):
             self._filled[row] = 1
 

@@ -97,6 +97,7 @@ class LoaderProcesses:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
     def close(self) -> None:
+        """End the processes, if there are any; a second call does nothing."""
         if self._workers:
             self._stop()
 

@@ -62,6 +62,7 @@ class Progress:
         self._board: _Board | None = None
 
     def __call__(self, event: Event) -> None:
+        """Show and write down one event of the run."""
         kind = event["kind"]
         if kind == "start":
             self._start(event)

@@ -47,6 +47,7 @@ class Stop:
             signal.signal(one, handler)
 
     def __call__(self) -> bool:
+        """Whether the run was asked to leave. Raises ClusterError where its lock went to another command."""
         lock.check()
         self.heard = True
         return bool(self.reason)

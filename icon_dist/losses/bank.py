@@ -78,6 +78,7 @@ class MemoryBank:
         return self._filled.float().mean() / self._slots
 
     def to(self, device: torch.device) -> None:
+        """Move all slots to ``device``, in place."""
         if self._features.device != device:
             for name in ("_features", "_instance", "_step", "_next", "_filled", "_began"):
                 setattr(self, name, getattr(self, name).to(device))

@@ -43,6 +43,7 @@ class Centers:
     keep: Bool[Tensor, ""] | None = None  # whether they may enter the bank; None = they may
 
     def keys(self) -> KeySet:
+        """The same tokens by category, as queries are compared with them."""
         return KeySet(self.features.transpose(0, 1), self.visible.T, self.instance.expand(self.visible.T.shape))
 
     def limbs(self, limbs: Int64[Tensor, "P 2"]) -> Centers:

@@ -156,6 +156,7 @@ class _Consistency(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        """The kept slopes times the gradient of each L_i, for queries and for this step's keys."""
         query, slope, *kept = ctx.saved_tensors
         to_query = slope * grad[:, None] if ctx.needs_input_grad[0] else None
         to_live = None
@@ -203,9 +204,11 @@ class Grouped:
             keys[c] += slopes[span].T @ q[span]
 
     def row_sum(self, x: Tensor) -> Tensor:
+        """[rows]: the sum of x [pairs] over the pairs of a row."""
         return x.new_zeros(self._rows).index_add_(0, self.row, x)
 
     def row_max(self, x: Tensor) -> Tensor:
+        """[rows]: the largest x [pairs] of a row; -inf for a row without pairs."""
         return x.new_full((self._rows,), -torch.inf).scatter_reduce_(0, self.row, x, "amax")
 
 
@@ -218,21 +221,27 @@ class Dense:
         self.category = torch.arange(categories, device=member.device).repeat(rows)
 
     def pairs_with(self, category: Tensor) -> Tensor:
+        """The places [rows] of the pairs of rows with their category [rows]."""
         return torch.arange(len(category), device=category.device) * self._shape[1] + category
 
     def similarities(self, query: Tensor, keys: Tensor, bias: Tensor) -> Tensor:
+        """[pairs, S] of query [rows, m] and keys [C, S, m], plus bias [C, S]."""
         return torch.addmm(bias.flatten(), query, keys.flatten(0, 1).T).view(-1, keys.shape[1])
 
     def to_queries(self, slopes: Tensor, keys: Tensor) -> Tensor:
+        """[rows, m]: keys [C, S, m] weighted by slopes [pairs, S]."""
         return slopes.view(self._shape[0], -1) @ keys.flatten(0, 1)
 
     def add_to_keys(self, keys: Tensor, slopes: Tensor, query: Tensor) -> None:
+        """Add to keys [C, S, m] the query [rows, m] weighted by slopes [pairs, S]."""
         keys.flatten(0, 1).addmm_(slopes.view(self._shape[0], -1).T, query)
 
     def row_sum(self, x: Tensor) -> Tensor:
+        """[rows]: the sum of x [pairs] over the categories of a row."""
         return x.view(self._shape).sum(1)
 
     def row_max(self, x: Tensor) -> Tensor:
+        """[rows]: the largest x [pairs] of a row."""
         return x.view(self._shape).amax(1)
 
 
@@ -265,4 +274,5 @@ def _product(a: Tensor, span: slice, b: Tensor, bias: Tensor | None = None) -> T
 
 
 def grouped(device: torch.device) -> bool:
+    """Whether a device multiplies only the pairs that are compared, category by category, or all of them at once."""
     return device.type == "cpu"

@@ -177,6 +177,7 @@ class Objective:
         return {} if self._icon is None else self._icon.state_dict()
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take over a state of the same terms and sizes. Raises CheckpointError where it is of others."""
         check_banks(state, self.state_dict())
         if self._icon is not None and state:  # a run without contrast leaves nothing
             self._icon.load_state_dict(state)

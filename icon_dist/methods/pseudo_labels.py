@@ -46,6 +46,7 @@ class Pseudo(Supervised):
     def __call__(
         self, forward: Forward, batch: Batch, *, step: int | DeviceStep, epoch: float, diagnose: bool
     ) -> Losses:
+        """The losses of one micro-batch, whose last people have no labels: Eq. 6-7."""
         n = len(batch.row) - self._unlabelled  # labelled people
         told, target, weight = self._lesson(batch, n)
         known = forward(batch.image[:n])

@@ -55,6 +55,7 @@ class SSPose:
     def __call__(
         self, forward: Forward, batch: Batch, *, step: int | DeviceStep, epoch: float, diagnose: bool
     ) -> Losses:
+        """The losses of one micro-batch, whose last people have no labels: the mean of both nets."""
         n = len(batch.row) - self._unlabelled  # labelled people
         known, easy = batch.image[:n], batch.image[n:]
         with torch.no_grad():
@@ -115,10 +116,12 @@ class SSPose:
         return hard, lessons
 
     def commit(self, keep: Bool[Tensor, ""] | None = None) -> None:
+        """Commit the step in the banks of both nets, where ``keep`` holds."""
         for objective in self._objectives:
             objective.commit(keep)
 
     def state_dict(self) -> dict[str, Tensor]:
+        """The banks of both nets, their names prefixed by that of the net."""
         return {
             f"{net}.{name}": tensor
             for net, objective in zip(NETS, self._objectives, strict=True)
@@ -126,6 +129,7 @@ class SSPose:
         }
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Inverse of :meth:`state_dict`. Raises CheckpointError where the state is of other terms or sizes."""
         for net, objective in zip(NETS, self._objectives, strict=True):
             own = {name.removeprefix(f"{net}."): t for name, t in state.items() if name.startswith(f"{net}.")}
             objective.load_state_dict(own)

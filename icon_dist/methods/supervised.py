@@ -32,8 +32,11 @@ class Method(Protocol):
     def commit(self, keep: Bool[Tensor, ""] | None = None) -> None:
         """After the last backward pass of a step: the banks take in all its micro-batches, where ``keep`` holds."""
 
-    def state_dict(self) -> dict[str, Tensor]: ...
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None: ...
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return what outlives a step, the same bits on every rank."""
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take over what :meth:`state_dict` gave. Raises CheckpointError where it does not fit."""
 
     def students(self, forward: Forward) -> dict[str, Callable[[Tensor], Outputs]]:
         """What to evaluate, by the prefix of its scores; the one without a prefix speaks for the run."""
@@ -48,19 +51,24 @@ class Supervised:
     def __call__(
         self, forward: Forward, batch: Batch, *, step: int | DeviceStep, epoch: float, diagnose: bool
     ) -> Losses:
+        """The losses of one micro-batch: Eq. 5."""
         target, weight = self.codec.encode(batch.joints, batch.labelled)
         return self.objective(forward(batch.image), batch, target, weight, step=step, epoch=epoch, diagnose=diagnose)
 
     def commit(self, keep: Bool[Tensor, ""] | None = None) -> None:
+        """Commit the step in the banks, where ``keep`` holds."""
         self.objective.commit(keep)
 
     def state_dict(self) -> dict[str, Tensor]:
+        """The state of the objective: its banks."""
         return self.objective.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Inverse of :meth:`state_dict`. Raises CheckpointError where the state does not fit."""
         self.objective.load_state_dict(dict(state))
 
     def students(self, forward: Forward) -> dict[str, Callable[[Tensor], Outputs]]:
+        """The only network is what is evaluated."""
         return {"": forward}
 
 

@@ -13,6 +13,7 @@ class BatchNorm2d(nn.BatchNorm2d):
     """torch's, bit for bit, but for ``num_batches_tracked``, which :func:`count_batch` moves."""
 
     def forward(self, x: Float[Tensor, "N D a b"]) -> Float[Tensor, "N D a b"]:
+        """Normalize each channel, in training by the statistics of the batch, which the running ones follow."""
         held = self.training and not self.track_running_stats
         mean, var = (None, None) if held else (self.running_mean, self.running_var)
         return F.batch_norm(x, mean, var, self.weight, self.bias, self.training, self.momentum or 0.0, self.eps)

@@ -32,12 +32,15 @@ class Residual(nn.Module):
         self.downsample = nn.Sequential(*conv_bn(inputs, outputs, kernel=1, stride=stride)) if changes else None
 
     def build(self, inputs: int, planes: int, stride: int) -> None:
+        """Make the layers of the body as attributes, from ``inputs`` to ``planes * expansion`` channels."""
         raise NotImplementedError
 
     def body(self, x: Tensor) -> Tensor:
+        """What is added to the skip: [N inputs H W] to [N planes*expansion H/stride W/stride]."""
         raise NotImplementedError
 
     def forward(self, x: Float[Tensor, "N _ _ _"]) -> Float[Tensor, "N _ _ _"]:
+        """Apply body, skip and ReLU."""
         skip = x if self.downsample is None else self.downsample(x)
         out: Tensor = self.relu(self.body(x) + skip)
         return out
@@ -49,10 +52,12 @@ class BasicBlock(Residual):
     expansion = 1
 
     def build(self, inputs: int, planes: int, stride: int) -> None:
+        """Make both convolutions; the first one has the stride."""
         self.conv1, self.bn1 = conv_bn(inputs, planes, kernel=3, stride=stride)
         self.conv2, self.bn2 = conv_bn(planes, planes, kernel=3)
 
     def body(self, x: Tensor) -> Tensor:
+        """conv, norm, ReLU, conv, norm."""
         out: Tensor = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
         return out
 
@@ -63,11 +68,13 @@ class Bottleneck(Residual):
     expansion = 4
 
     def build(self, inputs: int, planes: int, stride: int) -> None:
+        """Make the three convolutions."""
         self.conv1, self.bn1 = conv_bn(inputs, planes, kernel=1)
         self.conv2, self.bn2 = conv_bn(planes, planes, kernel=3, stride=stride)
         self.conv3, self.bn3 = conv_bn(planes, planes * self.expansion, kernel=1)
 
     def body(self, x: Tensor) -> Tensor:
+        """conv, norm, ReLU twice, then conv, norm."""
         x = self.relu(self.bn1(self.conv1(x)))
         out: Tensor = self.bn3(self.conv3(self.relu(self.bn2(self.conv2(x)))))
         return out

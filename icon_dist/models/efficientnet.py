@@ -85,6 +85,7 @@ class EfficientNet(PoseNet):
         self.add_heads(HEAD[0], {"default": Source(skips[-1], 16), "deconv": Source(HEAD[0], 4)})
 
     def encode(self, x: Float[Tensor, "N 3 H W"]) -> Encoded:
+        """Features for heatmaps at stride 4, and the map at stride 16 that both heads share."""
         x = self.relu(self._bn0(self._conv_stem(x)))
         skips = []
         for i, block in enumerate(self._blocks):
@@ -111,6 +112,7 @@ class MBConv(nn.Module):
         self.relu = nn.ReLU6()
 
     def forward(self, x: Float[Tensor, "N _ _ _"]) -> Float[Tensor, "N _ _ _"]:
+        """Expand, filter each channel, project; plus ``x`` where the shape stays."""
         inner = self.relu(self._bn0(self._expand_conv(x))) if self.expands else x
         inner = self.relu(self._bn1(self._depthwise_conv(inner)))
         out: Tensor = self._bn2(self._project_conv(inner))
@@ -130,6 +132,7 @@ class Upsampler(nn.Module):
         self.relu = nn.ReLU()
 
     def forward(self, x: Float[Tensor, "N _ _ _"], skip: Float[Tensor, "N _ _ _"]) -> Float[Tensor, "N _ _ _"]:
+        """Twice the size of ``x``, which is that of ``skip``."""
         out: Tensor = self.relu(self.bn1(self.deconv(x)) + self.bn2(self.lateral(skip)))
         return out
 
@@ -140,4 +143,5 @@ def convolution(inputs: int, outputs: int, *, kernel: int, stride: int = 1, grou
 
 
 def norm(channels: int) -> BatchNorm2d:
+    """Batch norm with the epsilon of the public weights."""
     return BatchNorm2d(channels, eps=EPSILON)

@@ -110,6 +110,7 @@ class PoseNet(nn.Module):
         return (image * self._scale + self._shift).permute(0, 3, 1, 2)
 
     def forward(self, image: UInt8[Tensor, "N H W 3"]) -> Outputs:
+        """Heatmaps of RGB crops at ``stride``; in training the embeddings as well, at ``embedding_stride``."""
         return self.apply_heads(self.encode(self.normalise(image)))
 
     def apply_heads(self, encoded: Encoded) -> Outputs:

@@ -45,6 +45,7 @@ class ResNet(PoseNet):
         self.add_heads(DECONV, {"default": Source(256 * width, 16), "deconv": Source(DECONV, 4)})
 
     def encode(self, x: Float[Tensor, "N 3 H W"]) -> Encoded:
+        """Features for heatmaps at stride 4, and the output of the third stage, at stride 16, that both heads share."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         third = self.layer3(self.layer2(self.layer1(x)))
         x, pyramid = self.layer4(third), []

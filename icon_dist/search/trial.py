@@ -105,6 +105,7 @@ class Teller(Progress):
         self.scored = False
 
     def __call__(self, event: Event) -> None:
+        """Show and write down one event of the trial; tell the sweep its scores."""
         super().__call__(event)
         now = time.monotonic()
         if event["kind"] == "train":

@@ -127,6 +127,7 @@ class Progress:
         self.rate = 0.0
 
     def __call__(self, done: int, total: int) -> None:
+        """Show that ``done`` of ``total`` are finished."""
         now, live = time.monotonic(), sys.stderr.isatty()
         if self.there is None:
             self.there, self.start, self.last = done, now, now

@@ -49,9 +49,11 @@ class Average:
             self._copy(raw)
 
     def state_dict(self) -> dict[str, Tensor]:
+        """The averaged tensors by their names in the module; not copies."""
         return self._mean
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take over averages. Raises CheckpointError where names, shapes or types are not the module's."""
         require_same_tensors(state, self._mean, part="ema ")
         for name, tensor in self._mean.items():
             tensor.copy_(state[name])

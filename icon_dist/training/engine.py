@@ -29,7 +29,9 @@ class Engine(Protocol):
     def __call__(self, *images: Tensor | None) -> Any:
         """What the module makes of them."""
 
-    def backward(self, loss: Float[Tensor, ""]) -> None: ...
+    def backward(self, loss: Float[Tensor, ""]) -> None:
+        """Add the gradient of the loss of one micro-batch; the last one of a step averages them over ranks."""
+
     def finite(self) -> Bool[Tensor, ""]:
         """After the last backward of an accumulation: whether the gradients that this rank holds are finite."""
 
@@ -48,7 +50,9 @@ class Engine(Protocol):
         Empty if Adam has never moved.
         """
 
-    def load_optimizer_state(self, state: Mapping[str, Tensor]) -> None: ...
+    def load_optimizer_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take over what :meth:`optimizer_state` gave, on every rank; Adam stays as it is where that was empty."""
+
     def close(self) -> None:
         """Let go of the module: a process that trains again would else keep every model it has trained."""
 

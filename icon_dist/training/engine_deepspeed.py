@@ -52,16 +52,20 @@ class DeepSpeedEngine:
         self.module: nn.Module = self._engine.module
 
     def __call__(self, *images: Tensor | None) -> Any:
+        """What the module makes of the images."""
         return self._engine(*images)
 
     def backward(self, loss: Float[Tensor, ""]) -> None:
+        """See :meth:`icon_dist.training.engine.Engine.backward`; each rank keeps the gradients of its share."""
         self._engine.backward(loss)
 
     def finite(self) -> Bool[Tensor, ""]:
+        """Whether the gradients of this rank's share are finite."""
         parts = self._engine.optimizer.averaged_gradients.values()  # reduced by backward, this rank's share
         return all_finite(gradient for part in parts for gradient in part or ())
 
     def step(self, *, lr: float | Float[Tensor, ""], skip: Bool[Tensor, ""] | None = None) -> None:
+        """Move the parameters at the last micro-batch of a step; waits for the host to read ``skip``."""
         for group in self._engine.optimizer.param_groups:
             group["lr"] = float(lr)
         with _still(self._adam) if skip else nullcontext():
@@ -73,6 +77,7 @@ class DeepSpeedEngine:
         return inner
 
     def weights(self) -> Named:
+        """Whole parameters and buffers on rank 0; a collective at stage 3, where each rank has a part of each."""
         if self._zero < 3:
             return copied(self.module.state_dict()) if distributed.rank() == 0 else {}
         from deepspeed.utils import safe_get_full_fp32_param
@@ -88,6 +93,7 @@ class DeepSpeedEngine:
         return {name: whole[name] for name in self.module.state_dict()}
 
     def optimizer_state(self) -> Named:
+        """Adam's moments as whole tensors on rank 0. Collective."""
         import deepspeed.utils
 
         whole: Any = deepspeed.utils.safe_get_full_optimizer_state
@@ -103,6 +109,7 @@ class DeepSpeedEngine:
         return state if distributed.rank() == 0 else {}
 
     def load_optimizer_state(self, state: Mapping[str, Tensor]) -> None:
+        """Give every rank its part of the whole moments."""
         if not state:
             return
         # Adam makes its state at the first step; here it must exist before, one entry per (flat) partition.
@@ -114,6 +121,7 @@ class DeepSpeedEngine:
             self._set_moment(self.module.get_parameter(name), key, value)
 
     def close(self) -> None:
+        """Let go of the module, which hooks on gradients hold."""
         self._engine.destroy()  # hooks on gradients hold the engine, in C++ where no garbage collector sees them
 
     def _partitions(self) -> list[Tensor]:

@@ -29,10 +29,12 @@ class PlainEngine:
             lay_channels_last(model)
 
     def __call__(self, *images: Tensor | None) -> Any:
+        """What the module makes of the images, under autocast where the engine has bf16."""
         with torch.autocast(self._device, dtype=torch.bfloat16, enabled=self._bf16):
             return self.module(*images)
 
     def backward(self, loss: Float[Tensor, ""]) -> None:
+        """See :meth:`icon_dist.training.engine.Engine.backward`; every rank keeps all gradients."""
         (loss / self._accumulation).backward()  # type: ignore[no-untyped-call]
         if (self._calls + 1) % self._accumulation == 0 and distributed.world_size() > 1:
             for parameter in self._parameters:
@@ -41,9 +43,11 @@ class PlainEngine:
             distributed.average_in_place([p.grad for p in self._parameters if p.grad is not None])
 
     def finite(self) -> Bool[Tensor, ""]:
+        """Whether all gradients are finite; equal on all ranks after the last micro-batch of a step."""
         return all_finite(p.grad for p in self._parameters if p.grad is not None)
 
     def step(self, *, lr: float | Float[Tensor, ""], skip: Bool[Tensor, ""] | None = None) -> None:
+        """Move the parameters at the last micro-batch of a step; a GPU reads ``skip`` without the host."""
         self._calls += 1
         if self._calls % self._accumulation:
             return
@@ -61,12 +65,15 @@ class PlainEngine:
         adam.zero_grad()
 
     def weights(self) -> Named:
+        """Whole parameters and buffers on rank 0."""
         return copied(self.module.state_dict()) if distributed.rank() == 0 else {}
 
     def optimizer_state(self) -> Named:
+        """Adam's moments on rank 0."""
         return named_state(self._optimizer, self.module) if distributed.rank() == 0 else {}
 
     def load_optimizer_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take over the moments, on every rank."""
         if not state:
             return
         for parameter in self.module.parameters():

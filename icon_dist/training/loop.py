@@ -151,12 +151,14 @@ class Run:
         return eval_stream(self.val, self.codec, cfg.eval, loaders=cfg.data.loaders, device=self.device)
 
     def close(self) -> None:
+        """End the loader processes and let go of the model."""
         self.stream.close()
         if self.eval_stream is not None:
             self.eval_stream.close()
         self.learner.engine.close()
 
     def note(self, text: str) -> None:
+        """Report a line for people."""
         self.report({"kind": "note", "text": text})
 
     def train_epoch(self) -> None:
@@ -203,6 +205,7 @@ class Run:
         return step.losses.scalars() if log else {}
 
     def noted(self, micros: Iterator[Batch]) -> Iterator[Batch]:
+        """The same batches, each recorded first where ``run.record_samples`` asks for it."""
         for batch in micros:
             if self.samples is not None:
                 self.samples.add(batch.instance)
@@ -310,4 +313,5 @@ def learning_rate(optim: OptimConfig, step: int, epoch: float) -> float:
 
 
 def run_directory(cfg: Config) -> str:
+    """The absolute path, or URI, of a run: ``run.dir`` and ``run.name``."""
     return storage.join(storage.absolute(cfg.run.dir), cfg.run.name)

@@ -25,6 +25,8 @@ FP32 = 4  # bytes
 
 @dataclass(frozen=True)
 class Plan:
+    """What a run will do, known before any worker starts. As text, the lines that ``--dry-run`` prints."""
+
     people: int
     shards: int
     shard_bytes: int
@@ -44,6 +46,7 @@ class Plan:
 
     @property
     def total_steps(self) -> int:
+        """The number of optimizer steps of the whole run."""
         return self.steps_per_epoch * self.epochs
 
     def __str__(self) -> str:

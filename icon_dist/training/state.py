@@ -37,8 +37,13 @@ LARGEST = 1e18  # of a score
 
 @runtime_checkable
 class Stateful(Protocol):
-    def state_dict(self) -> Named: ...
-    def load_state_dict(self, state: Any) -> object: ...
+    """A part of a run that outlives a step: banks, averages, what a method remembers."""
+
+    def state_dict(self) -> Named:
+        """Its tensors by name."""
+
+    def load_state_dict(self, state: Any) -> object:
+        """Take over what :meth:`state_dict` gave. Raises CheckpointError where it does not fit."""
 
 
 class State:

@@ -26,6 +26,7 @@ class Service:
             mlflow.log_dict(dict(config), "config.json")
 
     def __call__(self, values: Mapping[str, float], *, step: int) -> None:
+        """Send the numbers of a step, with what MLflow does not take in a name as ``_``."""
         self._mlflow.log_metrics({re.sub(r"[^\w./ -]", "_", name): value for name, value in values.items()}, step=step)
 
     def close(self) -> None:

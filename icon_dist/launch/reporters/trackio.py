@@ -16,6 +16,7 @@ class Service:
         self._run = trackio.init(project=PROJECT, name=identity, resume="allow", config=dict(config))
 
     def __call__(self, values: Mapping[str, float], *, step: int) -> None:
+        """Send the numbers of a step."""
         self._run.log(dict(values), step=step)
 
     def close(self) -> None:

@@ -17,6 +17,7 @@ class Service:
         self._run = wandb.init(project=project, name=name, id=identity, resume="allow", config=dict(config))
 
     def __call__(self, values: Mapping[str, float], *, step: int) -> None:
+        """Send the numbers of a step."""
         self._run.log(dict(values), step=step)
 
     def close(self) -> None:
