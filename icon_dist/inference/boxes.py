@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +14,7 @@ from icon_dist.datasets.annotation_file import missing_files
 from icon_dist.datasets.detections import category_ids, detected
 from icon_dist.errors import ConfigError, DataError, plural, shown
 from icon_dist.images.photo import AS_STORED, Conversion
+from icon_dist.metrics.ground_truth import GroundTruth, ground_truth
 from icon_dist.shards.reader import People, Photos, photo_source
 from icon_dist.shards.shard_set import ShardSet, read_truth
 from icon_dist.types import Annotations, Skeleton
@@ -25,7 +25,7 @@ class Subjects:
     """The instances of an evaluation, their boxes, and the ground truth to score them with where there is one."""
 
     people: People
-    truth: dict[str, Any] | None  # None: only a test server knows
+    truth: GroundTruth | None  # None: only a test server knows
     split: str
     boxes: str  # where the boxes are from
     category: int  # id of people in the set, for files of results
@@ -33,13 +33,13 @@ class Subjects:
 
 def annotated(shards: ShardSet, *, boxes: str, images: str | None) -> Subjects:
     """``boxes``: gt for those of the shards, or a detector's file, for which ``images`` is the folder of the photos."""
-    truth, split = read_truth(shards.uri), str(shards.manifest["split"])
-    category = category_ids(truth)[0]
+    file, split = read_truth(shards.uri), str(shards.manifest["split"])
+    truth, category = ground_truth(file, joints=shards.skeleton.num_joints), category_ids(file)[0]
     if boxes == "gt":
         return Subjects(shards, truth, split, str(shards.manifest["boxes"]), category)
     if images is None:
         raise ConfigError(f"--boxes {boxes}: needs --images DIR, because shards hold only the annotated people")
-    found = detected(Annotations(shards.skeleton, [], truth), storage.absolute(boxes))
+    found = detected(Annotations(shards.skeleton, [], file), storage.absolute(boxes))
     people = _on_photos(found, images, skeleton=shards.skeleton, conversion=shards.conversion)
     return Subjects(people, truth, split, PurePath(boxes).name, category)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable
 from contextlib import closing, nullcontext
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +22,7 @@ from icon_dist.data.sampler import EvalSampler
 from icon_dist.data.stream import EvalStream
 from icon_dist.errors import DivergedError
 from icon_dist.inference.boxes import first_photos, photos_of
+from icon_dist.metrics.ground_truth import GroundTruth
 from icon_dist.metrics.score import evaluator, score
 from icon_dist.shards.reader import People
 from icon_dist.types import Batch, Outputs, Predictions, Skeleton
@@ -80,7 +80,7 @@ def predict(
 def evaluate(
     forward: Forward,
     people: People,
-    truth: dict[str, Any] | None,
+    truth: GroundTruth | None,
     *,
     codec: Codec,
     settings: EvalConfig,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from icon_dist.errors import needed_for
 from icon_dist.metrics import coco_fast
+from icon_dist.metrics.ground_truth import GroundTruth
 from icon_dist.metrics.oks import rescore, suppress
 from icon_dist.types import Predictions, Skeleton
 
@@ -20,18 +20,12 @@ NAMES = ("AP", "AP .5", "AP .75", "AP (M)", "AP (L)", "AR", "AR .5", "AR .75", "
 
 
 def score(
-    truth: dict[str, Any],
-    predictions: Predictions,
-    skeleton: Skeleton,
-    *,
-    nms: float | None,
-    image_ids: Collection[int],
-    engine: str,
+    truth: GroundTruth, predictions: Predictions, skeleton: Skeleton, *, nms: float | None, engine: str
 ) -> dict[str, float]:
     """The ten numbers in 0..1; -1 where no person of that size is in the truth."""
     sigmas = np.array(skeleton.sigmas)
     poses = final_poses(predictions, sigmas=sigmas, nms=nms)
-    values = statistics(truth, poses, sigmas=sigmas, image_ids=image_ids, engine=engine)
+    values = statistics(truth, poses, sigmas=sigmas, engine=engine)
     return dict(zip(NAMES, values, strict=True))
 
 
@@ -48,30 +42,27 @@ def require_pycocotools() -> None:
 
 
 def statistics(
-    truth: dict[str, Any],
+    truth: GroundTruth,
     poses: Predictions,
     *,
     sigmas: NDArray[np.float64],
-    image_ids: Collection[int],
     smallest: float = 0.0,
     engine: str = "pycocotools",
 ) -> list[float]:
-    """pycocotools' ten statistics over ``image_ids``; people smaller than ``smallest`` px^2 do not count.
+    """pycocotools' ten statistics over the images of ``truth``; people smaller than ``smallest`` px^2 do not count.
 
     ``engine``: pycocotools, or fast for the same numbers from :mod:`icon_dist.metrics.coco_fast`.
     """
     if engine == "fast":
-        return coco_fast.statistics(truth, poses, sigmas=sigmas, image_ids=image_ids, smallest=smallest)
+        return coco_fast.statistics(truth, poses, sigmas=sigmas, smallest=smallest)
     assert engine == "pycocotools", engine
     require_pycocotools()
     from pycocotools.cocoeval import COCOeval
 
-    # Ids from 1: pycocotools takes a match with annotation 0 for no match. Copies: it writes into the dicts.
-    people = [{**a, "id": i} for i, a in enumerate(truth["annotations"], start=1)]
     with contextlib.redirect_stdout(io.StringIO()):
-        evaluation = COCOeval(_index(truth, people), _index(truth, detections(poses)), "keypoints")
+        evaluation = COCOeval(_index(truth, _annotations(truth)), _index(truth, detections(poses)), "keypoints")
         evaluation.params.kpt_oks_sigmas = sigmas
-        evaluation.params.imgIds = sorted(image_ids)
+        evaluation.params.imgIds = np.unique(truth.images).tolist()
         evaluation.params.areaRng[0][0] = smallest  # of "all"
         evaluation.evaluate()
         evaluation.accumulate()
@@ -79,17 +70,31 @@ def statistics(
     return [float(value) for value in evaluation.stats]
 
 
-def _index(truth: dict[str, Any], annotations: list[dict[str, Any]]) -> Any:
+def _index(truth: GroundTruth, annotations: list[dict[str, Any]]) -> Any:
     from pycocotools.coco import COCO
 
     indexed = COCO()
     indexed.dataset = {
-        "images": truth["images"],
+        "images": [{"id": image} for image in truth.images.tolist()],
         "annotations": annotations,
         "categories": [{"id": 1, "name": "person"}],
     }
     indexed.createIndex()
     return indexed
+
+
+def _annotations(truth: GroundTruth) -> list[dict[str, Any]]:
+    """As in a file; ids from 1, because pycocotools takes a match with annotation 0 for no match."""
+    columns = {
+        "image_id": truth.image_id,
+        "keypoints": truth.keypoints.reshape(-1, 3 * truth.keypoints.shape[1]),
+        "bbox": truth.box,
+        "area": truth.area,
+        "iscrowd": truth.crowd.astype(int),
+        "num_keypoints": truth.labelled,
+    }
+    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+    return [{"id": i, "category_id": 1, **dict(zip(columns, row, strict=True))} for i, row in enumerate(rows, start=1)]
 
 
 def detections(poses: Predictions) -> list[dict[str, Any]]:

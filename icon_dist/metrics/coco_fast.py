@@ -7,14 +7,14 @@ numbers in the same order as there, which is why people are grouped by the numbe
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int64, UInt8
 from numpy.typing import NDArray
 
+from icon_dist.metrics.ground_truth import GroundTruth
 from icon_dist.types import Predictions
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
@@ -47,17 +47,12 @@ class Poses:
 
 
 def statistics(
-    truth: dict[str, Any],
-    poses: Predictions,
-    *,
-    sigmas: NDArray[np.float64],
-    image_ids: Collection[int],
-    smallest: float = 0.0,
+    truth: GroundTruth, poses: Predictions, *, sigmas: NDArray[np.float64], smallest: float = 0.0
 ) -> list[float]:
-    """pycocotools' ten statistics over ``image_ids``; people smaller than ``smallest`` px^2 do not count."""
+    """pycocotools' ten statistics over the images of ``truth``; people smaller than ``smallest`` px^2 do not count."""
     areas = ((smallest, 1e10), (32.0**2, 96.0**2), (96.0**2, 1e10))  # all, medium, large; both bounds belong to each
-    images = np.unique(np.fromiter(image_ids, dtype=np.int64))
-    people, found = _people(truth, images, areas=areas, joints=len(sigmas)), _poses(poses, images)
+    images = np.unique(truth.images)
+    people, found = _people(truth, images, areas=areas), _poses(poses, images)
     outcome = _match(people, found, images=len(images), sigmas=sigmas)
     best_first = np.argsort(-found.score, kind="stable")
     outcome = outcome[..., best_first]
@@ -77,23 +72,16 @@ _ALL = slice(None)
 _QUESTIONS = ((0, _ALL), (0, THRESHOLDS == 0.5), (0, THRESHOLDS == 0.75), (1, _ALL), (2, _ALL))
 
 
-def _people(
-    truth: dict[str, Any], images: NDArray[np.int64], *, areas: Sequence[tuple[float, float]], joints: int
-) -> People:
-    image_id = np.array([a["image_id"] for a in truth["annotations"]], dtype=np.int64)
-    rows = np.flatnonzero(np.isin(image_id, images))
-    rows = rows[np.argsort(image_id[rows], kind="stable")]
-    chosen = [truth["annotations"][i] for i in rows.tolist()]
-    crowd = np.array([bool(a["iscrowd"]) for a in chosen], dtype=bool)
-    empty = np.array([a["num_keypoints"] == 0 for a in chosen], dtype=bool)
-    area = np.array([a["area"] for a in chosen], dtype=np.float64)
+def _people(truth: GroundTruth, images: NDArray[np.int64], *, areas: Sequence[tuple[float, float]]) -> People:
+    ordered = truth.people(np.argsort(truth.image_id, kind="stable"))
+    area, uncounted = ordered.area, ordered.crowd | (ordered.labelled == 0)
     return People(
-        image=np.searchsorted(images, image_id[rows]),
-        keypoints=np.array([a["keypoints"] for a in chosen], dtype=np.float64).reshape(-1, joints, 3),
-        box=np.array([a["bbox"] for a in chosen], dtype=np.float64).reshape(-1, 4),
+        image=np.searchsorted(images, ordered.image_id),
+        keypoints=ordered.keypoints,
+        box=ordered.box,
         area=area,
-        crowd=crowd,
-        ignored=np.stack([crowd | empty | (area < low) | (area > high) for low, high in areas], axis=1),
+        crowd=ordered.crowd,
+        ignored=np.stack([uncounted | (area < low) | (area > high) for low, high in areas], axis=1),
     )
 
 

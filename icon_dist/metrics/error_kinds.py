@@ -24,13 +24,13 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Collection, Iterator
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int8, Int64
 from numpy.typing import NDArray
 
 from icon_dist.metrics import coco_fast
+from icon_dist.metrics.ground_truth import GroundTruth
 from icon_dist.metrics.oks import oks, similarity
 from icon_dist.types import Predictions, Skeleton
 
@@ -52,7 +52,7 @@ class Errors:
     """One row a matched pose."""
 
     pose: Int64[np.ndarray, " n"]  # row of the predictions
-    person: Int64[np.ndarray, " n"]  # row of truth["annotations"]
+    person: Int64[np.ndarray, " n"]  # row of the truth
     kind: Int8[np.ndarray, "n K"]  # number in KINDS; -1 where the true joint is not labelled
     own: Float[np.ndarray, "n K"]  # similarity to the person's own joint; 0 where not labelled
     best: Float[np.ndarray, "n K"]  # to the most similar joint
@@ -66,18 +66,16 @@ class Errors:
 class _People:
     """The ground truth photo by photo."""
 
-    row: I64  # of truth["annotations"]
+    row: I64  # of the truth
     image_id: I64  # ascending
     joints: F64  # [n K 3]
     area: F64
     counts: NDArray[np.bool_]  # may be matched; the others may still be swapped with
 
 
-def find(
-    truth: dict[str, Any], poses: Predictions, skeleton: Skeleton, *, image_ids: Collection[int] | None = None
-) -> Errors:
-    """The errors of all matched poses, which are final: rescored, after NMS. ``image_ids``: of these photos only."""
-    people = _people(truth, skeleton, image_ids=image_ids)
+def find(truth: GroundTruth, poses: Predictions, skeleton: Skeleton) -> Errors:
+    """The errors of all matched poses, which are final: rescored, after NMS."""
+    people = _people(truth)
     sigmas = np.array(skeleton.sigmas)
     pose, person = _match(people, poses, sigmas=sigmas)
     xy = poses.keypoints[..., :2].astype(np.float64)
@@ -98,7 +96,7 @@ def mirror(skeleton: Skeleton) -> list[int]:
 
 
 def correct(
-    truth: dict[str, Any],
+    truth: GroundTruth,
     poses: Predictions,
     errors: Errors,
     skeleton: Skeleton,
@@ -107,13 +105,12 @@ def correct(
     to_truth: bool = False,
 ) -> Predictions:
     """``poses`` with the joints of those kinds moved to the true place, or to where the public code puts them."""
-    people = [truth["annotations"][row] for row in errors.person.tolist()]
-    joints = np.array([a["keypoints"] for a in people], np.float64).reshape(-1, skeleton.num_joints, 3)[..., :2]
+    people = truth.people(errors.person)
+    joints = people.keypoints[..., :2]
     if not to_truth:
         reached = np.where(errors.kind == JITTER, FINE, np.where(errors.kind == MISS, COARSE, errors.best))
         reached = np.clip(reached, np.spacing(1), 1.0)
-        area = np.array([a["area"] for a in people], np.float64)
-        joints[..., 0] += np.sqrt(-2 * np.log(reached) * area[:, None]) * np.array(skeleton.sigmas)
+        joints[..., 0] += np.sqrt(-2 * np.log(reached) * people.area[:, None]) * np.array(skeleton.sigmas)
     moved = np.isin(errors.kind, [KINDS.index(kind) for kind in kinds])
     keypoints = poses.keypoints.astype(np.float64)
     keypoints[errors.pose, :, :2] = np.where(moved[..., None], joints, keypoints[errors.pose, :, :2])
@@ -121,19 +118,12 @@ def correct(
 
 
 def gains(
-    truth: dict[str, Any],
-    poses: Predictions,
-    errors: Errors,
-    skeleton: Skeleton,
-    *,
-    image_ids: Collection[int] | None = None,
-    to_truth: bool = False,
+    truth: GroundTruth, poses: Predictions, errors: Errors, skeleton: Skeleton, *, to_truth: bool = False
 ) -> dict[str, float]:
     """``AP`` of ``poses`` among people of at least 32^2 px, and what correcting each kind of error adds to it."""
-    photos = {image["id"] for image in truth["images"]} if image_ids is None else set(image_ids)
 
     def ap(of: Predictions) -> float:
-        return coco_fast.statistics(truth, of, sigmas=np.array(skeleton.sigmas), image_ids=photos, smallest=SMALLEST)[0]
+        return coco_fast.statistics(truth, of, sigmas=np.array(skeleton.sigmas), smallest=SMALLEST)[0]
 
     before = ap(poses)
     after = {k: ap(correct(truth, poses, errors, skeleton, kinds=[k], to_truth=to_truth)) for k in WRONG}
@@ -148,21 +138,12 @@ def worst(errors: Errors, kind: str, *, count: int) -> Int64[np.ndarray, " rows"
     return order
 
 
-def _people(truth: dict[str, Any], skeleton: Skeleton, *, image_ids: Collection[int] | None) -> _People:
-    wanted = None if image_ids is None else set(image_ids)
-    rows = [i for i, a in enumerate(truth["annotations"]) if wanted is None or a["image_id"] in wanted]
-    rows.sort(key=lambda i: truth["annotations"][i]["image_id"])
-    people = [truth["annotations"][i] for i in rows]
-    area = np.array([a["area"] for a in people], np.float64)
-    counted = np.array([a["num_keypoints"] > 0 and not a["iscrowd"] for a in people], bool)
-    joints = np.array([a["keypoints"] for a in people], np.float64).reshape(-1, skeleton.num_joints, 3)
-    return _People(
-        row=np.array(rows, np.int64),
-        image_id=np.array([a["image_id"] for a in people], np.int64),
-        joints=joints,
-        area=area,
-        counts=counted & (area >= SMALLEST) & (joints[..., 2] > 0).any(axis=1),
-    )
+def _people(truth: GroundTruth) -> _People:
+    row = np.argsort(truth.image_id, kind="stable")
+    people = truth.people(row)
+    counted = (people.labelled > 0) & ~people.crowd & (people.area >= SMALLEST)
+    counts = counted & (people.keypoints[..., 2] > 0).any(axis=1)
+    return _People(row, people.image_id, people.keypoints, people.area, counts)
 
 
 def _neighbours(people: _People, image_id: I64) -> tuple[I64, I64]:

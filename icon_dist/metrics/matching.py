@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from icon_dist.errors import DataError, plural
+from icon_dist.metrics.ground_truth import GroundTruth
 from icon_dist.types import Predictions, Skeleton
 
 
@@ -17,20 +16,17 @@ from icon_dist.types import Predictions, Skeleton
 class Matched:
     """One row a person of the truth, in its order."""
 
-    people: list[dict[str, Any]]  # their annotations
+    people: GroundTruth
     error: Float[np.ndarray, "n K"]  # px; infinite where nothing was predicted
     peak: Float[np.ndarray, "n K"]  # joint score; 0 where nothing was predicted
     xy: Float[np.ndarray, "n K 2"]  # true joints, px
     labelled: Bool[np.ndarray, "n K"]
 
 
-def match(
-    truth: dict[str, Any], predictions: Predictions, skeleton: Skeleton, *, image_ids: Collection[int]
-) -> Matched:
+def match(truth: GroundTruth, predictions: Predictions, skeleton: Skeleton) -> Matched:
     """By annotation id: these metrics take ground-truth boxes. A person without a prediction counts as missed."""
-    wanted = set(image_ids)
-    people = [a for a in truth["annotations"] if a["image_id"] in wanted and not a["iscrowd"]]
-    row = {a["id"]: i for i, a in enumerate(people)}
+    people = truth.people(~truth.crowd)
+    row = {person: i for i, person in enumerate(people.id.tolist())}
     unknown = [i for i in predictions.instance.tolist() if i not in row]
     if unknown:
         raise DataError(
@@ -39,7 +35,7 @@ def match(
     rows = [row[i] for i in predictions.instance.tolist()]
     if len(set(rows)) != len(rows):
         raise DataError(f"{plural(len(rows) - len(set(rows)), 'pose')} too many; {skeleton.metric} takes one a person")
-    joints = np.array([a["keypoints"] for a in people], dtype=np.float64).reshape(len(people), skeleton.num_joints, 3)
+    joints = people.keypoints
     predicted = np.full((*joints.shape[:2], 2), np.inf)
     predicted[rows] = predictions.keypoints[..., :2]
     error = np.linalg.norm(predicted - joints[..., :2], axis=2)

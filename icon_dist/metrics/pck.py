@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import Any
-
 import numpy as np
 
 from icon_dist.errors import DataError
+from icon_dist.metrics.ground_truth import GroundTruth
 from icon_dist.metrics.matching import match, percent
 from icon_dist.types import Predictions, Skeleton
 
@@ -15,25 +13,22 @@ THRESHOLD = 0.2
 FIX = "name two joints that are labelled as torso in the skeleton and build again, or use another metric"
 
 
-def require_torso(people: Sequence[dict[str, Any]], skeleton: Skeleton) -> None:
+def require_torso(people: GroundTruth, skeleton: Skeleton) -> None:
     """PCK measures in lengths of the torso: somebody must have both of its ends, apart."""
     first, second = skeleton.torso
     if first == second:
         raise DataError(f"skeleton {skeleton.name}: names no torso, which PCK measures by; {FIX}")
-    joints = np.array([a["keypoints"] for a in people], dtype=np.float64).reshape(-1, skeleton.num_joints, 3)
-    ends = joints[:, [first, second]]
+    ends = people.keypoints[:, [first, second]]
     if not ((ends[..., 2] > 0).all(axis=1) & (ends[:, 0, :2] != ends[:, 1, :2]).any(axis=1)).any():
         names = f"{skeleton.joints[first]} and {skeleton.joints[second]}"
         raise DataError(
-            f"nobody of {len(people)} has both {names} labelled and apart, the torso that PCK measures by; {FIX}"
+            f"nobody of {len(people.id)} has both {names} labelled and apart, the torso that PCK measures by; {FIX}"
         )
 
 
-def score(
-    truth: dict[str, Any], predictions: Predictions, skeleton: Skeleton, *, image_ids: Collection[int]
-) -> dict[str, float]:
+def score(truth: GroundTruth, predictions: Predictions, skeleton: Skeleton) -> dict[str, float]:
     """Percent, per joint and over all labelled joints of the people whose two torso ends are labelled and apart."""
-    matched = match(truth, predictions, skeleton, image_ids=image_ids)
+    matched = match(truth, predictions, skeleton)
     first, second = skeleton.torso
     torso = np.linalg.norm(matched.xy[:, first] - matched.xy[:, second], axis=1)
     counts = matched.labelled & (matched.labelled[:, [first]] & matched.labelled[:, [second]] & (torso > 0)[:, None])

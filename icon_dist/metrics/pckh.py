@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
-from typing import Any
-
 import numpy as np
 
 from icon_dist.errors import DataError
+from icon_dist.metrics.ground_truth import GroundTruth
 from icon_dist.metrics.matching import match, percent
 from icon_dist.types import Predictions, Skeleton
 
@@ -24,32 +22,28 @@ PARTS = {
 UNCOUNTED = ("pelvis", "thorax")  # left out of the mean
 
 
-def require_heads(people: Iterable[dict[str, Any]], skeleton: Skeleton) -> None:
+def require_heads(people: GroundTruth, skeleton: Skeleton) -> None:
     """PCKh is of MPII's joints, and measured in head boxes, which MPII's json does not have."""
     if missing := [joint for joints in PARTS.values() for joint in joints if joint not in skeleton.joints]:
         raise DataError(
             f"skeleton {skeleton.name}: PCKh is of MPII's joints, {', '.join(missing[:3])} ... are not among these; "
             "use metric pck or coco in the skeleton and build again"
         )
-    for person in people:
-        if "head" not in person:
-            raise DataError(
-                f"person {person['id']}: no head size in the ground truth, which PCKh needs; "
-                "build the shards again with --headboxes gt_valid.mat"
-            )
+    if (without := np.isnan(people.head)).any():
+        raise DataError(
+            f"person {people.id[without][0]}: no head size in the ground truth, which PCKh needs; "
+            "build the shards again with --headboxes gt_valid.mat"
+        )
 
 
-def score(
-    truth: dict[str, Any], predictions: Predictions, skeleton: Skeleton, *, image_ids: Collection[int]
-) -> dict[str, float]:
+def score(truth: GroundTruth, predictions: Predictions, skeleton: Skeleton) -> dict[str, float]:
     """Percent. ``PCKh`` is the mean weighted by the number of visible joints; ``PCKh@0.1`` at a threshold of .1.
 
     (The public code's "@0.1" is really at .11.)
     """
-    matched = match(truth, predictions, skeleton, image_ids=image_ids)
+    matched = match(truth, predictions, skeleton)
     require_heads(matched.people, skeleton)
-    head = HEAD * np.array([a["head"] for a in matched.people], dtype=np.float64)
-    relative = matched.error / head[:, None]
+    relative = matched.error / (HEAD * matched.people.head)[:, None]
     count = matched.labelled.sum(axis=0).tolist()
     hits, fine = ((matched.labelled & (relative <= t)).sum(axis=0).tolist() for t in (0.5, 0.1))
     at = skeleton.joints.index

@@ -9,13 +9,11 @@ Of all labelled joints of all people, with ground-truth boxes:
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Any
-
 import numpy as np
 from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 
+from icon_dist.metrics.ground_truth import GroundTruth
 from icon_dist.metrics.matching import match
 from icon_dist.types import Predictions, Skeleton
 
@@ -24,20 +22,13 @@ DEFINITIONS = ("peak", "ks", "both")
 FOUND = 0.5  # similarity from which a joint counts as found
 
 
-def recall(
-    truth: dict[str, Any],
-    predictions: Predictions,
-    skeleton: Skeleton,
-    *,
-    image_ids: Collection[int] | None = None,
-) -> dict[str, Float[np.ndarray, "9 _"]]:
+def recall(truth: GroundTruth, predictions: Predictions, skeleton: Skeleton) -> dict[str, Float[np.ndarray, "9 _"]]:
     """By definition: percent at each threshold, per joint and (last) over all joints; -1 where none is labelled.
 
     ``predictions`` of ground-truth boxes, not rescored; a person without one is missed.
     """
-    photos = {image["id"] for image in truth["images"]} if image_ids is None else image_ids
-    matched = match(truth, predictions, skeleton, image_ids=photos)
-    area = np.array([a["area"] for a in matched.people], np.float64).reshape(-1, 1)
+    matched = match(truth, predictions, skeleton)
+    area = matched.people.area[:, None]
     sigmas = np.array(skeleton.sigmas)
     similarity = np.exp(-(matched.error**2) / (2 * sigmas) ** 2 / (area + np.spacing(1)) / 2)
     return {

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
 
 import numpy as np
 
 from icon_dist.errors import DataError, plural
 from icon_dist.metrics import coco, crowdpose, pck, pckh
+from icon_dist.metrics.ground_truth import STRANGER, GroundTruth
 from icon_dist.metrics.oks import select
 from icon_dist.types import Predictions, Skeleton
 
@@ -27,7 +27,7 @@ def evaluator(skeleton: Skeleton, *, engine: str) -> str:
 
 
 def check_truth(
-    truth: dict[str, Any], skeleton: Skeleton, *, boxes: str = "gt", image_ids: Collection[int] | None = None
+    truth: GroundTruth, skeleton: Skeleton, *, boxes: str = "gt", image_ids: Collection[int] | None = None
 ) -> None:
     """DataError now if :func:`score` would raise one hours later, or have nothing to measure.
 
@@ -35,10 +35,10 @@ def check_truth(
     """
     if skeleton.metric in ("pck", "pckh") and boxes != "gt":
         raise DataError(f"boxes={boxes}: {skeleton.metric} measures the annotated people; use their own boxes (gt)")
-    wanted = {image["id"] for image in truth["images"]} if image_ids is None else set(image_ids)
-    people = [a for a in truth["annotations"] if a["image_id"] in wanted and not a["iscrowd"]]
-    if not any(person["num_keypoints"] for person in people):
-        few = f"none of {plural(len(people), 'person')} in {plural(len(wanted), 'photo')}"
+    truth = truth.among(image_ids)
+    people = truth.people(~truth.crowd)
+    if not people.labelled.any():
+        few = f"none of {plural(len(people.id), 'person')} in {plural(len(truth.images), 'photo')}"
         raise DataError(
             f"{few} has a labelled joint: there is nothing to score by; annotate more, or score other photos"
         )
@@ -48,7 +48,7 @@ def check_truth(
         case "pckh":
             pckh.require_heads(people, skeleton)
         case "crowdpose":
-            crowdpose.require_crowding(image for image in truth["images"] if image["id"] in wanted)
+            crowdpose.require_crowding(truth)
 
 
 def require_evaluator(skeleton: Skeleton, *, engine: str) -> None:
@@ -58,7 +58,7 @@ def require_evaluator(skeleton: Skeleton, *, engine: str) -> None:
 
 
 def score(
-    truth: dict[str, Any],
+    truth: GroundTruth,
     predictions: Predictions,
     skeleton: Skeleton,
     *,
@@ -70,24 +70,22 @@ def score(
 
     ``nms``: OKS above which the lesser of two poses goes (AP only), None for no suppression. ``image_ids``: count these
     images only (a limited evaluation); people and predictions elsewhere are left out. ``engine``: of AP, one of
-    :data:`ENGINES`; both give the same numbers. ``truth`` is not changed.
+    :data:`ENGINES`; both give the same numbers.
     """
-    known = {image["id"] for image in truth["images"]}
-    wanted = known if image_ids is None else set(image_ids)
-    strangers = (wanted if image_ids is not None else set(predictions.image_id.tolist())) - known
-    if strangers:
-        raise DataError(f"image {min(strangers)}: not in the ground truth; predictions and truth are of different sets")
-    finite = np.isfinite(predictions.keypoints).all() and np.isfinite(predictions.box_score).all()
-    if not finite:
+    truth = truth.among(image_ids)
+    known = np.isin(predictions.image_id, truth.images)
+    if image_ids is None and not known.all():
+        raise DataError(f"image {predictions.image_id[~known].min()}: {STRANGER}")
+    if not (np.isfinite(predictions.keypoints).all() and np.isfinite(predictions.box_score).all()):
         raise DataError("predictions: not all of them are finite; the model or the boxes are broken")
-    ours = select(predictions, np.isin(predictions.image_id, sorted(wanted)))
+    ours = select(predictions, known)
     match skeleton.metric:
         case "coco":
-            return coco.score(truth, ours, skeleton, nms=nms, image_ids=wanted, engine=engine)
+            return coco.score(truth, ours, skeleton, nms=nms, engine=engine)
         case "crowdpose":
-            return crowdpose.score(truth, ours, skeleton, nms=nms, image_ids=wanted, engine=engine)
+            return crowdpose.score(truth, ours, skeleton, nms=nms, engine=engine)
         case "pckh":
-            return pckh.score(truth, ours, skeleton, image_ids=wanted)
+            return pckh.score(truth, ours, skeleton)
         case "pck":
-            return pck.score(truth, ours, skeleton, image_ids=wanted)
+            return pck.score(truth, ours, skeleton)
     raise AssertionError(skeleton.metric)

@@ -7,7 +7,6 @@ worst people of every kind (Fig. 4, 7), joint by joint, for any skeleton.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +26,7 @@ from icon_dist.errors import plural
 from icon_dist.losses.tokens import read_points
 from icon_dist.metrics import embedding, error_kinds
 from icon_dist.metrics.coco import NMS, final_poses
+from icon_dist.metrics.ground_truth import GroundTruth
 from icon_dist.metrics.recall import DEFINITIONS, THRESHOLDS, recall
 from icon_dist.metrics.score import main_metric, score
 from icon_dist.models import PoseNet
@@ -47,10 +47,9 @@ class Scored:
     """An evaluation that is over: what was predicted, for whom, and how good it was."""
 
     people: People  # whose boxes were used
-    truth: Json
+    truth: GroundTruth  # of the photos that count
     predictions: Predictions
     scores: dict[str, float]
-    photos: Collection[int]  # those that count
     boxes: str  # gt, or the name of a detector's file
 
 
@@ -114,11 +113,11 @@ def diagnosis_of(
     by_oks = skeleton.metric in ("coco", "crowdpose")
     if by_oks:  # what AP sees; the other metrics take all poses as they are
         poses = final_poses(poses, sigmas=np.array(skeleton.sigmas), nms=NMS)
-    found = error_kinds.find(scored.truth, poses, skeleton, image_ids=scored.photos)
+    found = error_kinds.find(scored.truth, poses, skeleton)
     features, joint, person = read_features(
         model,
         shards,
-        photos=scored.photos,
+        photos=scored.truth.images,
         codec=codec,
         batch=batch,
         loaders=loaders,
@@ -152,15 +151,12 @@ def describe_errors(
     """Kinds of errors of all joints and what correcting each gains: AP, and ``metric`` (all at the exact place)."""
     count = dict(zip(error_kinds.KINDS, found.count().sum(axis=1).tolist(), strict=True))
     total = sum(count.values())
-    gains = [
-        error_kinds.gains(scored.truth, poses, found, skeleton, image_ids=scored.photos, to_truth=exact)
-        for exact in (False, True)
-    ]
+    gains = [error_kinds.gains(scored.truth, poses, found, skeleton, to_truth=exact) for exact in (False, True)]
     in_metric = {}
     if metric is not None:
         for kind in error_kinds.WRONG:
             right = error_kinds.correct(scored.truth, poses, found, skeleton, kinds=[kind], to_truth=True)
-            after = score(scored.truth, right, skeleton, image_ids=scored.photos)[metric]
+            after = score(scored.truth, right, skeleton)[metric]
             in_metric[kind] = after - scored.scores[metric]
     return {
         "poses": len(found.pose),
@@ -176,12 +172,11 @@ def describe_errors(
 
 def describe_recall(scored: Scored, skeleton: Skeleton) -> Json:
     """Percent at each threshold by definition, over all joints and for each."""
-    table = recall(scored.truth, scored.predictions, skeleton, image_ids=scored.photos)
-    wanted = set(scored.photos)
-    people = (a for a in scored.truth["annotations"] if a["image_id"] in wanted and not a["iscrowd"])
+    table = recall(scored.truth, scored.predictions, skeleton)
+    people = scored.truth.people(~scored.truth.crowd)
     return {
         "thresholds": THRESHOLDS,
-        "joints": sum(v > 0 for a in people for v in a["keypoints"][2::3]),
+        "joints": int((people.keypoints[..., 2] > 0).sum()),
         **{name: table[name][:, -1].tolist() for name in DEFINITIONS},
         "per_joint": {
             joint: {name: table[name][:, k].tolist() for name in DEFINITIONS} for k, joint in enumerate(skeleton.joints)
@@ -247,14 +242,14 @@ def read_features(
     model: PoseNet,
     shards: ShardSet,
     *,
-    photos: Collection[int],
+    photos: Int64[np.ndarray, " i"],
     codec: Codec,
     batch: int,
     loaders: int,
     device: str,
 ) -> tuple[Float[np.ndarray, "n D"], Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
     """Unit encoder features at visible joints of random people, their joint and person; the same in every call."""
-    inside = np.flatnonzero(np.isin(shards.image_id, list(photos)))
+    inside = np.flatnonzero(np.isin(shards.image_id, photos))
     chosen = np.sort(np.random.default_rng(0).permutation(inside)[:EMBEDDED_PEOPLE])
     loader = Loader(shards, codec.frame, batch=batch, processes=loaders)
     stream = EvalStream(EvalSampler(chosen, batch=batch), loader)
@@ -283,15 +278,15 @@ def worst(
     rows = rows_of(scored.people, poses.instance[found.pose[chosen]])
     subjects = []
     for row, match in zip(rows.tolist(), chosen.tolist(), strict=True):
-        person = scored.truth["annotations"][found.person[match]]
+        person = found.person[match]
         wrong = found.kind[match] == error_kinds.KINDS.index(kind)
         labelled = int((found.kind[match] >= 0).sum())
         subjects.append(
             Subject(
                 row=row,
                 pose=poses.keypoints[found.pose[match], :, :2].astype(np.float64),
-                truth=np.array(person["keypoints"], np.float64).reshape(-1, 3),
-                title=f"#{person['id']}: {int(wrong.sum())} of {plural(labelled, 'joint')}",
+                truth=scored.truth.keypoints[person],
+                title=f"#{scored.truth.id[person]}: {int(wrong.sum())} of {plural(labelled, 'joint')}",
                 wrong=wrong,
             )
         )

@@ -157,10 +157,9 @@ def run(args: argparse.Namespace) -> None:
         assert shards is not None
         page = f"{args.diagnose}/diagnosis.html"
         tell(f"diagnosing errors and features (their t-SNE may take a minute); the page will be {page}")
-        every = {image["id"] for image in truth["images"]}
         diagnose(
             storage.absolute(args.diagnose),
-            Scored(people, truth, predictions, scores, every if photos is None else photos, args.boxes),
+            Scored(people, truth.among(photos), predictions, scores, args.boxes),
             model=model,
             shards=shards,
             codec=codec,
@@ -205,8 +204,7 @@ def write(
     if args.json:
         storage.write(storage.absolute(args.json), (json.dumps(result, indent=1) + "\n").encode())
     if args.results:
-        truth = chosen.truth
-        ids = chosen.people.instance.tolist() if truth is None else [one["id"] for one in truth["annotations"]]
+        ids = (chosen.people.instance if chosen.truth is None else chosen.truth.id).tolist()
         file = result_files.results(predictions, skeleton, people=ids, category=chosen.category)
         storage.write(storage.absolute(args.results), file)
     if args.picture:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int64
@@ -14,6 +13,7 @@ from icon_dist.codec import codec_of
 from icon_dist.config import EvalConfig
 from icon_dist.inference.boxes import photos_of
 from icon_dist.inference.predictor import conditions, evaluate
+from icon_dist.metrics.ground_truth import GroundTruth, ground_truth
 from icon_dist.metrics.matching import match
 from icon_dist.metrics.oks import similarity
 from icon_dist.metrics.recall import THRESHOLDS
@@ -69,7 +69,7 @@ class Shards:
 
     uri: str
     index: ShardSet
-    truth: dict[str, Any]
+    truth: GroundTruth
 
     @property
     def skeleton(self) -> Skeleton:
@@ -81,7 +81,7 @@ def open_measured(uri: str, inputs: Iterable[tuple[int, int]]) -> Shards:
     """The shards at ``uri``, for networks with inputs of these sizes (H, W). DataError where they do not fit."""
     for input_hw in dict.fromkeys(inputs):
         index = open_shards(uri, input_hw=input_hw)
-    return Shards(uri, index, read_truth(uri))
+    return Shards(uri, index, ground_truth(read_truth(uri), joints=index.skeleton.num_joints))
 
 
 def measure(run: Run, shards: Shards, *, settings: EvalConfig, loaders: int, device: str) -> Measured:
@@ -90,14 +90,14 @@ def measure(run: Run, shards: Shards, *, settings: EvalConfig, loaders: int, dev
     CheckpointError about the weights, DataError about the images, DivergedError where the poses are not finite.
     """
     weights = stored_weights.load(run.uri)
-    index, truth = shards.index, shards.truth
-    photos = photos_of(index, settings.limit) or {image["id"] for image in truth["images"]}
-    check_truth(truth, index.skeleton, image_ids=photos)
+    index = shards.index
+    truth = shards.truth.among(photos_of(index, settings.limit))
+    check_truth(truth, index.skeleton)
     require_evaluator(index.skeleton, engine=settings.engine)
     model = from_config.restore(weights).to(device).eval()
     codec = codec_of(weights.config, stride=model.stride)
     scores, predictions = evaluate(model, index, truth, codec=codec, settings=settings, loaders=loaders, device=device)
-    scored = Scored(index, truth, predictions, scores, photos, "gt")
+    scored = Scored(index, truth, predictions, scores, "gt")
     diagnosis = diagnosis_of(
         scored, model=model, shards=index, codec=codec, batch=settings.batch, loaders=loaders, device=device
     )
@@ -120,12 +120,11 @@ def measure(run: Run, shards: Shards, *, settings: EvalConfig, loaders: int, dev
 
 
 def _beside_truth(scored: Scored, skeleton: Skeleton) -> Poses:
-    found = match(scored.truth, scored.predictions, skeleton, image_ids=scored.photos)
+    found = match(scored.truth, scored.predictions, skeleton)
     row = {instance: i for i, instance in enumerate(scored.predictions.instance.tolist())}
-    kept = [i for i, person in enumerate(found.people) if found.labelled[i].any() and person["id"] in row]
-    instance = np.array([found.people[i]["id"] for i in kept], np.int64)
+    kept = np.flatnonzero(found.labelled.any(axis=1) & np.isin(found.people.id, scored.predictions.instance))
+    instance, area = found.people.id[kept], found.people.area[kept]
     xy = scored.predictions.keypoints[[row[i] for i in instance.tolist()], :, :2].astype(np.float64)
-    area = np.array([found.people[i]["area"] for i in kept], np.float64)
     return Poses(
         instance=instance,
         xy=xy,

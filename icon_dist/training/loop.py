@@ -29,6 +29,7 @@ from icon_dist.launch.progress import Report
 from icon_dist.launch.signals import LeavingError, unless
 from icon_dist.losses.health import collapsed
 from icon_dist.methods.supervised import unsure
+from icon_dist.metrics.ground_truth import GroundTruth, ground_truth
 from icon_dist.metrics.score import check_truth, main_metric, require_evaluator
 from icon_dist.models import PoseNet
 from icon_dist.shards.shard_set import read_truth
@@ -117,8 +118,9 @@ class Run:
         self.uri = run_directory(cfg)
         self.data = data = open_data(at_workers(cfg, distributed.world_size()))
         self.shards, self.val, self.plan = data
-        self.truth = read_truth(cfg.data.val) if self.val is not None and distributed.rank() == 0 else {}
-        if self.truth:
+        self.truth: GroundTruth | None = None  # on rank 0, which scores
+        if self.val is not None and distributed.rank() == 0:
+            self.truth = ground_truth(read_truth(cfg.data.val), joints=self.shards.skeleton.num_joints)
             check_truth(self.truth, self.shards.skeleton)
             require_evaluator(self.shards.skeleton, engine=cfg.eval.engine)
         self.codec = codec_of(cfg, stride=PoseNet.stride)

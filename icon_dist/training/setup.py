@@ -24,6 +24,7 @@ from icon_dist.inference.boxes import photos_of
 from icon_dist.methods.from_config import method_of
 from icon_dist.methods.supervised import Method
 from icon_dist.methods.teacher import load_teacher, sure_joints
+from icon_dist.metrics.ground_truth import ground_truth
 from icon_dist.metrics.score import check_truth
 from icon_dist.models import PoseNet, from_config
 from icon_dist.models.two_students import Pair
@@ -71,7 +72,8 @@ def open_data(cfg: Config, *, scorable: bool = False) -> Data:
     with gathering(errors), naming(f"data.val={cfg.data.val}", WITHOUT):
         if scorable and val is not None:
             boxes, photos = str(val.manifest["boxes"]), photos_of(val, cfg.eval.limit)
-            check_truth(read_truth(cfg.data.val), val.skeleton, boxes=boxes, image_ids=photos)
+            truth = ground_truth(read_truth(cfg.data.val), joints=val.skeleton.num_joints)
+            check_truth(truth, val.skeleton, boxes=boxes, image_ids=photos)
     raise_all(errors)
     assert plan is not None
     return Data(shards, val, plan)

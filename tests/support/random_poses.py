@@ -8,9 +8,15 @@ from typing import Any
 import numpy as np
 
 from icon_dist import datasets
-from icon_dist.types import Predictions
+from icon_dist.metrics.ground_truth import GroundTruth, ground_truth
+from icon_dist.types import Annotations, Predictions
 
 AREAS = (1024.0, 1023.99, 9216.0, 9216.01)  # on and beside the borders of small, medium, large
+
+
+def truth_of(found: Annotations) -> GroundTruth:
+    """The columns of what a reader found."""
+    return ground_truth(found.truth, joints=found.skeleton.num_joints)
 
 
 def random_set(seed: int, *, joints: int) -> tuple[dict[str, Any], Predictions]:

@@ -31,6 +31,7 @@ from icon_dist.shards.reader import photo_source
 from icon_dist.shards.shard_set import open_shards, read_truth
 from icon_dist.shards.writer import Settings, build
 from tests.support import small_sets
+from tests.support.random_poses import truth_of
 from tests.support.training import run_gang, tiny
 
 LOOSE = Settings(max_input=None)
@@ -202,7 +203,7 @@ def test_a_detectors_boxes_on_photos_and_in_shards_agree(
         _, predictions = predictor.evaluate(
             model,
             people,
-            truth.truth,
+            truth_of(truth),
             codec=codec_of(config, stride=model.stride),
             settings=config.eval,
             loaders=0,

@@ -17,9 +17,11 @@ from icon_dist import datasets
 from icon_dist.codec.geometry import center_scale
 from icon_dist.errors import DataError
 from icon_dist.metrics.coco import NAMES
+from icon_dist.metrics.ground_truth import ground_truth
 from icon_dist.metrics.oks import select
 from icon_dist.metrics.score import ENGINES, main_metric, score
 from icon_dist.types import Annotations, Predictions
+from tests.support.random_poses import truth_of
 
 
 def fed_back(found: Annotations, *, noise: float = 0.0, seed: int = 0) -> Predictions:
@@ -70,7 +72,7 @@ def as_results(predictions: Predictions) -> list[dict[str, object]]:
 
 def test_the_truth_is_perfect(shared: Path) -> None:
     found = datasets.read("coco", shared / "coco/mini/person_keypoints.json")
-    scores = score(found.truth, fed_back(found), found.skeleton)
+    scores = score(truth_of(found), fed_back(found), found.skeleton)
     assert scores == dict.fromkeys(NAMES, 1.0)
     assert main_metric(found.skeleton) == "AP"
 
@@ -83,15 +85,17 @@ def test_equals_pycocotools_on_files(shared: Path, tmp_path: Path, noise: float,
     moved = fed_back(found, noise=noise)
     expected = by_files(path, as_results(moved), tmp_path)
     assert 0.1 < expected[0] < 0.95
-    scores = score(found.truth, moved, found.skeleton, nms=None, engine=engine)
+    scores = score(truth_of(found), moved, found.skeleton, nms=None, engine=engine)
     assert list(scores.values()) == pytest.approx(expected, abs=1e-12)
 
 
 def test_truth_is_left_alone_and_nothing_is_printed(shared: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = datasets.read("coco", shared / "coco/four/person_keypoints.json")
-    before = copy.deepcopy(found.truth)
-    score(found.truth, fed_back(found), found.skeleton)
-    assert found.truth == before
+    truth = truth_of(found)
+    before = copy.deepcopy(truth)
+    score(truth, fed_back(found), found.skeleton)
+    for column, value in vars(before).items():
+        np.testing.assert_array_equal(getattr(truth, column), value)
     assert capsys.readouterr().out == ""
 
 
@@ -99,9 +103,9 @@ def test_duplicates_cost_without_suppression(shared: Path) -> None:
     found = datasets.read("coco", shared / "coco/mini/person_keypoints.json")
     once = fed_back(found, noise=0.03)
     twice = Predictions(**{k: np.concatenate([v, v]) for k, v in vars(once).items()})
-    alone = score(found.truth, once, found.skeleton)["AP"]
-    assert score(found.truth, twice, found.skeleton)["AP"] == pytest.approx(alone)
-    assert score(found.truth, twice, found.skeleton, nms=None)["AP"] < alone - 0.05
+    alone = score(truth_of(found), once, found.skeleton)["AP"]
+    assert score(truth_of(found), twice, found.skeleton)["AP"] == pytest.approx(alone)
+    assert score(truth_of(found), twice, found.skeleton, nms=None)["AP"] < alone - 0.05
 
 
 def test_person_zero_counts(tmp_path: Path, shared: Path) -> None:
@@ -111,7 +115,7 @@ def test_person_zero_counts(tmp_path: Path, shared: Path) -> None:
     (tmp_path / "zero.json").write_text(json.dumps(document))
     found = datasets.read("coco", tmp_path / "zero.json")
     assert found.instances[0].id == 0
-    assert score(found.truth, fed_back(found), found.skeleton)["AP"] == 1.0
+    assert score(truth_of(found), fed_back(found), found.skeleton)["AP"] == 1.0
 
 
 def test_limited_to_some_images(shared: Path) -> None:
@@ -119,39 +123,39 @@ def test_limited_to_some_images(shared: Path) -> None:
     moved = fed_back(found, noise=0.05)
     some = sorted({p.image_id for p in found.instances})[:9]
     few = select(moved, np.isin(moved.image_id, some))
-    limited = score(found.truth, few, found.skeleton, image_ids=some)
+    limited = score(truth_of(found), few, found.skeleton, image_ids=some)
     part = {
         "images": [i for i in found.truth["images"] if i["id"] in some],
         "annotations": [a for a in found.truth["annotations"] if a["image_id"] in some],
     }
-    assert limited == score(part, few, found.skeleton)
-    assert limited == score(found.truth, moved, found.skeleton, image_ids=some)
-    assert score(found.truth, few, found.skeleton)["AR"] < limited["AR"]
+    assert limited == score(ground_truth(part, joints=17), few, found.skeleton)
+    assert limited == score(truth_of(found), moved, found.skeleton, image_ids=some)
+    assert score(truth_of(found), few, found.skeleton)["AR"] < limited["AR"]
 
 
 def test_no_predictions(shared: Path) -> None:
     found = datasets.read("coco", shared / "coco/four/person_keypoints.json")
     none = select(fed_back(found), np.zeros(len(found.instances), dtype=bool))
-    assert score(found.truth, none, found.skeleton)["AP"] == 0
+    assert score(truth_of(found), none, found.skeleton)["AP"] == 0
 
 
 def test_other_set_and_broken_model(shared: Path) -> None:
     found = datasets.read("coco", shared / "coco/four/person_keypoints.json")
     other = datasets.read("coco", shared / "coco/mini/person_keypoints.json")
     with pytest.raises(DataError, match="not in the ground truth"):
-        score(found.truth, fed_back(other), found.skeleton)
+        score(truth_of(found), fed_back(other), found.skeleton)
     with pytest.raises(DataError, match="image 12345: not in the ground truth"):
-        score(found.truth, fed_back(found), found.skeleton, image_ids=[12345])
+        score(truth_of(found), fed_back(found), found.skeleton, image_ids=[12345])
     broken = fed_back(found)
     broken.keypoints[0, 0, 0] = np.nan
     with pytest.raises(DataError, match="not all of them are finite"):
-        score(found.truth, broken, found.skeleton)
+        score(truth_of(found), broken, found.skeleton)
 
 
 def test_crowdpose_truth_is_perfect_in_every_subset(shared: Path) -> None:
     found = datasets.read("crowdpose", shared / "crowdpose/crowdpose_val.json.gz")
     some = [i["id"] for i in found.truth["images"]][:300]
-    scores = score(found.truth, fed_back(found), found.skeleton, image_ids=some, nms=None)
+    scores = score(truth_of(found), fed_back(found), found.skeleton, image_ids=some, nms=None)
     assert {v for k, v in scores.items() if "AR" in k} == {1.0}
     assert min(scores.values()) > 0.99  # some people are annotated twice, and one of two equal poses is matched first
     assert {f"AP {s} {c}" for s in ("easy", "medium", "hard") for c in (".1/.8", ".2/.8")} < set(scores)
@@ -175,7 +179,7 @@ def test_crowdpose_subsets_are_cut_as_in_the_public_api(shared: Path) -> None:
                 hard.append(item["id"])
         for name, members in (("easy", easy), ("medium", medium), ("hard", hard)):
             only = select(right, np.isin(right.image_id, members))
-            scores = score(found.truth, only, found.skeleton, image_ids=some, nms=None)
+            scores = score(truth_of(found), only, found.skeleton, image_ids=some, nms=None)
             got = {s: round(scores[f"AP {s} {label}"], 1) for s in ("easy", "medium", "hard")}
             assert got == {"easy": 0.0, "medium": 0.0, "hard": 0.0, name: 1.0}
 
@@ -194,9 +198,7 @@ def test_crowdpose_uses_its_own_sigmas_and_area(shared: Path) -> None:
     distance = 2 * sigma * np.sqrt(2 * area)
     only.keypoints[0, wrist, 0] += distance
     expected_oks = (n - 1 + np.exp(-1)) / n
-    truth = {
-        "images": [i for i in found.truth["images"] if i["id"] == person.image_id],
-        "annotations": [a for a in found.truth["annotations"] if a["id"] == person.id],
-    }
+    truth = truth_of(found)
+    truth = truth.people(truth.id == person.id).among([person.image_id])
     thresholds = np.linspace(0.5, 0.95, 10)
     assert score(truth, only, found.skeleton)["AR"] == pytest.approx((thresholds <= expected_oks).mean())

@@ -10,8 +10,9 @@ import pytest
 from icon_dist import datasets
 from icon_dist.datasets import load_skeleton
 from icon_dist.metrics import coco, coco_fast
+from icon_dist.metrics.ground_truth import ground_truth
 from icon_dist.metrics.score import score
-from tests.support.random_poses import full_size, random_set
+from tests.support.random_poses import full_size, random_set, truth_of
 
 
 @pytest.mark.parametrize("name", ["coco", "crowdpose"])
@@ -21,11 +22,12 @@ def test_random_sets(name: str, block: int) -> None:
     sigmas = np.array(skeleton.sigmas)
     aps = []
     for seed in range(60 * block, 60 * (block + 1)):
-        truth, poses = random_set(seed, joints=skeleton.num_joints)
-        images = [image["id"] for image in truth["images"]][: None if seed % 3 else 2]
+        file, poses = random_set(seed, joints=skeleton.num_joints)
+        whole = ground_truth(file, joints=skeleton.num_joints)
+        truth = whole.among(whole.images[: None if seed % 3 else 2].tolist())
         smallest = 0.0 if seed % 4 else 1024.0
-        expected = coco.statistics(truth, poses, sigmas=sigmas, image_ids=images, smallest=smallest)
-        found = coco_fast.statistics(truth, poses, sigmas=sigmas, image_ids=images, smallest=smallest)
+        expected = coco.statistics(truth, poses, sigmas=sigmas, smallest=smallest)
+        found = coco_fast.statistics(truth, poses, sigmas=sigmas, smallest=smallest)
         assert found == expected, f"seed {seed}"
         aps.append(expected[0])
     assert np.mean([0 < ap < 1 for ap in aps]) > 0.5
@@ -33,34 +35,32 @@ def test_random_sets(name: str, block: int) -> None:
 
 
 def test_nobody_and_nothing() -> None:
-    truth, poses = random_set(1, joints=17)
+    file, poses = random_set(1, joints=17)
     sigmas = np.array(load_skeleton("coco").sigmas)
-    assert coco_fast.statistics(truth, poses, sigmas=sigmas, image_ids=[]) == [-1.0] * 10
-    assert (
-        coco_fast.statistics({"images": [{"id": 1}], "annotations": []}, poses, sigmas=sigmas, image_ids=[1])
-        == [-1] * 10
-    )
+    for images in ([], [{"id": 1}]):
+        truth = ground_truth({"images": images, "annotations": []}, joints=17)
+        assert coco_fast.statistics(truth, poses, sigmas=sigmas) == [-1.0] * 10
+    assert coco_fast.statistics(ground_truth(file, joints=17).among([]), poses, sigmas=sigmas) == [-1.0] * 10
 
 
 def test_crowdpose_with_its_subsets(shared: Path) -> None:
     """Every number of ``score``: easy, medium, hard at both cuts."""
     found = datasets.read("crowdpose", shared / "crowdpose/crowdpose_val.json.gz")
     rng = np.random.default_rng(0)
-    images = found.truth["images"][:250]
-    chosen = {image["id"] for image in images}
-    truth = {"images": images, "annotations": [a for a in found.truth["annotations"] if a["image_id"] in chosen]}
+    truth = truth_of(found)
+    truth = truth.among(truth.images[:250].tolist())
     _, poses = random_set(0, joints=14)
-    people = truth["annotations"] * 3
-    keypoints = np.array([a["keypoints"] for a in people], dtype=np.float32).reshape(-1, 14, 3)
-    size = np.sqrt([a["area"] for a in people])[:, None, None] * rng.choice([0.01, 0.04, 0.1], size=(len(people), 1, 1))
+    people = truth.people(np.tile(np.arange(len(truth.id)), 3))
+    n, keypoints = len(people.id), people.keypoints.astype(np.float32)
+    size = np.sqrt(people.area)[:, None, None] * rng.choice([0.01, 0.04, 0.1], size=(n, 1, 1))
     keypoints[..., :2] += (size * rng.normal(size=keypoints[..., :2].shape)).astype(np.float32)
     keypoints[..., 2] = rng.uniform(size=keypoints.shape[:2])
     poses = type(poses)(
-        instance=np.arange(len(people)),
-        image_id=np.array([a["image_id"] for a in people]),
+        instance=np.arange(n),
+        image_id=people.image_id,
         keypoints=keypoints,
-        box_score=np.round(rng.uniform(size=len(people)), 1).astype(np.float32),
-        area=np.array([a["area"] for a in people], dtype=np.float32),
+        box_score=np.round(rng.uniform(size=n), 1).astype(np.float32),
+        area=people.area.astype(np.float32),
     )
     scores = score(truth, poses, found.skeleton, engine="fast")
     assert scores == score(truth, poses, found.skeleton, engine="pycocotools")
@@ -72,10 +72,10 @@ def test_crowdpose_with_its_subsets(shared: Path) -> None:
 def test_full_size(shared: Path, seed: int) -> None:
     """5000 images, 11004 people, 100k poses; also through rescoring and suppression."""
     skeleton = load_skeleton("coco")
-    truth, poses = full_size(shared, seed=seed)
-    assert (len(truth["images"]), len(truth["annotations"]), len(poses.instance)) == (5000, 11004, 100_000)
-    sigmas, images = np.array(skeleton.sigmas), [image["id"] for image in truth["images"]]
-    expected = coco.statistics(truth, poses, sigmas=sigmas, image_ids=images)
+    file, poses = full_size(shared, seed=seed)
+    truth, sigmas = ground_truth(file, joints=17), np.array(skeleton.sigmas)
+    assert (len(truth.images), len(truth.id), len(poses.instance)) == (5000, 11004, 100_000)
+    expected = coco.statistics(truth, poses, sigmas=sigmas)
     assert 0.2 < min(expected) < max(expected) < 0.99
-    assert coco_fast.statistics(truth, poses, sigmas=sigmas, image_ids=images) == expected
+    assert coco_fast.statistics(truth, poses, sigmas=sigmas) == expected
     assert score(truth, poses, skeleton, engine="fast") == score(truth, poses, skeleton, engine="pycocotools")

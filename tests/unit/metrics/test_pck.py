@@ -12,9 +12,13 @@ import pytest
 from icon_dist import datasets
 from icon_dist.datasets import load_skeleton, skeleton_from_dict, skeleton_to_dict
 from icon_dist.errors import DataError
+from icon_dist.metrics.ground_truth import ground_truth
 from icon_dist.metrics.oks import select
 from icon_dist.metrics.score import check_truth, main_metric, score
 from icon_dist.types import Annotations, Predictions
+from tests.support.random_poses import truth_of
+
+BOX = {"bbox": [0.0, 0.0, 9.0, 9.0], "area": 81.0, "iscrowd": 0}
 
 
 def poses(ids: np.ndarray, image_ids: np.ndarray, xy: np.ndarray) -> Predictions:
@@ -69,7 +73,7 @@ def example(shared: Path, found: Annotations) -> Predictions:
 
 def test_pckh_of_the_published_example(shared: Path, mpii_valid: Annotations) -> None:
     """As published, joint by joint."""
-    scores = score(mpii_valid.truth, example(shared, mpii_valid), mpii_valid.skeleton)
+    scores = score(truth_of(mpii_valid), example(shared, mpii_valid), mpii_valid.skeleton)
     assert {name: round(value, 2) for name, value in scores.items()} == {
         "head": 93.69,
         "shoulder": 92.24,
@@ -88,29 +92,29 @@ def test_pckh_does_not_depend_on_the_order_of_predictions(shared: Path, mpii_val
     predicted = example(shared, mpii_valid)
     shuffled = select(predicted, np.random.default_rng(0).permutation(len(predicted.instance)))
     skeleton = mpii_valid.skeleton
-    assert score(mpii_valid.truth, shuffled, skeleton) == score(mpii_valid.truth, predicted, skeleton)
+    assert score(truth_of(mpii_valid), shuffled, skeleton) == score(truth_of(mpii_valid), predicted, skeleton)
 
 
 def test_pckh_of_the_truth(shared: Path) -> None:
     mpii = shared / "mpii"
     found = datasets.read("mpii", mpii / "annotations.json", headboxes=mpii / "gt_valid.mat", images=mpii / "images")
-    assert set(score(found.truth, truth_as_poses(found), found.skeleton).values()) == {100.0}
+    assert set(score(truth_of(found), truth_as_poses(found), found.skeleton).values()) == {100.0}
 
 
 def test_pckh_without_head_sizes(shared: Path) -> None:
     found = datasets.read("mpii", shared / "mpii/annotations.json")
     with pytest.raises(DataError, match=r"person 0: no head size .*--headboxes gt_valid.mat"):
-        score(found.truth, truth_as_poses(found), found.skeleton)
+        score(truth_of(found), truth_as_poses(found), found.skeleton)
     with pytest.raises(DataError, match=r"person 0: no head size .*--headboxes gt_valid.mat"):
-        check_truth(found.truth, found.skeleton)
+        check_truth(truth_of(found), found.skeleton)
 
 
 def test_pckh_leaves_pelvis_and_thorax_out(mpii_valid: Annotations) -> None:
     predicted = truth_as_poses(mpii_valid)
     predicted.keypoints[:, 6:8, :2] += 1e4
-    assert score(mpii_valid.truth, predicted, mpii_valid.skeleton)["PCKh"] == 100
+    assert score(truth_of(mpii_valid), predicted, mpii_valid.skeleton)["PCKh"] == 100
     predicted.keypoints[:, 0, :2] += 1e4
-    assert score(mpii_valid.truth, predicted, mpii_valid.skeleton)["PCKh"] < 100
+    assert score(truth_of(mpii_valid), predicted, mpii_valid.skeleton)["PCKh"] < 100
 
 
 def naive_pck(found: Annotations, predicted: Predictions) -> dict[str, float]:
@@ -141,7 +145,7 @@ def test_pck_is_the_naive_loop(shared: Path, file: str) -> None:
     rng = np.random.default_rng(0)
     predicted.keypoints[..., :2] += rng.normal(scale=6, size=predicted.keypoints[..., :2].shape).astype(np.float32)
     predicted = select(predicted, rng.random(400) < 0.9)  # people without a prediction count as missed
-    scores = score(found.truth, predicted, found.skeleton)
+    scores = score(truth_of(found), predicted, found.skeleton)
     assert scores == pytest.approx(naive_pck(found, predicted))
     assert 20 < scores["PCK@0.2"] < 90
     assert main_metric(found.skeleton) == "PCK@0.2"
@@ -149,7 +153,7 @@ def test_pck_is_the_naive_loop(shared: Path, file: str) -> None:
 
 def test_pck_of_the_truth(shared: Path) -> None:
     found = datasets.read("custom", shared / "lsp/lspet_full14.json", skeleton="lsp")
-    assert set(score(found.truth, truth_as_poses(found), found.skeleton).values()) == {100.0}
+    assert set(score(truth_of(found), truth_as_poses(found), found.skeleton).values()) == {100.0}
 
 
 def test_pck_of_strangers_and_twins(shared: Path) -> None:
@@ -157,10 +161,10 @@ def test_pck_of_strangers_and_twins(shared: Path) -> None:
     predicted = truth_as_poses(found)
     predicted.instance[0] = 10**6
     with pytest.raises(DataError, match="person 1000000: not in the ground truth; pck needs --boxes gt"):
-        score(found.truth, predicted, found.skeleton)
+        score(truth_of(found), predicted, found.skeleton)
     predicted.instance[0] = predicted.instance[1]
     with pytest.raises(DataError, match="1 pose too many"):
-        score(found.truth, predicted, found.skeleton)
+        score(truth_of(found), predicted, found.skeleton)
 
 
 def test_pck_of_nobody_countable() -> None:
@@ -168,9 +172,9 @@ def test_pck_of_nobody_countable() -> None:
     points = [0.0, 0.0, 0] * 14
     truth = {
         "images": [{"id": 1, "file_name": "1.jpg", "width": 9, "height": 9}],
-        "annotations": [{"id": 1, "image_id": 1, "iscrowd": 0, "keypoints": points}],
+        "annotations": [{**BOX, "id": 1, "image_id": 1, "num_keypoints": 0, "keypoints": points}],
     }
-    scores = score(truth, poses(np.array([1]), np.array([1]), np.zeros((1, 14, 2))), skeleton)
+    scores = score(ground_truth(truth, joints=14), poses(np.array([1]), np.array([1]), np.zeros((1, 14, 2))), skeleton)
     assert set(scores.values()) == {-1.0}
 
 
@@ -178,21 +182,22 @@ def test_a_torso_that_nobody_has_is_found_before_scoring() -> None:
     lsp = load_skeleton("lsp")
     points = np.full((lsp.num_joints, 3), 2.0)
     points[:, 0] = np.arange(lsp.num_joints)
-    person = {"id": 1, "image_id": 1, "iscrowd": 0, "num_keypoints": 14, "keypoints": points.reshape(-1).tolist()}
+    person = {**BOX, "id": 1, "image_id": 1, "num_keypoints": 14, "keypoints": points.reshape(-1).tolist()}
     truth = {"images": [{"id": 1}], "annotations": [person]}
-    check_truth(truth, lsp)
+    check_truth(ground_truth(truth, joints=14), lsp)
     for column, value in ((2, 0.0), (0, points[lsp.torso[0], 0])):  # not labelled; both ends in one place
         spoilt = points.copy()
         spoilt[lsp.torso[1], column] = value
         bad = {**truth, "annotations": [{**person, "keypoints": spoilt.reshape(-1).tolist()}]}
         with pytest.raises(DataError, match="both left_shoulder and right_hip labelled and apart, the torso"):
-            check_truth(bad, lsp)
+            check_truth(ground_truth(bad, joints=14), lsp)
     with pytest.raises(DataError, match="skeleton lsp: names no torso"):
-        check_truth(truth, replace(lsp, torso=(0, 0)))
+        check_truth(ground_truth(truth, joints=14), replace(lsp, torso=(0, 0)))
     with pytest.raises(DataError, match=r"boxes=x\.json: pck measures the annotated people"):
-        check_truth(truth, lsp, boxes="x.json")
+        check_truth(ground_truth(truth, joints=14), lsp, boxes="x.json")
+    columns = ground_truth({"images": [{"id": 1}, {"id": 2}], "annotations": [person]}, joints=14)
     with pytest.raises(DataError, match="none of 0 people in 1 photo has a labelled joint"):
-        check_truth({"images": [{"id": 1}, {"id": 2}], "annotations": [person]}, lsp, image_ids={2})
+        check_truth(columns, lsp, image_ids={2})
 
 
 def test_skeletons_without_a_torso_travel() -> None:

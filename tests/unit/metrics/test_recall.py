@@ -10,6 +10,7 @@ import pytest
 
 from icon_dist.datasets import coco
 from icon_dist.errors import DataError
+from icon_dist.metrics.ground_truth import ground_truth
 from icon_dist.metrics.recall import DEFINITIONS, THRESHOLDS, recall
 from icon_dist.types import Predictions
 
@@ -29,6 +30,8 @@ def random_people(seed: int, *, count: int = 12) -> tuple[dict[str, Any], Predic
                 "image_id": number // 2,
                 "keypoints": joints.ravel().tolist(),
                 "area": 5000.0,
+                "bbox": [0.0, 0.0, 100.0, 100.0],
+                "num_keypoints": int((joints[:, 2] > 0).sum()),
                 "iscrowd": 0,
             }
         )
@@ -48,7 +51,7 @@ def random_people(seed: int, *, count: int = 12) -> tuple[dict[str, Any], Predic
 
 def test_like_the_loop() -> None:
     truth, predictions = random_people(0)
-    table = recall(truth, predictions, COCO)
+    table = recall(ground_truth(truth, joints=17), predictions, COCO)
     for t, threshold in enumerate(THRESHOLDS):
         found = {name: np.zeros(17) for name in DEFINITIONS}
         labelled = np.zeros(17)
@@ -75,7 +78,7 @@ def test_like_the_loop() -> None:
 
 def test_it_falls_with_the_threshold_and_a_peak_in_place_is_a_peak() -> None:
     truth, predictions = random_people(1)
-    table = recall(truth, predictions, COCO)
+    table = recall(ground_truth(truth, joints=17), predictions, COCO)
     assert all((np.diff(values, axis=0) <= 0).all() for values in table.values())
     assert (table["both"] <= table["peak"]).all()
     assert 0 < table["both"][0, -1] < table["peak"][0, -1] < 100  # the last person has no pose
@@ -83,8 +86,9 @@ def test_it_falls_with_the_threshold_and_a_peak_in_place_is_a_peak() -> None:
 
 def test_some_photos_only_and_ground_truth_boxes_only() -> None:
     truth, predictions = random_people(2)
+    columns = ground_truth(truth, joints=17)
     in_photo = predictions.image_id == 0
     only = Predictions(**{name: column[in_photo] for name, column in vars(predictions).items()})
-    assert recall(truth, only, COCO, image_ids=[0])["peak"][0, -1] > 70
+    assert recall(columns.among([0]), only, COCO)["peak"][0, -1] > 70
     with pytest.raises(DataError, match="--boxes gt"):
-        recall(truth, predictions, COCO, image_ids=[0])
+        recall(columns.among([0]), predictions, COCO)

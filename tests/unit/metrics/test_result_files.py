@@ -21,6 +21,7 @@ from icon_dist.metrics.oks import select
 from icon_dist.metrics.result_files import check_results, results
 from icon_dist.metrics.score import score
 from icon_dist.types import Annotations, Predictions
+from tests.support.random_poses import truth_of
 
 
 def poses(found: Annotations, *, copies: int) -> Predictions:
@@ -56,7 +57,7 @@ def test_pycocotools_scores_the_file_as_we_do(shared: Path, tmp_path: Path) -> N
     expected = dict(zip(NAMES, map(float, evaluation.stats), strict=True))
     assert 0.2 < expected["AP"] < 0.95
     for engine in ("pycocotools", "fast"):
-        assert score(found.truth, predicted, found.skeleton, engine=engine) == expected
+        assert score(truth_of(found), predicted, found.skeleton, engine=engine) == expected
     entries = json.loads(file.read_text())
     assert len(entries) < len(predicted.instance), "near-duplicates are gone"
     assert {tuple(e) for e in entries} == {("image_id", "category_id", "keypoints", "score")}

@@ -17,6 +17,7 @@ from icon_dist.codec import Codec
 from icon_dist.datasets import read
 from icon_dist.datasets.joined import first
 from icon_dist.metrics.error_kinds import KINDS, WRONG, mirror
+from icon_dist.metrics.ground_truth import ground_truth
 from icon_dist.metrics.score import score
 from icon_dist.models import build_model
 from icon_dist.reports.diagnosis import Scored, diagnose
@@ -76,7 +77,8 @@ def test_every_skeleton(name: str, shared: Path, tmp_path: Path) -> None:
     images, folder = str(shared / SETS[name][1]), str(tmp_path / "shards")
     kind = "custom" if name == "lsp" else name
     build(annotations, images, folder, dataset=kind, split="val", settings=Settings(max_input=None))
-    shards, truth = open_shards(folder), read_truth(folder)
+    shards = open_shards(folder)
+    truth = ground_truth(read_truth(folder), joints=shards.skeleton.num_joints)
     predictions = wrong_predictions(shards)
     model = build_model("hrnet_small", joints=shards.skeleton.num_joints, projection=None, input_hw=(64, 64)).eval()
     scored = Scored(
@@ -84,7 +86,6 @@ def test_every_skeleton(name: str, shared: Path, tmp_path: Path) -> None:
         truth,
         predictions,
         scores=score(truth, predictions, shards.skeleton),
-        photos={image["id"] for image in truth["images"]},
         boxes="gt",
     )
     out = tmp_path / "out"

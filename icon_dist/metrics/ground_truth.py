@@ -1,0 +1,75 @@
+"""The ground truth of an evaluation as columns, made once: what every metric compares poses with."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int64
+from numpy.typing import NDArray
+
+from icon_dist.errors import DataError
+
+STRANGER = "not in the ground truth; predictions and truth are of different sets"
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """The images that count and the people annotated in them, one row each, in the order of the file; photo px."""
+
+    images: Int64[np.ndarray, " i"]  # ids
+    crowding: Float[np.ndarray, " i"]  # CrowdPose's crowdIndex of an image; NaN where the file has none
+    id: Int64[np.ndarray, " n"]
+    image_id: Int64[np.ndarray, " n"]
+    keypoints: Float[np.ndarray, "n K 3"]  # x, y, raw v
+    box: Float[np.ndarray, "n 4"]  # x, y, w, h
+    area: Float[np.ndarray, " n"]
+    crowd: Bool[np.ndarray, " n"]  # a group: may be matched again and again, and is never missed
+    labelled: Int64[np.ndarray, " n"]  # number of joints with v > 0
+    head: Float[np.ndarray, " n"]  # diagonal of MPII's head box; NaN where the file has none
+
+    def among(self, image_ids: Collection[int] | None) -> GroundTruth:
+        """The truth of these images alone, or of all for None. DataError where one of them is not in it."""
+        if image_ids is None:
+            return self
+        wanted = np.unique(np.fromiter(image_ids, dtype=np.int64))
+        if len(strangers := np.setdiff1d(wanted, self.images)):
+            raise DataError(
+                f"image {strangers[0]}: not in the ground truth; predictions and truth are of different sets"
+            )
+        inside = np.isin(self.images, wanted)
+        people = self.people(np.isin(self.image_id, wanted))
+        return GroundTruth(**vars(people) | {"images": self.images[inside], "crowding": self.crowding[inside]})
+
+    def people(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> GroundTruth:
+        """The truth of these people alone, on the same images."""
+        images = {"images": self.images, "crowding": self.crowding}
+        return GroundTruth(
+            **{name: column[rows] for name, column in vars(self).items() if name not in images}, **images
+        )
+
+
+def ground_truth(truth: Mapping[str, Any], *, joints: int) -> GroundTruth:
+    """The columns of a COCO-shaped file, such as ``Annotations.truth`` and ``truth.json.gz``, of so many joints."""
+    people, images = truth["annotations"], truth["images"]
+
+    def numbers(name: str) -> NDArray[np.float64]:
+        return np.array([person[name] for person in people], np.float64)
+
+    def known(entries: Sequence[Mapping[str, Any]], name: str) -> NDArray[np.float64]:
+        return np.array([entry.get(name, np.nan) for entry in entries], np.float64)
+
+    return GroundTruth(
+        images=np.array([image["id"] for image in images], np.int64),
+        crowding=known(images, "crowdIndex"),
+        id=np.array([person["id"] for person in people], np.int64),
+        image_id=np.array([person["image_id"] for person in people], np.int64),
+        keypoints=numbers("keypoints").reshape(len(people), joints, 3),
+        box=numbers("bbox").reshape(len(people), 4),
+        area=numbers("area"),
+        crowd=np.array([bool(person["iscrowd"]) for person in people], bool),
+        labelled=np.array([person["num_keypoints"] for person in people], np.int64),
+        head=known(people, "head"),
+    )
