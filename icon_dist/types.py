@@ -26,7 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import numpy as np
 from jaxtyping import Bool, Float, Int64, UInt8
@@ -37,12 +37,18 @@ __all__ = [
     "PERSON",
     "Annotations",
     "Batch",
+    "Category",
     "DeviceStep",
     "Instance",
     "KeySet",
+    "Origin",
     "Outputs",
     "Predictions",
     "Skeleton",
+    "SplitRecord",
+    "Truth",
+    "TruthImage",
+    "TruthPerson",
     "number_of",
 ]
 
@@ -98,13 +104,71 @@ class Instance:
     score: float = 1.0  # of the box: 1 for ground truth
 
 
+class TruthImage(TypedDict):
+    """An image of a COCO-format file."""
+
+    id: int
+    file_name: str
+    width: int
+    height: int
+    crowdIndex: NotRequired[float]  # CrowdPose's
+
+
+class TruthPerson(TypedDict):
+    """An annotation of a COCO-format file; px."""
+
+    id: int
+    image_id: int
+    category_id: int
+    bbox: list[float]  # x, y, w, h
+    area: float
+    keypoints: list[float]  # x, y, raw v of every joint in turn
+    num_keypoints: int  # with v > 0
+    iscrowd: int  # 0 | 1
+    head: NotRequired[float]  # MPII's head size
+
+
+class Category(TypedDict):
+    """A kind of instances of a COCO-format file."""
+
+    id: int
+    name: str
+
+
+class Truth(TypedDict):
+    """COCO-format ground truth as plain data, without masks: what ``truth.json.gz`` of a shard set holds."""
+
+    images: list[TruthImage]
+    annotations: list[TruthPerson]
+    categories: NotRequired[list[Category]]  # where they are not COCO's one
+    notes: NotRequired[list[str]]  # what was put right while reading
+
+
 @dataclass(frozen=True)
 class Annotations:
     """What a dataset reader returns."""
 
     skeleton: Skeleton
     instances: list[Instance]  # people to train on, sorted by id
-    truth: dict[str, Any]  # COCO-shaped ground truth for score(): {"images": [...], "annotations": [...]}, no masks
+    truth: Truth  # what predictions are scored against
+
+
+class Origin(TypedDict):
+    """What a model says of the shard set that it was trained on."""
+
+    dataset: str
+    split: str
+    people: int
+    licence: str | None
+
+
+class SplitRecord(TypedDict):
+    """What a checkpoint says of the split that it was trained with."""
+
+    share: float
+    seed: int
+    labelled: int  # people
+    sha256: str  # fingerprint of these
 
 
 @dataclass

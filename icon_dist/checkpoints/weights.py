@@ -28,7 +28,7 @@ from icon_dist.checkpoints.checkpoint import Checkpoint
 from icon_dist.config import Config
 from icon_dist.datasets import skeleton_from_dict, skeleton_to_dict
 from icon_dist.errors import CheckpointError, ConfigError, DataError, plain
-from icon_dist.types import Skeleton
+from icon_dist.types import Origin, Skeleton, SplitRecord
 
 FORMAT = 1
 STUDENT = "net{}."  # what the names of a student's tensors begin with where a run trains two
@@ -48,12 +48,12 @@ class Weights:
     score: float | None = None  # the main one of these
     evaluated: str = "model"  # model, or ema: the moving average of the weights
     channel_order: str = "rgb"  # of the input, or bgr
-    split: dict[str, Any] | None = None  # share and seed of the labeled instances, where not all were
+    split: SplitRecord | None = None  # share and seed of the labeled instances, where not all were
     index: str | None = None  # sha256 of the index of the shards that they were trained on
     conditions: str | None = None  # of the score
-    data: dict[str, Any] | None = None  # dataset, split, people and licence of these shards
-    pretrained: dict[str, Any] | None = None  # kind, uri and sha256 of the weights that training started from
-    versions: dict[str, Any] | None = None  # of the packages it ran with
+    data: Origin | None = None  # these shards
+    pretrained: dict[str, str] | None = None  # kind, uri and sha256 of the weights that training started from
+    versions: dict[str, str] | None = None  # of the packages it ran with
 
 
 def load(uri: str, *, which: str | int | None = None, net: int = 1) -> Weights:
@@ -132,7 +132,7 @@ def decode(data: bytes, *, name: str) -> Weights:
     return _described(tensors, metadata, name=name)
 
 
-def metadata_of(weights: Weights) -> dict[str, Any]:
+def metadata_of(weights: Weights) -> dict[str, object]:
     """What a file says of its weights, as JSON has it."""
     facts = {f.name: getattr(weights, f.name) for f in dataclasses.fields(weights) if f.name != "tensors"}
     config, skeleton = dataclasses.asdict(weights.config), skeleton_to_dict(weights.skeleton)

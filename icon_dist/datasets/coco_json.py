@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,9 +29,10 @@ from icon_dist.datasets.annotation_file import (
 )
 from icon_dist.errors import DataError, plural, shorten, shown
 from icon_dist.images.size import photo_size
-from icon_dist.types import Annotations, Instance, Skeleton
+from icon_dist.types import Annotations, Instance, Skeleton, Truth, TruthImage, TruthPerson
 
 F64 = NDArray[np.float64]
+Entry = dict[str, Any]  # of a file, as JSON has it
 FIELDS = ("id", "image_id", "bbox", "area", "iscrowd", "num_keypoints", "keypoints")
 
 
@@ -133,7 +134,7 @@ def read_people(
         )
     ]
     kept = [{k: entries[r][k] for k in FIELDS} | {"category_id": 1} for r in np.flatnonzero(~bad).tolist()]
-    truth: dict[str, Any] = {"images": list(photos.values()), "annotations": kept}
+    truth = Truth(images=list(photos.values()), annotations=cast(list[TruthPerson], kept))
     if set(people) != {1}:
         truth["categories"] = [{"id": i, "name": name} for i, name in sorted(people.items())]
     if faults.notes:
@@ -164,7 +165,7 @@ def _check_sections(document: Any, *, source: str | Path) -> None:
         raise DataError(f"{source} categories: ids {shown(ids)}, expected at least one, all different integers >= 0")
 
 
-def _categories(document: dict[str, Any], skeleton: Skeleton, faults: Faults) -> tuple[dict[int, str], set[int]]:
+def _categories(document: Entry, skeleton: Skeleton, faults: Faults) -> tuple[dict[int, str], set[int]]:
     """Categories whose people have the joints of ``skeleton``, with their names; and those that are left out.
 
     Where no category lists these joints, it is those without a list whose annotations have keypoints.
@@ -195,17 +196,17 @@ def _categories(document: dict[str, Any], skeleton: Skeleton, faults: Faults) ->
     return {c["id"]: _name(c) for c in categories if c["id"] in stated}, set(left)
 
 
-def _name(category: dict[str, Any]) -> str:
+def _name(category: Entry) -> str:
     name = category.get("name")
     return shorten(name) if type(name) is str else "person"
 
 
 def _photos(
     entries: list[Any], faults: Faults, *, image_field: str | None, images: str | Path | None
-) -> dict[int, dict[str, Any]]:
+) -> dict[int, TruthImage]:
     """Images by id. Sizes that the file does not say are read from the photos in the folder ``images``."""
     fields = ["id", "file_name", "width", "height", *([image_field] if image_field else [])]
-    photos: dict[int, dict[str, Any]] = {}
+    photos: dict[int, TruthImage] = {}
     measured = renamed = 0
     for number, entry in enumerate(entries):
         if type(entry) is dict:
@@ -223,7 +224,7 @@ def _photos(
         if fault is not None:
             faults.add(f"image {_label(entry, number)} {fault}")
             continue
-        photos[entry["id"]] = {k: entry[k] for k in fields}
+        photos[entry["id"]] = cast(TruthImage, {k: entry[k] for k in fields})
     if renamed:
         faults.note(f"{plural(renamed, 'file name')} with a backslash; read with '/' between folders")
     if measured:
@@ -256,7 +257,7 @@ def _photo_fault(entry: Any, *, image_field: str | None) -> str | None:
     return None
 
 
-def _well_formed(entries: list[Any], faults: Faults, *, joints: int, others: set[int]) -> list[dict[str, Any]]:
+def _well_formed(entries: list[Any], faults: Faults, *, joints: int, others: set[int]) -> list[Entry]:
     """The annotations whose fields have the right types and lengths, without those of ``others`` (categories).
 
     Those without keypoints get some that are not labelled, those without a box one of no size.
@@ -306,9 +307,7 @@ def _form_fault(entry: Any, *, joints: int, others: set[int]) -> str | None:
     return None
 
 
-def _box_joints(
-    entries: list[dict[str, Any]], boxes: F64, keypoints: F64, people: NDArray[np.bool_], *, faults: Faults
-) -> None:
+def _box_joints(entries: list[Entry], boxes: F64, keypoints: F64, people: NDArray[np.bool_], *, faults: Faults) -> None:
     """Give ``people`` without a box one around their joints, in ``entries`` and ``boxes``."""
     rows = np.flatnonzero(people & (boxes[:, 2:] == 0).any(axis=1))
     if not len(rows):
@@ -320,9 +319,7 @@ def _box_joints(
     faults.note(f"bbox of {who} missing or empty; taken around the labelled joints")
 
 
-def _areas(
-    entries: list[dict[str, Any]], boxes: F64, people: NDArray[np.bool_], *, share: float | None, faults: Faults
-) -> F64:
+def _areas(entries: list[Entry], boxes: F64, people: NDArray[np.bool_], *, share: float | None, faults: Faults) -> F64:
     """Areas ``[n]``, as they are in ``entries`` then; ``share`` of the box where a set has none."""
     if share is not None:
         areas = boxes[:, 2] * boxes[:, 3] * share
@@ -341,7 +338,7 @@ def _areas(
     return areas
 
 
-def _recount(entries: list[dict[str, Any]], count: NDArray[np.int64], *, faults: Faults) -> None:
+def _recount(entries: list[Entry], count: NDArray[np.int64], *, faults: Faults) -> None:
     """Write the number of labelled joints into ``entries``; many tools write that of all joints."""
     wrong = 0
     for entry, number in zip(entries, count.tolist(), strict=True):
@@ -370,7 +367,7 @@ def _wild(values: F64) -> NDArray[np.bool_]:
     return np.asarray(~(np.abs(values) < LARGEST).all(axis=tuple(range(1, values.ndim))))
 
 
-def _size(photo: dict[str, Any] | None) -> tuple[int, int]:
+def _size(photo: TruthImage | None) -> tuple[int, int]:
     return (photo["width"], photo["height"]) if photo else (0, 0)
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from icon_dist import storage
 from icon_dist.datasets.annotation_file import are_numbers, is_id, parse
 from icon_dist.errors import DataError, note, plural, raise_all, shown
-from icon_dist.types import PERSON, Annotations, Instance
+from icon_dist.types import PERSON, Annotations, Instance, Truth
 
 BEYOND = 0.05  # of a photo's side: further out reaches no box that was cut at the photo's edge
 MANY = 0.1  # of the boxes: a habit of the file, not of single boxes
@@ -48,7 +48,7 @@ def detected(whole: Annotations, detections: str) -> Annotations:
     return Annotations(whole.skeleton, found, whole.truth)
 
 
-def category_ids(truth: dict[str, Any]) -> list[int]:
+def category_ids(truth: Truth) -> list[int]:
     """Ids of the set's own category of people; several that have the same joints are one."""
     return [category["id"] for category in truth.get("categories", ())] or [PERSON]
 
@@ -189,7 +189,7 @@ def _beyond(boxes: F64, sizes: F64) -> NDArray[np.bool_]:
     return np.asarray((boxes[:, :2] + boxes[:, 2:] > sizes * (1 + BEYOND) + 1).any(axis=1))
 
 
-def _unusual(boxes: F64, scores: F64, image_ids: list[int], sizes: F64, truth: dict[str, Any]) -> Iterator[str]:
+def _unusual(boxes: F64, scores: F64, image_ids: list[int], sizes: F64, truth: Truth) -> Iterator[str]:
     """What is no error, and may still be a mistake."""
     count = plural(len(boxes), "box")
     beyond = _beyond(boxes, sizes)
@@ -207,7 +207,7 @@ def _unusual(boxes: F64, scores: F64, image_ids: list[int], sizes: F64, truth: d
     yield from _misses(boxes, np.array(image_ids, dtype=np.int64), truth)
 
 
-def _misses(boxes: F64, image_ids: NDArray[np.int64], truth: dict[str, Any]) -> Iterator[str]:
+def _misses(boxes: F64, image_ids: NDArray[np.int64], truth: Truth) -> Iterator[str]:
     """Whether the boxes are where the people of the ground truth are."""
     people = [a for a in truth["annotations"] if a.get("num_keypoints") and not a["iscrowd"] and "bbox" in a]
     if not people:

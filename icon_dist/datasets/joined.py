@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 from icon_dist.errors import DataError
-from icon_dist.types import PERSON, Annotations
+from icon_dist.types import PERSON, Annotations, Category, Truth
 
 
 def _shifted(part: Annotations, *, people: int, photos: int) -> Annotations:
     """The same people with other ids."""
     instances = [dataclasses.replace(p, id=p.id + people, image_id=p.image_id + photos) for p in part.instances]
-    images = [{**image, "id": image["id"] + photos} for image in part.truth["images"]]
-    annotations = [
-        {**one, "id": one["id"] + people, "image_id": one["image_id"] + photos} for one in part.truth["annotations"]
+    truth = part.truth.copy()
+    truth["images"] = [{**image, "id": image["id"] + photos} for image in truth["images"]]
+    truth["annotations"] = [
+        {**one, "id": one["id"] + people, "image_id": one["image_id"] + photos} for one in truth["annotations"]
     ]
-    return Annotations(part.skeleton, instances, {**part.truth, "images": images, "annotations": annotations})
+    return Annotations(part.skeleton, instances, truth)
 
 
 def _ids(part: Annotations) -> tuple[set[int], set[int]]:
@@ -39,19 +39,24 @@ def join(parts: Sequence[Annotations]) -> Annotations:
     return whole
 
 
-def _joined(truth: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+def _joined(truth: Truth, other: Truth) -> Truth:
     """Categories are listed where they are not COCO's one, notes where there are any."""
-    categories = {c["id"]: c for t in (truth, other) for c in t.get("categories", [{"id": PERSON, "name": "person"}])}
-    both = {key: [*truth.get(key, []), *other.get(key, [])] for key in ("images", "annotations", "notes")}
-    listed = {"categories": list(categories.values())} if set(categories) != {PERSON} else {}
-    return {key: value for key, value in both.items() if value or key != "notes"} | listed
+    common = Category(id=PERSON, name="person")
+    categories = {c["id"]: c for t in (truth, other) for c in t.get("categories", [common])}
+    both = Truth(images=truth["images"] + other["images"], annotations=truth["annotations"] + other["annotations"])
+    if notes := truth.get("notes", []) + other.get("notes", []):
+        both["notes"] = notes
+    if set(categories) != {PERSON}:
+        both["categories"] = list(categories.values())
+    return both
 
 
 def prefixed(part: Annotations, folder: str) -> Annotations:
     """The same people in photos of ``folder``/."""
     instances = [dataclasses.replace(p, file=f"{folder}/{p.file}") for p in part.instances]
-    images = [{**image, "file_name": f"{folder}/{image['file_name']}"} for image in part.truth["images"]]
-    return Annotations(part.skeleton, instances, {**part.truth, "images": images})
+    truth = part.truth.copy()
+    truth["images"] = [{**image, "file_name": f"{folder}/{image['file_name']}"} for image in truth["images"]]
+    return Annotations(part.skeleton, instances, truth)
 
 
 def first(whole: Annotations, count: int) -> Annotations:
@@ -59,11 +64,9 @@ def first(whole: Annotations, count: int) -> Annotations:
     kept = sorted(whole.instances, key=lambda p: p.id)[:count]
     photos = {p.image_id for p in kept}
     dropped = {p.id for p in whole.instances} - {p.id for p in kept}
-    truth = {
-        **whole.truth,
-        "images": [image for image in whole.truth["images"] if image["id"] in photos],
-        "annotations": [
-            one for one in whole.truth["annotations"] if one["image_id"] in photos and one["id"] not in dropped
-        ],
-    }
+    truth = whole.truth.copy()
+    truth["images"] = [image for image in truth["images"] if image["id"] in photos]
+    truth["annotations"] = [
+        one for one in truth["annotations"] if one["image_id"] in photos and one["id"] not in dropped
+    ]
     return Annotations(whole.skeleton, kept, truth)

@@ -21,7 +21,7 @@ from icon_dist.datasets.annotation_file import (
 from icon_dist.errors import DataError, plural, shown
 from icon_dist.images.size import photo_size
 from icon_dist.storage import local
-from icon_dist.types import Annotations, Instance, Skeleton
+from icon_dist.types import Annotations, Instance, Skeleton, Truth, TruthImage, TruthPerson
 
 SKELETON = Skeleton(
     name="mpii",
@@ -105,8 +105,8 @@ def read(
         raise faults.nobody(people=len(document), crowds=0, unlabelled=len(rows))
     faults.warn()
     truth, heads = (keypoints, None) if headboxes is None else _ground_truth(headboxes, keypoints, rows, annotations)
-    photos = [{"id": image_ids[f], "file_name": f, "width": sizes[f][0], "height": sizes[f][1]} for f in files]
-    records: list[dict[str, Any]] = [
+    photos = [TruthImage(id=image_ids[f], file_name=f, width=sizes[f][0], height=sizes[f][1]) for f in files]
+    records: list[TruthPerson] = [
         {
             "id": row,
             "image_id": image_ids[e["image"]],
@@ -122,8 +122,10 @@ def read(
     if heads is not None:
         for record, head in zip(records, heads.tolist(), strict=True):
             record["head"] = head
-    notes = {"notes": faults.notes} if faults.notes else {}
-    return Annotations(SKELETON, people, {"images": photos, "annotations": records, **notes})
+    file = Truth(images=photos, annotations=records)
+    if faults.notes:
+        file["notes"] = faults.notes
+    return Annotations(SKELETON, people, file)
 
 
 def read_places(annotations: str | Path) -> Annotations:
@@ -139,8 +141,8 @@ def read_places(annotations: str | Path) -> Annotations:
         Instance(row, image_ids[e["image"]], e["image"], (0, 0), (x, y, w, h), w * h, nothing)
         for row, (e, (x, y, w, h)) in enumerate(zip(entries, _boxes(entries).tolist(), strict=True))
     ]
-    photos = [{"id": i, "file_name": f, "width": 0, "height": 0} for f, i in image_ids.items()]
-    return Annotations(SKELETON, people, {"images": photos, "annotations": []})
+    photos = [TruthImage(id=i, file_name=f, width=0, height=0) for f, i in image_ids.items()]
+    return Annotations(SKELETON, people, Truth(images=photos, annotations=[]))
 
 
 def _entries(annotations: str | Path) -> list[Any]:

@@ -104,7 +104,7 @@ def write(out: str, data: bytes, about: bytes) -> None:
 def about(found: Trained, *, use: str, decode: str) -> dict[str, Any]:
     """What a user of the file must know, and where it is from: the json beside it."""
     weights, codec = found.weights, found.codec
-    skeleton, data = weights.skeleton, weights.data or {}
+    skeleton = weights.skeleton
     names = skeleton.joints
     sha256 = hashlib.sha256(safetensors.torch.save(weights.tensors)).hexdigest()
     refines = isinstance(found.model, OPECNet)
@@ -128,6 +128,6 @@ def about(found: Trained, *, use: str, decode: str) -> dict[str, Any]:
         "score": weights.score,
         "metric": main_metric(skeleton),
         "data": weights.data,
-        "licence_of_data": data.get("licence"),
+        "licence_of_data": weights.data.get("licence") if weights.data else None,
         "versions": {"icon_dist": __version__, "torch": str(torch.__version__)},
     }

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int64
 from numpy.typing import NDArray
 
 from icon_dist.errors import DataError
+from icon_dist.types import Truth
 
 STRANGER = "not in the ground truth; predictions and truth are of different sets"
 
@@ -51,25 +51,19 @@ class GroundTruth:
         )
 
 
-def ground_truth(truth: Mapping[str, Any], *, joints: int) -> GroundTruth:
+def ground_truth(truth: Truth, *, joints: int) -> GroundTruth:
     """The columns of a COCO-shaped file, such as ``Annotations.truth`` and ``truth.json.gz``, of so many joints."""
     people, images = truth["annotations"], truth["images"]
 
-    def numbers(name: str) -> NDArray[np.float64]:
-        return np.array([person[name] for person in people], np.float64)
-
-    def known(entries: Sequence[Mapping[str, Any]], name: str) -> NDArray[np.float64]:
-        return np.array([entry.get(name, np.nan) for entry in entries], np.float64)
-
     return GroundTruth(
         images=np.array([image["id"] for image in images], np.int64),
-        crowding=known(images, "crowdIndex"),
+        crowding=np.array([image.get("crowdIndex", np.nan) for image in images], np.float64),
         id=np.array([person["id"] for person in people], np.int64),
         image_id=np.array([person["image_id"] for person in people], np.int64),
-        keypoints=numbers("keypoints").reshape(len(people), joints, 3),
-        box=numbers("bbox").reshape(len(people), 4),
-        area=numbers("area"),
+        keypoints=np.array([person["keypoints"] for person in people], np.float64).reshape(len(people), joints, 3),
+        box=np.array([person["bbox"] for person in people], np.float64).reshape(len(people), 4),
+        area=np.array([person["area"] for person in people], np.float64),
         crowd=np.array([bool(person["iscrowd"]) for person in people], bool),
         labelled=np.array([person["num_keypoints"] for person in people], np.int64),
-        head=known(people, "head"),
+        head=np.array([person.get("head", np.nan) for person in people], np.float64),
     )

@@ -21,7 +21,8 @@ from icon_dist.metrics.score import check_truth, main_metric, require_evaluator
 from icon_dist.models import from_config
 from icon_dist.reports.diagnosis import Diagnosis, Scored, diagnosis_of
 from icon_dist.reports.runs import Run
-from icon_dist.shards.shard_set import ShardSet, open_shards, read_truth
+from icon_dist.shards.manifest import read_truth
+from icon_dist.shards.shard_set import ShardSet, open_shards
 from icon_dist.types import Skeleton
 
 AT = THRESHOLDS.index(0.5)

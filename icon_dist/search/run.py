@@ -33,7 +33,7 @@ from icon_dist.search.outputs import publish
 from icon_dist.search.progress import Screen
 from icon_dist.search.space import Space, contains, distributions, fit, point_of, require_trainable, with_values
 from icon_dist.search.tuning import KilledError, Setup, first_rung, tune_trials
-from icon_dist.shards.shard_set import read_manifest
+from icon_dist.shards.manifest import read_manifest
 from icon_dist.shards.synthetic import draw_missing
 from icon_dist.training import start_weights
 from icon_dist.training.driver import anchored

@@ -27,7 +27,7 @@ from icon_dist.launch.ray import supervise
 from icon_dist.search import shared_epochs
 from icon_dist.search.space import with_values
 from icon_dist.shards import teacher_cache
-from icon_dist.shards.shard_set import MANIFEST, read_manifest
+from icon_dist.shards.manifest import MANIFEST, read_manifest
 from icon_dist.storage import lock
 from icon_dist.training.loop import run_directory
 
@@ -151,8 +151,7 @@ def _copied(uri: str) -> str:
 @functools.cache  # what this process has verified stays as it is: the folder is this user's alone
 def _copy_of(uri: str, mark: str) -> str:
     folder = tempdirs.shared("shards", mark[:16])
-    files: dict[str, dict[str, Any]] = read_manifest(uri)["files"]
-    for name, file in files.items():
+    for name, file in read_manifest(uri)["files"].items():
         path = folder / name
         if not _is(path, file["sha256"]):
             storage.copy_to(storage.join(uri, name), path, expect_sha256=file["sha256"])  # appears whole or not at all

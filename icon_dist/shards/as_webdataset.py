@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from icon_dist.shards.shard_set import ShardSet, open_shards
 if TYPE_CHECKING:
     from webdataset import DataPipeline  # noqa: TID251  (see below)
 
-Sample = tuple[NDArray[np.uint8], NDArray[np.float32], dict[str, Any]]
+Sample = tuple[NDArray[np.uint8], NDArray[np.float32], Mapping[str, Any]]  # record: JSON of the instance
 
 
 def as_webdataset(uri: str, *, shuffle: int = 0) -> DataPipeline:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,8 @@ from icon_dist import storage
 from icon_dist.errors import DataError
 from icon_dist.images.image import decode
 from icon_dist.shards import teacher_cache
-from icon_dist.shards.shard_set import MANIFEST, ShardSet, read_truth
+from icon_dist.shards.manifest import MANIFEST, read_truth
+from icon_dist.shards.shard_set import ShardSet
 
 BLOCK = tarfile.BLOCKSIZE
 Member = tuple[str, int, bytes]  # name, offset and bytes of the data
@@ -108,8 +109,8 @@ def _sample(shards: ShardSet, key: str, row: int, found: dict[str, tuple[int, by
         yield "json: not of this format"
 
 
-def _differing(fields: dict[str, Any], shards: ShardSet, row: int) -> list[str]:
-    expected: dict[str, Any] = {
+def _differing(fields: Mapping[str, Any], shards: ShardSet, row: int) -> list[str]:
+    expected: dict[str, NDArray[Any]] = {
         "id": shards.instance[row],
         "image_id": shards.image_id[row],
         "box": shards.box[row],

@@ -10,7 +10,8 @@ from icon_dist.images.photo import Conversion
 from icon_dist.shards import label_checks
 from icon_dist.shards.bytes_check import verify
 from icon_dist.shards.left_right_check import signs, wrong_flips
-from icon_dist.shards.shard_set import TRUTH, ShardSet, open_shards, read_truth
+from icon_dist.shards.manifest import TRUTH, read_truth
+from icon_dist.shards.shard_set import ShardSet, open_shards
 
 
 def unusual_photos(conversion: Conversion) -> list[str]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int64
@@ -18,7 +17,7 @@ from jaxtyping import Bool, Float, Int64
 from icon_dist.codec.geometry import PADDING
 from icon_dist.datasets.repair import extent, far_outside
 from icon_dist.errors import plural
-from icon_dist.types import Skeleton
+from icon_dist.types import Skeleton, Truth
 
 SHARE = 0.1  # of people with the same mistake that make a finding; right files have .002 to .01
 FEWEST = 3  # such people
@@ -50,7 +49,7 @@ class Labels:
         return f"{of} (id {self.ids[rows.argmax()]} the first)"
 
 
-def check(truth: dict[str, Any], skeleton: Skeleton) -> tuple[list[str], list[str]]:
+def check(truth: Truth, skeleton: Skeleton) -> tuple[list[str], list[str]]:
     """Findings and notes about a ground truth, a line each."""
     people = _labels(truth, skeleton)
     if not len(people.ids):
@@ -61,7 +60,7 @@ def check(truth: dict[str, Any], skeleton: Skeleton) -> tuple[list[str], list[st
     return [*first, *(line for found in others for line in found)], list(_notes(truth, people, skeleton))
 
 
-def packed(people: int, truth: dict[str, Any]) -> str:
+def packed(people: int, truth: Truth) -> str:
     """How many of a ground truth are packed, and why the others are not.
 
     >>> packed(1, {"annotations": [{"iscrowd": 0, "keypoints": [3, 4, 2]}, {"iscrowd": 0, "keypoints": [0, 0, 0]}]})
@@ -76,7 +75,7 @@ def packed(people: int, truth: dict[str, Any]) -> str:
     return f"{people} of {plural(people + len(others), 'person')} ({', '.join(why)})"
 
 
-def _labels(truth: dict[str, Any], skeleton: Skeleton) -> Labels:
+def _labels(truth: Truth, skeleton: Skeleton) -> Labels:
     photos = {image["id"]: image for image in truth["images"]}
     people = [a for a in truth["annotations"] if not a["iscrowd"] and any(a["keypoints"][2::3])]
     images = [photos[a["image_id"]] for a in people]
@@ -91,7 +90,7 @@ def _labels(truth: dict[str, Any], skeleton: Skeleton) -> Labels:
     )
 
 
-def _notes(truth: dict[str, Any], people: Labels, skeleton: Skeleton) -> Iterator[str]:
+def _notes(truth: Truth, people: Labels, skeleton: Skeleton) -> Iterator[str]:
     if people.keypoints[..., 2].max() < skeleton.visible_at:
         why = f"no joint has v={skeleton.visible_at}, so none counts as visible for contrast"
         yield f"{why}; train with loss.counted=labelled"

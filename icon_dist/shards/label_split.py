@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from icon_dist.errors import ConfigError, DataError, plural
 from icon_dist.rng import hashed
+from icon_dist.shards.manifest import ShardManifest
 from icon_dist.shards.shard_set import ShardSet
+from icon_dist.types import SplitRecord
 
 I64 = NDArray[np.int64]
 PAPER = (0.05, 0.1, 0.2, 0.3)  # shares whose fingerprints are stored in the manifest of every shard set, of seed 0
@@ -32,9 +34,9 @@ class Split:
     seed: int
     fingerprint: str  # of the ids of the labelled people
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> SplitRecord:
         """What a checkpoint says of it."""
-        return {"share": self.share, "seed": self.seed, "labelled": len(self.labelled), "sha256": self.fingerprint}
+        return SplitRecord(share=self.share, seed=self.seed, labelled=len(self.labelled), sha256=self.fingerprint)
 
 
 def split(instance: I64, *, share: float, seed: int) -> Split:
@@ -56,7 +58,7 @@ def stored_splits(instance: I64) -> dict[str, str]:
     return {f"{share:g}": split(instance, share=share, seed=0).fingerprint for share in PAPER}
 
 
-def check_stored(found: Split, manifest: dict[str, Any], *, uri: str) -> None:
+def check_stored(found: Split, manifest: ShardManifest, *, uri: str) -> None:
     """DataError if the set was built when this split meant other people."""
     stored = manifest.get("splits", {}).get(f"{found.share:g}") if found.seed == 0 else None
     if stored is not None and stored != found.fingerprint:
@@ -81,7 +83,7 @@ class Trained(Protocol):
     """What a checkpoint says of the labels it was trained with."""
 
     @property
-    def split(self) -> dict[str, Any] | None:
+    def split(self) -> SplitRecord | None:
         """The ``share`` and ``seed`` of the split into labeled and unlabeled instances; None where it says nothing."""
 
     @property

@@ -145,11 +145,9 @@ def _without(whole: Annotations, faults: dict[str, str], *, images: str, drop: b
     people = plural(len(whole.instances) - len(kept), "person")
     count = plural(len(faults), "photo")
     note(f"{images}: left out {count} that cannot be used, with {people}: {_first(faults)}")
-    truth = {
-        **whole.truth,
-        "images": [one for one in whole.truth["images"] if one["id"] not in gone],
-        "annotations": [one for one in whole.truth["annotations"] if one["image_id"] not in gone],
-    }
+    truth = whole.truth.copy()
+    truth["images"] = [one for one in truth["images"] if one["id"] not in gone]
+    truth["annotations"] = [one for one in truth["annotations"] if one["image_id"] not in gone]
     return Annotations(whole.skeleton, kept, truth)
 
 

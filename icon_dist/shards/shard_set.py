@@ -6,14 +6,13 @@
     index.parquet         one row a person, in shard order: where the bytes are, box, keypoints, window
     truth.json.gz         COCO-shaped ground truth of the whole set, for scoring
     manifest.json         counts, skeleton, build settings, sha256 and bytes of every other file, and its own seal
-    teacher-KEY.parquet   not of the set: what a teacher saw of its people (seen.py)
+    teacher-KEY.parquet   not of the set: what a teacher saw of its people (teacher_cache.py)
 
-Everything here reads; ``pack.py`` writes.
+Everything here reads; ``writer.py`` writes, and ``manifest.py`` has what a manifest holds.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,24 +26,16 @@ from numpy.typing import NDArray
 
 from icon_dist import storage
 from icon_dist.datasets import skeleton_from_dict
-from icon_dist.datasets.annotation_file import MAX_BYTES as MAX_JSON
-from icon_dist.datasets.annotation_file import parse
-from icon_dist.errors import DataError, TooLargeError, shorten
-from icon_dist.images.image import MAX_BYTES, MAX_PIXELS, check_image
+from icon_dist.errors import DataError, shorten
+from icon_dist.images.image import MAX_BYTES, MAX_PIXELS
 from icon_dist.images.photo import Conversion, conversion_of
+from icon_dist.shards.manifest import INDEX, MANIFEST, ShardManifest, read_manifest, verified
 from icon_dist.shards.parquet import MOST_FOOTER, BadParquetError, unpacked
-from icon_dist.storage import hashed_json, lock
-from icon_dist.types import Skeleton
+from icon_dist.types import Origin, Skeleton
 
-__all__ = ["FORMAT", "ShardSet", "check_image", "index_schema", "open_shards", "read_manifest", "read_truth"]
-
-FORMAT = 1
-MANIFEST, INDEX, TRUTH = "manifest.json", "index.parquet", "truth.json.gz"
-BUILDING = "building.json"  # there as long as a build is unfinished
 LEAST_BYTES = 2048  # of a person in a tar: two headers, a block of image and one of json
 LONGEST_KEY = 100
 KEY = re.compile(r"[A-Za-z0-9_-]+")
-BUILD_COMMAND = "icon-dist shards build coco|mpii|crowdpose|custom --annotations FILE --images DIR --out"
 
 
 @dataclass(frozen=True)
@@ -52,7 +43,7 @@ class ShardSet:
     """The index of a shard directory: one row a person, in shard order."""
 
     uri: str
-    manifest: dict[str, Any]
+    manifest: ShardManifest
     skeleton: Skeleton
     shard_names: tuple[str, ...]
     shard: NDArray[np.int32]  # [n] number of the tar in shard_names
@@ -76,13 +67,13 @@ class ShardSet:
     @property
     def index_sha256(self) -> str:
         """Tells this set from all others."""
-        digest: str = self.manifest["files"][INDEX]["sha256"]
-        return digest
+        return self.manifest["files"][INDEX]["sha256"]
 
     @property
-    def origin(self) -> dict[str, Any]:
+    def origin(self) -> Origin:
         """What a model that learns from this set says of it."""
-        return {key: self.manifest.get(key) for key in ("dataset", "split", "people", "licence")}
+        own = self.manifest
+        return Origin(dataset=own["dataset"], split=own["split"], people=own["people"], licence=own.get("licence"))
 
     @property
     def conversion(self) -> Conversion:
@@ -130,77 +121,6 @@ def index_schema(joints: int) -> pa.Schema:
     )
 
 
-def read_manifest(uri: str) -> dict[str, Any]:
-    """The manifest of a finished build, whatever its settings."""
-    place = storage.join(uri, MANIFEST)
-    try:
-        raw = storage.read(place, most=hashed_json.MOST, sound=hashed_json.holds)
-    except TooLargeError:
-        raise DataError(
-            f"{place}: more than {hashed_json.MOST >> 20} MiB, which no manifest has; build again"
-        ) from None
-    except FileNotFoundError:
-        if storage.exists(storage.join(uri, BUILDING)):
-            if who := lock.owner(uri):
-                raise DataError(f"{uri}: is being written by {who}; wait for its end") from None
-            fix = "run the same icon-dist shards build command again"
-            raise DataError(f"{uri}: the build is unfinished; {fix}") from None
-        raise DataError(f"{uri}: no shards here ({MANIFEST} is missing); build them: {BUILD_COMMAND} {uri}") from None
-    try:
-        manifest = hashed_json.unsealed(raw)
-    except hashed_json.BrokenSealError as error:
-        fix = "copy it again, or delete the folder and build the shards again"
-        raise DataError(f"{place}: {error}; {fix}") from None
-    try:
-        version = int(manifest["format"])
-        if version > FORMAT:
-            fix = "upgrade icon_dist or build the shards again"
-            raise DataError(f"{place} format={version}: newer than this version reads ({FORMAT}); {fix}")
-        shards, files = manifest["shards"], manifest["files"]
-        complete = {INDEX, TRUTH, *shards} == set(files) and all(len(files[name]["sha256"]) == 64 for name in files)
-        named = all(re.fullmatch(r"shard-\d{5}\.tar", name) for name in shards)
-        sound = complete and named and all(_is_count(files[name]["bytes"]) for name in files)
-        sound = sound and _is_count(manifest["people"]) and manifest["people"] > 0
-        sound = sound and all(manifest[name].isprintable() for name in ("dataset", "split", "boxes"))
-        sound = sound and manifest.get("licence", "").isprintable()
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
-        sound = False
-    if not sound:
-        raise DataError(f"{place}: not a shard manifest; build the shards again")
-    return manifest
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and type(value) is not bool and 0 <= value < 1 << 62
-
-
-def _verified(uri: str, name: str, manifest: dict[str, Any], *, most: int) -> bytes:
-    place = storage.join(uri, name)
-
-    def sound(raw: bytes) -> bool:
-        return bool(hashlib.sha256(raw).hexdigest() == manifest["files"][name]["sha256"])
-
-    try:
-        raw = storage.read(place, most=most, sound=sound)
-    except TooLargeError:
-        raise DataError(
-            f"{place}: more than {most} bytes, which it cannot have; copy it again or build again"
-        ) from None
-    except FileNotFoundError:
-        raise DataError(f"{place}: missing; copy it again or build the shards again") from None
-    if not sound(raw):
-        raise DataError(f"{place}: sha256 differs from {MANIFEST}; copy it again or build the shards again")
-    return raw
-
-
-def read_truth(uri: str) -> dict[str, Any]:
-    """Ground truth of the whole set, as ``Annotations.truth``."""
-    truth: dict[str, Any] = parse(
-        _verified(uri, TRUTH, read_manifest(uri), most=MAX_JSON), source=storage.join(uri, TRUTH)
-    )
-    return truth
-
-
 def open_shards(uri: str, *, input_hw: tuple[int, int] | None = None, max_zoom: float | None = None) -> ShardSet:
     """The verified index of ``uri``; no tar is touched.
 
@@ -218,7 +138,7 @@ def open_shards(uri: str, *, input_hw: tuple[int, int] | None = None, max_zoom: 
             raise DataError(f"{place}: missing ({len(missing)} of {len(names)} shards); copy again")
         room = sum(present[name] for name in names) // LEAST_BYTES
         most = (room + 1) * row_bytes(skeleton.num_joints) + MOST_FOOTER
-        table = _read_index(uri, _verified(uri, INDEX, manifest, most=most), skeleton, room=room)
+        table = _read_index(uri, verified(uri, INDEX, manifest, most=most), skeleton, room=room)
         _check_settings(uri, manifest, input_hw=input_hw, max_zoom=max_zoom)
         return _shard_set(uri, manifest, skeleton, names, table)
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError, OSError, pa.ArrowException) as error:
@@ -256,7 +176,7 @@ def _read_index(uri: str, raw: bytes, skeleton: Skeleton, *, room: int) -> pa.Ta
 
 
 def _check_settings(
-    uri: str, manifest: dict[str, Any], *, input_hw: tuple[int, int] | None, max_zoom: float | None
+    uri: str, manifest: ShardManifest, *, input_hw: tuple[int, int] | None, max_zoom: float | None
 ) -> None:
     settings = manifest["settings"]
     conversion_of(settings)
@@ -276,7 +196,7 @@ def _check_settings(
 
 
 def _shard_set(
-    uri: str, manifest: dict[str, Any], skeleton: Skeleton, names: Sequence[str], table: pa.Table
+    uri: str, manifest: ShardManifest, skeleton: Skeleton, names: Sequence[str], table: pa.Table
 ) -> ShardSet:
     place = storage.join(uri, INDEX)
     people, joints = len(table), skeleton.num_joints

@@ -5,12 +5,11 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from icon_dist import storage
 from icon_dist.config import DataConfig
 from icon_dist.datasets import synthetic
-from icon_dist.shards.shard_set import MANIFEST
+from icon_dist.shards.manifest import MANIFEST, ShardManifest
 from icon_dist.shards.writer import Settings, build
 from icon_dist.storage import lock
 
@@ -28,7 +27,7 @@ def generate_shards(
     photos: Path | None = None,
     jobs: int = 1,
     progress: Progress | None = None,
-) -> dict[str, Any]:
+) -> ShardManifest:
     """Shards at ``out`` (path or s3://); returns their manifest. Photos go to ``photos``, or nowhere.
 
     The bytes depend on ``people``, ``seed``, ``difficulty``, ``split`` and ``per_shard`` only. A build that was

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import tarfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -35,7 +36,7 @@ class Settings:
     seed: int = 0  # of the one shuffle of people over shards
     photos: Conversion = AS_STORED
 
-    def manifest(self) -> dict[str, Any]:
+    def manifest(self) -> Mapping[str, Any]:
         """What readers of the shards are told; of the photos only where something is unusual."""
         told = {**asdict(self), "aspects": self.aspects, "zoom": ZOOM}
         return told if self.photos != AS_STORED else {k: v for k, v in told.items() if k != "photos"}
@@ -131,7 +132,7 @@ def _photo(job: Job, person: Instance) -> bytes:
     return data
 
 
-def _row(job: Job, person: Instance) -> tuple[dict[str, Any], bytes, bytes]:
+def _row(job: Job, person: Instance) -> tuple[dict[str, object], bytes, bytes]:
     """Index row, image and json of a person."""
     settings = job.settings
     part, stored_wh = window(person, job.skeleton, aspects=settings.aspects, max_input=settings.max_input)

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,10 +23,20 @@ from icon_dist import storage
 from icon_dist.datasets import skeleton_to_dict
 from icon_dist.errors import ConfigError, DataError
 from icon_dist.shards.label_split import stored_splits
-from icon_dist.shards.shard_set import BUILDING, FORMAT, INDEX, MANIFEST, TRUTH, read_manifest
+from icon_dist.shards.manifest import (
+    BUILDING,
+    FORMAT,
+    INDEX,
+    MANIFEST,
+    TRUTH,
+    BuildHead,
+    FileFacts,
+    ShardManifest,
+    read_manifest,
+)
 from icon_dist.shards.tar import Job, Settings, tar_and_index
 from icon_dist.storage import hashed_json, local, lock
-from icon_dist.types import Annotations, Instance
+from icon_dist.types import Annotations, Instance, Truth
 
 __all__ = ["Job", "MapJobs", "Settings", "build", "pack_shard", "plan"]
 
@@ -59,6 +69,10 @@ def _parquet(table: pa.Table) -> bytes:
     return sink.getvalue()
 
 
+class _TarFacts(FileFacts):
+    build: str  # of which it is a part
+
+
 def pack_shard(job: Job) -> int:
     """Write one shard, then its part of the index. Returns the number of people."""
     tar, table = tar_and_index(job)
@@ -69,11 +83,11 @@ def pack_shard(job: Job) -> int:
     return len(table)
 
 
-def _part(job: Job) -> tuple[pa.Table, dict[str, Any]]:
+def _part(job: Job) -> tuple[pa.Table, _TarFacts]:
     """A written part of the index, and the facts of its tar."""
     raw = storage.read(storage.join(job.out, _part_name(job.number)))
     table = pq.read_table(pa.BufferReader(raw))
-    facts: dict[str, Any] = json.loads(table.schema.metadata[b"icon_dist"])
+    facts: _TarFacts = json.loads(table.schema.metadata[b"icon_dist"])
     assert facts["build"] == job.build, "a part of another build in a directory of this one"
     return table.replace_schema_metadata(None), facts
 
@@ -88,18 +102,18 @@ def _digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def _complete(out: str, head: dict[str, Any]) -> dict[str, Any] | None:
+def _complete(out: str, head: BuildHead) -> ShardManifest | None:
     """The manifest if this very build is complete already."""
     if not storage.exists(storage.join(out, MANIFEST)):
         return None
     manifest = read_manifest(out)
-    differ = sorted(key for key in head if manifest.get(key) != head[key])
+    differ = sorted(key for key, value in head.items() if manifest.get(key) != value)
     if differ:
         raise ConfigError(f"{out}: holds shards of another build ({', '.join(differ)} differ); {OTHER}")
     return manifest
 
 
-def _begin(out: str, head: dict[str, Any]) -> None:
+def _begin(out: str, head: BuildHead) -> None:
     """Claim ``out`` for this build."""
     found = storage.listing(out)
     if BUILDING in found:
@@ -125,11 +139,11 @@ def _left_over(out: str) -> list[str]:
     return parts if storage.is_remote(out) else parts + [path.name for path in local.partials(Path(out))]
 
 
-def _finish(out: str, head: dict[str, Any], truth: dict[str, Any], jobs: Sequence[Job]) -> dict[str, Any]:
+def _finish(out: str, head: BuildHead, truth: Truth, jobs: Sequence[Job]) -> ShardManifest:
     parts = [_part(job) for job in jobs]
     index = pa.concat_tables([table for table, _ in parts])
     files = {
-        _tar_name(job.number): {key: facts[key] for key in ("bytes", "sha256")}
+        _tar_name(job.number): FileFacts(bytes=facts["bytes"], sha256=facts["sha256"])
         for job, (_, facts) in zip(jobs, parts, strict=True)
     }
     written = {INDEX: _parquet(index), TRUTH: gzip.compress(_json(truth), mtime=0)}
@@ -147,12 +161,12 @@ def _finish(out: str, head: dict[str, Any], truth: dict[str, Any], jobs: Sequenc
     raw = hashed_json.sealed(manifest)
     lock.require(out)
     storage.write(storage.join(out, MANIFEST), raw)
-    return hashed_json.unsealed(raw)
+    return cast(ShardManifest, hashed_json.unsealed(raw))
 
 
 def _head(
     annotations: Annotations, *, dataset: str, split: str, boxes: str, licence: str, settings: Settings
-) -> dict[str, Any]:
+) -> BuildHead:
     """What a build is, known before anything is packed: the same head, the same bytes."""
     head = {
         "format": FORMAT,
@@ -164,7 +178,7 @@ def _head(
         "source": _source(annotations),
     }
     head |= {"licence": licence} if licence else {}
-    plain: dict[str, Any] = json.loads(_json(head))  # as it is read back
+    plain: BuildHead = json.loads(_json(head))  # as it is read back
     return plain
 
 
@@ -184,7 +198,7 @@ def build(
     settings: Settings | None = None,
     map_jobs: MapJobs = map,
     progress: Progress | None = None,
-) -> dict[str, Any]:
+) -> ShardManifest:
     """Pack ``annotations`` with the photos of the folder ``images`` into ``out`` and return the manifest.
 
     ``boxes`` names where the boxes are from, ``licence`` is that of the data, where it is known. ``map_jobs`` runs the

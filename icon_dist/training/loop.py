@@ -32,7 +32,7 @@ from icon_dist.methods.supervised import unsure
 from icon_dist.metrics.ground_truth import GroundTruth, ground_truth
 from icon_dist.metrics.score import check_truth, main_metric, require_evaluator
 from icon_dist.models import PoseNet
-from icon_dist.shards.shard_set import read_truth
+from icon_dist.shards.manifest import read_truth
 from icon_dist.training.flags import Flags
 from icon_dist.training.graph import GraphedStep
 from icon_dist.training.meter import TICK_EVERY_S, Meter

@@ -29,7 +29,8 @@ from icon_dist.metrics.score import check_truth
 from icon_dist.models import PoseNet, from_config
 from icon_dist.models.two_students import Pair
 from icon_dist.shards.label_split import hide_labels
-from icon_dist.shards.shard_set import ShardSet, open_shards, read_truth
+from icon_dist.shards.manifest import read_truth
+from icon_dist.shards.shard_set import ShardSet, open_shards
 from icon_dist.shards.teacher_cache import F32
 from icon_dist.training import start_weights
 from icon_dist.training.ema import Average

@@ -20,7 +20,8 @@ from icon_dist.data.feeder import feed
 from icon_dist.data.loader_processes import Job
 from icon_dist.data.resident import Resident, decoded_bytes
 from icon_dist.data.stream import TrainStream
-from icon_dist.shards.shard_set import ShardSet, read_manifest
+from icon_dist.shards.manifest import read_manifest
+from icon_dist.shards.shard_set import ShardSet
 from icon_dist.training.setup import Data, open_data, stream_of
 from icon_dist.types import Batch
 from tests.gpu.setting import Row, Rows, Setting, config, within

@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from icon_dist.shards.shard_set import open_shards, read_truth
+from icon_dist.shards.manifest import read_truth
+from icon_dist.shards.shard_set import open_shards
 from tests.gpu import prepare
 
 

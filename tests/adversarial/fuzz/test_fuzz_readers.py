@@ -35,7 +35,8 @@ from icon_dist.datasets import skeleton_to_dict
 from icon_dist.datasets.detections import detected
 from icon_dist.errors import IconError
 from icon_dist.shards.bytes_check import members, verify
-from icon_dist.shards.shard_set import open_shards, read_truth
+from icon_dist.shards.manifest import read_truth
+from icon_dist.shards.shard_set import open_shards
 from icon_dist.storage import hashed_json
 from tests.adversarial.fuzz import spoil, world
 

@@ -27,8 +27,9 @@ from icon_dist.inference import predictor
 from icon_dist.inference.boxes import first_photos
 from icon_dist.models import from_config
 from icon_dist.reports import evaluation
+from icon_dist.shards.manifest import read_truth
 from icon_dist.shards.reader import photo_source
-from icon_dist.shards.shard_set import open_shards, read_truth
+from icon_dist.shards.shard_set import open_shards
 from icon_dist.shards.writer import Settings, build
 from tests.support import small_sets
 from tests.support.random_poses import truth_of

@@ -15,7 +15,8 @@ from icon_dist import config as configuration
 from icon_dist import fetch, storage, train
 from icon_dist.checkpoints import manifest
 from icon_dist.errors import DataError, TakenError
-from icon_dist.shards.shard_set import BUILDING, open_shards
+from icon_dist.shards.manifest import BUILDING
+from icon_dist.shards.shard_set import open_shards
 from icon_dist.storage import lock
 from icon_dist.training import driver
 from tests.support.paths import ROOT

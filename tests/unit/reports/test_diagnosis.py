@@ -21,7 +21,8 @@ from icon_dist.metrics.ground_truth import ground_truth
 from icon_dist.metrics.score import score
 from icon_dist.models import build_model
 from icon_dist.reports.diagnosis import Scored, diagnose
-from icon_dist.shards.shard_set import ShardSet, open_shards, read_truth
+from icon_dist.shards.manifest import read_truth
+from icon_dist.shards.shard_set import ShardSet, open_shards
 from icon_dist.shards.writer import Settings, build
 from icon_dist.types import Annotations, Predictions
 

@@ -21,7 +21,8 @@ import pytest
 from icon_dist.datasets import load_skeleton
 from icon_dist.errors import DataError
 from icon_dist.images.image import check_image
-from icon_dist.shards.shard_set import open_shards, read_truth
+from icon_dist.shards.manifest import read_truth
+from icon_dist.shards.shard_set import open_shards
 from icon_dist.storage import hashed_json
 
 

@@ -19,7 +19,8 @@ from icon_dist.datasets.detections import detected
 from icon_dist.errors import ConfigError, DataError
 from icon_dist.images.image import decode, plain_jpeg
 from icon_dist.shards import tar
-from icon_dist.shards.shard_set import open_shards, read_truth
+from icon_dist.shards.manifest import read_truth
+from icon_dist.shards.shard_set import open_shards
 from icon_dist.shards.tar import Job, Settings
 from icon_dist.shards.writer import build, plan
 from icon_dist.types import Annotations, Instance
