@@ -24,6 +24,7 @@ import yaml
 
 from icon_dist import __version__, storage
 from icon_dist.arguments import Once, Parser, at_least, did_you_mean
+from icon_dist.config import Changes
 from icon_dist.errors import ConfigError, DataError, run_cli, say, tell
 from icon_dist.storage import local
 
@@ -39,7 +40,7 @@ class Recipe:
 
     id: str  # TABLE.row
     what: str
-    changes: dict[str, Any]  # dotted keys over a preset; "@ID" = the run of that recipe with the same preset and seed
+    changes: Changes  # dotted keys over a preset; "@ID" = the run of that recipe with the same preset and seed
     paper: dict[str, Any]  # preset -> the paper's number, or its list of numbers
 
     @property

@@ -148,7 +148,7 @@ def shipped(folder: Path) -> Iterator[tuple[str, int]]:
 def command(cluster: Cluster, submission: str, train: list[str], *, folder: Path | None, follow: bool) -> list[str]:
     """The ``ray job submit`` line."""
     line = ["ray", "job", "submit", "--address", cluster.address, "--submission-id", submission]
-    environment: dict[str, Any] = {"env_vars": ENVIRONMENT}
+    environment: dict[str, object] = {"env_vars": ENVIRONMENT}
     if folder is not None:
         line += ["--working-dir", str(folder)]
         environment["excludes"] = LEFT_BEHIND

@@ -41,6 +41,7 @@ __all__ = [
     "DeviceStep",
     "Instance",
     "KeySet",
+    "Label",
     "Origin",
     "Outputs",
     "Predictions",
@@ -114,11 +115,9 @@ class TruthImage(TypedDict):
     crowdIndex: NotRequired[float]  # CrowdPose's
 
 
-class TruthPerson(TypedDict):
-    """An annotation of a COCO-format file; px."""
+class Label(TypedDict):
+    """What a COCO-format file says of a person; px."""
 
-    id: int
-    image_id: int
     category_id: int
     bbox: list[float]  # x, y, w, h
     area: float
@@ -126,6 +125,13 @@ class TruthPerson(TypedDict):
     num_keypoints: int  # with v > 0
     iscrowd: int  # 0 | 1
     head: NotRequired[float]  # MPII's head size
+
+
+class TruthPerson(Label):
+    """An annotation of a COCO-format file."""
+
+    id: int
+    image_id: int
 
 
 class Category(TypedDict):

@@ -122,7 +122,7 @@ def save(
     assert not own, f"the manifest's own fields: {own}"
     attempt = _free(run_uri, step, attempt)
     uri = storage.join(run_uri, manifests.FOLDER, manifests.folder_name(step, attempt))
-    files: dict[str, dict[str, Any]] = {}
+    files: dict[str, dict[str, str | int]] = {}
 
     def write(name: str, data: bytes) -> None:
         storage.write(storage.join(uri, name), data)

@@ -12,6 +12,7 @@ from icon_dist.config.schedule import check_schedule
 from icon_dist.config.schema import (
     AugmentConfig,
     BankConfig,
+    Changes,
     Config,
     ContrastConfig,
     DataConfig,
@@ -32,6 +33,7 @@ __all__ = [
     "PRESETS",
     "AugmentConfig",
     "BankConfig",
+    "Changes",
     "Config",
     "ContrastConfig",
     "DataConfig",

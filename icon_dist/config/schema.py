@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from icon_dist.errors import ConfigError, shown
 
+Changes = Mapping[str, Any]  # values by dotted key
 SIZE = r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})"  # height x width
 
 

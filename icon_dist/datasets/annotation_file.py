@@ -20,6 +20,7 @@ from typing import Any
 from icon_dist.errors import DataError, StorageError, note, plain, plural, shown
 from icon_dist.storage import local
 
+Entry = dict[str, Any]  # of a file, as JSON has it
 NUMBER = frozenset((int, float))  # exact types: bool is an int, and no coordinate
 MAX_BYTES = 1 << 29  # of an unpacked file; COCO's largest has half of it
 LARGEST_ID = 2**53  # exact in every reader of json

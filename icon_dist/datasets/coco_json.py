@@ -18,6 +18,7 @@ from icon_dist.datasets import repair
 from icon_dist.datasets.annotation_file import (
     LARGEST,
     NUMBER,
+    Entry,
     Faults,
     are_numbers,
     collector_off,
@@ -32,7 +33,6 @@ from icon_dist.images.size import photo_size
 from icon_dist.types import Annotations, Instance, Skeleton, Truth, TruthImage, TruthPerson
 
 F64 = NDArray[np.float64]
-Entry = dict[str, Any]  # of a file, as JSON has it
 FIELDS = ("id", "image_id", "bbox", "area", "iscrowd", "num_keypoints", "keypoints")
 
 

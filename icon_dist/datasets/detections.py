@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from icon_dist import storage
-from icon_dist.datasets.annotation_file import are_numbers, is_id, parse
+from icon_dist.datasets.annotation_file import Entry, are_numbers, is_id, parse
 from icon_dist.errors import DataError, note, plural, raise_all, shown
 from icon_dist.types import PERSON, Annotations, Instance, Truth
 
@@ -73,7 +73,7 @@ class _File:
         self._source, self._categories, self._photos = source, categories, photos
         self._entries = _entries(source)
 
-    def boxes(self) -> tuple[list[int], list[dict[str, Any]]]:
+    def boxes(self) -> tuple[list[int], list[Entry]]:
         """Rows and entries of the set's category, each with an image id, four numbers and a score."""
         count = range(len(self._entries))
         self._refuse([(i, what) for i in count if (what := self._nameless(self._entries[i]))], len(count))
@@ -141,7 +141,7 @@ def _entries(detections: str) -> list[Any]:
     return entries
 
 
-def _shapeless(entry: dict[str, Any]) -> str:
+def _shapeless(entry: Entry) -> str:
     """What is wrong with the numbers of a box by themselves, or nothing."""
     box, score = entry["bbox"], entry["score"]
     if type(box) is list and len(box) == 4 and are_numbers([*box, score]) and min(box[2:]) > 0:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from icon_dist.datasets import repair
 from icon_dist.datasets.annotation_file import (
     NUMBER,
+    Entry,
     Faults,
     are_numbers,
     load,
@@ -152,7 +153,7 @@ def _entries(annotations: str | Path) -> list[Any]:
     return document
 
 
-def _boxes(entries: list[dict[str, Any]]) -> NDArray[np.float64]:
+def _boxes(entries: list[Entry]) -> NDArray[np.float64]:
     """Squares ``[n, 4]`` that ``codec.geometry.center_scale`` turns into the official center and scale."""
     center = np.array([e["center"] for e in entries], dtype=np.float64).reshape(-1, 2)
     scale = np.array([e["scale"] for e in entries], dtype=np.float64)
@@ -175,7 +176,7 @@ def _place_fault(entry: Any) -> str | None:
     return None
 
 
-def _joints_fault(entry: dict[str, Any]) -> str | None:
+def _joints_fault(entry: Entry) -> str | None:
     joints, visible = entry.get("joints"), entry.get("joints_vis")
     if type(joints) is not list or type(visible) is not list:
         return "joints, joints_vis: missing; the test set has none, use train.json or valid.json"
@@ -208,7 +209,7 @@ def _forward_slashes(document: list[Any], images: str | Path | None, faults: Fau
         faults.note(f"{plural(renamed, 'file name')} with a backslash; read with '/' between folders")
 
 
-def _photo_fault(entry: dict[str, Any], images: str | Path | None, sizes: dict[str, tuple[int, int]]) -> str | None:
+def _photo_fault(entry: Entry, images: str | Path | None, sizes: dict[str, tuple[int, int]]) -> str | None:
     """Why a photo is not that of a person; its size goes into ``sizes``, (0, 0) without ``images``."""
     name = entry["image"]
     if name not in sizes:

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from icon_dist import storage
-from icon_dist.datasets.annotation_file import MAX_BYTES, are_numbers, is_id, parse
+from icon_dist.datasets.annotation_file import MAX_BYTES, Entry, are_numbers, is_id, parse
 from icon_dist.datasets.detections import other_form
 from icon_dist.errors import DataError, note, plural, shown
 from icon_dist.inference.estimator import box_fault
@@ -55,7 +55,7 @@ class _File:
     uri: str
     entries: list[_Entry]  # without crowds
     names: dict[Key, str]  # file names by image id, in annotations
-    categories: list[dict[str, Any]]
+    categories: list[Entry]
 
 
 def read_boxes(uri: str, sources: Sequence[Source], skeleton: Skeleton) -> FileBoxes:
@@ -83,7 +83,7 @@ def _read(uri: str) -> _File:
     except FileNotFoundError:
         raise DataError(f"{uri}: no such file; give the json of a detector, or annotations, to --boxes") from None
     names: dict[Key, str] = {}
-    categories: list[dict[str, Any]] = []
+    categories: list[Entry] = []
     if isinstance(content, dict) and isinstance(content.get("annotations"), list):
         images, described = content.get("images"), content.get("categories")
         if not isinstance(images, list) or not all(_is_image(image) for image in images):

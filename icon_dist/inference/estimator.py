@@ -6,7 +6,7 @@ The crop, the network and the decoding are those of an evaluation; only the imag
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -86,7 +86,7 @@ class PoseEstimator:
         codec: Codec,
         settings: EvalConfig,
         device: str,
-        conditions: dict[str, Any],
+        conditions: Mapping[str, object],
     ) -> None:
         """``forward`` is a network in evaluation mode on ``device``, and ``codec`` what it was trained with."""
         self.skeleton = skeleton

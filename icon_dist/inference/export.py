@@ -13,7 +13,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
@@ -220,11 +219,11 @@ def drawn_crops(count: int, *, hw: tuple[int, int]) -> UInt8[Tensor, "N H W 3"]:
     return torch.from_numpy(np.stack(resized))
 
 
-def about_output(kind: str, *, joints: int, hw: tuple[int, int]) -> dict[str, Any]:
+def about_output(kind: str, *, joints: int, hw: tuple[int, int]) -> dict[str, object]:
     """What goes in and comes out, for the file beside the program."""
     height, width = hw
     pixels, place = {"unit": "px of the input, x then y; pixel centers sit on integers"}, ["N", joints]
-    outputs: dict[str, Any] = {"joints": {"shape": [*place, 2], **pixels}, "scores": {"shape": place}}
+    outputs: dict[str, object] = {"joints": {"shape": [*place, 2], **pixels}, "scores": {"shape": place}}
     if kind == "rtmlib":
         what = "drawn such that rtmlib.ViTPose reads these joints and scores from it; not the network's own"
         heatmaps = {"shape": [*place, height // 2 + 1, width // 2 + 1], "what": what}

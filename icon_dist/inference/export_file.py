@@ -6,7 +6,7 @@ import argparse
 import hashlib
 import json
 from pathlib import PurePath
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import safetensors.torch
 import torch
@@ -101,7 +101,7 @@ def write(out: str, data: bytes, about: bytes) -> None:
         raise
 
 
-def about(found: Trained, *, use: str, decode: str) -> dict[str, Any]:
+def about(found: Trained, *, use: str, decode: str) -> dict[str, object]:
     """What a user of the file must know, and where it is from: the json beside it."""
     weights, codec = found.weights, found.codec
     skeleton = weights.skeleton

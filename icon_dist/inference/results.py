@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import BufferedRandom
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -88,7 +87,7 @@ class Results:
 
 @contextmanager
 def results(
-    out: str, skeleton: Skeleton, conditions: dict[str, Any], *, image_ids: dict[str, int]
+    out: str, skeleton: Skeleton, conditions: Mapping[str, object], *, image_ids: dict[str, int]
 ) -> Iterator[Results]:
     """Results in the folder ``out``; ``poses.json`` is written when the block ends without an error.
 

@@ -7,6 +7,7 @@ import pkgutil
 import threading
 import time
 import traceback
+from collections.abc import Mapping
 from typing import Any
 
 import ray
@@ -69,7 +70,7 @@ class _Asked:
             self._asked.set()
 
 
-def work(payload: dict[str, Any]) -> None:
+def work(payload: Mapping[str, Any]) -> None:
     """One worker's life: ``loop(config, report=..., device=..., stop=...)``."""
     lock.adopt(payload["locks"])
     loop = pkgutil.resolve_name(payload["loop"])

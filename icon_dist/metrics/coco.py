@@ -15,6 +15,7 @@ from icon_dist.metrics.ground_truth import GroundTruth
 from icon_dist.metrics.oks import rescore, suppress
 from icon_dist.types import Predictions, Skeleton
 
+Entry = dict[str, Any]  # of a file, as pycocotools takes it
 NMS = 0.9  # OKS above which the lesser of two poses goes
 NAMES = ("AP", "AP .5", "AP .75", "AP (M)", "AP (L)", "AR", "AR .5", "AR .75", "AR (M)", "AR (L)")
 
@@ -70,7 +71,7 @@ def statistics(
     return [float(value) for value in evaluation.stats]
 
 
-def _index(truth: GroundTruth, annotations: list[dict[str, Any]]) -> Any:
+def _index(truth: GroundTruth, annotations: list[Entry]) -> Any:
     from pycocotools.coco import COCO
 
     indexed = COCO()
@@ -83,7 +84,7 @@ def _index(truth: GroundTruth, annotations: list[dict[str, Any]]) -> Any:
     return indexed
 
 
-def _annotations(truth: GroundTruth) -> list[dict[str, Any]]:
+def _annotations(truth: GroundTruth) -> list[Entry]:
     """As in a file; ids from 1, because pycocotools takes a match with annotation 0 for no match."""
     columns = {
         "image_id": truth.image_id,
@@ -97,7 +98,7 @@ def _annotations(truth: GroundTruth) -> list[dict[str, Any]]:
     return [{"id": i, "category_id": 1, **dict(zip(columns, row, strict=True))} for i, row in enumerate(rows, start=1)]
 
 
-def detections(poses: Predictions) -> list[dict[str, Any]]:
+def detections(poses: Predictions) -> list[Entry]:
     """As ``COCO.loadRes`` makes them from a results file: the area is that of the joints' bounding box."""
     keypoints = poses.keypoints.astype(np.float64)
     area = np.ptp(keypoints[..., :2], axis=1).prod(axis=1)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import Any
 
 from icon_dist import storage
 from icon_dist.checkpoints import weights as stored_weights
@@ -195,7 +194,7 @@ def write(
     args: argparse.Namespace,
     chosen: who.Subjects,
     predictions: Predictions,
-    result: dict[str, Any],
+    result: Mapping[str, object],
     *,
     skeleton: Skeleton,
     aspect: float,

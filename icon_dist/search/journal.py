@@ -20,6 +20,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState
 
 from icon_dist import storage
+from icon_dist.config import Changes
 from icon_dist.errors import ConfigError, DataError, StorageError, note, shown
 from icon_dist.launch import tempdirs
 from icon_dist.search.journal_lines import DRAWN, MAX_BYTES, RESTORE, believed
@@ -177,7 +178,7 @@ def _require_fitting(
         raise DataError(f"{journal.at(NAME)}: {place} was run, and the journal knows nothing of it; {fix}")
 
 
-def _proposed(trial: FrozenTrial) -> dict[str, Any]:
+def _proposed(trial: FrozenTrial) -> Changes:
     """The values that a trial will get when it is asked for, and those that the sampler had drawn for it."""
     if trial.state.is_finished():
         return {}

@@ -14,6 +14,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from icon_dist.config import Changes
 from icon_dist.metrics.intervals import half_width
 
 STATES = {TrialState.RUNNING: "running", TrialState.WAITING: "waiting"}
@@ -108,7 +109,7 @@ def confirmed(repeats: optuna.Study | None) -> list[Confirmed]:
     if repeats is None:
         return []
     scores: dict[str, dict[int, float]] = {}
-    values: dict[str, dict[str, Any]] = {}
+    values: dict[str, Changes] = {}
     asked: dict[str, int] = {}
     for trial in repeats.get_trials(deepcopy=False):
         label = trial.user_attrs["of"]

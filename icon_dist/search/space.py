@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from icon_dist import config as configuration
-from icon_dist.config import Config
+from icon_dist.config import Changes, Config
 from icon_dist.errors import ConfigError, plural, shown
 from icon_dist.shards.shard_set import ShardSet
 from icon_dist.training.plan import plan_run, terms
@@ -63,15 +63,15 @@ class Fitted(NamedTuple):
     """What a skeleton can have of a search."""
 
     space: Space
-    paper: dict[str, Any]  # the first point, as far as it can be
-    changes: dict[str, Any]  # of the config that all trials share
+    paper: Changes  # the first point, as far as it can be
+    changes: Changes  # of the config that all trials share
     notes: list[str]
 
 
 def fit(space: Space, paper: Mapping[str, Any], config: Config, skeleton: Skeleton) -> Fitted:
     """Terms that the skeleton has no categories for are left out, and numbers of categories end at what it has."""
     kept, first, notes = dict(space), dict(paper), []
-    changes: dict[str, Any] = {}
+    changes: dict[str, object] = {}
     for term in terms(skeleton):
         section, weight = f"loss.{term.key}.", f"loss.{term.weight}"
         have = f"skeleton {skeleton.name} has {plural(term.categories, term.one)}"
@@ -159,7 +159,7 @@ def contains(space: Space, point: Mapping[str, Any]) -> bool:
     return all(v.low <= point[key] <= v.high if isinstance(v, Range) else point[key] in v for key, v in space.items())
 
 
-def point_of(config: Config, space: Space) -> dict[str, Any]:
+def point_of(config: Config, space: Space) -> Changes:
     """Where a config stands in the space."""
     return {key: configuration.get(config, key) for key in space}
 

@@ -12,13 +12,12 @@ import hashlib
 import time
 import traceback
 from pathlib import Path
-from typing import Any
 
 from ray import tune
 
 from icon_dist import storage
 from icon_dist.checkpoints import manifest as manifests
-from icon_dist.config import Config, DataConfig
+from icon_dist.config import Changes, Config, DataConfig
 from icon_dist.data.crops import keep_cache
 from icon_dist.errors import ClusterError, ConfigError, DivergedError, IconError, shorten
 from icon_dist.launch import local, tempdirs
@@ -35,13 +34,13 @@ LOOP = "icon_dist.training.loop:train"
 TELL_EVERY = 2.0  # s, how far training is
 
 
-def config_of(base: Config, changes: dict[str, Any], *, runs: str, name: str) -> Config:
+def config_of(base: Config, changes: Changes, *, runs: str, name: str) -> Config:
     """The config of one run of a sweep."""
     places = {"run.dir": runs, "run.name": name, "run.keep": 1, "run.stop_after_epoch": 0}
-    return with_values(base, changes | places)
+    return with_values(base, {**changes, **places})
 
 
-def run_trial(point: dict[str, Any], *, base: Config, study: str, inline: bool, locks: dict[str, str]) -> None:
+def run_trial(point: Changes, *, base: Config, study: str, inline: bool, locks: dict[str, str]) -> None:
     """Train one point to its end; what goes wrong is reported, not raised, because Tune would try it again.
 
     ``locks``: the driver's tokens, by which what the trial writes is the driver's.

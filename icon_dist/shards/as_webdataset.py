@@ -48,7 +48,7 @@ def as_webdataset(uri: str, *, shuffle: int = 0) -> DataPipeline:
     return wds.FluidWrapper(wds.DataPipeline(wds.SimpleShardList(names), *stages))
 
 
-def _opened(shards: ShardSet, urls: Iterable[dict[str, str]]) -> Iterator[dict[str, Any]]:
+def _opened(shards: ShardSet, urls: Iterable[dict[str, str]]) -> Iterator[Mapping[str, Any]]:
     """Each shard as a stream of verified bytes."""
     for item in urls:
         name = item["url"]
@@ -63,7 +63,7 @@ def _is(data: bytes, sha256: str) -> bool:
     return hashlib.sha256(data).hexdigest() == sha256
 
 
-def _samples(shards: ShardSet, found: Iterable[dict[str, Any]]) -> Iterator[Sample]:
+def _samples(shards: ShardSet, found: Iterable[Mapping[str, Any]]) -> Iterator[Sample]:
     row_of = {key: row for row, key in enumerate(shards.key)}
     for sample in found:
         row = row_of[sample["__key__"]]

@@ -6,6 +6,7 @@ Endpoint, region, profile and credentials come from the usual AWS variables and 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -86,7 +87,7 @@ def _host(made: Any) -> str:
     return (url.hostname or "") + ("" if url.port is None else f":{url.port}")
 
 
-def _elsewhere(profile: dict[str, Any]) -> botocore.config.Config:
+def _elsewhere(profile: Mapping[str, Any]) -> botocore.config.Config:
     """Behind a custom endpoint, unless the user's variables or profile say otherwise.
 
     Path addressing, because MinIO, Ceph and moto have no DNS name for each bucket. Checksums only where S3 always had

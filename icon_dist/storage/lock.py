@@ -27,7 +27,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from icon_dist import storage
 from icon_dist.errors import StoppedError, StorageError, TakenError, plain, shorten, tell
@@ -216,7 +215,7 @@ def check() -> None:
 # ------------------------------------------------------------------------------------------------------------ owners
 
 
-def _myself() -> dict[str, Any]:
+def _myself() -> dict[str, str | int]:
     pid = os.getpid()
     command = shlex.join([os.path.basename(sys.orig_argv[0]), *sys.orig_argv[1:]]) if sys.orig_argv else ""
     return {
@@ -246,7 +245,7 @@ def _stat(pid: int) -> tuple[str, str]:
         return "", ""
 
 
-def _state(owner: dict[str, Any]) -> str:
+def _state(owner: Mapping[str, object]) -> str:
     """Of an owner: ``lives``, ``gone``, or ``unseen``: elsewhere, or stopped."""
     pid, born = owner.get("pid"), owner.get("born")
     if type(pid) is not int or pid <= 0 or not _machine() or owner.get("machine") != _machine():
@@ -273,14 +272,14 @@ def _named(raw: bytes) -> str:
         return f"somebody whose {storage.LOCK} cannot be read"
     began = ""
     with contextlib.suppress(KeyError, TypeError, ValueError, OverflowError, OSError):
-        then = time.localtime(float(owner["since"]))
+        then = time.localtime(float(str(owner["since"])))
         today = time.strftime("%F", then) == time.strftime("%F")
         began = f" since {time.strftime('%R' if today else '%F %R', then)}"
     pid, host, command = (shorten(str(owner.get(key, "?")), 200) for key in ("pid", "host", "command"))
     return f"pid {pid} on {host}{began} ({command})"
 
 
-def _parsed(raw: bytes) -> dict[str, Any]:
+def _parsed(raw: bytes) -> dict[str, object]:
     try:
         value = json.loads(raw)
     except (ValueError, RecursionError):

@@ -37,6 +37,7 @@ _conditional: dict[tuple[object, ...], bool] = {}  # client, by what it is made 
 _other_etags: set[tuple[object, ...]] = set()  # clients whose store has ETags that are no MD5
 
 Sink = BytesIO | BufferedRandom
+Answer = dict[str, Any]  # of boto3
 
 
 def _split(uri: str) -> dict[str, str]:
@@ -49,13 +50,13 @@ def _split(uri: str) -> dict[str, str]:
 # ---------------------------------------------------------------------------------------------------------- look
 
 
-def _head(uri: str) -> dict[str, Any] | None:
+def _head(uri: str) -> Answer | None:
     """None for 404. HEAD has no body, so that a listing has to say why it is refused, or that the bucket is missing."""
 
-    def head(_: Clock) -> dict[str, Any] | None:
+    def head(_: Clock) -> Answer | None:
         """Return the answer to one HEAD request, or None for 404."""
         try:
-            found: dict[str, Any] = _client().head_object(**_split(uri))
+            found: Answer = _client().head_object(**_split(uri))
             return found
         except boto.ClientError as error:
             if status_of(error) == 404:
@@ -94,11 +95,11 @@ def _first_below(uri: str, prefix: str) -> bool:
     return persist(uri, lambda _: any(page for page in _pages(uri, prefix, MaxKeys=1)))
 
 
-def _pages(uri: str, prefix: str, **options: int) -> Iterator[list[dict[str, Any]]]:
+def _pages(uri: str, prefix: str, **options: int) -> Iterator[list[Answer]]:
     """Objects page by page; a page can be empty and not the last. Where version 2 is missing, by version 1."""
     bucket = uri.removeprefix("s3://").partition("/")[0]
     call, follow = _client().list_objects_v2, "ContinuationToken"
-    more: dict[str, Any] = {}
+    more: Answer = {}
     while True:
         try:
             page = call(Bucket=bucket, Prefix=prefix, **options, **more)
@@ -207,7 +208,7 @@ def download(
     persist(uri, fetch)
 
 
-def _before(uri: str, answer: dict[str, Any], at: int) -> int:
+def _before(uri: str, answer: Answer, at: int) -> int:
     """Bytes of the body that lie before ``at``: none, or all of them where the store ignores Range."""
     if answer["ResponseMetadata"]["HTTPStatusCode"] != 206:
         note_once(f"{endpoint().host} ignores Range: parts are read with all that is before them, which is slow")
@@ -217,7 +218,7 @@ def _before(uri: str, answer: dict[str, Any], at: int) -> int:
     return 0
 
 
-def _as_stored(answer: dict[str, Any], sink: Sink, readings: list[str]) -> bool:
+def _as_stored(answer: Answer, sink: Sink, readings: list[str]) -> bool:
     """Whether a whole body has the MD5 that is its ETag, or comes always the same: then ETags are something else here.
 
     Not every ETag is one: those of multipart uploads look different, and encryption is said.

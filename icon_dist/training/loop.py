@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext
 from itertools import chain, islice
-from typing import Any
 
 import numpy as np
 import torch
@@ -290,7 +289,7 @@ class Run:
             about = self.about(scores)
             self.saver.save(step=step, tensors=tensors, state=self.state.numbers(), manifest=about, files=files)
 
-    def about(self, scores: dict[str, float]) -> dict[str, Any]:
+    def about(self, scores: dict[str, float]) -> dict[str, object]:
         """What a checkpoint says of itself."""
         return {
             "config": dataclasses.asdict(self.cfg),

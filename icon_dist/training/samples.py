@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
 
 from torch import Tensor
 
@@ -41,7 +40,7 @@ class Samples:
         """
         everybody = distributed.gather_objects(self._micro)
         self._micro = []
-        record: dict[str, Any] = {"step": step, "epoch": epoch, "people": everybody}
+        record: dict[str, object] = {"step": step, "epoch": epoch, "people": everybody}
         self._lines.append(json.dumps(record | ({"skipped": True} if skipped else {})) + "\n")
 
     def flush(self, *, step: int, attempt: str) -> dict[str, bytes]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -132,7 +132,7 @@ class Learner:
     average: Average | None
     state: State
     guesses: F32 | None  # what a teacher that looks but once saw of everybody: for the stream
-    facts: dict[str, Any]  # what its checkpoints say of where it comes from
+    facts: Mapping[str, object]  # what its checkpoints say of where it comes from
 
 
 def begin(cfg: Config, data: Data, run_uri: str, *, device: str, note: Callable[[str], None]) -> Learner:

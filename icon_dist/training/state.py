@@ -83,7 +83,7 @@ class State:
         """On which steps are made."""
         return next(self._engine.module.parameters()).device
 
-    def numbers(self) -> dict[str, Any]:
+    def numbers(self) -> dict[str, int | float | None]:
         """What is not a tensor; the step is in the manifest."""
         best = self.best if math.isfinite(self.best) else None
         skipped = {"skipped": self.skipped, "skipped_in_a_row": self.skipped_in_a_row}

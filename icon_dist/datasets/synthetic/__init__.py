@@ -23,7 +23,7 @@ from icon_dist.datasets import coco
 from icon_dist.datasets.coco_json import read_people
 from icon_dist.datasets.synthetic.scene import LEVELS, render
 from icon_dist.errors import ConfigError
-from icon_dist.types import Annotations, Skeleton
+from icon_dist.types import Annotations, Label, Skeleton, TruthImage, TruthPerson
 
 __all__ = ["SKELETON", "generate", "read", "render"]
 
@@ -31,7 +31,7 @@ SKELETON: Skeleton = replace(coco.SKELETON, name="synthetic", metric="pck", tors
 JPEG_QUALITY = 92
 AHEAD = 64  # photos per round: how many may be drawn in vain at the end
 
-Photo = tuple[bytes, tuple[int, int], list[dict[str, Any]]]  # JPEG, width and height, annotations without ids
+Photo = tuple[bytes, tuple[int, int], list[Label]]  # JPEG, width and height, annotations without ids
 
 
 def read(annotations: str | Path, *, images: str | Path | None = None, drop_invalid: bool = False) -> Annotations:
@@ -63,8 +63,8 @@ def generate(
             raise ConfigError(f"{file}: holds other annotations than {info}; give another folder, or delete it first")
         return file
 
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
+    images: list[TruthImage] = []
+    annotations: list[TruthPerson] = []
     count = 0
     with _mapping(jobs) as map_photos:
         for index, (jpeg, (width, height), labels) in enumerate(_photos(map_photos, seed=seed, difficulty=difficulty)):

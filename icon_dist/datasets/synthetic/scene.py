@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
@@ -13,6 +12,7 @@ from icon_dist.datasets.synthetic.body import Look, dress, sample_look
 from icon_dist.datasets.synthetic.canvas import F64, U8, Canvas, Part, downsampled, supersampled
 from icon_dist.datasets.synthetic.place import background, chair, limb_like, obstacle
 from icon_dist.datasets.synthetic.pose import Pose, Rng, sample_pose
+from icon_dist.types import Label
 
 SIZES = ((320, 240), (288, 256), (256, 288), (240, 320))
 FACTOR = 2  # canvas px per photo px
@@ -73,7 +73,7 @@ class Scene:
     parts: list[tuple[int, Part]]  # person, what was drawn
 
 
-def render(seed: int, index: int, *, difficulty: str = "easy") -> tuple[U8, list[dict[str, Any]]]:
+def render(seed: int, index: int, *, difficulty: str = "easy") -> tuple[U8, list[Label]]:
     """Photo ``index`` of the set ``seed``, RGB, and one COCO annotation a person, without ids."""
     rng = np.random.default_rng([seed, index])
     scene = compose(rng, difficulty=difficulty)
@@ -172,7 +172,7 @@ def _photograph(rng: Rng, color: U8) -> U8:
 GRAIN = (np.random.default_rng(11).standard_normal((400, 400, 3)) * 12).astype(np.int16)
 
 
-def _label(scene: Scene, number: int) -> dict[str, Any]:
+def _label(scene: Scene, number: int) -> Label:
     """The COCO annotation: v 2 in sight, 1 hidden, 0 outside the photo; area and box of what is in sight."""
     person, canvas = scene.people[number], scene.canvas
     mine = np.array([owner == number for owner, _ in scene.parts] + [False])[canvas.owner]
