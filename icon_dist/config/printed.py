@@ -25,13 +25,14 @@ def to_commented_yaml(config: Config) -> str:
 
 
 def _lines(node: Any, default: Any, *, indent: str) -> Iterator[str]:
+    comments, names = _comments()[type(node).__name__], schema.choices(type(node))
     for field in dataclasses.fields(node):
         value, usual = getattr(node, field.name), getattr(default, field.name)
         if dataclasses.is_dataclass(value):
             yield f"{indent}{field.name}:"
             yield from _lines(value, usual, indent=indent + "  ")
             continue
-        about = _comments()[type(node).__name__].get(field.name, "")
+        about = "; ".join(filter(None, (" | ".join(names.get(field.name, ())), comments.get(field.name, ""))))
         if value != usual:
             about = f"[default {_written(usual)}] {about}".rstrip()
         line = f"{indent}{field.name}: {_written(value)}"
