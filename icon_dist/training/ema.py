@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from icon_dist.checkpoints.checkpoint import require_same_tensors
+from icon_dist.checkpoints.compatibility import require_same_tensors
 
 
 class Average:

@@ -26,7 +26,9 @@ from jaxtyping import Bool, Shaped
 from torch import Tensor, nn
 
 from icon_dist import distributed
-from icon_dist.checkpoints.checkpoint import OTHER, Checkpoint, require_same_tensors
+from icon_dist.checkpoints.checkpoint import Checkpoint
+from icon_dist.checkpoints.compatibility import require_same_tensors
+from icon_dist.checkpoints.manifest import OTHER
 from icon_dist.errors import CheckpointError, shown
 from icon_dist.training.engine import Engine
 from icon_dist.training.optimizer_state import MOMENTS
