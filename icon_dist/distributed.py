@@ -24,12 +24,12 @@ T = TypeVar("T")
 
 def rank() -> int:
     """The number of this process from 0; 0 without a process group."""
-    return dist.get_rank() if _initialised() else 0
+    return dist.get_rank() if _initialized() else 0
 
 
 def world_size() -> int:
     """The number of processes; 1 without a process group."""
-    return dist.get_world_size() if _initialised() else 1
+    return dist.get_world_size() if _initialized() else 1
 
 
 def start_gather(x: Shaped[Tensor, "n ..."]) -> Callable[[], Shaped[Tensor, "rows ..."]]:
@@ -143,7 +143,7 @@ def from_first(read: Callable[[], T]) -> T:
     return result
 
 
-def _initialised() -> bool:
+def _initialized() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 

@@ -181,7 +181,7 @@ def adapt(tensors: Mapping[str, Tensor], model: PoseNet, *, name: str, kind: Kin
     kind = kind or kind_of(tensors, name=name)
     if kind.family not in model.backbone_name:
         raise CheckpointError(f"{name}: is {kind.name}; set model.backbone={kind.family}..., not {model.backbone_name}")
-    _require_normalisation(tensors, model, name=name)
+    _require_normalization(tensors, model, name=name)
     own = model.state_dict()
     state: dict[str, Tensor] = {}
     dropped = []
@@ -223,8 +223,8 @@ def adapt(tensors: Mapping[str, Tensor], model: PoseNet, *, name: str, kind: Kin
     return Adapted(kind, state, new, dropped, joints)
 
 
-def _require_normalisation(tensors: Mapping[str, Tensor], model: PoseNet, *, name: str) -> None:
-    """MMPose may store what pixels, of 0 to 255, were normalised by."""
+def _require_normalization(tensors: Mapping[str, Tensor], model: PoseNet, *, name: str) -> None:
+    """MMPose may store what pixels, of 0 to 255, were normalized by."""
     for key, ours in (("data_preprocessor.mean", model.mean), ("data_preprocessor.std", model.std)):
         theirs = tensors.get(key)
         if theirs is None:
@@ -232,7 +232,7 @@ def _require_normalisation(tensors: Mapping[str, Tensor], model: PoseNet, *, nam
         if theirs.numel() != 3 or not torch.allclose(theirs.float().flatten() / 255, torch.tensor(ours), atol=1e-4):
             there, here = theirs.flatten().tolist()[:3], [round(255 * one, 3) for one in ours]
             raise CheckpointError(
-                f"{name}: {key} is {[round(one, 3) for one in there]}, and pixels are normalised by {here} "
+                f"{name}: {key} is {[round(one, 3) for one in there]}, and pixels are normalized by {here} "
                 "here, in RGB; give weights that were trained so"
             )
 
