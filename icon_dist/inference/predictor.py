@@ -98,8 +98,8 @@ def evaluate(
     if own is None:
         own = eval_stream(people, codec, settings, loaders=loaders, device=device, skip_bad=skip_bad)
     with nullcontext() if stream is not None else closing(own):
-        mine = predict(forward, own, people, codec=codec, settings=settings, device=device)
-    predictions = join(distributed.gather_objects(mine))
+        share = predict(forward, own, people, codec=codec, settings=settings, device=device)
+    predictions = join(distributed.gather_objects(share))
     require_finite(predictions)  # on every rank alike
     scores: dict[str, float] = {}
     if truth is not None and distributed.rank() == 0:
