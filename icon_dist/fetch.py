@@ -42,7 +42,9 @@ def main(argv: list[str]) -> None:
     wanted.add_argument("--step", type=int, dest="which", metavar="N", help="of this step; default: --best, or --last")
     wanted.add_argument("--list", action="store_true", help="show what is there and write nothing")
     parser.add_argument("--net", type=int, choices=(1, 2), default=1, help="of semi.method=sspose; default %(default)s")
-    parser.add_argument("-o", "--out", metavar="FILE", help="the safetensors file to write")
+    text = "the safetensors file to write; its card, FILE.md, is written beside it"
+    parser.add_argument("-o", "--out", metavar="FILE", help=text)
+    parser.add_force()
     args = parser.parse_args(argv)
     run_uri = storage.absolute(args.run)
     if args.list:
@@ -56,8 +58,8 @@ def main(argv: list[str]) -> None:
     from icon_dist.checkpoints import card
     from icon_dist.checkpoints import weights as stored_weights
 
-    for place in (out, card.place(out)):
-        storage.require_place(place)
+    storage.require_new(f"-o {args.out}", out, force=args.force)
+    storage.require_place(card.place(out))
 
     # Beside the file, so that the same command goes on where a lost connection or Ctrl-C left it.
     found = stored_weights.find(run_uri, args.which, parts=None if storage.is_remote(out) else Path(out).parent)

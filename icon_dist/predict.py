@@ -27,7 +27,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     add("-o", "--out", default="out", metavar="DIR", help=text)
     add("--track", action="store_true", help="follow the instances of a video: a number and a color for each")
     add("--skip-bad", action="store_true", help="name photos that cannot be read, and go on without them")
-    add("--force", action="store_true", help="replace results that are there already")
+    parser.add_force()
     add("--flip", action="store_true", help="average with the mirrored photo: a little better, at twice the time")
     add("--device", metavar="NAME", help="such as cpu or cuda:1; default: a GPU if there is one")
     add("--batch", type=at_least(1), default=32, help="instances at once; default %(default)s")

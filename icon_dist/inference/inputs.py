@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from icon_dist import storage
-from icon_dist.errors import ConfigError, DataError, IconError, note, plural, raise_all, shown
+from icon_dist.errors import ConfigError, DataError, IconError, note, raise_all, shown
 from icon_dist.images import photo
 from icon_dist.inference import video
 from icon_dist.inference.estimator import require_side
@@ -139,10 +139,8 @@ def require_outputs(sources: Sequence[Source], given: Sequence[str], out: str, *
             text = f"{source.place}: would be drawn to {source.output} like {other.place}"
             raise ConfigError(f"{text}; predict them one after the other with two -o, or rename one")
     storage.require_place(storage.join(target, result))
-    if not force and (there := sorted({result, *by_output} & _names(target))):
-        more = f" and {plural(len(there) - 1, 'other result')} are" if len(there) > 1 else " is"
-        first = result if result in there else there[0]
-        raise ConfigError(f"-o {out}: {first}{more} there already; give another -o, or --force to replace them")
+    there = sorted({result, *by_output} & _names(target), key=lambda name: (name != result, name))
+    storage.require_new(f"-o {out}", *(storage.join(target, name) for name in there), force=force)
 
 
 def _require_apart(sources: Sequence[Source], given: Sequence[str], out: str) -> None:

@@ -123,7 +123,7 @@ def test_results_are_replaced_when_asked_and_never_else(command: Command) -> Non
     first = {name: Path("out", name).read_bytes() for name in os.listdir("out")}
     refused = command("dog", "photos", "--boxes", "1,1,50,50")
     assert refused.code == 2
-    assert "-o out: poses.json and 3 other results are there already; give another -o, or --force" in refused.err
+    assert "/out/poses.json and 3 more exist already; give another name, or --force to replace" in refused.err
     assert {name: Path("out", name).read_bytes() for name in os.listdir("out")} == first
     assert command("dog", "photos", "--boxes", "1,1,50,50", "--force").code == 0
     assert {name: Path("out", name).read_bytes() for name in os.listdir("out")} != first
@@ -322,9 +322,10 @@ BAD_CALLS: list[tuple[str, int, str]] = [
     ("dog photos -o photos/new", 2, "-o photos/new: lies inside the input 'photos'"),
     ("dog photos -o link", 2, "-o link: lies inside the input 'photos'"),
     ("dog photos/p0.png -o photos", 2, "-o photos: is the folder of the input "),
-    ("dog photos -o done", 2, "-o done: poses.json is there already; give another -o, or --force"),
-    ("dog photos -o half", 2, "-o half: p1.jpg is there already"),
+    ("dog photos -o done", 2, "/done/poses.json exists already; give another name, or --force"),
+    ("dog photos -o half", 2, "/half/p1.jpg exists already"),
     ("dog photos -o notes.txt", 5, "notes.txt: is a file, not a folder"),
+    ("dog photos -o /proc/x", 5, "/proc: no file can be made there; write elsewhere"),
     ("dog http://host/p.jpg", 2, "'http:' is not supported"),
     ("none photos", 4, "none: neither a weights file nor a run"),
     ("none.safetensors photos", 4, "neither a weights file nor a run"),

@@ -160,7 +160,7 @@ def test_a_program_that_disagrees_is_refused(tmp_path: Path) -> None:
         (["-o", "m.pth"], ConfigError, "-o m.pth: ends with none of .onnx, .pt2; name it FILE.onnx"),
         (["-o", "m"], ConfigError, "ends with none of"),
         (["-o", "m.pt2", "--for", "rtmlib"], ConfigError, "rtmlib reads ONNX files"),
-        (["-o", "old.onnx"], ConfigError, "old.onnx exists; give another name, or --force"),
+        (["-o", "old.onnx"], ConfigError, "old.onnx exists already; give another name, or --force"),
         (["-o", "new.onnx", "--which", "best"], ConfigError, "--which: m.safetensors is no run with several"),
         (["-o", "new.onnx", "--net", "1"], ConfigError, "--net: m.safetensors is no run with several"),
         (["-o", "m.safetensors/new.onnx"], StorageError, "is a file, not a folder"),

@@ -207,7 +207,7 @@ def test_runs_and_page_on_s3(s3: str, tmp_path: Path) -> None:
         for name, seed in (("a", 0), ("b", 1))
     ]
     compare.main([*uris, "-o", f"{s3}/page.html", "--no-evaluation"])
-    with pytest.raises(ConfigError, match=r"page\.html exists; give another FILE\.html, or --force to replace it"):
+    with pytest.raises(ConfigError, match=r"page\.html and 1 more exist already; give another name, or --force"):
         compare.main([*uris, "-o", f"{s3}/page.html", "--no-evaluation"])
     numbers, _ = compared(*uris, "--no-evaluation", out=tmp_path)
     assert numbers["scores"]["AP"][0]["seeds"] == 2
