@@ -16,10 +16,11 @@ from icon_dist.errors import CheckpointError, ConfigError, run_cli, say
 def _list(run_uri: str) -> None:
     from icon_dist.checkpoints import checkpoint
     from icon_dist.checkpoints import manifest as manifests
+    from icon_dist.checkpoints.no_run import no_run
 
     found = checkpoint.entries(run_uri)
     if not found:
-        raise CheckpointError(f"{run_uri}: no checkpoint is there; check the name (a run is run.dir/run.name)")
+        raise CheckpointError(f"{run_uri}: {no_run(run_uri)}")
     print(f"{'step':>10}  {'score':>7}  {'MB':>7}  attempt")
     for entry in found:
         whole = manifests.whole(entry)

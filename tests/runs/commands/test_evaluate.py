@@ -304,7 +304,7 @@ def test_diagnose_writes_a_page_its_numbers_and_pictures(
 
 
 def test_refusals(run: Path, people: Path, shared: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="neither a weights file nor a run"):
+    with pytest.raises(CheckpointError, match="nothing is there; check the path, and give the folder of a run"):
         evaluate.main([str(tmp_path / "none"), "--shards", f"{people}/val"])
     with pytest.raises(DataError, match="icon-dist shards build"):
         evaluate.main([str(run), "--shards", str(tmp_path / "none")])

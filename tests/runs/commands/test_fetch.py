@@ -162,7 +162,7 @@ def test_a_list_writes_nothing(run: str, capsys: pytest.CaptureFixture[str]) -> 
         (["http://a/b", "-o", "x.safetensors"], 2, "not supported"),
         (["RUN", "--step", "9", "-o", "x.safetensors"], 4, "no checkpoint of step 9; it has 1"),
         (["absent", "-o", "x.safetensors"], 4, "no checkpoint is there"),
-        (["absent", "--list"], 4, "no checkpoint is there"),
+        (["absent", "--list"], 4, "absent: nothing is there; check the path"),
         (["RUN", "-o", "RUN/last.json/x.safetensors"], 5, "is a file, not a folder"),
     ],
 )

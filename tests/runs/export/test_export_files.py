@@ -179,7 +179,7 @@ def test_what_cannot_be_done_is_said_before_the_work(
 
 
 def test_no_model(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="neither a weights file nor a run"):
+    with pytest.raises(CheckpointError, match="nothing is there; check the path, and give the folder of a run"):
         export.main([str(tmp_path / "none"), "-o", str(tmp_path / "m.pt2")])
     assert os.listdir(tmp_path) == []
 

@@ -221,7 +221,7 @@ def test_places_that_are_no_runs_are_named_together(runs: list[str], people: Pat
     (tmp_path / "study").mkdir()
     (tmp_path / "study" / "journal.log").touch()
     cases = {
-        f"{tmp_path}/absent": "nothing is there; give the folder of a run",
+        f"{tmp_path}/absent": "nothing is there; check the path, and give the folder of a run",
         f"{tmp_path}/file": "no run (has none of config.yaml, metrics.jsonl, checkpoints)",
         f"{tmp_path}/study": f"a sweep, no run; give some of its trials, such as {tmp_path}/study/trials/0000",
         f"{runs[0]}/config.yaml": f"a part of a run, no run; give {runs[0]}",

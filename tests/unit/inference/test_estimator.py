@@ -210,7 +210,7 @@ def test_images_that_are_none(dog: PoseEstimator, tmp_path: Path) -> None:
 
 
 def test_models_that_are_none(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="neither a weights file nor a run"):
+    with pytest.raises(CheckpointError, match="nothing is there; check the path, and give the folder of a run"):
         icon_dist.load(tmp_path / "none")
     (tmp_path / "model.pth").write_bytes(b"PK\3\4")
     with pytest.raises(CheckpointError, match="is a pickle, which can run code"):
