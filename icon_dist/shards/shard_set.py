@@ -14,6 +14,7 @@ Everything here reads; ``pack.py`` writes.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -145,6 +146,9 @@ def read_manifest(uri: str) -> dict[str, Any]:
                 raise DataError(f"{uri}: is being written by {who}; wait for its end") from None
             fix = "run the same icon-dist shards build command again"
             raise DataError(f"{uri}: the build is unfinished; {fix}") from None
+        if os.path.isfile(uri):
+            folder = "give the folder that icon-dist shards build wrote"
+            raise DataError(f"{uri}: no shards here, it is a file; {folder}: {BUILD_COMMAND} FOLDER") from None
         raise DataError(f"{uri}: no shards here ({MANIFEST} is missing); build them: {BUILD_COMMAND} {uri}") from None
     try:
         manifest = hashed_json.unsealed(raw)
