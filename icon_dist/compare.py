@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from icon_dist.arguments import Parser, at_least
+from icon_dist.arguments import Parser, at_least, loading
 from icon_dist.errors import ConfigError, run_cli
 
 
@@ -46,7 +46,8 @@ def main(argv: list[str]) -> None:
     """Run ``icon-dist compare`` with these words: write one page about the runs; mistakes raise a ConfigError."""
     args = arguments(argv)
 
-    from icon_dist.reports import comparison
+    with loading():
+        from icon_dist.reports import comparison
 
     comparison.run(args)
 

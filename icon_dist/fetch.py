@@ -29,7 +29,7 @@ def _list(run_uri: str) -> None:
         score = None if whole is None else manifests.score(whole)
         note = "" if whole else "  incomplete"
         skeleton = whole["skeleton"] if whole is not None and "skeleton" in whole else {}
-        shown = score_text(MAIN.get(skeleton.get("metric"), ""), score)
+        shown = score_text(MAIN.get(str(skeleton.get("metric")), ""), score)
         print(f"{entry.step:>10}  {shown:>7}  {sum(entry.files.values()) / 1e6:>7.1f}  {entry.attempt}{note}")
 
 
