@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from icon_dist.arguments import Parser, at_least
+from icon_dist.arguments import Parser, at_least, loading
 from icon_dist.cli import run_cli
 from icon_dist.errors import ConfigError
 
@@ -27,7 +27,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
         metavar="FILE.html",
         help="default %(default)s; numbers in FILE.json",
     )
-    add("--force", action="store_true", help="replace FILE.html and FILE.json where they exist")
+    parser.add_force()
     add("--shards", metavar="URI", help="score and diagnose the best checkpoints on this set; default: their data.val")
     add("--no-evaluation", action="store_true", help="only what the runs have recorded: no checkpoint is loaded")
     add("--limit", type=at_least(0), default=0, metavar="N", help="only the first N boxes of the set")
@@ -47,7 +47,8 @@ def main(argv: list[str]) -> None:
     """Run ``icon-dist compare`` with these words: write one page about the runs; mistakes raise a ConfigError."""
     args = arguments(argv)
 
-    from icon_dist.reports import comparison
+    with loading():
+        from icon_dist.reports import comparison
 
     comparison.run(args)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from icon_dist.arguments import Parser, at_least, number
+from icon_dist.arguments import Parser, at_least, loading, number
 from icon_dist.cli import run_cli
 from icon_dist.errors import ConfigError, note, shown
 
@@ -49,6 +49,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     add("--results", metavar="FILE", help="also write the poses for the test server: FILE.json, MPII's is FILE.mat")
     add("--picture", metavar="FILE.png", help="draw predictions beside the ground truth")
     add("--diagnose", metavar="DIR", help="write what goes wrong, and for whom: a page, its numbers and pictures")
+    parser.add_force()
     args = parser.parse_args(argv)
     if args.photos and (args.diagnose or not args.results):
         raise ConfigError(f"--photos {args.photos}: has no truth to score by; give --results FILE and no --diagnose")
@@ -63,7 +64,8 @@ def main(argv: list[str]) -> None:
     """Run ``icon-dist evaluate`` with these words: score a checkpoint, or write predictions for a test server."""
     args = arguments(argv)
 
-    from icon_dist.reports import evaluation
+    with loading():
+        from icon_dist.reports import evaluation
 
     evaluation.run(args)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 
-from icon_dist.arguments import Parser, did_you_mean, text, whole
+from icon_dist.arguments import Parser, did_you_mean, loading, text, whole
 from icon_dist.cli import run_cli
 from icon_dist.errors import shown
 
@@ -35,7 +35,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     add("--net", type=int, choices=(1, 2), help="of a run with two students; default 1")
     decode = "how joints are read from heatmaps; default: as in the run's own evaluation"
     add("--decode", choices=("quarter", "argmax", "dark"), help=decode)
-    add("--force", action="store_true", help="replace FILE if it exists")
+    parser.add_force()
     return parser.parse_args(argv)
 
 
@@ -43,7 +43,8 @@ def main(argv: list[str]) -> None:
     """Run ``icon-dist export`` with these words: write a trained model as one ONNX or torch.export file."""
     args = arguments(argv)
 
-    from icon_dist.inference import export_file
+    with loading():
+        from icon_dist.inference import export_file
 
     export_file.run(args)
 

@@ -20,6 +20,7 @@ from icon_dist import storage
 from icon_dist.errors import StorageError, plain, shorten
 from icon_dist.launch import tempdirs
 from icon_dist.storage import lock
+from icon_dist.types import score_text
 
 Event = dict[str, Any]
 Report = Callable[[Event], None]
@@ -155,7 +156,7 @@ class Progress:
             self.say(f"warning: step {step} is skipped: its loss or gradients are not finite ({count} so far)")
         elif event["kind"] == "eval":
             name = event["headline"]
-            self.say(f"epoch {event['epoch']:g}  {name} {event['scores'][name]:.4g}  {event['what']}")
+            self.say(f"epoch {event['epoch']:g}  {name} {score_text(name, event['scores'][name])}  {event['what']}")
         else:
             losses = [f"heatmap {event['heatmap']:.4f}"]
             losses += [f"{k} {event[k]:.3f}" for k in ("skcc", "prcc") if event["scale"]]

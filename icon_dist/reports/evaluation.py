@@ -27,7 +27,7 @@ from icon_dist.models.opecnet import OPECNet
 from icon_dist.reports.diagnosis import Scored, diagnose
 from icon_dist.reports.pictures import picture
 from icon_dist.shards.shard_set import ShardSet, open_shards
-from icon_dist.types import Predictions, Skeleton
+from icon_dist.types import Predictions, Skeleton, score_text
 
 
 def measured_by(metric: str | None, skeleton: Skeleton) -> Skeleton:
@@ -65,10 +65,10 @@ def _first_other(mine: tuple[str, ...], theirs: tuple[str, ...]) -> str:
 
 
 def table(scores: dict[str, float]) -> Iterator[str]:
-    """A line a score, aligned, the headline first as the metric gives them."""
+    """A line a score in percent, aligned, the headline first as the metric gives them."""
     width = max(map(len, scores), default=0)
     for name, value in scores.items():
-        yield f"{name:<{width}}  {value:8.4f}"
+        yield f"{name:<{width}}  {score_text(name, value):>6}"
 
 
 def doubts(scores: dict[str, float], skeleton: Skeleton, *, poses: int) -> Iterator[str]:
@@ -85,9 +85,12 @@ def require_outputs(args: argparse.Namespace) -> None:
     """An error now about a place that cannot be written, or a package that is missing, and not after the work."""
     if args.diagnose:
         embedding.require_tsne()
-    page = args.diagnose and f"{args.diagnose}/diagnosis.html"
-    for place in filter(None, (args.json, args.results, args.picture, page)):
-        storage.require_place(place)
+    options = {"--json": args.json, "--results": args.results, "--picture": args.picture}
+    given = {f"{option} {place}": [place] for option, place in options.items() if place}
+    if args.diagnose:
+        given[f"--diagnose {args.diagnose}"] = [f"{args.diagnose}/diagnosis{kind}" for kind in (".html", ".json")]
+    for option, places in given.items():
+        storage.require_new(option, *places, force=args.force)
 
 
 def open_set(uri: str | None, config: Config, *, checkpoint: str) -> ShardSet:
@@ -169,7 +172,7 @@ def run(args: argparse.Namespace) -> None:
         )
         written.append(page)
     main = main_metric(people.skeleton)
-    score = f"{main} {scores[main]:.4g} on " if scores else "poses of "
+    score = f"{main} {score_text(main, scores[main])} on " if scores else "poses of "
     images = plural(len(set(predictions.image_id.tolist())), "image")
     whose = f"{plural(len(predictions.instance), 'box')} in {images} of {chosen.split}"
     say(f"{args.checkpoint}, step {weights.step}: {score}{whose}")

@@ -53,12 +53,14 @@ def test_a_card_says_what_the_file_is(run: str, tmp_path: Path) -> None:
         "coco train2017: 149,813 people",
         "CC BY 4.0 \\| photos: Flickr's",
         f"ImageNet HRNet from s3://b/hrnet\\_w32-36af842e.pth, sha256 {'36af842e' * 8}",
-        "AP 0.7612, AP .5 0.9000 (split=val2017 boxes=gt flip=yes decode=dark codec=udp evaluator=pycocotools)",
+        "| Scores, percent | AP 76.1, AP .5 90.0 (split=val2017 boxes=gt flip=yes decode=dark codec=udp evaluator=",
         "step 2 of ",
         "averaged over steps (EMA)",
         "icon\\_dist 0.1.0, torch 2.13.0",
         "15 numbers, sha256 `",
         "icon-dist export best.safetensors -o model.onnx",
+        "icon-dist predict best.safetensors PHOTO.jpg -o out",
+        'pose = icon_dist.load("best.safetensors")',
     ):
         assert words in text, words
 
@@ -75,12 +77,16 @@ def test_a_card_is_replaced_and_a_text_of_somebody_stays(
 ) -> None:
     out, beside = tmp_path / "best.safetensors", tmp_path / "best.md"
     fetch.main([run, "--step", "1", "-o", str(out)])
-    fetch.main([run, "--step", "2", "-o", str(out)])
+    first = out.read_bytes()
+    with pytest.raises(ConfigError, match=r"best\.safetensors exists already; give another name, or --force"):
+        fetch.main([run, "--step", "2", "-o", str(out)])
+    assert out.read_bytes() == first
+    fetch.main([run, "--step", "2", "-o", str(out), "--force"])
     assert "step 2 of " in beside.read_text()
     assert capsys.readouterr().err == ""
     for theirs in (b"my notes\n", b"\xff\xfe", b"x" * (2 << 20)):
         beside.write_bytes(theirs)
-        fetch.main([run, "-o", str(out)])
+        fetch.main([run, "-o", str(out), "--force"])
         assert beside.read_bytes() == theirs
         shown = capsys.readouterr().err
         assert "best.md: is not a card that icon-dist fetch wrote, and stays" in shown
