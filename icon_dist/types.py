@@ -104,6 +104,8 @@ class Annotations:
     skeleton: Skeleton
     instances: list[Instance]  # people to train on, sorted by id
     truth: dict[str, Any]  # COCO-shaped ground truth for score(): {"images": [...], "annotations": [...]}, no masks
+    folder: str = ""  # that the photos are named from, where the annotation file itself says it
+    split: str = ""  # which of its parts was read, of a file that lists several
 
 
 @dataclass

@@ -40,11 +40,12 @@ __all__ = ["FORMAT", "ShardSet", "check_image", "index_schema", "open_shards", "
 
 FORMAT = 1
 MANIFEST, INDEX, TRUTH = "manifest.json", "index.parquet", "truth.json.gz"
+SKELETON = "skeleton.yaml"  # beside a set whose skeleton was derived, to be looked at and corrected; nothing reads it
 BUILDING = "building.json"  # there as long as a build is unfinished
 LEAST_BYTES = 2048  # of a person in a tar: two headers, a block of image and one of json
 LONGEST_KEY = 100
 KEY = re.compile(r"[A-Za-z0-9_-]+")
-BUILD_COMMAND = "icon-dist shards build coco|mpii|crowdpose|custom --annotations FILE --images DIR --out"
+BUILD_COMMAND = "icon-dist shards build coco|mpii|crowdpose|custom|yolo|... --annotations FILE --images DIR --out"
 
 
 @dataclass(frozen=True)
