@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,6 +86,22 @@ def shipped(joints: Sequence[str]) -> Skeleton | None:
         if [standard(name) for name in known.joints] == names:
             return dataclasses.replace(known, joints=tuple(joints))
     return None
+
+
+def order_of(names: Iterable[str]) -> tuple[str, ...]:
+    """Names of joints in the order of a public set that has the same ones, else COCO's first and the others by name."""
+    written = {standard(name): name for name in sorted(names)}
+    for known in _all_shipped():
+        joints = [standard(joint) for joint in known.joints]
+        if set(joints) == set(written):
+            return tuple(known.joints)
+    at = {joint: number for number, joint in enumerate(coco.SKELETON.joints)}
+    order = sorted(written, key=lambda name: (at.get(name, len(at)), [*map(_natural, re.findall(r"\d+|\D+", name))]))
+    return tuple(written[name] for name in order)
+
+
+def _natural(word: str) -> tuple[int, str]:
+    return (int(word[:9]), "") if word.isdecimal() else (-1, word)
 
 
 def shipped_as(names: Sequence[str], joints: int) -> tuple[str, ...] | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from icon_dist.arguments import Parser, at_least, number, text
 from icon_dist.errors import ConfigError, DataError, run_cli, shown
 
-DATASETS = ("coco", "mpii", "crowdpose", "custom", "yolo", "wholebody133", "aic14")
+DATASETS = ("coco", "mpii", "crowdpose", "custom", "yolo", "labelstudio", "wholebody133", "aic14")
 SHIPPED = "a name (lsp, halpe26, ap10k, ochuman, humanart, posetrack18, coco, ...)"
 
 
