@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from icon_dist.datasets.annotation_file import NUMBER, Faults, is_id, load
+from icon_dist.datasets.annotation_file import Faults, are_numbers, is_id, load
 from icon_dist.datasets.coco_json import check_sections, people_of
 from icon_dist.datasets.derived_skeleton import Evidence, Pairs, derive, find_skeleton, numbered, shipped_as
 from icon_dist.datasets.joint_names import standard
 from icon_dist.datasets.skeleton import LONGEST_NAME, MAX_JOINTS
-from icon_dist.errors import plural, shorten
+from icon_dist.errors import DataError, plural, shorten
 from icon_dist.types import Annotations, Skeleton
 
 STORED = {"halpe26": 136}  # joints that the set's own files hold, of which the skeleton's come first
@@ -39,17 +38,20 @@ def read(
 
 def _derived(document: dict[str, Any], faults: Faults, sigmas: tuple[float, ...]) -> Skeleton:
     """The skeleton of the category with the most poses; its joints take the place of the names in the file."""
-    posed = Counter(_kind(a) for a in document["annotations"] if type(a) is dict and is_id(a.get("category_id")))
-    (number, joints), _ = max(
-        ((kind, count) for kind, count in posed.items() if kind[1]), key=lambda one: one[1], default=((-1, 0), 0)
-    )
+    poses: dict[tuple[int, int], list[list[float]]] = {}  # by category and number of joints
+    for annotation in document["annotations"]:
+        if type(annotation) is dict and is_id(number := annotation.get("category_id")) and (pose := _flat(annotation)):
+            poses.setdefault((number, len(pose) // 3), []).append(pose)
+    number, joints = max(poses, key=lambda kind: len(poses[kind]), default=(-1, 0))
     category = next((c for c in document["categories"] if c["id"] == number), document["categories"][0])
     stated = category.get("keypoints")
     given = [str(name).strip() for name in stated] if type(stated) is list else []
     joints = min(joints or len(given), MAX_JOINTS)
+    if not joints:
+        hint = "no annotation has keypoints that are numbers in threes"
+        raise DataError(f"{faults.source}: {hint}, so no skeleton can be derived; export them, or pass --skeleton")
     names, named = _names(given, joints)
-    poses = [a["keypoints"] for a in document["annotations"] if type(a) is dict and _kind(a) == (number, joints)]
-    keypoints = np.array([np.ravel(pose) for pose in poses], np.float64).reshape(-1, max(joints, 1), 3)
+    keypoints = np.array(poses.get((number, joints), []), np.float64).reshape(-1, joints, 3)
     bones, unclear = _bones(category.get("skeleton"), joints)
     found, notes = derive(
         Evidence(
@@ -69,14 +71,14 @@ def _derived(document: dict[str, Any], faults: Faults, sigmas: tuple[float, ...]
     return found
 
 
-def _kind(annotation: dict[str, Any]) -> tuple[Any, int]:
-    """Category of an annotation and how many joints it has; 0 where these are no numbers."""
+def _flat(annotation: dict[str, Any]) -> list[float]:
+    """The keypoints of an annotation in one list; [] where they are no numbers in threes."""
     points = annotation.get("keypoints")
     if type(points) is not list:
-        return annotation.get("category_id"), 0
-    flat = [v for point in points for v in (point if type(point) is list else [point])]
-    sound = len(flat) % 3 == 0 and NUMBER.issuperset(map(type, flat)) and all(abs(v) < 1e9 for v in flat)
-    return annotation.get("category_id"), len(flat) // 3 if sound else 0
+        return []
+    if points and all(type(point) is list and len(point) == 3 for point in points):
+        points = [value for point in points for value in point]
+    return points if len(points) % 3 == 0 and are_numbers(points) else []
 
 
 def _names(given: list[str], joints: int) -> tuple[tuple[str, ...], list[str]]:

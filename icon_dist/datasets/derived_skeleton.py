@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from icon_dist.datasets import coco, crowdpose, mpii
 from icon_dist.datasets.joint_names import mirror_pairs, standard
-from icon_dist.datasets.skeleton import SMALLEST_SIGMA, read_skeleton
+from icon_dist.datasets.skeleton import SMALLEST_SIGMA, read_skeleton, skeleton_from_dict, skeleton_to_dict
 from icon_dist.errors import ConfigError, DataError, plural, shown
 from icon_dist.types import Skeleton, mirror_order
 
@@ -62,8 +62,9 @@ def derive(said: Evidence) -> tuple[Skeleton, list[str]]:
     names = [standard(name) for name in said.joints]
     upper, lower = _halves(names)
     torso = [names.index(name) for name in ("left_shoulder", "right_hip") if name in names]
+    name = "".join(letter for letter in said.name if letter.isprintable()) or "derived"
     skeleton = Skeleton(
-        name=said.name,
+        name=name,
         joints=said.joints,
         flips=flips,
         limbs=_limbs(names, bones, flips),
@@ -75,6 +76,7 @@ def derive(said: Evidence) -> tuple[Skeleton, list[str]]:
         metric="coco",
         torso=(torso[0], torso[1]) if len(torso) == 2 else (0, 0),
     )
+    skeleton = skeleton_from_dict(skeleton_to_dict(skeleton), source=f"{name}: derived skeleton")
     parts = "; ".join((plural(len(names), "joint"), of_flips, of_bones, of_sigmas))
     return skeleton, [f"skeleton derived: {parts}", *_contradictions(skeleton)]
 

@@ -18,6 +18,7 @@ from icon_dist.datasets import coco
 from icon_dist.datasets.annotation_file import Faults, name_fault
 from icon_dist.datasets.coco_json import people_of
 from icon_dist.datasets.derived_skeleton import Evidence, derive, find_skeleton, numbered
+from icon_dist.datasets.joint_names import mirror_pairs
 from icon_dist.datasets.yolo_labels import LabelFiles
 from icon_dist.datasets.yolo_yaml import YoloYaml, read_yolo_yaml
 from icon_dist.errors import DataError, plural
@@ -106,12 +107,17 @@ def _skeleton(
     names = said.names
     if not names and said.joints == len(coco.SKELETON.joints) and said.flips == coco.SKELETON.flips:
         names = coco.SKELETON.joints  # COCO's own sets are the ones without names
+    flips = said.flips
+    if flips == () and mirror_pairs(names):
+        faults.note("flip_idx exchanges no joints, although their names have left and right; the names are used")
+        flips = None
     poses = [person["keypoints"] for person in document["annotations"] if person["keypoints"]]
     keypoints = np.array(poses, np.float64).reshape(-1, said.joints, 3)
     evidence = Evidence(
         name=_name(said.file),
         joints=names or numbered(said.joints),
-        flips=said.flips,
+        flips=flips,
+        bones=said.bones,
         visible_at=2 if (keypoints[..., 2] == 2).any() else 1,
         keypoints=keypoints,
         sigmas=sigmas,

@@ -54,6 +54,7 @@ class YoloYaml:
     dims: int  # numbers of a joint: x, y and, if it is 3, visibility
     flips: Pairs | None  # None: the file has no flip_idx
     names: tuple[str, ...]  # of the joints; () where the file has none
+    bones: Pairs = ()
     notes: tuple[str, ...] = ()
 
     def choose(self, split: str | None) -> str:
@@ -124,6 +125,7 @@ def read_yolo_yaml(path: str | Path) -> YoloYaml:
         dims=dims,
         flips=None if order in (None, []) else flips_of_order(order, joints, source=f"{path} flip_idx"),
         names=names,
+        bones=_bones(fields.get("skeleton"), joints),
         notes=notes,
     )
 
@@ -167,8 +169,11 @@ def _is_count(key: object) -> bool:
 
 
 def _joint_names(fields: dict[Any, Any], joints: int, path: str | Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """``kpt_names``: a list, or one for each class. Where classes differ, the first counts, with a note."""
-    given = fields.get("kpt_names")
+    """``kpt_names``: a list, or one for each class. Where classes differ, the first counts, with a note.
+
+    sleap-io calls it ``node_names``.
+    """
+    given = fields.get("kpt_names", fields.get("node_names"))
     if given in (None, [], {}):
         return (), ()
     lists = list(given.values()) if type(given) is dict else [given]
@@ -187,6 +192,15 @@ def _joint_names(fields: dict[Any, Any], joints: int, path: str | Path) -> tuple
     differ = any(a != b for a, b in pairwise(lists))
     notes = ("kpt_names differ between classes, which have the same joints; those of the first are used",)
     return tuple(str(name).strip() for name in lists[0]), notes if differ else ()
+
+
+def _bones(links: object, joints: int) -> Pairs:
+    """Pairs of joints, numbered from 0 as ``flip_idx`` is, that sleap-io writes; () for anything else."""
+    if type(links) is not list or not all(type(link) is list and len(link) == 2 for link in links):
+        return ()
+    if not all(type(end) is int and 0 <= end < joints for link in links for end in link):
+        return ()
+    return tuple(dict.fromkeys((min(a, b), max(a, b)) for a, b in links if a != b))
 
 
 def _splits(fields: dict[Any, Any], path: str | Path) -> dict[str, tuple[str, ...]]:

@@ -68,6 +68,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     needed = {"--annotations": options.annotations, "--images": options.images or options.dataset == "yolo"}
     if missing := [name for name, there in needed.items() if not there]:
         parser.error(f"the following arguments are required: {', '.join(missing)}")
+    if options.skeleton and options.sigmas:
+        raise ConfigError("--sigmas: for a skeleton that is derived; that of --skeleton has its own, change them there")
     if options.dataset != "yolo":
         options.split = options.split or re.sub(r"\.json(\.gz)?$", "", Path(options.annotations[0]).name)
     if options.split and not options.split.isprintable():

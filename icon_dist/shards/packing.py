@@ -64,7 +64,7 @@ def read(options: argparse.Namespace) -> tuple[Annotations, str]:
     whole = joined.join([*named])
     if options.limit:
         whole = joined.first(whole, options.limit)
-    options.split = options.split or whole.split
+    options.split = options.split or parts[0].split
     return (detected(whole, options.boxes) if options.boxes else whole), root
 
 
@@ -194,8 +194,8 @@ def run(options: argparse.Namespace) -> None:
         map_jobs=map_jobs,
         progress=progress,
     )
-    if _derives(options):
-        place = storage.join(storage.absolute(options.out), SKELETON)
+    place = storage.join(storage.absolute(options.out), SKELETON)
+    if _derives(options) and not storage.exists(place):  # it may have been corrected
         storage.write(place, skeleton_yaml(whole.skeleton).encode())
     size = sum(file["bytes"] for file in manifest["files"].values())
     who = label_checks.packed(manifest["people"], whole.truth) if not options.boxes else f"{manifest['people']} people"

@@ -204,6 +204,17 @@ def test_names_of_joints(tiger: Path) -> None:
     assert (skeleton.joints, skeleton.flips) == (("nose", "left_paw", "right_paw"), ((1, 2),))
 
 
+def test_as_sleap_io_writes_it(tiger: Path) -> None:
+    """Its data.yaml (sleap-io 0.9.5, save_ultralytics) has node_names, a skeleton from 0, and exchanges nothing."""
+    more = "node_names: [nose, left_paw, right_paw]\nskeleton: [[1, 0], [0, 2]]\n"
+    edit(tiger, "flip_idx: [0, 2, 1]\n", f"flip_idx: [0, 1, 2]\n{more}")
+    found = read(tiger)
+    assert found.skeleton.joints == ("nose", "left_paw", "right_paw")
+    assert found.skeleton.flips == ((1, 2),)
+    assert found.skeleton.bones == ((0, 1), (0, 2))
+    assert any("flip_idx exchanges no joints, although their names" in text for text in found.truth["notes"])
+
+
 BAD: dict[str, tuple[Change, str]] = {
     "a column less": (
         lambda r: label(r, ROW[:-2]),
