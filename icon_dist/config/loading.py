@@ -114,7 +114,17 @@ def changes(old: Mapping[str, Any], new: Config) -> list[str]:
     """
     was = dict(leaves(from_dict(old)))
     differ = [(key, value) for key, value in leaves(new) if value != was[key]]
-    return [f"{key}={value} (was {was[key]})" for key, value in differ if key == "run.seed" or key[:4] != "run."]
+    return [
+        f"{key}={_written(value)} (was {_written(was[key])})"
+        for key, value in differ
+        if key == "run.seed" or key[:4] != "run."
+    ]
+
+
+def _written(value: Any) -> Any:
+    """A value as it is typed: several sets as a list of them."""
+    listed = isinstance(value, tuple) and value and isinstance(value[0], str)
+    return f"[{', '.join(value)}]" if listed else value
 
 
 def config_hash(config: Config) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from icon_dist import config as configuration
 from icon_dist.config import Config, ContrastConfig, LossConfig
@@ -181,11 +182,18 @@ def _check_dataset(config: Config, shards: ShardSet) -> None:
 
 
 def _check_labels(shards: ShardSet, known: Split) -> None:
-    if not (shards.keypoints[..., 2] > 0)[known.labelled].any():
-        boxes = shards.manifest["boxes"]
-        why = "" if boxes == "gt" else f": they are the boxes of {boxes}"
-        people = plural(len(known.labelled), "person")
-        raise DataError(f"data.train={shards.uri}: no joint of {people} is labelled{why}; train on annotated people")
+    has_label: NDArray[np.bool_] = np.any(shards.keypoints[..., 2] > 0, axis=1)
+    parts: list[tuple[ShardSet, NDArray[np.int64]]] = [(shards, known.labelled)]
+    if isinstance(shards, ShardUnion):
+        ends = np.searchsorted(known.labelled, shards.starts[1:])
+        found = zip(shards.parts, np.split(known.labelled, ends), strict=True)
+        parts = [(part, own) for part, own in found if len(own)]  # of few labels, a small set may have none
+    for part, own in parts:
+        if not has_label[own].any():
+            boxes = part.manifest["boxes"]
+            why = "" if boxes == "gt" else f": they are the boxes of {boxes}"
+            people = plural(len(own), "person")
+            raise DataError(f"data.train={part.uri}: no joint of {people} is labelled{why}; train on annotated people")
 
 
 def _check_val(shards: ShardSet, val: ShardSet) -> None:

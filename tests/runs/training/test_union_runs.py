@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 from pathlib import Path
@@ -21,7 +22,7 @@ from icon_dist.launch.progress import Progress
 from icon_dist.training import driver
 from icon_dist.training.loop import run_directory
 from icon_dist.training.setup import open_data
-from tests.support import two_sets
+from tests.support import small_sets, two_sets
 from tests.support.run_results import assert_equal, final, losses
 from tests.support.small_sets import TRAINING
 from tests.support.training import run_gang
@@ -181,6 +182,9 @@ def test_what_does_not_fit_is_said_before_the_run(
     alone = config(sets, tmp_path, f"data.train={sets[0]}", f"data.val=[{sets[0]}, {sets[1]}]")
     with pytest.raises(DataError, match=f"data.val={sets[1]}: 4 joints of hands, .* without neck, tail"):
         driver.run(alone, {}, dry_run=True)
+    boxes = small_sets.shards_of(dataclasses.replace(two_sets.HANDS, name="found"), tmp_path, v=0, boxes="found.json")
+    with pytest.raises(DataError, match=r"/found: no joint of 8 people is labelled: they are the boxes of found\.json"):
+        driver.run(config((sets[0], boxes), tmp_path), {}, dry_run=True)
     capsys.readouterr()
     driver.run(config(sets, tmp_path, f"data.val=[{sets[0]}, {sets[1]}]"), {}, dry_run=True)
     said = capsys.readouterr()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from icon_dist import storage
 from icon_dist.codec.frame import InputFrame
 from icon_dist.config import AugmentConfig
 from icon_dist.data.augment import Augmentation
@@ -34,13 +36,14 @@ def batches(
     augment: AugmentConfig = PLAIN,
     start: int = 0,
     cache_mb: int = 0,
+    resident: str = "",
 ) -> list[list[Batch]]:
     """Of every rank."""
     found = []
     for rank in range(world):
         stream = train_stream(
             people, seed=3, batch=4, streams=4, rank=rank, world=world, micro_batch=4 // world, input_hw=(32, 32),
-            augment=augment, loaders=0, cache_mb=cache_mb,
+            augment=augment, loaders=0, cache_mb=cache_mb, resident=resident,
         )  # fmt: skip
         found.append([*stream.epoch(epoch, start_step=start)])
         stream.close()
@@ -74,9 +77,21 @@ def test_an_epoch_goes_on_where_it_was_left_and_from_decoded_crops(sets: list[Sh
     (whole,) = batches(union)
     (rest,) = batches(union, start=2)
     (cached,) = batches(union, cache_mb=1)
-    for a, b in [*zip(whole[2:], rest, strict=True), *zip(whole, cached, strict=True)]:
+    (resident,) = batches(union, resident="cpu")
+    pairs = [*zip(whole[2:], rest, strict=True), *zip(whole, cached, strict=True)]
+    for a, b in [*pairs, *zip(whole, resident, strict=True)]:
         assert a.instance.tolist() == b.instance.tolist()
         assert torch.equal(a.image, b.image)
+
+
+def test_a_set_on_a_disk_and_one_on_s3(sets: list[ShardSet], s3: str) -> None:
+    for name in ("manifest.json", "index.parquet", "truth.json.gz", *sets[1].shard_names):
+        storage.write(f"{s3}/hands/{name}", Path(sets[1].uri, name))
+    mixed = union_of([sets[0], open_shards(f"{s3}/hands")])
+    assert mixed.shard_uri(1).startswith("s3://")
+    for here, there in zip(batches(union_of(sets))[0], batches(mixed)[0], strict=True):
+        assert here.instance.tolist() == there.instance.tolist()
+        assert torch.equal(here.image, there.image)
 
 
 def test_a_crop_of_the_union_is_that_of_its_set(sets: list[ShardSet]) -> None:
