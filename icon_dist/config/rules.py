@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from icon_dist.config.schema import SIZE, Config, get, leaves, micro_batch, per_worker
+from icon_dist.config.schema import SIZE, Config, get, leaves, micro_batch, per_worker, sets_of
 from icon_dist.errors import ConfigError, holds_secret, raise_all, shorten, shown
 
 LARGEST = 1e18  # number that means anything
@@ -75,8 +75,9 @@ def told(config: Config, key: str, rule: str) -> str:
 def values(config: Config) -> Iterator[Rule]:
     """Each by itself."""
     for key, value in leaves(config):
-        if isinstance(value, str):
-            yield not holds_secret(value), key, NO_SECRET
+        for text in value if isinstance(value, tuple) else (value,):
+            if isinstance(text, str):
+                yield not holds_secret(text), key, NO_SECRET
         if isinstance(value, int | float) and not isinstance(value, bool):
             yield 0 <= value < LARGEST, key, f"expected a finite number, 0 or more, below {LARGEST:g}"
     for key, allowed in CHOICES.items():
@@ -88,7 +89,10 @@ def values(config: Config) -> Iterator[Rule]:
     for key in PLACES:
         yield get(config, key) != "", key, "expected a path or s3://bucket/prefix"
     for key in (*PLACES, "data.val"):
-        yield get(config, key).isprintable(), key, "expected a path without line breaks and control characters"
+        places = sets_of(get(config, key))
+        yield all(places), key, "expected a path or s3://bucket/prefix in every place of the list"
+        yield "".join(places).isprintable(), key, "expected a path without line breaks and control characters"
+        yield len({*places}) == len(places), key, "expected different sets, each once"
     size = get(config, "data.input")
     yield re.fullmatch(SIZE, size) is not None, "data.input", "expected HEIGHTxWIDTH in pixels, such as 256x192"
 

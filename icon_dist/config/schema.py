@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from icon_dist.errors import ConfigError, shown
 
 Changes = Mapping[str, Any]  # values by dotted key
+if TYPE_CHECKING:
+    Sets = str | tuple[str, ...]  # one set of shards, or several; a list of one is that one
+else:
+    Sets = Any  # omegaconf has no type for "text or a list of texts"; kinds.py checks it
+
 SIZE = r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})"  # height x width
 
 
@@ -59,8 +64,8 @@ class DataConfig:
     dataset: str = "coco"  # coco | mpii | crowdpose | custom | synthetic
     generate: int = 0  # dataset=synthetic: people to render when the shards are missing (and a quarter of it for val)
     difficulty: str = "easy"  # dataset=synthetic: easy | hard (crowds, occlusion, clutter)
-    train: str = "data/coco/train"  # shards: path or s3://
-    val: str = ""  # shards to evaluate on; empty = no evaluation
+    train: Sets = "data/coco/train"  # shards: path or s3://; [A, B] = the union of several sets, by joint name
+    val: Sets = ""  # shards to evaluate on, one set or a list; empty = no evaluation
     input: str = "256x192"  # height x width, px
     sigma: float = 2.0  # of the target Gaussian, heatmap px
     codec: str = "msra"  # msra (centre rounded) | dark (exact centre) | udp (exact centre and unit lengths, no shift)
@@ -202,6 +207,20 @@ class Config:
     def input_hw(self) -> tuple[int, int]:
         """The (height, width) of the network input, px. Raises ConfigError where ``data.input`` is no size."""
         return parse_size(self.data.input, where="data.input")
+
+
+def sets_of(value: Sets) -> tuple[str, ...]:
+    """The sets that ``data.train`` or ``data.val`` names: none, one or several.
+
+    >>> sets_of(""), sets_of("a"), sets_of(("a", "b"))
+    ((), ('a',), ('a', 'b'))
+    """
+    return tuple(filter(None, (value,))) if isinstance(value, str) else tuple(value)
+
+
+def as_sets(uris: Sequence[str]) -> Sets:
+    """What a config says of these sets: a list of one is that one, an empty one is nothing."""
+    return tuple(uris) if len(uris) > 1 else "".join(uris)
 
 
 def parse_size(text: str, *, where: str) -> tuple[int, int]:

@@ -154,8 +154,9 @@ class Progress:
             count = event["skipped"]
             self.say(f"warning: step {step} is skipped: its loss or gradients are not finite ({count} so far)")
         elif event["kind"] == "eval":
-            name = event["headline"]
-            self.say(f"epoch {event['epoch']:g}  {name} {event['scores'][name]:.4g}  {event['what']}")
+            names = event.get("headlines", [event["headline"]])  # of several sets, each one's
+            scores = "  ".join(f"{name} {event['scores'][name]:.4g}" for name in names)
+            self.say(f"epoch {event['epoch']:g}  {scores}  {event['what']}")
         else:
             losses = [f"heatmap {event['heatmap']:.4f}"]
             losses += [f"{k} {event[k]:.3f}" for k in ("skcc", "prcc") if event["scale"]]

@@ -97,7 +97,16 @@ def measure(run: Run, shards: Shards, *, settings: EvalConfig, loaders: int, dev
     require_evaluator(index.skeleton, engine=settings.engine)
     model = from_config.restore(weights).to(device).eval()
     codec = codec_of(weights.config, stride=model.stride)
-    scores, predictions = evaluate(model, index, truth, codec=codec, settings=settings, loaders=loaders, device=device)
+    scores, predictions = evaluate(
+        model,
+        index,
+        truth,
+        codec=codec,
+        settings=settings,
+        loaders=loaders,
+        device=device,
+        skeleton=weights.skeleton,
+    )
     scored = Scored(index, truth, predictions, scores, "gt")
     diagnosis = diagnosis_of(
         scored, model=model, shards=index, codec=codec, batch=settings.batch, loaders=loaders, device=device

@@ -47,8 +47,7 @@ def start_run(model: PoseNet | Pair, uri: str, shards: ShardSet, known: Split) -
     for net in (model.net1, model.net2) if isinstance(model, Pair) else (model,):
         found = start(net, uri, joints=shards.skeleton.joints)
     if found.weights is not None:
-        what = f"model.pretrained={uri}"
-        refuse_leak(what, found.weights, known, shards.instance, index=shards.index_sha256)
+        refuse_leak(f"model.pretrained={uri}", found.weights, known, shards)
     return found
 
 
