@@ -118,6 +118,11 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("--cfg", action=Once, required=required, metavar="NAME|PATH", help=about)
         self.add_argument("overrides", nargs="*", default=[], metavar="a.b=c", help=overrides)
 
+    def add_force(self) -> None:
+        """``--force`` of a command that writes files which the user names; :func:`icon_dist.storage.require_new`."""
+        text = "replace what is there already; without it an existing file is an error, and stays"
+        self.add_argument("--force", action="store_true", help=text)
+
     def error(self, message: str) -> NoReturn:
         """Raise a ConfigError with argparse's ``message`` and where the help is, instead of leaving the process."""
         raise ConfigError(f"{message.removeprefix('argument ')}; see {self.prog} --help")

@@ -26,7 +26,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
         metavar="FILE.html",
         help="default %(default)s; numbers in FILE.json",
     )
-    add("--force", action="store_true", help="replace FILE.html and FILE.json where they exist")
+    parser.add_force()
     add("--shards", metavar="URI", help="score and diagnose the best checkpoints on this set; default: their data.val")
     add("--no-evaluation", action="store_true", help="only what the runs have recorded: no checkpoint is loaded")
     add("--limit", type=at_least(0), default=0, metavar="N", help="only the first N boxes of the set")

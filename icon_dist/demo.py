@@ -62,9 +62,10 @@ def main(argv: list[str]) -> int:
     events = _events(run)
     weights = f"{out}/best.safetensors"
     picture = f"{out}/predictions.png"
-    _run(["icon_dist.fetch", run, "--best", "-o", weights])
+    _run(["icon_dist.fetch", run, "--best", "-o", weights, "--force"])
     result = f"{out}/result.json"
-    _run(["icon_dist.evaluate", weights, "--shards", f"{out}/val", "--json", result, "--picture", picture])
+    files = ["--json", result, "--picture", picture, "--force"]
+    _run(["icon_dist.evaluate", weights, "--shards", f"{out}/val", *files])
 
     losses = [e["heatmap"] for e in events if e["kind"] == "train"]
     pck = json.loads(storage.read(result))["scores"]["PCK@0.2"]

@@ -34,7 +34,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     add("--net", type=int, choices=(1, 2), help="of a run with two students; default 1")
     decode = "how joints are read from heatmaps; default: as in the run's own evaluation"
     add("--decode", choices=("quarter", "argmax", "dark"), help=decode)
-    add("--force", action="store_true", help="replace FILE if it exists")
+    parser.add_force()
     return parser.parse_args(argv)
 
 

@@ -16,10 +16,11 @@ from icon_dist.errors import CheckpointError, ConfigError, run_cli, say
 def _list(run_uri: str) -> None:
     from icon_dist.checkpoints import checkpoint
     from icon_dist.checkpoints import manifest as manifests
+    from icon_dist.checkpoints.no_run import no_run
 
     found = checkpoint.entries(run_uri)
     if not found:
-        raise CheckpointError(f"{run_uri}: no checkpoint is there; check the name (a run is run.dir/run.name)")
+        raise CheckpointError(f"{run_uri}: {no_run(run_uri)}")
     print(f"{'step':>10}  {'score':>7}  {'MB':>7}  attempt")
     for entry in found:
         whole = manifests.whole(entry)
@@ -42,7 +43,9 @@ def main(argv: list[str]) -> None:
     wanted.add_argument("--step", type=int, dest="which", metavar="N", help="of this step; default: --best, or --last")
     wanted.add_argument("--list", action="store_true", help="show what is there and write nothing")
     parser.add_argument("--net", type=int, choices=(1, 2), default=1, help="of semi.method=sspose; default %(default)s")
-    parser.add_argument("-o", "--out", metavar="FILE", help="the safetensors file to write")
+    text = "the safetensors file to write; its card, FILE.md, is written beside it"
+    parser.add_argument("-o", "--out", metavar="FILE", help=text)
+    parser.add_force()
     args = parser.parse_args(argv)
     run_uri = storage.absolute(args.run)
     if args.list:
@@ -56,8 +59,8 @@ def main(argv: list[str]) -> None:
     from icon_dist.checkpoints import card
     from icon_dist.checkpoints import weights as stored_weights
 
-    for place in (out, card.place(out)):
-        storage.require_place(place)
+    storage.require_new(f"-o {args.out}", out, force=args.force)
+    storage.require_place(card.place(out))
 
     # Beside the file, so that the same command goes on where a lost connection or Ctrl-C left it.
     found = stored_weights.find(run_uri, args.which, parts=None if storage.is_remote(out) else Path(out).parent)

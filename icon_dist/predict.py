@@ -23,16 +23,22 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     add("inputs", metavar="PHOTO|DIR|VIDEO", nargs="+", help="photos, folders of photos, videos")
     text = "where the instances are: the whole photo, a box in px, a COCO file, or RTMDet or YOLOX; default whole"
     add("--boxes", action=Once, metavar="whole|x,y,w,h|FILE.json|DETECTOR.onnx", help=text)
+    text = (
+        "leave out boxes of a detector that have a lower score; default 0.3, of a file with poses or without scores 0"
+    )
+    add("--min-score", type=number, metavar="SCORE", help=text)
     text = "folder for the drawn photos and poses.json; default %(default)s"
     add("-o", "--out", default="out", metavar="DIR", help=text)
     add("--track", action="store_true", help="follow the instances of a video: a number and a color for each")
     add("--skip-bad", action="store_true", help="name photos that cannot be read, and go on without them")
-    add("--force", action="store_true", help="replace results that are there already")
+    parser.add_force()
     add("--flip", action="store_true", help="average with the mirrored photo: a little better, at twice the time")
     add("--device", metavar="NAME", help="such as cpu or cuda:1; default: a GPU if there is one")
     add("--batch", type=at_least(1), default=32, help="instances at once; default %(default)s")
     args = parser.parse_intermixed_args(argv)
     args.kind = kind_of(args.boxes or WHOLE)
+    if args.min_score is not None and args.kind not in ("file", "detector"):
+        raise ConfigError("--min-score: is about boxes with scores; give --boxes FILE.json or DETECTOR.onnx")
     return args
 
 

@@ -28,6 +28,7 @@ from icon_dist import config as configuration
 from icon_dist import distributed, storage
 from icon_dist.checkpoints import manifest as manifests
 from icon_dist.checkpoints.manifest import DamagedError, Entry, Manifest, Progress
+from icon_dist.checkpoints.no_run import no_run
 from icon_dist.config import Config
 from icon_dist.errors import CheckpointError, ConfigError, StorageError, TooLargeError, shorten, tell
 from icon_dist.storage import hashed_json, lock
@@ -298,6 +299,8 @@ def _refuse_lost(run_uri: str, partial: Sequence[Entry], *, missing_ok: bool, wa
             raise CheckpointError(
                 f"{run_uri}: {name} tells of checkpoints, and none is left; restore one, or use another run.name"
             )
+    if not missing_ok and not partial and storage.exists(run_uri):
+        raise CheckpointError(f"{run_uri}: {no_run(run_uri)}")
     if not missing_ok:
         raise CheckpointError(f"{run_uri}: no checkpoint is there; check the name (a run is run.dir/run.name)")
     if storage.is_remote(run_uri) and storage.exists(storage.join(run_uri, RUN_ID)):

@@ -175,6 +175,7 @@ SAID: dict[str, tuple[Callable[[object], bool], str]] = {  # what a checkpoint s
     "index": (lambda value: value is None or _is_text(value), "a sha256"),
     "teacher": (lambda value: value is None or _is_text(value), "a sha256"),
     "pretrained": (lambda value: value is None or type(value) is dict, "kind, uri and sha256"),
+    "versions": (lambda value: value is None or type(value) is dict, "versions by package"),
 }
 
 
@@ -193,7 +194,9 @@ def read_file(
 
     In the folder ``parts`` an interrupted download leaves what it had, and goes on from it.
     """
-    expected = manifest["files"][name]
+    expected = manifest["files"].get(name)
+    if expected is None:
+        raise DamagedError(f"has no {name}, which {NAME} says is evaluated; it holds {', '.join(manifest['files'])}")
     follow = None if progress is None else (lambda done: progress(name, done, expected["bytes"]))
     try:
         if parts is None:

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import safetensors.torch
@@ -25,6 +25,7 @@ from icon_dist import storage
 from icon_dist.checkpoints import checkpoint
 from icon_dist.checkpoints import manifest as manifests
 from icon_dist.checkpoints.checkpoint import Checkpoint
+from icon_dist.checkpoints.no_run import FILES, no_run
 from icon_dist.config import Config
 from icon_dist.datasets import skeleton_from_dict, skeleton_to_dict
 from icon_dist.errors import CheckpointError, ConfigError, DataError, plain
@@ -67,7 +68,7 @@ def load(uri: str, *, which: str | int | None = None, net: int = 1) -> Weights:
         try:
             return decode(storage.read(uri), name=uri)
         except FileNotFoundError:
-            raise CheckpointError(f"{uri}: neither a weights file nor a run with checkpoints; check the path") from None
+            raise CheckpointError(f"{uri}: {no_run(uri)}, or a fetched .safetensors") from None
     return of_checkpoint(find(uri, which), net=net)
 
 
@@ -110,6 +111,8 @@ def decode(data: bytes, *, name: str) -> Weights:
         raise CheckpointError(f"{name}: an exported model; give the run or the fetched .safetensors that it is from")
     if data[:3] == b"\xff\xd8\xff" or data[:8] == b"\x89PNG\r\n\x1a\n":
         raise CheckpointError(f"{name}: an image, not a model; the model comes first")
+    if PurePosixPath(name).suffix.lower() in FILES:
+        raise CheckpointError(f"{name}: {no_run(name)}, or a fetched .safetensors")
     size = int.from_bytes(data[:8], "little")
     try:
         header = json.loads(data[8 : 8 + size])

@@ -1,13 +1,14 @@
-"""The boxes of photos out of a COCO file: a detector's results, or annotations.
+"""The boxes of photos and videos out of a COCO file: a detector's results, or annotations.
 
 The file may be about more photos than are predicted. Its images are matched with the photos by file name, or, as COCO
-names its photos, by the number that is the name.
+names its photos, by the number that is the name. Boxes of a video say of which ``frame`` they are, counted from 0;
+they, or their images, as in the ``poses.json`` of a video.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -27,14 +28,15 @@ from icon_dist.types import PERSON, Skeleton
 NAMES = ("file_name", "image_name", "image", "image_id")  # where a result says of which image it is
 FORM = "expected COCO results, a list of {image_id or file_name, bbox, score}, or COCO annotations"
 SHAPELESS = "is not four finite numbers and a score"
+MIN_SCORE = 0.3  # of a detector's boxes: those with a lower one are mostly nothing
 Key = int | str  # what an image is called in the file
 
 
 @dataclass(frozen=True)
 class FileBoxes:
-    """The boxes of a file by photo."""
+    """The boxes of a file by photo, or by frame of a video."""
 
-    of_place: dict[str, Float[np.ndarray, "n 5"]]  # x, y, width, height in px, score; a photo without any is absent
+    of_place: dict[tuple[str, int | None], Float[np.ndarray, "n 5"]]  # x, y, width, height in px, score; or absent
     image_ids: dict[str, int]  # those of the file, by photo
 
 
@@ -48,6 +50,7 @@ class _Entry:
     score: Any
     category: int | None
     keypoints: Any
+    frame: int | None  # of a video
 
 
 @dataclass(frozen=True)
@@ -58,8 +61,10 @@ class _File:
     categories: list[Entry]
 
 
-def read_boxes(uri: str, sources: Sequence[Source], skeleton: Skeleton) -> FileBoxes:
-    """The boxes of the file at ``uri`` for the photos in ``sources``.
+def read_boxes(uri: str, sources: Sequence[Source], skeleton: Skeleton, *, min_score: float | None = None) -> FileBoxes:
+    """The boxes of the file at ``uri`` for the photos and videos in ``sources``.
+
+    Boxes with a score below ``min_score`` are left out; without it, of boxes without keypoints those below .3.
 
     A DataError names the first bad entry and counts its like; notes tell of entries and photos that have no partner.
     """
@@ -67,14 +72,23 @@ def read_boxes(uri: str, sources: Sequence[Source], skeleton: Skeleton) -> FileB
     places = _partners({entry.image for entry in file.entries} | set(file.names), file.names, sources, uri)
     entries = _of_category(file, skeleton)
     _require_joints(file, entries, skeleton)
+    entries = _of_score(file, entries, min_score)
     known = [(entry, places[entry.image]) for entry in entries if entry.image in places]
     boxes = _checked(known, {source.place: source.wh for source in sources}, uri)
-    by_place: dict[str, list[list[float]]] = defaultdict(list)
-    for (_, place), box in zip(known, boxes, strict=True):
-        by_place[place].append(box)
-    _note_unmatched(uri, entries=len(entries), known=len(known), sources=sources, with_boxes=len(by_place))
-    ids = {place: key for key, place in places.items() if isinstance(key, int)}
+    videos = {source.place for source in sources if source.video}
+    by_place: dict[tuple[str, int | None], list[list[float]]] = defaultdict(list)
+    for (entry, place), box in zip(known, boxes, strict=True):
+        by_place[place, _frame_of(entry, place, uri) if place in videos else None].append(box)
+    _note_unmatched(uri, len(entries) - len(known), sources, with_boxes={place for place, _ in by_place})
+    ids = {place: key for key, place in places.items() if isinstance(key, int) and place not in videos}
     return FileBoxes({place: np.array(found, np.float64) for place, found in by_place.items()}, ids)
+
+
+def _frame_of(entry: _Entry, place: str, uri: str) -> int:
+    if entry.frame is None:
+        name = PurePosixPath(place).name
+        raise DataError(f"{uri}#{entry.row}: {name} is a video; give each of its boxes a frame, counted from 0")
+    return entry.frame
 
 
 def _read(uri: str) -> _File:
@@ -84,16 +98,18 @@ def _read(uri: str) -> _File:
         raise DataError(f"{uri}: no such file; give the json of a detector, or annotations, to --boxes") from None
     names: dict[Key, str] = {}
     categories: list[Entry] = []
+    frames: dict[Key, Any] = {}
     if isinstance(content, dict) and isinstance(content.get("annotations"), list):
         images, described = content.get("images"), content.get("categories")
         if not isinstance(images, list) or not all(_is_image(image) for image in images):
             raise DataError(f"{uri} images: expected a list of {{id, file_name}}; give the whole COCO file")
         names = {image["id"]: image["file_name"] for image in images}
+        frames = {image["id"]: image.get("frame") for image in images}
         categories = [one for one in described if isinstance(one, dict)] if isinstance(described, list) else []
         content = content["annotations"]
     if not isinstance(content, list):
         raise DataError(f"{uri}: {FORM}")
-    entries = [_entry(row, one, uri) for row, one in enumerate(content) if not _is_crowd(one)]
+    entries = [_entry(row, one, frames, uri) for row, one in enumerate(content) if not _is_crowd(one)]
     if not entries:
         raise DataError(f"{uri}: holds no box; {FORM}")
     if dangling := [entry for entry in entries if names and entry.image not in names]:
@@ -109,7 +125,7 @@ def _is_crowd(entry: Any) -> bool:
     return isinstance(entry, dict) and bool(entry.get("iscrowd"))
 
 
-def _entry(row: int, entry: Any, uri: str) -> _Entry:
+def _entry(row: int, entry: Any, frames: Mapping[Key, Any], uri: str) -> _Entry:
     values = [entry.get(name) for name in NAMES] if isinstance(entry, dict) else []
     images: list[Key] = [value for value in values if value is not None and (is_id(value) or isinstance(value, str))]
     if not images or "bbox" not in entry:
@@ -117,11 +133,17 @@ def _entry(row: int, entry: Any, uri: str) -> _Entry:
     category = entry.get("category_id")
     if category is not None and not is_id(category):
         raise DataError(f"{uri}#{row} category_id={shown(category)}: expected an integer >= 0")
-    return _Entry(row, images[0], entry["bbox"], entry.get("score", 1.0), category, entry.get("keypoints"))
+    frame = entry.get("frame", frames.get(images[0]))
+    if frame is not None and not is_id(frame):
+        raise DataError(f"{uri}#{row} frame={shown(frame)}: expected the number of a frame, counted from 0")
+    return _Entry(row, images[0], entry["bbox"], entry.get("score", 1.0), category, entry.get("keypoints"), frame)
 
 
 def _partners(keys: set[Any], names: dict[Any, str], sources: Sequence[Source], uri: str) -> dict[Any, str]:
-    """The photo of every image of the file that has one; DataError where two images have the same, or none has."""
+    """The photo or video of every image of the file that has one.
+
+    DataError where two images have the same photo, or none has one.
+    """
     by_name: dict[str, Source] = {}
     for one in sources:
         stem = PurePosixPath(one.name).stem
@@ -139,7 +161,12 @@ def _partners(keys: set[Any], names: dict[Any, str], sources: Sequence[Source], 
         photos = plural(len(sources), "photo")
         text = f"is about none of the {photos}: it has {image}, not {sources[0].name}"
         raise DataError(f"{uri}: {text}; give the boxes of these photos")
-    return {_one_of(several, names, place, uri): place for place, several in found.items()}
+    videos = {source.place for source in sources if source.video}
+    return {
+        key: place
+        for place, several in found.items()
+        for key in (several if place in videos else [_one_of(several, names, place, uri)])
+    }
 
 
 def _one_of(keys: list[Any], names: dict[Any, str], place: str, uri: str) -> Any:
@@ -166,6 +193,26 @@ def _of_category(file: _File, skeleton: Skeleton) -> list[_Entry]:
         raise DataError(f"{file.uri}: {what}; keep those of one category")
     left = plural(len(file.entries) - len(kept), "box")
     note(f"{file.uri}: {left} of other categories than {wanted[0]} left out")
+    return kept
+
+
+def _of_score(file: _File, entries: list[_Entry], min_score: float | None) -> list[_Entry]:
+    """The entries whose score is high enough; what is no score is left for :func:`_checked`."""
+
+    def is_low(entry: _Entry) -> bool:
+        """Whether the box is left out; the score of a pose is not that of a box."""
+        least = min_score if min_score is not None else 0 if entry.keypoints else MIN_SCORE
+        return are_numbers([entry.score]) and entry.score < least
+
+    kept = [entry for entry in entries if not is_low(entry)]
+    least = MIN_SCORE if min_score is None else min_score
+    if not kept:
+        highest = max(entry.score for entry in entries)
+        raise DataError(
+            f"{file.uri}: no box has a score of {least:g} or more, the highest is {highest:.3g}; --min-score"
+        )
+    if left := len(entries) - len(kept):
+        note(f"{file.uri}: {plural(left, 'box')} with a score below {least:g} left out; --min-score takes others")
     return kept
 
 
@@ -214,8 +261,9 @@ def _form(boxes: list[list[float]], sizes: list[tuple[int, int]]) -> tuple[str, 
     return other_form(np.array(boxes)[:, :4], np.array(sizes, np.float64))
 
 
-def _note_unmatched(uri: str, *, entries: int, known: int, sources: Sequence[Source], with_boxes: int) -> None:
-    if entries > known:
-        note(f"{uri}: {plural(entries - known, 'box')} of other images left out")
-    if without := len(sources) - with_boxes:
-        note(f"{uri}: no box for {without} of {plural(len(sources), 'photo')}; nobody is predicted there")
+def _note_unmatched(uri: str, left_out: int, sources: Sequence[Source], *, with_boxes: set[str]) -> None:
+    if left_out:
+        note(f"{uri}: {plural(left_out, 'box')} of other images left out")
+    if without := len(sources) - len(with_boxes):
+        kind = "file" if any(source.video for source in sources) else "photo"
+        note(f"{uri}: no box for {without} of {plural(len(sources), kind)}; nobody is predicted there")

@@ -8,12 +8,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, BinaryIO, overload
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from numpy.typing import ArrayLike, NDArray
+from PIL import Image, ImageOps
 
 from icon_dist.checkpoints import weights as stored_weights
 from icon_dist.codec import Codec, codec_of
@@ -34,7 +35,7 @@ from icon_dist.types import Batch, Instance, Predictions, Skeleton
 HELD = 256 << 20  # bytes of images that wait for their batch; large photos make smaller batches
 LONGEST_SIDE = 32766  # px, of an image that OpenCV can warp
 RGB = NDArray[np.uint8]  # [H, W, 3]
-Input = str | os.PathLike[str] | RGB
+Input = str | os.PathLike[str] | RGB | Image.Image | BinaryIO
 Detector = Callable[[RGB], ArrayLike]  # boxes [n, 4] of an RGB image, x, y, width, height in px; [n, 5] with scores
 
 
@@ -104,10 +105,11 @@ class PoseEstimator:
     def __call__(self, images: Any, boxes: Any = None) -> Poses | list[Poses]:
         """The poses of one image, or those of each image of a list.
 
-        An image is the path of a photo (JPEG, PNG, WebP, BMP or TIFF; turned upright as its EXIF says) or an RGB array
-        ``[H, W, 3]`` of uint8. ``boxes`` are the instances of an image, ``[n, 4]`` x, y, width, height in px, or
-        ``[n, 5]`` with a score; for a list of images, a list of such boxes. They may also be a function that finds
-        them in an RGB array. Without them, the whole image is one instance.
+        An image is the path of a photo (JPEG, PNG, WebP, BMP or TIFF; turned upright as its EXIF says), an RGB array
+        ``[H, W, 3]`` of uint8, a Pillow image, or a photo that is open for reading as bytes. ``boxes`` are the
+        instances of an image, ``[n, 4]`` x, y, width, height in px, or ``[n, 5]`` with a score; for a list of images,
+        a list of such boxes. They may also be a function that finds them in an RGB array. Without them, the whole
+        image is one instance.
 
         DataError for a photo that cannot be read, ConfigError for boxes or arrays that are none.
         """
@@ -191,9 +193,12 @@ def read_photo(place: str | Path, *, bits: int | None = None) -> UInt8[np.ndarra
     """
     name = os.fspath(place)
     try:
-        data = photo.read(name)
+        return _decoded(photo.read(name), name=name, bits=bits)
     except FileNotFoundError:
         raise DataError(f"{name}: no such photo; check the path") from None
+
+
+def _decoded(data: bytes, *, name: str, bits: int | None = None) -> RGB:
     require_side(photo.header(data, name=name).stored_wh, name=name)
     if bits is None:
         bits = photo.depth(photo.highest(data, photo.header(data, name=name), name=name))
@@ -214,8 +219,14 @@ def _pixels(image: Any) -> tuple[RGB, str]:
     if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.shape[2:] == (3,) and image.size:
         require_side(image.shape[1::-1], name="image")
         return np.ascontiguousarray(image), "image"
+    if isinstance(image, Image.Image) and not image.mode.startswith(("I", "F")):  # these have more than 8 bits
+        require_side(image.size, name="image")
+        return np.asarray(ImageOps.exif_transpose(image).convert("RGB")), "image"
+    if callable(getattr(image, "read", None)) and isinstance(data := image.read(), bytes):
+        return _decoded(data, name="image"), "image"
     what = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else shown(type(image).__name__)
-    raise ConfigError(f"image: {what}: expected the path of a photo, or an RGB array [H, W, 3] of uint8")
+    kinds = "the path of a photo, an RGB array [H, W, 3] of uint8, a Pillow image of 8 bits, or a file open as bytes"
+    raise ConfigError(f"image: {what}: expected {kinds}")
 
 
 def boxes_of(given: ArrayLike | None, *, wh: tuple[int, int], name: str) -> Float[np.ndarray, "n 5"]:

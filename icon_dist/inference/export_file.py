@@ -49,10 +49,7 @@ def check_arguments(args: argparse.Namespace) -> str:
         raise ConfigError(f"-o {args.out}: ends with none of {', '.join(KINDS)}; name it FILE.onnx")
     if args.use == "rtmlib" and kind != ".onnx":
         raise ConfigError(f"-o {args.out}: rtmlib reads ONNX files; name it FILE.onnx")
-    for place in (args.out, f"{args.out}.json"):
-        if storage.exists(storage.absolute(place)) and not args.force:
-            raise ConfigError(f"-o {args.out}: {place} exists; give another name, or --force to replace it")
-        storage.require_place(storage.absolute(place))
+    storage.require_new(f"-o {args.out}", args.out, f"{args.out}.json", force=args.force)
     chosen = {"--which": args.which, "--net": args.net}
     is_run = storage.exists(storage.join(storage.absolute(args.model), manifests.FOLDER))
     if not is_run and (given := [name for name, value in chosen.items() if value is not None]):

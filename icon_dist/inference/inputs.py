@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from icon_dist import storage
-from icon_dist.errors import ConfigError, DataError, IconError, note, plural, raise_all, shown
+from icon_dist.checkpoints.manifest import FOLDER
+from icon_dist.errors import ConfigError, DataError, IconError, note, raise_all, shorten, shown
 from icon_dist.images import photo
 from icon_dist.inference import video
 from icon_dist.inference.estimator import require_side
@@ -48,10 +49,22 @@ class Source:
         return PurePosixPath(self.place).stem + (".mp4" if self.video else ".jpg")
 
 
+NOT_INPUTS = {  # that people give among the photos
+    ".json": "a JSON file, no photo; boxes are given with --boxes FILE.json",
+    ".onnx": "an ONNX file, no photo; a detector is given with --boxes DETECTOR.onnx",
+    ".safetensors": "a model, no photo; the model comes first, and one is used at a time",
+}
+
+
 def find(given: Sequence[str]) -> list[str]:
-    """The files that were given, and those of the folders that were, in order; DataError where there are none."""
+    """The files that were given, and those of the folders that were, in order.
+
+    DataError where there are none, ConfigError for what belongs elsewhere on the command line.
+    """
     places: list[str] = []
     for one in given:
+        if text := NOT_INPUTS.get(PurePosixPath(one).suffix.lower()):
+            raise ConfigError(f"{shorten(one)}: {text}")
         place = storage.absolute(one)
         folder = _folder(place, one)
         places += [place] if folder is None else folder
@@ -75,6 +88,8 @@ def _folder(place: str, given: str) -> list[str] | None:
         return None
     visible = [name for name in names if not name.startswith(".") and "/" not in name]
     chosen = [name for name in visible if PurePosixPath(name).suffix.lower() in SUFFIXES]
+    if not chosen and FOLDER in {name.partition("/")[0] for name in names}:
+        raise ConfigError(f"{given}: a run, no photos; the model comes first, and one is used at a time")
     if not chosen:
         below = " (its folders are not looked into; give them)" if _has_folders(place, names) else ""
         raise DataError(f"{given}: no photos or videos in this folder{below}; give a folder of photos")
@@ -139,10 +154,8 @@ def require_outputs(sources: Sequence[Source], given: Sequence[str], out: str, *
             text = f"{source.place}: would be drawn to {source.output} like {other.place}"
             raise ConfigError(f"{text}; predict them one after the other with two -o, or rename one")
     storage.require_place(storage.join(target, result))
-    if not force and (there := sorted({result, *by_output} & _names(target))):
-        more = f" and {plural(len(there) - 1, 'other result')} are" if len(there) > 1 else " is"
-        first = result if result in there else there[0]
-        raise ConfigError(f"-o {out}: {first}{more} there already; give another -o, or --force to replace them")
+    there = sorted({result, *by_output} & _names(target), key=lambda name: (name != result, name))
+    storage.require_new(f"-o {out}", *(storage.join(target, name) for name in there), force=force)
 
 
 def _require_apart(sources: Sequence[Source], given: Sequence[str], out: str) -> None:

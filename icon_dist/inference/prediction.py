@@ -14,7 +14,7 @@ from icon_dist import __version__, storage
 from icon_dist.errors import ConfigError, DataError, note, plural, say
 from icon_dist.images.photo import depth
 from icon_dist.inference import inputs, video
-from icon_dist.inference.box_files import FileBoxes, read_boxes
+from icon_dist.inference.box_files import MIN_SCORE, FileBoxes, read_boxes
 from icon_dist.inference.detector import OnnxDetector
 from icon_dist.inference.device import chosen_device
 from icon_dist.inference.estimator import RGB, Detector, PoseEstimator, box_fault, load, read_photo
@@ -25,7 +25,7 @@ from icon_dist.inference.tracking import Tracker
 from icon_dist.launch.progress_bar import progress_bar
 
 Image = tuple[Source, int | None, RGB]  # of a photo, or a frame of a video with its number from 0
-BoxesOf = Callable[[Source], ArrayLike | Detector | None]
+BoxesOf = Callable[[Source, int | None], ArrayLike | Detector | None]
 
 
 def run(args: argparse.Namespace) -> None:
@@ -33,13 +33,15 @@ def run(args: argparse.Namespace) -> None:
     out = storage.absolute(args.out)
     places = inputs.find(args.inputs)
     pose = load(args.model, device=chosen_device(args.device), flip=args.flip, batch=args.batch)
-    detector = OnnxDetector(args.boxes) if args.kind == "detector" else None
+    detector = detector_of(args) if args.kind == "detector" else None
     show = progress_bar("looking at", "files", len(places))
     sources = inputs.survey(places, skip_bad=args.skip_bad, progress=show)
     inputs.require_outputs(sources, args.inputs, args.out, result=FILE, force=args.force)
     if args.track and not any(source.video for source in sources):
         raise ConfigError("--track: follows instances through a video, and no input is one; leave it out")
-    file = _file_boxes(args.boxes, sources, pose) if args.kind == "file" else FileBoxes({}, {})
+    file = FileBoxes({}, {})
+    if args.kind == "file":
+        file = read_boxes(args.boxes, sources, pose.skeleton, min_score=args.min_score)
     boxes_of = _boxes_of(args, sources, file=file, detector=detector)
     for text in unusual(sources, boxes=args.boxes):
         note(text)
@@ -69,7 +71,7 @@ def predicted(
         """Yield each image with what its boxes come from, and remember which source and frame it is of."""
         for source, frame, image in images:
             under_way.append((source, frame))
-            yield image, boxes_of(source)
+            yield image, boxes_of(source, frame)
 
     for poses in pose.stream(pairs()):
         source, frame = under_way.popleft()
@@ -118,19 +120,16 @@ def _boxes_of(
 ) -> BoxesOf:
     """The boxes of a photo or video, or the function that finds them."""
     if args.kind == "file":
-        return lambda source: file.of_place.get(source.place, np.zeros((0, 4)))
+        return lambda source, frame: file.of_place.get((source.place, frame), np.zeros((0, 4)))
     if args.kind == "box":
         box: list[float] = args.box
         for source in sources:
             if fault := box_fault(box, wh=source.wh):
                 raise ConfigError(f"--boxes {args.boxes}: {fault} ({source.place}); give x,y,w,h in px of every image")
-        return lambda _: [box]
-    return lambda _: detector
+        return lambda *_: [box]
+    return lambda *_: detector
 
 
-def _file_boxes(uri: str, sources: Sequence[Source], pose: PoseEstimator) -> FileBoxes:
-    if source := next((source for source in sources if source.video), None):
-        raise ConfigError(
-            f"--boxes {uri}: has boxes of photos, and {source.place} is a video; give whole, x,y,w,h or a DETECTOR.onnx"
-        )
-    return read_boxes(uri, sources, pose.skeleton)
+def detector_of(args: argparse.Namespace) -> OnnxDetector:
+    """The detector in the ONNX file that ``--boxes`` names."""
+    return OnnxDetector(args.boxes, least_score=MIN_SCORE if args.min_score is None else args.min_score)

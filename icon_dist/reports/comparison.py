@@ -60,10 +60,7 @@ def outputs(out: str, *, force: bool) -> tuple[str, str]:
     """The page, and the file of its numbers beside it; ConfigError where one exists that may not be replaced."""
     require_pages()
     places = storage.absolute(out), storage.absolute(f"{out.removesuffix('.html')}.json")
-    for place in places:
-        if storage.exists(place) and not force:
-            raise ConfigError(f"-o {out}: {place} exists; give another FILE.html, or --force to replace it")
-        storage.require_place(place)
+    storage.require_new(f"-o {out}", *places, force=force)
     return places
 
 

@@ -94,9 +94,12 @@ def require_outputs(args: argparse.Namespace) -> None:
     """An error now about a place that cannot be written, or a package that is missing, and not after the work."""
     if args.diagnose:
         embedding.require_tsne()
-    page = args.diagnose and f"{args.diagnose}/diagnosis.html"
-    for place in filter(None, (args.json, args.results, args.picture, page)):
-        storage.require_place(place)
+    options = {"--json": args.json, "--results": args.results, "--picture": args.picture}
+    given = {f"{option} {place}": [place] for option, place in options.items() if place}
+    if args.diagnose:
+        given[f"--diagnose {args.diagnose}"] = [f"{args.diagnose}/diagnosis{kind}" for kind in (".html", ".json")]
+    for option, places in given.items():
+        storage.require_new(option, *places, force=args.force)
 
 
 def sets_to_score(args: argparse.Namespace, config: Config) -> tuple[str, ...]:

@@ -9,7 +9,6 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
@@ -18,6 +17,7 @@ from icon_dist import config as configuration
 from icon_dist import storage
 from icon_dist.checkpoints import manifest as manifests
 from icon_dist.checkpoints.manifest import Manifest
+from icon_dist.checkpoints.no_run import PARTS, no_run
 from icon_dist.config import Config
 from icon_dist.config.safe_yaml import read_plain
 from icon_dist.datasets import skeleton_from_dict
@@ -25,7 +25,6 @@ from icon_dist.errors import CheckpointError, IconError, gathering, note, plural
 from icon_dist.storage import lock
 from icon_dist.types import Skeleton
 
-PARTS = ("config.yaml", "metrics.jsonl", manifests.FOLDER)  # of a run
 PLACED = ("train", "eval")  # kinds of events that stand at an epoch
 LARGEST_CONFIG = 1 << 20  # bytes
 Event = dict[str, Any]
@@ -117,10 +116,8 @@ def short_names(uris: Sequence[str]) -> dict[str, str]:
 
 
 def _read(uri: str, *, name: str) -> Run:
-    if not storage.exists(uri):
-        raise CheckpointError(f"{uri}: nothing is there; give the folder of a run (run.dir/run.name)")
     if not any(storage.exists(storage.join(uri, name)) for name in PARTS):
-        raise CheckpointError(f"{uri}: {_instead(uri)}")
+        raise CheckpointError(f"{uri}: {no_run(uri)}")
     checkpoints = _checkpoints(uri)
     events, damaged = _events(uri)
     return Run(
@@ -135,24 +132,6 @@ def _read(uri: str, *, name: str) -> Run:
         checkpoints=checkpoints,
         writer=lock.owner(uri),
     )
-
-
-def _instead(uri: str) -> str:
-    """What a place is that is no run, and what to give instead."""
-    if storage.exists(storage.join(uri, "journal.log")):
-        return f"a sweep, no run; give some of its trials, such as {uri}/trials/0000"
-    if storage.exists(storage.join(uri, "manifest.json")):
-        return "a shard set, no run; give it with --shards, and runs beside it"
-    if not storage.is_remote(uri) and Path(uri).is_dir():
-        runs = sorted(path.name for path in Path(uri).iterdir() if (path / "config.yaml").is_file())
-        if runs:
-            others = "" if len(runs) == 1 else f" and others, or {uri}/*"
-            return f"holds {plural(len(runs), 'run')} and is none itself; give {uri}/{runs[0]}{others}"
-    for above in PurePosixPath(uri.removeprefix("s3://")).parents[:2]:
-        place = f"s3://{above}" if storage.is_remote(uri) else str(above)
-        if above.name and storage.exists(storage.join(place, "config.yaml")):
-            return f"a part of a run, no run; give {place}"
-    return f"no run (has none of {', '.join(PARTS)}); give the folder of a run (run.dir/run.name)"
 
 
 def _checkpoints(uri: str) -> tuple[Manifest, ...]:

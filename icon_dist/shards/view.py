@@ -17,7 +17,7 @@ def main(argv: list[str]) -> None:
     add("-o", "--out", required=True, metavar="PAGE.png")
     add("--count", type=at_least(1), default=24, metavar="N", help="people; default %(default)s")
     add("--columns", type=at_least(1), default=6, metavar="N", help="default %(default)s")
-    add("--force", action="store_true", help="replace PAGE.png if it exists")
+    parser.add_force()
     add("--seed", type=at_least(0), default=0, help="another seed, other people")
     options = parser.parse_args(argv)
     if not options.out.endswith((".png", ".jpg")):
@@ -26,9 +26,7 @@ def main(argv: list[str]) -> None:
     from icon_dist import storage
     from icon_dist.shards import contact_sheet
 
-    if not options.force and storage.exists(storage.absolute(options.out)):
-        raise ConfigError(f"--out {options.out}: exists; give another name, or --force to replace it")
-
+    storage.require_new(f"--out {options.out}", options.out, force=options.force)
     contact_sheet.run(options.shards, options.out, count=options.count, columns=options.columns, seed=options.seed)
 
 

@@ -33,6 +33,7 @@ __all__ = [
     "listing",
     "read",
     "read_resumed",
+    "require_new",
     "require_place",
     "require_regular",
     "size",
@@ -137,6 +138,21 @@ def require_place(uri: str) -> None:
     uri = absolute(uri)
     if not is_remote(uri):
         local.require_place(Path(uri))
+
+
+def require_new(option: str, *uris: str, force: bool) -> None:
+    """Before long work: ConfigError about ``option`` if one of ``uris`` exists already, unless ``force`` replaces it.
+
+    StorageError if nothing can be written at one of them.
+    """
+    for uri in uris:
+        require_place(uri)
+    there = [] if force else [uri for uri in uris if exists(uri)]
+    if there:
+        exist = f"and {len(there) - 1} more exist" if len(there) > 1 else "exists"
+        raise ConfigError(
+            f"{option}: {there[0]} {exist} already; give another name, or --force to replace what is there"
+        )
 
 
 def read_resumed(uri: str, part: Path, *, sha256: str, progress: Progress | None = None) -> bytes:

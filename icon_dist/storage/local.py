@@ -10,6 +10,7 @@ import re
 import secrets
 import shutil
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import BufferedRandom
@@ -28,13 +29,15 @@ FIXES = {
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """OSError -> one line; FileNotFoundError stays what it is."""
+def _explained(path: Path, *, writing: bool = False) -> Iterator[None]:
+    """OSError -> one line; FileNotFoundError stays what it is, unless a file was to be made."""
     try:
         yield
     except OSError as error:
         if error.errno is None:  # explained already, of another place
             raise
+        if writing and error.errno == errno.ENOENT:
+            raise StorageError(f"{path}: no file can be made there; write elsewhere") from None
         if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR):  # S3 has no folders: they are no files
             raise FileNotFoundError(f"{path}: no such file") from None
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
@@ -137,14 +140,14 @@ def require_place(path: Path) -> None:
         raise StorageError(f"{folder}: is a file, not a folder; write elsewhere")
     if os.statvfs(folder).f_flag & os.ST_RDONLY:
         raise StorageError(f"{folder}: {os.strerror(errno.EROFS)}; {FIXES[errno.EROFS]}")
-    if not os.access(folder, os.W_OK):
-        raise StorageError(f"{folder}: Permission denied; check the path and its permissions")
+    with _explained(folder, writing=True), tempfile.TemporaryFile(dir=folder):  # has no name where the disk can do so
+        pass
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BufferedRandom]:
     """A file to write that becomes ``path`` when the block ends without an error."""
-    with _explained(path), _temporary(path) as (file, temporary):
+    with _explained(path, writing=True), _temporary(path) as (file, temporary):
         yield file
         file.flush()
         os.fsync(file.fileno())
@@ -155,7 +158,7 @@ def replacing(path: Path) -> Iterator[BufferedRandom]:
 @contextmanager
 def continued(path: Path) -> Iterator[BufferedRandom]:
     """A file at its end, with what an earlier process has left there; no two processes have it at once."""
-    with _explained(path):
+    with _explained(path, writing=True):
         _make_folder(path.parent)
         _require_target(path)
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)  # not through a link of somebody else's
@@ -218,7 +221,7 @@ def write(path: Path, data: bytes | Path) -> None:
 
 def write_new(path: Path, data: bytes) -> bool:
     """Create ``path`` with the bytes ``data``; returns False, and changes nothing, if something has that name."""
-    with _explained(path), _temporary(path) as (file, temporary):
+    with _explained(path, writing=True), _temporary(path) as (file, temporary):
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

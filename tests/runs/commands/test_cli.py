@@ -120,6 +120,16 @@ LINES: dict[str, tuple[list[str], dict[str, str]]] = {
     "doctor": (["runs"], {}),
     "demo": (["loss.tau=0.1"], {"--out": "o"}),
 }
+WRITING = ("evaluate", "predict", "compare", "fetch", "export", "shards view")  # files that the user names
+
+
+@pytest.mark.parametrize("verb", WRITING)
+def test_who_writes_files_replaces_them_by_force_alone(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        dispatch([*verb.split(), "--help"])
+    assert "an existing file is an error, and stays" in " ".join(capsys.readouterr().out.split())
+
+
 NUMBERS = {"--batch", "--step", "--limit", "--count", "--people", "--trials", "--gpus-per-worker", "--net", "--seeds"}
 CHOICES = {
     "--decode": "dakr",

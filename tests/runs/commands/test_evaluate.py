@@ -70,7 +70,8 @@ def test_one_process_scores_what_two_ranks_scored(
     result, picture = tmp_path / "result.json", tmp_path / "poses.png"
     for checkpoint in (run, tmp_path / "best.safetensors"):
         found = scores_of(
-            capsys, str(checkpoint), "--shards", f"{people}/val", "--json", str(result), "--picture", str(picture)
+            *(capsys, str(checkpoint), "--shards", f"{people}/val"),
+            *("--json", str(result), "--picture", str(picture), "--force"),
         )
         assert found == pytest.approx(logged["scores"], abs=1e-4)
     written = json.loads(result.read_text())
@@ -287,6 +288,8 @@ def test_diagnose_writes_a_page_its_numbers_and_pictures(
     assert whole["embedding"]["people"] >= 24
     assert (tmp_path / "all" / "worst-miss.png").exists()
     assert "worst-miss" not in (tmp_path / "all" / "diagnosis.html").read_text(), "the page stands alone"
+    with pytest.raises(ConfigError, match=r"--diagnose .*all: .*diagnosis.html and 1 more exist already; give another"):
+        evaluate.main([str(run), "--shards", f"{people}/val", "--diagnose", str(tmp_path / "all")])
     evaluate.main([str(run), "--shards", f"{people}/val", "--limit", "5", "--diagnose", str(tmp_path / "some")])
     some = json.loads((tmp_path / "some" / "diagnosis.json").read_text())
     assert 5 <= some["embedding"]["people"] <= 8
@@ -303,7 +306,7 @@ def test_diagnose_writes_a_page_its_numbers_and_pictures(
 
 
 def test_refusals(run: Path, people: Path, shared: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="neither a weights file nor a run"):
+    with pytest.raises(CheckpointError, match="nothing is there; check the path, and give the folder of a run"):
         evaluate.main([str(tmp_path / "none"), "--shards", f"{people}/val"])
     with pytest.raises(DataError, match="icon-dist shards build"):
         evaluate.main([str(run), "--shards", str(tmp_path / "none")])

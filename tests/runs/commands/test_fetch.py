@@ -162,7 +162,7 @@ def test_a_list_writes_nothing(run: str, capsys: pytest.CaptureFixture[str]) -> 
         (["http://a/b", "-o", "x.safetensors"], 2, "not supported"),
         (["RUN", "--step", "9", "-o", "x.safetensors"], 4, "no checkpoint of step 9; it has 1"),
         (["absent", "-o", "x.safetensors"], 4, "no checkpoint is there"),
-        (["absent", "--list"], 4, "no checkpoint is there"),
+        (["absent", "--list"], 4, "absent: nothing is there; check the path"),
         (["RUN", "-o", "RUN/last.json/x.safetensors"], 5, "is a file, not a folder"),
     ],
 )
@@ -260,7 +260,7 @@ def test_the_command_on_a_full_disk(local_run: str, tmp_path: Path) -> None:
     out = tmp_path / "x.safetensors"
     out.write_bytes(b"old")
     done = subprocess.run(
-        [sys.executable, "-m", "icon_dist.fetch", local_run, "-o", str(out)],
+        [sys.executable, "-m", "icon_dist.fetch", local_run, "-o", str(out), "--force"],
         capture_output=True,
         text=True,
         check=False,
@@ -316,14 +316,14 @@ def test_an_interrupted_download_goes_on_where_it_stopped(
     assert set(tmp_path.iterdir()) == {out, out.with_suffix(".md")}
 
     part.write_bytes(os.urandom(1000))  # not the beginning of this file
-    assert exit_code(s3, "-o", str(out)) == 0
+    assert exit_code(s3, "-o", str(out), "--force") == 0
     assert ranges[-2:] == ["bytes=1000-", ""]
     assert set(tmp_path.iterdir()) == {out, out.with_suffix(".md")}
     part.write_bytes(b"x" * 9_000_000)  # longer than it
-    assert exit_code(s3, "-o", str(out)) == 0
+    assert exit_code(s3, "-o", str(out), "--force") == 0
     assert torch.equal(stored_weights.load(str(out)).tensors["x"], big["model"]["x"])
     events.unregister("before-call.s3.GetObject", unique_id="asked")
 
     with part.open("w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        assert exit_code(s3, "-o", str(out)) == 5
+        assert exit_code(s3, "-o", str(out), "--force") == 5

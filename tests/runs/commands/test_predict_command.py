@@ -123,7 +123,7 @@ def test_results_are_replaced_when_asked_and_never_else(command: Command) -> Non
     first = {name: Path("out", name).read_bytes() for name in os.listdir("out")}
     refused = command("dog", "photos", "--boxes", "1,1,50,50")
     assert refused.code == 2
-    assert "-o out: poses.json and 3 other results are there already; give another -o, or --force" in refused.err
+    assert "/out/poses.json and 3 more exist already; give another name, or --force to replace" in refused.err
     assert {name: Path("out", name).read_bytes() for name in os.listdir("out")} == first
     assert command("dog", "photos", "--boxes", "1,1,50,50", "--force").code == 0
     assert {name: Path("out", name).read_bytes() for name in os.listdir("out")} != first
@@ -237,6 +237,29 @@ def test_our_own_results_are_boxes(command: Command) -> None:
     assert [one["keypoints"] for one in first["annotations"]] == [one["keypoints"] for one in second["annotations"]]
 
 
+def test_boxes_with_low_scores_are_left_out(command: Command) -> None:
+    low = {"image_id": "p0", **SECOND, "score": 0.2}
+    file = write_json("boxes.json", [{"image_id": "p0", **BOX}, {"image_id": "p0", **SECOND}, low])
+    done = command("dog", "photos/p0.png", "--boxes", file)
+    assert "boxes.json: 1 box with a score below 0.3 left out; --min-score takes others" in done.err
+    assert [one["bbox"] for one in poses_of("out")["annotations"]] == [BOX["bbox"], SECOND["bbox"]]
+    for score, count in ("0.5", 1), ("0", 3):
+        command("dog", "photos/p0.png", "--boxes", file, "--min-score", score, "--force")
+        assert len(poses_of("out")["annotations"]) == count
+
+
+def test_boxes_of_the_frames_of_a_video(command: Command) -> None:
+    """As a list of results, and as ``poses.json`` of a video has them; frames without a box have nobody."""
+    results = [{"image_id": "v.mp4", "frame": frame, **BOX, "bbox": [5 + frame, 5, 40, 50]} for frame in (0, 3)]
+    done = command("dog", "v.mp4", "photos/p0.png", "--boxes", write_json("boxes.json", results), "-o", "first")
+    assert (done.code, done.err.count("no box for 1 of 2 files; nobody is predicted there")) == (0, 1)
+    first = poses_of("first")
+    assert [(one["frame"], one["bbox"][0]) for one in first["annotations"]] == [(0, 5), (3, 8)]
+    assert command("dog", "v.mp4", "--boxes", "first/poses.json", "-o", "second").code == 0
+    second = poses_of("second")
+    assert [one["keypoints"] for one in first["annotations"]] == [one["keypoints"] for one in second["annotations"]]
+
+
 def test_two_images_of_one_name_are_told_apart_by_their_folders(command: Command) -> None:
     boxes = [{"image_id": "other/p0.png", **SECOND}, {"image_id": "photos/p0.png", **BOX}]
     assert command("dog", "photos/p0.png", "--boxes", write_json("boxes.json", boxes)).code == 0
@@ -322,16 +345,17 @@ BAD_CALLS: list[tuple[str, int, str]] = [
     ("dog photos -o photos/new", 2, "-o photos/new: lies inside the input 'photos'"),
     ("dog photos -o link", 2, "-o link: lies inside the input 'photos'"),
     ("dog photos/p0.png -o photos", 2, "-o photos: is the folder of the input "),
-    ("dog photos -o done", 2, "-o done: poses.json is there already; give another -o, or --force"),
-    ("dog photos -o half", 2, "-o half: p1.jpg is there already"),
+    ("dog photos -o done", 2, "/done/poses.json exists already; give another name, or --force"),
+    ("dog photos -o half", 2, "/half/p1.jpg exists already"),
     ("dog photos -o notes.txt", 5, "notes.txt: is a file, not a folder"),
+    ("dog photos -o /proc/x", 5, "/proc: no file can be made there; write elsewhere"),
     ("dog http://host/p.jpg", 2, "'http:' is not supported"),
-    ("none photos", 4, "none: neither a weights file nor a run"),
-    ("none.safetensors photos", 4, "neither a weights file nor a run"),
+    ("none photos", 4, "none: nothing is there; check the path, and give the folder of a run"),
+    ("none.safetensors photos", 4, "none.safetensors: nothing is there; check the path"),
     ("pickle.pth photos", 4, "is a pickle, which can run code"),
     ("pickle.safetensors photos", 4, "is a pickle, which can run code"),
     ("photos/p0.png photos", 4, "an image, not a model; the model comes first"),
-    ("photos photos", 4, "neither a weights file nor a run"),
+    ("photos photos", 4, "photos: no run (has none of config.yaml, metrics.jsonl, checkpoints); give the folder"),
     ("dog photos --boxes 1,2,3", 2, "--boxes '1,2,3': expected four numbers x,y,w,h in px"),
     ("dog photos --boxes a,b,c,d", 2, "expected four numbers x,y,w,h in px"),
     ("dog photos --boxes 5,5,0,5", 2, "width and height above 0"),
@@ -341,7 +365,16 @@ BAD_CALLS: list[tuple[str, int, str]] = [
     ("dog photos --boxes none.json", 3, "none.json: no such file"),
     ("dog photos --boxes none.onnx", 3, "none.onnx: no such file"),
     ("dog photos --boxes junk.onnx", 3, "junk.onnx: OpenCV cannot read it as an ONNX model"),
-    ("dog v.mp4 --boxes good.json", 2, "--boxes good.json: has boxes of photos, and "),
+    ("dog v.mp4 --boxes good.json", 3, "good.json: is about none of the 1 "),
+    ("dog v.mp4 --boxes frameless.json", 3, "frameless.json#0: v.mp4 is a video; give each of its boxes a frame"),
+    ("dog v.mp4 --boxes half.json", 3, "half.json#0 frame=1.5: expected the number of a frame, counted from 0"),
+    ("dog photos --boxes low.json", 3, "low.json: no box has a score of 0.3 or more, the highest is 0.2; --min-score"),
+    ("dog photos --min-score 0.5", 2, "--min-score: is about boxes with scores; give --boxes FILE.json or DETECTOR"),
+    ("dog photos --boxes good.json --min-score x", 2, "--min-score: 'x' is not a number"),
+    ("dog good.json", 2, "good.json: a JSON file, no photo; boxes are given with --boxes FILE.json"),
+    ("dog photos junk.onnx", 2, "junk.onnx: an ONNX file, no photo; a detector is given with --boxes DETECTOR.onnx"),
+    ("dog crate photos", 2, "crate.safetensors: a model, no photo; the model comes first, and one is used at a time"),
+    ("dog run photos", 2, "run: a run, no photos; the model comes first, and one is used at a time"),
     ("dog photos --track", 2, "--track: follows instances through a video, and no input is one"),
     ("dog photos --device tpu", 2, "--device tpu: "),
     ("dog photos --batch 0", 2, "--batch: 0 is too small"),
@@ -366,6 +399,11 @@ def test_bad_calls_are_one_line_and_nothing_is_written(command: Command) -> None
     Path("pickle.safetensors").write_bytes(b"\x80\x02}q\0.")
     Path("junk.onnx").write_bytes(b"junk" * 9)
     write_json("good.json", _box())
+    write_json("frameless.json", _box(image_id="v.mp4"))
+    write_json("half.json", _box(image_id="v.mp4", frame=1.5))
+    write_json("low.json", _box(score=0.2))
+    Path("run/checkpoints").mkdir(parents=True)
+    Path("run/checkpoints/x").touch()
     Path("link").symlink_to("photos")
     os.mkfifo("pipe.jpg")
     before = sorted(str(path) for path in Path().rglob("*"))

@@ -75,12 +75,16 @@ def test_a_card_is_replaced_and_a_text_of_somebody_stays(
 ) -> None:
     out, beside = tmp_path / "best.safetensors", tmp_path / "best.md"
     fetch.main([run, "--step", "1", "-o", str(out)])
-    fetch.main([run, "--step", "2", "-o", str(out)])
+    first = out.read_bytes()
+    with pytest.raises(ConfigError, match=r"best\.safetensors exists already; give another name, or --force"):
+        fetch.main([run, "--step", "2", "-o", str(out)])
+    assert out.read_bytes() == first
+    fetch.main([run, "--step", "2", "-o", str(out), "--force"])
     assert "step 2 of " in beside.read_text()
     assert capsys.readouterr().err == ""
     for theirs in (b"my notes\n", b"\xff\xfe", b"x" * (2 << 20)):
         beside.write_bytes(theirs)
-        fetch.main([run, "-o", str(out)])
+        fetch.main([run, "-o", str(out), "--force"])
         assert beside.read_bytes() == theirs
         shown = capsys.readouterr().err
         assert "best.md: is not a card that icon-dist fetch wrote, and stays" in shown

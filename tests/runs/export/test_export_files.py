@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -18,7 +17,6 @@ from torch import Tensor
 from icon_dist import datasets, export
 from icon_dist.checkpoints import weights as stored_weights
 from icon_dist.codec import Codec, codec_of
-from icon_dist.codec.frame import InputFrame
 from icon_dist.config import EvalConfig
 from icon_dist.errors import CheckpointError, ClusterError, ConfigError, StorageError
 from icon_dist.inference import export as programs
@@ -63,26 +61,15 @@ def by_predictor(weights: Path, crops: Tensor) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(found.keypoints[..., :2]), torch.from_numpy(found.keypoints[..., 2])
 
 
-def lsp_crops(shared: Path, count: int, *, hw: tuple[int, int], codec: str) -> Tensor:
-    """The first people of Leeds Sports Pose, cropped as the evaluation crops them."""
-    people = datasets.read("custom", shared / "lsp" / "lsp_train.json", skeleton="lsp").instances[:count]
-    crops = []
-    for person in people:
-        photo = cv2.imread(str(shared / "lsp" / "images" / person.file))[..., ::-1]
-        matrix = InputFrame(hw, codec).boxes(np.array([person.box], np.float64))[0]
-        crops.append(cv2.warpAffine(photo, matrix, hw[::-1], flags=cv2.INTER_LINEAR))
-    return torch.from_numpy(np.stack(crops))
-
-
-def agree(file: Path, crops: Tensor, joints: Tensor, scores: Tensor) -> None:
-    """Joints and scores of an exported program are those of our own code, but for ties."""
+def agree(file: Path, crops: Tensor, joints: Tensor, scores: Tensor, *, least: float = 0.7) -> None:
+    """Joints and scores of an exported program are those of our own code, but for ties; ``least`` of them are none."""
     xy, peak = by_predictor(file.parent / "m.safetensors", crops)
     torch.testing.assert_close(scores, peak, atol=1e-5, rtol=1e-5)
     model, codec, _, settings = model_of(file.parent / "m.safetensors")
     program = programs.JointsProgram(model, codec, decode=settings.decode, refine_below=settings.refine_below)
     with torch.no_grad():
         certain = program.certain(crops, within=NEAR)
-    assert certain.float().mean() > 0.7
+    assert certain.float().mean() > least
     assert (joints - xy)[certain].abs().max() < NEAR
 
 
@@ -100,7 +87,7 @@ def test_onnxruntime_gives_our_joints(onnx_file: Path, batch: int) -> None:
 
 
 def test_onnxruntime_gives_our_joints_on_real_people(onnx_file: Path, rtmlib_file: Path, shared: Path) -> None:
-    crops = lsp_crops(shared, 24, hw=(64, 64), codec="msra")
+    crops = trained.lsp_crops(shared, 24, hw=(64, 64), codec="msra")[0]
     agree(onnx_file, crops, *run(onnx_file, crops))
     bgr = crops.flip(-1).permute(0, 3, 1, 2).float().contiguous()
     agree(rtmlib_file, crops, *run(rtmlib_file, bgr)[1:])
@@ -160,7 +147,7 @@ def test_a_program_that_disagrees_is_refused(tmp_path: Path) -> None:
         (["-o", "m.pth"], ConfigError, "-o m.pth: ends with none of .onnx, .pt2; name it FILE.onnx"),
         (["-o", "m"], ConfigError, "ends with none of"),
         (["-o", "m.pt2", "--for", "rtmlib"], ConfigError, "rtmlib reads ONNX files"),
-        (["-o", "old.onnx"], ConfigError, "old.onnx exists; give another name, or --force"),
+        (["-o", "old.onnx"], ConfigError, "old.onnx exists already; give another name, or --force"),
         (["-o", "new.onnx", "--which", "best"], ConfigError, "--which: m.safetensors is no run with several"),
         (["-o", "new.onnx", "--net", "1"], ConfigError, "--net: m.safetensors is no run with several"),
         (["-o", "m.safetensors/new.onnx"], StorageError, "is a file, not a folder"),
@@ -179,7 +166,7 @@ def test_what_cannot_be_done_is_said_before_the_work(
 
 
 def test_no_model(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="neither a weights file nor a run"):
+    with pytest.raises(CheckpointError, match="nothing is there; check the path, and give the folder of a run"):
         export.main([str(tmp_path / "none"), "-o", str(tmp_path / "m.pt2")])
     assert os.listdir(tmp_path) == []
 
@@ -210,17 +197,19 @@ def test_both_files_or_neither(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("use", "config"),
     [
-        ("joints", {"model__backbone": "hrnet_w32", "data__input": "256x192", "data__sigma": 2.0}),
-        ("joints", {"model__backbone": "efficientnet_lite0", "data__codec": "dark", "eval__decode": "dark"}),
-        ("joints", {"model__backbone": "opecnet_hrnet_small"}),
-        ("rtmlib", {"model__backbone": "opecnet_resnet50", "data__codec": "dark", "eval__decode": "dark"}),
-        ("rtmlib", {"model__backbone": "hrnet_small", "data__input": "96x64"}),
+        ("joints", {"model__backbone": "resnet18", "data__codec": "dark", "eval__decode": "dark"}),
+        ("joints", {"model__backbone": "efficientnet_lite0", "data__codec": "udp", "eval__decode": "dark"}),
+        ("joints", {"model__backbone": "opecnet_resnet18"}),
+        ("rtmlib", {"model__backbone": "resnet18", "data__input": "96x64", "data__sigma": 1.5}),
     ],
 )
 def test_two_hundred_real_people(use: str, config: dict[str, Any], tmp_path: Path, shared: Path) -> None:
-    file = write(tmp_path, "m.onnx", "--for", use, **config)
+    """Of a trained network every joint is equal. A fresh one has no peaks, and DARK makes much of their rounding."""
+    trained.taught(tmp_path / "m.safetensors", shared, **config)
+    file = tmp_path / "m.onnx"
+    export.main([str(tmp_path / "m.safetensors"), "-o", str(file), "--for", use])
     hw = tuple(json.loads(Path(f"{file}.json").read_text())["input"])
-    crops = lsp_crops(shared, 200, hw=(hw[0], hw[1]), codec=config.get("data__codec", "msra"))
+    crops, _ = trained.lsp_crops(shared, 200, hw=(hw[0], hw[1]), codec=config.get("data__codec", "msra"))
     image = crops.flip(-1).permute(0, 3, 1, 2).float().contiguous() if use == "rtmlib" else crops
     parts = [run(file, part) for part in image.split(40)]
-    agree(file, crops, *(torch.cat([part[i] for part in parts]) for i in (-2, -1)))
+    agree(file, crops, *(torch.cat([part[i] for part in parts]) for i in (-2, -1)), least=0.99)

@@ -1,4 +1,4 @@
-"""Fetched files of fresh networks whose heatmaps have clear peaks: models to export, without a training."""
+"""Fetched files: of fresh networks with the heatmaps of noise, and of networks that have learned a little."""
 
 from __future__ import annotations
 
@@ -6,12 +6,18 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import torch
-from torch import nn
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
 
 from icon_dist import config as configuration
-from icon_dist import export
+from icon_dist import datasets, export
 from icon_dist.checkpoints.weights import Weights, encode
+from icon_dist.codec import codec_of
+from icon_dist.codec.frame import InputFrame
+from icon_dist.codec.geometry import transform
 from icon_dist.datasets import load_skeleton
 from icon_dist.types import Skeleton
 from tests.support.small_models import untrained
@@ -41,6 +47,42 @@ def fetched(file: Path, skeleton: Skeleton | None = None, *, channel_order: str 
         model.state_dict(), config, skeleton, step=7, checkpoint="runs/one/checkpoints/step-00000007-a",
         manifest_sha256="0" * 64, metrics={"PCK@0.2": 0.5}, score=0.5, channel_order=channel_order,
     )  # fmt: skip
+    file.write_bytes(encode(weights))
+    return file
+
+
+def lsp_crops(
+    shared: Path, count: int, *, hw: tuple[int, int], codec: str, start: int = 0
+) -> tuple[UInt8[Tensor, "N H W 3"], Float[Tensor, "N K 3"]]:
+    """People of Leeds Sports Pose, cropped as the evaluation crops them, and their joints in px of the crops."""
+    people = datasets.read("custom", shared / "lsp" / "lsp_train.json", skeleton="lsp").instances
+    crops, joints = [], []
+    for person in people[start : start + count]:
+        photo = cv2.imread(str(shared / "lsp" / "images" / person.file))[..., ::-1]
+        matrix = InputFrame(hw, codec).boxes(np.array([person.box], np.float64))
+        crops.append(cv2.warpAffine(photo, matrix[0], hw[::-1], flags=cv2.INTER_LINEAR))
+        xy = transform(matrix, person.keypoints[None, :, :2])[0]
+        joints.append(np.concatenate([xy, person.keypoints[:, 2:]], 1))
+    return torch.from_numpy(np.stack(crops)), torch.from_numpy(np.stack(joints)).float()
+
+
+def taught(file: Path, shared: Path, *, steps: int = 120, **more: Any) -> Path:
+    """``file`` as ``icon-dist fetch`` writes it of a network that has seen 400 people of Leeds Sports Pose a while."""
+    skeleton = load_skeleton("lsp")
+    config = configuration.load("demo", TINY | {key.replace("__", "."): value for key, value in more.items()})
+    torch.manual_seed(0)
+    model = untrained(config, skeleton)
+    codec = codec_of(config, stride=model.stride)
+    crops, joints = lsp_crops(shared, 400, hw=config.input_hw, codec=codec.name, start=200)
+    optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
+    for _ in range(steps):
+        row = torch.randint(len(crops), (16,))
+        target, weight = codec.encode(joints[row, :, :2], joints[row, :, 2] > 0)
+        error = (model(crops[row]).heatmaps - target) ** 2 * weight[..., None, None]
+        optimizer.zero_grad()
+        error.sum().backward()
+        optimizer.step()
+    weights = Weights(model.state_dict(), config, skeleton, step=steps, checkpoint="none", manifest_sha256="0" * 64)
     file.write_bytes(encode(weights))
     return file
 

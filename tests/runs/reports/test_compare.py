@@ -207,7 +207,7 @@ def test_runs_and_page_on_s3(s3: str, tmp_path: Path) -> None:
         for name, seed in (("a", 0), ("b", 1))
     ]
     compare.main([*uris, "-o", f"{s3}/page.html", "--no-evaluation"])
-    with pytest.raises(ConfigError, match=r"page\.html exists; give another FILE\.html, or --force to replace it"):
+    with pytest.raises(ConfigError, match=r"page\.html and 1 more exist already; give another name, or --force"):
         compare.main([*uris, "-o", f"{s3}/page.html", "--no-evaluation"])
     numbers, _ = compared(*uris, "--no-evaluation", out=tmp_path)
     assert numbers["scores"]["AP"][0]["seeds"] == 2
@@ -221,7 +221,7 @@ def test_places_that_are_no_runs_are_named_together(runs: list[str], people: Pat
     (tmp_path / "study").mkdir()
     (tmp_path / "study" / "journal.log").touch()
     cases = {
-        f"{tmp_path}/absent": "nothing is there; give the folder of a run",
+        f"{tmp_path}/absent": "nothing is there; check the path, and give the folder of a run",
         f"{tmp_path}/file": "no run (has none of config.yaml, metrics.jsonl, checkpoints)",
         f"{tmp_path}/study": f"a sweep, no run; give some of its trials, such as {tmp_path}/study/trials/0000",
         f"{runs[0]}/config.yaml": f"a part of a run, no run; give {runs[0]}",

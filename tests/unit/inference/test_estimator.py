@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -192,6 +193,21 @@ def test_boxes_that_are_none(boxes: object, says: str, dog: PoseEstimator) -> No
     assert says in str(refused.value)
 
 
+def test_an_image_may_be_of_pillow_or_an_open_file(dog: PoseEstimator, tmp_path: Path) -> None:
+    """Turned upright as its EXIF says, as a path is."""
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.fromarray(picture()).save(tmp_path / "turned.png", exif=exif)
+    by_path = dog(tmp_path / "turned.png", [[5, 5, 40, 50]])
+    assert by_path.image.shape == (120, 90, 3)
+    with open(tmp_path / "turned.png", "rb") as file:
+        others = Image.open(tmp_path / "turned.png"), io.BytesIO((tmp_path / "turned.png").read_bytes()), file
+        for other in others:
+            assert np.array_equal(dog(other, [[5, 5, 40, 50]]).xy, by_path.xy)
+    gray = dog(Image.fromarray(picture()).convert("L"))
+    assert (gray.image == gray.image[..., :1]).all()
+
+
 def test_images_that_are_none(dog: PoseEstimator, tmp_path: Path) -> None:
     for image in (
         picture().astype(np.float32),
@@ -199,9 +215,13 @@ def test_images_that_are_none(dog: PoseEstimator, tmp_path: Path) -> None:
         picture()[:0],
         5,
         None,
+        io.StringIO("text"),
+        Image.fromarray(picture()[..., 0].astype(np.int32)),
         np.zeros((4, 4, 4), np.uint8),
     ):
-        with pytest.raises(ConfigError, match=r"expected the path of a photo, or an RGB array \[H, W, 3\] of uint8"):
+        with pytest.raises(
+            ConfigError, match=r"expected the path of a photo, an RGB array \[H, W, 3\] of uint8, a Pil"
+        ):
             dog(image)
     with pytest.raises(DataError, match="no such photo"):
         dog(tmp_path / "none.jpg")
@@ -210,7 +230,7 @@ def test_images_that_are_none(dog: PoseEstimator, tmp_path: Path) -> None:
 
 
 def test_models_that_are_none(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="neither a weights file nor a run"):
+    with pytest.raises(CheckpointError, match="nothing is there; check the path, and give the folder of a run"):
         icon_dist.load(tmp_path / "none")
     (tmp_path / "model.pth").write_bytes(b"PK\3\4")
     with pytest.raises(CheckpointError, match="is a pickle, which can run code"):

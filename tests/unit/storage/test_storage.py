@@ -65,6 +65,22 @@ def test_write_new_never_replaces(place: str) -> None:
     assert storage.read(f"{place}/x") == b"first"
 
 
+def test_what_is_there_is_replaced_by_force_alone(place: str) -> None:
+    first, second, absent = (f"{place}/{name}" for name in ("1.json", "2.json", "3.json"))
+    storage.write(first, b"mine")
+    storage.require_new("-o x", absent, force=False)
+    with pytest.raises(ConfigError, match=r"^-o x: .*1\.json exists already; give another name, or --force to replace"):
+        storage.require_new("-o x", absent, first, force=False)
+    storage.write(second, b"mine")
+    with pytest.raises(ConfigError, match=r"1\.json and 1 more exist already; "):
+        storage.require_new("-o x", first, second, force=False)
+    storage.require_new("-o x", first, second, force=True)
+    with pytest.raises(StorageError, match=r"/proc: no file can be made there; write elsewhere"):
+        storage.require_new("-o x", "/proc/icon/x", force=True)
+    with pytest.raises(StorageError, match=r"/proc/x: no file can be made there; write elsewhere"):
+        storage.write("/proc/x", b"")
+
+
 def test_one_of_many_writers_wins(place: str) -> None:
     won: list[int] = []
     threads = [
