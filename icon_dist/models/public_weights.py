@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from icon_dist.models import vit_names
+from icon_dist.models import movenet, vit_names
 
 FRESH_HEADS = r"deconv_layers\..*|final_layer\..*"
 
@@ -83,6 +83,7 @@ KINDS = (
         dropped=r"fc\.(weight|bias)",
         missing=FRESH_HEADS,
     ),
+    Kind("MoveNet Thunder", "movenet_thunder", ("stem.c.", "top.c.", "final.c."), translate=movenet.of_public),
     Kind(
         "ImageNet EfficientNet-Lite0",
         "efficientnet_lite0",

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from icon_dist.models.names import renamed
 from icon_dist.models.vit import POSITIONS
 
 MMPRETRAIN = (  # to timm's
@@ -52,7 +53,7 @@ def of_timm(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             layer = f"backbone.encoder.layer.{fused[1]}.attention.attention"
             out |= {f"{layer}.{part}.{fused[2]}": piece for part, piece in parts}
         else:
-            out[_renamed(name, TIMM)] = value
+            out[renamed(name, TIMM)] = value
     return out
 
 
@@ -80,7 +81,7 @@ def of_dino(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def of_mmpretrain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Weights of MMPose 1.x, which has positions of patches alone, under our names."""
-    timm = {_renamed(name, MMPRETRAIN): value for name, value in tensors.items()}
+    timm = {renamed(name, MMPRETRAIN): value for name, value in tensors.items()}
     if "pos_embed" in timm:
         timm["pos_embed"] = torch.cat([torch.zeros_like(timm["pos_embed"][:, :1]), timm["pos_embed"]], 1)
     return of_timm(timm)
@@ -101,10 +102,3 @@ def _without_scales(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             if bias in out and out[bias].shape == mask.shape:
                 out[bias] = out[bias] * mask.nan_to_num(1.0)
     return out
-
-
-def _renamed(name: str, rules: tuple[tuple[str, str], ...]) -> str:
-    for theirs, ours in rules:
-        if found := re.match(theirs, name):
-            return found.expand(ours) + name[found.end() :]
-    return name

@@ -45,6 +45,7 @@ def test_the_suite_sees_every_family() -> None:
         "resnet152",
         "vit_s",
         "vit_b",
+        "movenet_thunder",
     } <= set(CONCRETE)
 
 
