@@ -144,6 +144,8 @@ def optim(config: Config) -> Iterator[Rule]:
     own, milestones = config.optim, config.optim.milestones
     rising = all(type(m) is int and m > 0 for m in milestones) and list(milestones) == sorted({*milestones})
     yield rising, "optim.milestones", "expected rising epochs above 0"
+    yield 0 < own.layer_decay <= 1, "optim.layer_decay", "expected a share above 0, up to 1, such as 0.75"
+    yield config.model.drop_path < 1, "model.drop_path", "expected a share below 1, such as 0.3"
     yield own.ema < 1, "optim.ema", "expected a decay below 1, such as 0.999"
     whole = "averaged weights need whole parameters; use run.zero=2 or less"
     yield own.ema == 0 or config.run.zero < 3, "optim.ema", whole

@@ -85,9 +85,10 @@ class ModelConfig:
 
     backbone: str = "hrnet_w32"
     pretrained: str = ""  # weights to start from: a file, s3://..., or imagenet (where a package brings them)
-    feature: str = "default"  # what the projection head reads: default | all (HRNet branches) | deconv (ResNet)
+    feature: str = "default"  # what the projection head reads: default | all (HRNet branches) | deconv (stride 4)
     embedding: int = 256  # m
     projection: str = "mlp"  # mlp | linear
+    drop_path: float = 0.0  # vit only: share of the people that pass the last block's branches by in training
 
 
 @dataclass(frozen=True)
@@ -175,6 +176,8 @@ class OptimConfig:
     milestones: tuple[int, ...] = (170, 200)  # epochs at which lr is multiplied by gamma
     gamma: float = 0.1
     warmup_steps: int = 0  # linear learning-rate warm-up
+    layer_decay: float = 1.0  # vit only: a layer's learning rate over that of the layer after it
+    weight_decay: float = 0.0  # AdamW's, of all that is no bias, norm or position embedding; 0 = Adam
     ema: float = 0.0  # decay of the averaged weights that are evaluated; 0 = off
 
 

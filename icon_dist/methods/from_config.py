@@ -38,6 +38,7 @@ def method_of(
             skeleton,
             embedding_dim=config.model.embedding,
             embedding_stride=model.embedding_stride,
+            embedding_origin=model.embedding_origin,
             sigma=config.data.sigma,
             heatmap_stride=model.stride,
             lambda_u=lambda_u,

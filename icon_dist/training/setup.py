@@ -36,6 +36,7 @@ from icon_dist.shards.union import ShardUnion, union_of
 from icon_dist.training import start_weights
 from icon_dist.training.ema import Average
 from icon_dist.training.engine import Engine, wrap
+from icon_dist.training.optimizer import adam
 from icon_dist.training.plan import Plan, plan_run
 from icon_dist.training.state import State
 
@@ -173,13 +174,19 @@ def begin(cfg: Config, data: Data, run_uri: str, *, device: str, note: Callable[
 
     engine = wrap(
         model,
+        adam(
+            model,
+            lr=cfg.optim.lr,
+            layer_decay=cfg.optim.layer_decay,
+            layers_after=model.layers_after,
+            weight_decay=cfg.optim.weight_decay,
+        ),
         zero=cfg.run.zero,
         micro_batch=plan.micro_batch,
         accumulation=plan.accumulation,
         world=distributed.world_size(),
         bf16=bf16,
         compiled=cfg.run.compile,
-        lr=cfg.optim.lr,
     )
     average = Average(model, decay=cfg.optim.ema) if cfg.optim.ema else None
     state.complete(engine, bank=method, ema=average)
