@@ -35,7 +35,7 @@ SMALL = [
     *("run.launcher=local", "run.workers=1", "run.gpus_per_worker=0", "run.zero=0", "data.loaders=0"),
     *("model.backbone=hrnet_small", "model.pretrained=", "model.embedding=16"),
     *("optim.batch=4", "optim.micro_batch=4", "optim.epochs=1", "optim.milestones=[]", "optim.warmup_steps=0"),
-    *("loss.bank.slots=0", "loss.start_epoch=0", "loss.ramp_epochs=0", "eval.every=1", "data.streams=0"),
+    *("loss.bank.warmup=0", "loss.start_epoch=0", "loss.ramp_epochs=0", "eval.every=1", "data.streams=0"),
 ]
 
 
