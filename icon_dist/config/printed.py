@@ -31,14 +31,14 @@ def _lines(node: Any, default: Any, *, indent: str) -> Iterator[str]:
             yield f"{indent}{field.name}:"
             yield from _lines(value, usual, indent=indent + "  ")
             continue
-        about = _comments()[type(node).__name__].get(field.name, "")
+        about = comments()[type(node).__name__].get(field.name, "")
         if value != usual:
-            about = f"[default {_written(usual)}] {about}".rstrip()
-        line = f"{indent}{field.name}: {_written(value)}"
+            about = f"[default {written(usual)}] {about}".rstrip()
+        line = f"{indent}{field.name}: {written(value)}"
         yield f"{line:<{COLUMN}}  # {about}" if about else line
 
 
-def _written(value: Any) -> str:
+def written(value: Any) -> str:
     """A value in YAML, on one line."""
     plain = list(value) if isinstance(value, tuple) else value
     text: str = yaml.safe_dump([plain], default_flow_style=True, width=10**9, allow_unicode=True)
@@ -46,7 +46,7 @@ def _written(value: Any) -> str:
 
 
 @functools.cache
-def _comments() -> dict[str, dict[str, str]]:
+def comments() -> dict[str, dict[str, str]]:
     """The comment behind each field of each section, as it stands in ``schema.py``."""
     source = inspect.getsource(schema)
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)

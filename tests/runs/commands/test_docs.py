@@ -16,7 +16,7 @@ from icon_dist.__main__ import VERBS, dispatch
 from icon_dist.config import presets
 from tests.support.paths import ROOT
 
-PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md")])
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("*/README.md")])
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 
 
