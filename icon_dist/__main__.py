@@ -6,7 +6,8 @@ import importlib
 
 from icon_dist import __version__
 from icon_dist.arguments import closest
-from icon_dist.errors import ConfigError, run_cli, shown
+from icon_dist.cli import run_cli
+from icon_dist.errors import ConfigError, shown
 
 VERBS = {
     "train": ("train", "train a model on a cluster or here; the same run name again resumes"),

@@ -10,7 +10,8 @@ import argparse
 import os
 
 from icon_dist.arguments import Parser, at_least
-from icon_dist.errors import ConfigError, run_cli
+from icon_dist.cli import run_cli
+from icon_dist.errors import ConfigError
 
 
 def arguments(argv: list[str]) -> argparse.Namespace:

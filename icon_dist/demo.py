@@ -20,7 +20,8 @@ import yaml
 
 from icon_dist import storage
 from icon_dist.arguments import Parser
-from icon_dist.errors import ConfigError, run_cli
+from icon_dist.cli import run_cli
+from icon_dist.errors import ConfigError
 from icon_dist.storage import lock
 
 MIN_PCK = 40.0  # the best fixed pose stays below 30 (CONSTANT_PCK in tests/unit/datasets/test_synthetic.py)

@@ -17,18 +17,19 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from icon_dist.errors import ClusterError, IconError, shorten
+from icon_dist.torch_compat import all_gather_single, foreach_copy_, reduce_scatter_single
 
 T = TypeVar("T")
 
 
 def rank() -> int:
     """The number of this process from 0; 0 without a process group."""
-    return dist.get_rank() if _initialised() else 0
+    return dist.get_rank() if _initialized() else 0
 
 
 def world_size() -> int:
     """The number of processes; 1 without a process group."""
-    return dist.get_world_size() if _initialised() else 1
+    return dist.get_world_size() if _initialized() else 1
 
 
 def start_gather(x: Shaped[Tensor, "n ..."]) -> Callable[[], Shaped[Tensor, "rows ..."]]:
@@ -39,10 +40,8 @@ def start_gather(x: Shaped[Tensor, "n ..."]) -> Callable[[], Shaped[Tensor, "row
     if world_size() == 1:
         return lambda: x
     rows = x.new_empty(world_size() * x.shape[0], *x.shape[1:])
-    # torch 2.13 renamed the single-tensor collectives and warns about the old names.
-    gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
     sent = x.contiguous()
-    work = gather(rows, sent, async_op=True)
+    work = all_gather_single(rows, sent, async_op=True)
 
     def fetch() -> Tensor:
         work.wait()
@@ -88,7 +87,7 @@ def mean_buffers(module: nn.Module, *, raised: Float[Tensor, " n"]) -> Float[Ten
     flat = mean_over_ranks(torch.cat([b.flatten() for b in (*buffers, raised)]).double())
     *means, told = torch.split(flat, [b.numel() for b in (*buffers, raised)])
     if buffers:
-        torch._foreach_copy_(buffers, [mean.view_as(b) for mean, b in zip(means, buffers, strict=True)])  # one launch
+        foreach_copy_(buffers, [mean.view_as(b) for mean, b in zip(means, buffers, strict=True)])  # one launch
     return told
 
 
@@ -101,10 +100,10 @@ def average_in_place(tensors: list[Tensor]) -> None:
     starts = accumulate((t.numel() for t in tensors), initial=0)
     # as each lies in memory, channels_last or not: else every tensor would be turned by a launch of its own
     parts = [flat.as_strided(t.shape, t.stride(), at) for t, at in zip(tensors, starts, strict=False)]
-    torch._foreach_copy_(parts, tensors)
+    foreach_copy_(parts, tensors)
     dist.all_reduce(flat)
     flat.mul_(1 / world_size())
-    torch._foreach_copy_(tensors, parts)
+    foreach_copy_(tensors, parts)
 
 
 @torch.no_grad()
@@ -144,7 +143,7 @@ def from_first(read: Callable[[], T]) -> T:
     return result
 
 
-def _initialised() -> bool:
+def _initialized() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
@@ -164,10 +163,9 @@ class _ReturnGradient(torch.autograd.Function):
         grad = grad.contiguous()
         own = grad.shape[0] // world_size()
         if dist.get_backend() == "nccl":
-            mine = grad.new_empty(own, *grad.shape[1:])
-            scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
-            scatter(mine, grad)
-            return None, mine
+            own_part = grad.new_empty(own, *grad.shape[1:])
+            reduce_scatter_single(own_part, grad)
+            return None, own_part
         total = grad.clone()  # autograd may hand the same tensor to somebody else
         dist.all_reduce(total)
         return None, total[rank() * own : (rank() + 1) * own]

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from icon_dist.arguments import Parser
-from icon_dist.errors import ClusterError, IconError, StorageError, plain, run_cli
+from icon_dist.cli import run_cli
+from icon_dist.errors import ClusterError, IconError, StorageError, plain
 from icon_dist.launch import machine_checks
 from icon_dist.launch.machine_checks import NAMED, Finding, fail, ok, warn
 

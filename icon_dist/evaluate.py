@@ -10,7 +10,8 @@ import argparse
 import os
 
 from icon_dist.arguments import Parser, at_least, number
-from icon_dist.errors import ConfigError, note, run_cli, shown
+from icon_dist.cli import run_cli
+from icon_dist.errors import ConfigError, note, shown
 
 
 def from_zero(text: str) -> float:

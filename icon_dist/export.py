@@ -8,7 +8,8 @@ from __future__ import annotations
 import argparse
 
 from icon_dist.arguments import Parser, did_you_mean, text, whole
-from icon_dist.errors import run_cli, shown
+from icon_dist.cli import run_cli
+from icon_dist.errors import shown
 
 
 def which_checkpoint(value: str) -> str | int:

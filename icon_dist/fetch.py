@@ -10,7 +10,8 @@ from pathlib import Path
 
 from icon_dist import storage
 from icon_dist.arguments import Parser
-from icon_dist.errors import CheckpointError, ConfigError, run_cli, say
+from icon_dist.cli import run_cli
+from icon_dist.errors import CheckpointError, ConfigError, say
 
 
 def _list(run_uri: str) -> None:

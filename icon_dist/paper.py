@@ -24,8 +24,9 @@ import yaml
 
 from icon_dist import __version__, storage
 from icon_dist.arguments import Once, Parser, at_least, did_you_mean
+from icon_dist.cli import run_cli
 from icon_dist.config import Changes
-from icon_dist.errors import ConfigError, DataError, run_cli, say, tell
+from icon_dist.errors import ConfigError, DataError, say, tell
 from icon_dist.storage import local
 
 RECIPES = Path(__file__).parent / "paper.yaml"

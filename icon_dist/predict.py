@@ -9,7 +9,8 @@ import argparse
 import re
 
 from icon_dist.arguments import Once, Parser, at_least, number
-from icon_dist.errors import ConfigError, run_cli, shown
+from icon_dist.cli import run_cli
+from icon_dist.errors import ConfigError, shown
 
 WHOLE = "whole"
 

@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from icon_dist import storage
 from icon_dist.arguments import Parser
-from icon_dist.errors import ClusterError, ConfigError, StoppedError, holds_secret, run_cli, say, shorten, shown
+from icon_dist.cli import run_cli
+from icon_dist.errors import ClusterError, ConfigError, StoppedError, holds_secret, say, shorten, shown
 
 if TYPE_CHECKING:
     from icon_dist.config import Config

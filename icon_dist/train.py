@@ -7,7 +7,7 @@ This is the command line. What it does is :func:`icon_dist.training.driver.run`,
 from __future__ import annotations
 
 from icon_dist.arguments import Parser
-from icon_dist.errors import run_cli
+from icon_dist.cli import run_cli
 
 
 def main(argv: list[str]) -> None:

@@ -19,7 +19,7 @@ he we   embedding map, pixels (stride 4 or 16)
 ======  ===============================================================================
 
 ``xy`` is ``[..., 2]`` with x first, in pixels of the named frame; sizes are ``hw`` = (height, width) or
-``wh`` = (width, height) and say which. Pixel centres sit on integers (the HRNet convention), everywhere.
+``wh`` = (width, height) and say which. Pixel centers sit on integers (the HRNet convention), everywhere.
 """
 
 from __future__ import annotations

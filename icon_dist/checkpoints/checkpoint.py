@@ -7,7 +7,6 @@ looking where they point. Nothing is unpickled.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import re
@@ -20,22 +19,18 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
-import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from icon_dist import config as configuration
 from icon_dist import distributed, storage
 from icon_dist.checkpoints import manifest as manifests
-from icon_dist.checkpoints.manifest import DamagedError, Entry, Manifest, Progress
+from icon_dist.checkpoints.manifest import OTHER, DamagedError, Entry, Manifest, Progress
 from icon_dist.checkpoints.no_run import no_run
-from icon_dist.config import Config
-from icon_dist.errors import CheckpointError, ConfigError, StorageError, TooLargeError, shorten, tell
+from icon_dist.errors import CheckpointError, StorageError, TooLargeError, shorten, tell
 from icon_dist.storage import hashed_json, lock
 
 POINTERS = ("last.json", "best.json")
 RUN_ID = "run.id"  # in the directory of a run that is not on this machine: random, written once
-OTHER = "remove this checkpoint to go on from the one before it, or use another run.name"
 
 
 def new_attempt() -> str:
@@ -307,69 +302,3 @@ def _refuse_lost(run_uri: str, partial: Sequence[Entry], *, missing_ok: bool, wa
         warn(f"{run_uri}: a run began here ({RUN_ID}), and no checkpoint of it can be seen; it begins anew")
     for entry in partial:
         warn(f"{entry.uri}: skipped: half-written (no {manifests.NAME}), and no other checkpoint was ever saved")
-
-
-def require(manifest: Manifest, *, backbone: str, joints: Sequence[str], epoch: float) -> None:
-    """Refuse a checkpoint of another model, or whose step is another position in this run's data, naming both."""
-    where = f"checkpoint of step {manifest['step']}"
-    if absent := [name for name in ("config", "skeleton", "epoch", "channel_order") if name not in manifest]:
-        raise CheckpointError(f"{where}: {manifests.NAME} has no {absent[0]}; {OTHER}")
-    theirs = _config_of(manifest).model.backbone
-    if theirs != backbone:
-        raise CheckpointError(f"{where}: model.backbone={theirs}, but this run has {backbone}; use another run.name")
-    saved = manifest["skeleton"]["joints"]
-    if list(saved) != list(joints):
-        raise CheckpointError(
-            f"{where}: {len(saved)} joints ({', '.join(saved)}), but the data has {len(joints)} ({', '.join(joints)})"
-        )
-    if manifest["epoch"] != epoch:
-        raise CheckpointError(
-            f"{where}: was epoch {manifest['epoch']:g}, but would be epoch {epoch:g} here; "
-            "resume with the data and the optim.batch it was trained with, or use another run.name"
-        )
-
-
-def changes(manifest: Manifest, cfg: Config) -> list[str]:
-    """What ``cfg`` changes of the config it was saved with, outside the ``run`` section."""
-    return configuration.changes(dataclasses.asdict(_config_of(manifest)), cfg)
-
-
-def _config_of(manifest: Manifest) -> Config:
-    try:
-        return configuration.from_dict(manifest["config"])
-    except ConfigError as error:
-        raise CheckpointError(f"checkpoint of step {manifest['step']}: its config: {error}; {OTHER}") from None
-
-
-def require_same(manifest: Manifest, facts: Mapping[str, Any]) -> None:
-    """Refuse a checkpoint of a run that stood on something else, such as other labelled people, naming the first."""
-    for name, here in facts.items():
-        if (there := manifest.get(name)) != here:
-            theirs, ours = (json.dumps(fact, sort_keys=True) for fact in (there, here))
-            raise CheckpointError(
-                f"checkpoint of step {manifest['step']}: {name} was {theirs}, but is {ours} here; "
-                "resume with what it was trained with, or use another run.name"
-            )
-
-
-def require_same_tensors(saved: Mapping[str, Tensor], own: Mapping[str, Tensor], *, part: str = "") -> None:
-    """Refuse tensors that do not fit, or that no training goes on from, naming the first of them.
-
-    ``own`` has the names, shapes and types; ``part`` says whose they are where it is not the model.
-    """
-    theirs, ours = ({name: _described(tensor) for name, tensor in group.items()} for group in (saved, own))
-    if differ := [name for name in sorted({*theirs, *ours}) if theirs.get(name) != ours.get(name)]:
-        name = differ[0]
-        raise CheckpointError(
-            f"checkpoint: {part}{name} is {theirs.get(name, 'absent')} there and {ours.get(name, 'absent')} here "
-            f"({len(differ)} such tensors); resume with the model.*, loss.lambda_* and semi.method it was trained "
-            "with, or use another run.name"
-        )
-    if broken := [name for name, tensor in saved.items() if not tensor.isfinite().all()]:
-        raise CheckpointError(f"checkpoint: {part}{broken[0]} has values that are not finite; {OTHER}")
-
-
-def _described(tensor: Tensor) -> str:
-    """Its shape, and its type where that is not the usual one."""
-    kind = "" if tensor.dtype == torch.float32 else f" {str(tensor.dtype).removeprefix('torch.')}"
-    return f"{list(tensor.shape)}{kind}"

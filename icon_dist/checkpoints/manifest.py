@@ -21,6 +21,7 @@ from icon_dist.storage import hashed_json
 FORMAT = 1  # of the folder; the seal is the same in every format, so that damage never looks like the future
 NAME = "MANIFEST.json"
 FOLDER = "checkpoints"  # inside the run
+OTHER = "remove this checkpoint to go on from the one before it, or use another run.name"
 LARGEST = 1e18  # of an epoch or a share
 
 Manifest = dict[str, Any]

@@ -68,11 +68,11 @@ def _peaks(heatmaps: Float[Tensor, "N K h w"]) -> tuple[Int64[Tensor, "N K"], Fl
 def _quarter(
     heatmaps: Float[Tensor, "N K h w"], x: Int64[Tensor, "N K"], y: Int64[Tensor, "N K"]
 ) -> Float[Tensor, "N K 2"]:
-    """A quarter of a pixel towards the higher neighbour, for peaks off the two outermost columns on the left and the
+    """A quarter of a pixel towards the higher neighbor, for peaks off the two outermost columns on the left and the
     outermost one on the right, and rows alike (HRNet ``get_final_preds``)."""
     h, w = heatmaps.shape[-2:]
     inside = (x > 1) & (x < w - 1) & (y > 1) & (y < h - 1)
-    safe = torch.where(inside, y * w + x, w + 1)  # any place with four neighbours
+    safe = torch.where(inside, y * w + x, w + 1)  # any place with four neighbors
     around = safe[..., None] + constant(1, -1, w, -w, like=x)
     right, left, down, up = heatmaps.flatten(2).gather(-1, around).unbind(-1)
     return torch.stack([right - left, down - up], -1).sign() * 0.25 * inside[..., None]

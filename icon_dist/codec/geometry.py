@@ -16,7 +16,7 @@ Numbers = NDArray[np.floating] | NDArray[np.integer] | Sequence[float | int] | f
 
 
 def center_scale(box: Numbers, *, aspect: float) -> tuple[F64, F64]:
-    """Boxes ``[..., 4]`` (x, y, w, h px) to centre ``[..., 2]`` px and scale ``[..., 2]`` (w, h in units of 200 px).
+    """Boxes ``[..., 4]`` (x, y, w, h px) to center ``[..., 2]`` px and scale ``[..., 2]`` (w, h in units of 200 px).
 
     The short side is widened to ``aspect`` = input width / height, then both are padded by 1.25.
 
@@ -32,8 +32,8 @@ def center_scale(box: Numbers, *, aspect: float) -> tuple[F64, F64]:
 def affine(center: Numbers, scale: Numbers, rotation: Numbers, *, out_wh: tuple[int, int], codec: str = "msra") -> F64:
     """Matrices ``[..., 2, 3]``: photo px -> input px, for a box turned by ``rotation`` degrees.
 
-    The box centre lands on ``(W / 2, H / 2)``; one uniform zoom ``W / (200 * scale_w)``. With ``codec="udp"`` the edges
-    of the box land on the outermost pixel centres: centre ``((W - 1) / 2, (H - 1) / 2)``, a zoom for each axis, which
+    The box center lands on ``(W / 2, H / 2)``; one uniform zoom ``W / (200 * scale_w)``. With ``codec="udp"`` the edges
+    of the box land on the outermost pixel centers: center ``((W - 1) / 2, (H - 1) / 2)``, a zoom for each axis, which
     are .1 % apart at 192x256. The rotation keeps HRNet's sense, which is not UDP's; it is drawn from both alike.
     """
     c = np.asarray(center, dtype=np.float64)

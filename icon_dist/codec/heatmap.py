@@ -6,7 +6,7 @@ Three codecs; a model speaks the one it was trained with.
 - ``dark`` (Zhang et al., CVPR 2020; ``generate_target`` of ilovepose/DarkPose, MMPose ``MSRAHeatmap(unbiased=True)``):
   the peak sits on the joint itself, and nothing is cut off.
 - ``udp`` (Huang et al., CVPR 2020; HuangJunJie2017/UDP-Pose, MMPose ``UDPHeatmap``): lengths are counted between the
-  outermost pixel centres, W - 1 in place of W, in the crop (:func:`icon_dist.codec.geometry.affine`), here, and back.
+  outermost pixel centers, W - 1 in place of W, in the crop (:func:`icon_dist.codec.geometry.affine`), here, and back.
   Mirror columns of the map are then mirror places of the input, and the flip average needs no shift.
 """
 
@@ -38,7 +38,7 @@ def encode(
 ) -> tuple[Float[Tensor, "N K h w"], Float[Tensor, "N K"]]:
     """Gaussians of peak 1, and weights: 0 for unlabelled joints and where the support is outside.
 
-    ``joints`` in input px, ``hw`` of the heatmaps. Support is what lies within 3 sigma of a centre: of the joint for
+    ``joints`` in input px, ``hw`` of the heatmaps. Support is what lies within 3 sigma of a center: of the joint for
     dark; else of a whole pixel, outside of which all is cut off.
     """
     # The window is a square and the Gaussian a product: two short profiles and one outer product per joint.
@@ -55,7 +55,7 @@ def _profile(
 ) -> tuple[Float[Tensor, "N K size"], Bool[Tensor, "N K"]]:
     """The Gaussian along one axis, and whether its support reaches the map, to the pixel, by the public codes.
 
-    They round the centre by ``int(mu + .5)``, which goes toward zero: half a pixel to one and a half outside is
+    They round the center by ``int(mu + .5)``, which goes toward zero: half a pixel to one and a half outside is
     pixel 0. And a support that ends right before the map still counts, with an empty target.
     """
     pixel = torch.arange(size, device=mu.device, dtype=mu.dtype)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from icon_dist.config.rules import told
+from icon_dist.config.rules import refusal
 from icon_dist.config.schema import Config, get
 from icon_dist.errors import ConfigError, raise_all
 
@@ -18,7 +18,7 @@ def refuse_idle(config: Config) -> None:
     for idle, keys, why in idle_keys(config):
         for key in keys:
             if idle and get(config, key) != (plain := get(default, key)):
-                found.setdefault(key, told(config, key, f"{why}; leave it at {plain}" if plain != "" else why))
+                found.setdefault(key, refusal(config, key, f"{why}; leave it at {plain}" if plain != "" else why))
     raise_all([ConfigError(text) for text in found.values()])
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from icon_dist.config.schema import Config, get, leaves
+from icon_dist.config.schema import Config, choices, get, leaves
 from icon_dist.errors import shorten, shown
 
 ODD = re.compile(r"[-+]?(0[0-9_]|0[xXbBoO]|[0-9][0-9.]*_|[0-9]+:)")  # octal 010, 0x10, 1_000, 1:30 = 90
@@ -34,7 +34,8 @@ def faults(node: Any, key: str = "") -> Iterator[str]:
         if isinstance(node, dict) and node and not isinstance(there, tuple):
             yield f"{key}.{shorten(str(next(iter(node))))}: no such key; {key} has a value and no keys"
         elif expected := _misfit(node, there, key):
-            yield f"{key}={_written(node)}: {expected}"
+            bare = isinstance(node, str) and isinstance(there, str)
+            yield f"{key}={shorten(node) if bare else _written(node)}: {expected}"
         return
     names = [f.name for f in dataclasses.fields(there)]
     if not isinstance(node, dict):
@@ -86,6 +87,10 @@ def _misfit(value: Any, there: Any, key: str) -> str:
         fits = isinstance(value, str) or listed
         return "" if fits else "expected a path or s3://..., or a list of them such as [data/coco, data/lsp]"
     if isinstance(there, str):
+        section, _, name = key.rpartition(".")
+        names = choices(type(default(section))).get(name, ())
+        if names:
+            return "" if value in names else f"expected one of {', '.join(names)}"
         return "" if isinstance(value, str) else "expected text; put quotes around it"
     if isinstance(there, bool):
         return "" if str(value).lower() in ("true", "false", "0", "1") else "expected true or false"

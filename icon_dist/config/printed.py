@@ -25,13 +25,14 @@ def to_commented_yaml(config: Config) -> str:
 
 
 def _lines(node: Any, default: Any, *, indent: str) -> Iterator[str]:
+    meaning = meanings(type(node))
     for field in dataclasses.fields(node):
         value, usual = getattr(node, field.name), getattr(default, field.name)
         if dataclasses.is_dataclass(value):
             yield f"{indent}{field.name}:"
             yield from _lines(value, usual, indent=indent + "  ")
             continue
-        about = comments()[type(node).__name__].get(field.name, "")
+        about = meaning[field.name]
         if value != usual:
             about = f"[default {written(usual)}] {about}".rstrip()
         line = f"{indent}{field.name}: {written(value)}"
@@ -45,8 +46,17 @@ def written(value: Any) -> str:
     return text.strip()[1:-1]
 
 
+def meanings(section: type) -> dict[str, str]:
+    """What each field of a section means: what there is to choose from, and its comment; empty where neither is."""
+    comments, names = _comments()[section.__name__], schema.choices(section)
+    return {
+        field.name: "; ".join(filter(None, (" | ".join(names.get(field.name, ())), comments.get(field.name, ""))))
+        for field in dataclasses.fields(section)
+    }
+
+
 @functools.cache
-def comments() -> dict[str, dict[str, str]]:
+def _comments() -> dict[str, dict[str, str]]:
     """The comment behind each field of each section, as it stands in ``schema.py``."""
     source = inspect.getsource(schema)
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from icon_dist.config.rules import told
+from icon_dist.config.rules import refusal
 from icon_dist.config.schema import Config
 from icon_dist.errors import ConfigError, plural, raise_all
 
@@ -18,8 +18,10 @@ def check_schedule(config: Config, own: Mapping[str, str], *, steps: int | None 
     the whole run.
     """
     found = [*(by_epochs(config) if steps is None else by_steps(config, steps))]
-    raise_all([ConfigError(f"{told(config, key, why)}; lower it or leave it out") for key, why in found if key in own])
-    return [told(config, key, why) for key, why in found]
+    raise_all(
+        [ConfigError(f"{refusal(config, key, why)}; lower it or leave it out") for key, why in found if key in own]
+    )
+    return [refusal(config, key, why) for key, why in found]
 
 
 def by_epochs(config: Config) -> Iterator[Unreached]:

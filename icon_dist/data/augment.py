@@ -106,7 +106,7 @@ def augment(
     flipped = u[8] < config.flip_p
 
     matrix = frame.affine(center, scale * zoom[:, None], turn)
-    # The official code mirrors the photo and its box centre, then rotates. About the centre that mirror is
+    # The official code mirrors the photo and its box center, then rotates. About the center that mirror is
     # diag(-1, 1), whatever the width of the photo.
     to_origin = np.tile(np.eye(2, 3), (len(box), 1, 1))
     to_origin[:, 0, 0] = np.where(flipped, -1.0, 1.0)

@@ -1,11 +1,14 @@
 """Rows to pixels: decode the stored image, warp it once to the network input. What cannot be read is named.
 
-Decoding is exact (no fastdct, no fastupsample): into a reused buffer those save 8 % and cost 1.4 grey levels.
+Decoding is exact (no fastdct, no fastupsample): into a reused buffer those save 8 % and cost 1.4 gray levels.
 """
 
 from __future__ import annotations
 
 import mmap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import cv2
 import numpy as np
@@ -60,24 +63,39 @@ class CropCache:
             self._filled[row] = 1
 
 
-_kept: dict[tuple[str, str, int], CropCache] = {}
-_keeping = False
+class SharedCache:
+    """The cache of the last shard set, for runs of one process that follow each other: the trials of a sweep."""
+
+    def __init__(self) -> None:
+        self._last: tuple[tuple[str, str, int], CropCache] | None = None
+
+    def of(self, shards: ShardSet, budget: int) -> CropCache:
+        """The cache of these shards, filled as far as earlier runs have filled it."""
+        key = (shards.uri, shards.index_sha256, budget)
+        if self._last is None or self._last[0] != key:
+            self._last = None  # before the next one takes its memory
+            self._last = key, CropCache(shards.stored_wh, budget=budget)
+        return self._last[1]
 
 
-def keep_cache() -> None:
-    """From now on the next run of this process on the same shards, a sweep's next trial, finds its cache filled."""
-    global _keeping
-    _keeping = True
+_shared: ContextVar[SharedCache | None] = ContextVar("shared", default=None)
+
+
+@contextmanager
+def sharing(cache: SharedCache) -> Iterator[None]:
+    """Runs within the block take their caches from ``cache``."""
+    token = _shared.set(cache)
+    try:
+        yield
+    finally:
+        _shared.reset(token)
 
 
 def _cache_of(people: People, budget: int) -> CropCache:
-    if not _keeping or not isinstance(people, ShardSet):
+    shared = _shared.get()
+    if shared is None or not isinstance(people, ShardSet):
         return CropCache(people.stored_wh, budget=budget)
-    key = (people.uri, people.index_sha256, budget)
-    if key not in _kept:
-        _kept.clear()  # one at most
-        _kept[key] = CropCache(people.stored_wh, budget=budget)
-    return _kept[key]
+    return shared.of(people, budget)
 
 
 def cut(image: U8, matrix: NDArray[np.float64], *, out: U8) -> None:

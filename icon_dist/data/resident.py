@@ -52,7 +52,7 @@ class Resident:
         self._start, self._wh = (x.to(device) for x in (start, torch.from_numpy(shards.stored_wh).long()))
 
     def _decode(self, rows: I64) -> dict[int, str]:
-        """Neighbours, into their place; which of them are bad, and why."""
+        """Neighbors, into their place; which of them are bad, and why."""
         crops = Crops(self._shards, input_hw=self._input_hw)
         crops.reader.prefetch(rows)
         parts, bad = [], {}

@@ -3,7 +3,7 @@
 An epoch permutes the shards, concatenates their rows, turns the sequence by a random amount and cuts it into V equal
 *virtual streams*. Every global batch takes B / V rows from each stream, in the order of the streams; rank r serves
 the streams v with v % world == r. All of it is a pure function of (seed, epoch), so that any world size that divides
-V sees the same global batches, and a position is (epoch, step). Inside a stream, blocks of neighbouring rows change
+V sees the same global batches, and a position is (epoch, step). Inside a stream, blocks of neighboring rows change
 places, and rows inside a block: S3 is read in ranges.
 """
 

@@ -181,7 +181,7 @@ def other_form(boxes: F64, sizes: F64) -> tuple[str, NDArray[np.bool_]]:
         if ((low >= -1) & (high > low) & (high <= sizes + 1)).all():
             return "the corners x1, y1, x2, y2", beyond
         if ((low - high / 2 >= -1) & (low + high / 2 <= sizes + 1)).all():
-            return "centre x, centre y, width, height", beyond
+            return "center x, center y, width, height", beyond
     return "", np.zeros(len(boxes), dtype=bool)
 
 

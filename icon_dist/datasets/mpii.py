@@ -1,4 +1,4 @@
-"""MPII in HRNet's json: 1-based joints and centres, a scale in units of 200 px, no boxes and no ids."""
+"""MPII in HRNet's json: 1-based joints and centers, a scale in units of 200 px, no boxes and no ids."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def _boxes(entries: list[Entry]) -> NDArray[np.float64]:
     scale = np.array([e["scale"] for e in entries], dtype=np.float64)
     known = center[:, 0] != -1
     center[:, 1] += np.where(known, 15 * scale, 0)
-    side = np.where(known, 200 * scale, 200 * scale / 1.25)  # center_scale pads by 1.25: only known centres are padded
+    side = np.where(known, 200 * scale, 200 * scale / 1.25)  # center_scale pads by 1.25: only known centers are padded
     corner = center - 1 - side[:, None] / 2
     return np.concatenate([corner, side[:, None], side[:, None]], axis=1)
 

@@ -1,6 +1,6 @@
 """Pictures of poses: skeletons on crops, laid out as one sheet.
 
-Colours are of Okabe and Ito's palette, told apart with every kind of colour vision: blue left, orange right (of the
+Colors are of Okabe and Ito's palette, told apart with every kind of color vision: blue left, orange right (of the
 person, not of the picture), yellow where a limb has no side. Everything is drawn at twice the size, then averaged.
 """
 
@@ -180,7 +180,7 @@ def _mark(picture: U8, at: Point, to: Point, *, size: float) -> None:
 
 
 def _point(x: float, y: float, *, zoom: float) -> Point:
-    """Px of the tile to drawn px; pixel centres sit on integers in both."""
+    """Px of the tile to drawn px; pixel centers sit on integers in both."""
     return _fixed((x + 0.5) * zoom - 0.5, (y + 0.5) * zoom - 0.5)
 
 
@@ -217,9 +217,9 @@ def _text(page: U8, text: str, at: tuple[int, int], *, width: int) -> int:
 
 
 def _legend(page: U8, *, truth: bool, wrong: bool) -> None:
-    """What the colours mean, along the bottom edge."""
+    """What the colors mean, along the bottom edge."""
     x, y = 3 * FACTOR * GAP, page.shape[0] - FACTOR * LEGEND // 2
-    entries = [("left", LEFT, False), ("right", RIGHT, False), ("centre", CENTER, False), ("occluded", LEFT, True)]
+    entries = [("left", LEFT, False), ("right", RIGHT, False), ("center", CENTER, False), ("occluded", LEFT, True)]
     entries += [("ground truth", TRUTH, False)] * truth
     for name, color, hollow in entries:
         thin = name == "ground truth"

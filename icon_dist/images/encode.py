@@ -2,7 +2,7 @@
 
 A JPEG photo is rounded once, by the tables in its header. Cut on the grid of its blocks and divided by the same tables,
 its coefficients are whole numbers again: encoding rounds nothing that was not round, and takes the bytes that the photo
-took. What is left of an error comes from colours that were clipped on the way.
+took. What is left of an error comes from colors that were clipped on the way.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ DIAGONAL = sorted(range(BLOCK**2), key=lambda k: (k // 8 + k % 8, k // 8 if (k /
 
 
 @dataclass(frozen=True)
-class Quantisation:
+class Quantization:
     """How the blocks of a photo were rounded."""
 
     luma: tuple[int, ...]  # 64 numbers, row by row
@@ -41,25 +41,25 @@ class Quantisation:
         return x0, y0, x1 - x0, y1 - y0
 
 
-def quantisation(photo: bytes) -> Quantisation | None:
-    """Of a grey or YCbCr JPEG; None of anything else, or of a layout that cannot be written again."""
+def quantization(photo: bytes) -> Quantization | None:
+    """Of a gray or YCbCr JPEG; None of anything else, or of a layout that cannot be written again."""
     frame, tables = jpeg_frame(photo), _tables(photo)
-    if frame is None or frame[0] != 8 or len(frame) < 6 + 3 * frame[5] or not _known_colours(photo, frame):
+    if frame is None or frame[0] != 8 or len(frame) < 6 + 3 * frame[5] or not _known_colors(photo, frame):
         return None
     inks = [frame[at : at + 3] for at in range(6, 6 + 3 * frame[5], 3)]  # each: id, sampling, table
     luma, *chroma = [(ink[1] >> 4, ink[1] & 15, tables.get(ink[2])) for ink in inks]
-    if not chroma:  # becomes a colour JPEG, which every reader takes
-        return Quantisation(luma[2], luma[2], (1, 1)) if luma[2] else None
+    if not chroma:  # becomes a color JPEG, which every reader takes
+        return Quantization(luma[2], luma[2], (1, 1)) if luma[2] else None
     if chroma[0] != chroma[1] or 0 in chroma[0][:2] or luma[0] % chroma[0][0] or luma[1] % chroma[0][1]:
         return None
     sampling = luma[0] // chroma[0][0], luma[1] // chroma[0][1]
     if sampling not in SUBSAMPLING or luma[2] is None or chroma[0][2] is None:
         return None
-    return Quantisation(luma[2], chroma[0][2], sampling)
+    return Quantization(luma[2], chroma[0][2], sampling)
 
 
-def _known_colours(photo: bytes, frame: bytes) -> bool:
-    """Grey or YCbCr. Three inks are RGB if Adobe's marker says that nothing was transformed, or their names do."""
+def _known_colors(photo: bytes, frame: bytes) -> bool:
+    """Gray or YCbCr. Three inks are RGB if Adobe's marker says that nothing was transformed, or their names do."""
     adobe = next((body for marker, body in jpeg_segments(photo) if marker == 0xEE and body[:5] == b"Adobe"), b"")
     names = bytes(frame[6:15:3])
     return frame[5] == 1 or (frame[5] == 3 and names != b"RGB" and (len(adobe) < 12 or adobe[11] == 1))
@@ -79,7 +79,7 @@ def _tables(photo: bytes) -> dict[int, tuple[int, ...]]:
     return found
 
 
-def encode_alike(bgr: NDArray[np.uint8], rounding: Quantisation) -> bytes:
+def encode_alike(bgr: NDArray[np.uint8], rounding: Quantization) -> bytes:
     """``bgr [h, w, 3]`` rounded as its photo was. Its chroma must be that of the photo's blocks, not smoothed."""
     sink = io.BytesIO()
     tables = [list(rounding.luma), list(rounding.chroma)]

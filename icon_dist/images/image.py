@@ -92,7 +92,7 @@ def jpeg_size(data: bytes) -> tuple[int, int] | None:
 
 
 def decode(data: bytes, *, name: str) -> NDArray[np.uint8]:
-    """BGR pixels, EXIF orientation ignored. A cut-off file is refused, where cv2 would fill up with grey."""
+    """BGR pixels, EXIF orientation ignored. A cut-off file is refused, where cv2 would fill up with gray."""
     check_image(data, name=name)
     if data[:3] == b"\xff\xd8\xff":
         try:
@@ -100,7 +100,7 @@ def decode(data: bytes, *, name: str) -> NDArray[np.uint8]:
         except ValueError as error:
             if "remature end" in str(error):
                 raise DataError(f"{name}: the JPEG is cut off; replace the file") from None
-    # Grey-ink JPEGs, harmless JPEG warnings, PNG
+    # Gray-ink JPEGs, harmless JPEG warnings, PNG
     photo = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if photo is None:
         raise DataError(f"{name}: cannot be decoded; replace the file")
@@ -108,6 +108,6 @@ def decode(data: bytes, *, name: str) -> NDArray[np.uint8]:
 
 
 def plain_jpeg(data: bytes) -> bool:
-    """A baseline colour JPEG without EXIF or an Adobe transform: every decoder reads the same pixels from it."""
+    """A baseline color JPEG without EXIF or an Adobe transform: every decoder reads the same pixels from it."""
     segments = dict(jpeg_segments(data))
     return 0xC0 in segments and segments[0xC0][5:6] == b"\x03" and not {0xE1, 0xEE} & segments.keys()

@@ -24,7 +24,7 @@ def decode_jpeg(data: bytes, *, colorspace: Literal["RGB", "BGR"], buffer: U8 | 
 
 
 def _by_opencv(data: bytes, *, colorspace: str, buffer: U8 | None) -> U8:
-    if data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):  # no end after the last scan: OpenCV would fill up with grey
+    if data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):  # no end after the last scan: OpenCV would fill up with gray
         raise ValueError("Premature end of JPEG file")
     found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if found is None or (buffer is not None and found.shape != buffer.shape):

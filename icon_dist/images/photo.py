@@ -96,7 +96,7 @@ def header(data: bytes, *, name: str) -> Header:
 
 
 def decode(data: bytes, *, name: str, conversion: Conversion, smooth: bool = True) -> NDArray[np.uint8]:
-    """BGR pixels. A cut-off or damaged file is refused, where decoders would fill up with grey. Alpha is dropped.
+    """BGR pixels. A cut-off or damaged file is refused, where decoders would fill up with gray. Alpha is dropped.
 
     ``smooth``: the chroma of a JPEG that has fewer samples of it is smoothed; otherwise its samples become squares.
     """

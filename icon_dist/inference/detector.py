@@ -49,14 +49,14 @@ class OnnxDetector:
         self._hw = _input_hw(self._net)
         found = self._run(np.full((1, 3, *self._hw), GRAY, np.float32))
         self._cells = self._has_cells(found)
-        self._normalised = not self._cells and not re.search("yolox", uri.rpartition("/")[2], re.IGNORECASE)
-        if self._normalised and not re.search("rtmdet", uri.rpartition("/")[2], re.IGNORECASE):
+        self._normalized = not self._cells and not re.search("yolox", uri.rpartition("/")[2], re.IGNORECASE)
+        if self._normalized and not re.search("rtmdet", uri.rpartition("/")[2], re.IGNORECASE):
             note(f"{uri}: the name says neither rtmdet nor yolox; its input is made for RTMDet; rename a YOLOX")
 
     def __call__(self, image: UInt8[np.ndarray, "H W 3"]) -> Float[np.ndarray, "n 5"]:
         """Boxes and scores in an RGB image, the best first, cut at its edges."""
         pixels, zoom = _letterbox(image, self._hw)
-        if self._normalised:
+        if self._normalized:
             pixels = (pixels - RTMDET_MEAN) / RTMDET_STD
         found = self._run(np.ascontiguousarray(pixels.transpose(2, 0, 1)[None]))
         corners, scores = self._of_cells(found[0][0]) if self._cells else self._of_nms(found)

@@ -8,19 +8,14 @@ import ray
 from ray.util.placement_group import placement_group, remove_placement_group
 
 from icon_dist.config import RunConfig
+from icon_dist.launch.ray_compat import draining_nodes
 
 PATIENCE_S = 15.0  # for workers that should fit: a node that has just died is still counted for a while
 
 
-def leaving_nodes() -> set[str]:
-    """Nodes that the cluster has announced to take away: a spot instance, a scale-down."""
-    # Ray Train's public notice reaches a worker by a collective of its own at every question; this is what it reads.
-    return set(ray._private.state.state.get_draining_nodes())
-
-
 def room(run: RunConfig) -> int:
     """Workers that fit on the nodes that are here to stay."""
-    leaving, count = leaving_nodes(), 0
+    leaving, count = draining_nodes(), 0
     for node in ray.nodes():
         if node["Alive"] and node["NodeID"] not in leaving:
             have = node["Resources"]

@@ -25,6 +25,7 @@ from icon_dist.errors import plural
 from icon_dist.launch import capacity, tempdirs
 from icon_dist.launch.connect import connect
 from icon_dist.launch.progress import Progress
+from icon_dist.launch.ray_compat import draining_nodes
 from icon_dist.launch.signals import Stop
 from icon_dist.launch.worker import Mailbox, work
 from icon_dist.storage import lock
@@ -159,7 +160,7 @@ def _attempt(config: Config, loop: str, progress: Progress, *, workers: int, pat
                     end.step = event.get("step", end.step)
                     end.stopped |= kind == "stopped"
                     progress(event)
-            leaving = "preemption of a node" if not why and nodes & capacity.leaving_nodes() else ""
+            leaving = "preemption of a node" if not why and nodes & draining_nodes() else ""
             why = stop.reason or why or leaving
             if why:
                 mailbox.ask_to_stop.remote()  # every time: one that was lost and made again has forgotten it

@@ -16,7 +16,7 @@ with the host.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,10 +27,9 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from icon_dist.losses.sampling import Negatives, Queries, choose_negatives, limit_negatives
+from icon_dist.torch_compat import linear_pointwise
 from icon_dist.types import KeySet
 
-# A private operator: without it, torch's own product serves.
-ONEDNN: Callable[..., Tensor] | None = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 ROUND = 16  # rows of a product, so that few kernels do for all
 HELD = {"cpu": 1 << 22}  # similarities held at once, by device type
 HELD_ELSEWHERE = 1 << 24
@@ -268,8 +267,8 @@ def _product(a: Tensor, span: slice, b: Tensor, bias: Tensor | None = None) -> T
     """
     rows = span.stop - span.start
     end = span.start + -(-rows // ROUND) * ROUND
-    if a.dtype == torch.float32 and ONEDNN is not None and end <= len(a):
-        return ONEDNN(a[span.start : end], b.T, bias, "none", [], "")[:rows]
+    if a.dtype == torch.float32 and linear_pointwise is not None and end <= len(a):
+        return linear_pointwise(a[span.start : end], b.T, bias, "none", [], "")[:rows]
     return a[span] @ b if bias is None else torch.addmm(bias, a[span], b)
 
 

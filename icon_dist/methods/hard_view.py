@@ -1,7 +1,7 @@
 """The hard view of SSPose (Xie et al., ICCV 2021): JointCutout, then a second affine, batched on a device.
 
 The network input is the easy view. Lengths are those published for 256 px of height and grow with the input. What is
-erased, and what lies outside the image, has the mean colour: 0 behind the normalisation.
+erased, and what lies outside the image, has the mean color: 0 behind the normalization.
 
 ``compat`` repeats what the public code (xierc/Semi_Human_Pose ``pose_dual.py``) gets wrong, for parity: the clamp of
 the erased boxes takes height for width; joints of its 24 that the data set does not have are erased too, and joints
@@ -22,9 +22,9 @@ from torch.nn import functional as F
 
 from icon_dist.losses.sampling import uniform
 
-MEAN_COLOUR = (124, 116, 104)  # ImageNet's, in grey levels
+MEAN_COLOR = (124, 116, 104)  # ImageNet's, in gray levels
 HEIGHT = 256  # px, of the input that the published lengths are meant for
-JITTER, LEAST, MOST = 10.0, 10, 19  # px: deviation of the centre, and range of half a side, of an erased box
+JITTER, LEAST, MOST = 10.0, 10, 19  # px: deviation of the center, and range of half a side, of an erased box
 TURN, TURN_P, ZOOM = 30.0, 0.8, 0.25  # degrees, share of the people that are turned at all, relative zoom
 UNION = 24  # joints of the public code, whatever the data set
 
@@ -36,13 +36,13 @@ class Turns:
     angle: Float[Tensor, " N"]  # radians
     zoom: Float[Tensor, " N"]  # above 1 the person becomes smaller
 
-    def matrix(self, *, unit: tuple[float, float], centre: tuple[float, float]) -> Float[Tensor, "N 2 3"]:
+    def matrix(self, *, unit: tuple[float, float], center: tuple[float, float]) -> Float[Tensor, "N 2 3"]:
         """Px of the hard view -> px of the easy view, of a frame with pixels of size ``unit`` (x, y), turned about
-        ``centre`` px."""
+        ``center`` px."""
         aspect = unit[1] / unit[0]
         cos, sin = self.zoom * self.angle.cos(), self.zoom * self.angle.sin()
         linear = torch.stack([torch.stack([cos, sin * aspect], -1), torch.stack([-sin / aspect, cos], -1)], 1)
-        x, y = centre
+        x, y = center
         turned = linear[..., 0] * x + linear[..., 1] * y  # not a product of matrices: TF32 would round places
         return torch.cat([linear, torch.stack([x - turned[:, 0], y - turned[:, 1]], 1)[..., None]], -1)
 
@@ -82,9 +82,9 @@ def erased_boxes(
     anywhere = torch.stack([u[5] * width, u[6] * height], -1)
     at = torch.where(known[..., None], at, anywhere)
     half = torch.stack([LEAST + (x * (MOST - LEAST + 1)).floor() for x in u[3:5]], -1) * scale
-    centre = (at + torch.stack(_normals(u[1], u[2]), -1) * JITTER * scale).trunc()
+    center = (at + torch.stack(_normals(u[1], u[2]), -1) * JITTER * scale).trunc()
     limits = (height, width) if compat else (width, height)
-    low, high = (_within((centre + side * half.round()).long(), limits) for side in (-1, 1))
+    low, high = (_within((center + side * half.round()).long(), limits) for side in (-1, 1))
     shown = torch.ones_like(known) if compat else found.gather(1, index)
     return torch.stack([low, torch.where(shown[..., None], high, low)], -1).flatten(2)
 
@@ -94,16 +94,16 @@ def _within(xy: Int64[Tensor, "N count 2"], most: tuple[int, int]) -> Int64[Tens
 
 
 def erase(image: UInt8[Tensor, "N H W 3"], boxes: Int64[Tensor, "N count 4"]) -> UInt8[Tensor, "N H W 3"]:
-    """The image with boxes (x0, x1, y0, y1) in the mean colour."""
+    """The image with boxes (x0, x1, y0, y1) in the mean color."""
     x0, x1, y0, y1 = boxes[..., None].unbind(2)
     y, x = (torch.arange(side, device=image.device) for side in image.shape[1:3])
     rows, columns = (y >= y0) & (y < y1), (x >= x0) & (x < x1)
     inside = torch.einsum("nbh,nbw->nhw", rows.float(), columns.float()) > 0
-    return torch.where(inside[..., None], _mean_colour(image.device), image)
+    return torch.where(inside[..., None], _mean_color(image.device), image)
 
 
 def warp(maps: Float[Tensor, "N D a b"], matrix: Float[Tensor, "N 2 3"]) -> Float[Tensor, "N D a b"]:
-    """Bilinear: ``out[p] = maps[matrix p]``, 0 outside. Pixel centres sit on integers."""
+    """Bilinear: ``out[p] = maps[matrix p]``, 0 outside. Pixel centers sit on integers."""
     a, b = maps.shape[2:]
     y, x = (torch.arange(side, device=maps.device, dtype=matrix.dtype) for side in (a, b))
     m = matrix[..., None, None]
@@ -113,15 +113,15 @@ def warp(maps: Float[Tensor, "N D a b"], matrix: Float[Tensor, "N 2 3"]) -> Floa
 
 
 def warp_image(image: UInt8[Tensor, "N H W 3"], matrix: Float[Tensor, "N 2 3"]) -> UInt8[Tensor, "N H W 3"]:
-    """The same for photos; outside is the mean colour."""
-    mean = _mean_colour(image.device).float()
+    """The same for photos; outside is the mean color."""
+    mean = _mean_color(image.device).float()
     warped = warp((image - mean).permute(0, 3, 1, 2), matrix).permute(0, 2, 3, 1) + mean
     return warped.round().clamp(0, 255).to(torch.uint8)
 
 
 @functools.cache
-def _mean_colour(device: torch.device) -> Tensor:
-    return torch.tensor(MEAN_COLOUR, dtype=torch.uint8, device=device)
+def _mean_color(device: torch.device) -> Tensor:
+    return torch.tensor(MEAN_COLOR, dtype=torch.uint8, device=device)
 
 
 def _normals(u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:

@@ -82,7 +82,7 @@ class Pseudo(Supervised):
 
 @contextmanager
 def statistics_held(model: nn.Module) -> Iterator[None]:
-    """BatchNorm normalises by the batch as in training, and its running statistics stay: they are labelled people's.
+    """BatchNorm normalizes by the batch as in training, and its running statistics stay: they are labelled people's.
 
     So unlabelled people act through the loss alone, and without a joint above gamma they do not act at all.
     """

@@ -95,12 +95,12 @@ class SSPose:
         height, width = easy.shape[1:3]
         turns = hard_view.turns(instance, key=step_key(self._seed, step, TURN))
         unit = self._codec.unit
-        in_photo = turns.matrix(unit=(1, 1), centre=(width / 2, height / 2))
-        in_map = turns.matrix(unit=unit, centre=(width / 2 / unit[0], height / 2 / unit[1]))
+        in_photo = turns.matrix(unit=(1, 1), center=(width / 2, height / 2))
+        in_map = turns.matrix(unit=unit, center=(width / 2 / unit[0], height / 2 / unit[1]))
         if self._compat:
             h, w = self._codec.hw
             in_photo, in_map = (
-                turns.matrix(unit=(1 / b, 1 / a), centre=((b - 1) / 2, (a - 1) / 2))
+                turns.matrix(unit=(1 / b, 1 / a), center=((b - 1) / 2, (a - 1) / 2))
                 for a, b in ((height, width), (h, w))
             )
         hard, lessons = [], []

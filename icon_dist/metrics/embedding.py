@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from icon_dist.errors import needed_for
 
 COMPONENTS = 50
-NEIGHBOURS = 10
+NEIGHBORS = 10
 ROWS = 512  # of the similarity matrix at once
 F64 = NDArray[np.float64]
 
@@ -25,13 +25,13 @@ def pca(features: Float[np.ndarray, "n D"], *, components: int = COMPONENTS) -> 
 
     The sign of a component is that of its largest coefficient, so that the same features give the same picture.
     """
-    centred = features.astype(np.float64) - features.mean(axis=0, dtype=np.float64)
-    _, singular, axes = np.linalg.svd(centred, full_matrices=False)
+    centered = features.astype(np.float64) - features.mean(axis=0, dtype=np.float64)
+    _, singular, axes = np.linalg.svd(centered, full_matrices=False)
     axes = axes[:components]
     axes *= np.sign(np.take_along_axis(axes, np.abs(axes).argmax(axis=1)[:, None], axis=1))
     variance = singular**2
     kept = variance[:components].sum() / max(variance.sum(), np.finfo(float).tiny)
-    return centred @ axes.T, float(kept)
+    return centered @ axes.T, float(kept)
 
 
 def silhouette(features: Float[np.ndarray, "n D"], label: Int64[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
@@ -63,13 +63,13 @@ def purity(
     features: Float[np.ndarray, "n D"],
     label: Int64[np.ndarray, " n"],
     *,
-    neighbours: int = NEIGHBOURS,
+    neighbors: int = NEIGHBORS,
     person: Int64[np.ndarray, " n"] | None = None,
 ) -> Float[np.ndarray, " n"]:
     """Per sample the share of its nearest samples by cosine that are of its class; itself does not count.
 
     ``person``: nor do samples of the same person, whose joints lie in one photo side by side. Fewer than
-    ``neighbours`` are taken where there are fewer; NaN where there is none.
+    ``neighbors`` are taken where there are fewer; NaN where there is none.
     """
     unit = _unit(features)
     same = np.full(len(label), np.nan)
@@ -79,7 +79,7 @@ def purity(
         if person is not None:
             excluded |= person[rows, None] == person
         cosine[excluded] = -np.inf
-        k = min(neighbours, len(label))
+        k = min(neighbors, len(label))
         nearest = np.argpartition(-cosine, k - 1, axis=1)[:, :k]
         counts = np.isfinite(np.take_along_axis(cosine, nearest, axis=1))
         hits = ((label[nearest] == label[rows, None]) & counts).sum(axis=1)

@@ -81,7 +81,7 @@ def find(truth: GroundTruth, poses: Predictions, skeleton: Skeleton) -> Errors:
     xy = poses.keypoints[..., :2].astype(np.float64)
     blocks = [
         _kinds(xy[pose[rows]], person[rows], people, sigmas=sigmas, mirror=mirror(skeleton))
-        for rows in _blocks(_neighbours(people, people.image_id[person])[1])
+        for rows in _blocks(_neighbors(people, people.image_id[person])[1])
     ]
     kind, own, best = (np.concatenate(part) for part in zip(*blocks, strict=True))
     return Errors(pose, people.row[person], kind, own, best)
@@ -146,7 +146,7 @@ def _people(truth: GroundTruth) -> _People:
     return _People(row, people.image_id, people.keypoints, people.area, counts)
 
 
-def _neighbours(people: _People, image_id: I64) -> tuple[I64, I64]:
+def _neighbors(people: _People, image_id: I64) -> tuple[I64, I64]:
     """Where the people of each photo start, and how many there are."""
     start = np.searchsorted(people.image_id, image_id)
     return start, np.searchsorted(people.image_id, image_id, side="right") - start
@@ -179,7 +179,7 @@ def _match(people: _People, poses: Predictions, *, sigmas: F64) -> tuple[I64, I6
     pose, person = [], []
     for turn in range(min(MOST, int(place.max(initial=-1)) + 1)):
         now = order[place == turn]
-        start, count = _neighbours(people, poses.image_id[now])
+        start, count = _neighbors(people, poses.image_id[now])
         now, start, count = now[count > 0], start[count > 0], count[count > 0]
         for rows in _blocks(count):
             group, member = _pairs(start[rows], count[rows])
@@ -209,7 +209,7 @@ def _kinds(
     xy: F64, person: I64, people: _People, *, sigmas: F64, mirror: list[int]
 ) -> tuple[NDArray[np.int8], F64, F64]:
     """Kind, own and greatest similarity of every joint of poses ``xy`` matched to ``person``."""
-    start, count = _neighbours(people, people.image_id[person])
+    start, count = _neighbors(people, people.image_id[person])
     group, member = _pairs(start, count)
     joints, area = people.joints[member], people.area[member]
     straight, inverted = (
@@ -220,11 +220,11 @@ def _kinds(
     own, other_side = straight[mine], inverted[mine]
     straight[mine] = inverted[mine] = -1.0
     first = mine - (person - start)
-    neighbour, far_side = (np.maximum.reduceat(x, first) if len(mine) else own for x in (straight, inverted))
-    best = np.max([own, neighbour, other_side, far_side], axis=0)
+    neighbor, far_side = (np.maximum.reduceat(x, first) if len(mine) else own for x in (straight, inverted))
+    best = np.max([own, neighbor, other_side, far_side], axis=0)
     # Of equals the first in this order, as in the public code: a joint on the midline has no inversion.
     kind = np.full(own.shape, SWAP, np.int8)
-    kind[(other_side == best) & (neighbour < best)] = INVERSION
+    kind[(other_side == best) & (neighbor < best)] = INVERSION
     kind[own == best] = JITTER
     kind[(own == best) & (own > FINE)] = GOOD
     kind[best < COARSE] = MISS

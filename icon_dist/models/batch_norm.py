@@ -8,6 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from icon_dist.torch_compat import foreach_add_
+
 
 class BatchNorm2d(nn.BatchNorm2d):
     """torch's, bit for bit, but for ``num_batches_tracked``, which :func:`count_batch` moves."""
@@ -24,4 +26,4 @@ def count_batch(norms: list[BatchNorm2d]) -> None:
     """A batch has gone through these norms, in training; those whose statistics are held have not seen it."""
     counts = [n.num_batches_tracked for n in norms if n.track_running_stats and n.num_batches_tracked is not None]
     if counts:
-        torch._foreach_add_(counts, 1)
+        foreach_add_(counts, 1)

@@ -1,4 +1,4 @@
-"""Residual blocks and initialisation shared by the backbones (He et al. 2016; parameter names as in torchvision).
+"""Residual blocks and initialization shared by the backbones (He et al. 2016; parameter names as in torchvision).
 
 Nothing works in place on a module's output, so that hooks on modules (ZeRO-3, gradient probes) stay valid.
 """
@@ -88,7 +88,7 @@ def stack(block: type[Residual], inputs: int, planes: int, *, count: int, stride
 
 @torch.no_grad()
 def init_from_scratch(module: nn.Module) -> None:
-    """He initialisation of every convolution; batch norms start as the identity, which is torch's default."""
+    """He initialization of every convolution; batch norms start as the identity, which is torch's default."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d) and not part.weight.is_meta:  # a plan only counts, and torch is slow at that
             nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")

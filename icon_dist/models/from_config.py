@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from icon_dist.checkpoints.checkpoint import require_same_tensors
+from icon_dist.checkpoints.compatibility import require_same_tensors
 from icon_dist.checkpoints.weights import Weights
 from icon_dist.config import Config
 from icon_dist.config.schedule import contrasts

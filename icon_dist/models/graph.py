@@ -25,7 +25,7 @@ def listening(joints: int, bones: Iterable[tuple[int, int]]) -> list[tuple[int, 
 class GraphConv(nn.Module):
     """``y_i = a_ii W_0 x_i + sum_j a_ij W_1 x_j + b``; ``a_i`` is a softmax of learned logits over whom i listens to.
 
-    The logits start equal, so that ``a`` starts as the row-normalised adjacency matrix with self-loops.
+    The logits start equal, so that ``a`` starts as the row-normalized adjacency matrix with self-loops.
     """
 
     _row: Tensor

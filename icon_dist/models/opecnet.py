@@ -90,7 +90,7 @@ class OPECNet(PoseNet):
         The first are where the CFA looks for each joint, the others the joints after each of the three stages of the
         graph; the last is the result. They are computed in float32 under autocast too.
         """
-        encoded = self.encode(self.normalise(image))
+        encoded = self.encode(self.normalize(image))
         outputs = self.apply_heads(encoded)
         adapted, searched = self.cascade(encoded.pyramid)
         # fp32 also under autocast: bf16 has 8 bits for a coordinate.

@@ -63,7 +63,7 @@ class PoseNet(nn.Module):
     """
 
     stride = 4  # input px per heatmap px
-    mean: tuple[float, float, float] = IMAGENET_MEAN  # of the normalised input, whose range is 0..1
+    mean: tuple[float, float, float] = IMAGENET_MEAN  # of the normalized input, whose range is 0..1
     std: tuple[float, float, float] = IMAGENET_STD
     _scale: Tensor
     _shift: Tensor
@@ -110,10 +110,10 @@ class PoseNet(nn.Module):
         """Weights of others that depend on the size of the input, as this model needs them; others as they are."""
         return value
 
-    def normalise(self, image: UInt8[Tensor, "N H W 3"]) -> Float[Tensor, "N 3 H W"]:
-        """Normalisation with the backbone's mean and std; the result is laid out channels-last at no cost.
+    def normalize(self, image: UInt8[Tensor, "N H W 3"]) -> Float[Tensor, "N 3 H W"]:
+        """Normalization with the backbone's mean and std; the result is laid out channels-last at no cost.
 
-        The official BGR models normalise by channel *position*: the mean of red is taken from blue (cv2 images were
+        The official BGR models normalize by channel *position*: the mean of red is taken from blue (cv2 images were
         never converted), and their weights expect it.
         """
         if self.channel_order == "bgr":
@@ -122,14 +122,14 @@ class PoseNet(nn.Module):
 
     def forward(self, image: UInt8[Tensor, "N H W 3"]) -> Outputs:
         """Heatmaps of RGB crops at ``stride``; in training the embeddings as well, at ``embedding_stride``."""
-        return self.apply_heads(self.encode(self.normalise(image)))
+        return self.apply_heads(self.encode(self.normalize(image)))
 
     def apply_heads(self, encoded: Encoded) -> Outputs:
         """Heatmaps, and in training the embeddings; counts the batch."""
         if self.training:
             count_batch(self._norms)
         final = encoded.final
-        # fp32 also under autocast: with the 8 bits of bf16 neighbouring pixels tie and argmax becomes coarse.
+        # fp32 also under autocast: with the 8 bits of bf16 neighboring pixels tie and argmax becomes coarse.
         with torch.autocast(final.device.type, enabled=False):
             heatmaps = self.final_layer(final.float())
         if self.projection is None or not self.training:
@@ -144,7 +144,7 @@ class PoseNet(nn.Module):
 
         Its px (x, y) lies at ``embedding_origin + embedding_stride * (x, y)`` of the input.
         """
-        return concatenate(self._sources(self.encode(self.normalise(image))))
+        return concatenate(self._sources(self.encode(self.normalize(image))))
 
     @functools.cached_property
     def _norms(self) -> list[BatchNorm2d]:
@@ -156,7 +156,7 @@ class PoseNet(nn.Module):
 
 
 def projection_head(kind: str, inputs: int, outputs: int) -> nn.Sequential:
-    """``mlp`` = 1x1 conv, BN, ReLU, 1x1 conv; ``linear`` = one 1x1 conv. The caller normalises."""
+    """``mlp`` = 1x1 conv, BN, ReLU, 1x1 conv; ``linear`` = one 1x1 conv. The caller normalizes."""
     if kind == "mlp":
         layers = [*conv_bn(inputs, outputs, kernel=1), nn.ReLU(), nn.Conv2d(outputs, outputs, kernel_size=1)]
     elif kind == "linear":

@@ -125,7 +125,7 @@ def adapt(
     """
     kind = kind or kind_of(tensors, name=name)
     _require_fit(kind, model, name=name)
-    _require_normalisation(tensors, model, name=name)
+    _require_normalization(tensors, model, name=name)
     own = model.state_dict()
     dropped = [key for key in tensors if re.fullmatch(kind.dropped, key)]
     kept = {_renamed(key, kind.renamed): value for key, value in tensors.items() if key not in dropped}
@@ -199,8 +199,8 @@ def _require_fit(kind: Kind, model: PoseNet, *, name: str) -> None:
         raise CheckpointError(f"{name}: is {kind.name}, {heads}; set model.backbone={fits}")
 
 
-def _require_normalisation(tensors: Mapping[str, Tensor], model: PoseNet, *, name: str) -> None:
-    """MMPose may store what pixels, of 0 to 255, were normalised by."""
+def _require_normalization(tensors: Mapping[str, Tensor], model: PoseNet, *, name: str) -> None:
+    """MMPose may store what pixels, of 0 to 255, were normalized by."""
     for key, ours in (("data_preprocessor.mean", model.mean), ("data_preprocessor.std", model.std)):
         theirs = tensors.get(key)
         if theirs is None:
@@ -208,7 +208,7 @@ def _require_normalisation(tensors: Mapping[str, Tensor], model: PoseNet, *, nam
         if theirs.numel() != 3 or not torch.allclose(theirs.float().flatten() / 255, torch.tensor(ours), atol=1e-4):
             there, here = theirs.flatten().tolist()[:3], [round(255 * one, 3) for one in ours]
             raise CheckpointError(
-                f"{name}: {key} is {[round(one, 3) for one in there]}, and pixels are normalised by {here} "
+                f"{name}: {key} is {[round(one, 3) for one in there]}, and pixels are normalized by {here} "
                 "here, in RGB; give weights that were trained so"
             )
 

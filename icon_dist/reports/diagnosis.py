@@ -188,7 +188,7 @@ def describe_features(
     features: Float[np.ndarray, "n D"], joint: Int64[np.ndarray, " n"], person: Int64[np.ndarray, " n"], *, joints: int
 ) -> tuple[Json | None, Float[np.ndarray, "n c"]]:
     """How well the features tell joints apart, and their principal components; None where too few are visible."""
-    if len(np.unique(joint)) < 2 or len(joint) < 2 * embedding.NEIGHBOURS:
+    if len(np.unique(joint)) < 2 or len(joint) < 2 * embedding.NEIGHBORS:
         return None, np.zeros((len(joint), 2))
     coordinates, variance = embedding.pca(features)
     silhouette = embedding.silhouette(features, joint)

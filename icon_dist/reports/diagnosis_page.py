@@ -73,7 +73,7 @@ def number(value: float | None, digits: int) -> str:
 
 
 def heat(kind: str, share: float | None) -> str:
-    """Background of a cell: the colour of its kind, stronger the larger the share."""
+    """Background of a cell: the color of its kind, stronger the larger the share."""
     if kind == "good" or not share:
         return ""
     strength = round(60 * min(1.0, 1.6 * share))  # text stays legible

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from icon_dist.arguments import Parser, at_least
-from icon_dist.errors import run_cli
+from icon_dist.cli import run_cli
 
 
 def main(argv: list[str]) -> None:

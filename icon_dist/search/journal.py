@@ -24,6 +24,7 @@ from icon_dist.config import Changes
 from icon_dist.errors import ConfigError, DataError, StorageError, note, shown
 from icon_dist.launch import tempdirs
 from icon_dist.search.journal_lines import DRAWN, MAX_BYTES, RESTORE, believed
+from icon_dist.search.optuna_compat import contains, set_user_attr, trial_id
 from icon_dist.storage import lock
 
 NAME = "journal.log"
@@ -164,7 +165,7 @@ def _require_fitting(
     for trial in trials:
         where, run = f"{journal.at(NAME)}: trial {trial.number} of {study.study_name}", f"{prefix}{trial.number:04d}"
         for name, value in {**trial.params, **_proposed(trial)}.items():
-            if name not in space or not _contains(space[name], value):
+            if name not in space or not _within(space[name], value):
                 raise DataError(f"{where}: {name}={shown(value)}: not in this sweep's space; {RESTORE}")
         if wrong := [name for name, distribution in trial.distributions.items() if distribution != space[name]]:
             raise DataError(f"{where}: {wrong[0]} has another range than this sweep's; {RESTORE}")
@@ -190,9 +191,9 @@ def _proposed(trial: FrozenTrial) -> Changes:
     return {**(drawn if type(drawn) is dict else {DRAWN: drawn}), **trial.system_attrs.get("fixed_params", {})}
 
 
-def _contains(distribution: BaseDistribution, value: Any) -> bool:
+def _within(distribution: BaseDistribution, value: Any) -> bool:
     try:
-        return bool(distribution._contains(distribution.to_internal_repr(value)))
+        return contains(distribution, distribution.to_internal_repr(value))
     except (TypeError, ValueError):
         return False
 
@@ -201,7 +202,7 @@ def requeue(study: optuna.Study, journal: Journal) -> None:
     """No trial stays RUNNING without a driver: they wait, and are the next to be asked for."""
     journal.require()
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        journal.storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+        journal.storage.set_trial_state_values(trial_id(trial), TrialState.WAITING)
     journal.push()
 
 
@@ -209,7 +210,7 @@ def fail_running(study: optuna.Study, why: str) -> None:
     """Trials that must not be tried again."""
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         for name, value in (("ended", "failed"), ("why", why)):
-            study._storage.set_trial_user_attr(trial._trial_id, name, value)
+            set_user_attr(study, trial, name, value)
         study.tell(trial.number, state=TrialState.FAIL)
 
 

@@ -10,10 +10,10 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from optuna.storages.journal._storage import JournalOperation, JournalStorageReplayResult
 from optuna.trial import TrialState
 
 from icon_dist.errors import DataError, shorten, shown
+from icon_dist.search.optuna_compat import JournalOperation, Replay, contains
 
 MAX_BYTES = 1 << 28  # of a journal: some kilobytes a trial
 MAX_LINE = 1 << 20
@@ -59,7 +59,7 @@ class _Replay:
     """What the lines so far have made, by Optuna's own rules, and stricter than they are."""
 
     def __init__(self) -> None:
-        self._optuna = JournalStorageReplayResult("nobody")
+        self._optuna = Replay()
         self._created: set[bytes] = set()
 
     def fault(self, line: bytes) -> str:
@@ -77,24 +77,24 @@ class _Replay:
         return _field_fault(log) or self._order_fault(log, line) or self._replay_fault(log)
 
     def _order_fault(self, log: Line, line: bytes) -> str:
-        """Optuna passes over what is said of nobody, and takes what follows a doubled trial for its neighbour's."""
+        """Optuna passes over what is said of nobody, and takes what follows a doubled trial for its neighbor's."""
         study, trial = log.get("study_id"), log.get("trial_id")
-        if study is not None and study not in self._optuna._studies:
+        if study is not None and study not in self._optuna.studies:
             return f"study_id={study}: no line before it creates this study"
-        if trial is not None and trial not in self._optuna._trials:
+        if trial is not None and trial not in self._optuna.trials:
             return f"trial_id={trial}: no line before it creates this trial"
         if log["op_code"] in (JournalOperation.CREATE_STUDY, JournalOperation.CREATE_TRIAL):
             if line in self._created:
                 return "the same study or trial is created twice"
             self._created.add(line)
         if log["op_code"] == JournalOperation.SET_TRIAL_STATE_VALUES:
-            return self._values_fault(log, self._optuna._trial_id_to_study_id[log["trial_id"]])
+            return self._values_fault(log, self._optuna.study_of(log["trial_id"]))
         return self._values_fault(log, log["study_id"]) if "state" in log and study is not None else ""
 
     def _values_fault(self, log: Line, study: int) -> str:
         """A whole trial has a score for every objective."""
         found = log.get("values") if log.get("values") is not None else _listed(log.get("value"))
-        expected = len(self._optuna._studies[study].directions)
+        expected = len(self._optuna.studies[study].directions)
         if log["state"] == TrialState.COMPLETE and len(found or ()) != expected:
             return f"values={shown(found)}: a complete trial has {expected} of them"
         return ""
@@ -102,11 +102,11 @@ class _Replay:
     def _replay_fault(self, log: Line) -> str:
         """What only Optuna's own reading shows: distributions, dates."""
         try:
-            self._optuna.apply_logs([log])
+            self._optuna.apply(log)
         except Exception as error:  # whatever its parsers raise
             return f"{JournalOperation(log['op_code']).name.lower()}: {shorten(str(error) or type(error).__name__)}"
         if log["op_code"] == JournalOperation.SET_TRIAL_PARAM:
-            trial, name = self._optuna._trials[log["trial_id"]], log["param_name"]
+            trial, name = self._optuna.trials[log["trial_id"]], log["param_name"]
             if not trial.state.is_finished() and not _within(trial.distributions.get(name), log):
                 return f"{shown(name)}={shown(log['param_value_internal'])}: not within its distribution"
         return ""
@@ -114,7 +114,7 @@ class _Replay:
 
 def _within(distribution: Any, log: Line) -> bool:
     """Optuna drops a parameter whose distribution is another than before."""
-    return distribution is not None and bool(distribution._contains(log["param_value_internal"]))
+    return distribution is not None and contains(distribution, log["param_value_internal"])
 
 
 def _listed(value: Any) -> list[Any] | None:

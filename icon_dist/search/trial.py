@@ -18,7 +18,7 @@ from ray import tune
 from icon_dist import storage
 from icon_dist.checkpoints import manifest as manifests
 from icon_dist.config import Changes, Config, DataConfig, as_sets, sets_of
-from icon_dist.data.crops import keep_cache
+from icon_dist.data.crops import SharedCache, sharing
 from icon_dist.errors import ClusterError, ConfigError, DivergedError, IconError, shorten
 from icon_dist.launch import local, tempdirs
 from icon_dist.launch.progress import Event, Progress
@@ -32,6 +32,7 @@ from icon_dist.training.loop import run_directory
 
 LOOP = "icon_dist.training.loop:train"
 TELL_EVERY = 2.0  # s, how far training is
+_crops = SharedCache()  # of the trials that run in this process
 
 
 def config_of(base: Config, changes: Changes, *, runs: str, name: str) -> Config:
@@ -54,8 +55,8 @@ def run_trial(point: Changes, *, base: Config, study: str, inline: bool, locks: 
             teller = Teller(cfg, whole=point["whole"])
             part = dataclasses.replace(cfg, run=dataclasses.replace(cfg.run, stop_after_epoch=last))
             if inline:
-                keep_cache()
-                local.launch(dataclasses.replace(part, data=_near(cfg.data)), LOOP, teller)
+                with sharing(_crops):
+                    local.launch(dataclasses.replace(part, data=_near(cfg.data)), LOOP, teller)
             else:
                 supervise(part, LOOP, teller)
                 teller.close()

@@ -27,7 +27,7 @@ from ray.tune.search import Searcher
 from icon_dist import errors
 from icon_dist.config import Config
 from icon_dist.launch import tempdirs
-from icon_dist.search import cluster
+from icon_dist.search import cluster, optuna_compat
 from icon_dist.search.cluster import Need
 from icon_dist.search.journal import Journal
 from icon_dist.search.progress import Screen
@@ -215,7 +215,7 @@ class _Searcher(_Here, Searcher):  # type: ignore[misc]  # Ray has no types
             if len(self._study.directions) == 1:
                 # Not Trial.report, which warns of what a trial that goes on says again.
                 journal = self._setup.journal.storage
-                journal.set_trial_intermediate_value(live.trial._trial_id, int(live.epoch), live.score)
+                journal.set_trial_intermediate_value(optuna_compat.trial_id(live.trial), int(live.epoch), live.score)
                 self._push()
         if kind in ("train", "eval"):
             self._screen.at(live.trial.number, epoch=result["epoch"], score=result.get("score"))

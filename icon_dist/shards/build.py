@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from icon_dist.arguments import Parser, at_least, text
-from icon_dist.errors import ConfigError, DataError, run_cli, shown
+from icon_dist.cli import run_cli
+from icon_dist.errors import ConfigError, DataError, shown
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:

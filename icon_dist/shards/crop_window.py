@@ -19,11 +19,11 @@ HALF_BODY = 1.5  # a half-body box is 1.5 times the extent of its joints
 OVERSAMPLING = 1.5  # the padded box is stored with at most this many pixels per input pixel
 ASPECTS = (0.75, 1.0)  # width / height of the inputs in use: 256x192, 384x288, 256x256, 64x64
 
-Circle = tuple[float, float, float]  # centre x, y and radius, photo px
+Circle = tuple[float, float, float]  # center x, y and radius, photo px
 
 
 def circle(x: float, y: float, w: float, h: float, *, aspects: tuple[float, ...], zoom: float) -> Circle:
-    """What a box (centre, size) sweeps when it is widened to an aspect, enlarged by ``zoom`` and turned.
+    """What a box (center, size) sweeps when it is widened to an aspect, enlarged by ``zoom`` and turned.
 
     Between two aspects the radius is largest at one of them.
     """

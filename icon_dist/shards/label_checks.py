@@ -109,7 +109,7 @@ def _readings(boxes: Corners, wh: Float[np.ndarray, "n 2"], hull: Corners) -> It
     own = np.concatenate([xy, xy + size], axis=1)
     turned = [1, 0, 3, 2]  # y before x
     yield "boxes look like x1, y1, x2, y2", boxes, hull
-    yield "boxes look like centre x, centre y, w, h", np.concatenate([xy - size / 2, xy + size / 2], axis=1), hull
+    yield "boxes look like center x, center y, w, h", np.concatenate([xy - size / 2, xy + size / 2], axis=1), hull
     yield "boxes or joints look like y before x", own[:, turned], hull
     yield "boxes look like y1, x1, y2, x2", boxes[:, turned], hull
     yield "boxes look like percent of the image", own * wh4 / PERCENT, hull

@@ -31,7 +31,7 @@ I64 = NDArray[np.int64]
 
 
 class ShardReader:
-    """Crops of tar shards; from S3 in ranged reads of neighbouring crops, by background threads."""
+    """Crops of tar shards; from S3 in ranged reads of neighboring crops, by background threads."""
 
     def __init__(self, shards: ShardSet) -> None:
         self._remote = np.array([storage.is_remote(shards.shard_uri(n)) for n in range(len(shards.shard_names))])

@@ -85,7 +85,7 @@ class ShardSet:
         return storage.join(self.uri, self.shard_names[shard])
 
     def to_stored(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Affine ``[n, 2, 3]``: photo px -> px of the stored image. Pixel centres sit on integers in both."""
+        """Affine ``[n, 2, 3]``: photo px -> px of the stored image. Pixel centers sit on integers in both."""
         window = self.window[rows]
         zoom = self.stored_wh[rows] / window[:, 2:]
         matrix = np.zeros((len(zoom), 2, 3))

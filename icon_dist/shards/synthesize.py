@@ -8,7 +8,8 @@ from pathlib import Path
 
 from icon_dist import storage
 from icon_dist.arguments import Parser, at_least
-from icon_dist.errors import ConfigError, plural, run_cli, say
+from icon_dist.cli import run_cli
+from icon_dist.errors import ConfigError, plural, say
 
 
 def parse(argv: list[str]) -> argparse.Namespace:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from icon_dist import storage
 from icon_dist.errors import DataError
 from icon_dist.images import photo
-from icon_dist.images.encode import Window, encode, encode_alike, quantisation
+from icon_dist.images.encode import Window, encode, encode_alike, quantization
 from icon_dist.images.image import plain_jpeg
 from icon_dist.images.photo import AS_STORED, Conversion
 from icon_dist.shards.crop_window import ASPECTS, ZOOM, window
@@ -71,7 +71,7 @@ def crop(
     found = photo.header(data, name=name)
     width, height = found.wh(settings.photos.exif)
     as_stored = stored_wh == part[2:] and not (settings.photos.exif == "apply" and found.orientation != 1)
-    rounding = quantisation(data) if as_stored else None
+    rounding = quantization(data) if as_stored else None
     pixels = photo.decode(data, name=name, conversion=settings.photos, smooth=rounding is None)
     if as_stored and part == (0, 0, width, height) and plain_jpeg(data):
         return data, part, stored_wh

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from icon_dist.arguments import Parser
-from icon_dist.errors import run_cli
+from icon_dist.cli import run_cli
 
 
 def main(argv: list[str]) -> None:

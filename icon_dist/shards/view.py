@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from icon_dist.arguments import Parser, at_least
-from icon_dist.errors import ConfigError, run_cli
+from icon_dist.cli import run_cli
+from icon_dist.errors import ConfigError
 
 
 def main(argv: list[str]) -> None:

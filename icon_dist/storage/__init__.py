@@ -19,7 +19,7 @@ from icon_dist.storage import local
 from icon_dist.storage.local import require_regular
 
 if TYPE_CHECKING:
-    from icon_dist.storage import s3  # at run time by is_remote
+    from icon_dist.storage import s3, s3_download  # at run time by is_remote
 
 __all__ = [
     "LOCK",
@@ -54,7 +54,7 @@ def is_remote(uri: str) -> bool:
     if not uri.startswith("s3://"):
         return False
     with needed_for("s3://", "boto3", "tenacity"):
-        from icon_dist.storage import s3  # noqa: F401  (an import binds a submodule in its package)
+        from icon_dist.storage import s3, s3_download  # noqa: F401  (an import binds a submodule in its package)
     return True
 
 
@@ -126,7 +126,7 @@ def read(
     if is_remote(uri):
         for _ in range(2):
             sink = BytesIO()
-            s3.download(uri, sink, start=start, size=size, most=most, progress=progress)
+            s3_download.download(uri, sink, start=start, size=size, most=most, progress=progress)
             if sound is None or sound(sink.getvalue()):
                 break
         return sink.getvalue()
@@ -174,12 +174,12 @@ def read_resumed(uri: str, part: Path, *, sha256: str, progress: Progress | None
 
 def _download_twice(uri: str, file: BufferedRandom, *, sha256: str | None, progress: Progress | None) -> str:
     """All of an S3 object into ``file``, once more where it is not what it should be. Returns its sha256 if asked."""
-    s3.download(uri, file, progress=progress)
+    s3_download.download(uri, file, progress=progress)
     if sha256 is None or _sha256(file) == sha256:
         return sha256 or ""
     file.seek(0)
     file.truncate()
-    s3.download(uri, file, progress=progress)
+    s3_download.download(uri, file, progress=progress)
     return _sha256(file)
 
 

@@ -6,45 +6,28 @@ uploads or version 2 of listings to be there; where conditional writes are missi
 
 from __future__ import annotations
 
-import hashlib
-import re
-from collections.abc import Callable, Iterator
-from contextlib import closing
-from io import BufferedRandom, BytesIO
+from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote_plus
 
 from boto3.s3.transfer import TransferConfig
 from botocore import exceptions as boto
 
-from icon_dist.errors import StorageError, TooLargeError
-from icon_dist.storage.client import client as _client
-from icon_dist.storage.client import endpoint, identity
+from icon_dist.errors import StorageError
+from icon_dist.storage.client import client, endpoint, identity
 from icon_dist.storage.notes import note_once
 from icon_dist.storage.patience import Clock, persist
 from icon_dist.storage.refusals import code_of, status_of, transient
+from icon_dist.storage.s3_download import Answer, address, download
 
-CHUNK = 1 << 20
 MULTIPART = TransferConfig(multipart_threshold=64 << 20, multipart_chunksize=32 << 20, max_concurrency=4)
 MULTIPART_CALLS = ("CreateMultipartUpload", "UploadPart", "CompleteMultipartUpload")
-DOUBT = 6  # times a body comes the same, until it is its ETag that is doubted
 UNCONDITIONAL = (
     "this store has no conditional writes (If-None-Match): two writers cannot be told apart; run one at a time"
 )
 
 _conditional: dict[tuple[object, ...], bool] = {}  # client, by what it is made from -> whether its store has them
-_other_etags: set[tuple[object, ...]] = set()  # clients whose store has ETags that are no MD5
-
-Sink = BytesIO | BufferedRandom
-Answer = dict[str, Any]  # of boto3
-
-
-def _split(uri: str) -> dict[str, str]:
-    bucket, _, key = uri.removeprefix("s3://").partition("/")
-    if not key:
-        raise StorageError(f"{uri}: names a bucket, not an object; write s3://bucket/key")
-    return {"Bucket": bucket, "Key": key}
 
 
 # ---------------------------------------------------------------------------------------------------------- look
@@ -56,13 +39,13 @@ def _head(uri: str) -> Answer | None:
     def head(_: Clock) -> Answer | None:
         """Return the answer to one HEAD request, or None for 404."""
         try:
-            found: Answer = _client().head_object(**_split(uri))
+            found: Answer = client().head_object(**address(uri))
             return found
         except boto.ClientError as error:
             if status_of(error) == 404:
                 return None
             if status_of(error) in (301, 400, 403):
-                _first_below(uri, _split(uri)["Key"])
+                _first_below(uri, address(uri)["Key"])
             raise
 
     return persist(uri, head)
@@ -84,7 +67,7 @@ def size(uri: str) -> int:
     """
     head = _head(uri)
     if head is None:
-        _first_below(uri, _split(uri)["Key"])
+        _first_below(uri, address(uri)["Key"])
         raise FileNotFoundError(f"{uri}: no such object")
     if "ContentLength" not in head:
         raise StorageError(f"{uri}: the store does not say how large this is; use another store")
@@ -98,22 +81,22 @@ def _first_below(uri: str, prefix: str) -> bool:
 def _pages(uri: str, prefix: str, **options: int) -> Iterator[list[Answer]]:
     """Objects page by page; a page can be empty and not the last. Where version 2 is missing, by version 1."""
     bucket = uri.removeprefix("s3://").partition("/")[0]
-    call, follow = _client().list_objects_v2, "ContinuationToken"
+    call, follow = client().list_objects_v2, "ContinuationToken"
     more: Answer = {}
     while True:
         try:
             page = call(Bucket=bucket, Prefix=prefix, **options, **more)
         except boto.ClientError as error:
-            if call == _client().list_objects or more or status_of(error) not in (400, 405, 501):
+            if call == client().list_objects or more or status_of(error) not in (400, 405, 501):
                 raise
-            call, follow = _client().list_objects, "Marker"
+            call, follow = client().list_objects, "Marker"
             continue
         found = page.get("Contents") or []
         yield found
         if not page.get("IsTruncated"):
             return
         if follow == "ContinuationToken" and not page.get("NextContinuationToken"):  # it only knows version 1
-            call, follow = _client().list_objects, "Marker"
+            call, follow = client().list_objects, "Marker"
         following = page.get("NextContinuationToken") if follow == "ContinuationToken" else page.get("NextMarker")
         if follow == "Marker" and not following and found:
             following = found[-1]["Key"]
@@ -144,97 +127,6 @@ def sizes(uri: str) -> dict[str, int]:
     return persist(uri, listed)
 
 
-# ---------------------------------------------------------------------------------------------------------- read
-
-
-def download(
-    uri: str,
-    sink: Sink,
-    *,
-    start: int = 0,
-    size: int | None = None,
-    most: int | None = None,
-    progress: Callable[[int], None] | None = None,
-) -> None:
-    """Bytes ``[start, start + size)`` into ``sink``, after what it holds of them already.
-
-    A body that breaks off is resumed where it broke. TooLargeError for one that, unasked, has more than ``most`` bytes.
-    """
-    if size == 0:
-        return
-    version = ""  # that was begun: two must not be spliced
-    readings: list[str] = []  # MD5s of bodies whose ETag is another
-
-    def restarted() -> boto.IncompleteReadError:
-        """To be raised: all is read again, as if the body had been cut at its first byte."""
-        sink.seek(0)
-        sink.truncate()
-        return boto.IncompleteReadError(actual_bytes=0, expected_bytes=size or -1)
-
-    def fetch(clock: Clock) -> None:
-        """Append to ``sink`` what it does not hold yet; a body that is cut or has changed raises a transient error."""
-        nonlocal version
-        at, end = start + sink.tell(), None if size is None else start + size
-        if at == end:
-            return
-        asked = {"Range": f"bytes={at}-{'' if end is None else end - 1}"} if at or end else {}
-        try:
-            answer = _client().get_object(**_split(uri), **asked)
-        except boto.ClientError as error:
-            if status_of(error) == 416:
-                return  # at or past the end, where a file too would give no more bytes
-            raise
-        with closing(answer["Body"]) as body:
-            same, version = version, str(answer.get("ETag") or answer.get("LastModified") or "")
-            if sink.tell() and same and same != version:
-                raise restarted()
-            skip = _before(uri, answer, at) if asked else 0
-            if most is not None and size is None and at - start + (answer.get("ContentLength") or 0) > most:
-                raise TooLargeError(uri, most=most)
-            try:
-                for chunk in body.iter_chunks(CHUNK):
-                    skipped, skip = skip, max(0, skip - len(chunk))
-                    sink.write(chunk[skipped:] if end is None else chunk[skipped : skipped + end - start - sink.tell()])
-                    clock.progress(sink.tell())
-                    if progress and len(chunk) > skipped:
-                        progress(sink.tell())
-                    if start + sink.tell() == end:
-                        break
-            except boto.FlexibleChecksumError:
-                raise restarted() from None
-        if not start and end is None and not _as_stored(answer, sink, readings):
-            raise restarted()
-
-    persist(uri, fetch)
-
-
-def _before(uri: str, answer: Answer, at: int) -> int:
-    """Bytes of the body that lie before ``at``: none, or all of them where the store ignores Range."""
-    if answer["ResponseMetadata"]["HTTPStatusCode"] != 206:
-        note_once(f"{endpoint().host} ignores Range: parts are read with all that is before them, which is slow")
-        return at
-    if not re.match(rf"bytes[ =]{at}-", answer.get("ContentRange", f"bytes {at}-")):
-        raise StorageError(f"{uri}: the store gives other bytes than those from {at} on; use another store")
-    return 0
-
-
-def _as_stored(answer: Answer, sink: Sink, readings: list[str]) -> bool:
-    """Whether a whole body has the MD5 that is its ETag, or comes always the same: then ETags are something else here.
-
-    Not every ETag is one: those of multipart uploads look different, and encryption is said.
-    """
-    etag = str(answer.get("ETag", "")).strip('"')
-    encrypted = "ServerSideEncryption" in answer or "SSECustomerAlgorithm" in answer
-    if encrypted or not re.fullmatch(r"[0-9a-f]{32}", etag) or identity() in _other_etags:
-        return True
-    sink.seek(0)
-    readings.append(hashlib.file_digest(sink, lambda: hashlib.md5(usedforsecurity=False)).hexdigest())
-    if readings[-1] != etag and readings.count(readings[-1]) == DOUBT:
-        _other_etags.add(identity())
-        return True
-    return readings[-1] == etag
-
-
 # --------------------------------------------------------------------------------------------------------- write
 
 
@@ -256,9 +148,9 @@ def write(uri: str, data: bytes | Path) -> None:
 
         with open(data, "rb") if isinstance(data, Path) else BytesIO(data) as body:
             if parts:
-                _client().upload_fileobj(body, **_split(uri), Config=MULTIPART, Callback=sent)
+                client().upload_fileobj(body, **address(uri), Config=MULTIPART, Callback=sent)
             else:
-                _client().put_object(**_split(uri), Body=body)
+                client().put_object(**address(uri), Body=body)
 
     def put_somehow(clock: Clock) -> None:
         """Send ``data`` in parts, or in one piece to a store that has no multipart uploads."""
@@ -289,11 +181,11 @@ def _put_new(uri: str, data: bytes) -> bool:
     def put(clock: Clock) -> bool:
         """Send ``data`` on condition that the object is absent; returns whether it is this call's object now."""
         try:
-            _client().put_object(**_split(uri), Body=data, IfNoneMatch="*")
+            client().put_object(**address(uri), Body=data, IfNoneMatch="*")
             return True
         except boto.ClientError as error:
             if status_of(error) in (400, 405, 501) and not transient(error):
-                _client().put_object(**_split(uri), Body=data)  # refused for other reasons, it raises that one
+                client().put_object(**address(uri), Body=data)  # refused for other reasons, it raises that one
                 _conditional[identity()] = False
                 return True
             if status_of(error) != 412:
@@ -320,7 +212,7 @@ def has_conditions(uri: str, data: bytes) -> bool:
     def refused(_: Clock) -> bool:
         """Return whether the store refuses a second conditional write."""
         try:
-            _client().put_object(**_split(uri), Body=data, IfNoneMatch="*")
+            client().put_object(**address(uri), Body=data, IfNoneMatch="*")
             return False
         except boto.ClientError as error:
             if status_of(error) not in (409, 412) and transient(error):
@@ -340,12 +232,12 @@ def delete(uri: str, *, tree: bool) -> None:
     def remove(place: dict[str, str]) -> None:
         """Delete one object; one that is gone already is no error."""
         try:
-            _client().delete_object(**place)
+            client().delete_object(**place)
         except boto.ClientError as error:
             if code_of(error) not in ("NoSuchKey", "404"):
                 raise
 
-    _split(uri)  # never a whole bucket
+    address(uri)  # never a whole bucket
     below = [f"{uri}/{name}" for name in sizes(uri)] if tree else []
-    for place in map(_split, [*below, uri]):
+    for place in map(address, [*below, uri]):
         persist(uri, lambda _, place=place: remove(place))  # type: ignore[misc]

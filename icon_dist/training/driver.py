@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from icon_dist import config as configuration
 from icon_dist import storage
-from icon_dist.checkpoints import checkpoint
+from icon_dist.checkpoints import checkpoint, compatibility
 from icon_dist.checkpoints import manifest as manifests
 from icon_dist.config import Config, as_sets, sets_of
 from icon_dist.errors import CheckpointError, naming, note, plural, say
@@ -58,7 +58,7 @@ def _run(cfg: Config, own: Mapping[str, str], *, dry_run: bool) -> None:
     newest = newest_whole(uri)
     if newest is not None:
         refuse_other(newest, cfg, data)
-        changed = ", ".join(checkpoint.changes(newest, cfg))
+        changed = ", ".join(compatibility.changes(newest, cfg))
         if changed and newest["step"] < data.plan.total_steps:
             note(f"the run goes on from step {newest['step']} with another config: {changed}")
     say(f"{data.plan}\n{setting(cfg, data, newest)}")
@@ -98,8 +98,8 @@ def refuse_other(newest: manifests.Manifest, cfg: Config, data: Data) -> None:
     """CheckpointError now, and not from the workers, where the run cannot go on from what it has."""
     shards, _, plan = data
     at = newest["step"] / plan.steps_per_epoch
-    checkpoint.require(newest, backbone=cfg.model.backbone, joints=shards.skeleton.joints, epoch=at)
-    checkpoint.require_same(newest, {"split": plan.split.record()})
+    compatibility.require(newest, backbone=cfg.model.backbone, joints=shards.skeleton.joints, epoch=at)
+    compatibility.require_same(newest, {"split": plan.split.record()})
 
 
 def setting(cfg: Config, data: Data, newest: manifests.Manifest | None) -> str:
@@ -153,7 +153,7 @@ def finished(cfg: Config, data: Data) -> str:
     except CheckpointError:
         say("\n".join(skipped), file=sys.stderr)
         raise
-    if found is None or found.step < data.plan.total_steps or checkpoint.changes(found.manifest, cfg):
+    if found is None or found.step < data.plan.total_steps or compatibility.changes(found.manifest, cfg):
         return ""  # the workers look into it
     numbers = numbers_of(found, steps_per_epoch=data.plan.steps_per_epoch)
     if numbers.epochs < cfg.optim.epochs:

@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from icon_dist.checkpoints.checkpoint import require_same_tensors
+from icon_dist.checkpoints.compatibility import require_same_tensors
+from icon_dist.torch_compat import foreach_add_, foreach_copy_, foreach_lerp_, foreach_mul_, foreach_sub
 
 
 class Average:
@@ -34,7 +35,7 @@ class Average:
             weight = weight * keep
         mean, raw = [*self._mean.values()], [*self._raw.values()]
         if weight.device.type == "cpu":
-            torch._foreach_lerp_(mean, raw, float(weight))
+            foreach_lerp_(mean, raw, float(weight))
             return
         move_towards(mean, raw, weight)
 
@@ -60,11 +61,11 @@ class Average:
 
     @torch.no_grad()
     def _copy(self, values: Mapping[str, Tensor]) -> None:
-        torch._foreach_copy_([*self._raw.values()], [values[name] for name in self._raw])
+        foreach_copy_([*self._raw.values()], [values[name] for name in self._raw])
 
 
 def move_towards(mean: list[Tensor], raw: list[Tensor], weight: Float[Tensor, ""]) -> None:
     """``lerp`` with a weight that only the device knows; with 0 nothing changes."""
-    change = torch._foreach_sub(raw, mean)
-    torch._foreach_mul_(change, weight.float())
-    torch._foreach_add_(mean, change)
+    change = foreach_sub(raw, mean)
+    foreach_mul_(change, weight.float())
+    foreach_add_(mean, change)

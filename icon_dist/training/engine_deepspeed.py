@@ -21,7 +21,7 @@ from icon_dist.training.optimizer_state import MOMENTS, Named, all_finite, copie
 
 
 class DeepSpeedEngine:
-    """ZeRO over the process group that is already initialised (Ray's, or a group of one)."""
+    """ZeRO over the process group that is already initialized (Ray's, or a group of one)."""
 
     def __init__(
         self,

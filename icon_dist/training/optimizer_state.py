@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
+from icon_dist.torch_compat import foreach_norm
+
 MOMENTS = ("exp_avg", "exp_avg_sq")
 Named = dict[str, Tensor]
 
@@ -49,5 +51,5 @@ def copied(tensors: Mapping[str, Tensor]) -> Named:
 def all_finite(gradients: Iterable[Tensor]) -> Bool[Tensor, ""]:
     """By their norms, which no infinity or NaN in them leaves finite."""
     tensors = list(gradients)
-    norms = torch._foreach_norm(tensors) if tensors else (torch.zeros(()),)
+    norms = foreach_norm(tensors) if tensors else (torch.zeros(()),)
     return torch.stack([norm.float() for norm in norms]).isfinite().all()

@@ -10,7 +10,7 @@ import torch
 
 from icon_dist import config as configuration
 from icon_dist import distributed, storage
-from icon_dist.checkpoints import checkpoint
+from icon_dist.checkpoints import checkpoint, compatibility
 from icon_dist.checkpoints.saver import send_unsent
 from icon_dist.codec.frame import InputFrame
 from icon_dist.config import Config, sets_of
@@ -161,8 +161,8 @@ def begin(cfg: Config, data: Data, run_uri: str, *, device: str, note: Callable[
     found = checkpoint.newest_for_all(run_uri, warn=note)
     if found is not None:
         at = found.step / plan.steps_per_epoch
-        checkpoint.require(found.manifest, backbone=cfg.model.backbone, joints=skeleton.joints, epoch=at)
-        checkpoint.require_same(found.manifest, same)
+        compatibility.require(found.manifest, backbone=cfg.model.backbone, joints=skeleton.joints, epoch=at)
+        compatibility.require_same(found.manifest, same)
     state = State(model, found, steps_per_epoch=plan.steps_per_epoch)
     origin: dict[str, str] | None = None  # of the weights that training started from
     if found is not None:
@@ -193,7 +193,7 @@ def begin(cfg: Config, data: Data, run_uri: str, *, device: str, note: Callable[
     ended = state.epochs >= last_epoch(cfg)
     if found is not None:
         note(f"resumed at step {state.step} from {found.uri}")
-        if changed := ", ".join(checkpoint.changes(found.manifest, cfg)):
+        if changed := ", ".join(compatibility.changes(found.manifest, cfg)):
             if ended:
                 note(f"not applied, because the run is over: {changed}; another run.name trains with other values")
             else:

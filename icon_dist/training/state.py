@@ -26,8 +26,11 @@ from jaxtyping import Bool, Shaped
 from torch import Tensor, nn
 
 from icon_dist import distributed
-from icon_dist.checkpoints.checkpoint import OTHER, Checkpoint, require_same_tensors
+from icon_dist.checkpoints.checkpoint import Checkpoint
+from icon_dist.checkpoints.compatibility import require_same_tensors
+from icon_dist.checkpoints.manifest import OTHER
 from icon_dist.errors import CheckpointError, shown
+from icon_dist.torch_compat import foreach_copy_
 from icon_dist.training.engine import Engine
 from icon_dist.training.optimizer_state import MOMENTS
 
@@ -111,7 +114,7 @@ class State:
         for buffers, before in zip(self._kinds(), self._before, strict=True):
             torch.where(skip, before, flat(buffers), out=before)
             parts = torch.split(before, [b.numel() for b in buffers])
-            torch._foreach_copy_(buffers, [part.view_as(b) for part, b in zip(parts, buffers, strict=True)])
+            foreach_copy_(buffers, [part.view_as(b) for part, b in zip(parts, buffers, strict=True)])
 
     def advance(self) -> None:
         """The step is over; one that was skipped counts as well."""

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from icon_dist import datasets
 from icon_dist.datasets.joined import first
 from icon_dist.images import photo
-from icon_dist.images.encode import Window, encode, encode_alike, quantisation
+from icon_dist.images.encode import Window, encode, encode_alike, quantization
 from icon_dist.images.photo import AS_STORED
 from icon_dist.shards.crop_window import ASPECTS, window
 from icon_dist.types import Instance, Skeleton
@@ -37,7 +37,7 @@ def full_chroma(quality: int) -> Way:
 
 
 def alike(data: bytes, pixels: U8, part: Window) -> tuple[bytes, Window]:
-    rounding = quantisation(data)
+    rounding = quantization(data)
     assert rounding is not None
     part = rounding.aligned(part, (pixels.shape[1], pixels.shape[0]))
     blocky = photo.decode(data, name="photo", conversion=AS_STORED, smooth=False)

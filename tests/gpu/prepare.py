@@ -76,7 +76,7 @@ def shrink(source: Path, target: Path, image: dict[str, Any]) -> tuple[float, fl
 
 
 def scaled(person: dict[str, Any], zoom_x: float, zoom_y: float) -> dict[str, Any]:
-    """Box, area and joints on the small photo. Pixel centres sit on integers: the photo begins at -1/2."""
+    """Box, area and joints on the small photo. Pixel centers sit on integers: the photo begins at -1/2."""
     x, y, w, h = person["bbox"]
     joints = person["keypoints"]
     for at in range(0, len(joints), 3):

@@ -41,8 +41,8 @@ def test_small_photos_with_their_joints(tmp_path: Path) -> None:
             stored = shards.to_stored(np.array([row]))[0] @ [x, y, 1]
             data = (tmp_path / "out" / split / shards.shard_names[0]).read_bytes()
             crop = data[shards.offset[row] : shards.offset[row] + shards.size[row]]
-            grey = cv2.imdecode(np.frombuffer(crop, np.uint8), cv2.IMREAD_GRAYSCALE) > 128
-            centre = np.argwhere(grey).mean(0)[::-1]
-            assert centre == pytest.approx(stored, abs=0.3), person
+            gray = cv2.imdecode(np.frombuffer(crop, np.uint8), cv2.IMREAD_GRAYSCALE) > 128
+            center = np.argwhere(gray).mean(0)[::-1]
+            assert center == pytest.approx(stored, abs=0.3), person
         truth = read_truth(str(tmp_path / "out" / split))
         assert sorted(round(one["area"]) for one in truth["annotations"]) == [1250, 5000]

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from icon_dist import train
+from icon_dist.cli import run_cli
 from icon_dist.config import load
-from icon_dist.errors import ConfigError, run_cli
+from icon_dist.errors import ConfigError
 from tests.support import small_sets
 
 

@@ -87,7 +87,7 @@ class Canvas:
         return (slice(y0, y1), slice(x0, x1)) if x0 < x1 and y0 < y1 else None
 
     def _shade(self, part: Part, flatten: F32, xs: NDArray[np.int64], ys: NDArray[np.int64], z: F32, tau: F32) -> U8:
-        """Colour of surface points: the part's paint under one lamp, darker towards the silhouette."""
+        """Color of surface points: the part's paint under one lamp, darker towards the silhouette."""
         axis = part.b - part.a
         length = float(np.sqrt(axis @ axis))
         radius = np.float32(part.ra) + tau * np.float32(part.rb - part.ra)

@@ -61,7 +61,7 @@ def _shape(rng: Rng, image: U8, horizon: int) -> None:
 
 
 def limb_like(rng: Rng, *, wh: tuple[int, int], size: float) -> list[Part]:
-    """Branches, pipes and bags behind everybody: rounded, shaded, some of them skin-coloured."""
+    """Branches, pipes and bags behind everybody: rounded, shaded, some of them skin-colored."""
     at = np.array([rng.uniform(0, wh[0]), rng.uniform(0, wh[1]), -1e5])
     cloth = cloth_paint(sample_cloth(rng, contrast=1.0, plain=0.4), 0)
     paint = plain(SKIN[rng.integers(len(SKIN))]) if rng.random() < 0.35 else cloth

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from icon_dist import config as configuration
-from icon_dist.checkpoints import checkpoint
+from icon_dist.checkpoints import checkpoint, compatibility
 from icon_dist.checkpoints import manifest as manifests
 from icon_dist.checkpoints.checkpoint import Checkpoint
 from icon_dist.errors import CheckpointError, IconError
@@ -222,7 +222,7 @@ def test_a_manifest_that_lacks_what_a_resume_needs(name: str) -> None:
     manifest = {"step": 1, "config": {}, "skeleton": {"joints": []}, "epoch": 1.0}
     del manifest[name]
     with pytest.raises(CheckpointError, match=rf"checkpoint of step 1: MANIFEST.json has no {name}; remove this"):
-        checkpoint.require(manifest, backbone="x", joints=[], epoch=1.0)
+        compatibility.require(manifest, backbone="x", joints=[], epoch=1.0)
 
 
 def test_a_config_of_other_types() -> None:
@@ -232,4 +232,4 @@ def test_a_config_of_other_types() -> None:
             manifest = {"step": 1, "config": whole | {section: value}, "skeleton": {"joints": []}, "epoch": 1.0}
             manifest["channel_order"] = "rgb"
             with pytest.raises(CheckpointError, match=rf"checkpoint of step 1: its config: .*{section}"):
-                checkpoint.require(manifest, backbone="x", joints=[], epoch=1.0)
+                compatibility.require(manifest, backbone="x", joints=[], epoch=1.0)

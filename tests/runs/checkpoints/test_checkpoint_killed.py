@@ -14,7 +14,7 @@ import torch
 
 from icon_dist import storage
 from icon_dist.checkpoints import checkpoint, manifest
-from icon_dist.storage import s3 as s3_storage
+from icon_dist.storage.client import client as client_of_s3
 
 CHANGES = ["write", "write_new", "delete"]
 
@@ -136,7 +136,7 @@ def test_a_kill_in_the_middle_of_an_upload(s3: str) -> None:
     save(s3, 1, attempt="first")
 
     def child() -> None:
-        client = s3_storage._client()
+        client = client_of_s3()
 
         def half_sent(*_: Any, **__: Any) -> None:
             os.kill(os.getpid(), signal.SIGKILL)

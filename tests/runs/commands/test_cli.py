@@ -13,7 +13,7 @@ import pytest
 
 from icon_dist import __version__, errors
 from icon_dist.__main__ import VERBS, dispatch
-from icon_dist.errors import run_cli
+from icon_dist.cli import run_cli
 from tests.support.paths import ROOT
 
 # What DeepSpeed and torch warn of on their import is none of ours.
@@ -271,7 +271,7 @@ def test_shards_need_no_trainer(tmp_path: Path) -> None:
 import sys
 sys.modules.update(dict.fromkeys(("ray", "deepspeed", "optuna", "sklearn")))
 from icon_dist.__main__ import dispatch
-from icon_dist.errors import run_cli
+from icon_dist.cli import run_cli
 for words in (["shards", "verify", "none"], ["sweep", "lambdas", "--cfg", "demo"]):
     try:
         run_cli(dispatch, words)

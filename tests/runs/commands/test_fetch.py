@@ -22,11 +22,12 @@ from torch import Tensor
 from icon_dist import fetch, storage
 from icon_dist.checkpoints import checkpoint
 from icon_dist.checkpoints import weights as stored_weights
+from icon_dist.cli import run_cli
 from icon_dist.config import Config
 from icon_dist.datasets import load_skeleton, skeleton_to_dict
-from icon_dist.errors import CheckpointError, run_cli
+from icon_dist.errors import CheckpointError
 from icon_dist.models import build_model
-from icon_dist.storage import s3 as s3_storage
+from icon_dist.storage.client import client as client_of_s3
 
 CONFIG = dataclasses.asdict(Config())
 SKELETON = skeleton_to_dict(load_skeleton("coco"))
@@ -296,7 +297,7 @@ def test_an_interrupted_download_goes_on_where_it_stopped(
     def asked(params: dict[str, Any], **_: object) -> None:
         ranges.append(params["headers"].get("Range", ""))
 
-    events = s3_storage._client().meta.events
+    events = client_of_s3().meta.events
     events.register("before-call.s3.GetObject", asked, unique_id="asked")
 
     def interrupted(self: object, file: str, done: int, total: int) -> None:

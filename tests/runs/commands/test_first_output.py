@@ -22,7 +22,7 @@ COMMANDS = f"""
 import io, pathlib, runpy, sys
 from contextlib import redirect_stderr, redirect_stdout
 from icon_dist.__main__ import VERBS, dispatch
-from icon_dist.errors import run_cli
+from icon_dist.cli import run_cli
 
 def code_of(call, *args, **kwargs):
     out, err = io.StringIO(), io.StringIO()
@@ -54,7 +54,7 @@ class Meanwhile:
             {what}
 
 sys.meta_path.insert(0, Meanwhile())
-from icon_dist.errors import run_cli
+from icon_dist.cli import run_cli
 from icon_dist.train import main
 run_cli(main)
 """

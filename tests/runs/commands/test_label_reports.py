@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import yaml
 
-from icon_dist.errors import run_cli
+from icon_dist.cli import run_cli
 from icon_dist.shards import build, verify
 from icon_dist.shards.manifest import read_truth
 from icon_dist.shards.shard_set import open_shards
@@ -49,7 +49,7 @@ def cases(shared: Path) -> Path:
 
 @pytest.fixture
 def photos(shared: Path, tmp_path: Path) -> Path:
-    """The four photos under the names that the cases use, and grey ones for other skeletons."""
+    """The four photos under the names that the cases use, and gray ones for other skeletons."""
     folder = Path(shutil.copytree(shared / "coco/four/images", tmp_path / "photos"))
     (folder / "train").mkdir()
     for photo in list(folder.glob("*.jpg")):

@@ -18,7 +18,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from icon_dist.__main__ import dispatch
-from icon_dist.errors import run_cli
+from icon_dist.cli import run_cli
 from icon_dist.inference import prediction
 from icon_dist.inference.estimator import PoseEstimator, load
 from icon_dist.launch import progress_bar

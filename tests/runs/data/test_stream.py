@@ -51,10 +51,10 @@ def photos(annotations: Annotations, tmp_path_factory: pytest.TempPathFactory) -
     folder = tmp_path_factory.mktemp("photos")
     rng = np.random.default_rng(1)
     for file in {p.file for p in annotations.instances}:
-        # sharp in grey, soft in colour, as photos are: JPEG halves the resolution of colour
+        # sharp in gray, soft in color, as photos are: JPEG halves the resolution of color
         fine, soft = rng.uniform(40, 215, (15, 16, 1)), rng.uniform(-30, 30, (4, 4, 3))
-        grey, colour = (cv2.resize(x, (160, 150), interpolation=cv2.INTER_CUBIC) for x in (fine, soft))
-        cv2.imwrite(str(folder / file), np.clip(grey[..., None] + colour, 0, 255).astype(np.uint8))
+        gray, color = (cv2.resize(x, (160, 150), interpolation=cv2.INTER_CUBIC) for x in (fine, soft))
+        cv2.imwrite(str(folder / file), np.clip(gray[..., None] + color, 0, 255).astype(np.uint8))
     return folder
 
 

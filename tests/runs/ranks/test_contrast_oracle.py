@@ -45,14 +45,14 @@ def draw(seed: int, world: int) -> Case:
     classes, people = dice.randint(2, 5), world * dice.randint(1, 3)
     visible = dice.choice([0.0, 0.4, 0.8, 1.0])
 
-    def centres(rows: int) -> tuple[Centers, Tensor]:
+    def centers(rows: int) -> tuple[Centers, Tensor]:
         person = torch.randint(0, 12, (rows,), generator=g) + 2**40  # they come back
         features = F.normalize(torch.randn(rows, classes, DIM, generator=g, dtype=torch.float64), dim=-1)
         seen = torch.rand(rows, classes, generator=g) < visible
         return Centers(features, seen, person // 3 if photos else person), person
 
     photos = dice.random() < 0.4
-    now, person = centres(people)
+    now, person = centers(people)
     low = dice.randint(1, classes)
     return Case(
         negatives=Negatives(
@@ -70,7 +70,7 @@ def draw(seed: int, world: int) -> Case:
         people=now,
         person=person,
         asks=torch.rand(people, classes, generator=g) < 0.9,
-        history=[centres(dice.randint(1, 4))[0] for _ in range(dice.randint(0, 3))],
+        history=[centers(dice.randint(1, 4))[0] for _ in range(dice.randint(0, 3))],
     )
 
 

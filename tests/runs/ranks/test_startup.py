@@ -18,7 +18,7 @@ from icon_dist.datasets import skeleton_to_dict
 from icon_dist.errors import DataError, IconError, StorageError
 from icon_dist.models import PoseNet, build_model
 from icon_dist.shards.shard_set import open_shards
-from icon_dist.storage import s3 as s3_storage
+from icon_dist.storage.client import client as client_of_s3
 from icon_dist.training import start_weights
 from tests.support.on_ranks import on_ranks
 
@@ -28,7 +28,7 @@ JOINTS = ["head", "neck"]
 def asked(steps: dict[str, Callable[[], Any]]) -> tuple[dict[str, Any], dict[str, list[str]]]:
     """What the steps return, and the requests of this rank in each."""
     got, found = {}, {}
-    events = s3_storage._client().meta.events
+    events = client_of_s3().meta.events
     for name, step in steps.items():
         seen: list[str] = []
 

@@ -24,7 +24,7 @@ from tests.support.s3 import Handler, Proxy
 
 OTHER = """
 import sys
-from icon_dist.errors import run_cli
+from icon_dist.cli import run_cli
 from icon_dist.storage import lock
 lock.FIRST_BEAT_S = lock.BEAT_S = 0.1
 def main(argv):

@@ -25,6 +25,7 @@ from icon_dist.shards.shard_set import open_shards
 from icon_dist.shards.synthetic import generate_shards
 from icon_dist.storage import notes, patience
 from icon_dist.storage import s3 as s3_storage
+from icon_dist.storage.client import client as client_of_s3
 from tests.support.other_stores import CHECKSUMS, HABITS, Store, store
 
 RUN = "s3://bucket/runs/w8"
@@ -168,7 +169,7 @@ def test_a_profile_of_the_user_is_not_overruled(monkeypatch: pytest.MonkeyPatch,
     )
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://localhost:9")
-    config = s3_storage._client().meta.config
+    config = client_of_s3().meta.config
     assert config.request_checksum_calculation == "when_supported"
     assert config.response_checksum_validation == "when_required"
     assert config.s3["addressing_style"] == "virtual"
@@ -177,7 +178,7 @@ def test_a_profile_of_the_user_is_not_overruled(monkeypatch: pytest.MonkeyPatch,
 def test_aws_itself_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     for url in ("", "https://s3.eu-west-1.amazonaws.com"):
         monkeypatch.setenv("AWS_ENDPOINT_URL", url)
-        config = s3_storage._client().meta.config
+        config = client_of_s3().meta.config
         assert config.request_checksum_calculation == "when_supported"
         assert not config.s3
 

@@ -103,7 +103,7 @@ def test_udp_affine_equals_the_public_matrix() -> None:
     np.testing.assert_allclose(by_hand, golden, atol=1e-6)
 
 
-def test_edges_of_the_box_are_the_outermost_pixel_centres() -> None:
+def test_edges_of_the_box_are_the_outermost_pixel_centers() -> None:
     box = np.array([[30.0, 40.0, 90.0, 120.0]])  # 3:4, so that padding by 1.25 is all that happens
     padded = np.array([[75 - 56.25, 100 - 75.0], [75 + 56.25, 100 + 75.0]])
     found = transform(InputFrame(HW, "udp").boxes(box), padded[None])[0]
@@ -127,7 +127,7 @@ def test_a_place_in_the_photo_comes_back(codec: str) -> None:
 
 
 def test_to_photo_equals_the_public_transform_preds() -> None:
-    """UDP's ``transform_preds``: ``x * scale_w / (w - 1) + centre - scale_w / 2``."""
+    """UDP's ``transform_preds``: ``x * scale_w / (w - 1) + center - scale_w / 2``."""
     center, scale = RNG.uniform(100, 400, (8, 2)), RNG.uniform(0.5, 2, (8, 2))
     xy = RNG.uniform(0, 48, (8, 17, 2))
     official = xy * (scale * 200 / (47, 63))[:, None] + (center - scale * 100)[:, None]

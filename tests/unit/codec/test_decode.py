@@ -87,7 +87,7 @@ def seen_by_a_net(hw: tuple[int, int], sigma: float, *, people: int, margin: flo
 def test_peak_and_quarter_equal_the_official_loop() -> None:
     maps = RNG.normal(size=(30, 17, 16, 12)).astype(np.float32)
     maps[0] = -1.0  # nothing found
-    maps[1] = 0.5  # a plateau: the first index wins, and no neighbour is higher
+    maps[1] = 0.5  # a plateau: the first index wins, and no neighbor is higher
     for k, (x, y) in enumerate([(0, 5), (1, 5), (2, 5), (9, 5), (10, 5), (11, 5), (5, 1), (5, 2), (5, 14), (5, 15)]):
         maps[2, k, y, x] = 9
     maps[3, :, 3, 2] = maps[3, :, 3, 9] = maps[3, :, 12, 1] = 9  # equal peaks

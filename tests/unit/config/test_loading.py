@@ -253,7 +253,7 @@ def test_everything_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
     text = refused(tmp_path / "own.yaml", ["run.worker=2", "data.sigma=010"])
     for part in ("loss.tua", "optim.epochs='many'", "run.worker: no such key", "data.sigma=010"):
         assert part in text
-    text = refused("coco", ["loss.tau=0", "run.zero=4", "optim.lr=-1"])  # each by itself
+    text = refused("coco", ["loss.tau=0", "optim.batch=66", "optim.lr=-1"])  # each by itself
     assert "loss.tau=0.0: " in text
     assert "optim.lr=-1.0: " in text
     assert text.count("; also ") == 1

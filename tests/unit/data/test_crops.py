@@ -10,11 +10,12 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from icon_dist.data.crops import CropCache, Crops
+from icon_dist.data.crops import CropCache, Crops, SharedCache, sharing
 from icon_dist.datasets import load_skeleton
 from icon_dist.errors import DataError
 from icon_dist.images.photo import AS_STORED, Conversion
 from icon_dist.shards.reader import Photos, photo_source
+from icon_dist.shards.shard_set import open_shards
 from icon_dist.types import Instance
 
 WIDTH, HEIGHT = 40, 30
@@ -115,3 +116,21 @@ def test_cache_takes_the_first_rows_that_fit() -> None:
     assert cache.holds(1)
     cache.mark(2)  # nothing to mark
     assert len(CropCache(np.array([[10, 10]], np.int32), budget=1)) == 0
+
+
+def test_runs_that_share_a_cache_find_it_filled(made: Path) -> None:
+    """A sweep's trials in one process; other budgets and other runs have their own."""
+    shards, shared = open_shards(str(made)), SharedCache()
+
+    def cache(budget: int = 1 << 20) -> CropCache:
+        found = Crops(shards, input_hw=(HEIGHT, WIDTH), cache_bytes=budget)
+        found.image(0)
+        assert found.cache is not None
+        return found.cache
+
+    with sharing(shared):
+        first = cache()
+        assert first.holds(0)
+        assert cache() is first
+        assert cache(1 << 21) is not first
+    assert cache() is not cache()

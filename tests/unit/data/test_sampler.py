@@ -72,7 +72,7 @@ def test_loaders_share_each_block_once(setup: tuple[EpochPlan, int, int, int], l
     for one in np.unique(unit):
         assert len(np.unique(owner[unit == one])) == 1
         where = np.sort(place[unit == one])
-        np.testing.assert_array_equal(where, np.arange(where[0], where[0] + len(where)))  # neighbours: one range
+        np.testing.assert_array_equal(where, np.arange(where[0], where[0] + len(where)))  # neighbors: one range
     rows = plan.sequence[place]
     ordered = [(t, worker, row) for t, ahead in enumerate(read_ahead(rows, owner, unit)) for worker in ahead
                for row in ahead[worker].tolist()]  # fmt: skip

@@ -139,9 +139,9 @@ BAD: dict[str, tuple[Callable[[list[Entry]], Any], str]] = {
         lambda e: every(e, lambda b: [b[0], b[1], b[0] + b[2], b[1] + b[3]]),
         r"looks like the corners x1, y1, x2, y2; .*\(3 of 4 boxes\)",
     ),
-    "centres": (
+    "centers": (
         lambda e: every(e, lambda b: [b[0] + b[2] / 2, b[1] + b[3] / 2, b[2], b[3]]),
-        r"looks like centre x, centre y, width, height; .*\(3 of 4 boxes\)",
+        r"looks like center x, center y, width, height; .*\(3 of 4 boxes\)",
     ),
 }
 

@@ -190,7 +190,7 @@ def test_crowdpose_area_and_count(shared: Path) -> None:
     assert {type(i["crowdIndex"]) for i in found.truth["images"]} == {float}
 
 
-def test_mpii_boxes_give_the_official_centre_and_scale(shared: Path) -> None:
+def test_mpii_boxes_give_the_official_center_and_scale(shared: Path) -> None:
     path = shared / "mpii/annotations.json"
     for person, entry in zip(datasets.read("mpii", path).instances, json.loads(path.read_text()), strict=True):
         center, scale = center_scale(person.box, aspect=1.0)
@@ -201,7 +201,7 @@ def test_mpii_boxes_give_the_official_centre_and_scale(shared: Path) -> None:
         assert person.keypoints[:, 2].tolist() == entry["joints_vis"]
 
 
-def test_mpii_unknown_centre_is_not_moved_nor_padded(tmp_path: Path) -> None:
+def test_mpii_unknown_center_is_not_moved_nor_padded(tmp_path: Path) -> None:
     path = tmp_path / "valid.json"
     joints = [[10.0, 20.0]] * 16
     path.write_text(

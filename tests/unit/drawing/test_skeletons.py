@@ -1,4 +1,4 @@
-"""Pictures of poses, by the colour of single pixels."""
+"""Pictures of poses, by the color of single pixels."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_sides_of_every_skeleton(skeleton: Skeleton) -> None:
             assert not name.startswith(("left", "right"))
 
 
-def test_joints_and_bones_have_the_colour_of_their_side() -> None:
+def test_joints_and_bones_have_the_color_of_their_side() -> None:
     joints = pose(
         left_shoulder=(120, 60, 2), right_shoulder=(60, 60, 2), left_elbow=(120, 120, 2), right_elbow=(60, 120, 2)
     )
@@ -94,7 +94,7 @@ def test_reference_lies_thin_beside_the_prediction() -> None:
 
 
 def test_coordinates_follow_the_size_of_the_tile() -> None:
-    """A tile of 64 px is drawn at 256: pixel centres sit on integers, so 10 lands on 4 * 10 + 1.5."""
+    """A tile of 64 px is drawn at 256: pixel centers sit on integers, so 10 lands on 4 * 10 + 1.5."""
     small = np.zeros((64, 48, 3), dtype=np.uint8)
     drawn = tile_of(sheet([Tile(small, pose(left_wrist=(10, 20, 2)))], coco.SKELETON, columns=1))
     rows, cols = np.nonzero((np.abs(drawn.astype(int) - LEFT) <= 12).all(-1))
@@ -118,7 +118,7 @@ def test_far_off_predictions_do_not_break_the_picture() -> None:
     assert near(drawn[50, 50], LEFT)
 
 
-def test_png_has_the_colours_that_were_written(tmp_path: Path) -> None:
+def test_png_has_the_colors_that_were_written(tmp_path: Path) -> None:
     image = np.zeros((4, 5, 3), dtype=np.uint8)
     image[1, 2] = LEFT
     write_png(str(tmp_path / "new" / "a.png"), image)

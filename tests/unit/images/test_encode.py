@@ -14,7 +14,7 @@ from PIL import Image
 
 from icon_dist import datasets
 from icon_dist.images import photo
-from icon_dist.images.encode import Quantisation, encode_alike, quantisation
+from icon_dist.images.encode import Quantization, encode_alike, quantization
 from icon_dist.images.image import decode
 from icon_dist.images.photo import AS_STORED
 from icon_dist.shards.shard_set import open_shards
@@ -37,7 +37,7 @@ def jpeg(mode: str = "RGB", **options: Any) -> bytes:
 def test_tables_and_sampling(quality: int, subsampling: int, sampling: tuple[int, int], progressive: bool) -> None:
     data = jpeg(quality=quality, subsampling=subsampling, progressive=progressive)
     said = Image.open(io.BytesIO(data)).quantization  # type: ignore[attr-defined]
-    assert quantisation(data) == Quantisation(tuple(said[0]), tuple(said[1]), sampling)
+    assert quantization(data) == Quantization(tuple(said[0]), tuple(said[1]), sampling)
 
 
 @pytest.mark.parametrize("quality", [30, 75, 90, 96])
@@ -58,14 +58,14 @@ def test_a_crop_has_the_photos_own_pixels(quality: int, subsampling: int) -> Non
 
 
 def test_windows_grow_by_less_than_a_block_and_stay_in_the_photo() -> None:
-    rounding = Quantisation((1,) * 64, (1,) * 64, (2, 1))
+    rounding = Quantization((1,) * 64, (1,) * 64, (2, 1))
     assert rounding.aligned((17, 9, 14, 7), (150, 100)) == (16, 8, 16, 8)
     assert rounding.aligned((16, 8, 16, 8), (150, 100)) == (16, 8, 16, 8)
     assert rounding.aligned((0, 0, 150, 100), (150, 100)) == (0, 0, 150, 100)
     assert rounding.aligned((140, 95, 10, 5), (150, 100)) == (128, 88, 22, 12)
 
 
-def test_grey_photos_become_colour_of_the_same_grey() -> None:
+def test_grey_photos_become_color_of_the_same_grey() -> None:
     data = jpeg("L", quality=85)
     image, (x, y, w, h), _ = crop(data, (10, 10, 50, 50), (50, 50), settings=Settings(), name="x")
     found = decode(image, name="x").astype(int)
@@ -104,7 +104,7 @@ ADOBE_RGB = b"\xff\xee\x00\x0eAdobe\0\x64\0\0\0\0\0"
     ],
 )
 def test_what_cannot_be_rounded_alike(data: bytes) -> None:
-    assert quantisation(data) is None
+    assert quantization(data) is None
 
 
 def test_others_keep_full_chroma() -> None:
@@ -118,14 +118,14 @@ def test_others_keep_full_chroma() -> None:
 
 
 def test_encoding_is_repeatable() -> None:
-    rounding = quantisation(jpeg(quality=80))
+    rounding = quantization(jpeg(quality=80))
     assert rounding is not None
     pixels: NDArray[np.uint8] = photo.decode(jpeg(quality=80), name="x", conversion=AS_STORED, smooth=False)
     assert encode_alike(pixels, rounding) == encode_alike(pixels, rounding)
 
 
 def test_crops_of_coco_are_their_photos(shared: Path, tmp_path: Path) -> None:
-    """Inside the boxes, where JPEG 95 is 2.9 grey levels off; and windows are hardly larger than asked for."""
+    """Inside the boxes, where JPEG 95 is 2.9 gray levels off; and windows are hardly larger than asked for."""
     mini = shared / "coco" / "mini"
     people = datasets.read("coco", mini / "person_keypoints.json", images=mini / "images")
     build(people, str(mini / "images"), str(tmp_path / "out"), dataset="coco", split="mini")

@@ -204,7 +204,7 @@ def test_a_skeleton_without_limbs_has_no_pair_term() -> None:
 
 
 def test_point_sets_ask_more_queries_of_the_same_joints() -> None:
-    """With 16 points the loss averages over the neighbourhood: its gradient reaches more pixels."""
+    """With 16 points the loss averages over the neighborhood: its gradient reaches more pixels."""
     reached = []
     for points in (1, 16):
         outputs, *rest = people(0)

@@ -38,7 +38,7 @@ def test_warp_is_bilinear_sampling() -> None:
     torch.manual_seed(0)
     maps = torch.rand(3, 2, 12, 9, dtype=torch.float64)
     drawn = turns(people(3), key=5)
-    matrix = drawn.matrix(unit=(1, 1), centre=(4.0, 6.5))
+    matrix = drawn.matrix(unit=(1, 1), center=(4.0, 6.5))
     found = warp(maps, matrix)
     for n in range(3):
         for d in range(2):
@@ -46,11 +46,11 @@ def test_warp_is_bilinear_sampling() -> None:
 
 
 def test_a_quarter_turn_moves_a_pixel_where_it_should() -> None:
-    """Right of the centre goes below it: the hard view at p shows the easy one at R p."""
+    """Right of the center goes below it: the hard view at p shows the easy one at R p."""
     maps = torch.zeros(1, 1, 9, 9)
     maps[0, 0, 4, 7] = 1
     quarter = Turns(torch.tensor([math.pi / 2], dtype=torch.float64), torch.ones(1, dtype=torch.float64))
-    out = warp(maps, quarter.matrix(unit=(1, 1), centre=(4, 4)))
+    out = warp(maps, quarter.matrix(unit=(1, 1), center=(4, 4)))
     assert out[0, 0].argmax() == 7 * 9 + 4  # cv2.getRotationMatrix2D: y right, x down
     assert out.max() == pytest.approx(1)
 
@@ -59,8 +59,8 @@ def test_a_quarter_turn_moves_a_pixel_where_it_should() -> None:
 def test_photo_and_map_are_turned_alike(unit: tuple[float, float]) -> None:
     """A joint that moves from q to p in the photo moves from q / unit to p / unit in the heatmap."""
     drawn = turns(people(20), key=1)
-    photo = drawn.matrix(unit=(1, 1), centre=(32, 48))
-    small = drawn.matrix(unit=unit, centre=(32 / unit[0], 48 / unit[1]))
+    photo = drawn.matrix(unit=(1, 1), center=(32, 48))
+    small = drawn.matrix(unit=unit, center=(32 / unit[0], 48 / unit[1]))
     joint = torch.tensor([20.0, 70.0], dtype=torch.float64)
     seen = photo[:, :, :2] @ joint + photo[:, :, 2]
     length = torch.tensor(unit, dtype=torch.float64)
@@ -70,10 +70,10 @@ def test_photo_and_map_are_turned_alike(unit: tuple[float, float]) -> None:
 
 def test_turns_keep_angles_and_the_public_codes_do_not() -> None:
     drawn = Turns(torch.tensor([0.5], dtype=torch.float64), torch.tensor([1.1], dtype=torch.float64))
-    right = drawn.matrix(unit=(1, 1), centre=(8, 12))[0, :, :2]
+    right = drawn.matrix(unit=(1, 1), center=(8, 12))[0, :, :2]
     torch.testing.assert_close(right @ right.T, 1.21 * torch.eye(2, dtype=torch.float64))
     height, width = HW
-    sheared = drawn.matrix(unit=(1 / width, 1 / height), centre=((width - 1) / 2, (height - 1) / 2))
+    sheared = drawn.matrix(unit=(1 / width, 1 / height), center=((width - 1) / 2, (height - 1) / 2))
     assert not torch.allclose(sheared[0, :, :2] @ sheared[0, :, :2].T, 1.21 * torch.eye(2, dtype=torch.float64))
     # its matrix lives in coordinates from -1 to 1, as affine_grid takes it
     theta = 1.1 * torch.tensor([[[math.cos(0.5), math.sin(0.5), 0], [-math.sin(0.5), math.cos(0.5), 0]]])
@@ -180,20 +180,20 @@ def test_erase_fills_boxes_and_nothing_else() -> None:
     expected = image.clone()
     for n in range(4):
         for x0, x1, y0, y1 in boxes[n].tolist():
-            expected[n, y0:y1, x0:x1] = torch.tensor(hard_view.MEAN_COLOUR, dtype=torch.uint8)
+            expected[n, y0:y1, x0:x1] = torch.tensor(hard_view.MEAN_COLOR, dtype=torch.uint8)
     found = erase(image, boxes)
     assert torch.equal(found, expected)
     assert torch.equal(found[1], image[1])
     assert not torch.equal(found[0], image[0])
 
 
-def test_photos_are_warped_in_grey_levels_on_the_mean_colour() -> None:
+def test_photos_are_warped_in_grey_levels_on_the_mean_color() -> None:
     image = torch.randint(0, 256, (2, *HW, 3), dtype=torch.uint8)
     drawn = turns(people(2, first=7), key=2)
-    matrix = drawn.matrix(unit=(1, 1), centre=(8, 12))
+    matrix = drawn.matrix(unit=(1, 1), center=(8, 12))
     found = warp_image(image, matrix).int()
     for n in range(2):
-        for c, mean in enumerate(hard_view.MEAN_COLOUR):
+        for c, mean in enumerate(hard_view.MEAN_COLOR):
             expected = naive_warp(image[n, :, :, c].double().numpy() - mean, matrix[n].numpy()) + mean
             assert np.abs(found[n, :, :, c].numpy() - expected).max() <= 0.51
     still = torch.eye(2, 3, dtype=torch.float64).repeat(2, 1, 1)

@@ -220,7 +220,7 @@ def test_sspose_is_the_equation(lessons: str) -> None:
     nets = Two(*(Said(easy[i], known[i], hard[i]) for i in range(2)))
     batch = without_labels(batch_of())
     losses = sspose(gamma=0.95, lessons=lessons)(nets, batch, step=7, epoch=0.0, diagnose=False)
-    turned = hard_view.turns(batch.instance[-U:], key=key_of(4, 7, 100)).matrix(unit=(4, 4), centre=(8, 8))
+    turned = hard_view.turns(batch.instance[-U:], key=key_of(4, 7, 100)).matrix(unit=(4, 4), center=(8, 8))
     target, weight = CODEC.encode(batch.joints[:-U], batch.labelled[:-U])
     expected = 0.0
     for i in range(2):

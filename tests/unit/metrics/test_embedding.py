@@ -68,6 +68,6 @@ def test_a_sample_is_even_and_the_same_each_time() -> None:
 def test_tsne_keeps_clusters_together() -> None:
     x, label = clusters(5, spread=0.01, classes=3, each=12)
     plane = embedding.tsne(embedding.pca(x)[0])
-    centres = np.stack([plane[label == c].mean(axis=0) for c in range(3)])
-    nearest = np.linalg.norm(plane[:, None] - centres, axis=2).argmin(axis=1)
+    centers = np.stack([plane[label == c].mean(axis=0) for c in range(3)])
+    nearest = np.linalg.norm(plane[:, None] - centers, axis=2).argmin(axis=1)
     assert nearest.tolist() == label.tolist()

@@ -94,7 +94,7 @@ def test_the_trunk_computes_what_the_published_weights_mean() -> None:
     for block in model.get_submodule("_blocks").children():
         block.register_forward_hook(lambda _module, _inputs, out: seen.append(out))
     with torch.no_grad():
-        encoded = model.encode(model.normalise(photo()))
+        encoded = model.encode(model.normalize(photo()))
     assert len(seen) == len(BLOCKS)
     for ours, expected in zip(seen, maps[1:], strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-3, atol=1e-4 * expected.abs().max().item())
@@ -123,7 +123,7 @@ def test_size_and_cost() -> None:
         image = torch.zeros(1, 128, 128, 3, dtype=torch.uint8)
         with FlopCounterMode(display=False) as counter:
             model(image)
-        encoded = model.encode(model.normalise(image))
+        encoded = model.encode(model.normalize(image))
         assert encoded.final.shape == (1, 64, 32, 32)
         assert [m.shape for m in encoded.shared] == [(1, 112, 8, 8)]
         counts = {key: value.numel() for key, value in model.named_parameters()}

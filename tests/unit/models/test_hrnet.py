@@ -37,7 +37,7 @@ def test_is_the_official_network(
         photo = torch.zeros(1, 256, 192, 3, dtype=torch.uint8)
         with FlopCounterMode(display=False) as counter:
             model(photo)
-        encoded = model.encode(model.normalise(photo))
+        encoded = model.encode(model.normalize(photo))
         assert sum(p.numel() for p in model.parameters()) == parameters
         assert counter.get_total_flops() / 2e9 == pytest.approx(gmacs, abs=0.005)
         assert encoded.final.shape == (1, widths[0], 64, 48)

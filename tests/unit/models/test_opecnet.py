@@ -39,7 +39,7 @@ def photos(count: int = 2) -> Tensor:
 
 
 @pytest.mark.parametrize("skeleton", SKELETONS, ids=lambda s: s.name)
-def test_attention_starts_as_the_normalised_adjacency(skeleton: Skeleton) -> None:
+def test_attention_starts_as_the_normalized_adjacency(skeleton: Skeleton) -> None:
     k = skeleton.num_joints
     adjacency = torch.eye(k)
     for a, b in (*skeleton.bones, *skeleton.limbs):
@@ -57,11 +57,11 @@ def test_graph_convolution_equals_its_loop() -> None:
     conv = GraphConv(3, 5, joints=4, edges=listening(4, EDGES)).double()
     nn.init.normal_(conv.logits)
     x = torch.randn(2, 4, 3, dtype=torch.float64)
-    neighbours = {0: [0, 1], 1: [0, 1, 2, 3], 2: [1, 2], 3: [1, 3]}
+    neighbors = {0: [0, 1], 1: [0, 1, 2, 3], 2: [1, 2], 3: [1, 3]}
     logit = dict(zip(listening(4, EDGES), conv.logits.tolist(), strict=True))
-    assert set(logit) == {(i, j) for i, js in neighbours.items() for j in js}
+    assert set(logit) == {(i, j) for i, js in neighbors.items() for j in js}
     expected = torch.zeros(2, 4, 5, dtype=torch.float64)
-    for i, js in neighbours.items():
+    for i, js in neighbors.items():
         total = sum(math.exp(logit[i, j]) for j in js)
         for j in js:
             message = x[:, j] @ conv.weight[0 if i == j else 1]

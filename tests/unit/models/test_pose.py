@@ -1,4 +1,4 @@
-"""Normalisation, heads and the feature they read."""
+"""Normalization, heads and the feature they read."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ HW = (64, 64)
 
 
 @pytest.mark.parametrize("channel_order", ["rgb", "bgr"])
-def test_normalise_against_totensor_and_normalize(channel_order: str) -> None:
+def test_normalize_against_totensor_and_normalize(channel_order: str) -> None:
     """Naively, pixel by pixel; mean and std go by position, as in the official BGR models."""
     model = build_model("hrnet_small", joints=14, projection=None, input_hw=HW)
     model.channel_order = channel_order
     image = torch.tensor([[[[255, 128, 0], [10, 20, 30]]]], dtype=torch.uint8)
-    x = model.normalise(image)
+    x = model.normalize(image)
     for column in range(2):
         pixel = image[0, 0, column].tolist()
         if channel_order == "bgr":
@@ -28,7 +28,7 @@ def test_normalise_against_totensor_and_normalize(channel_order: str) -> None:
 
 def test_input_of_the_convolutions_is_channels_last() -> None:
     model = build_model("hrnet_small", joints=14, projection=None, input_hw=HW)
-    x = model.normalise(torch.zeros(2, *HW, 3, dtype=torch.uint8))
+    x = model.normalize(torch.zeros(2, *HW, 3, dtype=torch.uint8))
     assert x.is_contiguous(memory_format=torch.channels_last)
 
 
@@ -85,7 +85,7 @@ def test_feature_that_is_read(name: str, feature: str, channels: int, stride: in
 
 @pytest.mark.parametrize("factor", [2, 4])
 def test_upsample_has_no_half_pixel(factor: int) -> None:
-    """A ramp stays the same ramp in input pixels, and repeats its last value beyond the last centre."""
+    """A ramp stays the same ramp in input pixels, and repeats its last value beyond the last center."""
     coarse = torch.arange(4.0).expand(1, 1, 3, 4)
     fine = upsample(coarse, factor=factor)
     expected = (torch.arange(4.0 * factor) / factor).clamp(max=3)

@@ -260,9 +260,9 @@ def mmengine(monkeypatch: pytest.MonkeyPatch) -> Callable[[], object]:
 def of_mmengine(backbone: str, log: object) -> dict[str, object]:
     """The layout of a checkpoint that MMPose 1.x writes while it trains, with EMAHook."""
     state = mmpose(backbone, "head")
-    colours = np.random.default_rng(0).integers(0, 255, (17, 3))
+    colors = np.random.default_rng(0).integers(0, 255, (17, 3))
     meta = {
-        "dataset_meta": {"keypoint_colors": colours, "sigmas": np.full(17, 0.05, np.float32), "names": np.array(["a"])},
+        "dataset_meta": {"keypoint_colors": colors, "sigmas": np.full(17, 0.05, np.float32), "names": np.array(["a"])},
         "epoch": 210,
         "best_score": np.float64(0.7),
         "flags": np.bool_(True),
@@ -305,7 +305,7 @@ def test_the_pickles_of_numpy_1_are_read_as_well() -> None:
 
 
 def test_what_mmpose_keeps_beside_the_weights_is_dropped_by_name() -> None:
-    """EMA buffers of MMCV, and the normalisation, which must be ours."""
+    """EMA buffers of MMCV, and the normalization, which must be ours."""
     state = mmpose(HRNET, "head")
     aside = {f"ema_{name.replace('.', '_')}": 2 * value for name, value in state.items()}
     aside |= {"data_preprocessor.mean": torch.tensor([123.675, 116.28, 103.53]).view(3, 1, 1)}
@@ -315,7 +315,7 @@ def test_what_mmpose_keeps_beside_the_weights_is_dropped_by_name() -> None:
     assert torch.equal(adapted.state["conv1.weight"], state["backbone.conv1.weight"])
     for value in (torch.tensor([103.53, 116.28, 123.675]), torch.zeros(3), torch.zeros(1), torch.full((3,), torch.nan)):
         with pytest.raises(
-            CheckpointError, match=r"x.pth: data_preprocessor.mean is \[.*\], and pixels are normalised by"
+            CheckpointError, match=r"x.pth: data_preprocessor.mean is \[.*\], and pixels are normalized by"
         ):
             adapt(state | aside | {"data_preprocessor.mean": value}, ours(HRNET), name="x.pth")
     with pytest.raises(CheckpointError, match=r"x.pth: data_preprocessor.scale \[1\] \(.*\) has no place in"):

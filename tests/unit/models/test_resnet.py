@@ -28,7 +28,7 @@ def test_is_the_official_network(name: str, parameters: int, gmacs: float | None
         photo = torch.zeros(1, 256, 192, 3, dtype=torch.uint8)
         with FlopCounterMode(display=False) as counter:
             model(photo)
-        encoded = model.encode(model.normalise(photo))
+        encoded = model.encode(model.normalize(photo))
         shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}
         assert sum(p.numel() for p in model.parameters()) == parameters
         assert [x.shape for x in encoded.shared] == [(1, channels, 16, 12)]

@@ -45,7 +45,7 @@ def annotations_of(name: str, shared: Path) -> Annotations:
 
 
 def wrong_predictions(shards: ShardSet) -> Predictions:
-    """The truth with joints off, one person in three inverted, and the last joints of a neighbour."""
+    """The truth with joints off, one person in three inverted, and the last joints of a neighbor."""
     rng = np.random.default_rng(0)
     n, joints = len(shards), shards.skeleton.num_joints
     keypoints = shards.keypoints.astype(np.float64)
@@ -55,10 +55,10 @@ def wrong_predictions(shards: ShardSet) -> Predictions:
     exchanged = inverted[:, None, None] & (rng.random((n, joints, 1)) < 0.5)
     xy = np.where(exchanged, xy[:, mirror(shards.skeleton)], xy)
     order = np.argsort(shards.image_id, kind="stable")
-    neighbour = np.empty(n, np.int64)
-    neighbour[order] = np.roll(order, 1)
-    same = shards.image_id[neighbour] == shards.image_id
-    xy[same, -4:] = xy[neighbour][same, -4:]
+    neighbor = np.empty(n, np.int64)
+    neighbor[order] = np.roll(order, 1)
+    same = shards.image_id[neighbor] == shards.image_id
+    xy[same, -4:] = xy[neighbor][same, -4:]
     xy += rng.normal(size=xy.shape) * size * rng.choice([0.003, 0.03, 0.2], p=[0.6, 0.3, 0.1], size=(n, joints, 1))
     peak = rng.uniform(0.3, 1, (n, joints, 1))
     return Predictions(

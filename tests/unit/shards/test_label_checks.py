@@ -74,7 +74,7 @@ def box(function: Callable[..., tuple[float, ...]]) -> Change:
 
 READINGS: dict[str, tuple[Change, str]] = {
     "corners": (box(lambda x, y, w, h, *_: (x, y, x + w, y + h)), "boxes look like x1, y1, x2, y2"),
-    "centre": (box(lambda x, y, w, h, *_: (x + w / 2, y + h / 2, w, h)), "boxes look like centre x, centre y, w, h"),
+    "center": (box(lambda x, y, w, h, *_: (x + w / 2, y + h / 2, w, h)), "boxes look like center x, center y, w, h"),
     "corners, y first": (box(lambda x, y, w, h, *_: (y, x, y + h, x + w)), "boxes look like y1, x1, y2, x2"),
     "y first": (box(lambda x, y, w, h, *_: (y, x, h, w)), "boxes or joints look like y before x"),
     "box percent": (

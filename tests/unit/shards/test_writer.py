@@ -222,10 +222,10 @@ def test_bad_photos_are_named(tmp_path: Path) -> None:
             tar.tar_and_index(job(tmp_path, one(file, wh)))
 
 
-def test_grey_and_png_photos_become_colour_jpegs(tmp_path: Path) -> None:
-    grey = np.random.default_rng(0).integers(0, 255, (40, 30), dtype=np.uint8)
+def test_grey_and_png_photos_become_color_jpegs(tmp_path: Path) -> None:
+    gray = np.random.default_rng(0).integers(0, 255, (40, 30), dtype=np.uint8)
     for name in ("a.jpg", "a.png"):
-        cv2.imwrite(str(tmp_path / name), grey)
+        cv2.imwrite(str(tmp_path / name), gray)
         data, table = tar.tar_and_index(job(tmp_path, one(name, (30, 40))))
         offset, size = table["offset"][0].as_py(), table["size"][0].as_py()
         assert plain_jpeg(data[offset : offset + size])

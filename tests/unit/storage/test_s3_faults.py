@@ -11,8 +11,7 @@ import pytest
 
 from icon_dist import storage
 from icon_dist.errors import StorageError
-from icon_dist.storage import patience
-from icon_dist.storage import s3 as s3_storage
+from icon_dist.storage import patience, s3_download
 from tests.support.s3 import Proxy, refusing
 
 DATA = os.urandom(3 << 20)
@@ -69,7 +68,7 @@ def test_an_object_replaced_during_a_resume_is_not_spliced(
             bucket, _, key = blob.removeprefix("s3://").partition("/")
             client.put_object(Bucket=bucket, Key=key, Body=other)
 
-    monkeypatch.setattr(s3_storage, "CHUNK", 1 << 16)
+    monkeypatch.setattr(s3_download, "CHUNK", 1 << 16)
     proxy.faults = ["cut"]
     assert storage.read(blob, progress=replace) == other
     assert replaced

@@ -1,4 +1,4 @@
-"""One behaviour for folders and S3: every test of ``place`` runs over both."""
+"""One behavior for folders and S3: every test of ``place`` runs over both."""
 
 from __future__ import annotations
 

@@ -1,0 +1,26 @@
+"""Members of torch without a public name, in one place: ``tests/unit/test_torch_compat.py`` says what is relied on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+# One operation on lists of tensors, in place where the name ends in _: a launch or two on a GPU, however many they are.
+foreach_add_ = torch._foreach_add_
+foreach_copy_ = torch._foreach_copy_
+foreach_lerp_ = torch._foreach_lerp_
+foreach_mul_ = torch._foreach_mul_
+foreach_norm = torch._foreach_norm
+foreach_sub = torch._foreach_sub
+
+# ``(x, weight, bias, "none", [], "")`` is ``x @ weight.T + bias`` by oneDNN; None in a torch without it.
+linear_pointwise: Callable[..., Tensor] | None = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+
+# torch 2.13 renamed the collectives of a single tensor and warns about the old names.
+_gather, _scatter = (getattr(dist, name, None) for name in ("all_gather_into_tensor", "reduce_scatter_tensor"))
+all_gather_single: Any = getattr(dist, "all_gather_single", _gather)
+reduce_scatter_single: Any = getattr(dist, "reduce_scatter_single", _scatter)
