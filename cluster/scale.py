@@ -1,4 +1,4 @@
-"""From what ranks were counted to receive (scale.json, by count.py) to what 4096 would: writes SCALE.md and scale.svg.
+"""From what ranks were counted to receive (scale.json, by count.py) to what 4096 would: writes docs/scale.md.
 
 python cluster/scale.py
 """
@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 FOLDER = Path(__file__).resolve().parent
+PAGE = FOLDER.parent / "docs/scale.md"
+FIGURE = FOLDER.parent / "docs/figures/scale.svg"
 WORLDS = tuple(2**n for n in range(1, 13))
 LIMITED, FREE = "bank, budget 512", "bank without a budget"
 COLORS = {"gradients": "#0072b2", LIMITED: "#d55e00", FREE: "#cc79a7", "buffers": "#009e73"}
@@ -121,7 +123,7 @@ def plot(setting: Setting) -> str:
 
 
 def document(counted: dict[str, dict[str, int]]) -> str:
-    """SCALE.md."""
+    """The text of docs/scale.md."""
     kinds = ("gradients", "bank", "buffers", "sums")
     rows, far = [], []
     for world, seen in sorted(counted.items(), key=lambda item: int(item[0])):
@@ -131,7 +133,7 @@ def document(counted: dict[str, dict[str, int]]) -> str:
     for ranks in (2, 16, 128, 1024, 4096):
         free = lines_of(COCO)[FREE](ranks)
         far.append([ranks, *(shown(count) for count in sent(COCO, ranks).values()), shown(free)])
-    template = (FOLDER / "SCALE.in.md").read_text()
+    template = (FOLDER / "scale.in.md").read_text()
     return template.replace("@COUNTED@", table(["ranks", *kinds], rows)).replace(
         "@FAR@", table(["ranks", *kinds, "bank, budget=0"], far)
     )
@@ -139,8 +141,8 @@ def document(counted: dict[str, dict[str, int]]) -> str:
 
 def main() -> None:
     counted = json.loads((FOLDER / "scale.json").read_text())
-    (FOLDER / "SCALE.md").write_text(document(counted))
-    (FOLDER / "scale.svg").write_text(plot(COCO))
+    PAGE.write_text(document(counted))
+    FIGURE.write_text(plot(COCO))
 
 
 if __name__ == "__main__":

@@ -188,9 +188,11 @@ def _measure(folder: Path) -> str:
 
 def _require_everywhere(config: Config) -> None:
     """Refuse places that mean something else on a node, which starts in a copy of the working directory."""
-    keys = {"run.dir": config.run.dir, "data.train": config.data.train, "data.val": config.data.val}
-    keys |= {"model.pretrained": config.model.pretrained, "semi.teacher": config.semi.teacher}
-    for key, place in keys.items():
+    from icon_dist import config as configuration
+
+    keys = ("run.dir", "data.train", "data.val", "model.pretrained", "semi.teacher")
+    places = [(key, uri) for key in keys for uri in configuration.sets_of(configuration.get(config, key))]
+    for key, place in places:
         if place and place != "imagenet" and not place.startswith(("s3://", "/", "file:///")):
             raise ConfigError(
                 f"{key}={shown(place)}: a relative path, which every node would look for in its copy of the working "

@@ -182,6 +182,8 @@ class Origin(TypedDict):
     split: str
     people: int
     licence: str | None
+    index: NotRequired[str]  # of a set in a union: sha256 of its index
+    sets: NotRequired[list[Origin]]  # of a union: its sets
 
 
 class SplitRecord(TypedDict):

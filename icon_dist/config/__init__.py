@@ -23,10 +23,13 @@ from icon_dist.config.schema import (
     OptimConfig,
     RunConfig,
     SemiConfig,
+    Sets,
+    as_sets,
     get,
     micro_batch,
     parse_size,
     per_worker,
+    sets_of,
 )
 
 __all__ = [
@@ -45,6 +48,8 @@ __all__ = [
     "OptimConfig",
     "RunConfig",
     "SemiConfig",
+    "Sets",
+    "as_sets",
     "changes",
     "check_schedule",
     "config_hash",
@@ -57,6 +62,7 @@ __all__ = [
     "per_worker",
     "presets",
     "refuse_idle",
+    "sets_of",
     "to_commented_yaml",
     "to_yaml",
     "validate",

@@ -47,6 +47,8 @@ def idle_keys(config: Config) -> Iterator[Idle]:
     yield not loss.bank.enabled, ("loss.bank.exchange",), stored
     refines = config.model.backbone.startswith("opecnet_")
     yield not refines, ("eval.refine_below",), "only an OPEC-Net refines joints"
+    layers = not config.model.backbone.startswith("vit_")
+    yield layers, ("model.drop_path", "optim.layer_decay"), "only the backbones vit_... have layers in a row"
     yield config.optim.milestones == (), ("optim.gamma",), "there are no optim.milestones to apply it at"
     both = ("semi.gamma", "semi.unlabelled_share")
     yield semi.method == "none", both, "semi.method=none learns from labelled people alone"

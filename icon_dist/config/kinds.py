@@ -15,6 +15,7 @@ from icon_dist.errors import shorten, shown
 
 ODD = re.compile(r"[-+]?(0[0-9_]|0[xXbBoO]|[0-9][0-9.]*_|[0-9]+:)")  # octal 010, 0x10, 1_000, 1:30 = 90
 DEFAULTS = Config()
+SETS = ("data.train", "data.val")  # each a place, or a list of places
 SWITCHES = ("yes", "no", "on", "off", "y", "n")  # truth values of YAML 1.1, and not of 1.2
 
 
@@ -81,6 +82,10 @@ def _misfit(value: Any, there: Any, key: str) -> str:
     """What was expected in the place of a leaf's ``value``, or nothing if it fits."""
     if isinstance(value, str) and ("${" in value or value == "???"):
         return "'${...}' and '???' are not understood here; write the value itself"
+    if key in SETS:
+        listed = isinstance(value, list | tuple) and all(type(one) is str for one in value)
+        fits = isinstance(value, str) or listed
+        return "" if fits else "expected a path or s3://..., or a list of them such as [data/coco, data/lsp]"
     if isinstance(there, str):
         section, _, name = key.rpartition(".")
         names = choices(type(default(section))).get(name, ())

@@ -27,7 +27,7 @@ from icon_dist.config import kinds
 from icon_dist.config.idle import refuse_idle
 from icon_dist.config.rules import validate
 from icon_dist.config.safe_yaml import require_plain
-from icon_dist.config.schema import Config, leaves
+from icon_dist.config.schema import Config, as_sets, leaves, sets_of
 from icon_dist.errors import ConfigError, raise_all, shorten, shown
 
 MAX_BYTES = 1 << 20  # of a config file
@@ -117,7 +117,17 @@ def changes(old: Mapping[str, Any], new: Config) -> list[str]:
     """
     was = dict(leaves(from_dict(old)))
     differ = [(key, value) for key, value in leaves(new) if value != was[key]]
-    return [f"{key}={value} (was {was[key]})" for key, value in differ if key == "run.seed" or key[:4] != "run."]
+    return [
+        f"{key}={_written(value)} (was {_written(was[key])})"
+        for key, value in differ
+        if key == "run.seed" or key[:4] != "run."
+    ]
+
+
+def _written(value: Any) -> Any:
+    """A value as it is typed: several sets as a list of them."""
+    listed = isinstance(value, tuple) and value and isinstance(value[0], str)
+    return f"[{', '.join(value)}]" if listed else value
 
 
 def config_hash(config: Config) -> str:
@@ -149,7 +159,8 @@ def _merge(layers: Sequence[Layer]) -> Config:
     raise_all(found, most=400)  # of a file in another format every key is wrong
     config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), *(layer.values for layer in layers)))
     assert isinstance(config, Config)
-    return config
+    train, val = (as_sets(sets_of(place)) for place in (config.data.train, config.data.val))
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, train=train, val=val))
 
 
 def _yaml_layers(path: Path, *, extended_by: tuple[Path, ...] = ()) -> list[Layer]:
@@ -196,6 +207,8 @@ def _override_layers(overrides: Sequence[str] | Mapping[str, Any]) -> list[Layer
         if not equals or not re.fullmatch(r"\w+(\.\w+)*", key):
             fault = f"{shown(item)}: expected KEY=VALUE such as loss.tau=0.1"
             layers.append(Layer("", {}, [fault + _instead(key, equals)], item))
+        elif key in kinds.SETS and text.startswith("["):
+            layers.append(_listed(key, text, item=item))
         elif isinstance(kinds.default(key), str):  # the text as typed: run.name=007 is not the number 7
             layers.append(_override(key, text, item=item))
         else:
@@ -222,6 +235,17 @@ def _parsed(key: str, text: str, *, item: str) -> Layer:
         return Layer("", {}, [f"{shorten(item)}: {why}; expected a plain value"], item)
     assert isinstance(value, dict)
     return _override(key, value["value"], item=item, faults=[what for _, what in kinds.unclear(node, key)])
+
+
+def _listed(key: str, text: str, *, item: str) -> Layer:
+    """Of an override that lists places, each the text as typed: ``data.train=[data/coco, s3://bucket/lsp]``."""
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except (yaml.YAMLError, ValueError):
+        node = None
+    if not isinstance(node, yaml.SequenceNode) or not all(isinstance(one, yaml.ScalarNode) for one in node.value):
+        return Layer("", {}, [f"{shorten(item)}: expected a list of places such as [data/coco, data/lsp]"], item)
+    return _override(key, [str(one.value) for one in node.value], item=item)
 
 
 def _override(key: str, value: Any, *, item: str, faults: Sequence[str] = ()) -> Layer:

@@ -25,25 +25,34 @@ def to_commented_yaml(config: Config) -> str:
 
 
 def _lines(node: Any, default: Any, *, indent: str) -> Iterator[str]:
-    comments, names = _comments()[type(node).__name__], schema.choices(type(node))
+    meaning = meanings(type(node))
     for field in dataclasses.fields(node):
         value, usual = getattr(node, field.name), getattr(default, field.name)
         if dataclasses.is_dataclass(value):
             yield f"{indent}{field.name}:"
             yield from _lines(value, usual, indent=indent + "  ")
             continue
-        about = "; ".join(filter(None, (" | ".join(names.get(field.name, ())), comments.get(field.name, ""))))
+        about = meaning[field.name]
         if value != usual:
-            about = f"[default {_written(usual)}] {about}".rstrip()
-        line = f"{indent}{field.name}: {_written(value)}"
+            about = f"[default {written(usual)}] {about}".rstrip()
+        line = f"{indent}{field.name}: {written(value)}"
         yield f"{line:<{COLUMN}}  # {about}" if about else line
 
 
-def _written(value: Any) -> str:
+def written(value: Any) -> str:
     """A value in YAML, on one line."""
     plain = list(value) if isinstance(value, tuple) else value
     text: str = yaml.safe_dump([plain], default_flow_style=True, width=10**9, allow_unicode=True)
     return text.strip()[1:-1]
+
+
+def meanings(section: type) -> dict[str, str]:
+    """What each field of a section means: what there is to choose from, and its comment; empty where neither is."""
+    comments, names = _comments()[section.__name__], schema.choices(section)
+    return {
+        field.name: "; ".join(filter(None, (" | ".join(names.get(field.name, ())), comments.get(field.name, ""))))
+        for field in dataclasses.fields(section)
+    }
 
 
 @functools.cache

@@ -37,8 +37,9 @@ def refusal(config: Config, key: str, rule: str) -> str:
 def values(config: Config) -> Iterator[Rule]:
     """Each by itself. Which names there are to choose from is looked at before (:mod:`.kinds`)."""
     for key, value in leaves(config):
-        if isinstance(value, str):
-            yield not holds_secret(value), key, NO_SECRET
+        for text in value if isinstance(value, tuple) else (value,):
+            if isinstance(text, str):
+                yield not holds_secret(text), key, NO_SECRET
         if isinstance(value, int | float) and not isinstance(value, bool):
             yield 0 <= value < LARGEST, key, f"expected a finite number, 0 or more, below {LARGEST:g}"
         for holds, expected in rules_of(key):

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 from icon_dist.errors import ConfigError, shown
 
 Changes = Mapping[str, Any]  # values by dotted key
+if TYPE_CHECKING:
+    Sets = str | tuple[str, ...]  # one set of shards, or several; a list of one is that one
+else:
+    Sets = Any  # omegaconf has no type for "text or a list of texts"; kinds.py checks it
+
 SIZE = r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})"  # height x width
 SERVICES = ("wandb", "mlflow", "trackio")
 
@@ -26,7 +31,12 @@ NAME = Rule(
     re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}").fullmatch, "expected letters, digits, '.', '_' and '-', at most 128"
 )
 PLACE = Rule(bool, "expected a path or s3://bucket/prefix")
-PRINTABLE = Rule(str.isprintable, "expected a path without line breaks and control characters")
+PRINTABLE = Rule(lambda uris: "".join(uris).isprintable(), "expected a path without line breaks and control characters")
+PLACES = (
+    Rule(lambda uris: isinstance(uris, str) or all(uris), f"{PLACE.expected} in every place of the list"),
+    PRINTABLE,
+    Rule(lambda uris: isinstance(uris, str) or len({*uris}) == len(uris), "expected different sets, each once"),
+)
 IS_SIZE = Rule(re.compile(SIZE).fullmatch, "expected HEIGHTxWIDTH in pixels, such as 256x192")
 KNOWN = Rule(
     lambda names: len({*names} & {*SERVICES}) == len(names),
@@ -96,8 +106,8 @@ class DataConfig:
     dataset: Literal["coco", "mpii", "crowdpose", "custom", "synthetic"] = "coco"
     generate: int = 0  # dataset=synthetic: people to render when the shards are missing (and a quarter of it for val)
     difficulty: Literal["easy", "hard"] = "easy"  # dataset=synthetic; hard: crowds, occlusion, clutter
-    train: str = checked("data/coco/train", PLACE, PRINTABLE)  # shards: path or s3://
-    val: str = checked("", PRINTABLE)  # shards to evaluate on; empty = no evaluation
+    train: Sets = checked("data/coco/train", PLACE, *PLACES)  # shards: path or s3://; [A, B] = the union, by joint name
+    val: Sets = checked("", *PLACES)  # shards to evaluate on, one set or a list; empty = no evaluation
     input: str = checked("256x192", IS_SIZE)  # height x width, px
     sigma: float = checked(2.0, ABOVE_ZERO)  # of the target Gaussian, heatmap px
     codec: Literal["msra", "dark", "udp"] = "msra"  # msra: rounded center; dark: exact; udp: exact, unit lengths
@@ -117,9 +127,10 @@ class ModelConfig:
 
     backbone: str = "hrnet_w32"
     pretrained: str = ""  # weights to start from: a file, s3://..., or imagenet (where a package brings them)
-    feature: Literal["default", "all", "deconv"] = "default"  # of the projection head; all: of HRNet; deconv: of ResNet
+    feature: Literal["default", "all", "deconv"] = "default"  # of the projection head; all: of HRNet; deconv: stride 4
     embedding: int = checked(256, ABOVE_ZERO)  # m
     projection: Literal["mlp", "linear"] = "mlp"
+    drop_path: float = checked(0.0, NOT_ALL)  # vit only: share of people that skip the last block in training
 
 
 @dataclass(frozen=True)
@@ -207,6 +218,8 @@ class OptimConfig:
     milestones: tuple[int, ...] = checked((170, 200), RISING)  # epochs at which lr is multiplied by gamma
     gamma: float = 0.1
     warmup_steps: int = 0  # linear learning-rate warm-up
+    layer_decay: float = checked(1.0, SOME)  # vit only: a layer's learning rate over that of the layer after it
+    weight_decay: float = 0.0  # AdamW's, of all that is no bias, norm or position embedding; 0 = Adam
     ema: float = checked(0.0, DECAY)  # decay of the averaged weights that are evaluated; 0 = off
 
 
@@ -239,6 +252,20 @@ class Config:
     def input_hw(self) -> tuple[int, int]:
         """The (height, width) of the network input, px. Raises ConfigError where ``data.input`` is no size."""
         return parse_size(self.data.input, where="data.input")
+
+
+def sets_of(value: Sets) -> tuple[str, ...]:
+    """The sets that ``data.train`` or ``data.val`` names: none, one or several.
+
+    >>> sets_of(""), sets_of("a"), sets_of(("a", "b"))
+    ((), ('a',), ('a', 'b'))
+    """
+    return tuple(filter(None, (value,))) if isinstance(value, str) else tuple(value)
+
+
+def as_sets(uris: Sequence[str]) -> Sets:
+    """What a config says of these sets: a list of one is that one, an empty one is nothing."""
+    return tuple(uris) if len(uris) > 1 else "".join(uris)
 
 
 def parse_size(text: str, *, where: str) -> tuple[int, int]:

@@ -58,11 +58,27 @@ class Augmentation:
     seed: int
 
     def __call__(
-        self, box: F64, keypoints: NDArray[np.float32], instance: NDArray[np.int64], epoch: int | NDArray[np.int64]
+        self,
+        box: F64,
+        keypoints: NDArray[np.float32],
+        instance: NDArray[np.int64],
+        epoch: int | NDArray[np.int64],
+        *,
+        has_halves: NDArray[np.bool_] | None = None,
     ) -> Placement:
-        """Boxes ``[n, 4]`` and keypoints ``[n, K, 3]`` of instances ``[n]``, in one epoch or each in its own."""
-        random = draws(self.seed, epoch, instance)
-        return augment(box, keypoints, random=random, config=self.config, skeleton=self.skeleton, frame=self.frame)
+        """Boxes ``[n, 4]`` and keypoints ``[n, K, 3]`` of instances ``[n]``, in one epoch or each in its own.
+
+        ``has_halves [n]``: whose crops have margin for one half of the body; None = all.
+        """
+        return augment(
+            box,
+            keypoints,
+            random=draws(self.seed, epoch, instance),
+            config=self.config,
+            skeleton=self.skeleton,
+            frame=self.frame,
+            has_halves=has_halves,
+        )
 
 
 def augment(
@@ -73,12 +89,13 @@ def augment(
     config: AugmentConfig,
     skeleton: Skeleton,
     frame: InputFrame,
+    has_halves: NDArray[np.bool_] | None = None,
 ) -> Placement:
     """Boxes ``[n, 4]``, keypoints ``[n, K, 3]`` and ``random [n, DRAWS]`` to where training sees these people."""
     u = np.moveaxis(random, -1, 0)
     center, scale = frame.center_scale(box)
     if skeleton.upper or skeleton.lower:
-        wants = u[0] < config.half_body_p
+        wants = (u[0] < config.half_body_p) & (True if has_halves is None else has_halves)
         upper_first = normal(u[1], u[2]) < 0.5  # a normal number in the official code too: upper in 69 %
         center, scale = _half_body(
             center, scale, keypoints, wants, upper_first, skeleton, least=config.half_body_min, aspect=frame.aspect

@@ -8,6 +8,7 @@ from icon_dist.data.augment import Augmentation, Placement, upright
 from icon_dist.data.loader import Loader
 from icon_dist.data.sampler import I64, EvalSampler, TrainSampler
 from icon_dist.errors import DataError
+from icon_dist.shards.union import ShardUnion
 from icon_dist.types import Batch
 
 
@@ -43,7 +44,10 @@ class TrainStream:
 
     def _place(self, rows: I64, epoch: I64) -> Placement:
         people = self.loader.people
-        return self._augmentation(people.box[rows], people.keypoints[rows], people.instance[rows], epoch)
+        halves = people.has_halves[rows] if isinstance(people, ShardUnion) else None
+        return self._augmentation(
+            people.box[rows], people.keypoints[rows], people.instance[rows], epoch, has_halves=halves
+        )
 
     def _within_limit(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """The batches of an epoch, as long as few enough instances are left out of them."""

@@ -20,6 +20,7 @@ from icon_dist.config import EvalConfig
 from icon_dist.data.loader import Loader
 from icon_dist.data.sampler import EvalSampler
 from icon_dist.data.stream import EvalStream
+from icon_dist.datasets.merged_skeleton import columns
 from icon_dist.errors import DivergedError
 from icon_dist.inference.boxes import first_photos, photos_of
 from icon_dist.metrics.ground_truth import GroundTruth
@@ -39,13 +40,16 @@ def predict(
     codec: Codec,
     settings: EvalConfig,
     device: str,
+    skeleton: Skeleton | None = None,
 ) -> Predictions:
     """Poses of the people in ``batches``, in photo px. ``forward`` must be in evaluation mode.
 
+    ``skeleton`` is what the model predicts, where it has more joints than the people: theirs alone are returned.
     ``codec`` is the one that the model was trained with. A joint whose peak is below ``settings.refine_below`` comes
     from the model's refinement, if it has one (OPEC-Net's core/eval.py).
     """
-    flips = people.skeleton.flips
+    skeleton = skeleton or people.skeleton
+    flips, own = skeleton.flips, columns(skeleton, people.skeleton)
     rows, poses = [], []
     for batch in batches:
         image = batch.image.to(device, non_blocking=True)
@@ -65,7 +69,7 @@ def predict(
             xy = torch.where(peak[..., None] < settings.refine_below, heatmap.to_photo(refined, matrix=matrix), xy)
         real = batch.row >= 0
         rows.append(batch.row[real].numpy())
-        poses.append(torch.cat([xy, peak[..., None]], -1).cpu()[real].numpy())
+        poses.append(torch.cat([xy, peak[..., None]], -1).cpu()[real].numpy()[:, own])
     row = np.concatenate(rows) if rows else np.zeros(0, np.int64)
     _, scale = codec.frame.center_scale(people.box[row])
     return Predictions(
@@ -88,17 +92,19 @@ def evaluate(
     device: str,
     skip_bad: bool = False,
     stream: EvalStream | None = None,
+    skeleton: Skeleton | None = None,
 ) -> tuple[dict[str, float], Predictions]:
     """Scores (none without ``truth``) and predictions, the same on every rank; each rank runs its share of people.
 
     ``skip_bad`` leaves out people whose image is bad. ``stream`` is what :func:`eval_stream` makes of the same
-    arguments, for who evaluates often. DivergedError where the model's answer is no number.
+    arguments, for who evaluates often. ``skeleton`` is what the model predicts, where that has more joints than the
+    people. DivergedError where the model's answer is no number.
     """
     own = stream
     if own is None:
         own = eval_stream(people, codec, settings, loaders=loaders, device=device, skip_bad=skip_bad)
     with nullcontext() if stream is not None else closing(own):
-        share = predict(forward, own, people, codec=codec, settings=settings, device=device)
+        share = predict(forward, own, people, codec=codec, settings=settings, device=device, skeleton=skeleton)
     predictions = join(distributed.gather_objects(share))
     require_finite(predictions)  # on every rank alike
     scores: dict[str, float] = {}

@@ -155,8 +155,9 @@ class Progress:
             count = event["skipped"]
             self.say(f"warning: step {step} is skipped: its loss or gradients are not finite ({count} so far)")
         elif event["kind"] == "eval":
-            name = event["headline"]
-            self.say(f"epoch {event['epoch']:g}  {name} {score_text(name, event['scores'][name])}  {event['what']}")
+            names = event.get("headlines", [event["headline"]])  # of several sets, each one's
+            scores = "  ".join(f"{name} {score_text(name.rpartition('/')[2], event['scores'][name])}" for name in names)
+            self.say(f"epoch {event['epoch']:g}  {scores}  {event['what']}")
         else:
             losses = [f"heatmap {event['heatmap']:.4f}"]
             losses += [f"{k} {event[k]:.3f}" for k in ("skcc", "prcc") if event["scale"]]

@@ -166,7 +166,8 @@ class IconLoss(nn.Module):
         visible = inputs.visible & inputs.joints.isfinite().all(2)
         joints = torch.where(visible[..., None], inputs.joints, 0.0)  # that of a joint nobody knows may be NaN
         points = pixel_set(joints, self._offsets, stride=own.heatmap_stride)
-        features, inside = read_points(inputs.embedding, points, stride=own.stride, read=own.read)
+        on_map = points - own.origin if own.origin else points
+        features, inside = read_points(inputs.embedding, on_map, stride=own.stride, read=own.read)
         present = visible & inside[:, :, 0]  # a joint exists where its own embedding can be read
         active = inside & present[..., None]
         if inputs.heatmaps is None or inputs.errors is None:

@@ -60,6 +60,7 @@ class Options:
     """Where tokens are read, and which of them are compared."""
 
     stride: int = 4  # input px per px of the embedding map
+    origin: float = 0.0  # input px of its first px: the center of what that px sees, 5.5 for ViTPose's patches
     points: int = 16  # read around each joint; 1 = the joint alone
     heatmap_stride: int = 4  # of the pixels around a joint, input px
     sigma: float = 2.0  # they are those whose Gaussian of this width, in heatmap px, is at least .5

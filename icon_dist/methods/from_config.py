@@ -11,7 +11,7 @@ from icon_dist.config import Config
 from icon_dist.methods.objective import Objective
 from icon_dist.methods.pseudo_labels import Pseudo
 from icon_dist.methods.sspose import LAMBDA_U, SSPose
-from icon_dist.methods.supervised import Method, Supervised
+from icon_dist.methods.supervised import JointsOfSets, Method, Supervised
 from icon_dist.models import PoseNet
 from icon_dist.models.two_students import Pair
 from icon_dist.types import Outputs, Skeleton
@@ -24,9 +24,10 @@ def method_of(
     *,
     micro_batch: int,
     teacher: Callable[[Tensor], Outputs] | None,
+    has_joint: JointsOfSets | None = None,
 ) -> Method:
     """``micro_batch`` counts all people of a forward pass; ``teacher`` there is with ``semi.method=pseudo`` alone, and
-    not with ``semi.cache``.
+    not with ``semi.cache``. ``has_joint``: of a union of sets, which joints each has.
     """
     semi = config.semi
     codec = codec_of(config, stride=model.stride)
@@ -37,6 +38,7 @@ def method_of(
             skeleton,
             embedding_dim=config.model.embedding,
             embedding_stride=model.embedding_stride,
+            embedding_origin=model.embedding_origin,
             sigma=config.data.sigma,
             heatmap_stride=model.stride,
             lambda_u=lambda_u,
@@ -54,6 +56,7 @@ def method_of(
             gamma=semi.gamma,
             unlabelled=unlabelled,
             joints=skeleton.joints,
+            has_joint=has_joint,
         )
     if semi.method == "sspose":
         return SSPose(
@@ -66,5 +69,6 @@ def method_of(
             cutout=semi.cutout,
             compat=semi.compat,
             seed=config.run.seed,
+            has_joint=has_joint,
         )
     return Supervised(objective(0.0), codec)

@@ -67,6 +67,7 @@ class Objective:
         *,
         embedding_dim: int,
         embedding_stride: int,
+        embedding_origin: float = 0.0,
         sigma: float,
         heatmap_stride: int = 4,
         lambda_u: float = 0.0,
@@ -75,6 +76,7 @@ class Objective:
         self._cfg, self._lambda_u, self._heatmap_stride = cfg, lambda_u, heatmap_stride
         options = Options(
             stride=embedding_stride,
+            origin=embedding_origin,
             points=cfg.points,
             heatmap_stride=heatmap_stride,
             sigma=sigma,

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from icon_dist.codec import Codec
 from icon_dist.methods.objective import Losses, Objective
-from icon_dist.methods.supervised import Forward, Supervised, joined, passed, present, taught
+from icon_dist.methods.supervised import Forward, JointsOfSets, Supervised, joined, passed, present, taught
 from icon_dist.types import Batch, DeviceStep, Outputs
 
 
@@ -33,15 +33,16 @@ class Pseudo(Supervised):
         gamma: float,
         unlabelled: int,
         joints: Sequence[str],
+        has_joint: JointsOfSets | None = None,
     ) -> None:
         """``unlabelled`` people end every micro-batch; ``objective`` knows lambda_u; ``joints`` are names, for the log.
 
         ``teacher`` must be in evaluation mode; without one, batches bring the joints that it was sure of. ``model`` is
-        what ``forward`` runs.
+        what ``forward`` runs. ``has_joint``: of a union of sets, which joints each has.
         """
         super().__init__(objective, codec)
         self._model, self._teacher = model, teacher
-        self._gamma, self._unlabelled, self._joints = gamma, unlabelled, joints
+        self._gamma, self._unlabelled, self._joints, self._has_joint = gamma, unlabelled, joints, has_joint
 
     def __call__(
         self, forward: Forward, batch: Batch, *, step: int | DeviceStep, epoch: float, diagnose: bool
@@ -74,7 +75,7 @@ class Pseudo(Supervised):
         with torch.no_grad():
             guess = self._teacher(batch.image[n:]).heatmaps.float()
         place, peak = self.codec.decode(guess)
-        sure = (peak > self._gamma) & present(batch)[n:]
+        sure = (peak > self._gamma) & present(batch, self._has_joint)[n:]
         target, weight = torch.cat([target, guess]), torch.cat([weight, sure.to(weight.dtype)])
         return taught(batch, place, sure), target, weight
 

@@ -23,7 +23,7 @@ from icon_dist.codec import Codec
 from icon_dist.losses.sampling import step_key
 from icon_dist.methods import hard_view
 from icon_dist.methods.objective import Losses, Objective
-from icon_dist.methods.supervised import Forward, joined, passed, present, taught
+from icon_dist.methods.supervised import Forward, JointsOfSets, joined, passed, present, taught
 from icon_dist.models.two_students import NETS
 from icon_dist.types import Batch, DeviceStep, Outputs
 
@@ -46,11 +46,15 @@ class SSPose:
         cutout: int,
         compat: bool,
         seed: int,
+        has_joint: JointsOfSets | None = None,
     ) -> None:
-        """``objectives`` have ``lambda_u=LAMBDA_U``; ``unlabelled`` people end every micro-batch; ``joints``: names."""
+        """``objectives`` have ``lambda_u=LAMBDA_U``; ``unlabelled`` people end every micro-batch; ``joints``: names.
+
+        ``has_joint``: of a union of sets, which joints each has.
+        """
         self._objectives, self._codec = objectives, codec
         self._gamma, self._lessons, self._unlabelled, self._joints = gamma, lessons, unlabelled, joints
-        self._cutout, self._compat, self._seed = cutout, compat, seed
+        self._cutout, self._compat, self._seed, self._has_joint = cutout, compat, seed, has_joint
 
     def __call__(
         self, forward: Forward, batch: Batch, *, step: int | DeviceStep, epoch: float, diagnose: bool
@@ -66,7 +70,7 @@ class SSPose:
         losses = []
         for objective, (on_known, on_hard), lesson in zip(self._objectives, pairs, lessons, strict=True):
             place, peak = self._codec.decode(lesson)
-            there = present(batch)[n:].expand_as(peak)
+            there = present(batch, self._has_joint)[n:].expand_as(peak)
             sure = (peak > self._gamma) & there
             teaches = there if self._lessons == "all" else sure
             part = objective(

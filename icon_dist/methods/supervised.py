@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from icon_dist.codec import Codec
@@ -72,9 +73,28 @@ class Supervised:
         return {"": forward}
 
 
-def present(batch: Batch) -> Bool[Tensor, "N 1"]:
-    """Who is there: a person with a damaged image leaves an empty place, of which nothing is to be learnt."""
-    return (batch.row >= 0)[:, None]
+class JointsOfSets:
+    """Which joints the sets of a union have: what an unlabelled person can be taught about."""
+
+    def __init__(self, first_rows: Sequence[int], has_joint: Bool[np.ndarray, "sets K"]) -> None:
+        """The first row of each set, ascending, and its joints."""
+        self._first, self._has = torch.tensor(first_rows), torch.from_numpy(has_joint)
+
+    def __call__(self, row: Int64[Tensor, " N"]) -> Bool[Tensor, "N K"]:
+        """Of the people in these rows; of padding, those of the first set."""
+        if self._first.device != row.device:
+            self._first, self._has = self._first.to(row.device), self._has.to(row.device)
+        number = torch.bucketize(row.clamp(min=0), self._first, right=True) - 1
+        return self._has[number]
+
+
+def present(batch: Batch, has_joint: JointsOfSets | None = None) -> Bool[Tensor, "N _"]:
+    """Of whom something is to be learnt, ``[N, 1]``: a person with a damaged image leaves an empty place.
+
+    With ``has_joint``, of a union, which joints of each, ``[N, K]``: nothing is taught of one that a set does not have.
+    """
+    there = (batch.row >= 0)[:, None]
+    return there if has_joint is None else there & has_joint(batch.row)
 
 
 def taught(batch: Batch, place: Float[Tensor, "_ K 2"], sure: Bool[Tensor, "_ K"]) -> Batch:

@@ -25,6 +25,7 @@ from icon_dist.shards.label_split import Split, refuse_leak
 from icon_dist.shards.reader import rows_of
 from icon_dist.shards.shard_set import ShardSet
 from icon_dist.shards.teacher_cache import F32
+from icon_dist.shards.union import ShardUnion, on_joints
 from icon_dist.types import Outputs, Predictions, score_text
 
 
@@ -62,7 +63,7 @@ def load_teacher(config: Config, shards: ShardSet, known: Split, *, device: str,
         there, here = (configuration.get(c, key) for c in (weights.config, config))
         if there != here:
             raise ConfigError(f"semi.teacher={uri}: trained with {key}={there}, this run has {here}; make them equal")
-    refuse_leak(f"semi.teacher={uri}", weights, known, shards.instance, index=shards.index_sha256)
+    refuse_leak(f"semi.teacher={uri}", weights, known, shards)
     model = from_config.restore(weights).to(device).eval()
 
     metric = main_metric(skeleton)
@@ -76,8 +77,14 @@ def sure_joints(teacher: Teacher, config: Config, shards: ShardSet, *, device: s
     """Keypoints ``[n, K, 3]`` of everybody, photo px, where the teacher's peak is above gamma: v is 2 there, else 0.
 
     It looks once, at the plain crop and its mirror image, and DARK reads the mean. What it saw stays beside the shards
-    (:mod:`icon_dist.shards.teacher_cache`), where the next run finds it. Collective.
+    (:mod:`icon_dist.shards.teacher_cache`), where the next run finds it; of a union, beside each set. Collective.
     """
+    if isinstance(shards, ShardUnion):
+        of_sets = []
+        for part, has_joint in zip(shards.parts, shards.has_joint, strict=True):
+            sure = sure_joints(teacher, config, on_joints(part, shards.skeleton), device=device, note=note)
+            of_sets.append(np.where(has_joint[:, None], sure, np.float32(0)))
+        return np.concatenate(of_sets)
     data = config.data
     uri = teacher_cache.uri_of(shards, teacher.sha256, teacher.bf16, data.input, data.codec, data.sigma)
     keypoints = distributed.from_first(lambda: teacher_cache.read(uri, shards, warn=note))

@@ -30,6 +30,7 @@ def build_model(
     embedding: int = 256,
     bones: tuple[tuple[int, int], ...] = (),
     sigma: float = 2.0,
+    drop_path: float = 0.0,
     input_hw: tuple[int, int],
 ) -> PoseNet:
     """A model with fresh weights; the letters that begin ``backbone`` are the name of its file."""
@@ -37,7 +38,16 @@ def build_model(
         height, width = input_hw
         near = "x".join(str(max(COARSEST, round(side / COARSEST) * COARSEST)) for side in input_hw)
         raise ConfigError(f"data.input={height}x{width}: {backbone} needs multiples of {COARSEST}, e.g. {near}")
-    heads = Heads(joints=joints, projection=projection, feature=feature, embedding=embedding, bones=bones, sigma=sigma)
+    heads = Heads(
+        joints=joints,
+        projection=projection,
+        feature=feature,
+        embedding=embedding,
+        bones=bones,
+        sigma=sigma,
+        input_hw=input_hw,
+        drop_path=drop_path,
+    )
     model = _build(backbone, heads)
     if model is None:
         raise ConfigError(f"model.backbone={backbone}: not one of {', '.join(backbone_names())}")

@@ -53,5 +53,6 @@ def _build(config: Config, skeleton: Skeleton, *, projection: str | None) -> Pos
         embedding=config.model.embedding,
         bones=skeleton.bones + skeleton.limbs,
         sigma=config.data.sigma,
+        drop_path=config.model.drop_path,
         input_hw=config.input_hw,
     )

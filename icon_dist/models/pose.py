@@ -28,7 +28,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Heads:
-    """What to put on a backbone."""
+    """What to put on a backbone, and what it is built for."""
 
     joints: int  # K
     projection: str | None = None  # mlp | linear | None: no contrast
@@ -36,6 +36,8 @@ class Heads:
     embedding: int = 256  # m
     bones: tuple[tuple[int, int], ...] = ()  # joints that belong together, for models that know the skeleton
     sigma: float = 2.0  # of the peaks of heatmaps, heatmap px, for models that read them
+    input_hw: tuple[int, int] = (256, 192)  # px, for models that are of one size
+    drop_path: float = 0.0  # stochastic depth in the last block, for models that have it
 
 
 class Source(NamedTuple):
@@ -43,6 +45,7 @@ class Source(NamedTuple):
 
     channels: int
     stride: int  # input px per feature px
+    origin: float = 0.0  # where the first feature px lies, input px, right and below of the first input px
 
 
 class Encoded(NamedTuple):
@@ -83,7 +86,7 @@ class PoseNet(nn.Module):
         heads = self.heads
         if heads.feature not in sources:
             raise ConfigError(f"model.feature={heads.feature}: {self.backbone_name} has {', '.join(sources)}")
-        self.embedding_stride = sources[heads.feature].stride
+        self.embedding_stride, self.embedding_origin = sources[heads.feature][1:]
         self.final_layer = nn.Conv2d(channels, heads.joints, kernel_size=1)
         # Heatmaps are nearly all zero, so they start there: the official code's value.
         nn.init.normal_(self.final_layer.weight, std=0.001)
@@ -98,6 +101,14 @@ class PoseNet(nn.Module):
     def encode(self, x: Float[Tensor, "N 3 H W"]) -> Encoded:
         """The backbone."""
         raise NotImplementedError
+
+    def layers_after(self, parameter: str) -> int:  # noqa: ARG002
+        """How many layers follow that of a parameter, for learning rates by layer; 0 where a backbone has no such."""
+        return 0
+
+    def fitted(self, name: str, value: Tensor) -> Tensor:  # noqa: ARG002
+        """Weights of others that depend on the size of the input, as this model needs them; others as they are."""
+        return value
 
     def normalize(self, image: UInt8[Tensor, "N H W 3"]) -> Float[Tensor, "N 3 H W"]:
         """Normalization with the backbone's mean and std; the result is laid out channels-last at no cost.
@@ -129,7 +140,10 @@ class PoseNet(nn.Module):
         return Outputs(heatmaps, embedding, feature=feature, tap=tap)
 
     def features(self, image: UInt8[Tensor, "N H W 3"]) -> Float[Tensor, "N D he we"]:
-        """What the projection head reads, or would read, at ``embedding_stride``; also outside training (Fig. 5)."""
+        """What the projection head reads, or would read; also outside training (Fig. 5).
+
+        Its px (x, y) lies at ``embedding_origin + embedding_stride * (x, y)`` of the input.
+        """
         return concatenate(self._sources(self.encode(self.normalize(image))))
 
     @functools.cached_property

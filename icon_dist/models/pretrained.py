@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 import warnings
 import zipfile
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
 from io import BytesIO
+from types import MappingProxyType
 from typing import NamedTuple
 
 import safetensors
@@ -20,86 +20,11 @@ from torch import Tensor
 
 from icon_dist.errors import CheckpointError, shorten
 from icon_dist.models.pose import PoseNet
+from icon_dist.models.public_weights import KINDS, Kind
+from icon_dist.models.vit import LAYOUTS, VisionTransformer
 
 SUFFIXES = (".pth", ".pt", ".pth.tar", ".safetensors")
-FRESH_HEADS = r"deconv_layers\..*|final_layer\..*"
 OURS_ALONE = r"(projection|cascade|graph)\..*"  # the projection head, and what OPEC-Net adds to its base
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A family of public files. ``seen`` are beginnings of keys that it has, ``unseen`` of keys that it lacks."""
-
-    name: str
-    family: str  # what the names of the backbones that it fits have in common
-    seen: tuple[str, ...]
-    unseen: tuple[str, ...] = ()
-    renamed: Mapping[str, str] = field(default_factory=dict)  # beginning of their names -> of ours
-    dropped: str = ""  # their names without a place here, as a pattern
-    missing: str = ""  # our names that they lack
-    channel_order: str = "rgb"
-
-
-MMPOSE_0 = {"backbone.": "", "keypoint_head.": ""}
-MMPOSE_1 = {"backbone.": "", "head.": ""}
-# MMCV's EMAHook keeps the weights before averaging as buffers ema_NAME_WITHOUT_DOTS: averaged are those by plain names.
-MMPOSE_ASIDE = r"ema_\w+|data_preprocessor\.(mean|std)"
-HRNET_CLASSIFIER = r"(head|incre_modules|downsamp_modules|final_layer\.[01]|classifier)\..*"
-KINDS = (
-    Kind(
-        "MMPose 0.x HRNet",
-        "hrnet",
-        ("backbone.stage4.", "keypoint_head.final_layer.weight"),
-        renamed=MMPOSE_0,
-        dropped=MMPOSE_ASIDE,
-    ),
-    Kind(
-        "MMPose 0.x ResNet",
-        "resnet",
-        ("backbone.layer4.", "keypoint_head.deconv_layers."),
-        renamed=MMPOSE_0,
-        dropped=MMPOSE_ASIDE,
-    ),
-    Kind(
-        "MMPose 1.x HRNet",
-        "hrnet",
-        ("backbone.stage4.", "head.final_layer.weight"),
-        renamed=MMPOSE_1,
-        dropped=MMPOSE_ASIDE,
-    ),
-    Kind(
-        "MMPose 1.x ResNet",
-        "resnet",
-        ("backbone.layer4.", "head.deconv_layers."),
-        renamed=MMPOSE_1,
-        dropped=MMPOSE_ASIDE,
-    ),
-    Kind("official pose_hrnet", "hrnet", ("stage4.", "final_layer.weight")),
-    Kind("official pose_resnet", "resnet", ("layer4.", "deconv_layers.", "final_layer.weight"), channel_order="bgr"),
-    Kind(
-        "ImageNet HRNet",
-        "hrnet",
-        ("stage4.",),
-        unseen=("final_layer.weight", "backbone."),
-        dropped=HRNET_CLASSIFIER + r"|stage4\.2\.fuse_layers\.[123]\..*",  # the pose network ends in one branch
-        missing=r"final_layer\..*",
-    ),
-    Kind(
-        "ImageNet ResNet",
-        "resnet",
-        ("layer4.",),
-        unseen=("deconv_layers.", "final_layer."),
-        dropped=r"fc\.(weight|bias)",
-        missing=FRESH_HEADS,
-    ),
-    Kind(
-        "ImageNet EfficientNet-Lite0",
-        "efficientnet_lite0",
-        ("_conv_stem.", "_fc."),
-        dropped=r"_conv_head\.weight|_bn1\.\w+|_fc\.(weight|bias)",
-        missing=FRESH_HEADS,
-    ),
-)
 
 
 class Adapted(NamedTuple):
@@ -110,6 +35,15 @@ class Adapted(NamedTuple):
     new: list[str]  # our names that keep their fresh weights
     dropped: list[str]  # their names that have no place here
     joints: int  # of their final layer where ours stays fresh because of that; otherwise 0
+    carried: tuple[str, ...] | None = None  # joints whose rows of the final layer are theirs, where not all are
+
+
+class Head(NamedTuple):
+    """What becomes of a final layer."""
+
+    state: dict[str, Tensor]
+    joints: int  # see Adapted
+    carried: tuple[str, ...] | None
 
 
 class Beside:
@@ -151,8 +85,9 @@ def unpack(data: bytes, *, name: str) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{name}: cut, or more than plain tensors ({why}); download it again, or save its state_dict alone"
         ) from None
-    if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
-        found = found["state_dict"]
+    for inside in ("state_dict", "model"):  # the second as MAE saves it
+        if isinstance(found, dict) and isinstance(found.get(inside), dict):
+            found = found[inside]
     if not isinstance(found, dict) or not found or not all(isinstance(value, Tensor) for value in found.values()):
         what = f"has {', '.join(map(str, list(found)[:4]))}" if isinstance(found, dict) else type(found).__name__
         raise CheckpointError(f"{name}: neither names of tensors nor a state_dict of them ({what}); save a state_dict")
@@ -173,46 +108,52 @@ def _refuse_bomb(data: bytes, *, name: str) -> None:
                 raise CheckpointError(f"{name}: unpacks to more than it is; download it again")
 
 
-def adapt(tensors: Mapping[str, Tensor], model: PoseNet, *, name: str, kind: Kind | None = None) -> Adapted:
+def adapt(
+    tensors: Mapping[str, Tensor],
+    model: PoseNet,
+    *,
+    name: str,
+    kind: Kind | None = None,
+    here: Sequence[str] = (),
+    there: Mapping[int, Sequence[str]] = MappingProxyType({}),
+) -> Adapted:
     """``tensors`` as weights of ``model``; a CheckpointError about ``name`` where they are not.
 
-    A final layer of another number of joints stays fresh, and so does what no other code has.
+    ``here`` are the joints of the model, ``there`` those of a head of so many rows: rows go to the joint of their name,
+    and other joints keep their fresh rows. Without names a final layer of another number of joints stays fresh. So does
+    what no other code has.
     """
     kind = kind or kind_of(tensors, name=name)
-    if kind.family not in model.backbone_name:
-        raise CheckpointError(f"{name}: is {kind.name}; set model.backbone={kind.family}..., not {model.backbone_name}")
+    _require_fit(kind, model, name=name)
     _require_normalization(tensors, model, name=name)
     own = model.state_dict()
+    dropped = [key for key in tensors if re.fullmatch(kind.dropped, key)]
+    kept = {_renamed(key, kind.renamed): value for key, value in tensors.items() if key not in dropped}
     state: dict[str, Tensor] = {}
-    dropped = []
-    for key, value in tensors.items():
-        if re.fullmatch(kind.dropped, key):
-            dropped.append(key)
-            continue
-        ours = _renamed(key, kind.renamed)
-        if ours not in own:
+    try:
+        translated = {key: model.fitted(key, value) for key, value in kind.translate(kept).items()}
+    except (RuntimeError, LookupError):
+        raise CheckpointError(f"{name}: has tensors of other shapes than {kind.name} has; download it again") from None
+    for key, value in translated.items():
+        if key not in own:
             raise CheckpointError(
                 f"{name}: {key} {list(value.shape)} ({kind.name}) has no place in {model.backbone_name}; "
                 "set the model.backbone it was trained as"
             )
-        state[ours] = value
-    joints = 0
-    final = state.get("final_layer.weight")
-    fresh = own["final_layer.weight"]
-    if final is not None and len(final) != len(fresh) and final.shape[1:] == fresh.shape[1:]:
-        joints = len(final)
-        state = {key: value for key, value in state.items() if not key.startswith("final_layer.")}
-    for key, value in state.items():
         if value.is_floating_point() != own[key].is_floating_point() or not value.isfinite().all():
             raise CheckpointError(
                 f"{name}: {key} is {value.dtype}, or has values that are not finite; download it again"
             )
+        state[key] = value
+    head = _head(state, own, here=here, there=there)
+    state = {key: value for key, value in state.items() if not key.startswith("final_layer.")} | head.state
+    for key, value in state.items():
         if value.shape != own[key].shape:
             raise CheckpointError(
                 f"{name}: {key} is {list(value.shape)} there and {list(own[key].shape)} in {model.backbone_name}; "
                 "set the model.backbone it was trained as"
             )
-    allowed = "|".join(filter(None, [OURS_ALONE, kind.missing, r"final_layer\..*" if joints else ""]))
+    allowed = "|".join(filter(None, [OURS_ALONE, kind.missing, r"final_layer\..*" if head.joints else ""]))
     new = [key for key in own if key not in state and not key.endswith(".num_batches_tracked")]  # old files lack those
     for key in new:
         if not re.fullmatch(allowed, key):
@@ -220,7 +161,42 @@ def adapt(tensors: Mapping[str, Tensor], model: PoseNet, *, name: str, kind: Kin
                 f"{name}: has no {key} {list(own[key].shape)}, which {kind.name} for {model.backbone_name} must have; "
                 "download it again, or set the model.backbone it was trained as"
             )
-    return Adapted(kind, state, new, dropped, joints)
+    return Adapted(kind, state, new, dropped, head.joints, head.carried)
+
+
+def _head(
+    state: Mapping[str, Tensor],
+    own: Mapping[str, Tensor],
+    *,
+    here: Sequence[str],
+    there: Mapping[int, Sequence[str]],
+) -> Head:
+    """What becomes of the final layer in ``state``: it is theirs, rows of it go to joints of their name, or fresh."""
+    theirs = {key: value for key, value in state.items() if key.startswith("final_layer.")}
+    weight = theirs.get("final_layer.weight")
+    if weight is None or weight.shape[1:] != own["final_layer.weight"].shape[1:]:
+        return Head(theirs, 0, None)
+    names = tuple(there.get(len(weight), ()))
+    if names == tuple(here) or not (here and names):
+        return Head(theirs, 0, None) if len(weight) == len(own["final_layer.weight"]) else Head({}, len(weight), None)
+    rows = {i: names.index(joint) for i, joint in enumerate(here) if joint in names}
+    if not rows or any(len(value) != len(weight) for value in theirs.values()):
+        return Head({}, len(weight), None)
+    filled = {key: own[key].clone() for key in theirs}
+    for key, value in theirs.items():
+        filled[key][[*rows]] = value[[*rows.values()]].to(filled[key])
+    return Head(filled, 0, tuple(here[i] for i in rows))
+
+
+def _require_fit(kind: Kind, model: PoseNet, *, name: str) -> None:
+    """CheckpointError where weights of this kind are of another backbone."""
+    backbone = model.backbone_name
+    if kind.family not in backbone:
+        raise CheckpointError(f"{name}: is {kind.name}; set model.backbone={kind.family}..., not {backbone}")
+    if kind.per_head and isinstance(model, VisionTransformer) and model.layout.per_head != kind.per_head:
+        heads = f"whose attention heads have {kind.per_head} channels; those of {backbone} have {model.layout.per_head}"
+        fits = " or ".join(known for known, one in LAYOUTS.items() if one.per_head == kind.per_head)
+        raise CheckpointError(f"{name}: is {kind.name}, {heads}; set model.backbone={fits}")
 
 
 def _require_normalization(tensors: Mapping[str, Tensor], model: PoseNet, *, name: str) -> None:

@@ -17,7 +17,8 @@ class Pair(nn.Module):
     def __init__(self, net1: PoseNet, net2: PoseNet) -> None:
         super().__init__()
         self.net1, self.net2 = net1, net2
-        self.stride, self.embedding_stride = net1.stride, net1.embedding_stride
+        self.stride = net1.stride
+        self.embedding_stride, self.embedding_origin = net1.embedding_stride, net1.embedding_origin
 
     @property
     def channel_order(self) -> str:
@@ -28,6 +29,10 @@ class Pair(nn.Module):
     def channel_order(self, channel_order: str) -> None:
         """Set the channel order, rgb or bgr, that the weights of both expect."""
         self.net1.channel_order = self.net2.channel_order = channel_order
+
+    def layers_after(self, parameter: str) -> int:
+        """See PoseNet, of a parameter of either."""
+        return self.net1.layers_after(parameter.partition(".")[2])
 
     def forward(
         self, first: UInt8[Tensor, "N H W 3"] | None, second: UInt8[Tensor, "N H W 3"] | None

@@ -8,6 +8,8 @@ import json
 from collections.abc import Sequence
 
 from icon_dist import storage
+from icon_dist.config import sets_of
+from icon_dist.datasets.merged_skeleton import missing as lacking
 from icon_dist.drawing.page import require_pages
 from icon_dist.errors import (
     CheckpointError,
@@ -76,7 +78,7 @@ def require_one_skeleton(skeletons: dict[str, Skeleton | None]) -> None:
 
 def shards_of(runs: Sequence[Run], given: str | None, missing: list[str]) -> Shards | None:
     """The set to score on: the one given, or that of the runs, if they have one and it can be read."""
-    own = dict.fromkeys(run.config.data.val for run in runs)
+    own = dict.fromkeys(next(iter(sets_of(run.config.data.val)), "") for run in runs)
     if given is None and len(own) > 1:
         note(f"the runs were scored on different sets ({', '.join(name or 'none' for name in own)}); give --shards")
         missing.append(f"{MEASURED}: the runs have different data.val; give one set for all with --shards URI")
@@ -97,7 +99,10 @@ def shards_of(runs: Sequence[Run], given: str | None, missing: list[str]) -> Sha
         note(f"data.val={uri}: {error}")
         missing.append(f"{MEASURED}: data.val={uri} of the runs cannot be read here; give its place with --shards URI")
         return None
-    require_one_skeleton({**{run.name: run.skeleton for run in trained}, uri: shards.skeleton})
+    require_one_skeleton({run.name: run.skeleton for run in trained})
+    learned = trained[0].skeleton
+    if learned is not None and lacking(learned, shards.skeleton):
+        require_one_skeleton({trained[0].name: learned, uri: shards.skeleton})
     return shards
 
 

@@ -257,7 +257,8 @@ def read_features(
     with closing(stream):
         for images in stream:
             encoded = model.features(images.image.to(device)).float()
-            read, on_map = read_points(encoded, images.joints.to(device)[:, :, None], stride=model.embedding_stride)
+            points = images.joints.to(device)[:, :, None] - model.embedding_origin
+            read, on_map = read_points(encoded, points, stride=model.embedding_stride)
             wanted = images.visible & on_map[..., 0].cpu() & (images.row >= 0)[:, None]
             row, joint = wanted.nonzero(as_tuple=True)
             features.append(read[..., 0, :].cpu()[row, joint].numpy())

@@ -5,15 +5,18 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from contextlib import nullcontext
 from functools import partial
 
 from icon_dist import storage
 from icon_dist.checkpoints import weights as stored_weights
+from icon_dist.checkpoints.weights import Weights
 from icon_dist.codec import codec_of
-from icon_dist.config import Config, EvalConfig
+from icon_dist.config import Config, EvalConfig, sets_of
+from icon_dist.datasets.merged_skeleton import columns, missing, other_mirrors
 from icon_dist.drawing import skeletons
-from icon_dist.errors import CheckpointError, ConfigError, naming, note, plural, say, shown, tell
+from icon_dist.errors import CheckpointError, ConfigError, naming, note, plural, say, shorten, shown, tell
 from icon_dist.inference import boxes as who
 from icon_dist.inference.boxes import photos_of
 from icon_dist.inference.counting import counted
@@ -38,25 +41,31 @@ def measured_by(metric: str | None, skeleton: Skeleton) -> Skeleton:
 
 
 def require_same_joints(skeleton: Skeleton, theirs: Skeleton, *, checkpoint: str, shards: str) -> None:
-    """CheckpointError where the weights predict other joints than those of the shards; a note about other sigmas."""
-    if theirs.joints != skeleton.joints:
+    """CheckpointError where the weights do not predict all joints of the shards; notes about what is unusual.
+
+    Joints are the same by name: a model of more joints is scored on those that the shards have.
+    """
+    if missing(skeleton, theirs):
         raise CheckpointError(
             f"{checkpoint}: predicts {plural(skeleton.num_joints, 'joint')} of {skeleton.name}, {shards} has "
             f"{theirs.num_joints} of {theirs.name}{_first_other(skeleton.joints, theirs.joints)}; use shards of the "
             "same skeleton"
         )
-    if theirs.flips != skeleton.flips:
+    if other_mirrors(skeleton, theirs):
         raise CheckpointError(
             f"{checkpoint}: mirrors other joints (flips) than {shards}; use shards of the same skeleton"
         )
-    if theirs.sigmas != skeleton.sigmas:
+    if theirs.num_joints < skeleton.num_joints:
+        note(f"{shards}: scored on its own joints, {theirs.num_joints} of {skeleton.num_joints} that are predicted")
+    if theirs.sigmas != tuple(skeleton.sigmas[joint] for joint in columns(skeleton, theirs)):
         note(f"{shards}: other sigmas than {checkpoint} was trained with; these shards' count")
 
 
 def _first_other(mine: tuple[str, ...], theirs: tuple[str, ...]) -> str:
-    """Of as many joints, the first that has another name."""
+    """Of as many joints, the first that has another name; of fewer or more, those that are not predicted."""
     if len(mine) != len(theirs):
-        return ""
+        lacking = [joint for joint in theirs if joint not in mine]
+        return f" (not predicted: {shorten(', '.join(lacking))})"
     return next(
         f" (joint {i} is {shown(a)}, not {shown(b)})"
         for i, (a, b) in enumerate(zip(theirs, mine, strict=True))
@@ -93,21 +102,34 @@ def require_outputs(args: argparse.Namespace) -> None:
         storage.require_new(option, *places, force=args.force)
 
 
-def open_set(uri: str | None, config: Config, *, checkpoint: str) -> ShardSet:
-    """The shards at ``uri``, by default those that the checkpoint's own run was scored on."""
-    if uri is not None:
+def sets_to_score(args: argparse.Namespace, config: Config) -> tuple[str, ...]:
+    """The sets that are asked for, by default those that the checkpoint's own run was scored on."""
+    if args.shards is not None:
+        return (args.shards,)
+    uris = sets_of(config.data.val)
+    if not uris:
+        raise ConfigError(f"{args.checkpoint}: its run had no data.val; say what to score it on with --shards URI")
+    of_one = {"--boxes": args.boxes != "gt", "--results": args.results, "--picture": args.picture}
+    of_one |= {"--diagnose": args.diagnose}
+    if len(uris) > 1 and (given := next((option for option, is_given in of_one.items() if is_given), None)):
+        sets = shorten(", ".join(uris))
+        raise ConfigError(f"{given}: is of one set, and its run has {len(uris)} ({sets}); choose one with --shards URI")
+    return uris
+
+
+def open_set(uri: str, config: Config, *, checkpoint: str, own: bool) -> ShardSet:
+    """The shards at ``uri``, where ``own``, those that the checkpoint's own run was scored on."""
+    with naming(f"data.val of {checkpoint}", "; give --shards URI") if own else nullcontext():
         return open_shards(uri, input_hw=config.input_hw)
-    if not config.data.val:
-        raise ConfigError(f"{checkpoint}: its run had no data.val; say what to score it on with --shards URI")
-    with naming(f"data.val of {checkpoint}", "; give --shards URI"):
-        return open_shards(config.data.val, input_hw=config.input_hw)
 
 
-def whom(args: argparse.Namespace, config: Config, skeleton: Skeleton) -> tuple[who.Subjects, ShardSet | None]:
+def whom(
+    args: argparse.Namespace, config: Config, skeleton: Skeleton, *, uri: str
+) -> tuple[who.Subjects, ShardSet | None]:
     """Whose poses are asked for, and the shards that they are in (None: on the photos of a test set)."""
     if args.photos:
         return who.unlabelled(args.photos, skeleton=skeleton, boxes=args.boxes, images=args.images), None
-    shards = open_set(args.shards, config, checkpoint=args.checkpoint)
+    shards = open_set(uri, config, checkpoint=args.checkpoint, own=args.shards is None)
     require_same_joints(skeleton, shards.skeleton, checkpoint=args.checkpoint, shards=args.shards or shards.uri)
     shards = dataclasses.replace(shards, skeleton=measured_by(args.metric, shards.skeleton))
     return who.annotated(shards, boxes=args.boxes, images=args.images), shards
@@ -117,14 +139,31 @@ def run(args: argparse.Namespace) -> None:
     """Score, and write what the options of ``icon-dist evaluate`` ask for. Raises IconErrors, before the work."""
     device = chosen_device(args.device)
     require_outputs(args)
-    settings = settings_of(args)
     weights = stored_weights.load(args.checkpoint, net=args.net)
-    config, skeleton = weights.config, weights.skeleton
-    skeleton = measured_by(args.metric, skeleton)
-    if args.results:
+    uris = ("",) if args.photos else sets_to_score(args, weights.config)
+    found = [score_set(args, weights, uri, device=device) for uri in uris]
+    if args.json:
+        result = found[0]
+        if len(found) > 1:  # each set by itself
+            result = {"checkpoint": weights.checkpoint, "step": weights.step}
+            result["sets"] = [{"shards": uri, **one} for uri, one in zip(uris, found, strict=True)]
+        storage.write(storage.absolute(args.json), (json.dumps(result, indent=1) + "\n").encode())
+    files = [*filter(None, (args.json, args.results, args.picture))]
+    files += [f"{args.diagnose}/diagnosis.html"] if args.diagnose else []
+    if files:
+        say(f"wrote {', '.join(files)}")
+
+
+def score_set(args: argparse.Namespace, weights: Weights, uri: str, *, device: str) -> dict[str, object]:
+    """Score one set and write what is asked for of it; returns scores, checkpoint, step and conditions."""
+    settings = settings_of(args)
+    config, skeleton = weights.config, measured_by(args.metric, weights.skeleton)
+    if args.results and args.photos:
         result_files.check_results(args.results, skeleton, boxes=args.boxes)
-    chosen, shards = whom(args, config, skeleton)
+    chosen, shards = whom(args, config, skeleton, uri=uri)
     people, truth = chosen.people, chosen.truth
+    if args.results:
+        result_files.check_results(args.results, people.skeleton, boxes=args.boxes)
     if settings.limit > len(people.instance):
         note(f"--limit {settings.limit}: the set has {plural(len(people.instance), 'box')}; all of them count")
     photos = photos_of(people, settings.limit)
@@ -146,6 +185,7 @@ def run(args: argparse.Namespace) -> None:
         settings=settings,
         loaders=args.loaders,
         device=device,
+        skeleton=skeleton,
     )
     for line in table(scores):
         say(line)
@@ -153,7 +193,7 @@ def run(args: argparse.Namespace) -> None:
         note(text)
     about = {"checkpoint": weights.checkpoint, "step": weights.step, "conditions": what}
     aspect = codec.frame.aspect
-    written = write(args, chosen, predictions, {"scores": scores, **about}, skeleton=skeleton, aspect=aspect)
+    write(args, chosen, predictions, skeleton=people.skeleton, aspect=aspect)
     if args.diagnose:
         assert truth is not None
         assert shards is not None
@@ -170,14 +210,12 @@ def run(args: argparse.Namespace) -> None:
             device=device,
             about=about,
         )
-        written.append(page)
     main = main_metric(people.skeleton)
     score = f"{main} {score_text(main, scores[main])} on " if scores else "poses of "
     images = plural(len(set(predictions.image_id.tolist())), "image")
     whose = f"{plural(len(predictions.instance), 'box')} in {images} of {chosen.split}"
     say(f"{args.checkpoint}, step {weights.step}: {score}{whose}")
-    if written:
-        say(f"wrote {', '.join(written)}")
+    return {"scores": scores, **about}
 
 
 def settings_of(args: argparse.Namespace) -> EvalConfig:
@@ -197,18 +235,14 @@ def write(
     args: argparse.Namespace,
     chosen: who.Subjects,
     predictions: Predictions,
-    result: Mapping[str, object],
     *,
     skeleton: Skeleton,
     aspect: float,
-) -> list[str]:
-    """Write the files that ``--json``, ``--results`` and ``--picture`` ask for; returns their names."""
-    if args.json:
-        storage.write(storage.absolute(args.json), (json.dumps(result, indent=1) + "\n").encode())
+) -> None:
+    """Write the files that ``--results`` and ``--picture`` ask for."""
     if args.results:
         ids = (chosen.people.instance if chosen.truth is None else chosen.truth.id).tolist()
         file = result_files.results(predictions, skeleton, people=ids, category=chosen.category)
         storage.write(storage.absolute(args.results), file)
     if args.picture:
         skeletons.write_png(storage.absolute(args.picture), picture(chosen.people, predictions, aspect=aspect))
-    return [*filter(None, (args.json, args.results, args.picture))]

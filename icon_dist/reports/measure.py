@@ -103,7 +103,14 @@ def measure(run: Run, shards: Shards, *, settings: EvalConfig, loaders: int, dev
     boxes = len(first_photos(index, settings.limit))
     forward = counted(model, partial(counter("boxes"), "evaluated"), people=boxes, flip=settings.flip)
     scores, predictions = evaluate(
-        forward, index, truth, codec=codec, settings=settings, loaders=loaders, device=device
+        forward,
+        index,
+        truth,
+        codec=codec,
+        settings=settings,
+        loaders=loaders,
+        device=device,
+        skeleton=weights.skeleton,
     )
     scored = Scored(index, truth, predictions, scores, "gt")
     diagnosis = diagnosis_of(

@@ -16,14 +16,14 @@ import ray
 from optuna.distributions import BaseDistribution
 
 from icon_dist import config as configuration
-from icon_dist.config import Config
+from icon_dist.config import Config, sets_of
 from icon_dist.datasets import skeleton_from_dict
+from icon_dist.datasets.merged_skeleton import merged
 from icon_dist.errors import ConfigError, DataError, IconError, note, plural, say, tell
 from icon_dist.launch.connect import connect
 from icon_dist.launch.progress import counter
 from icon_dist.launch.signals import RESUMABLE
 from icon_dist.methods.teacher import load_teacher
-from icon_dist.metrics.score import main_metric
 from icon_dist.models import from_config
 from icon_dist.search import cluster, results
 from icon_dist.search.cluster import Need
@@ -37,6 +37,7 @@ from icon_dist.shards.manifest import read_manifest
 from icon_dist.shards.synthetic import draw_missing
 from icon_dist.training import start_weights
 from icon_dist.training.driver import anchored
+from icon_dist.training.scoring import headlines
 from icon_dist.training.setup import open_data
 from icon_dist.types import Skeleton
 
@@ -188,13 +189,16 @@ def _preempted(number: int, _: FrameType | None) -> NoReturn:
 
 
 def _skeleton(base: Config) -> Skeleton:
-    return skeleton_from_dict(read_manifest(base.data.train)["skeleton"], source=f"{base.data.train} skeleton")
+    uris = sets_of(base.data.train)
+    found = [skeleton_from_dict(read_manifest(uri)["skeleton"], source=f"{uri} skeleton") for uri in uris]
+    return merged(found, names=uris)
 
 
 def _require_runnable(space: Space, base: Config, own: Mapping[str, str]) -> tuple[str, list[str]]:
     """The metric that trials are compared by, and notes; an error where no trial, or not every one, could train and be
     scored."""
-    shards, _, plan = open_data(base, scorable=True)
+    data = open_data(base, scorable=True)
+    shards, _, plan = data
     notes = configuration.check_schedule(base, own, steps=plan.total_steps)
     require_trainable(space, base, shards=shards)
     if base.model.pretrained:
@@ -203,7 +207,7 @@ def _require_runnable(space: Space, base: Config, own: Mapping[str, str]) -> tup
         )
     if base.semi.method == "pseudo":
         load_teacher(base, shards, plan.split, device="cpu", bf16=False)
-    return main_metric(shards.skeleton), [*notes, *plan.notes]
+    return headlines(data)[0], [*notes, *plan.notes]
 
 
 def _open_sweep(

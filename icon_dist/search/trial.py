@@ -17,7 +17,7 @@ from ray import tune
 
 from icon_dist import storage
 from icon_dist.checkpoints import manifest as manifests
-from icon_dist.config import Changes, Config, DataConfig
+from icon_dist.config import Changes, Config, DataConfig, as_sets, sets_of
 from icon_dist.data.crops import SharedCache, sharing
 from icon_dist.errors import ClusterError, ConfigError, DivergedError, IconError, shorten
 from icon_dist.launch import local, tempdirs
@@ -140,7 +140,8 @@ class Teller(Progress):
 
 def _near(data: DataConfig) -> DataConfig:
     """Shards on ``s3://`` are copied to this machine once, for all trials that will run on it."""
-    return dataclasses.replace(data, train=_copied(data.train), val=_copied(data.val))
+    train, val = (as_sets([_copied(uri) for uri in sets_of(place)]) for place in (data.train, data.val))
+    return dataclasses.replace(data, train=train, val=val)
 
 
 def _copied(uri: str) -> str:

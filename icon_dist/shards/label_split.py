@@ -17,7 +17,8 @@ from icon_dist.errors import ConfigError, DataError, plural
 from icon_dist.rng import hashed
 from icon_dist.shards.manifest import ShardManifest
 from icon_dist.shards.shard_set import ShardSet
-from icon_dist.types import SplitRecord
+from icon_dist.shards.union import ShardUnion
+from icon_dist.types import Origin, SplitRecord
 
 I64 = NDArray[np.int64]
 PAPER = (0.05, 0.1, 0.2, 0.3)  # shares whose fingerprints are stored in the manifest of every shard set, of seed 0
@@ -90,19 +91,38 @@ class Trained(Protocol):
     def index(self) -> str | None:
         """The sha256 of the index of the shards that it was trained on; None where it says nothing."""
 
+    @property
+    def data(self) -> Origin | None:
+        """What it says of these shards; of a union, ``sets`` with the index of each."""
 
-def refuse_leak(what: str, theirs: Trained, known: Split, instance: I64, *, index: str) -> None:
+
+def refuse_leak(what: str, theirs: Trained, known: Split, shards: ShardSet) -> None:
     """ConfigError if a run that saw labels of people who have none here is ``what`` this run starts or learns from.
 
-    It would make every figure of the run worthless. ``theirs`` is what a checkpoint says of itself; ``index`` is the
-    hash of this run's people, whose ids are ``instance [n]``.
+    It would make every figure of the run worthless. ``theirs`` is what a checkpoint says of itself, ``shards`` are this
+    run's people.
     """
-    said = theirs.split
-    if said is None or theirs.index != index:  # trained on other people altogether
+    if theirs.split is None:
         return
-    seen = split(instance, share=said["share"], seed=said["seed"]).labelled
-    if hidden := len(np.setdiff1d(seen, known.labelled)):
+    if hidden := len(np.setdiff1d(_labels_seen(theirs, theirs.split, shards), known.labelled)):
         raise ConfigError(
             f"{what}: was trained with the labels of {plural(hidden, 'person')}, unlabelled here; train it with "
             f"data.labelled={known.share:g} data.split_seed={known.seed}"
         )
+
+
+def _labels_seen(theirs: Trained, said: SplitRecord, shards: ShardSet) -> I64:
+    """Rows of ``shards`` whose labels another run may have seen."""
+    if theirs.index == shards.index_sha256:
+        return split(shards.instance, share=said["share"], seed=said["seed"]).labelled
+    rows = [np.empty(0, np.int64)]
+    parts = shards.parts if isinstance(shards, ShardUnion) else (shards,)
+    starts = shards.starts if isinstance(shards, ShardUnion) else np.zeros(1, np.int64)
+    sets: object = theirs.data.get("sets") if theirs.data else None  # of a file: anything
+    united = [one.get("index") for one in sets if isinstance(one, dict)] if isinstance(sets, list) else []
+    for part, start in zip(parts, starts.tolist(), strict=True):
+        if theirs.index == part.index_sha256:
+            rows.append(start + split(part.instance, share=said["share"], seed=said["seed"]).labelled)
+        elif part.index_sha256 in united:  # whose share of this set depends on the people of its other sets
+            rows.append(start + np.arange(len(part)))
+    return np.concatenate(rows)

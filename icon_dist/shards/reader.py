@@ -34,7 +34,8 @@ class ShardReader:
     """Crops of tar shards; from S3 in ranged reads of neighboring crops, by background threads."""
 
     def __init__(self, shards: ShardSet) -> None:
-        self.remote = storage.is_remote(shards.uri)
+        self._remote = np.array([storage.is_remote(shards.shard_uri(n)) for n in range(len(shards.shard_names))])
+        self.remote = bool(self._remote.any())
         self._shards = shards
         self._files: OrderedDict[int, int] = OrderedDict()  # shard -> file descriptor
         self._ahead: dict[int, tuple[Future[bytes], int]] = {}  # row -> a ranged read, and where it starts
@@ -46,10 +47,7 @@ class ShardReader:
 
     def name(self, row: int) -> str:
         """For messages."""
-        return f"{self._uri(int(self._shards.shard[row]))} key={self._shards.key[row]}"
-
-    def _uri(self, shard: int) -> str:
-        return storage.join(self._shards.uri, self._shards.shard_names[shard])
+        return f"{self._shards.shard_uri(int(self._shards.shard[row]))} key={self._shards.key[row]}"
 
     def read(self, row: int) -> bytes:
         """Return the encoded image of ``row``, checked against the sha256 of the index.
@@ -58,17 +56,19 @@ class ShardReader:
         """
         shard, start, size = int(self._shards.shard[row]), int(self._shards.offset[row]), int(self._shards.size[row])
         try:
-            if self.remote:
+            if self._remote[shard]:
                 if row not in self._ahead:
                     self.prefetch(np.array([row], dtype=np.int64))
                 run, origin = self._ahead.pop(row)
                 data = run.result()[start - origin : start - origin + size]
                 if not self._intact(row, data):  # a body can arrive corrupted
-                    data = storage.read(self._uri(shard), start, size)
+                    data = storage.read(self._shards.shard_uri(shard), start, size)
             else:
                 data = os.pread(self._file(shard), size, start)
         except FileNotFoundError:
-            raise DataError(f"{self._uri(shard)}: the shard is missing; build or copy the shards again") from None
+            raise DataError(
+                f"{self._shards.shard_uri(shard)}: the shard is missing; build or copy the shards again"
+            ) from None
         except OSError as error:
             raise DataError(f"{self.name(row)}: {error.strerror}; copy the shards to a disk that can be read") from None
         if len(data) != size:
@@ -89,13 +89,14 @@ class ShardReader:
         else:
             if len(self._files) == OPEN_FILES:
                 os.close(self._files.popitem(last=False)[1])
-            self._files[shard] = os.open(storage.absolute(self._uri(shard)), os.O_RDONLY | os.O_NONBLOCK)
+            self._files[shard] = os.open(storage.absolute(self._shards.shard_uri(shard)), os.O_RDONLY | os.O_NONBLOCK)
         return self._files[shard]
 
     def prefetch(self, rows: I64) -> None:
         """Begin to read these; without effect on local files."""
+        rows = rows[self._remote[self._shards.shard[rows]]]
         rows = np.array([row for row in rows.tolist() if row not in self._ahead], dtype=np.int64)
-        if not self.remote or not len(rows):
+        if not len(rows):
             return
         columns = self._shards
         rows = rows[np.lexsort((columns.offset[rows], columns.shard[rows]))]
@@ -110,9 +111,9 @@ class ShardReader:
         if self._threads is None:
             self._threads = ThreadPoolExecutor(THREADS, "shard-read")
             # alone, because it opens the connection: several threads at once would each open one, slowly
-            wait([first := self._threads.submit(storage.read, self._uri(shard), start, size)])
+            wait([first := self._threads.submit(storage.read, self._shards.shard_uri(shard), start, size)])
             return first
-        return self._threads.submit(storage.read, self._uri(shard), start, size)
+        return self._threads.submit(storage.read, self._shards.shard_uri(shard), start, size)
 
 
 @dataclass(frozen=True)

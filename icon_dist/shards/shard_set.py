@@ -80,6 +80,10 @@ class ShardSet:
         """How the photos that the crops are cut from became pixels."""
         return conversion_of(self.manifest["settings"])
 
+    def shard_uri(self, shard: int) -> str:
+        """Where a tar lies, by its number."""
+        return storage.join(self.uri, self.shard_names[shard])
+
     def to_stored(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """Affine ``[n, 2, 3]``: photo px -> px of the stored image. Pixel centers sit on integers in both."""
         window = self.window[rows]

@@ -58,11 +58,14 @@ def generate_shards(
 
 
 def missing_sets(config: DataConfig) -> list[tuple[str, str, int, int]]:
-    """(uri, split, people, seed) of what ``data.dataset=synthetic`` still has to draw; val has other people."""
+    """(uri, split, people, seed) of what ``data.dataset=synthetic`` still has to draw; val has other people.
+
+    Lists of sets are of people who are there already.
+    """
     sets = [(config.train, "train", config.generate, 0), (config.val, "val", config.generate // 4, 1)]
     missing = []
     for uri, split, people, seed in sets:
-        if uri and people and not storage.exists(storage.join(uri, MANIFEST)):
+        if isinstance(uri, str) and uri and people and not storage.exists(storage.join(uri, MANIFEST)):
             missing.append((uri, split, people, seed))
     return missing
 

@@ -11,7 +11,7 @@ from icon_dist import config as configuration
 from icon_dist import storage
 from icon_dist.checkpoints import checkpoint, compatibility
 from icon_dist.checkpoints import manifest as manifests
-from icon_dist.config import Config
+from icon_dist.config import Config, as_sets, sets_of
 from icon_dist.errors import CheckpointError, naming, note, plural, say
 from icon_dist.launch import local, reporters
 from icon_dist.launch.progress import Progress, counter
@@ -23,6 +23,7 @@ from icon_dist.storage import lock
 from icon_dist.training import start_weights
 from icon_dist.training.loop import last_words, run_directory
 from icon_dist.training.plan import worker_counts
+from icon_dist.training.scoring import headlines
 from icon_dist.training.setup import Data, open_data
 from icon_dist.training.state import numbers_of
 
@@ -113,9 +114,13 @@ def setting(cfg: Config, data: Data, newest: manifests.Manifest | None) -> str:
     if newest is not None:
         start = f"its checkpoint of step {newest['step']}"
     scored = "never: data.val is empty"
-    if data.val is not None:
+    if data.val:
         every = "every epoch" if cfg.eval.every == 1 else f"every {cfg.eval.every} epochs and the last"
-        scored = f"{every}, on {plural(len(data.val), 'person')}"
+        scored = f"{every}, on {plural(sum(map(len, data.val)), 'person')}"
+        if len(data.val) > 1:
+            joints = [plural(one.skeleton.num_joints, "joint") for one in data.val]
+            own = ", ".join(f"{name} on {of}" for name, of in zip(headlines(data), joints, strict=True))
+            scored += f": {own}; the best checkpoint is that of {headlines(data)[0]}"
     return "\n".join(
         [
             f"run         {uri}",
@@ -158,7 +163,9 @@ def finished(cfg: Config, data: Data) -> str:
 
 def anchored(cfg: Config) -> Config:
     """Paths made absolute, because workers run in another directory."""
-    train, val = storage.absolute(cfg.data.train), cfg.data.val and storage.absolute(cfg.data.val)
+    train, val = (
+        as_sets([storage.absolute(uri) for uri in sets_of(place)]) for place in (cfg.data.train, cfg.data.val)
+    )
     run = dataclasses.replace(cfg.run, dir=storage.absolute(cfg.run.dir))
     model = dataclasses.replace(cfg.model, pretrained=start_weights.anchored(cfg.model.pretrained))
     semi = dataclasses.replace(cfg.semi, teacher=cfg.semi.teacher and storage.absolute(cfg.semi.teacher))

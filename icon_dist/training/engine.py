@@ -59,6 +59,7 @@ class Engine(Protocol):
 
 def wrap(
     model: nn.Module,
+    optimizer: torch.optim.Adam,
     *,
     zero: int,
     micro_batch: int,
@@ -66,18 +67,14 @@ def wrap(
     world: int,
     bf16: bool,
     compiled: bool,
-    lr: float,
 ) -> Engine:
-    """Adam without weight decay (the paper's) around ``model``, which already sits on its device.
+    """``optimizer`` (optimizer.py) and ``model``, which already sits on its device, in the engine of a ZeRO stage.
 
     Stage 0 is plain torch, and DeepSpeed partitions what stages 1 to 3 do. A single process has nothing to partition:
     where the deepspeed package is missing (a bare machine), it goes without at any stage, and has the same bits.
     """
     if compiled:
         model.compile()
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    fused = all(p.is_cuda for p in parameters)  # one launch instead of one for each of Adam's operations
-    optimizer = torch.optim.Adam(parameters, lr=lr, fused=fused)
     absent = importlib.util.find_spec("deepspeed") is None
     if zero == 0 or (absent and world == 1):
         return PlainEngine(model, optimizer, accumulation=accumulation, bf16=bf16)

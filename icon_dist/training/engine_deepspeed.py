@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from icon_dist import distributed
+from icon_dist.training.optimizer import LR_SCALE
 from icon_dist.training.optimizer_state import MOMENTS, Named, all_finite, copied, fresh, named_moments
 
 
@@ -67,7 +68,7 @@ class DeepSpeedEngine:
     def step(self, *, lr: float | Float[Tensor, ""], skip: Bool[Tensor, ""] | None = None) -> None:
         """Move the parameters at the last micro-batch of a step; waits for the host to read ``skip``."""
         for group in self._engine.optimizer.param_groups:
-            group["lr"] = float(lr)
+            group["lr"] = float(lr) * group.get(LR_SCALE, 1.0)
         with _still(self._adam) if skip else nullcontext():
             self._engine.step()
 
@@ -100,6 +101,8 @@ class DeepSpeedEngine:
         step = next((s["step"] for s in self._adam.state.values() if "step" in s), None)
         if step is None:
             return {}
+        if self._zero < 3:
+            self._link_moments()
         state = {"step": torch.tensor(float(step))}
         for name, parameter in self.module.named_parameters():
             for key in MOMENTS:
@@ -116,13 +119,22 @@ class DeepSpeedEngine:
         for parameter in self._partitions():
             self._adam.state[parameter] = fresh(self._adam, parameter, state["step"])
         if self._zero < 3:
-            self._engine.optimizer._lazy_init_hp_params_optimizer_state()
+            self._link_moments()
         for name, key, value in named_moments(self.module, state):
             self._set_moment(self.module.get_parameter(name), key, value)
 
     def close(self) -> None:
         """Let go of the module, which hooks on gradients hold."""
         self._engine.destroy()  # hooks on gradients hold the engine, in C++ where no garbage collector sees them
+
+    def _link_moments(self) -> None:
+        """Adam's moments of all groups of parameters to where DeepSpeed looks for them.
+
+        It does so once, when the first group has moved and the others have no moments yet.
+        """
+        outer = self._engine.optimizer
+        outer._hp_optimizer_states_linked = False
+        outer._lazy_init_hp_params_optimizer_state()
 
     def _partitions(self) -> list[Tensor]:
         """The tensors that this rank's Adam moves."""

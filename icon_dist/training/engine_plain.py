@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from icon_dist import distributed
+from icon_dist.training.optimizer import LR_SCALE
 from icon_dist.training.optimizer_state import Named, all_finite, copied, fresh, named_moments, named_state
 
 
@@ -55,7 +56,8 @@ class PlainEngine:
         fused = adam.defaults["fused"]
         on_device = isinstance(lr, Tensor) and lr.is_cuda
         for group in adam.param_groups:
-            group["lr"] = lr.float() if fused and isinstance(lr, Tensor) else float(lr)
+            scaled = lr * group.get(LR_SCALE, 1.0)
+            group["lr"] = scaled.float() if fused and isinstance(scaled, Tensor) else float(scaled)
             group["capturable"] = on_device and torch.cuda.is_current_stream_capturing()  # else torch warns of it
         if fused:  # it reads on the device whether to move at all
             adam.found_inf = None if skip is None else skip.float()  # type: ignore[attr-defined]

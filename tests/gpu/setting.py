@@ -27,6 +27,7 @@ from icon_dist.training.engine import wrap
 from icon_dist.training.flags import Flags
 from icon_dist.training.graph import GraphedStep
 from icon_dist.training.loop import Run, use_precision
+from icon_dist.training.optimizer import adam
 from icon_dist.training.setup import Learner
 from icon_dist.training.state import State
 from icon_dist.types import Batch
@@ -147,8 +148,9 @@ class Learning:
         self.model = from_config.build(cfg, COCO).to(device).train()
         self.method: Method = method_of(cfg, COCO, self.model, micro_batch=cfg.optim.micro_batch, teacher=None)
         bf16 = cfg.run.precision == "bf16" or (cfg.run.precision == "auto" and device != "cpu")
+        optimizer = adam(self.model, lr=cfg.optim.lr)
         self.engine = wrap(
-            self.model, zero=0, micro_batch=1, accumulation=1, world=1, bf16=bf16, compiled=False, lr=cfg.optim.lr
+            self.model, optimizer, zero=0, micro_batch=1, accumulation=1, world=1, bf16=bf16, compiled=False
         )
         self.state = State(self.model, None, steps_per_epoch=STEPS)
         self.average = Average(self.model, decay=cfg.optim.ema) if cfg.optim.ema else None

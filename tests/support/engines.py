@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from icon_dist.training.engine import Engine
 from icon_dist.training.engine_plain import PlainEngine
+from icon_dist.training.optimizer import adam
 from icon_dist.types import Outputs
 
 LR = (1e-2, 1e-2, 3e-3, 1e-4)  # a schedule: the engine takes what each step is given
@@ -24,6 +25,16 @@ class Net(nn.Module):
 
     def forward(self, image: Tensor) -> Outputs:
         return Outputs(self.head(self.norm(self.conv(image)).relu()))
+
+
+def layers_after(parameter: str) -> int:
+    """Of a ``Net``, whose three parts are its layers."""
+    return 2 - ("conv", "norm", "head").index(parameter.split(".")[0])
+
+
+def adam_of(net: Net) -> torch.optim.Adam:
+    """AdamW of a net's three layers, each at half the rate of the next."""
+    return adam(net, lr=1.0, layer_decay=0.5, layers_after=layers_after, weight_decay=0.1)
 
 
 def micro_batches(count: int, dtype: torch.dtype = torch.float32) -> list[tuple[Tensor, Tensor]]:

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import itertools
+import logging
 import re
 import shlex
+import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
+import mkdocs.commands.build
+import mkdocs.config
 import pytest
 
 from icon_dist.__main__ import VERBS, dispatch
 from icon_dist.config import presets
 from tests.support.paths import ROOT
 
-PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md")])
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("*/README.md")])
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 
 
@@ -50,6 +56,43 @@ def commands(page: Path) -> Iterator[list[str]]:
 
 def test_there_are_commands_to_look_at() -> None:
     assert len([*commands(ROOT / "README.md")]) > 5
+
+
+def load(script: str) -> ModuleType:
+    """A script of docs/ as a module."""
+    spec = importlib.util.spec_from_file_location(Path(script).stem, ROOT / "docs" / script)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_reference_is_that_of_the_package() -> None:
+    for name, text in load("reference/generate.py").pages().items():
+        assert (ROOT / "docs/reference" / name).read_text() == text, "run python docs/reference/generate.py"
+
+
+def test_the_figures_are_what_the_script_draws() -> None:
+    for name, svg in load("figures/draw.py").figures().items():
+        assert (ROOT / "docs/figures" / name).read_text() == svg, "run python docs/figures/draw.py"
+        ET.fromstring(svg)
+
+
+def test_the_site_builds(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Every page is in the navigation, and no anchor is missing."""
+    config = mkdocs.config.load_config(str(ROOT / "mkdocs.yml"), site_dir=str(tmp_path), strict=True)
+    mkdocs.commands.build.build(config)
+    assert not [record.message for record in caplog.records if record.levelno >= logging.WARNING]
+    assert (tmp_path / "reference/cli/index.html").exists()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_paths_exist(page: Path) -> None:
+    """What stands as code and begins with a folder of ours is a file or folder of ours."""
+    text = re.sub(r"(?ms)^```.*?^```", "", page.read_text())
+    for path in re.findall(r"`((?:docs|cluster|sweeps|tests|icon_dist)/[\w./-]+)`", text):
+        assert (ROOT / path).exists(), f"{page.name}: {path}"
 
 
 @pytest.fixture(scope="module")

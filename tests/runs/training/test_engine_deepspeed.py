@@ -11,7 +11,8 @@ from torch import nn
 
 from icon_dist.launch.local import group_of_one
 from icon_dist.training.engine_deepspeed import DeepSpeedEngine
-from tests.support.engines import LR, Net, assert_same_bits, plain, run
+from icon_dist.training.engine_plain import PlainEngine
+from tests.support.engines import LR, Net, adam_of, assert_same_bits, plain, run
 
 with_deepspeed = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"
@@ -23,8 +24,10 @@ def alone() -> None:
     group_of_one("gloo")
 
 
-def deepspeed(net: nn.Module, *, zero: int, bf16: bool = False) -> DeepSpeedEngine:
-    optimizer = torch.optim.Adam(net.parameters(), lr=1.0)
+def deepspeed(
+    net: nn.Module, *, zero: int, bf16: bool = False, optimizer: torch.optim.Adam | None = None
+) -> DeepSpeedEngine:
+    optimizer = optimizer or torch.optim.Adam(net.parameters(), lr=1.0)
     return DeepSpeedEngine(net, optimizer, zero=zero, micro_batch=4, accumulation=2, world=1, bf16=bf16)
 
 
@@ -39,6 +42,26 @@ def test_deepspeed_alone_has_the_same_bits(zero: int, bf16: bool) -> None:
         run(ours, range(step, step + 1))
         run(theirs, range(step, step + 1))
         assert_same_bits(ours, theirs)
+
+
+@pytest.mark.usefixtures("alone")
+@with_deepspeed
+@pytest.mark.parametrize("zero", [1, 2, 3])
+def test_learning_rates_by_layer_and_weight_decay(zero: int) -> None:
+    """The same bits as the plain engine, and a state that goes from one to the other."""
+    ours, net = Net(), Net()
+    plainly = PlainEngine(ours, adam_of(ours), accumulation=2, bf16=False)
+    theirs = deepspeed(net, zero=zero, optimizer=adam_of(net))
+    run(plainly, range(2))
+    run(theirs, range(2))
+    assert_same_bits(plainly, theirs)
+    later = Net()
+    later.load_state_dict(plainly.weights())
+    resumed = deepspeed(later, zero=zero, optimizer=adam_of(later))
+    resumed.load_optimizer_state(plainly.optimizer_state())
+    run(plainly, range(2, 4))
+    run(resumed, range(2, 4))
+    assert_same_bits(plainly, resumed)
 
 
 def test_a_model_on_the_cpu_stays_there_beside_a_gpu() -> None:

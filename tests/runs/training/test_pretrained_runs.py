@@ -86,7 +86,7 @@ def test_a_run_continues_another_with_a_different_head(people: Path, tmp_path: P
     tensors = stored_weights.load(str(tmp_path / "first")).tensors
     (line,) = run(people, tmp_path, run__name="same", model__pretrained=str(tmp_path / "first"))[:1]
     assert line.startswith(f"weights: icon_dist checkpoint from {tmp_path}/first (sha256 ")
-    assert line.endswith("channel order rgb; none new")
+    assert line.endswith("channel order rgb; no tensor new")
     again = stored_weights.load(str(tmp_path / "same")).tensors
     parameters = [name for name, _ in ours("hrnet_small", projection="mlp").named_parameters()]
     assert same(again, tensors, parameters)
@@ -128,15 +128,23 @@ def test_the_channel_order_lives_as_long_as_the_weights(
     assert model.channel_order == "bgr"
 
 
-def test_joints_of_another_order_are_other_joints(people: Path, tmp_path: Path) -> None:
+def test_rows_of_the_head_go_to_joints_of_their_names(people: Path, tmp_path: Path) -> None:
     run(people, tmp_path, loss__lambda_p=0)
     weights = stored_weights.load(str(tmp_path / "it"))
     joints = weights.skeleton.joints
+    theirs = weights.tensors["final_layer.weight"]
     model = ours("hrnet_small")
     start = start_weights.start(model, str(tmp_path / "it"), joints=joints[::-1])
-    assert "2 tensors new: final_layer (final_layer: 17 joints there, here 17 others)" in start.note
+    assert start.note.endswith("no tensor new; final_layer by joint names: 17 of 17 rows theirs, in another order")
     assert torch.equal(model.get_parameter("conv1.weight"), weights.tensors["conv1.weight"])
-    assert not torch.equal(model.get_parameter("final_layer.weight"), weights.tensors["final_layer.weight"])
+    assert torch.equal(model.get_parameter("final_layer.weight"), theirs.flip(0))
+    model = ours("hrnet_small", joints=3)
+    fresh = model.get_parameter("final_layer.weight").detach().clone()
+    start = start_weights.start(model, str(tmp_path / "it"), joints=("head_top", joints[4], "tail"))
+    assert start.note.endswith("final_layer by joint names: 1 of 3 rows theirs, new: head_top, tail")
+    assert torch.equal(model.get_parameter("final_layer.weight"), torch.stack([fresh[0], theirs[4], fresh[2]]))
+    start = start_weights.start(ours("hrnet_small", joints=2), str(tmp_path / "it"), joints=("a", "b"))
+    assert "2 tensors new: final_layer (final_layer: 17 joints there, here 2)" in start.note
     with pytest.raises(CheckpointError, match=r"it: model.backbone=hrnet_small there and hrnet_w8 in this run; set it"):
         start_weights.start(ours("hrnet_w8"), str(tmp_path / "it"), joints=joints)
 

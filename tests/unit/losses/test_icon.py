@@ -60,6 +60,17 @@ def steps(loss: IconLoss, seeds: range, **more: Any) -> list[tuple[IconOutput, T
     return found
 
 
+def test_the_first_px_of_the_map_lies_at_the_origin() -> None:
+    """As if the joints were that much further left and above: the pixels around them are not read in point mode."""
+    inputs, moved = batch(0), batch(0)
+    moved["joints"] = moved["joints"] - 1.5
+    totals = []
+    for given, options in ((inputs, Options(points=1, origin=1.5)), (moved, Options(points=1))):
+        totals.append(IconLoss(**SIZES, options=options)(**given).total)
+    assert torch.equal(*totals)
+    assert not torch.equal(totals[0], IconLoss(**SIZES, options=Options(points=1))(**inputs).total)
+
+
 @pytest.mark.parametrize("name", VARIANTS)
 def test_equals_the_loops_of_the_reference(name: str) -> None:
     ours, reference = IconLoss(**SIZES, **VARIANTS[name]), ReferenceLoss(**SIZES, **VARIANTS[name])

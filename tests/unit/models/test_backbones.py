@@ -15,7 +15,7 @@ from icon_dist.models import PoseNet, backbone_names, build_model
 from icon_dist.models.batch_norm import BatchNorm2d
 
 CONCRETE = [name for name in backbone_names() if re.fullmatch(r"\w+", name)]  # not the pattern hrnet_wN (...)
-LARGE = ("w48", "101", "152")  # seconds each; their small siblings are of the same code
+LARGE = ("w48", "101", "152", "vit_b", "vit_s6")  # seconds each; their small siblings are of the same code
 NAMES = [pytest.param(name, marks=pytest.mark.slow) if name.endswith(LARGE) else name for name in CONCRETE]
 NAMES.append("hrnet_w18")
 JOINTS, DIM, HW = 14, 16, (64, 96)
@@ -43,6 +43,9 @@ def test_the_suite_sees_every_family() -> None:
         "resnet50",
         "resnet101",
         "resnet152",
+        "vit_s",
+        "vit_b",
+        "movenet_thunder",
     } <= set(CONCRETE)
 
 
@@ -95,7 +98,8 @@ def test_autocast_keeps_what_losses_read_in_fp32(name: str) -> None:
     assert out.embedding is not None
     assert out.feature is not None
     assert (out.heatmaps.dtype, out.embedding.dtype) == (torch.float32, torch.float32)
-    assert out.feature.dtype == torch.bfloat16  # otherwise autocast was not in force and this proves nothing
+    # Otherwise autocast was not in force and this proves nothing; sums and norms of a transformer stay fp32.
+    assert out.feature.dtype == (torch.float32 if name.startswith("vit_") else torch.bfloat16)
     torch.testing.assert_close(out.embedding.norm(dim=1), torch.ones(out.embedding[:, 0].shape))
 
 
@@ -111,7 +115,7 @@ def test_memory_format_of_the_weights_does_not_matter(name: str) -> None:
     torch.testing.assert_close(heatmaps, expected, rtol=1e-3, atol=1e-4 * expected.abs().max().item())
 
 
-@pytest.mark.parametrize("name", ["hrnet_small", "resnet18", "efficientnet_lite0"])
+@pytest.mark.parametrize("name", ["hrnet_small", "resnet18", "efficientnet_lite0", "vit_s"])
 def test_the_head_does_not_move_other_initial_weights(name: str) -> None:
     """Baseline and contrast start from the same net, so that they can be compared at equal seeds."""
     states = []
@@ -125,7 +129,7 @@ def test_the_head_does_not_move_other_initial_weights(name: str) -> None:
         assert all(torch.equal(state[key], value) for key, value in baseline.items())
 
 
-@pytest.mark.parametrize("name", ["hrnet", "hrnet_w0", "hrnet_w33", "resnet34", "vit_b", "pose", "blocks", ""])
+@pytest.mark.parametrize("name", ["hrnet", "hrnet_w0", "hrnet_w33", "resnet34", "vit_x", "pose", "blocks", ""])
 def test_unknown_names_are_answered_with_the_known(name: str) -> None:
     with pytest.raises(ConfigError, match=rf"model.backbone={name}: not one of .*hrnet_w32.*resnet152"):
         build_model(name, joints=JOINTS, projection=None, input_hw=HW)

@@ -161,6 +161,22 @@ def test_another_number_of_joints_changes_the_final_layer_alone(case: str) -> No
     assert torch.equal(model.get_parameter("conv1.weight"), official(backbone)["conv1.weight"])
 
 
+def test_rows_of_a_public_head_go_to_joints_of_their_names() -> None:
+    model, theirs = ours(HRNET, joints=4), official(HRNET)
+    fresh = {name: model.get_parameter(name).detach().clone() for name in FINAL}
+    here, there = ("neck", "hip", "tail", "knee"), {17: ("hip", "knee", *map(str, range(15)))}
+    adapted = adapt(theirs, model, name="x.pth", here=here, there=there)
+    assert (adapted.new, adapted.joints, adapted.carried) == ([], 0, ("hip", "knee"))
+    load(adapted, model)
+    for name in FINAL:
+        row = theirs[name]
+        assert torch.equal(model.get_parameter(name), torch.stack([fresh[name][0], row[0], fresh[name][2], row[1]]))
+    same = adapt(theirs, ours(HRNET), name="x.pth", here=there[17], there=there)
+    assert (same.new, same.joints, same.carried) == ([], 0, None)
+    others = adapt(theirs, ours(HRNET), name="x.pth", here=tuple("abcdefghijklmnopq"), there=there)
+    assert (others.new, others.joints, others.carried) == (FINAL, 17, None)
+
+
 def test_a_final_layer_of_other_channels_is_no_question_of_joints() -> None:
     state = official(HRNET) | {"final_layer.weight": torch.zeros(14, 9, 1, 1)}
     with pytest.raises(
