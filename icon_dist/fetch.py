@@ -55,6 +55,7 @@ def main(argv: list[str]) -> None:
         raise ConfigError(f"-o {args.out}: the file is written in the safetensors format; name it .safetensors")
     from icon_dist.checkpoints import card
     from icon_dist.checkpoints import weights as stored_weights
+    from icon_dist.inference import calibration_file
 
     for place in (out, card.place(out)):
         storage.require_place(place)
@@ -65,6 +66,8 @@ def main(argv: list[str]) -> None:
     data, count = stored_weights.encode(weights), sum(value.numel() for value in weights.tensors.values())
     storage.write(out, data)
     sha256 = hashlib.sha256(data).hexdigest()
+    if args.net == 1 and (known := calibration_file.read(run_uri, weights)) is not None:
+        calibration_file.write(calibration_file.place_of(out), known)
     card.write(out, card.card(stored_weights.metadata_of(weights), file=out, sha256=sha256, numbers=count))
     scored = "not evaluated" if weights.score is None else f"score {weights.score:.4f}"
     say(f"{args.out}: step {found.step}, {scored}, {count:,} numbers, from {found.uri}")

@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> None:
             show(done)
     count, total = plural(written.instances, "instance"), plural(len(written.images), "image")
     said = f"step={conditions['step']} flip={'yes' if args.flip else 'no'} "
-    said += " ".join(f"{key}={conditions[key]}" for key in ("decode", "codec", "boxes"))
+    said += " ".join(f"{key}={conditions[key]}" for key in ("decode", "codec", "boxes", "scores") if key in conditions)
     say(f"{args.out}: {count} in {total}, drawn and in {FILE}  {said}")
     if written.empty and detector is not None:
         note(f"{args.boxes}: found nothing in {written.empty} of {total}")
