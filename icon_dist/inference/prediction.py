@@ -23,6 +23,7 @@ from icon_dist.inference.poses import Poses
 from icon_dist.inference.results import FILE, results
 from icon_dist.inference.tracking import Tracker
 from icon_dist.launch.progress_bar import progress_bar
+from icon_dist.types import Skeleton
 
 Image = tuple[Source, int | None, RGB]  # of a photo, or a frame of a video with its number from 0
 BoxesOf = Callable[[Source], ArrayLike | Detector | None]
@@ -39,8 +40,8 @@ def run(args: argparse.Namespace) -> None:
     inputs.require_outputs(sources, args.inputs, args.out, result=FILE, force=args.force)
     if args.track and not any(source.video for source in sources):
         raise ConfigError("--track: follows instances through a video, and no input is one; leave it out")
-    file = _file_boxes(args.boxes, sources, pose) if args.kind == "file" else FileBoxes({}, {})
-    boxes_of = _boxes_of(args, sources, file=file, detector=detector)
+    file = file_boxes(args.boxes, sources, pose.skeleton) if args.kind == "file" else FileBoxes({}, {})
+    boxes_of = boxes_by_source(args, sources, file=file, detector=detector)
     for text in unusual(sources, boxes=args.boxes):
         note(text)
     images = images_of(sources, skip_bad=args.skip_bad)
@@ -113,7 +114,7 @@ def unusual(sources: Sequence[Source], *, boxes: str | None) -> Iterator[str]:
         yield f"{photos} 16 bits a channel with values of {bits} bits; the upper 8 of these are used"
 
 
-def _boxes_of(
+def boxes_by_source(
     args: argparse.Namespace, sources: Sequence[Source], *, file: FileBoxes, detector: OnnxDetector | None
 ) -> BoxesOf:
     """The boxes of a photo or video, or the function that finds them."""
@@ -128,9 +129,10 @@ def _boxes_of(
     return lambda _: detector
 
 
-def _file_boxes(uri: str, sources: Sequence[Source], pose: PoseEstimator) -> FileBoxes:
+def file_boxes(uri: str, sources: Sequence[Source], skeleton: Skeleton) -> FileBoxes:
+    """The boxes of a COCO file for each photo; there is no video among them."""
     if source := next((source for source in sources if source.video), None):
         raise ConfigError(
             f"--boxes {uri}: has boxes of photos, and {source.place} is a video; give whole, x,y,w,h or a DETECTOR.onnx"
         )
-    return read_boxes(uri, sources, pose.skeleton)
+    return read_boxes(uri, sources, skeleton)
