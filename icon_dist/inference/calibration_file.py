@@ -54,10 +54,10 @@ def write(place: str, found: Calibration) -> None:
 def read(model: str, weights: Weights) -> Calibration | None:
     """The calibration beside a model; None where there is none, or with a note, where it is of other weights."""
     place = place_of(model)
+    if not storage.exists(place):
+        return None
     try:
         raw = storage.read(place, most=MOST)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
     except TooLargeError as error:
         raise CheckpointError(f"{error}; or delete it") from None
     try:

@@ -62,7 +62,7 @@ def calibrated(found: Outcomes, skeleton: Skeleton, model: Skeleton, *, known: S
                 "error_before": calibration_error(whole.peak[rows], whole.right[rows]),
                 "error_after": None if after is None else calibration_error(after[rows], whole.right[rows]),
             }
-    return Fitted(fit(whole, joints=model.num_joints), numbers)
+    return Fitted(list(known) if known is not None else fit(whole, joints=model.num_joints), numbers)
 
 
 def lines(numbers: Json) -> Iterator[str]:

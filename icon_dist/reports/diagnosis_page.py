@@ -62,6 +62,7 @@ def page(
         and charts.scatter(plane, joint, names=skeleton.joints, pairs=skeleton.flips, label="t-SNE by joint"),
         joints_legend=charts.scatter_legend(skeleton.joints, skeleton.flips),
         reliability=reliability(diagnosis.get("calibration")),
+        suspects_sheet=_base64(sheets.get("suspects")),
         sheets=[
             (kind, MEANING[kind] if kind in sheets else "None found.", _base64(sheets.get(kind))) for kind in WRONG
         ],

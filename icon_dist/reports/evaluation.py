@@ -29,10 +29,10 @@ from icon_dist.launch.progress import counter
 from icon_dist.metrics import embedding, result_files
 from icon_dist.metrics.calibration import Outcomes, outcomes
 from icon_dist.metrics.score import check_truth, main_metric, require_evaluator
-from icon_dist.models import from_config
+from icon_dist.models import PoseNet, from_config
 from icon_dist.models.opecnet import OPECNet
-from icon_dist.reports import calibrating
-from icon_dist.reports.calibrating import BY_FILE
+from icon_dist.reports import calibrating, suspecting
+from icon_dist.reports.calibrating import BY_FILE, Fitted
 from icon_dist.reports.diagnosis import Scored, diagnose
 from icon_dist.reports.pictures import picture
 from icon_dist.shards.shard_set import ShardSet, open_shards
@@ -183,20 +183,21 @@ def score_set(args: argparse.Namespace, weights: Weights, uri: str, *, device: s
     say(f"conditions: {what}")
     boxes = len(who.first_photos(people, settings.limit))
 
-    def predicted(settings: EvalConfig) -> tuple[dict[str, float], Predictions]:
-        """Scores and poses under other settings."""
+    def predicted(model: PoseNet, by: Weights, settings: EvalConfig) -> tuple[dict[str, float], Predictions]:
+        """Scores and poses of these people by a model, under some settings."""
         return evaluate(
             counted(model, partial(counter("boxes"), "evaluated"), people=boxes, flip=settings.flip),
             people,
             truth,
-            codec=codec,
+            codec=codec_of(by.config, stride=model.stride),
             settings=settings,
             loaders=args.loaders,
             device=device,
-            skeleton=skeleton,
+            skeleton=by.skeleton,
         )
 
-    scores, predictions = predicted(settings)
+    second = None if args.second is None else load_second(args.second, people.skeleton, shards=uri)
+    scores, predictions = predicted(model, weights, settings)
     for line in table(scores):
         say(line)
     for text in doubts(scores, people.skeleton, poses=len(predictions.instance)) if scores else ():
@@ -204,15 +205,27 @@ def score_set(args: argparse.Namespace, weights: Weights, uri: str, *, device: s
     about: dict[str, Any] = {"checkpoint": weights.checkpoint, "step": weights.step, "conditions": what}
     every = set() if truth is None else {image["id"] for image in truth["images"]}
     counting = every if photos is None else photos
-    calibration = None
-    if truth is not None and args.boxes == "gt":
+    calibration, suspects = None, None
+    if truth is not None and shards is not None and args.boxes == "gt":
         found = outcomes(truth, predictions, people.skeleton, image_ids=counting)
         other = dataclasses.replace(settings, flip=not settings.flip)
         again = None
         if args.calibrate:
             tell("predicting once more, for the scores of the other setting of --no-flip")
-            again = outcomes(truth, predicted(other)[1], people.skeleton, image_ids=counting)
-        calibration = calibrate(args.checkpoint, weights, people.skeleton, found, again, flip=settings.flip)
+            again = outcomes(truth, predicted(model, weights, other)[1], people.skeleton, image_ids=counting)
+        fitted = calibrate(args.checkpoint, weights, people.skeleton, found, again, flip=settings.flip)
+        calibration = fitted.numbers
+        if args.diagnose:
+            opinions = [suspecting.opinion_of(weights, predictions, fitted.curves, shards)]
+            if second is not None:
+                tell(f"predicting by {args.second}, for the people whom {args.checkpoint} has learnt")
+                poses = predicted(from_config.restore(second).to(device).eval(), second, settings)[1]
+                theirs = outcomes(truth, poses, people.skeleton, image_ids=counting)
+                curves = calibrating.calibrated(theirs, people.skeleton, second.skeleton).curves
+                opinions.append(suspecting.opinion_of(second, poses, curves, shards))
+            suspects = suspecting.suspects_of(
+                truth, shards, opinions[0], opinions[1] if second else None, image_ids=counting
+            )
         asked = args.calibrate or calibration["how"] == BY_FILE
         for line in calibrating.lines(calibration) if asked else ():
             say(line)
@@ -234,6 +247,7 @@ def score_set(args: argparse.Namespace, weights: Weights, uri: str, *, device: s
             loaders=args.loaders,
             device=device,
             about={**about, "calibration": calibration},
+            suspects=suspects,
         )
     main = main_metric(people.skeleton)
     score = f"{main} {scores[main]:.4g} on " if scores else "poses of "
@@ -243,9 +257,16 @@ def score_set(args: argparse.Namespace, weights: Weights, uri: str, *, device: s
     return {"scores": scores, **about}
 
 
+def load_second(place: str, skeleton: Skeleton, *, shards: str) -> Weights:
+    """The weights of ``--second``, which must predict the joints of the set, too."""
+    second = stored_weights.load(place)
+    require_same_joints(second.skeleton, skeleton, checkpoint=place, shards=shards)
+    return second
+
+
 def calibrate(
     model: str, weights: Weights, skeleton: Skeleton, found: Outcomes, other: Outcomes | None, *, flip: bool
-) -> dict[str, Any]:
+) -> Fitted:
     """How far scores are from probabilities; with those of the ``other`` flip setting, written beside the model too."""
     known = None if other is not None else calibration_file.read(model, weights)
     fitted = calibrating.calibrated(
@@ -259,7 +280,7 @@ def calibrate(
         about = {name: {key: of_flip[how].numbers[key] for key in kept} for how, name in FLIPS.items()}
         calibration = Calibration(weights.manifest_sha256, weights.skeleton.joints, curves, {"fitted": about})
         calibration_file.write(calibration_file.place_of(model), calibration)
-    return fitted.numbers
+    return fitted
 
 
 def settings_of(args: argparse.Namespace) -> EvalConfig:

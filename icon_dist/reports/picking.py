@@ -229,8 +229,7 @@ def _sheet(
     pool: Pool, looked: Looked, chosen: Int64[np.ndarray, " n"], skeleton: Skeleton, *, aspect: float
 ) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """The chosen instances with their predicted poses."""
-    nothing = np.zeros((skeleton.num_joints, 3))
     subjects = [
-        Subject(row, looked.joints[row, :, :2], nothing, f"doubt {looked.doubt[row]:.2f}") for row in chosen.tolist()
+        Subject(row, looked.joints[row, :, :2], None, f"doubt {looked.doubt[row]:.2f}") for row in chosen.tolist()
     ]
     return skeletons.sheet(tiles(pool.people, subjects, aspect=aspect), skeleton, columns=6 if aspect < 0.9 else 4)

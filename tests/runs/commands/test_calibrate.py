@@ -73,6 +73,29 @@ def test_the_file_is_written_read_and_said(place: Path, tmp_path: Path, capsys: 
     assert "once calibrated (by the file beside the model)" in capsys.readouterr().out
 
 
+def test_suspects_by_two_runs(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The run has learnt these people; a copy of it that says that it has not judges them."""
+    weights = stored_weights.load(str(place / "model.safetensors"))
+    (tmp_path / "other.safetensors").write_bytes(stored_weights.encode(dataclasses.replace(weights, index="0" * 64)))
+    words = [
+        str(place / "run"),
+        "--shards",
+        str(place / "hands"),
+        "--loaders",
+        "0",
+        "--diagnose",
+        str(tmp_path / "page"),
+    ]
+    evaluate.main(words)
+    assert "6 people of these were learnt, perhaps with a wrong label" in capsys.readouterr().err
+    evaluate.main([*words, "--second", str(tmp_path / "other.safetensors")])
+    said = capsys.readouterr().err
+    assert "predicting by" in said
+    assert "were learnt" not in said
+    assert "Whose labels look wrong?" in (tmp_path / "page" / "diagnosis.html").read_text()
+    assert isinstance(json.loads((tmp_path / "page" / "diagnosis.json").read_text())["suspects"], list)
+
+
 def test_a_run_keeps_it_and_a_fetched_file_brings_it(place: Path, tmp_path: Path) -> None:
     evaluate.main([str(place / "run"), "--shards", str(place / "hands"), "--loaders", "0", "--calibrate"])
     file = tmp_path / "again.safetensors"
@@ -120,6 +143,8 @@ def test_what_cannot_be_calibrated(place: Path, tmp_path: Path) -> None:
     words = [str(place / "model.safetensors"), "--shards", str(place / "hands"), "--calibrate"]
     with pytest.raises(ConfigError, match=r"--calibrate: needs annotated people .* leave --boxes found\.json out"):
         evaluate.main([*words, "--boxes", "found.json", "--images", str(tmp_path)])
+    with pytest.raises(ConfigError, match="--second other: goes with --diagnose DIR"):
+        evaluate.main([*words[:3], "--second", "other"])
     with pytest.raises(ConfigError, match="--calibrate --net 2: fetch that network into a file"):
         evaluate.main([*words, "--net", "2"])
     assert not (place / "model.calibration.json").exists()
