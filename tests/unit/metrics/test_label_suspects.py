@@ -25,7 +25,8 @@ def scene(seed: int = 0, *, people: int = 6) -> tuple[dict[str, Any], Prediction
     truth = {
         "images": [{"id": n, "file_name": f"{n}.jpg"} for n in range(people // 2)],
         "annotations": [
-            {"id": 10 + n, "image_id": n // 2, "area": 160.0 * 200, "iscrowd": 0, "num_keypoints": 17, "bbox": [0, 0, 160, 200],
+            {"id": 10 + n, "image_id": n // 2, "area": 160.0 * 200, "iscrowd": 0, "num_keypoints": 17,
+             "bbox": [0, 0, 160, 200],
              "keypoints": np.concatenate([xy, np.full((17, 1), 2)], -1).ravel().tolist()}
             for n, xy in enumerate(labels)
         ],
@@ -72,7 +73,8 @@ def test_every_kind_is_found() -> None:
     assert np.flatnonzero(found[4].joints).tolist() == [LEFT_KNEE]
     assert not found[1].joints[0]  # a nose has no other side
     assert all(suspect.suspicion == pytest.approx(0.9, abs=0.1) for suspect in found.values())
-    assert {s.person for s in find(ground_truth(truth, joints=17).among([2]), poses, probability, COCO)} == {4}
+    one = ground_truth(truth, joints=17).among([2])
+    assert {int(one.id[s.person]) for s in find(one, poses, probability, COCO)} == {10 + 4}
 
 
 def test_who_is_not_sure_suspects_nobody() -> None:
