@@ -28,7 +28,7 @@ class RunConfig:
     graph: bool = False  # on a GPU: the whole step as one CUDA graph, without the launches that small batches wait for
     checkpoint_every: float = 1.0  # epochs; 0.25 = four times an epoch
     keep: int = 2  # newest checkpoints kept, besides the best
-    log_every: int = 20  # optimizer steps
+    log_every: int = 20  # optimizer steps; the last step is logged in any case
     max_failures: int = 3  # worker-group restarts before the run gives up
     max_skipped: int = 5  # steps in a row with a loss or gradients that are not finite: so many end the run
     report: tuple[str, ...] = ()  # services that are told the run's numbers as well: wandb | mlflow | trackio
