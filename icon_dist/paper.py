@@ -15,7 +15,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ class Recipe:
     id: str  # TABLE.row
     what: str
     changes: Changes  # dotted keys over a preset; "@ID" = the run of that recipe with the same preset and seed
-    paper: dict[str, Any]  # preset -> the paper's number, or its list of numbers
+    paper: Mapping[str, Any]  # preset -> the paper's number, or its list of numbers
 
     @property
     def table(self) -> str:
@@ -138,9 +138,9 @@ def read_results(path: Path) -> list[Result]:
         raise ConfigError(f"{path}: not a table of results; its first line must be {names}") from None
 
 
-def _result(row: dict[str, Any]) -> Result:
+def _result(row: Mapping[str, Any]) -> Result:
     numbers = {name: int(row[name]) for name in ("seed", "steps", "seconds")} | {"score": float(row["score"])}
-    return Result(**row | numbers)
+    return Result(**{**row, **numbers})
 
 
 def append_result(path: Path, result: Result) -> None:
@@ -199,7 +199,7 @@ def command_of(recipe: Recipe, cfg: str, *, seed: int, extra: Sequence[str]) -> 
     return ["-m", "icon_dist.train", "--cfg", cfg, *overrides(recipe, cfg, seed=seed, extra=extra)]
 
 
-def _mean(events: list[dict[str, Any]], name: str) -> str:
+def _mean(events: list[Mapping[str, Any]], name: str) -> str:
     """Mean over the events, and over the terms where each has its own; empty where there is none."""
     values = [e[k] for e in events for k in (name, f"skcc_{name}", f"prcc_{name}") if e.get(k) is not None]
     return f"{statistics.fmean(values):.4g}" if values else ""

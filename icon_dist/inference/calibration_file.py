@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +29,7 @@ class Calibration:
     manifest_sha256: str  # of the weights
     joints: tuple[str, ...]
     curves: dict[str, list[Curve]]  # flip: of means with the mirrored image; plain: without
-    about: dict[str, Any]  # split, people, what counts as right, errors
+    about: Mapping[str, Any]  # split, people, what counts as right, errors
 
     def of(self, *, flip: bool) -> list[Curve]:
         """The functions for heatmaps that were averaged with the mirrored image, or not."""

@@ -91,7 +91,7 @@ def tune_trials(
     study_uri, locks = setup.journal.uri, lock.tokens()  # the journal itself stays in this process
     searcher = _Searcher(study, space, setup, prefix=prefix, screen=screen)
 
-    def trainable(point: dict[str, Any]) -> None:
+    def trainable(point: Mapping[str, Any]) -> None:
         run_trial(point, base=base, study=study_uri, inline=need.inline, locks=locks)
 
     # A supervisor that held a CPU would wait for itself, and one that holds nothing is refused.

@@ -5,6 +5,7 @@ They may say 200 to everything. A listing read from one is empty and a write to 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,7 +23,7 @@ class ForeignAnswerError(Exception):
         self.status = status
 
 
-def refuse_foreign(*, operation_model: Any, response_dict: dict[str, Any], **_: object) -> None:
+def refuse_foreign(*, operation_model: Any, response_dict: Mapping[str, Any], **_: object) -> None:
     """A handler of botocore's event before-parse. Server errors pass: those of proxies are retried like S3's own."""
     status, headers, body = response_dict["status_code"], response_dict["headers"], response_dict["body"]
     missing = status == 404 and operation_model.name in ("GetObject", "HeadObject")  # a listing tells who says so

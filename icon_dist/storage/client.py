@@ -93,7 +93,7 @@ def _elsewhere(profile: Mapping[str, Any]) -> botocore.config.Config:
     Path addressing, because MinIO, Ceph and moto have no DNS name for each bucket. Checksums only where S3 always had
     them: stores older than boto3's default refuse them in various words. Contents have hashes of ours.
     """
-    chosen: dict[str, Any] = {}
+    chosen: dict[str, object] = {}
     if "addressing_style" not in (profile.get("s3") or {}):
         chosen["s3"] = {"addressing_style": "path"}
     for name in CHECKSUMS:

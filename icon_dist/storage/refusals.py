@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import email.utils
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from botocore import exceptions as boto
@@ -180,7 +181,7 @@ def _headers(error: BaseException) -> dict[str, str]:
 
 
 def _element(error: BaseException, name: str) -> str:
-    answer: dict[str, Any] = getattr(error, "response", {})
+    answer: Mapping[str, Any] = getattr(error, "response", {})
     return str(answer.get("Error", {}).get(name, ""))
 
 
