@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from icon_dist.arguments import Parser, at_least
+from icon_dist.arguments import Parser, at_least, loading
 from icon_dist.cli import run_cli
 from icon_dist.errors import ConfigError
 
@@ -47,7 +47,8 @@ def main(argv: list[str]) -> None:
     """Run ``icon-dist compare`` with these words: write one page about the runs; mistakes raise a ConfigError."""
     args = arguments(argv)
 
-    from icon_dist.reports import comparison
+    with loading():
+        from icon_dist.reports import comparison
 
     comparison.run(args)
 

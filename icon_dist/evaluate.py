@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from icon_dist.arguments import Parser, at_least, number
+from icon_dist.arguments import Parser, at_least, loading, number
 from icon_dist.cli import run_cli
 from icon_dist.errors import ConfigError, note, shown
 
@@ -64,7 +64,8 @@ def main(argv: list[str]) -> None:
     """Run ``icon-dist evaluate`` with these words: score a checkpoint, or write predictions for a test server."""
     args = arguments(argv)
 
-    from icon_dist.reports import evaluation
+    with loading():
+        from icon_dist.reports import evaluation
 
     evaluation.run(args)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 
-from icon_dist.arguments import Parser, did_you_mean, text, whole
+from icon_dist.arguments import Parser, did_you_mean, loading, text, whole
 from icon_dist.cli import run_cli
 from icon_dist.errors import shown
 
@@ -43,7 +43,8 @@ def main(argv: list[str]) -> None:
     """Run ``icon-dist export`` with these words: write a trained model as one ONNX or torch.export file."""
     args = arguments(argv)
 
-    from icon_dist.inference import export_file
+    with loading():
+        from icon_dist.inference import export_file
 
     export_file.run(args)
 

@@ -18,16 +18,19 @@ def _list(run_uri: str) -> None:
     from icon_dist.checkpoints import checkpoint
     from icon_dist.checkpoints import manifest as manifests
     from icon_dist.checkpoints.no_run import no_run
+    from icon_dist.metrics.score import MAIN
+    from icon_dist.types import score_text
 
     found = checkpoint.entries(run_uri)
     if not found:
         raise CheckpointError(f"{run_uri}: {no_run(run_uri)}")
-    print(f"{'step':>10}  {'score':>7}  {'MB':>7}  attempt")
+    print(f"{'step':>10}  {'score %':>7}  {'MB':>7}  attempt")
     for entry in found:
         whole = manifests.whole(entry)
         score = None if whole is None else manifests.score(whole)
         note = "" if whole else "  incomplete"
-        shown = "-" if score is None else f"{score:.4f}"
+        skeleton = whole["skeleton"] if whole is not None and "skeleton" in whole else {}
+        shown = score_text(MAIN.get(str(skeleton.get("metric")), ""), score)
         print(f"{entry.step:>10}  {shown:>7}  {sum(entry.files.values()) / 1e6:>7.1f}  {entry.attempt}{note}")
 
 
@@ -59,6 +62,8 @@ def main(argv: list[str]) -> None:
         raise ConfigError(f"-o {args.out}: the file is written in the safetensors format; name it .safetensors")
     from icon_dist.checkpoints import card
     from icon_dist.checkpoints import weights as stored_weights
+    from icon_dist.metrics.score import main_metric
+    from icon_dist.types import score_text
 
     storage.require_new(f"-o {args.out}", out, force=args.force)
     storage.require_place(card.place(out))
@@ -70,7 +75,8 @@ def main(argv: list[str]) -> None:
     storage.write(out, data)
     sha256 = hashlib.sha256(data).hexdigest()
     card.write(out, card.card(stored_weights.metadata_of(weights), file=out, sha256=sha256, numbers=count))
-    scored = "not evaluated" if weights.score is None else f"score {weights.score:.4f}"
+    metric = main_metric(weights.skeleton)
+    scored = "not evaluated" if weights.score is None else f"{metric} {score_text(metric, weights.score)}"
     say(f"{args.out}: step {found.step}, {scored}, {count:,} numbers, from {found.uri}")
 
 

@@ -353,7 +353,8 @@ def main(argv: list[str]) -> None:
             tell(f"{run_name(recipe.id, cfg, seed)} is recorded already")
             continue
         if args.dry_run:
-            say(f"python {shlex.join(command_of(recipe, cfg, seed=seed, extra=args.set))}")
+            _, _, *words = command_of(recipe, cfg, seed=seed, extra=args.set)  # of python -m icon_dist.train
+            say(shlex.join(["icon-dist", "train", *words]))
             continue
         result = run(recipe, cfg, seed=seed, extra=args.set)
         say(f"{recipe.id} on {cfg}, seed {seed}: {result.metric} {result.score:.2f}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import re
 
-from icon_dist.arguments import Once, Parser, at_least, number
+from icon_dist.arguments import Once, Parser, at_least, loading, number
 from icon_dist.cli import run_cli
 from icon_dist.errors import ConfigError, shown
 
@@ -73,7 +73,8 @@ def main(argv: list[str]) -> None:
     args = arguments(argv)
     args.box = parse_box(args.boxes) if args.kind == "box" else None
 
-    from icon_dist.inference import prediction
+    with loading():
+        from icon_dist.inference import prediction
 
     prediction.run(args)
 

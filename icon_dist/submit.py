@@ -262,7 +262,8 @@ def main(argv: list[str]) -> int:
     if holds_secret(args.address):
         raise ConfigError("--address: a password in it would be shown; the token of Ray's is in ~/.ray/auth_token")
     if not train:
-        raise ConfigError("-- --cfg NAME ...: missing; after -- stands what icon_dist.train takes")
+        example = "icon-dist submit -- --cfg coco data.train=s3://... run.dir=s3://..."
+        raise ConfigError(f"-- --cfg NAME: missing; the words of icon-dist train stand after --, such as: {example}")
     config = _training(train)
     cluster, run = Cluster(args.address.rstrip("/"), find_token()), identity(config)
     jobs = [] if args.dry_run else submissions(cluster, run)

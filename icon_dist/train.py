@@ -6,7 +6,7 @@ This is the command line. What it does is :func:`icon_dist.training.driver.run`,
 
 from __future__ import annotations
 
-from icon_dist.arguments import Parser
+from icon_dist.arguments import Parser, loading
 from icon_dist.cli import run_cli
 
 
@@ -19,14 +19,16 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--dry-run", action="store_true", help="print what would be done and leave; touches nothing")
     args = parser.parse_intermixed_args(argv)
 
-    from icon_dist import config as configuration
+    with loading():
+        from icon_dist import config as configuration
 
     cfg, own = configuration.load_own(args.cfg, args.overrides)
     if args.print_config:
         print(configuration.to_commented_yaml(cfg), end="")
         return
 
-    from icon_dist.training import driver
+    with loading():
+        from icon_dist.training import driver
 
     driver.run(cfg, own, dry_run=args.dry_run)
 

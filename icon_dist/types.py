@@ -24,6 +24,7 @@ he we   embedding map, pixels (stride 4 or 16)
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NotRequired, TypedDict
@@ -81,6 +82,19 @@ class Skeleton:
     def mirrored(self) -> list[int]:
         """For every joint the one that a mirror shows in its place."""
         return mirror_order(self.num_joints, self.flips)
+
+
+def percent(name: str, score: float) -> float:
+    """The score ``name`` in percent, as people read it: AP and AR are kept in 0..1, PCK and PCKh are percent already.
+
+    -1, which stands for nothing to count, stays.
+    """
+    return 100 * score if re.fullmatch(r"A[PR]( .*)?", name) and score != -1 else score
+
+
+def score_text(name: str, score: float | None) -> str:
+    """The score ``name`` in percent with one decimal; a dash where nothing was counted."""
+    return "-" if score is None or score == -1 else f"{percent(name, score):.1f}"
 
 
 def mirror_order(joints: int, flips: Iterable[tuple[int, int]]) -> list[int]:

@@ -14,6 +14,7 @@ from typing import Any
 from icon_dist import storage
 from icon_dist.codec.geometry import PADDING
 from icon_dist.errors import TooLargeError, note, safe
+from icon_dist.types import score_text
 
 MARK = "<!-- Written by icon-dist fetch, which replaces it. Rename the file to keep your changes. -->"
 MOST = 1 << 20  # bytes of a card
@@ -55,9 +56,14 @@ def card(metadata: Metadata, *, file: str, sha256: str, numbers: int) -> str:
             *("", "| | |", "|---|---|"),
             *(f"| {what} | {text} |" for what, text in rows),
             *("", "## Use", "", "```console"),
+            f"icon-dist predict {_word(name)} PHOTO.jpg -o out      # poses of your own photos, drawn and as json",
             f"icon-dist evaluate {_word(name)} --shards FOLDER     # scores it on a set of shards",
             f"icon-dist export {_word(name)} -o model.onnx         # for onnxruntime, joints out",
             f"icon-dist train --cfg PRESET model.pretrained={_word(name)} ...   # starts from it",
+            *("```", "```python", "import icon_dist", ""),
+            f'pose = icon_dist.load("{_word(name)}")',
+            'poses = pose("PHOTO.jpg", boxes=[[100, 50, 80, 200]])  # x, y, width, height in px; without: all of it',
+            'poses.xy, poses.scores, poses.names, poses.draw().save("out.jpg")',
             *("```", ""),
         ]
     )
@@ -116,10 +122,10 @@ def _origin(metadata: Metadata) -> Iterator[tuple[str, str]]:
     """How it scored, and where it is from."""
     metrics, versions = _of(metadata, "metrics"), _of(metadata, "versions")
     scores = ", ".join(
-        f"{_text(name)} {value:.4f}" for name, value in metrics.items() if isinstance(value, int | float)
+        f"{_text(name)} {score_text(name, value)}" for name, value in metrics.items() if isinstance(value, int | float)
     )
     conditions = f" ({_text(metadata['conditions'])})" if metadata.get("conditions") and scores else ""
-    yield "Scores", f"{scores}{conditions}" if scores else "not evaluated"
+    yield "Scores, percent", f"{scores}{conditions}" if scores else "not evaluated"
     averaged = ", averaged over steps (EMA)" if metadata.get("evaluated") == "ema" else ""
     yield "Checkpoint", f"step {_text(metadata.get('step'))} of {_text(metadata.get('checkpoint'))}{averaged}"
     yield "Manifest", f"sha256 {_text(metadata.get('manifest_sha256'))}"

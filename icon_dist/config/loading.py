@@ -72,6 +72,9 @@ def preset_path(name_or_path: str, *, below: Path | None = None) -> Path:
             text = f"{found.st_size / 1e6:.1f} MB, no config is larger than {MAX_BYTES >> 20} MiB"
             raise ConfigError(f"{where}: {text}; give a YAML file with sections such as 'optim:'")
         return path
+    if name_or_path.lower().endswith((".json", ".json.gz")):
+        fix = "annotations are packed with icon-dist shards build first, and data.train=FOLDER names what that wrote"
+        raise ConfigError(f"{where}: a JSON file, no config; {fix}; presets are {', '.join(presets())}")
     if name_or_path not in presets():
         close = difflib.get_close_matches(name_or_path[:100], presets(), n=1)
         hint = f"did you mean {close[0]}? " if close else ""

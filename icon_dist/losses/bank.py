@@ -110,7 +110,7 @@ class MemoryBank:
                 )
                 raise CheckpointError(
                     f"memory bank: {name} is {theirs} in the checkpoint, {ours} here; "
-                    "restore the skeleton and model.embedding it was trained with"
+                    "make it with the joints and the size of embeddings it was saved with"
                 )
         for name, rule in _rules(state, slots).items():
             if not bool(rule.all()):

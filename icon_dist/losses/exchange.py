@@ -221,9 +221,9 @@ def check_banks(state: Iterable[str], own: Iterable[str]) -> None:
     saved, have = ({name.partition(".")[0] for name in names if "." in name} for names in (state, own))
     if saved != have:
         raise CheckpointError(
-            f"memory banks: the checkpoint has {sorted(saved) or 'none'}, this run {sorted(have) or 'none'}; "
-            "resume with the weights of SKCC and PRCC, the contrast and the bank it was trained with "
-            "(loss.lambda_*, loss.contrast, loss.bank.enabled), or begin anew under another run.name"
+            f"memory banks: the checkpoint has {sorted(saved) or 'none'}, this loss {sorted(have) or 'none'}; make it "
+            "with the terms and the bank it was saved with (IconLoss: skcc, prcc, bank; in a config: loss.lambda_*, "
+            "loss.contrast, loss.bank.enabled), or begin anew"
         )
 
 

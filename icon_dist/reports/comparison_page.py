@@ -19,8 +19,9 @@ from icon_dist.reports.diagnosis import worst_sheets
 from icon_dist.reports.diagnosis_page import MEANING
 from icon_dist.reports.measure import Measured
 from icon_dist.reports.runs import Run
+from icon_dist.types import percent
 
-PERCENT = 1.5  # scores above it are percent, those below are shares
+SCORE_DIGITS = 2  # of percent: differences over seeds are small
 RECALLED = {"peak": "peak over t", "ks": "similarity t or more", "both": "peak over t, in its place"}
 FEATURES = {
     "silhouette": "cosine silhouette",
@@ -52,6 +53,8 @@ def page(numbers: Json, arms: Sequence[Arm], measured: Mapping[Run, Measured], p
         value=value,
         gain=gain,
         sure=sure,
+        percent=percent,
+        unit=lambda name: percent(name, 1.0),
         number=lambda x, digits=1: "–" if x is None else f"{x:.{digits}f}",
         scores_plot=_intervals(numbers, arms, measured),
         plots=plots,
@@ -82,27 +85,20 @@ def worst_of(measured: Measured) -> dict[str, bytes]:
     return {kind: skeletons.encode(sheet, ".jpg") for kind, sheet in sheets.items()}
 
 
-def _digits(row: Sequence[Json | None]) -> int:
-    """Decimals: of percent two, of shares four."""
-    return 2 if any(one is not None and abs(one["mean"]) > PERCENT for one in row) else 4
-
-
-def value(row: Sequence[Json | None], number: int, scale: float = 1) -> str:
+def value(row: Sequence[Json | None], number: int, scale: float = 1, digits: int = SCORE_DIGITS) -> str:
     """The mean of an arm and half its interval, times ``scale``: 100 of shares gives percent."""
     one = row[number]
     if one is None:
         return "–"
-    digits = 1 if scale == 100 else _digits(row)
     half = "" if one["half_width"] is None else f" ± {scale * one['half_width']:.{digits}f}"
     return f"{scale * one['mean']:.{digits}f}".replace("-", "−") + half
 
 
-def gain(row: Sequence[Json | None], number: int, scale: float = 1) -> str:
+def gain(row: Sequence[Json | None], number: int, scale: float = 1, digits: int = SCORE_DIGITS) -> str:
     """The difference of an arm to the first, and half its interval, times ``scale``; empty without one."""
     one = row[number]
     if one is None or one["gain"] is None:
         return ""
-    digits = 1 if scale == 100 else _digits(row)
     half = "" if one["gain_half_width"] is None else f" ± {scale * one['gain_half_width']:.{digits}f}"
     return f"{scale * one['gain']:+.{digits}f}".replace("-", "−") + half
 
@@ -118,7 +114,7 @@ def _cards(numbers: Json) -> list[tuple[str, str]]:
     names = [arm["name"] for arm in numbers["arms"]]
     metric = numbers["metric"]
     return [
-        (f"{name}, {metric}" if len(names) > 1 else metric, value(row, k).partition(" ")[0])
+        (f"{name}, {metric}" if len(names) > 1 else metric, value(row, k, percent(metric, 1.0)).partition(" ")[0])
         for k, name in enumerate(names)
         if row and row[k] is not None
     ][:8]
@@ -139,7 +135,8 @@ def _verdicts(numbers: Json) -> Iterator[str]:
         else:
             how = f" (95 % interval, {'paired by seed' if one['paired'] else 'independent seeds'})"
             how += "" if sure(row, number) else ": the interval holds 0, so it may be chance"
-        yield f"{arm['name']} scores {gain(row, number)} {metric} against {numbers['arms'][0]['name']}{how}."
+        points = f"{gain(row, number, percent(metric, 1.0))} {metric}"
+        yield f"{arm['name']} scores {points} against {numbers['arms'][0]['name']}{how}."
     if single:
         yield "A difference of single runs may be chance: repeat them with another run.seed to get an interval."
 
@@ -152,11 +149,12 @@ def _intervals(numbers: Json, arms: Sequence[Arm], measured: Mapping[Run, Measur
     for arm, one in zip(arms, row, strict=False):
         if one is not None:
             found = [_score(run, measured, metric) for run in arm.runs]
-            values[arm.name] = [score for score in found if score is not None]
-            widths[arm.name] = float("nan") if one["half_width"] is None else one["half_width"]
+            values[arm.name] = [percent(metric, score) for score in found if score is not None]
+            half = one["half_width"]
+            widths[arm.name] = float("nan") if half is None else percent(metric, half)
     if sum(map(len, values.values())) < 2:
         return ""
-    spoken = ", ".join(f"{name} {value(row, k)}" for k, name in enumerate(values))
+    spoken = ", ".join(f"{name} {value(row, k, percent(metric, 1.0))}" for k, name in enumerate(values))
     return charts.intervals(values, widths, label=f"{metric} by arm: {spoken}")
 
 

@@ -8,6 +8,7 @@ from icon_dist.drawing import charts
 from icon_dist.drawing.charts import Curve
 from icon_dist.reports.arms import Arm
 from icon_dist.reports.runs import Run, finite, is_known
+from icon_dist.types import percent
 
 FIRST = {
     "total": "Loss",
@@ -32,7 +33,7 @@ def drawn(arms: Sequence[Arm]) -> tuple[Plots, Plots]:
     names = dict.fromkeys(name for _, _, run in runs for event in run.train for name in event)
     others = sorted(name for name in names if name not in FIRST and name not in POSITION)
     metric = next((run.metric for _, _, run in runs if run.metric), None)
-    scores = [] if metric is None else [_plot(runs, metric, title=metric, scored=True)]
+    scores = [] if metric is None else [_plot(runs, metric, title=f"{metric}, percent", scored=True)]
     terms = [_plot(runs, name, title=title) for name, title in FIRST.items() if name in names]
     more = [_plot(runs, name, title=name.replace("_", " ")) for name in others]
     return [plot for plot in scores + terms if plot], [plot for plot in more if plot][:MOST]
@@ -59,4 +60,5 @@ def _records(run: Run, name: str) -> list[tuple[float, float]]:
 
 def _scores(run: Run, name: str) -> list[tuple[float, float]]:
     values = ((finite(event.get("epoch")), finite(event["scores"].get(name))) for event in run.evals)
-    return [(epoch, value) for epoch, value in values if epoch is not None and value is not None and is_known(value)]
+    known = [(epoch, value) for epoch, value in values if epoch is not None and value is not None and is_known(value)]
+    return [(epoch, percent(name, value)) for epoch, value in known]

@@ -13,7 +13,7 @@ from icon_dist.drawing import charts
 from icon_dist.drawing.page import template
 from icon_dist.metrics.error_kinds import KINDS, MATCHED, WRONG
 from icon_dist.metrics.recall import THRESHOLDS
-from icon_dist.types import Skeleton
+from icon_dist.types import Skeleton, score_text
 
 DEFINITIONS = (("peak", "peak > t"), ("ks", "similarity ≥ t"), ("both", "peak > t, in place"))
 MEANING = {
@@ -52,7 +52,7 @@ def page(
         signed=lambda value: f"{value:+.1f}",
         heat=heat,
         extra=diagnosis["metric"] if found["metric_gained"] else "",
-        cards=[(name, f"{value:.1f}" if value > 1 else f"{value:.3f}") for name, value in diagnosis["scores"].items()],
+        cards=[(name, score_text(name, value)) for name, value in diagnosis["scores"].items()],
         stacked=charts.stacked({"joints": {k: share[k] or 0.0 for k in KINDS}}, label=_spoken(share)),
         kinds_legend=charts.kinds_legend(KINDS),
         gains=charts.bars(gained, label="AP gained by correcting each kind of error", unit="AP"),

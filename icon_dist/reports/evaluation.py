@@ -30,7 +30,7 @@ from icon_dist.models.opecnet import OPECNet
 from icon_dist.reports.diagnosis import Scored, diagnose
 from icon_dist.reports.pictures import picture
 from icon_dist.shards.shard_set import ShardSet, open_shards
-from icon_dist.types import Predictions, Skeleton
+from icon_dist.types import Predictions, Skeleton, score_text
 
 
 def measured_by(metric: str | None, skeleton: Skeleton) -> Skeleton:
@@ -74,10 +74,10 @@ def _first_other(mine: tuple[str, ...], theirs: tuple[str, ...]) -> str:
 
 
 def table(scores: dict[str, float]) -> Iterator[str]:
-    """A line a score, aligned, the headline first as the metric gives them."""
+    """A line a score in percent, aligned, the headline first as the metric gives them."""
     width = max(map(len, scores), default=0)
     for name, value in scores.items():
-        yield f"{name:<{width}}  {value:8.4f}"
+        yield f"{name:<{width}}  {score_text(name, value):>6}"
 
 
 def doubts(scores: dict[str, float], skeleton: Skeleton, *, poses: int) -> Iterator[str]:
@@ -211,7 +211,7 @@ def score_set(args: argparse.Namespace, weights: Weights, uri: str, *, device: s
             about=about,
         )
     main = main_metric(people.skeleton)
-    score = f"{main} {scores[main]:.4g} on " if scores else "poses of "
+    score = f"{main} {score_text(main, scores[main])} on " if scores else "poses of "
     images = plural(len(set(predictions.image_id.tolist())), "image")
     whose = f"{plural(len(predictions.instance), 'box')} in {images} of {chosen.split}"
     say(f"{args.checkpoint}, step {weights.step}: {score}{whose}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from jaxtyping import Bool, Float, Int64
@@ -11,8 +12,10 @@ from jaxtyping import Bool, Float, Int64
 from icon_dist.checkpoints import weights as stored_weights
 from icon_dist.codec import codec_of
 from icon_dist.config import EvalConfig
-from icon_dist.inference.boxes import photos_of
+from icon_dist.inference.boxes import first_photos, photos_of
+from icon_dist.inference.counting import counted
 from icon_dist.inference.predictor import conditions, evaluate
+from icon_dist.launch.progress import counter
 from icon_dist.metrics.ground_truth import GroundTruth, ground_truth
 from icon_dist.metrics.matching import match
 from icon_dist.metrics.oks import similarity
@@ -97,8 +100,10 @@ def measure(run: Run, shards: Shards, *, settings: EvalConfig, loaders: int, dev
     require_evaluator(index.skeleton, engine=settings.engine)
     model = from_config.restore(weights).to(device).eval()
     codec = codec_of(weights.config, stride=model.stride)
+    boxes = len(first_photos(index, settings.limit))
+    forward = counted(model, partial(counter("boxes"), "evaluated"), people=boxes, flip=settings.flip)
     scores, predictions = evaluate(
-        model,
+        forward,
         index,
         truth,
         codec=codec,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from icon_dist.arguments import Parser, at_least
 from icon_dist.cli import run_cli
+from icon_dist.errors import ConfigError
 
 
 def main(argv: list[str]) -> None:
@@ -26,6 +27,8 @@ def main(argv: list[str]) -> None:
     add("--max-concurrent", type=at_least(0), default=0, metavar="N", help="trials at a time; default: as many as fit")
     add("--confirm", type=at_least(0), default=0, metavar="SEEDS", help="repeat the best, the first and no contrast")
     add("--cost", action="store_true", help="search for high scores and short steps alike")
+    if "--dry-run" in argv:
+        raise ConfigError("--dry-run: a sweep has none; icon-dist train --cfg ... --dry-run shows the plan of a trial")
     args = parser.parse_intermixed_args(argv)
 
     from icon_dist import config as configuration

@@ -6,6 +6,7 @@ It seals itself the same way (:mod:`icon_dist.storage.hashed_json`).
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Mapping
 from typing import Any, NotRequired, TypedDict, cast
@@ -69,6 +70,9 @@ def read_manifest(uri: str) -> ShardManifest:
                 raise DataError(f"{uri}: is being written by {who}; wait for its end") from None
             fix = "run the same icon-dist shards build command again"
             raise DataError(f"{uri}: the build is unfinished; {fix}") from None
+        if os.path.isfile(uri):
+            folder = "give the folder that icon-dist shards build wrote"
+            raise DataError(f"{uri}: no shards here, it is a file; {folder}: {BUILD_COMMAND} FOLDER") from None
         raise DataError(f"{uri}: no shards here ({MANIFEST} is missing); build them: {BUILD_COMMAND} {uri}") from None
     try:
         manifest = cast(ShardManifest, hashed_json.unsealed(raw))

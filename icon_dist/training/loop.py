@@ -34,7 +34,7 @@ from icon_dist.training.samples import Samples
 from icon_dist.training.scoring import Scoring, conditions_of, headlines
 from icon_dist.training.setup import Data, begin, last_epoch, open_data, stream_of
 from icon_dist.training.step import Position, one_step
-from icon_dist.types import Batch
+from icon_dist.types import Batch, score_text
 
 COLLAPSED = (
     "warning: the embeddings have collapsed (all alike, loss at chance): contrast started before the features tell "
@@ -90,10 +90,13 @@ def use_precision(precision: str) -> None:
 
 def last_words(cfg: Config, data: Data, *, step: int, best: float) -> str:
     """Of a run that ends here."""
-    total = max(step, data.plan.total_steps)  # of a run that is over, and is now asked for fewer epochs, it was more
-    end = "complete" if step == total else "stopped early"
-    scored = f", best {headlines(data)[0]} {best:.4g} ({conditions_of(cfg, data)})"
-    return f"{end}: step {step} of {total}{scored if math.isfinite(best) else ''}; {run_directory(cfg)}"
+    total = data.plan.total_steps
+    end = f"stopped early: step {step} of {total}" if step < total else f"complete: step {step} of {total}"
+    if step > total:  # the run is over, and is now asked for fewer epochs
+        end = f"complete: step {step}, of which this config asks for {total}"
+    metric = headlines(data)[0]
+    scored = f", best {metric} {score_text(metric, best)} ({conditions_of(cfg, data)})"
+    return f"{end}{scored if math.isfinite(best) else ''}; {run_directory(cfg)}"
 
 
 class Run:
@@ -158,7 +161,7 @@ class Run:
         cfg, state = self.cfg, self.state
         epoch = state.step / self.plan.steps_per_epoch
         lr = learning_rate(cfg.optim, state.step, epoch)
-        log = (state.step + 1) % cfg.run.log_every == 0
+        log = (state.step + 1) % cfg.run.log_every == 0 or state.step + 1 == self.plan.total_steps
         at = Position(state.step, state.step + 1, epoch, lr, self.stop)
         values = self.make(micros, at, log=log)
         state.advance()

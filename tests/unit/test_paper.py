@@ -139,7 +139,7 @@ def test_a_dry_run_prints_what_would_be_started(tmp_path: Path, capsys: pytest.C
     paper.append_result(file, RESULT)
     paper.main(["--run", "T5.base", "--cfg", "people", "--seeds", "0", "1", "--record", str(file), "--dry-run"])
     out, err = capsys.readouterr()
-    assert out.startswith("python -m icon_dist.train --cfg people loss.lambda_p=0")
+    assert out.startswith("icon-dist train --cfg people loss.lambda_p=0")
     assert out.endswith("run.seed=1 run.name=people-T5.base-s1\n")
     assert out.count("\n") == 1
     assert err == "icon_dist: people-T5.base-s0 is recorded already\n"

@@ -139,6 +139,26 @@ CHOICES = {
     "--net": "3",
     "--gpus-per-worker": "2",
 }
+HINTS = {
+    "submit": "-- --cfg NAME: missing; the words of icon-dist train stand after --, such as: icon-dist submit -- --cfg",
+    "submit --dry-run": "-- --cfg NAME: missing; the words of icon-dist train stand after --",
+    "sweep lambdas --cfg demo --dry-run": "--dry-run: a sweep has none; icon-dist train --cfg ... --dry-run shows",
+    "train coco": "coco: a preset is given with --cfg coco; see",
+    "train --cfg train.json": "a JSON file, no config; annotations are packed with icon-dist shards build first",
+    "submit -- --cfg train.json": "a JSON file, no config; annotations are packed with icon-dist shards build first",
+    "train --cfg demo --data.train=x": "'--data.train': values of the config are written without dashes: data.train=x",
+    "train --cfg demo -optim.lr 1": "'-optim.lr': values of the config are written without dashes: optim.lr=VALUE",
+    "sweep lambdas --cfg demo --data.val=x": "written without dashes: data.val=x",
+}
+
+
+@pytest.mark.parametrize("line", HINTS)
+def test_what_was_probably_meant_is_said(line: str) -> None:
+    with pytest.raises(errors.ConfigError) as refused:
+        dispatch(line.split())
+    assert HINTS[line] in str(refused.value)
+
+
 BY_US = (
     "no such preset",
     "no such row",

@@ -81,7 +81,7 @@ def test_one_file_with_its_story(
     assert exit_code(run, *flags, "-o", str(out)) == 0
     line = capsys.readouterr().out
     assert line.count("\n") == 1
-    assert f"step {step}, score 0." in line
+    assert f"step {step}, AP " in line
     found = stored_weights.load(str(out))
     assert equal(found.tensors, weights(step))
     assert (found.step, found.config, found.skeleton) == (step, Config(), load_skeleton("coco"))
@@ -148,7 +148,7 @@ def test_a_list_writes_nothing(run: str, capsys: pytest.CaptureFixture[str]) -> 
     before = storage.listing(run)
     assert exit_code(run, "--list") == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
-    assert [row[:2] for row in rows] == [["1", "0.2000"], ["2", "-"], ["3", "0.5000"]]
+    assert [row[:2] for row in rows] == [["1", "20.0"], ["2", "-"], ["3", "50.0"]]
     assert rows[1][-1] == "incomplete"
     assert storage.listing(run) == before
 

@@ -53,12 +53,14 @@ def test_a_card_says_what_the_file_is(run: str, tmp_path: Path) -> None:
         "coco train2017: 149,813 people",
         "CC BY 4.0 \\| photos: Flickr's",
         f"ImageNet HRNet from s3://b/hrnet\\_w32-36af842e.pth, sha256 {'36af842e' * 8}",
-        "AP 0.7612, AP .5 0.9000 (split=val2017 boxes=gt flip=yes decode=dark codec=udp evaluator=pycocotools)",
+        "| Scores, percent | AP 76.1, AP .5 90.0 (split=val2017 boxes=gt flip=yes decode=dark codec=udp evaluator=",
         "step 2 of ",
         "averaged over steps (EMA)",
         "icon\\_dist 0.1.0, torch 2.13.0",
         "15 numbers, sha256 `",
         "icon-dist export best.safetensors -o model.onnx",
+        "icon-dist predict best.safetensors PHOTO.jpg -o out",
+        'pose = icon_dist.load("best.safetensors")',
     ):
         assert words in text, words
 

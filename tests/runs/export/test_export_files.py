@@ -194,6 +194,7 @@ def test_both_files_or_neither(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("use", "config"),
     [

@@ -209,8 +209,10 @@ def test_runs_and_page_on_s3(s3: str, tmp_path: Path) -> None:
     compare.main([*uris, "-o", f"{s3}/page.html", "--no-evaluation"])
     with pytest.raises(ConfigError, match=r"page\.html and 1 more exist already; give another name, or --force"):
         compare.main([*uris, "-o", f"{s3}/page.html", "--no-evaluation"])
-    numbers, _ = compared(*uris, "--no-evaluation", out=tmp_path)
+    numbers, text = compared(*uris, "--no-evaluation", out=tmp_path)
     assert numbers["scores"]["AP"][0]["seeds"] == 2
+    assert numbers["scores"]["AP"][0]["mean"] == 0.5, "as metrics.jsonl has it"
+    assert "50.00" in text, "as people read it"
 
 
 # ------------------------------------------------------------------------------------------------------- refusals

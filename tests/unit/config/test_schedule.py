@@ -18,7 +18,7 @@ NEVER = [
     ("run.checkpoint_every=2", "run.checkpoint_every=2.0: the run is saved only"),
     ("run.stop_after_epoch=2", "run.stop_after_epoch=2: the run is over after 1 epoch"),
     ("optim.warmup_steps=17", "optim.warmup_steps=17: the learning rate does not rise to optim.lr in 16 steps"),
-    ("run.log_every=17", "run.log_every=17: no loss is logged in 16 steps"),
+    ("run.log_every=17", "run.log_every=17: the loss is logged only at the last of 16 steps"),
     ("loss.bank.warmup=16", "loss.bank.warmup=16: the bank is never used in the 16 steps"),
 ]
 
@@ -60,7 +60,7 @@ def test_a_preset_that_a_run_is_too_short_for_is_noted(
             "loss.start_epoch=8.0: contrast never starts in 3 epochs",
             "eval.every=5: the run is scored only at its end, after 3 epochs",
             "optim.warmup_steps=100: the learning rate does not rise to optim.lr in 6 steps",
-            "run.log_every=20: no loss is logged in 6 steps",
+            "run.log_every=20: the loss is logged only at the last of 6 steps",
         )
     ]
 

@@ -198,7 +198,7 @@ def test_a_bank_of_another_size_keeps_the_newest() -> None:
     ("other", "text"),
     [
         ({"dim": 5}, "features is [4, 512, 5] in the checkpoint, [4, 512, 6] here"),
-        ({"prcc": 0.0}, "the checkpoint has ['skcc'], this run ['prcc', 'skcc']"),
+        ({"prcc": 0.0}, "the checkpoint has ['skcc'], this loss ['prcc', 'skcc']"),
         ({"bank": 0}, "the checkpoint has none"),
     ],
 )

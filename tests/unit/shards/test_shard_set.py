@@ -75,7 +75,7 @@ def test_to_stored_maps_corners_to_corners(made: Path) -> None:
 def test_nothing_there_says_how_to_build(tmp_path: Path) -> None:
     refused(tmp_path / "none", r"no shards here .*; build them: icon-dist shards build .* --out .*none")
     (tmp_path / "file").write_text("")
-    refused(tmp_path / "file", "no shards here")
+    refused(tmp_path / "file", "no shards here, it is a file; give the folder that icon-dist shards build wrote")
 
 
 @pytest.mark.parametrize(
