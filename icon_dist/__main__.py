@@ -17,6 +17,7 @@ VERBS = {
     ),
     "evaluate": ("evaluate", "score a checkpoint on a shard set"),
     "predict": ("predict", "draw and write the poses of your own photos and videos"),
+    "pick": ("pick", "choose what to label next: tasks for Label Studio, with predictions"),
     "compare": ("compare", "one page about runs: curves, scores over seeds, kinds of errors, whose poses changed"),
     "fetch": ("fetch", "retrieve and verify a checkpoint as one safetensors file"),
     "export": ("export", "write a trained model as one ONNX or torch.export file, decoding included"),

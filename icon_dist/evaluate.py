@@ -45,14 +45,25 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     cores = max(1, (os.cpu_count() or 1) - 1)
     add("--loaders", type=at_least(0), default=cores, help="decoding processes; default %(default)s")
     add("--device", help="such as cuda:1; default: cuda where torch can use a GPU, else cpu")
+    text = "fit what turns scores into probabilities on these people, and keep it beside the model"
+    add("--calibrate", action="store_true", help=text)
     add("--json", metavar="FILE", help="also write conditions and scores here")
     add("--results", metavar="FILE", help="also write the poses for the test server: FILE.json, MPII's is FILE.mat")
     add("--picture", metavar="FILE.png", help="draw predictions beside the ground truth")
     add("--diagnose", metavar="DIR", help="write what goes wrong, and for whom: a page, its numbers and pictures")
     parser.add_force()
+    text = "with --diagnose: another run; whose labels look wrong is judged by the one that has not learnt them"
+    add("--second", metavar="CKPT", help=text)
     args = parser.parse_args(argv)
     if args.photos and (args.diagnose or not args.results):
         raise ConfigError(f"--photos {args.photos}: has no truth to score by; give --results FILE and no --diagnose")
+    if args.calibrate and (args.photos or args.boxes != "gt"):
+        given = f"--photos {args.photos}" if args.photos else f"--boxes {args.boxes}"
+        raise ConfigError(f"--calibrate: needs annotated people in their own boxes; leave {given} out")
+    if args.second and (not args.diagnose or args.boxes != "gt"):
+        raise ConfigError(f"--second {args.second}: goes with --diagnose DIR, for people in their own boxes")
+    if args.calibrate and args.net != 1:
+        raise ConfigError("--calibrate --net 2: fetch that network into a file, and calibrate the file")
     if args.images and args.boxes == "gt" and not args.photos:
         note(f"--images {args.images}: is not read, because shards hold their people; it goes with --boxes FILE")
     if args.picture and not args.picture.endswith(".png"):

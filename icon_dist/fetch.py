@@ -92,6 +92,7 @@ def main(argv: list[str]) -> None:
         raise ConfigError(f"-o {args.out}: the file is written in the safetensors format; name it .safetensors")
     from icon_dist.checkpoints import card
     from icon_dist.checkpoints import weights as stored_weights
+    from icon_dist.inference import calibration_file
     from icon_dist.metrics.score import main_metric
     from icon_dist.types import score_text
 
@@ -104,6 +105,8 @@ def main(argv: list[str]) -> None:
     data, count = stored_weights.encode(weights), sum(value.numel() for value in weights.tensors.values())
     storage.write(out, data)
     sha256 = hashlib.sha256(data).hexdigest()
+    if args.net == 1 and (known := calibration_file.read(run_uri, weights)) is not None:
+        calibration_file.write(calibration_file.place_of(out), known)
     card.write(out, card.card(stored_weights.metadata_of(weights), file=out, sha256=sha256, numbers=count))
     metric = main_metric(weights.skeleton)
     scored = "not evaluated" if weights.score is None else f"{metric} {score_text(metric, weights.score)}"

@@ -24,9 +24,11 @@ from icon_dist.data.crops import cut
 from icon_dist.errors import ConfigError, DataError, shown
 from icon_dist.images import photo
 from icon_dist.images.photo import Conversion
+from icon_dist.inference import calibration_file
 from icon_dist.inference.device import chosen_device
 from icon_dist.inference.poses import Poses
 from icon_dist.inference.predictor import Forward, predict, require_finite
+from icon_dist.metrics.calibration import Curve, calibrated
 from icon_dist.metrics.oks import rescore, select
 from icon_dist.models import from_config
 from icon_dist.shards.reader import Photos, photo_source
@@ -46,7 +48,9 @@ def load(
 
     ``uri`` is a path or ``s3://``. ``device`` is a GPU if there is one, else the CPU. ``flip`` averages the heatmaps
     with those of the mirrored image, as ``icon-dist evaluate`` does: a little better, at twice the time; off by
-    default. ``batch`` instances go through the network at once. Sub-pixel decoding and codec are the model's own.
+    default. Where ``icon-dist evaluate --calibrate`` has left its file beside the model, scores are probabilities that
+    a joint is right, else heights of heatmap peaks; ``conditions`` says so. ``batch`` instances go through the network
+    at once. Sub-pixel decoding and codec are the model's own.
 
     CheckpointError where no model is there, or where it is damaged; ConfigError for a device that is not there.
     """
@@ -69,7 +73,18 @@ def load(
         "decode": settings.decode,
         "codec": codec.name,
     }
-    return PoseEstimator(model, weights.skeleton, codec=codec, settings=settings, device=place, conditions=conditions)
+    calibration = calibration_file.read(name, weights)
+    if calibration is not None:
+        conditions["scores"] = "probabilities"
+    return PoseEstimator(
+        model,
+        weights.skeleton,
+        codec=codec,
+        settings=settings,
+        device=place,
+        conditions=conditions,
+        curves=None if calibration is None else calibration.of(flip=flip),
+    )
 
 
 class PoseEstimator:
@@ -88,10 +103,15 @@ class PoseEstimator:
         settings: EvalConfig,
         device: str,
         conditions: Mapping[str, object],
+        curves: Sequence[Curve] | None = None,
     ) -> None:
-        """``forward`` is a network in evaluation mode on ``device``, and ``codec`` what it was trained with."""
+        """``forward`` is a network in evaluation mode on ``device``, and ``codec`` what it was trained with.
+
+        ``curves`` make probabilities of the scores, one for each joint.
+        """
         self.skeleton = skeleton
         self.conditions = conditions
+        self._curves = curves
         self._forward, self._codec, self._settings, self._device = forward, codec, settings, device
 
     @overload
@@ -149,7 +169,7 @@ class PoseEstimator:
             device=self._device,
         )
         require_finite(found)
-        found = rescore(found)
+        found = rescore(found if self._curves is None else calibrated(found, self._curves))
         for number, (image, boxes) in enumerate(images):
             yield self._of_image(image, boxes[:, :4], select(found, found.image_id == number))
 

@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> None:
     file = FileBoxes({}, {})
     if args.kind == "file":
         file = read_boxes(args.boxes, sources, pose.skeleton, min_score=args.min_score)
-    boxes_of = _boxes_of(args, sources, file=file, detector=detector)
+    boxes_of = boxes_by_source(args, sources, file=file, detector=detector)
     for text in unusual(sources, boxes=args.boxes):
         note(text)
     images = images_of(sources, skip_bad=args.skip_bad)
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> None:
             show(done)
     count, total = plural(written.instances, "instance"), plural(len(written.images), "image")
     said = f"step={conditions['step']} flip={'yes' if args.flip else 'no'} "
-    said += " ".join(f"{key}={conditions[key]}" for key in ("decode", "codec", "boxes"))
+    said += " ".join(f"{key}={conditions[key]}" for key in ("decode", "codec", "boxes", "scores") if key in conditions)
     say(f"{args.out}: {count} in {total}, drawn and in {FILE}  {said}")
     if written.empty and detector is not None:
         note(f"{args.boxes}: found nothing in {written.empty} of {total}")
@@ -115,7 +115,7 @@ def unusual(sources: Sequence[Source], *, boxes: str | None) -> Iterator[str]:
         yield f"{photos} 16 bits a channel with values of {bits} bits; the upper 8 of these are used"
 
 
-def _boxes_of(
+def boxes_by_source(
     args: argparse.Namespace, sources: Sequence[Source], *, file: FileBoxes, detector: OnnxDetector | None
 ) -> BoxesOf:
     """The boxes of a photo or video, or the function that finds them."""

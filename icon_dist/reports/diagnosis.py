@@ -30,8 +30,10 @@ from icon_dist.metrics.ground_truth import GroundTruth
 from icon_dist.metrics.recall import DEFINITIONS, THRESHOLDS, recall
 from icon_dist.metrics.score import main_metric, score
 from icon_dist.models import PoseNet
+from icon_dist.reports import suspecting
 from icon_dist.reports.diagnosis_page import page
 from icon_dist.reports.pictures import Subject, tiles
+from icon_dist.reports.suspecting import Suspects
 from icon_dist.shards.reader import People, rows_of
 from icon_dist.shards.shard_set import ShardSet
 from icon_dist.types import Predictions, Skeleton
@@ -75,17 +77,26 @@ def diagnose(
     loaders: int,
     device: str,
     about: Json,
+    suspects: Suspects | None = None,
 ) -> None:
     """Write ``diagnosis.json``, ``diagnosis.html`` and ``worst-KIND.png`` into ``folder``, a path or s3://.
 
-    The arguments are those of :func:`diagnosis_of`, and ``about``: checkpoint, step and conditions.
+    The arguments are those of :func:`diagnosis_of`, and ``about``: checkpoint, step and conditions. ``suspects`` are
+    people whose labels look wrong, drawn as ``suspects.png``.
     """
     skeleton = shards.skeleton
     made = diagnosis_of(scored, model=model, shards=shards, codec=codec, batch=batch, loaders=loaders, device=device)
     numbers = {**about, **made.numbers}
-    drawn = worst_sheets(scored, made, skeleton, aspect=codec.frame.aspect)
+    aspect = codec.frame.aspect
+    drawn = worst_sheets(scored, made, skeleton, aspect=aspect)
     for kind, sheet in drawn.items():
         skeletons.write_png(storage.join(folder, f"worst-{kind}.png"), sheet)
+    if suspects is not None:
+        numbers["suspects"] = suspecting.listed(suspects, scored.truth, shards)
+        people = suspecting.sheet(suspects, scored.truth, shards, aspect=aspect, wide=COLUMNS if aspect < 0.9 else 4)
+        if people is not None:
+            skeletons.write_png(storage.join(folder, "suspects.png"), people)
+            drawn["suspects"] = people
     images = {kind: skeletons.encode(sheet, ".jpg") for kind, sheet in drawn.items()}
     plane = embedding.tsne(made.features) if numbers["embedding"] else made.features
     text = page(numbers, skeleton, plane=plane, joint=made.joint, sheets=images)

@@ -61,10 +61,29 @@ def page(
         tsne=diagnosis["embedding"]
         and charts.scatter(plane, joint, names=skeleton.joints, pairs=skeleton.flips, label="t-SNE by joint"),
         joints_legend=charts.scatter_legend(skeleton.joints, skeleton.flips),
+        reliability=reliability(diagnosis.get("calibration")),
+        suspects_sheet=_base64(sheets.get("suspects")),
         sheets=[
             (kind, MEANING[kind] if kind in sheets else "None found.", _base64(sheets.get(kind))) for kind in WRONG
         ],
     )
+
+
+def reliability(found: Mapping[str, Any] | None) -> str:
+    """The share of right joints over their score, before and after calibration; nothing where it was not measured."""
+    if not found:
+        return ""
+    names = {"before": "heatmap peaks", "after": "calibrated"}
+    curves = [
+        charts.Curve(
+            title, [(b["score"], 100 * b["right"]) for b in sorted(found[name], key=lambda b: b["score"])], style
+        )
+        for style, (name, title) in enumerate(names.items())
+        if found[name]
+    ]
+    curves.append(charts.Curve("as they should be", [(0.0, 0.0), (1.0, 100.0)], 2))
+    drawn = charts.plot(curves, title="Right joints, percent", x_label="score", y_range=(0, 100))
+    return drawn + charts.legend(curves)
 
 
 def number(value: float | None, digits: int) -> str:

@@ -18,15 +18,20 @@ from icon_dist.datasets.merged_skeleton import columns, missing, other_mirrors
 from icon_dist.drawing import skeletons
 from icon_dist.errors import CheckpointError, ConfigError, naming, note, plural, say, shorten, shown, tell
 from icon_dist.inference import boxes as who
+from icon_dist.inference import calibration_file
 from icon_dist.inference.boxes import photos_of
+from icon_dist.inference.calibration_file import FLIPS, Calibration
 from icon_dist.inference.counting import counted
 from icon_dist.inference.device import chosen_device
 from icon_dist.inference.predictor import conditions, evaluate
 from icon_dist.launch.progress import counter
 from icon_dist.metrics import embedding, result_files
+from icon_dist.metrics.calibration import Outcomes, outcomes
 from icon_dist.metrics.score import check_truth, main_metric, require_evaluator
-from icon_dist.models import from_config
+from icon_dist.models import PoseNet, from_config
 from icon_dist.models.opecnet import OPECNet
+from icon_dist.reports import calibrating, suspecting
+from icon_dist.reports.calibrating import BY_FILE, Fitted
 from icon_dist.reports.diagnosis import Scored, diagnose
 from icon_dist.reports.pictures import picture
 from icon_dist.shards.shard_set import ShardSet, open_shards
@@ -95,6 +100,8 @@ def require_outputs(args: argparse.Namespace) -> None:
     if args.diagnose:
         embedding.require_tsne()
     options = {"--json": args.json, "--results": args.results, "--picture": args.picture}
+    if args.calibrate:
+        storage.require_place(calibration_file.place_of(args.checkpoint))
     given = {f"{option} {place}": [place] for option, place in options.items() if place}
     if args.diagnose:
         given[f"--diagnose {args.diagnose}"] = [f"{args.diagnose}/diagnosis{kind}" for kind in (".html", ".json")]
@@ -110,7 +117,7 @@ def sets_to_score(args: argparse.Namespace, config: Config) -> tuple[str, ...]:
     if not uris:
         raise ConfigError(f"{args.checkpoint}: its run had no data.val; say what to score it on with --shards URI")
     of_one = {"--boxes": args.boxes != "gt", "--results": args.results, "--picture": args.picture}
-    of_one |= {"--diagnose": args.diagnose}
+    of_one |= {"--diagnose": args.diagnose, "--calibrate": args.calibrate}
     if len(uris) > 1 and (given := next((option for option, is_given in of_one.items() if is_given), None)):
         sets = shorten(", ".join(uris))
         raise ConfigError(f"{given}: is of one set, and its run has {len(uris)} ({sets}); choose one with --shards URI")
@@ -150,6 +157,7 @@ def run(args: argparse.Namespace) -> None:
         storage.write(storage.absolute(args.json), (json.dumps(result, indent=1) + "\n").encode())
     files = [*filter(None, (args.json, args.results, args.picture))]
     files += [f"{args.diagnose}/diagnosis.html"] if args.diagnose else []
+    files += [calibration_file.place_of(args.checkpoint)] if args.calibrate else []
     if files:
         say(f"wrote {', '.join(files)}")
 
@@ -177,38 +185,69 @@ def score_set(args: argparse.Namespace, weights: Weights, uri: str, *, device: s
     what = conditions(settings, people.skeleton, codec=codec.name, split=chosen.split, boxes=chosen.boxes)
     say(f"conditions: {what}")
     boxes = len(who.first_photos(people, settings.limit))
-    scores, predictions = evaluate(
-        counted(model, partial(counter("boxes"), "evaluated"), people=boxes, flip=settings.flip),
-        people,
-        truth,
-        codec=codec,
-        settings=settings,
-        loaders=args.loaders,
-        device=device,
-        skeleton=skeleton,
-    )
+
+    def predicted(model: PoseNet, by: Weights, settings: EvalConfig) -> tuple[dict[str, float], Predictions]:
+        """Scores and poses of these people by a model, under some settings."""
+        return evaluate(
+            counted(model, partial(counter("boxes"), "evaluated"), people=boxes, flip=settings.flip),
+            people,
+            truth,
+            codec=codec_of(by.config, stride=model.stride),
+            settings=settings,
+            loaders=args.loaders,
+            device=device,
+            skeleton=by.skeleton,
+        )
+
+    second = None if args.second is None else load_second(args.second, people.skeleton, shards=uri)
+    scores, predictions = predicted(model, weights, settings)
     for line in table(scores):
         say(line)
     for text in doubts(scores, people.skeleton, poses=len(predictions.instance)) if scores else ():
         note(text)
-    about = {"checkpoint": weights.checkpoint, "step": weights.step, "conditions": what}
+    about: dict[str, object] = {"checkpoint": weights.checkpoint, "step": weights.step, "conditions": what}
+    counting = None if truth is None else truth.among(photos)
+    calibration, suspects = None, None
+    if counting is not None and shards is not None and args.boxes == "gt":
+        found = outcomes(counting, predictions, people.skeleton)
+        other = dataclasses.replace(settings, flip=not settings.flip)
+        again = None
+        if args.calibrate:
+            tell("predicting once more, for the scores of the other setting of --no-flip")
+            again = outcomes(counting, predicted(model, weights, other)[1], people.skeleton)
+        fitted = calibrate(args.checkpoint, weights, people.skeleton, found, again, flip=settings.flip)
+        calibration = fitted.numbers
+        if args.diagnose:
+            opinions = [suspecting.opinion_of(weights, predictions, fitted.curves, shards)]
+            if second is not None:
+                tell(f"predicting by {args.second}, for the people whom {args.checkpoint} has learnt")
+                poses = predicted(from_config.restore(second).to(device).eval(), second, settings)[1]
+                theirs = outcomes(counting, poses, people.skeleton)
+                curves = calibrating.calibrated(theirs, people.skeleton, second.skeleton).curves
+                opinions.append(suspecting.opinion_of(second, poses, curves, shards))
+            suspects = suspecting.suspects_of(counting, shards, opinions[0], opinions[1] if second else None)
+        asked = args.calibrate or calibration["how"] == BY_FILE
+        for line in calibrating.lines(calibration) if asked else ():
+            say(line)
+        about |= {"calibration": calibration} if asked else {}
     aspect = codec.frame.aspect
     write(args, chosen, predictions, skeleton=people.skeleton, aspect=aspect)
     if args.diagnose:
-        assert truth is not None
+        assert counting is not None
         assert shards is not None
         page = f"{args.diagnose}/diagnosis.html"
         tell(f"diagnosing errors and features (their t-SNE may take a minute); the page will be {page}")
         diagnose(
             storage.absolute(args.diagnose),
-            Scored(people, truth.among(photos), predictions, scores, args.boxes),
+            Scored(people, counting, predictions, scores, args.boxes),
             model=model,
             shards=shards,
             codec=codec,
             batch=settings.batch,
             loaders=args.loaders,
             device=device,
-            about=about,
+            about={**about, "calibration": calibration},
+            suspects=suspects,
         )
     main = main_metric(people.skeleton)
     score = f"{main} {score_text(main, scores[main])} on " if scores else "poses of "
@@ -216,6 +255,32 @@ def score_set(args: argparse.Namespace, weights: Weights, uri: str, *, device: s
     whose = f"{plural(len(predictions.instance), 'box')} in {images} of {chosen.split}"
     say(f"{args.checkpoint}, step {weights.step}: {score}{whose}")
     return {"scores": scores, **about}
+
+
+def load_second(place: str, skeleton: Skeleton, *, shards: str) -> Weights:
+    """The weights of ``--second``, which must predict the joints of the set, too."""
+    second = stored_weights.load(place)
+    require_same_joints(second.skeleton, skeleton, checkpoint=place, shards=shards)
+    return second
+
+
+def calibrate(
+    model: str, weights: Weights, skeleton: Skeleton, found: Outcomes, other: Outcomes | None, *, flip: bool
+) -> Fitted:
+    """How far scores are from probabilities; with those of the ``other`` flip setting, written beside the model too."""
+    known = None if other is not None else calibration_file.read(model, weights)
+    fitted = calibrating.calibrated(
+        found, skeleton, weights.skeleton, known=None if known is None else known.of(flip=flip)
+    )
+    if other is not None:
+        again = calibrating.calibrated(other, skeleton, weights.skeleton)
+        of_flip = {flip: fitted, not flip: again}
+        curves = {name: of_flip[how].curves for how, name in FLIPS.items()}
+        kept = ("right_means", "joints", "error_before", "error_after")
+        about = {name: {key: of_flip[how].numbers[key] for key in kept} for how, name in FLIPS.items()}
+        calibration = Calibration(weights.manifest_sha256, weights.skeleton.joints, curves, {"fitted": about})
+        calibration_file.write(calibration_file.place_of(model), calibration)
+    return fitted
 
 
 def settings_of(args: argparse.Namespace) -> EvalConfig:

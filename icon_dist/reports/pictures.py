@@ -29,7 +29,7 @@ class Subject:
 
     row: int  # of the people
     pose: Float[np.ndarray, "K 2"]  # photo px
-    truth: Float[np.ndarray, "K 3"]  # photo px, v
+    truth: Float[np.ndarray, "K 3"] | None  # photo px, v
     title: str
     wrong: Bool[np.ndarray, " K"] | None = None
 
@@ -46,17 +46,21 @@ def tiles(people: People, subjects: Sequence[Subject], *, aspect: float) -> list
                 subject = subjects[len(drawn)]
                 to_tile = geometry.invert(batch.to_photo[i].double().numpy())
                 pose = geometry.transform(to_tile, subject.pose)
-                truth = geometry.transform(to_tile, subject.truth[:, :2])
                 drawn.append(
                     Tile(
                         batch.image[i].numpy(),
                         np.concatenate([pose, np.full_like(pose[:, :1], 2)], -1),
                         title=subject.title,
-                        reference=np.concatenate([truth, subject.truth[:, 2:]], -1),
+                        reference=None if subject.truth is None else _placed(subject.truth, to_tile),
                         wrong=subject.wrong,
                     )
                 )
     return drawn
+
+
+def _placed(truth: Float[np.ndarray, "K 3"], to_tile: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The labels, v included, on a tile."""
+    return np.concatenate([geometry.transform(to_tile, truth[:, :2]), truth[:, 2:]], -1)
 
 
 def picture(people: People, predictions: Predictions, *, aspect: float, count: int = 24) -> NDArray[np.uint8]:

@@ -102,17 +102,18 @@ def refuse_leak(what: str, theirs: Trained, known: Split, shards: ShardSet) -> N
     It would make every figure of the run worthless. ``theirs`` is what a checkpoint says of itself, ``shards`` are this
     run's people.
     """
-    if theirs.split is None:
-        return
-    if hidden := len(np.setdiff1d(_labels_seen(theirs, theirs.split, shards), known.labelled)):
+    if hidden := len(np.setdiff1d(labels_seen(theirs, shards), known.labelled)):
         raise ConfigError(
             f"{what}: was trained with the labels of {plural(hidden, 'person')}, unlabelled here; train it with "
             f"data.labelled={known.share:g} data.split_seed={known.seed}"
         )
 
 
-def _labels_seen(theirs: Trained, said: SplitRecord, shards: ShardSet) -> I64:
-    """Rows of ``shards`` whose labels another run may have seen."""
+def labels_seen(theirs: Trained, shards: ShardSet) -> I64:
+    """Rows of ``shards`` whose labels another run may have seen, by what its checkpoint says."""
+    said = theirs.split
+    if said is None:
+        return np.empty(0, np.int64)
     if theirs.index == shards.index_sha256:
         return split(shards.instance, share=said["share"], seed=said["seed"]).labelled
     rows = [np.empty(0, np.int64)]

@@ -7,6 +7,7 @@ there (v = 0), so it has no target, no query, no key and no limb. Ids of later s
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -62,7 +63,7 @@ class ShardUnion(ShardSet):
             of_set[columns(self.skeleton, part.skeleton)] = True
         return found
 
-    @property
+    @functools.cached_property
     def has_halves(self) -> NDArray[np.bool_]:
         """``[n]``: people of sets whose crops have margin for half of a body."""
         halves = [bool(part.skeleton.upper or part.skeleton.lower) for part in self.parts]

@@ -132,7 +132,7 @@ def plan_run(config: Config, shards: ShardSet, *, val: Sequence[ShardSet] = ()) 
         check_contrast(config.loss, shards.skeleton)
     for one in val:
         with gathering(errors):
-            _check_val(shards, one)
+            _check_val(shards, one, alone=len(val) == 1 and not isinstance(shards, ShardUnion))
     known = split(shards.instance, share=config.data.labelled, seed=config.data.split_seed)
     with gathering(errors):
         _check_labels(shards, known)
@@ -199,18 +199,22 @@ def _check_labels(shards: ShardSet, known: Split) -> None:
             raise DataError(f"data.train={part.uri}: no joint of {people} is labelled{why}; train on annotated people")
 
 
-def _check_val(shards: ShardSet, val: ShardSet) -> None:
-    lacking, mirrored = missing(shards.skeleton, val.skeleton), other_mirrors(shards.skeleton, val.skeleton)
-    if not lacking and not mirrored:
+def _check_val(shards: ShardSet, val: ShardSet, *, alone: bool) -> None:
+    """All joints of a set to be scored must be learnt. ``alone``: one set is learnt and one scored, which is then to be
+    by the same metric."""
+    learnt, own = shards.skeleton, val.skeleton
+    lacking, mirrored = missing(learnt, own), other_mirrors(learnt, own)
+    measured = alone and {*own.joints} == {*learnt.joints} and own.metric != learnt.metric
+    if not lacking and not mirrored and not measured:
         return
-    where = (
-        f"data.val={val.uri}: {plural(val.skeleton.num_joints, 'joint')} of {val.skeleton.name}, but data.train has "
-    )
-    where += f"{shards.skeleton.num_joints} of {shards.skeleton.name}"
     what = (
         f"without {shorten(', '.join(lacking))}" if lacking else f"mirrored otherwise: {shorten(', '.join(mirrored))}"
     )
-    raise DataError(f"{where}, {what}; evaluate on shards whose joints are all learnt")
+    what = what if lacking or mirrored else "the same; build one of them again with the metric of the other"
+    raise DataError(
+        f"data.val={val.uri}: {plural(own.num_joints, 'joint')} of {own.name} scored by {own.metric}, but data.train "
+        f"has {learnt.num_joints} of {learnt.name} by {learnt.metric}, {what}; evaluate on joints that are learnt"
+    )
 
 
 def _notes(config: Config, shards: ShardSet, val: Sequence[ShardSet], known: Split) -> Iterator[str]:

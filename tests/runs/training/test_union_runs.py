@@ -180,7 +180,7 @@ def test_what_does_not_fit_is_said_before_the_run(
     with pytest.raises(ConfigError, match=r"data.dataset=coco: the shards at .* were packed from custom"):
         driver.run(config(sets, tmp_path, "data.dataset=coco"), {}, dry_run=True)
     alone = config(sets, tmp_path, f"data.train={sets[0]}", f"data.val=[{sets[0]}, {sets[1]}]")
-    with pytest.raises(DataError, match=f"data.val={sets[1]}: 4 joints of hands, .* without neck, tail"):
+    with pytest.raises(DataError, match=f"data.val={sets[1]}: 4 joints of hands .* without neck, tail"):
         driver.run(alone, {}, dry_run=True)
     boxes = small_sets.shards_of(dataclasses.replace(two_sets.HANDS, name="found"), tmp_path, v=0, boxes="found.json")
     with pytest.raises(DataError, match=r"/found: no joint of 8 people is labelled: they are the boxes of found\.json"):

@@ -1,0 +1,45 @@
+"""Choose what to label next, as Label Studio tasks with predictions: ``icon-dist pick MODEL PHOTO|DIR|SHARDS... -n N``.
+
+Images are chosen of which the model is unsure, and which are unlike each other.
+"""
+
+from __future__ import annotations
+
+from icon_dist.arguments import Once, Parser, at_least
+from icon_dist.cli import run_cli
+from icon_dist.errors import ConfigError
+from icon_dist.predict import kind_of, parse_box
+
+
+def main(argv: list[str]) -> None:
+    """Run ``icon-dist pick`` with these words: write tasks, the labelling interface and a picture."""
+    assert __doc__ is not None
+    parser = Parser("icon-dist pick", __doc__.splitlines()[0])
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="a run (its best checkpoint) or a fetched .safetensors file; path or s3://")
+    add("inputs", metavar="PHOTO|DIR|SHARDS", nargs="+", help="photos, folders of photos, or one set of shards")
+    add("-n", "--count", type=at_least(1), default=100, metavar="N", help="images to choose; default %(default)s")
+    text = "the tasks to import; FILE.xml, the interface, and FILE.jpg, a picture, come beside it; default %(default)s"
+    add("-o", "--out", default="tasks.json", metavar="FILE.json", help=text)
+    text = "where the instances of photos are: the whole photo, a box in px, a COCO file, or RTMDet or YOLOX"
+    add("--boxes", action=Once, metavar="whole|x,y,w,h|FILE.json|DETECTOR.onnx", help=text)
+    text = "what an image's name follows in its URL, such as https://host/photos/; default: Label Studio's local files"
+    add("--prefix", metavar="URL", help=text)
+    add("--skip-bad", action="store_true", help="name photos that cannot be read, and go on without them")
+    add("--force", action="store_true", help="replace files that are there already")
+    add("--device", metavar="NAME", help="such as cpu or cuda:1; default: a GPU if there is one")
+    add("--batch", type=at_least(1), default=32, help="instances at once; default %(default)s")
+    args = parser.parse_intermixed_args(argv)
+    if not args.out.endswith(".json"):
+        raise ConfigError(f"-o {args.out}: tasks are a JSON file; name it FILE.json")
+    args.kind = kind_of(args.boxes or "whole")
+    args.box = parse_box(args.boxes) if args.kind == "box" else None
+    args.track, args.flip, args.min_score = False, False, None
+
+    from icon_dist.reports import picking
+
+    picking.run(args)
+
+
+if __name__ == "__main__":
+    run_cli(main)
