@@ -154,5 +154,5 @@ def test_right_is_what_the_metric_says(shape: Skeleton) -> None:
     for name in ("peak", "joint", "image"):
         np.testing.assert_allclose(getattr(found, name), expected[name])
     if shape is HANDS:
-        scores = score(annotations, poses, HANDS, image_ids=range(10))
+        scores = score(annotations, poses, HANDS)
         assert 100 * found.right.mean() == pytest.approx(scores["PCK@0.2"])
