@@ -85,10 +85,10 @@ def mean_buffers(module: nn.Module, *, raised: Float[Tensor, " n"]) -> Float[Ten
     if world_size() == 1:
         return raised
     flat = mean_over_ranks(torch.cat([b.flatten() for b in (*buffers, raised)]).double())
-    *means, told = torch.split(flat, [b.numel() for b in (*buffers, raised)])
+    *means, agreed = torch.split(flat, [b.numel() for b in (*buffers, raised)])
     if buffers:
         foreach_copy_(buffers, [mean.view_as(b) for mean, b in zip(means, buffers, strict=True)])  # one launch
-    return told
+    return agreed
 
 
 @torch.no_grad()
@@ -130,16 +130,16 @@ def from_first(read: Callable[[], T]) -> T:
     """
     if world_size() == 1:
         return read()
-    told: list[Any] = [None, None]
+    answer: list[Any] = [None, None]
     if rank() == 0:
         try:
-            told[0] = read()
+            answer[0] = read()
         except (IconError, OSError) as error:
-            told[1] = error
-    dist.broadcast_object_list(told, src=0)
-    if told[1] is not None:
-        raise told[1]
-    result: T = told[0]
+            answer[1] = error
+    dist.broadcast_object_list(answer, src=0)
+    if answer[1] is not None:
+        raise answer[1]
+    result: T = answer[0]
     return result
 
 

@@ -51,9 +51,9 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     add("--results", metavar="FILE", help="also write the poses for the test server: FILE.json, MPII's is FILE.mat")
     add("--picture", metavar="FILE.png", help="draw predictions beside the ground truth")
     add("--diagnose", metavar="DIR", help="write what goes wrong, and for whom: a page, its numbers and pictures")
-    parser.add_force()
     text = "with --diagnose: another run; whose labels look wrong is judged by the one that has not learnt them"
     add("--second", metavar="CKPT", help=text)
+    parser.add_force()
     args = parser.parse_args(argv)
     if args.photos and (args.diagnose or not args.results):
         raise ConfigError(f"--photos {args.photos}: has no truth to score by; give --results FILE and no --diagnose")

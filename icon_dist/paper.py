@@ -229,14 +229,14 @@ def listing(titles: dict[str, str], recipes: Sequence[Recipe], results: list[Res
         rows = [r for r in recipes if r.table == table]
         lines += [""] * bool(lines and rows) + textwrap.wrap(f"{table}  {title}", WIDTH) * bool(rows)
         for recipe in rows:
-            mine = [r for r in results if r.recipe == recipe.id]
+            own = [r for r in results if r.recipe == recipe.id]
             paper = "  ".join(f"{cfg} {_figures(value)}".replace(" ", "\0") for cfg, value in recipe.paper.items())
             start = f"  {recipe.id:<22}{recipe.what:<26}"
             wrapped = textwrap.wrap(start + paper, WIDTH, subsequent_indent=" " * 50, break_long_words=False)
             lines += [line.replace("\0", " ") for line in wrapped or [start.rstrip()]]
-            lines += [f"{'':<24}{line}" for line in measured(mine)]
+            lines += [f"{'':<24}{line}" for line in measured(own)]
             if commands:
-                lines += [f"      $ {line}" for line in _commands(recipe, mine)]
+                lines += [f"      $ {line}" for line in _commands(recipe, own)]
     return "\n".join(lines)
 
 
@@ -259,10 +259,10 @@ def measured(results: Sequence[Result]) -> list[str]:
 def _commands(recipe: Recipe, results: Sequence[Result]) -> Iterator[str]:
     """What to type for each setting that was measured, or for the paper's own."""
     for cfg, given in dict.fromkeys((r.cfg, r.overrides) for r in results):
-        mine = [r for r in results if (r.cfg, r.overrides) == (cfg, given)]
-        seeds = " ".join(str(seed) for seed in sorted({r.seed for r in mine}))
+        own = [r for r in results if (r.cfg, r.overrides) == (cfg, given)]
+        seeds = " ".join(str(seed) for seed in sorted({r.seed for r in own}))
         line = f"icon-dist paper --run {recipe.id} --cfg {cfg} --seeds {seeds}" + (f" --set {given}" if given else "")
-        yield f"{line}  # {mine[0].metric} {spread([r.score for r in mine])}"
+        yield f"{line}  # {own[0].metric} {spread([r.score for r in own])}"
     if not results:
         yield f"icon-dist paper --run {recipe.id}" + ("" if recipe.paper else " --cfg NAME")
 
@@ -275,12 +275,12 @@ def markdown(recipes: dict[str, Recipe], results: list[Result]) -> str:
     """What was measured, a table for each preset and what was set on it: for README."""
     blocks = []
     for place in dict.fromkeys((r.cfg, r.overrides, r.metric) for r in results):
-        mine = [r for r in results if (r.cfg, r.overrides, r.metric) == place]
+        own = [r for r in results if (r.cfg, r.overrides, r.metric) == place]
         cfg, given, metric = place
         where = f"--cfg {cfg} --set {given}" if given else f"--cfg {cfg}"
         lines = [f"| `{where}` | {metric} | gradient ratio | purity | cosine |", "|---|---|---|---|---|"]
         for recipe in recipes.values():
-            rows = [r for r in mine if r.recipe == recipe.id]
+            rows = [r for r in own if r.recipe == recipe.id]
             if rows:
                 health = [_average([getattr(r, name) for r in rows]) for name in DIAGNOSTICS[:3]]
                 score = spread([r.score for r in rows])
@@ -329,10 +329,10 @@ def main(argv: list[str]) -> None:
     args = parser.parse_args(argv)
     titles, recipes = read_recipes()
     if not args.run:
-        if idle := [
+        if unused := [
             f"--{name.replace('_', '-')}" for name in ("cfg", "seeds", "set", "dry_run") if getattr(args, name)
         ]:
-            raise ConfigError(f"{', '.join(idle)}: nothing is run; name rows or tables with --run ID")
+            raise ConfigError(f"{', '.join(unused)}: nothing is run; name rows or tables with --run ID")
         results = read_results(args.record or RESULTS)
         chosen = select(args.commands, recipes, option="--commands") if args.commands else [*recipes.values()]
         commands = args.commands is not None

@@ -171,6 +171,8 @@ class Annotations:
     skeleton: Skeleton
     instances: list[Instance]  # people to train on, sorted by id
     truth: Truth  # what predictions are scored against
+    folder: str = ""  # that the photos are named from, where the annotation file itself says it
+    split: str = ""  # which of its parts was read, of a file that lists several
 
 
 class Origin(TypedDict):

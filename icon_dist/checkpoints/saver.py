@@ -220,8 +220,8 @@ def _send(folder: str, run_uri: str) -> list[str]:
         if name not in sealing and name not in checkpoint.POINTERS:
             storage.write(storage.join(run_uri, name), Path(folder, name))
     for name in sealing:
-        seal, target = storage.read(storage.join(folder, name)), storage.join(run_uri, name)
-        if not storage.write_new(target, seal) and storage.read(target) != seal:
+        manifest, target = storage.read(storage.join(folder, name)), storage.join(run_uri, name)
+        if not storage.write_new(target, manifest) and storage.read(target) != manifest:
             raise StorageError(f"{target}: is another checkpoint than {folder}/{name}; move one of them away")
     sent = [name.rpartition("/")[0] for name in sealing]
     for name in sent:

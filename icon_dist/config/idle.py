@@ -15,9 +15,9 @@ def refuse_idle(config: Config) -> None:
     """ConfigError where a value that is not its default has no effect."""
     default = Config()
     found: dict[str, str] = {}
-    for idle, keys, why in idle_keys(config):
+    for unused, keys, why in idle_keys(config):
         for key in keys:
-            if idle and get(config, key) != (plain := get(default, key)):
+            if unused and get(config, key) != (plain := get(default, key)):
                 found.setdefault(key, refusal(config, key, f"{why}; leave it at {plain}" if plain != "" else why))
     raise_all([ConfigError(text) for text in found.values()])
 

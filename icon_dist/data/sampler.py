@@ -103,8 +103,8 @@ def _staggered(stream: I64, at: I64, *, streams: int, block: int) -> I64:
 def rank_places(plan: EpochPlan, *, rank: int, world: int, micro_batch: int) -> I64:
     """Where in ``plan.sequence`` rank ``rank`` of ``world`` reads: ``[steps, accumulation, micro_batch]``."""
     steps, batch = plan.place.shape
-    mine = plan.place.reshape(steps, plan.streams // world, world, -1)[:, :, rank]
-    return mine.reshape(steps, batch // world // micro_batch, micro_batch)
+    own = plan.place.reshape(steps, plan.streams // world, world, -1)[:, :, rank]
+    return own.reshape(steps, batch // world // micro_batch, micro_batch)
 
 
 def eval_rows(n: int, *, rank: int, world: int, batch: int) -> I64:
@@ -121,9 +121,9 @@ def split_over_loaders(plan: EpochPlan, place: I64, *, world: int, loaders: int)
     Whole streams go to a loader, so that it reads every block once. Where they are too few for that to be even,
     each block is shared out in equal runs.
     """
-    mine = plan.streams // world
+    own = plan.streams // world
     parts = 1
-    while mine % loaders and mine * parts < 4 * loaders and parts < plan.block:
+    while own % loaders and own * parts < 4 * loaders and parts < plan.block:
         parts *= 2
     stream, at = np.divmod(place, plan.place.size // plan.streams)
     run = _staggered(stream, at, streams=plan.streams, block=plan.block) // (plan.block // parts)

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import cast
 
-from icon_dist.datasets.custom import find_skeleton
+from icon_dist.datasets.derived_skeleton import find_skeleton
 from icon_dist.datasets.skeleton import skeleton_from_dict, skeleton_to_dict
 from icon_dist.errors import ConfigError
 from icon_dist.types import Annotations, Skeleton
@@ -20,9 +20,13 @@ from icon_dist.types import Annotations, Skeleton
 __all__ = ["load_skeleton", "names", "read", "skeleton_from_dict", "skeleton_to_dict"]
 
 
+MODULES = {"labelstudio": "label_studio"}  # sets whose module is named otherwise
+
+
 def names() -> list[str]:
     """Datasets that :func:`read` knows: the modules here that have a ``read`` of their own."""
-    return [m.name for m in pkgutil.iter_modules(__path__) if _is_dataset(m.name)]
+    called = {module: name for name, module in MODULES.items()}
+    return [called.get(m.name, m.name) for m in pkgutil.iter_modules(__path__) if _is_dataset(m.name)]
 
 
 def read(
@@ -30,22 +34,35 @@ def read(
     annotations: str | Path,
     *,
     images: str | Path | None = None,
-    skeleton: str | Path | None = None,
+    skeleton: str | Path | Skeleton | None = None,
     headboxes: str | Path | None = None,
+    split: str | None = None,
+    sigmas: tuple[float, ...] = (),
+    exif: str | None = None,
     drop_invalid: bool = False,
 ) -> Annotations:
     """Read and validate ``annotations`` as dataset ``name``; with ``images``, every photo must be there.
 
+    ``skeleton`` and ``sigmas`` are for sets whose joints are not known beforehand, ``split`` for files that list
+    several, ``exif`` (apply or ignore) for those whose labels are fractions of a photo that may be turned.
     ``drop_invalid`` leaves bad entries out, plural in one warning, instead of raising a DataError on the first.
     """
     if not _is_dataset(name):
         raise ConfigError(f"dataset {name!r}: unknown; there are {', '.join(names())}")
-    reader = _import(name).read
-    options = {k: v for k, v in {"skeleton": skeleton, "headboxes": headboxes}.items() if v is not None}
+    given = {"skeleton": skeleton, "headboxes": headboxes, "split": split, "sigmas": sigmas or None}
+    options = {k: v for k, v in given.items() if v is not None}
     for option in options:
-        if option not in inspect.signature(reader).parameters:
+        if not takes(name, option):
             raise ConfigError(f"dataset {name} has no use for {option}={options[option]}; leave it out")
+    if exif is not None and takes(name, "exif"):
+        options["exif"] = exif
+    reader = _import(name).read
     return cast(Annotations, reader(annotations, images=images, drop_invalid=drop_invalid, **options))
+
+
+def takes(name: str, option: str) -> bool:
+    """Whether the reader of dataset ``name`` has such an option, as the one that ``skeleton`` is for."""
+    return option in inspect.signature(_import(name).read).parameters
 
 
 def load_skeleton(name_or_yaml: str | Path) -> Skeleton:
@@ -58,12 +75,10 @@ def load_skeleton(name_or_yaml: str | Path) -> Skeleton:
 
 def _is_dataset(name: str) -> bool:
     """Read off the source: a misspelt name should not import whatever else lives here."""
-    here = Path(__file__).parent
-    files = [
-        file for file in (here / f"{name}.py", here / name / "__init__.py") if name.isidentifier() and file.is_file()
-    ]
-    return any("\ndef read(" in file.read_text(encoding="utf-8") for file in files)
+    here, module = Path(__file__).parent, MODULES.get(name, name)
+    files = (here / f"{module}.py", here / module / "__init__.py") if module.isidentifier() else ()
+    return any("\ndef read(" in file.read_text(encoding="utf-8") for file in files if file.is_file())
 
 
 def _import(name: str) -> ModuleType:
-    return importlib.import_module(f"{__name__}.{name}")
+    return importlib.import_module(f"{__name__}.{MODULES.get(name, name)}")

@@ -17,7 +17,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from icon_dist.errors import DataError, StorageError, note, plain, plural, shown
+import yaml
+
+from icon_dist.config.safe_yaml import read_plain
+from icon_dist.errors import DataError, StorageError, note, plain, plural, shorten, shown
 from icon_dist.storage import local
 
 Entry = dict[str, Any]  # of a file, as JSON has it
@@ -57,6 +60,21 @@ def content(path: str | Path, *, most: int, what: str) -> bytes:
         raise DataError(f"{path}: {kind}; give the path of {what}") from None
     except StorageError as error:
         raise DataError(str(error)) from None
+
+
+def read_mapping(path: str | Path, *, most: int, what: str, keys: str) -> dict[Any, Any]:
+    """Content of a YAML file of at most ``most`` bytes that holds a mapping; ``keys`` says which are expected."""
+    try:
+        fields = read_plain(content(path, most=most, what=what).decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: not UTF-8; save it as UTF-8") from None
+    except yaml.YAMLError as error:
+        raise DataError(f"{path}: not YAML: {shorten(str(error), 200)}") from None
+    except ValueError as error:  # a number or a date that is none
+        raise DataError(f"{path}: not YAML: {shorten(str(error))}; put quotes around text") from None
+    if type(fields) is not dict:
+        raise DataError(f"{path}: expected a mapping with {keys}")
+    return fields
 
 
 def parse(raw: bytes, *, source: str | Path) -> Any:
@@ -125,6 +143,11 @@ class Faults:
         self.drop = drop
         self.texts: list[str] = []
         self.notes: list[str] = []
+        self.places: dict[int, str] = {}  # where an annotation stands, by its id, in a format without ids
+
+    def entry(self, number: int) -> str:
+        """The annotation with the id ``number``, as a message names it."""
+        return self.places.get(number, f"ann id={number}")
 
     def add(self, text: str) -> None:
         """``text`` starts with the entry: ``ann id=17 keypoints: 50 values, expected 51``."""

@@ -28,6 +28,7 @@ from icon_dist.datasets.annotation_file import (
     name_fault,
     with_slashes,
 )
+from icon_dist.datasets.joint_names import standard
 from icon_dist.errors import DataError, plural, shorten, shown
 from icon_dist.images.size import photo_size
 from icon_dist.types import Annotations, Instance, Skeleton, Truth, TruthImage, TruthPerson
@@ -43,7 +44,6 @@ def clean_boxes(boxes: F64, wh: F64) -> F64:
     return np.concatenate([low, high - low], axis=1)
 
 
-@collector_off()
 def read_people(
     annotations: str | Path,
     *,
@@ -59,9 +59,34 @@ def read_people(
     ``counted_joints``: ``num_keypoints`` counts the first so many joints (all). ``box_area``: the file has no ``area``,
     it is this share of the box. ``image_field``: a number of every image to keep in the truth.
     """
-    document = load(annotations)
-    _check_sections(document, source=annotations)
-    faults = Faults(annotations, drop=drop_invalid)
+    return people_of(
+        load(annotations),
+        Faults(annotations, drop=drop_invalid),
+        skeleton=skeleton,
+        images=images,
+        counted_joints=counted_joints,
+        box_area=box_area,
+        image_field=image_field,
+    )
+
+
+@collector_off()
+def people_of(
+    document: Any,
+    faults: Faults,
+    *,
+    skeleton: Skeleton,
+    images: str | Path | None,
+    counted_joints: int | None = None,
+    box_area: float | None = None,
+    image_field: str | None = None,
+) -> Annotations:
+    """The people of a COCO-format ``document``, which readers of other formats make, as :func:`read_people` has them.
+
+    ``document`` is changed. ``faults`` take what is wrong with it; the DataError of the first names ``faults.source``.
+    """
+    annotations = faults.source
+    check_sections(document, source=annotations)
     people, others = _categories(document, skeleton, faults)
     photos = _photos(document["images"], faults, image_field=image_field, images=images)
     entries = _well_formed(document["annotations"], faults, joints=skeleton.num_joints, others=others)
@@ -109,7 +134,7 @@ def read_people(
     bad = np.zeros(len(entries), dtype=bool)
     for failed, text in rules:
         for i in np.flatnonzero(failed & ~bad).tolist():
-            faults.add(f"ann id={ids[i]} {text(i)}")
+            faults.add(f"{faults.entry(int(ids[i]))} {text(i)}")
         bad |= failed
 
     rows = np.flatnonzero(wanted & ~bad)
@@ -151,7 +176,8 @@ def read_photos(file: str | Path, *, skeleton: Skeleton) -> Annotations:
     return Annotations(skeleton, [], {"images": list(photos.values()), "annotations": []})
 
 
-def _check_sections(document: Any, *, source: str | Path) -> None:
+def check_sections(document: Any, *, source: str | Path) -> None:
+    """Raise a DataError where a document lacks the sections of a COCO keypoints file, or ids of its categories."""
     if type(document) is not dict:
         kind = "a list" if type(document) is list else f"{type(document).__name__}"
         raise DataError(f"{source}: {kind} on top, expected an object with images, annotations, categories")
@@ -171,9 +197,9 @@ def _categories(document: Entry, skeleton: Skeleton, faults: Faults) -> tuple[di
     Where no category lists these joints, it is those without a list whose annotations have keypoints.
     """
     categories, joints = document["categories"], list(skeleton.joints)
-    stated = [c["id"] for c in categories if c.get("keypoints") == joints]
-    others = [(i, c) for i, c in enumerate(categories) if c.get("keypoints") and c["keypoints"] != joints]
     uses = [a.get("category_id") for a in document["annotations"] if type(a) is dict]
+    stated = [c["id"] for c in categories if lists_joints(c, skeleton)]
+    others = [(i, c) for i, c in enumerate(categories) if c.get("keypoints") and c["id"] not in stated]
     if not stated:
         silent = {c["id"] for c in categories if not c.get("keypoints")}
         posed = [a.get("category_id") for a in document["annotations"] if type(a) is dict and a.get("keypoints")]
@@ -194,6 +220,14 @@ def _categories(document: Entry, skeleton: Skeleton, faults: Faults) -> tuple[di
         what = f"{plural(len(left), 'category', 'categories')} {of}"
         faults.note(f"left out {what}, not of the joints of skeleton {skeleton.name}: {names}{more}")
     return {c["id"]: _name(c) for c in categories if c["id"] in stated}, set(left)
+
+
+def lists_joints(category: Entry, skeleton: Skeleton) -> bool:
+    """Whether the names of a category's keypoints are the joints of ``skeleton``, however they are written."""
+    names = category.get("keypoints")
+    if type(names) is not list or len(names) != skeleton.num_joints or not all(type(name) is str for name in names):
+        return False
+    return all(standard(a) == standard(b) for a, b in zip(names, skeleton.joints, strict=True))
 
 
 def _name(category: Entry) -> str:
@@ -266,7 +300,8 @@ def _well_formed(entries: list[Any], faults: Faults, *, joints: int, others: set
     for number, entry in enumerate(entries):
         fault = _form_fault(entry, joints=joints, others=others)
         if fault is not None:
-            faults.add(f"ann {_label(entry, number)} {fault}")
+            known = type(entry) is dict and is_id(entry.get("id"))
+            faults.add(f"{faults.entry(entry['id']) if known else f'ann number {number}'} {fault}")
         elif entry["category_id"] not in others:
             kept.append(entry)
     return kept

@@ -1,33 +1,143 @@
-"""Any COCO-format json whose skeleton is one small YAML; ``lsp`` is such a set and ships with the package."""
+"""Any COCO-format json: its skeleton is one small YAML, one of those that ship here, or derived from the file."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from icon_dist.datasets.coco_json import read_people
-from icon_dist.datasets.skeleton import read_skeleton
-from icon_dist.errors import ConfigError
+import numpy as np
+
+from icon_dist.datasets.annotation_file import Entry, Faults, are_numbers, is_id, load
+from icon_dist.datasets.coco_json import check_sections, people_of
+from icon_dist.datasets.derived_skeleton import Evidence, Pairs, derive, find_skeleton, numbered, shipped_as
+from icon_dist.datasets.joint_names import standard
+from icon_dist.datasets.skeleton import LONGEST_NAME, MAX_JOINTS
+from icon_dist.errors import DataError, plural, shorten
 from icon_dist.types import Annotations, Skeleton
 
-SHIPPED = Path(__file__).parent
-
-
-def find_skeleton(name_or_yaml: str | Path) -> Skeleton:
-    """A YAML path, or the name of a skeleton that ships here."""
-    shipped = SHIPPED / f"{name_or_yaml}.yaml"
-    return read_skeleton(
-        shipped if Path(name_or_yaml).name == str(name_or_yaml) and shipped.is_file() else name_or_yaml
-    )
+STORED = {"halpe26": 136}  # joints that the set's own files hold, of which the skeleton's come first
+WHOLE_BODY = ("foot_kpts", "face_kpts", "lefthand_kpts", "righthand_kpts")
 
 
 def read(
     annotations: str | Path,
     *,
-    skeleton: str | Path | None = None,
+    skeleton: str | Path | Skeleton | None = None,
+    sigmas: tuple[float, ...] = (),
     images: str | Path | None = None,
     drop_invalid: bool = False,
 ) -> Annotations:
-    """A COCO-format file with the joints of ``skeleton``: a YAML path or a shipped name."""
-    if skeleton is None:
-        raise ConfigError(f"{annotations}: a custom set needs a skeleton; pass --skeleton FILE.yaml (or a name: lsp)")
-    return read_people(annotations, skeleton=find_skeleton(skeleton), images=images, drop_invalid=drop_invalid)
+    """A COCO-format file with the joints of ``skeleton``: a YAML path or a shipped name, else derived."""
+    named = find_skeleton(skeleton) if skeleton is not None else None
+    document, faults = load(annotations), Faults(annotations, drop=drop_invalid)
+    check_sections(document, source=annotations)
+    found = named or _derived(document, faults, sigmas)
+    _cut(document, found, faults)
+    return people_of(document, faults, skeleton=found, images=images)
+
+
+def _derived(document: Entry, faults: Faults, sigmas: tuple[float, ...]) -> Skeleton:
+    """The skeleton of the category with the most poses; its joints take the place of the names in the file."""
+    poses: dict[tuple[int, int], list[list[float]]] = {}  # by category and number of joints
+    for annotation in document["annotations"]:
+        if (
+            type(annotation) is dict
+            and is_id(number := annotation.get("category_id", -1))
+            and (pose := _flat(annotation))
+        ):
+            poses.setdefault((number, len(pose) // 3), []).append(pose)
+    number, joints = max(poses, key=lambda kind: len(poses[kind]), default=(-1, 0))
+    category = next((c for c in document["categories"] if c["id"] == number), document["categories"][0])
+    stated = category.get("keypoints")
+    given = [str(name).strip() for name in stated] if type(stated) is list else []
+    joints = min(joints or len(given), MAX_JOINTS)
+    if not joints:
+        hint = "no annotation has keypoints that are numbers in threes"
+        raise DataError(f"{faults.source}: {hint}, so no skeleton can be derived; export them, or pass --skeleton")
+    names, named = _names(given, joints)
+    keypoints = np.array(poses.get((number, joints), []), np.float64).reshape(-1, joints, 3)
+    bones, unclear = _bones(category.get("skeleton"), joints)
+    found, notes = derive(
+        Evidence(
+            name=shorten(str(category.get("name") or Path(faults.source).stem), LONGEST_NAME),
+            joints=names,
+            bones=bones,
+            visible_at=2 if (keypoints[..., 2] == 2).any() or not len(keypoints) else 1,
+            keypoints=keypoints,
+            sigmas=sigmas,
+        )
+    )
+    for text in (*named, *unclear, *notes, *_more_joints(document)):
+        faults.note(text)
+    for other in document["categories"]:
+        if other.get("keypoints") == stated and stated is not None:
+            other["keypoints"] = list(found.joints)
+    return found
+
+
+def _flat(annotation: Entry) -> list[float]:
+    """The keypoints of an annotation in one list; [] where they are no numbers in threes."""
+    points = annotation.get("keypoints")
+    if type(points) is not list:
+        return []
+    if points and all(type(point) is list and len(point) == 3 for point in points):
+        points = [value for point in points for value in point]
+    return points if len(points) % 3 == 0 and are_numbers(points) else []
+
+
+def _names(given: list[str], joints: int) -> tuple[tuple[str, ...], list[str]]:
+    """Different names of so many joints: the file's, those of a public set that begins with them, else numbers."""
+    if not all(name and name.isprintable() and len(name) <= LONGEST_NAME for name in given) or len({*given}) < len(
+        given
+    ):
+        why = "names that are empty, too long or given twice"
+    elif len(given) == joints:
+        return tuple(given), []
+    elif len(given) > joints:
+        return tuple(given[:joints]), [f"{plural(len(given), 'joint')} are named, people have {joints}; the first"]
+    elif (known := shipped_as(given, joints)) is not None:
+        return known, []
+    else:
+        why = f"{plural(len(given), 'name')} for {plural(joints, 'joint')}" if given else "no names"
+    return numbered(joints), [f"keypoints of the category: {why}; numbered instead"]
+
+
+def _bones(links: object, joints: int) -> tuple[Pairs, list[str]]:
+    """Pairs of the category's ``skeleton``, which are counted from 1, or from 0 where there is a 0."""
+    if type(links) is not list or not links:
+        return (), []
+    pairs = [link for link in links if type(link) is list and len(link) == 2 and all(type(end) is int for end in link)]
+    ends = [end for pair in pairs for end in pair]
+    if len(pairs) < len(links):
+        return (), ["skeleton of the category: no pairs of numbers; left out"]
+    first = 0 if min(ends) == 0 else 1
+    if min(ends) < 0 or max(ends) - first >= joints:
+        return (), [f"skeleton of the category: numbers up to {max(ends)} for {plural(joints, 'joint')}; left out"]
+    return tuple(dict.fromkeys((min(a, b) - first, max(a, b) - first) for a, b in pairs if a != b)), []
+
+
+def _more_joints(document: Entry) -> list[str]:
+    """A word where joints of feet, faces and hands stand elsewhere than a COCO file has joints."""
+    whole = any(type(a) is dict and all(key in a for key in WHOLE_BODY) for a in document["annotations"][:1000])
+    return ["has joints of feet, face and hands too; icon-dist shards build wholebody133 reads them"] if whole else []
+
+
+def _cut(document: Entry, skeleton: Skeleton, faults: Faults) -> None:
+    """Leave of a set's joints those of the skeleton, of which the file has more, or names more."""
+    joints, stored = skeleton.num_joints, STORED.get(skeleton.name, 0)
+    cut = 0
+    for entry in document["annotations"]:
+        points = entry.get("keypoints") if type(entry) is dict else None
+        if stored and type(points) is list and len(points) == 3 * stored:
+            entry["keypoints"] = points[: 3 * joints]
+            cut += 1
+    if cut:
+        faults.note(f"the first {joints} of {stored} joints of {plural(cut, 'person')}")
+    lengths = {
+        len(a["keypoints"]) for a in document["annotations"] if type(a) is dict and type(a.get("keypoints")) is list
+    }
+    for category in document["categories"]:
+        names = category.get("keypoints")
+        if type(names) is list and len(names) > joints and lengths <= {0, 3 * joints}:
+            first = [standard(str(name)) for name in names[:joints]]
+            if first == [standard(name) for name in skeleton.joints]:
+                category["keypoints"] = list(skeleton.joints)

@@ -46,7 +46,7 @@ def forget_far_joints(
     rows = np.flatnonzero(far.any(axis=1))
     if len(rows):
         joint = int(np.argmax(far[rows[0]]))
-        at = f"{joints[joint]} of ann id={ids[rows[0]]} at {keypoints[rows[0], joint, :2].tolist()}"
+        at = f"{joints[joint]} of {faults.entry(int(ids[rows[0]]))} at {keypoints[rows[0], joint, :2].tolist()}"
         labelled = int((keypoints[..., 2] > 0).sum())
         of = f"{far.sum()} of {plural(labelled, 'labelled joint')}"
         text = f"{of} further outside the image than it is large (the first: {at})"

@@ -9,8 +9,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from icon_dist.config.safe_yaml import read_plain
-from icon_dist.datasets.annotation_file import content
+from icon_dist.datasets.annotation_file import read_mapping
 from icon_dist.errors import DataError, shorten, shown
 from icon_dist.types import Skeleton
 
@@ -38,6 +37,16 @@ def skeleton_to_dict(skeleton: Skeleton) -> dict[str, Any]:
         "metric": skeleton.metric,
         "torso": [names[j] for j in skeleton.torso] if len(set(skeleton.torso)) == 2 else [],
     }
+
+
+def skeleton_yaml(skeleton: Skeleton) -> str:
+    """The text of a YAML file that :func:`read_skeleton` reads as ``skeleton``."""
+    text = "# Correct what is not right, and build with --skeleton and this file.\n"
+    for key, value in skeleton_to_dict(skeleton).items():
+        nested = key in PAIRS and bool(value)
+        body = yaml.safe_dump(value, default_flow_style=None, width=100, allow_unicode=True).removesuffix("...\n")
+        text += f"{key}:\n{body}" if nested else f"{key}: {body}"
+    return text
 
 
 def skeleton_from_dict(fields: Mapping[str, Any], *, source: str = "skeleton") -> Skeleton:
@@ -96,17 +105,8 @@ def skeleton_from_dict(fields: Mapping[str, Any], *, source: str = "skeleton") -
 
 def read_skeleton(path: str | Path) -> Skeleton:
     """The skeleton of a YAML file; ``datasets/lsp.yaml`` is an example with every field."""
-    try:
-        text = content(path, most=MAX_BYTES, what="a skeleton YAML or the name of one").decode("utf-8")
-        fields = read_plain(text)
-    except UnicodeDecodeError:
-        raise DataError(f"{path}: not UTF-8; save it as UTF-8") from None
-    except yaml.YAMLError as error:
-        raise DataError(f"{path}: not YAML: {shorten(str(error), 200)}") from None
-    except ValueError as error:  # a number or a date that is none
-        raise DataError(f"{path}: not YAML: {shorten(str(error))}; put quotes around text") from None
-    if type(fields) is not dict:
-        raise DataError(f"{path}: expected a mapping with {', '.join(FIELDS)}")
+    what, keys = "a skeleton YAML or the name of one", ", ".join(FIELDS)
+    fields = read_mapping(path, most=MAX_BYTES, what=what, keys=keys)
     return skeleton_from_dict(fields, source=str(path))
 
 

@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 
 from icon_dist.errors import DataError, StorageError
+from icon_dist.images import photo
+from icon_dist.images.image import MAX_BYTES
 from icon_dist.storage import local
 
 HEADER = 1 << 16  # bytes that nearly always hold a jpeg's size
@@ -23,6 +25,21 @@ def photo_size(path: str | Path) -> tuple[int, int]:
         return size or _decoded_size(local.read(Path(path), 0, None))
     except (FileNotFoundError, StorageError, ValueError, cv2.error) as error:
         raise DataError(f"{path}: not a readable photo ({error})") from None
+
+
+def size_as_read(path: str | Path, exif: photo.Exif) -> tuple[int, int]:
+    """(width, height) of a photo of any kind that is read, upright as EXIF says if that is to be applied."""
+    try:
+        for most in (HEADER, MAX_BYTES + 1):
+            data = local.read(Path(path), 0, most)
+            try:
+                return photo.header(data, name=str(path)).wh(exif)
+            except DataError:  # the header goes on behind what was read, or there is none
+                if len(data) < most or most > HEADER:
+                    raise
+    except (FileNotFoundError, StorageError) as error:
+        raise DataError(f"{path}: not a readable photo ({error})") from None
+    raise AssertionError("the second look raises or returns")
 
 
 def _jpeg_size(head: bytes) -> tuple[int, int] | None:

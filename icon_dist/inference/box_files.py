@@ -97,8 +97,8 @@ def _read(uri: str) -> _File:
     except FileNotFoundError:
         raise DataError(f"{uri}: no such file; give the json of a detector, or annotations, to --boxes") from None
     names: dict[Key, str] = {}
-    categories: list[Entry] = []
     frames: dict[Key, Any] = {}
+    categories: list[Entry] = []
     if isinstance(content, dict) and isinstance(content.get("annotations"), list):
         images, described = content.get("images"), content.get("categories")
         if not isinstance(images, list) or not all(_is_image(image) for image in images):

@@ -104,8 +104,8 @@ def evaluate(
     if own is None:
         own = eval_stream(people, codec, settings, loaders=loaders, device=device, skip_bad=skip_bad)
     with nullcontext() if stream is not None else closing(own):
-        mine = predict(forward, own, people, codec=codec, settings=settings, device=device, skeleton=skeleton)
-    predictions = join(distributed.gather_objects(mine))
+        share = predict(forward, own, people, codec=codec, settings=settings, device=device, skeleton=skeleton)
+    predictions = join(distributed.gather_objects(share))
     require_finite(predictions)  # on every rank alike
     scores: dict[str, float] = {}
     if truth is not None and distributed.rank() == 0:

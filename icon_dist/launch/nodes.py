@@ -24,14 +24,14 @@ def on_every_node(task: Callable[[], T], *, patience_s: float) -> dict[str, T | 
 
     connect(otherwise="auto")
     try:
-        asked = {}
+        pending = {}
         for node in ray.nodes():
             if node["Alive"]:
                 there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
                 remote = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(ask)
-                asked[f"{node['NodeManagerAddress']} ({node['NodeID'][:6]})"] = remote.remote()
-        ray.wait(list(asked.values()), num_returns=len(asked), timeout=patience_s)
-        return {name: _answer(answer, patience_s) for name, answer in asked.items()}
+                pending[f"{node['NodeManagerAddress']} ({node['NodeID'][:6]})"] = remote.remote()
+        ray.wait(list(pending.values()), num_returns=len(pending), timeout=patience_s)
+        return {name: _answer(answer, patience_s) for name, answer in pending.items()}
     finally:
         ray.shutdown()
 

@@ -49,13 +49,13 @@ class Pseudo(Supervised):
     ) -> Losses:
         """The losses of one micro-batch, whose last people have no labels: Eq. 6-7."""
         n = len(batch.row) - self._unlabelled  # labelled people
-        told, target, weight = self._lesson(batch, n)
+        pseudo, target, weight = self._lesson(batch, n)
         known = forward(batch.image[:n])
         with statistics_held(self._model):
             unknown = forward(batch.image[n:])
         losses = self.objective(
             joined(known, unknown),
-            told,
+            pseudo,
             target,
             weight,
             labelled=n,
@@ -64,7 +64,7 @@ class Pseudo(Supervised):
             diagnose=diagnose,
         )
         if diagnose:
-            losses.measured |= passed(told.labelled[n:], self._joints)
+            losses.measured |= passed(pseudo.labelled[n:], self._joints)
         return losses
 
     def _lesson(self, batch: Batch, n: int) -> tuple[Batch, Tensor, Tensor]:

@@ -74,8 +74,7 @@ def outcomes(truth: GroundTruth, predictions: Predictions, skeleton: Skeleton) -
         counted &= (matched.labelled[:, [first]] & matched.labelled[:, [second]]) & (unit > 0)[:, None]
         right = matched.error <= pck.THRESHOLD * unit[:, None]
     elif skeleton.metric == "pckh":
-        head = pckh.HEAD * matched.people.head
-        right = matched.error <= 0.5 * head[:, None]
+        right = matched.error <= 0.5 * (pckh.HEAD * matched.people.head)[:, None]
     else:
         error = np.where(counted, matched.error, 0.0)
         away = np.stack([error, np.zeros_like(error)], -1)

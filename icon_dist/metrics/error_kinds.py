@@ -216,11 +216,11 @@ def _kinds(
         np.where(joints[:, order, 2] > 0, similarity(xy[group], joints[:, order, :2], area=area, sigmas=sigmas), -1.0)
         for order in (list(range(len(mirror))), mirror)
     )
-    mine = np.flatnonzero(member == person[group])  # one pair a pose, in order
-    own, other_side = straight[mine], inverted[mine]
-    straight[mine] = inverted[mine] = -1.0
-    first = mine - (person - start)
-    neighbor, far_side = (np.maximum.reduceat(x, first) if len(mine) else own for x in (straight, inverted))
+    own_pair = np.flatnonzero(member == person[group])  # one pair a pose, in order
+    own, other_side = straight[own_pair], inverted[own_pair]
+    straight[own_pair] = inverted[own_pair] = -1.0
+    first = own_pair - (person - start)
+    neighbor, far_side = (np.maximum.reduceat(x, first) if len(own_pair) else own for x in (straight, inverted))
     best = np.max([own, neighbor, other_side, far_side], axis=0)
     # Of equals the first in this order, as in the public code: a joint on the midline has no inversion.
     kind = np.full(own.shape, SWAP, np.int8)

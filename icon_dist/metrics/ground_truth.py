@@ -6,12 +6,13 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int64, Shaped
 from numpy.typing import NDArray
 
 from icon_dist.errors import DataError
 from icon_dist.types import Truth
 
+OF_IMAGES = ("images", "files", "crowding")  # columns with a row an image
 STRANGER = "not in the ground truth; predictions and truth are of different sets"
 
 
@@ -20,6 +21,7 @@ class GroundTruth:
     """The images that count and the people annotated in them, one row each, in the order of the file; photo px."""
 
     images: Int64[np.ndarray, " i"]  # ids
+    files: Shaped[np.ndarray, " i"]  # names
     crowding: Float[np.ndarray, " i"]  # CrowdPose's crowdIndex of an image; NaN where the file has none
     id: Int64[np.ndarray, " n"]
     image_id: Int64[np.ndarray, " n"]
@@ -36,19 +38,15 @@ class GroundTruth:
             return self
         wanted = np.unique(np.fromiter(image_ids, dtype=np.int64))
         if len(strangers := np.setdiff1d(wanted, self.images)):
-            raise DataError(
-                f"image {strangers[0]}: not in the ground truth; predictions and truth are of different sets"
-            )
+            raise DataError(f"image {strangers[0]}: {STRANGER}")
         inside = np.isin(self.images, wanted)
         people = self.people(np.isin(self.image_id, wanted))
-        return GroundTruth(**vars(people) | {"images": self.images[inside], "crowding": self.crowding[inside]})
+        return GroundTruth(**vars(people) | {name: getattr(self, name)[inside] for name in OF_IMAGES})
 
     def people(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> GroundTruth:
         """The truth of these people alone, on the same images."""
-        images = {"images": self.images, "crowding": self.crowding}
-        return GroundTruth(
-            **{name: column[rows] for name, column in vars(self).items() if name not in images}, **images
-        )
+        of_people = {name: column[rows] for name, column in vars(self).items() if name not in OF_IMAGES}
+        return GroundTruth(**vars(self) | of_people)
 
 
 def ground_truth(truth: Truth, *, joints: int) -> GroundTruth:
@@ -57,6 +55,7 @@ def ground_truth(truth: Truth, *, joints: int) -> GroundTruth:
 
     return GroundTruth(
         images=np.array([image["id"] for image in images], np.int64),
+        files=np.array([image.get("file_name", str(image["id"])) for image in images], np.str_),
         crowding=np.array([image.get("crowdIndex", np.nan) for image in images], np.float64),
         id=np.array([person["id"] for person in people], np.int64),
         image_id=np.array([person["image_id"] for person in people], np.int64),

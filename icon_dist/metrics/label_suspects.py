@@ -45,17 +45,13 @@ class Suspect:
 
 
 def find(
-    truth: GroundTruth,
-    poses: Predictions,
-    probability: Float[np.ndarray, "n K"],
-    skeleton: Skeleton,
+    truth: GroundTruth, poses: Predictions, probability: Float[np.ndarray, "n K"], skeleton: Skeleton
 ) -> list[Suspect]:
     """Suspects, the most suspicious first; ``poses`` are of annotated boxes, with the ids of their people."""
-    row = {person: i for i, person in enumerate(truth.id.tolist())}
-    joints = truth.keypoints
-    of_image: dict[int, list[int]] = {}
+    row, joints = {one: i for i, one in enumerate(truth.id.tolist())}, truth.keypoints
+    of_image: dict[int, list[int]] = {image: [] for image in truth.images.tolist()}
     for i, image in enumerate(truth.image_id.tolist()):
-        of_image.setdefault(image, []).append(i)
+        of_image[image].append(i)
     found = []
     for number, (instance, image) in enumerate(zip(poses.instance.tolist(), poses.image_id.tolist(), strict=True)):
         if image not in of_image:

@@ -92,7 +92,7 @@ def diagnose(
     for kind, sheet in drawn.items():
         skeletons.write_png(storage.join(folder, f"worst-{kind}.png"), sheet)
     if suspects is not None:
-        numbers["suspects"] = suspecting.listed(suspects, scored.truth, shards)
+        numbers["suspects"] = suspecting.listed(suspects, scored.truth, skeleton.joints)
         people = suspecting.sheet(suspects, scored.truth, shards, aspect=aspect, wide=COLUMNS if aspect < 0.9 else 4)
         if people is not None:
             skeletons.write_png(storage.join(folder, "suspects.png"), people)

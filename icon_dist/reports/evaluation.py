@@ -99,9 +99,9 @@ def require_outputs(args: argparse.Namespace) -> None:
     """An error now about a place that cannot be written, or a package that is missing, and not after the work."""
     if args.diagnose:
         embedding.require_tsne()
-    options = {"--json": args.json, "--results": args.results, "--picture": args.picture}
     if args.calibrate:
         storage.require_place(calibration_file.place_of(args.checkpoint))
+    options = {"--json": args.json, "--results": args.results, "--picture": args.picture}
     given = {f"{option} {place}": [place] for option, place in options.items() if place}
     if args.diagnose:
         given[f"--diagnose {args.diagnose}"] = [f"{args.diagnose}/diagnosis{kind}" for kind in (".html", ".json")]
@@ -206,15 +206,15 @@ def score_set(args: argparse.Namespace, weights: Weights, uri: str, *, device: s
     for text in doubts(scores, people.skeleton, poses=len(predictions.instance)) if scores else ():
         note(text)
     about: dict[str, object] = {"checkpoint": weights.checkpoint, "step": weights.step, "conditions": what}
-    counting = None if truth is None else truth.among(photos)
+    truth = truth and truth.among(photos)
     calibration, suspects = None, None
-    if counting is not None and shards is not None and args.boxes == "gt":
-        found = outcomes(counting, predictions, people.skeleton)
+    if truth is not None and shards is not None and args.boxes == "gt":
+        found = outcomes(truth, predictions, people.skeleton)
         other = dataclasses.replace(settings, flip=not settings.flip)
         again = None
         if args.calibrate:
             tell("predicting once more, for the scores of the other setting of --no-flip")
-            again = outcomes(counting, predicted(model, weights, other)[1], people.skeleton)
+            again = outcomes(truth, predicted(model, weights, other)[1], people.skeleton)
         fitted = calibrate(args.checkpoint, weights, people.skeleton, found, again, flip=settings.flip)
         calibration = fitted.numbers
         if args.diagnose:
@@ -222,24 +222,24 @@ def score_set(args: argparse.Namespace, weights: Weights, uri: str, *, device: s
             if second is not None:
                 tell(f"predicting by {args.second}, for the people whom {args.checkpoint} has learnt")
                 poses = predicted(from_config.restore(second).to(device).eval(), second, settings)[1]
-                theirs = outcomes(counting, poses, people.skeleton)
+                theirs = outcomes(truth, poses, people.skeleton)
                 curves = calibrating.calibrated(theirs, people.skeleton, second.skeleton).curves
                 opinions.append(suspecting.opinion_of(second, poses, curves, shards))
-            suspects = suspecting.suspects_of(counting, shards, opinions[0], opinions[1] if second else None)
-        asked = args.calibrate or calibration["how"] == BY_FILE
-        for line in calibrating.lines(calibration) if asked else ():
+            suspects = suspecting.suspects_of(truth, shards, opinions[0], opinions[1] if second else None)
+        shown_anyway = args.calibrate or calibration["how"] == BY_FILE
+        for line in calibrating.lines(calibration) if shown_anyway else ():
             say(line)
-        about |= {"calibration": calibration} if asked else {}
+        about |= {"calibration": calibration} if shown_anyway else {}
     aspect = codec.frame.aspect
     write(args, chosen, predictions, skeleton=people.skeleton, aspect=aspect)
     if args.diagnose:
-        assert counting is not None
+        assert truth is not None
         assert shards is not None
         page = f"{args.diagnose}/diagnosis.html"
         tell(f"diagnosing errors and features (their t-SNE may take a minute); the page will be {page}")
         diagnose(
             storage.absolute(args.diagnose),
-            Scored(people, counting, predictions, scores, args.boxes),
+            Scored(people, truth, predictions, scores, args.boxes),
             model=model,
             shards=shards,
             codec=codec,

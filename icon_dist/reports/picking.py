@@ -28,9 +28,10 @@ from icon_dist.errors import ConfigError, DataError, note, plural, say
 from icon_dist.images.photo import Conversion, depth
 from icon_dist.inference import calibration_file, inputs, selection
 from icon_dist.inference.box_files import FileBoxes, read_boxes
+from icon_dist.inference.detector import OnnxDetector
 from icon_dist.inference.device import chosen_device
 from icon_dist.inference.estimator import boxes_of, read_photo
-from icon_dist.inference.prediction import boxes_by_source, detector_of
+from icon_dist.inference.prediction import boxes_by_source
 from icon_dist.launch.progress_bar import progress_bar
 from icon_dist.losses.tokens import read_points
 from icon_dist.metrics.calibration import Curve, probabilities
@@ -129,10 +130,8 @@ def _photos(args: argparse.Namespace, skeleton: Skeleton) -> Pool:
         place = sources[remote.index(True)].place
         raise ConfigError(f"{place}: photos on s3:// and on a disk are not chosen from together; leave one kind out")
     root = "/" if not remote[0] else "/".join(sources[0].place.split("/")[:3])
-    detector = detector_of(args) if args.kind == "detector" else None
-    file = FileBoxes({}, {})
-    if args.kind == "file":
-        file = read_boxes(args.boxes, sources, skeleton, min_score=args.min_score)
+    detector = OnnxDetector(args.boxes) if args.kind == "detector" else None
+    file = read_boxes(args.boxes, sources, skeleton) if args.kind == "file" else FileBoxes({}, {})
     given = boxes_by_source(args, sources, file=file, detector=detector)
     bits = depth(max(source.highest for source in sources))
     people: list[Instance] = []

@@ -21,7 +21,6 @@ from icon_dist.metrics.label_suspects import Suspect, find
 from icon_dist.metrics.oks import select
 from icon_dist.reports.pictures import Subject, tiles
 from icon_dist.shards.label_split import labels_seen
-from icon_dist.shards.manifest import read_truth
 from icon_dist.shards.reader import rows_of
 from icon_dist.shards.shard_set import ShardSet
 from icon_dist.types import Predictions
@@ -89,15 +88,16 @@ def _learnt(opinion: Opinion, shards: ShardSet) -> NDArray[np.bool_]:
     return learnt
 
 
-def listed(found: Suspects, truth: GroundTruth, shards: ShardSet) -> list[Json]:
+def listed(found: Suspects, truth: GroundTruth, joints: Sequence[str]) -> list[Json]:
     """The first of them as ``diagnosis.json`` has them."""
-    files = {image["id"]: image.get("file_name", str(image["id"])) for image in read_truth(shards.uri)["images"]}
+    files = dict(zip(truth.images.tolist(), truth.files.tolist(), strict=True))
+    ids, images = truth.id.tolist(), truth.image_id.tolist()
     return [
         {
-            "id": int(truth.id[suspect.person]),
-            "file": files[int(truth.image_id[suspect.person])],
+            "id": ids[suspect.person],
+            "file": files[images[suspect.person]],
             "kind": suspect.kind,
-            "joints": [shards.skeleton.joints[k] for k in np.flatnonzero(suspect.joints).tolist()],
+            "joints": [joints[k] for k in np.flatnonzero(suspect.joints).tolist()],
             "suspicion": suspect.suspicion,
         }
         for suspect in found.found[:LISTED]
@@ -114,7 +114,7 @@ def sheet(
     rows = rows_of(shards, found.poses.instance[[suspect.pose for suspect in chosen]])
     subjects = []
     for row, suspect in zip(rows.tolist(), chosen, strict=True):
+        label, name = truth.keypoints[suspect.person], f"#{truth.id[suspect.person]}: {suspect.kind}"
         pose = found.poses.keypoints[suspect.pose, :, :2].astype(np.float64)
-        label, title = truth.keypoints[suspect.person], f"#{truth.id[suspect.person]}: {suspect.kind}"
-        subjects.append(Subject(row, pose, label, title, suspect.joints))
+        subjects.append(Subject(row, pose, label, name, suspect.joints))
     return skeletons.sheet(tiles(shards, subjects, aspect=aspect), shards.skeleton, columns=wide)

@@ -71,20 +71,20 @@ def rows(study: optuna.Study, *, prefix: str = "") -> list[Row]:
 
 
 def _row(trial: FrozenTrial, prefix: str) -> Row:
-    told = trial.user_attrs
+    attributes = trial.user_attrs
     scores = trial.intermediate_values
     seconds = trial.duration.total_seconds() if trial.duration else None
     return Row(
         number=trial.number,
-        label=told.get("of") or told.get("label", ""),
-        state=STATES.get(trial.state) or told.get("ended", trial.state.name.lower()),
-        score=trial.values[0] if trial.values else told.get("score", scores[max(scores)] if scores else None),
-        step_ms=told.get("step_ms"),
-        epoch=int(told.get("epoch", max(scores, default=0))),
+        label=attributes.get("of") or attributes.get("label", ""),
+        state=STATES.get(trial.state) or attributes.get("ended", trial.state.name.lower()),
+        score=trial.values[0] if trial.values else attributes.get("score", scores[max(scores)] if scores else None),
+        step_ms=attributes.get("step_ms"),
+        epoch=int(attributes.get("epoch", max(scores, default=0))),
         seconds=seconds,
-        values=told.get("set", {}) | (trial.params or trial.system_attrs.get("fixed_params", {})),
+        values=attributes.get("set", {}) | (trial.params or trial.system_attrs.get("fixed_params", {})),
         run=f"trials/{prefix}{trial.number:04d}",
-        why=told.get("why", ""),
+        why=attributes.get("why", ""),
     )
 
 
@@ -110,14 +110,14 @@ def confirmed(repeats: optuna.Study | None) -> list[Confirmed]:
         return []
     scores: dict[str, dict[int, float]] = {}
     values: dict[str, Changes] = {}
-    asked: dict[str, int] = {}
+    enqueued: dict[str, int] = {}
     for trial in repeats.get_trials(deepcopy=False):
         label = trial.user_attrs["of"]
-        asked[label] = asked.get(label, 0) + 1
+        enqueued[label] = enqueued.get(label, 0) + 1
         values[label] = {key: value for key, value in trial.user_attrs["set"].items() if key != "run.seed"}
         if trial.state == TrialState.COMPLETE and trial.value is not None:
             scores.setdefault(label, {})[trial.user_attrs["set"]["run.seed"]] = trial.value
-    whole = [Confirmed(label, values[label], found) for label, found in scores.items() if len(found) == asked[label]]
+    whole = [Confirmed(label, values[label], found) for label, found in scores.items() if len(found) == enqueued[label]]
     return sorted(whole, key=lambda one: -one.mean)
 
 

@@ -237,8 +237,8 @@ def _open_repeats(journal: Journal) -> optuna.Study:
     about = {"of": "sweep"}
     repeats = open_study(journal, REPEATS, directions=["maximize"], seed=0, about=about, space={}, prefix=REPEATED)
     for trial in repeats.get_trials(deepcopy=False):
-        told = trial.user_attrs
-        if "of" not in told or type(told.get("set", {}).get("run.seed")) is not int:
+        attributes = trial.user_attrs
+        if "of" not in attributes or type(attributes.get("set", {}).get("run.seed")) is not int:
             where = f"{journal.at(NAME)}: trial {trial.number} of {REPEATS}"
             raise DataError(f"{where}: does not say what it repeats; {RESTORE}")
     return repeats
@@ -268,6 +268,6 @@ def enqueue_repeats(
     there = [{name: t.user_attrs[name] for name in ("of", "set")} for t in repeats.get_trials(deepcopy=False)]
     for seed in range(base.run.seed + 1, base.run.seed + 1 + seeds):
         for label, point in points.items():
-            told = {"of": label, "set": point | {"run.seed": seed}}
-            if told not in there:
-                repeats.enqueue_trial({}, user_attrs=told)
+            attributes = {"of": label, "set": point | {"run.seed": seed}}
+            if attributes not in there:
+                repeats.enqueue_trial({}, user_attrs=attributes)

@@ -129,13 +129,13 @@ class Teller(Progress):
         self._tell(last["epoch"], last["score"])
 
     def _tell(self, epoch: float, score: float) -> None:
-        told: Event = {"kind": "eval", "epoch": epoch, "score": score}
+        result: Event = {"kind": "eval", "epoch": epoch, "score": score}
         if epoch < self._epochs and not self._whole:
-            told["rung"] = epoch  # the last score is the result: nobody is stopped by it
+            result["rung"] = epoch  # the last score is the result: nobody is stopped by it
         if self._steps:
-            told["step_ms"] = 1000 * self._seconds / self._steps
+            result["step_ms"] = 1000 * self._seconds / self._steps
         self.scored = epoch >= self._epochs
-        tune.report(told)
+        tune.report(result)
 
 
 def _near(data: DataConfig) -> DataConfig:

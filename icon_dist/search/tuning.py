@@ -48,7 +48,7 @@ class Live:
 
     trial: optuna.Trial
     began: float
-    heard: bool = False
+    begun: bool = False
     warned: float = 0.0
     epoch: float = 0.0  # of the score
     score: float | None = None
@@ -192,10 +192,10 @@ class _Searcher(_Here, Searcher):  # type: ignore[misc]  # Ray has no types
         trial = self._study.ask(self._space)
         self._push()
         self.live[trial_id] = Live(trial, time.monotonic())
-        told = trial.user_attrs
-        changes = told.get("set", {}) | trial.params
-        self._screen.began(trial.number, changes, label=told.get("of") or told.get("label", ""))
-        return {"name": f"{self._prefix}{trial.number:04d}", "changes": changes, "whole": "label" in told}
+        attributes = trial.user_attrs
+        changes = attributes.get("set", {}) | trial.params
+        self._screen.began(trial.number, changes, label=attributes.get("of") or attributes.get("label", ""))
+        return {"name": f"{self._prefix}{trial.number:04d}", "changes": changes, "whole": "label" in attributes}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Take in what trial ``trial_id`` reports: how far it is, a score, or how it ended.
@@ -203,7 +203,7 @@ class _Searcher(_Here, Searcher):  # type: ignore[misc]  # Ray has no types
         Where the score is the only objective it goes into the journal, as the value at that epoch.
         """
         live = self.live[trial_id]
-        live.heard = True
+        live.begun = True
         kind = result.get("kind")
         if kind == "end":
             live.ended, live.text = result["ended"], result.get("text", "")
@@ -299,7 +299,7 @@ class _Watch(_Here, tune.Callback):  # type: ignore[misc]
         self._screen.refresh()
         for live in self._searcher.live.values():
             waited = now - max(live.began, live.warned)
-            if not live.heard and waited > PATIENCE_S:
+            if not live.begun and waited > PATIENCE_S:
                 live.warned = now
                 self._screen.say(
                     f"trial {live.trial.number} has not begun after {now - live.began:.0f} s: "

@@ -8,9 +8,12 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from icon_dist.arguments import Parser, at_least, text
+from icon_dist.arguments import Parser, at_least, number, text
 from icon_dist.cli import run_cli
 from icon_dist.errors import ConfigError, DataError, shown
+
+DATASETS = ("coco", "mpii", "crowdpose", "custom", "yolo", "labelstudio", "wholebody133", "aic14")
+SHIPPED = "a name (lsp, halpe26, ap10k, ochuman, humanart, posetrack18, coco, ...)"
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -21,21 +24,31 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     """
     parser = Parser("icon-dist shards build", __doc__)
     add = parser.add_argument
-    add("dataset", choices=("coco", "mpii", "crowdpose", "custom"))
+    add("dataset", choices=DATASETS)
+    add("files", nargs="*", default=[], type=annotation_file, metavar="FILE", help="annotation files, as --annotations")
+    add("--annotations", type=annotation_file, action="append", metavar="FILE", help="repeat it to join several files")
     add(
-        "--annotations",
-        type=annotation_file,
+        "--images",
         action="append",
-        required=True,
-        metavar="FILE",
-        help="repeat it to join several files",
+        metavar="DIR",
+        help="one for all annotation files, or one each; yolo: in place of the file's path, where that is of elsewhere",
     )
-    add("--images", action="append", required=True, metavar="DIR", help="one for all annotation files, or one each")
     add("--out", required=True, metavar="DIR|s3://...")
-    add("--skeleton", metavar="NAME|FILE", help="custom: a skeleton YAML, or lsp")
+    add("--skeleton", metavar="NAME|FILE", help=f"a skeleton YAML or {SHIPPED}; derived without")
+    add(
+        "--sigmas",
+        type=sigmas,
+        metavar="S[,S...]",
+        help="OKS constants of a derived skeleton: one for all, or one each",
+    )
     add("--headboxes", metavar="FILE", help="mpii: gt_valid.mat, for PCKh")
     add("--boxes", metavar="FILE", help="pack a detector's boxes (COCO results json) instead of the annotated people")
-    add("--split", type=str, metavar="NAME", help="name of the set; default: the name of the first annotation file")
+    add(
+        "--split",
+        type=str,
+        metavar="NAME",
+        help="name of the set; yolo: which to read, default train; else the name of the first annotation file",
+    )
     add(
         "--licence",
         type=one_line,
@@ -50,12 +63,27 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--exif", choices=("apply", "ignore"), help="turn photos upright as EXIF says, or use the pixels as stored")
     add("--jobs", type=at_least(1), default=os.cpu_count() or 1, metavar="N", help="processes; default: one per core")
     add("--ray", action="store_true", help="shards as Ray tasks; every node must see the photos and --out")
-    options = parser.parse_args(argv)
+    options = parser.parse_intermixed_args(argv)
     options.max_input = max_input(options.max_input)
-    options.split = options.split or re.sub(r"\.json(\.gz)?$", "", Path(options.annotations[0]).name)
-    if not options.split.isprintable():
+    options.annotations = [*options.files, *(options.annotations or [])]
+    needed = {"--annotations": options.annotations, "--images": options.images or options.dataset == "yolo"}
+    if missing := [name for name, there in needed.items() if not there]:
+        parser.error(f"the following arguments are required: {', '.join(missing)}")
+    if options.skeleton and options.sigmas:
+        raise ConfigError("--sigmas: for a skeleton that is derived; that of --skeleton has its own, change them there")
+    if options.dataset != "yolo":
+        options.split = options.split or re.sub(r"\.json(\.gz)?$", "", Path(options.annotations[0]).name)
+    if options.split and not options.split.isprintable():
         raise ConfigError(f"--split={options.split!r}: expected a name that can be printed")
     return options
+
+
+def sigmas(value: str) -> tuple[float, ...]:
+    """An argparse type: numbers from .001 to 1, separated by commas."""
+    found = tuple(number(part) for part in value.split(","))
+    if not all(0.001 <= sigma <= 1 for sigma in found):
+        raise argparse.ArgumentTypeError(f"{shown(value)}: expected numbers from .001 to 1, as COCO's of .025 to .107")
+    return found
 
 
 def annotation_file(text: str) -> str:

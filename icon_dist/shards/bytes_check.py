@@ -16,7 +16,7 @@ from icon_dist import storage
 from icon_dist.errors import DataError
 from icon_dist.images.image import decode
 from icon_dist.shards import teacher_cache
-from icon_dist.shards.manifest import MANIFEST, read_truth
+from icon_dist.shards.manifest import MANIFEST, SKELETON, read_truth
 from icon_dist.shards.shard_set import ShardSet
 
 BLOCK = tarfile.BLOCKSIZE
@@ -49,7 +49,7 @@ def members(data: bytes) -> Iterator[Member]:
 def verify(shards: ShardSet) -> Iterator[str]:
     """Findings; none = the set is sound."""
     manifest, uri = shards.manifest, shards.uri
-    for name in sorted(set(storage.listing(uri)) - {MANIFEST, *manifest["files"]}):
+    for name in sorted(set(storage.listing(uri)) - {MANIFEST, SKELETON, *manifest["files"]}):
         if not teacher_cache.NAME.fullmatch(name):
             yield f"{name}: not listed in {MANIFEST}; remove it"
     if len(set(shards.key)) != len(shards):

@@ -11,6 +11,7 @@ from icon_dist.shards import label_checks
 from icon_dist.shards.bytes_check import verify
 from icon_dist.shards.left_right_check import signs, wrong_flips
 from icon_dist.shards.manifest import TRUTH, read_truth
+from icon_dist.shards.near_twins import near_twins
 from icon_dist.shards.shard_set import ShardSet, open_shards
 
 
@@ -64,9 +65,15 @@ def _labels(shards: ShardSet) -> list[str]:
     return findings
 
 
-def run(uri: str) -> None:
-    """Print what the labels of the set look like and all that is wrong; a DataError counts the findings."""
+def run(uri: str, *, against: str | None = None) -> None:
+    """Print what the labels of the set look like and all that is wrong; a DataError counts the findings.
+
+    ``against`` is another set that should have none of its photos, such as the other split.
+    """
     shards = open_shards(uri)
+    other = open_shards(against) if against is not None else None
+    if other is not None and other.index_sha256 == shards.index_sha256:
+        raise DataError(f"--against {against}: is the same set; give the other split")
     say("\n".join(statistics(shards)))
     seen = signs(shards.keypoints, shards.skeleton)
     for sign in seen:
@@ -74,11 +81,13 @@ def run(uri: str) -> None:
             print(f"{sign.what}: {sign.share:.1%} of {sign.people}")
     findings = 0
     swapped = (f"{s.what}: only {s.share:.1%} of {s.people}; left and right look exchanged" for s in seen if s.alarming)
-    for source in (wrong_flips(shards.skeleton), swapped, _labels(shards), verify(shards)):
+    twins = near_twins(shards, other) if other is not None else ()
+    for source in (wrong_flips(shards.skeleton), swapped, _labels(shards), verify(shards), twins):
         for line in source:
             findings += 1
             print(f"FOUND {plain(line)}", flush=True)
     if findings:
         listed = f"{plural(findings, 'finding')}, listed above"
         raise DataError(f"{shards.uri}: {listed}; correct what they name and build the shards again")
-    say(f"{shards.uri}: sound, every byte of {plural(len(shards), 'person')}")
+    alone = f"; no photo of {other.uri} is among them" if other is not None else ""
+    say(f"{shards.uri}: sound, every byte of {plural(len(shards), 'person')}{alone}")

@@ -20,8 +20,9 @@ from icon_dist.types import Truth
 
 FORMAT = 1
 MANIFEST, INDEX, TRUTH = "manifest.json", "index.parquet", "truth.json.gz"
+SKELETON = "skeleton.yaml"  # beside a set whose skeleton was derived, to be looked at and corrected; nothing reads it
 BUILDING = "building.json"  # there as long as a build is unfinished
-BUILD_COMMAND = "icon-dist shards build coco|mpii|crowdpose|custom --annotations FILE --images DIR --out"
+BUILD_COMMAND = "icon-dist shards build coco|mpii|crowdpose|custom|yolo|... --annotations FILE --images DIR --out"
 
 
 class FileFacts(TypedDict):

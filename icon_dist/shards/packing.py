@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,35 +21,56 @@ import cv2
 from icon_dist import datasets, storage
 from icon_dist.datasets import joined
 from icon_dist.datasets.detections import detected
+from icon_dist.datasets.skeleton import skeleton_yaml
 from icon_dist.errors import ClusterError, ConfigError, note, plural, say
 from icon_dist.shards import label_checks
-from icon_dist.shards.photo_survey import MapItems, survey
+from icon_dist.shards.manifest import SKELETON
+from icon_dist.shards.photo_survey import MapItems, Rule, survey
 from icon_dist.shards.tar import Settings
 from icon_dist.shards.writer import build
 from icon_dist.types import Annotations
 
+AUTHORS: Rule = ("ignore", "as by the set's authors")
+USUAL: dict[str, Rule] = {  # whether EXIF is applied where sizes do not say it, and why
+    **dict.fromkeys(("coco", "mpii", "crowdpose", "wholebody133", "aic14"), AUTHORS),
+    "yolo": ("apply", "as Ultralytics does"),
+    "labelstudio": ("apply", "as browsers do"),
+}
+OWN = ("coco", "mpii", "crowdpose")  # datasets with a preset of their own; all others are custom
+
 
 def read(options: argparse.Namespace) -> tuple[Annotations, str]:
     """Who is packed, and the folder that their photos are named from."""
-    files, folders = options.annotations, [storage.absolute(folder) for folder in options.images]
-    if len(folders) not in (1, len(files)):
+    files, folders = options.annotations, [storage.absolute(folder) for folder in options.images or ()]
+    if len(folders) not in (0, 1, len(files)):
         raise ConfigError(f"--images: {len(folders)} folders for {len(files)} annotation files; give one, or one each")
-    root = os.path.commonpath(folders)
-    parts = []
-    for file, folder in zip(files, folders * len(files) if len(folders) == 1 else folders, strict=True):
+    several = folders * len(files) if len(folders) == 1 else folders or [""] * len(files)
+    parts: list[Annotations] = []
+    for file, folder in zip(files, several, strict=True):
         part = datasets.read(
             options.dataset,
             file,
-            images=folder,
-            skeleton=options.skeleton,
+            images=folder or None,
+            skeleton=parts[0].skeleton if parts and _derives(options) else options.skeleton,
             headboxes=options.headboxes,
+            split=options.split if datasets.takes(options.dataset, "split") else None,
+            sigmas=() if parts else options.sigmas or (),
+            exif=options.exif,
             drop_invalid=options.drop_invalid,
         )
-        parts.append(part if folder == root else joined.prefixed(part, os.path.relpath(folder, root)))
-    whole = joined.join(parts)
+        parts.append(part if part.folder else replace(part, folder=folder))
+    root = os.path.commonpath([part.folder for part in parts])
+    named = (p if p.folder == root else joined.prefixed(p, os.path.relpath(p.folder, root)) for p in parts)
+    whole = joined.join([*named])
     if options.limit:
         whole = joined.first(whole, options.limit)
+    options.split = options.split or parts[0].split
     return (detected(whole, options.boxes) if options.boxes else whole), root
+
+
+def _derives(options: argparse.Namespace) -> bool:
+    """Whether the skeleton of the set is derived from its first annotation file."""
+    return not options.skeleton and datasets.takes(options.dataset, "skeleton")
 
 
 def _worker() -> None:
@@ -151,7 +173,7 @@ def run(options: argparse.Namespace) -> None:
         whole,
         images,
         exif=options.exif,
-        official=options.dataset != "custom",
+        usual=USUAL.get(options.dataset),
         drop=options.drop_invalid,
         map_items=map_jobs,
         progress=Progress("checked", "photos", announce=False),
@@ -165,7 +187,7 @@ def run(options: argparse.Namespace) -> None:
         whole,
         images,
         options.out,
-        dataset=options.dataset,
+        dataset=options.dataset if options.dataset in OWN else "custom",
         split=options.split,
         boxes=Path(options.boxes).name if options.boxes else "gt",
         licence=options.licence or "",
@@ -173,6 +195,9 @@ def run(options: argparse.Namespace) -> None:
         map_jobs=map_jobs,
         progress=progress,
     )
+    place = storage.join(storage.absolute(options.out), SKELETON)
+    if _derives(options) and not storage.exists(place):  # it may have been corrected
+        storage.write(place, skeleton_yaml(whole.skeleton).encode())
     size = sum(file["bytes"] for file in manifest["files"].values())
     who = label_checks.packed(manifest["people"], whole.truth) if not options.boxes else f"{manifest['people']} people"
     facts = f"{who}, {plural(len(manifest['shards']), 'shard')}, {size / 2**20:.1f} MiB"

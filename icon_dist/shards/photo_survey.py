@@ -20,6 +20,7 @@ from icon_dist.types import Annotations, Instance
 
 TOGETHER = 64  # photos that a process looks at before it answers
 NAMED = 3  # bad photos in a message
+Rule = tuple[Exif, str]  # whether EXIF is applied, and why
 MapItems = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]  # in this process or elsewhere, in any order
 
 
@@ -66,20 +67,21 @@ def survey(
     images: str,
     *,
     exif: Exif | None,
-    official: bool,
+    usual: Rule | None,
     drop: bool,
     map_items: MapItems,
     progress: Callable[[int, int], None],
 ) -> tuple[Annotations, Conversion]:
     """The people whose photos can be used, and how their photos become pixels.
 
-    ``exif`` is what the user asked for. ``official``: a public set, whose labels are on the pixels as stored. ``drop``
-    leaves bad photos out, with their people, instead of raising a DataError that names the first.
+    ``exif`` is what the user asked for. ``usual``: what holds, and why, where annotated sizes do not tell; None: the
+    user has to say it. ``drop`` leaves bad photos out, with their people, instead of raising a DataError that names the
+    first.
     """
     looks = _looks(whole, images, map_items, progress)
     of_file = {p.file: p for p in whole.instances}
     turned = {one.file: one.header for one in looks if one.header and one.header.orientation != 1}
-    rule, reason = (exif, "as asked for") if exif else _rule(turned, of_file, official=official)
+    rule, reason = (exif, "as asked for") if exif else _rule(turned, of_file, usual=usual)
     faults = {one.file: one.fault for one in looks if one.fault}
     for one in looks:
         if one.header and (fault := size_fault(of_file[one.file], one.header, rule)):
@@ -104,7 +106,7 @@ def _looks(whole: Annotations, images: str, map_items: MapItems, progress: Calla
     return sorted(looks, key=lambda one: one.file)
 
 
-def _rule(turned: dict[str, Header], people: dict[str, Instance], *, official: bool) -> tuple[Exif, str]:
+def _rule(turned: dict[str, Header], people: dict[str, Instance], *, usual: Rule | None) -> Rule:
     """Whether EXIF is applied if nobody has said so, and why."""
     votes: Counter[str] = Counter()
     for file, header in turned.items():
@@ -113,8 +115,8 @@ def _rule(turned: dict[str, Header], people: dict[str, Instance], *, official: b
             votes.update(rule for rule, wh in (("apply", upright), ("ignore", stored)) if wh == people[file].wh)
     if votes["apply"] and not votes["ignore"]:
         return "apply", "as annotated sizes say"  # nobody exchanges width and height by chance
-    if official or not turned:
-        return "ignore", "as by the set's authors"
+    if usual or not turned:
+        return usual or ("ignore", "")
     signs = [f"{number} for {rule}" for rule, number in sorted(votes.items())]
     count = plural(len(turned), "photo is", "photos are")
     raise ConfigError(

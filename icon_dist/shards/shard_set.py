@@ -186,14 +186,14 @@ def _check_settings(
     conversion_of(settings)
     if input_hw is not None:
         (height, width), limit = input_hw, settings["max_input"]
-        asked = f"{uri} data.input={height}x{width}"
+        request = f"{uri} data.input={height}x{width}"
         if limit is not None and (height > limit[0] or width > limit[1]):
             fix = "build them again with a larger --max-input"
-            raise DataError(f"{asked}: the shards are built for inputs up to {limit[0]}x{limit[1]}; {fix}")
+            raise DataError(f"{request}: the shards are built for inputs up to {limit[0]}x{limit[1]}; {fix}")
         low, high = min(settings["aspects"]), max(settings["aspects"])
         if not low <= width / height <= high:
             fix = f"build them again with --max-input of the shape {height}:{width}"
-            raise DataError(f"{asked}: the shards have margin for width/height {low:g} to {high:g}; {fix}")
+            raise DataError(f"{request}: the shards have margin for width/height {low:g} to {high:g}; {fix}")
     if max_zoom is not None and max_zoom > settings["zoom"] + 1e-9:
         fix = f"lower data.augment.scale to {settings['zoom'] - 1:.2f}"
         raise DataError(f"{uri} zoom={max_zoom:g}: the shards have margin for {settings['zoom']}; {fix}")

@@ -38,8 +38,8 @@ class Settings:
 
     def manifest(self) -> Mapping[str, Any]:
         """What readers of the shards are told; of the photos only where something is unusual."""
-        told = {**asdict(self), "aspects": self.aspects, "zoom": ZOOM}
-        return told if self.photos != AS_STORED else {k: v for k, v in told.items() if k != "photos"}
+        record = {**asdict(self), "aspects": self.aspects, "zoom": ZOOM}
+        return record if self.photos != AS_STORED else {k: v for k, v in record.items() if k != "photos"}
 
     @property
     def aspects(self) -> tuple[float, ...]:

@@ -13,11 +13,16 @@ def main(argv: list[str]) -> None:
     """
     parser = Parser("icon-dist shards verify", __doc__)
     parser.add_argument("shards", metavar="DIR|s3://...")
+    parser.add_argument(
+        "--against",
+        metavar="DIR|s3://...",
+        help="another split: photos that are in both are findings, also if they were cut, scaled or encoded again",
+    )
     options = parser.parse_args(argv)
 
     from icon_dist.shards import inspection
 
-    inspection.run(options.shards)
+    inspection.run(options.shards, against=options.against)
 
 
 if __name__ == "__main__":

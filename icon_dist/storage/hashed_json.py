@@ -18,8 +18,8 @@ class BrokenSealError(Exception):
 def sealed(document: Mapping[str, Any]) -> bytes:
     """The one spelling of ``document``, with the seal as its ``sha256``; a seal it had before does not count."""
     body = json.loads(json.dumps({key: value for key, value in document.items() if key != "sha256"}))
-    seal = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
-    return json.dumps({**body, "sha256": seal}, sort_keys=True, indent=1).encode()
+    digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+    return json.dumps({**body, "sha256": digest}, sort_keys=True, indent=1).encode()
 
 
 def unsealed(data: bytes) -> dict[str, Any]:

@@ -63,7 +63,7 @@ class Lock:
     def take(self, *, fix: str, say: Callable[[str], None]) -> None:
         """Wait for signs of life of an owner that nobody here can see; TakenError if there is a living one."""
         first: bytes | None = None
-        told, began = False, time.monotonic()
+        announced, began = False, time.monotonic()
         if not storage.is_remote(self.uri):
             self._made = [folder for folder in (Path(self.uri), *Path(self.uri).parents) if not folder.exists()]
         while True:
@@ -81,8 +81,8 @@ class Lock:
                     if state == "gone" or time.monotonic() - began > PATIENCE_S:
                         storage.write(self._at, self._record())
                         break
-            if raw is not None and not told:
-                told = True
+            if raw is not None and not announced:
+                announced = True
                 say(f"{self.uri}: {_named(raw)} may still write it; looking {PATIENCE_S:.0f} s for a sign of life")
             time.sleep(LOOK_EVERY_S)
         if raw is not None and storage.is_remote(self.uri):

@@ -165,9 +165,9 @@ def _may_be_checksums(error: BaseException, code: str, endpoint: Endpoint) -> bo
     """Old stores say so as 403, 400 or 501, each in another word."""
     writes = ("PutObject", "UploadPart", "CreateMultipartUpload", "CompleteMultipartUpload")
     known = code in ("SignatureDoesNotMatch", "NotImplemented", "501", "400") or status_of(error) in (400, 411)
-    asked = endpoint.sends_checksums and not endpoint.is_aws
+    suspect = endpoint.sends_checksums and not endpoint.is_aws
     return (
-        asked
+        suspect
         and known
         and code not in CREDENTIALS.keys() - {"SignatureDoesNotMatch"}
         and (getattr(error, "operation_name", "") in writes)

@@ -64,9 +64,9 @@ def download(
         at, end = start + sink.tell(), None if size is None else start + size
         if at == end:
             return
-        asked = {"Range": f"bytes={at}-{'' if end is None else end - 1}"} if at or end else {}
+        options = {"Range": f"bytes={at}-{'' if end is None else end - 1}"} if at or end else {}
         try:
-            answer = client().get_object(**address(uri), **asked)
+            answer = client().get_object(**address(uri), **options)
         except boto.ClientError as error:
             if status_of(error) == 416:
                 return  # at or past the end, where a file too would give no more bytes
@@ -75,7 +75,7 @@ def download(
             same, version = version, str(answer.get("ETag") or answer.get("LastModified") or "")
             if sink.tell() and same and same != version:
                 raise restarted()
-            skip = _before(uri, answer, at) if asked else 0
+            skip = _before(uri, answer, at) if options else 0
             if most is not None and size is None and at - start + (answer.get("ContentLength") or 0) > most:
                 raise TooLargeError(uri, most=most)
             try:

@@ -74,8 +74,8 @@ def _run(cfg: Config, own: Mapping[str, str], *, dry_run: bool) -> None:
         return
     with lock.hold(uri, fix="give another run.name"):
         lock.tidy(uri)
-        told = reporters.start(services, run_uri=uri, config=dataclasses.asdict(cfg))
-        progress = Progress(uri, reporters=told)
+        started = reporters.start(services, run_uri=uri, config=dataclasses.asdict(cfg))
+        progress = Progress(uri, reporters=started)
         if cfg.run.launcher == "local":
             local.launch(cfg, LOOP, progress)
         else:

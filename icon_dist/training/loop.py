@@ -94,8 +94,8 @@ def last_words(cfg: Config, data: Data, *, step: int, best: float) -> str:
     end = f"stopped early: step {step} of {total}" if step < total else f"complete: step {step} of {total}"
     if step > total:  # the run is over, and is now asked for fewer epochs
         end = f"complete: step {step}, of which this config asks for {total}"
-    metric = headlines(data)[0]
-    scored = f", best {metric} {score_text(metric, best)} ({conditions_of(cfg, data)})"
+    name = headlines(data)[0]
+    scored = f", best {name} {score_text(name.rpartition('/')[2], best)} ({conditions_of(cfg, data)})"
     return f"{end}{scored if math.isfinite(best) else ''}; {run_directory(cfg)}"
 
 

@@ -175,8 +175,8 @@ GRAIN = (np.random.default_rng(11).standard_normal((400, 400, 3)) * 12).astype(n
 def _label(scene: Scene, number: int) -> Label:
     """The COCO annotation: v 2 in sight, 1 hidden, 0 outside the photo; area and box of what is in sight."""
     person, canvas = scene.people[number], scene.canvas
-    mine = np.array([owner == number for owner, _ in scene.parts] + [False])[canvas.owner]
-    height, width = mine.shape
+    own = np.array([owner == number for owner, _ in scene.parts] + [False])[canvas.owner]
+    height, width = own.shape
     keypoints: list[float] = []
     for joint in SKELETON.joints:
         x, y, z = person.origin + person.size * person.pose.points[joint]
@@ -186,11 +186,11 @@ def _label(scene: Scene, number: int) -> Label:
             continue
         side, _, kind = joint.rpartition("_")
         parts, margin = SHOWS[kind]
-        front = scene.parts[canvas.owner[row, column]][1].name if mine[row, column] else ""
+        front = scene.parts[canvas.owner[row, column]][1].name if own[row, column] else ""
         near = canvas.depth[row, column] - z < margin * person.size
         shown = near and front in {name.format(side) for name in parts}
         keypoints += [round((x - 0.5) / FACTOR, 2), round((y - 0.5) / FACTOR, 2), 2 if shown else 1]
-    ys, xs = np.flatnonzero(mine.any(1)), np.flatnonzero(mine.any(0))
+    ys, xs = np.flatnonzero(own.any(1)), np.flatnonzero(own.any(0))
     box = [xs[0], ys[0], xs[-1] + 1 - xs[0], ys[-1] + 1 - ys[0]] if len(xs) else [0, 0, 0, 0]
     if sum(v == 2 for v in keypoints[2::3]) < MIN_VISIBLE or min(box[2:]) < MIN_SIDE * FACTOR:
         keypoints = [0] * len(keypoints)
@@ -199,6 +199,6 @@ def _label(scene: Scene, number: int) -> Label:
         "keypoints": keypoints,
         "num_keypoints": sum(v > 0 for v in keypoints[2::3]),
         "bbox": [float(v) / FACTOR for v in box],
-        "area": float(mine.sum()) / FACTOR**2,
+        "area": float(own.sum()) / FACTOR**2,
         "iscrowd": 0,
     }

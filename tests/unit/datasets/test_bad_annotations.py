@@ -14,7 +14,7 @@ import pytest
 
 from icon_dist import datasets
 from icon_dist.datasets.annotation_file import missing_files
-from icon_dist.errors import ConfigError, DataError
+from icon_dist.errors import DataError
 
 Document = dict[str, Any]
 
@@ -269,11 +269,6 @@ def test_optional_fields_are_filled_in(tmp_path: Path) -> None:
         del a["iscrowd"], a["num_keypoints"]
     truth = datasets.read("coco", write(tmp_path / "annotations.json", document)).truth
     assert {(a["iscrowd"], a["num_keypoints"]) for a in truth["annotations"]} == {(0, 17)}
-
-
-def test_custom_needs_a_skeleton(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="pass --skeleton"):
-        datasets.read("custom", write(tmp_path / "annotations.json", good()))
 
 
 MPII: dict[str, tuple[dict[str, Any], str]] = {

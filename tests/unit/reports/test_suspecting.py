@@ -41,16 +41,12 @@ def opinion(
                    np.full(keypoints.shape[:2], 0.9))  # fmt: skip
 
 
-def columns(shards: ShardSet) -> GroundTruth:
-    return ground_truth(read_truth(shards.uri), joints=shards.skeleton.num_joints)
-
-
 def ids(found: Any, truth: GroundTruth) -> set[int]:
     return {int(truth.id[suspect.person]) for suspect in found.found}
 
 
 def test_one_run(shards: ShardSet, capsys: pytest.CaptureFixture[str]) -> None:
-    truth = columns(shards)
+    truth = ground_truth(read_truth(shards.uri), joints=HEADS.num_joints)
     found = suspects_of(truth, shards, opinion(shards, off=[2, 5]), None)
     assert ids(found, truth) == {2, 5}
     assert capsys.readouterr().err == ""
@@ -61,7 +57,7 @@ def test_one_run(shards: ShardSet, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_two_runs_judge_whom_they_have_not_learnt(shards: ShardSet, capsys: pytest.CaptureFixture[str]) -> None:
-    truth = columns(shards)
+    truth = ground_truth(read_truth(shards.uri), joints=HEADS.num_joints)
     half = split(shards.instance, share=0.5, seed=0)
     learnt = shards.instance[half.labelled].tolist()
     others = [n for n in range(8) if n not in learnt]
@@ -89,9 +85,9 @@ def test_probabilities_are_of_the_joints_of_the_set(shards: ShardSet) -> None:
 
 
 def test_what_a_page_is_given(shards: ShardSet) -> None:
-    truth = columns(shards)
+    truth = ground_truth(read_truth(shards.uri), joints=HEADS.num_joints)
     found = suspects_of(truth, shards, opinion(shards, off=[3]), None)
-    (row,) = listed(found, truth, shards)
+    (row,) = listed(found, truth, HEADS.joints)
     assert (row["id"], row["file"], row["kind"], row["joints"]) == (3, "3.jpg", "far from the label", ["nose"])
     assert row["suspicion"] == pytest.approx(0.9)
     drawn = sheet(found, truth, shards, aspect=1.0, wide=4)

@@ -48,7 +48,7 @@ def surveyed(
         whole,
         str(folder),
         exif=exif,
-        official=official,
+        usual=("ignore", "as by the set's authors") if official else None,
         drop=drop,
         map_items=map,
         progress=lambda *_: None,
