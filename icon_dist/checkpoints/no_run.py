@@ -19,16 +19,20 @@ FILES = {  # that are no weights
 RUN = "the folder of a run (run.dir/run.name)"
 
 
-def no_run(uri: str) -> str:
-    """Say what lies at ``uri`` in place of a run with checkpoints, and what to give instead."""
+def no_run(uri: str, *, file: bool = False) -> str:
+    """Say what lies at ``uri`` in place of a run with checkpoints, and what to give instead.
+
+    With ``file`` a file of weights would do as well.
+    """
+    wanted = f"{RUN}, or a file that icon-dist fetch wrote" if file else RUN
     if not storage.exists(uri):
-        return f"nothing is there; check the path, and give {RUN}"
+        return f"nothing is there; check the path, and give {wanted}"
     if storage.exists(storage.join(uri, "journal.log")):
         return f"a sweep, no run; give some of its trials, such as {uri}/trials/0000"
     if storage.exists(storage.join(uri, "manifest.json")):
         return "a shard set, no run; give it with --shards, and a run beside it"
     if any(storage.exists(storage.join(uri, name)) for name in PARTS[:2]):
-        return "a run that has no checkpoint yet; wait for its first (run.checkpoint_every_steps, or the epoch's end)"
+        return "a run that has no checkpoint yet; wait for its first (run.checkpoint_every)"
     if not storage.is_remote(uri) and Path(uri).is_dir():
         runs = sorted(path.parent.name for path in Path(uri).glob("*/config.yaml"))
         if runs:
@@ -40,4 +44,6 @@ def no_run(uri: str) -> str:
             return f"a part of a run, no run; give {place}"
     if text := FILES.get(PurePosixPath(uri).suffix.lower()):
         return f"{text} (run.dir/run.name)"
-    return f"no run (has none of {', '.join(PARTS)}); give {RUN}"
+    if uri.endswith(".safetensors") and not file:
+        return "weights, no run; give the run that they are from (run.dir/run.name)"
+    return f"no run (has none of {', '.join(PARTS)}); give {wanted}"

@@ -66,9 +66,12 @@ def load(uri: str, *, which: str | int | None = None, net: int = 1) -> Weights:
     uri = storage.absolute(uri)
     if not storage.exists(storage.join(uri, manifests.FOLDER)):
         try:
-            return decode(storage.read(uri), name=uri)
+            weights = decode(storage.read(uri), name=uri)
         except FileNotFoundError:
-            raise CheckpointError(f"{uri}: {no_run(uri)}, or a fetched .safetensors") from None
+            raise CheckpointError(f"{uri}: {no_run(uri, file=True)}") from None
+        if net != 1:
+            raise CheckpointError(f"{uri}: --net {net}: a file holds one network; leave it out")
+        return weights
     return of_checkpoint(find(uri, which), net=net)
 
 
@@ -112,7 +115,7 @@ def decode(data: bytes, *, name: str) -> Weights:
     if data[:3] == b"\xff\xd8\xff" or data[:8] == b"\x89PNG\r\n\x1a\n":
         raise CheckpointError(f"{name}: an image, not a model; the model comes first")
     if PurePosixPath(name).suffix.lower() in FILES:
-        raise CheckpointError(f"{name}: {no_run(name)}, or a fetched .safetensors")
+        raise CheckpointError(f"{name}: {no_run(name, file=True)}")
     size = int.from_bytes(data[:8], "little")
     try:
         header = json.loads(data[8 : 8 + size])

@@ -79,7 +79,7 @@ class RunConfig:
     graph: bool = False  # on a GPU: the whole step as one CUDA graph, without the launches that small batches wait for
     checkpoint_every: float = checked(1.0, ABOVE_ZERO)  # epochs; 0.25 = four times an epoch
     keep: int = checked(2, ABOVE_ZERO)  # newest checkpoints kept, besides the best
-    log_every: int = checked(20, ABOVE_ZERO)  # optimizer steps
+    log_every: int = checked(20, ABOVE_ZERO)  # optimizer steps; the last step is logged in any case
     max_failures: int = 3  # worker-group restarts before the run gives up
     max_skipped: int = checked(5, ABOVE_ZERO)  # steps in a row whose loss or gradients are not finite end the run
     report: tuple[str, ...] = checked((), KNOWN)  # services that get its numbers too: wandb | mlflow | trackio

@@ -177,12 +177,12 @@ class Progress:
         if step > self._rate[0]:
             left = int((now - self._rate[1]) / (step - self._rate[0]) * (self._total - step))
             parts += [f"{left // 60}:{left % 60:02d} left"]
-        self._show_line("  ".join(filter(None, parts)))
+        self._show_line("  ".join(filter(None, parts)), last=step == self._total and event["kind"] == "train")
 
-    def _show_line(self, text: str) -> None:
-        """A line that the next one replaces on a terminal, and in a log follows some seconds later."""
+    def _show_line(self, text: str, *, last: bool = False) -> None:
+        """A line that the next one replaces on a terminal, and in a log follows some seconds later, or is the last."""
         now = time.monotonic()
-        if not self._live and now - self._last_print < SHOW_EVERY:
+        if not self._live and not last and now - self._last_print < SHOW_EVERY:
             return
         self._last_print = now
         width = shutil.get_terminal_size().columns - 1  # a full line would wrap, and the next one not replace it

@@ -40,9 +40,9 @@ def run(args: argparse.Namespace) -> None:
     runs = read_runs(args.runs)
     require_one_skeleton({run.name: run.skeleton for run in runs})
     arms = arms_of(runs)
-    tell(f"{plural(len(runs), 'run')} in {plural(len(arms), 'arm')}: {', '.join(arm.name for arm in arms)}")
     missing = [f"{MEASURED}: leave out --no-evaluation"] if args.no_evaluation else []
     shards = None if args.no_evaluation else shards_of(runs, args.shards, missing)
+    tell(f"{plural(len(runs), 'run')} in {plural(len(arms), 'arm')}: {', '.join(arm.name for arm in arms)}")
     measured = {} if shards is None else measure_all(runs, shards, args, device=device, missing=missing)
     missing += unrecorded(runs)
     changed, drawn = changed_instances(arms, measured)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from types import ModuleType
 from typing import Any
 
@@ -27,12 +28,15 @@ def start(services: Mapping[str, ModuleType], *, run_uri: str, config: Mapping[s
     """Begin to report a run, or go on; a run is known again by its place. ClusterError where a service refuses."""
     name = run_uri.rpartition("/")[2]
     identity = f"{name}-{hashlib.sha256(run_uri.encode()).hexdigest()[:8]}"
-    reporters = []
+    reporters: list[Reporter] = []
     for service, package in services.items():
         module = importlib.import_module(f"{__name__}.{service}")
         try:
             reporters.append(module.Service(package, name=name, identity=identity, config=config))
         except Exception as error:
-            why = shorten(str(error) or type(error).__name__, 300)
+            for begun in reporters:  # is over before it has begun
+                with suppress(Exception):
+                    begun.close()
+            why = shorten(str(error) or type(error).__name__, 300).rstrip(".")
             raise ClusterError(f"run.report={service}: {why}; mend it, or leave the service out") from None
     return reporters

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -15,9 +16,11 @@ import torch
 from torch import Tensor
 
 from icon_dist import datasets, export
+from icon_dist.checkpoints import checkpoint
 from icon_dist.checkpoints import weights as stored_weights
 from icon_dist.codec import Codec, codec_of
 from icon_dist.config import EvalConfig
+from icon_dist.datasets import skeleton_to_dict
 from icon_dist.errors import CheckpointError, ClusterError, ConfigError, StorageError
 from icon_dist.inference import export as programs
 from icon_dist.inference import export_file
@@ -27,6 +30,7 @@ from icon_dist.shards.reader import photo_source
 from icon_dist.types import Batch, Instance, Skeleton
 from tests.runs.export import trained
 from tests.runs.export.trained import exported as write
+from tests.support.small_models import CRATE, DOG, HAND, weights_file
 
 NEAR = 1e-3  # input px
 
@@ -214,3 +218,20 @@ def test_two_hundred_real_people(use: str, config: dict[str, Any], tmp_path: Pat
     image = crops.flip(-1).permute(0, 3, 1, 2).float().contiguous() if use == "rtmlib" else crops
     parts = [run(file, part) for part in image.split(40)]
     agree(file, crops, *(torch.cat([part[i] for part in parts]) for i in (-2, -1)), least=0.99)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("skeleton", [CRATE, HAND, DOG], ids=lambda skeleton: skeleton.name)
+def test_any_skeleton_and_a_second_student_from_s3(skeleton: Skeleton, s3: str, tmp_path: Path) -> None:
+    """A run with two students on S3: what is exported is the one that was asked for."""
+    students = [weights_file(tmp_path / f"{seed}.safetensors", skeleton, seed=seed) for seed in (1, 2)]
+    first, second = (stored_weights.load(str(student)) for student in students)
+    both = {f"net{n}.{key}": value for n, one in enumerate((first, second), 1) for key, value in one.tensors.items()}
+    said = {"config": dataclasses.asdict(first.config), "skeleton": skeleton_to_dict(skeleton), "evaluated": "model"}
+    checkpoint.save(f"{s3}/run", step=7, attempt="a", tensors={"model": both}, state={}, manifest=said, keep=1)
+    export.main([f"{s3}/run", "--net", "2", "-o", str(tmp_path / "m.pt2")])
+    students[1].rename(tmp_path / "m.safetensors")
+    crops = programs.drawn_crops(3, hw=(32, 32))
+    with programs.quiet():
+        agree(tmp_path / "m.pt2", crops, *torch.export.load(tmp_path / "m.pt2").module()(crops), least=0.5)

@@ -51,7 +51,8 @@ def test_what_is_given_for_a_run_is_named(name: str, places: Path) -> None:
     assert str(refused.value).startswith(f"{place}: {CASES[name].replace('{}', place)}")
     with pytest.raises(CheckpointError) as by_fetch:
         stored_weights.find(place, "last")
-    says = "no checkpoint is there; check the name" if name == "absent" else CASES[name].replace("{}", place)
+    wanted = CASES[name].replace("{}", place)
+    says = "no checkpoint is there; check the name" if name == "absent" else wanted
     assert str(by_fetch.value).startswith(f"{place}: {says}")
 
 

@@ -248,6 +248,7 @@ def test_a_log_gets_whole_lines_some_seconds_apart(tmp_path: Path, clock: Clock)
     for step in range(1, 31):
         clock.now += 1
         progress(train(step))
+    progress(train(100))  # the last one is shown whenever it comes
     progress(evaluation(30))
     progress({"kind": "done", "text": "complete"})
     progress.close()
@@ -259,7 +260,8 @@ def test_a_log_gets_whole_lines_some_seconds_apart(tmp_path: Path, clock: Clock)
     assert lines[0] == "step 1/100  epoch 0.10  heatmap 1.0000  skcc 3.000  prcc 4.000"
     # one step a second; the first event is where the clock of the rate starts
     assert lines[1] == "step 11/100  epoch 1.10  heatmap 0.0909  skcc 3.000  prcc 4.000  1:29 left"
-    assert lines[3:] == ["epoch 1  PCK@0.2 61.5  split=val boxes=gt", "complete"]
+    assert lines[3].startswith("step 100/100  epoch 10.00  heatmap 0.0100")
+    assert lines[4:] == ["epoch 1  PCK@0.2 61.5  split=val boxes=gt", "complete"]
 
 
 def test_between_two_steps_that_are_logged(tmp_path: Path, clock: Clock) -> None:

@@ -124,6 +124,15 @@ def test_a_service_that_refuses_is_said_before_anything_starts(calls: Any, tmp_p
         told("wandb", tmp_path)
 
 
+def test_services_that_have_begun_end_with_one_that_refuses(calls: Any, tmp_path: Path) -> None:
+    read = calls("wandb")
+    calls("trackio", "init")
+    services = reporters.packages(["wandb", "trackio"])
+    with pytest.raises(ClusterError, match=r"^run\.report=trackio: "):
+        reporters.start(services, run_uri=str(tmp_path / "w48"), config={})
+    assert [name for name, _, _ in read() if name != "trackio"][:2] == ["init", "finish"]
+
+
 def test_a_package_that_is_not_there() -> None:
     with pytest.raises(ClusterError, match=r"^run\.report=trackio: needs trackio, .*; pip install trackio$"):
         reporters.packages(["trackio"])
