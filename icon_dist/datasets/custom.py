@@ -38,7 +38,7 @@ def read(
 
 def _derived(document: dict[str, Any], faults: Faults, sigmas: tuple[float, ...]) -> Skeleton:
     """The skeleton of the category with the most poses; its joints take the place of the names in the file."""
-    poses: dict[tuple[int, int], list[list[float]]] = {}  # by category and number of joints
+    poses: dict[tuple[Any, int], list[list[float]]] = {}  # by category and number of joints
     for annotation in document["annotations"]:
         if type(annotation) is dict and is_id(number := annotation.get("category_id")) and (pose := _flat(annotation)):
             poses.setdefault((number, len(pose) // 3), []).append(pose)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from icon_dist.arguments import did_you_mean
-from icon_dist.datasets.annotation_file import content, read_mapping
+from icon_dist.datasets.annotation_file import content, folders_below, read_mapping
 from icon_dist.datasets.derived_skeleton import Pairs, flips_of_order
 from icon_dist.datasets.skeleton import MAX_JOINTS
 from icon_dist.errors import DataError, note, plural, shown
@@ -239,7 +239,7 @@ def _place(entry: str, roots: list[Path]) -> Path | None:
 
 
 def _in_folder(folder: Path) -> Iterator[Path]:
-    for parent, _, names in os.walk(folder, followlinks=True):
+    for parent, names in folders_below(folder):
         for name in names:
             if is_photo(name):
                 yield Path(parent, name)
