@@ -97,7 +97,7 @@ class YoloYaml:
     def _roots(self) -> Iterator[Path]:
         """Folders that ``path`` can mean: absolute, from the file, from here, or from where Ultralytics keeps sets."""
         here = self.file.absolute().parent
-        root = self.root.replace("\\", "/") if not Path(self.root).exists() else self.root
+        root = self.root.replace("\\", "/") if not os.path.exists(self.root) else self.root
         if root:
             yield Path(os.path.normpath(here / root))
             yield Path(os.path.normpath(Path.cwd() / root))
@@ -233,8 +233,8 @@ def _place(entry: str, roots: list[Path]) -> Path | None:
         forms += ["/".join(below[at:]) for at in range(len(below))]
     for form in forms:
         for root in roots:
-            if (place := Path(os.path.normpath(root / form))).exists():
-                return place
+            if os.path.exists(place := os.path.normpath(root / form)):  # False, where Path's raises, of endless names
+                return Path(place)
     return None
 
 

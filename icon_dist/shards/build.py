@@ -64,7 +64,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--ray", action="store_true", help="shards as Ray tasks; every node must see the photos and --out")
     options = parser.parse_intermixed_args(argv)
     options.max_input = max_input(options.max_input)
-    options.annotations = [*options.files, *(options.annotations or [])]
+    if options.annotations and options.files:
+        parser.error(f"unrecognized arguments: {' '.join(options.files)}, beside --annotations")
+    options.annotations = options.annotations or options.files
     needed = {"--annotations": options.annotations, "--images": options.images or options.dataset == "yolo"}
     if missing := [name for name, there in needed.items() if not there]:
         parser.error(f"the following arguments are required: {', '.join(missing)}")

@@ -276,6 +276,7 @@ BAD: dict[str, tuple[Change, str]] = {
         lambda r: edit(r, "images/train", "images/trian"),
         r"train='images/trian': no such folder or list in",
     ),
+    "an endless name": (lambda r: edit(r, "images/train", "x" * 5000), r"no such folder or list"),
     "no photos": (lambda r: edit(r, "images/train", "labels"), r"train: no photos in labels"),
     "no labels at all": (
         lambda r: (r / "labels").rename(r / "lables"),
