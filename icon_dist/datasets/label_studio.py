@@ -51,6 +51,7 @@ class _Tally:
     kinds: Counter[str] = field(default_factory=Counter)  # of results that are no keypoints or boxes
 
     def notes(self) -> Iterator[str]:
+        """Yield a line about each kind of what was unusual."""
         if self.unlabelled:
             yield f"{plural(self.unlabelled, 'task')} without an annotation (or skipped ones only), left out"
         if self.several:
