@@ -37,7 +37,7 @@ def read(
 
 def _derived(document: Entry, faults: Faults, sigmas: tuple[float, ...]) -> Skeleton:
     """The skeleton of the category with the most poses; its joints take the place of the names in the file."""
-    poses: dict[tuple[Any, int], list[list[float]]] = {}  # by category and number of joints
+    poses: dict[tuple[int, int], list[list[float]]] = {}  # by category and number of joints
     for annotation in document["annotations"]:
         if (
             type(annotation) is dict
