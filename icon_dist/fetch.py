@@ -1,10 +1,12 @@
 """Fetch verified weights out of a run into one safetensors file, with a card beside it that says what they are.
 
 icon-dist fetch s3://bucket/runs/w48 --best -o best.safetensors
+icon-dist fetch runs/coco_vit_b --hf coco_vit_b      # for transformers
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 from pathlib import Path
 
@@ -34,6 +36,27 @@ def _list(run_uri: str) -> None:
         print(f"{entry.step:>10}  {shown:>7}  {sum(entry.files.values()) / 1e6:>7.1f}  {entry.attempt}{note}")
 
 
+def _write_folder(run_uri: str, args: argparse.Namespace) -> None:
+    """``--hf``: the weights of a run, or of a fetched file, for transformers."""
+    folder = storage.absolute(args.hf)
+    if storage.is_remote(folder):
+        raise ConfigError(f"--hf {args.hf}: transformers opens a folder of this machine; give a path, and copy it then")
+    from icon_dist.checkpoints import card
+    from icon_dist.checkpoints import weights as stored_weights
+    from icon_dist.inference import transformers_folder
+    from icon_dist.storage import local
+
+    local.require_new_folder(Path(folder))
+    weights = stored_weights.load(run_uri, which=args.which, net=args.net)
+    files, metadata = transformers_folder.files(weights), stored_weights.metadata_of(weights)
+    sha256 = hashlib.sha256(files[transformers_folder.WEIGHTS]).hexdigest()
+    count = sum(value.numel() for value in weights.tensors.values())
+    files["README.md"] = card.card(metadata, file=Path(folder).name, sha256=sha256, numbers=count, hf=True).encode()
+    transformers_folder.write(folder, files)
+    scored = "not evaluated" if weights.score is None else f"score {weights.score:.4f}"
+    say(f"{args.hf}: step {weights.step}, {scored}, {', '.join(files)}, from {weights.checkpoint}")
+
+
 def main(argv: list[str]) -> None:
     """Run ``icon-dist fetch`` with these words: write the verified weights of a run and a card, or list checkpoints.
 
@@ -50,10 +73,17 @@ def main(argv: list[str]) -> None:
     text = "the safetensors file to write; its card, FILE.md, is written beside it"
     parser.add_argument("-o", "--out", metavar="FILE", help=text)
     parser.add_force()
+    folder = "the folder to write for VitPoseForPoseEstimation.from_pretrained of transformers; of a vit_... alone"
+    parser.add_argument("--hf", metavar="DIR", help=folder)
     args = parser.parse_args(argv)
     run_uri = storage.absolute(args.run)
     if args.list:
         _list(run_uri)
+        return
+    if args.hf and args.out:
+        raise ConfigError("--hf, -o: two places to write to; give one of them")
+    if args.hf:
+        _write_folder(run_uri, args)
         return
     if not args.out:
         raise ConfigError("-o FILE: missing; say where to write the weights, or use --list")

@@ -34,7 +34,7 @@ def main(argv: list[str]) -> None:
         raise ConfigError(f"-o {args.out}: tasks are a JSON file; name it FILE.json")
     args.kind = kind_of(args.boxes or "whole")
     args.box = parse_box(args.boxes) if args.kind == "box" else None
-    args.track, args.flip = False, False
+    args.track, args.flip, args.min_score = False, False, None
 
     from icon_dist.reports import picking
 

@@ -43,28 +43,53 @@ def write(file: str, text: str) -> str:
     return target
 
 
-def card(metadata: Metadata, *, file: str, sha256: str, numbers: int) -> str:
-    """Markdown about ``file`` with this ``sha256``, whose tensors hold so many ``numbers``."""
+USE = """```console
+icon-dist predict {file} PHOTO.jpg -o out      # poses of your own photos, drawn and as json
+icon-dist evaluate {file} --shards FOLDER     # scores it on a set of shards
+icon-dist export {file} -o model.onnx         # for onnxruntime, joints out
+icon-dist train --cfg PRESET model.pretrained={file} ...   # starts from it
+```
+```python
+import icon_dist
+
+pose = icon_dist.load("{file}")
+poses = pose("PHOTO.jpg", boxes=[[100, 50, 80, 200]])  # x, y, width, height in px; without: all of it
+poses.xy, poses.scores, poses.names, poses.draw().save("out.jpg")
+```
+"""
+USE_HF = """```python
+from transformers import AutoImageProcessor, VitPoseForPoseEstimation
+
+processor = AutoImageProcessor.from_pretrained("{file}")
+model = VitPoseForPoseEstimation.from_pretrained("{file}")
+inputs = processor(image, boxes=[[[x, y, width, height]]], return_tensors="pt")
+poses = processor.post_process_pose_estimation(model(**inputs), boxes=[[[x, y, width, height]]])
+```
+"""
+
+
+def card(metadata: Metadata, *, file: str, sha256: str, numbers: int, hf: bool = False) -> str:
+    """Markdown about ``file`` with this ``sha256``, whose tensors hold so many ``numbers``.
+
+    With ``hf`` it is a folder for transformers, and the hash that of its ``model.safetensors``.
+    """
     name, backbone = PurePath(file).name, _text(_of(metadata, "config", "model").get("backbone", "a model"))
     rows = [*_model(metadata), *_training(metadata), *_origin(metadata)]
     rows.append(("File", f"{numbers:,} numbers, sha256 `{sha256}`"))
     return "\n".join(
         [
-            *("---", "library_name: icon_dist", "pipeline_tag: keypoint-detection", "tags: [pose-estimation]", "---"),
+            *(
+                "---",
+                f"library_name: {'transformers' if hf else 'icon_dist'}",
+                "pipeline_tag: keypoint-detection",
+                "tags: [pose-estimation]",
+                "---",
+            ),
             *(MARK, "", f"# {_text(name)}", ""),
             f"{backbone} that finds {len(_of(metadata, 'skeleton').get('joints') or [])} joints by heatmaps.",
             *("", "| | |", "|---|---|"),
             *(f"| {what} | {text} |" for what, text in rows),
-            *("", "## Use", "", "```console"),
-            f"icon-dist predict {_word(name)} PHOTO.jpg -o out      # poses of your own photos, drawn and as json",
-            f"icon-dist evaluate {_word(name)} --shards FOLDER     # scores it on a set of shards",
-            f"icon-dist export {_word(name)} -o model.onnx         # for onnxruntime, joints out",
-            f"icon-dist train --cfg PRESET model.pretrained={_word(name)} ...   # starts from it",
-            *("```", "```python", "import icon_dist", ""),
-            f'pose = icon_dist.load("{_word(name)}")',
-            'poses = pose("PHOTO.jpg", boxes=[[100, 50, 80, 200]])  # x, y, width, height in px; without: all of it',
-            'poses.xy, poses.scores, poses.names, poses.draw().save("out.jpg")',
-            *("```", ""),
+            *("", "## Use", "", (USE_HF if hf else USE).format(file=_word(name))),
         ]
     )
 

@@ -23,7 +23,10 @@ def refuse_idle(config: Config) -> None:
 
 
 def idle_keys(config: Config) -> Iterator[Idle]:
-    """What presets set is not among these, such as ``loss.bank.slots`` and ``data.generate``: others extend them."""
+    """What presets set is not among these, such as ``loss.bank.slots`` and ``data.generate``: others extend them.
+
+    But for what ``coco_vit_s`` and ``coco_vit_b`` set of their layers: another backbone must say that it has none.
+    """
     data, loss, semi = config.data, config.loss, config.semi
     yield data.labelled == 1, ("data.split_seed",), "data.labelled=1 leaves nobody without labels"
     yield data.augment.half_body_p == 0, ("data.augment.half_body_min",), "data.augment.half_body_p=0 cuts nobody"

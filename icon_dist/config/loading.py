@@ -244,7 +244,9 @@ def _listed(key: str, text: str, *, item: str) -> Layer:
     except (yaml.YAMLError, ValueError):
         node = None
     if not isinstance(node, yaml.SequenceNode) or not all(isinstance(one, yaml.ScalarNode) for one in node.value):
-        return Layer("", {}, [f"{shorten(item)}: expected a list of places such as [data/coco, data/lsp]"], item)
+        return Layer(
+            "", {}, [f"{shorten(item)}: expected a list such as '[data/coco, data/lsp]', quoted in a shell"], item
+        )
     return _override(key, [str(one.value) for one in node.value], item=item)
 
 

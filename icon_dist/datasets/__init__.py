@@ -1,6 +1,6 @@
 """Annotations of people. Adding a dataset = one file here with ``SKELETON`` and ``read``.
 
-``read`` takes (annotations, *, images, drop_invalid) and whatever of ``skeleton`` and ``headboxes`` the set needs.
+``read`` takes (annotations, *, images, drop_invalid) and whatever else of the options of :func:`read` the set needs.
 """
 
 from __future__ import annotations

@@ -218,6 +218,18 @@ def with_slashes(name: object, images: str | Path | None) -> object:
     return other if name_fault(other) is None and (Path(images) / other).is_file() else name
 
 
+def folders_below(folder: str | Path) -> Iterator[tuple[str, list[str]]]:
+    """A folder and all below it, each once whatever links lead to it, with the names of its files."""
+    seen: set[str] = set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(parent)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders.sort()
+        yield parent, sorted(names)
+
+
 def missing_files(names: Collection[str], folder: str | Path) -> set[str]:
     """Those of ``names`` that are not in ``folder``; each directory is listed once, no file is touched."""
     root = Path(folder)

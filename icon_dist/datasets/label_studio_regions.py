@@ -20,6 +20,7 @@ from icon_dist.errors import shown
 
 HIDDEN = frozenset(("occluded", "hidden", "invisible", "not visible", "not_visible"))  # a region's choice: v = 1
 PERCENT = 100.0
+MOST = 5000  # regions of a photo; a crowd of 100 people with COCO's joints has 1800
 MARGIN = 0.1  # of the size of a box, by which a keypoint may be outside
 BESIDE, NEVER = 1e6, 1e9  # added to, or in place of, the area of a box that does not hold a keypoint
 FAR = 100.0  # percent of the photo by which a keypoint may be outside
@@ -82,6 +83,8 @@ class Drawn:
         if type(results) is not list or not all(type(one) is dict for one in results):
             raise RegionError(f"result={shown(results)}: expected a list of regions")
         by_id: dict[str, list[Entry]] = {}
+        if len(results) > MOST:
+            raise RegionError(f"result: {len(results)} regions, more than the {MOST} that are read; split the photo")
         for number, one in enumerate(results):
             by_id.setdefault(str(one.get("id") or f"number {number}"), []).append(one)
         links = [(str(one.get("from_id")), str(one.get("to_id"))) for one in results if one.get("type") == "relation"]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 import unicodedata
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from icon_dist.datasets.annotation_file import folders_below
 from icon_dist.errors import DataError, shown
 
 PREFIX = re.compile(r"[0-9a-f]{8}-(?=.)")  # that Label Studio puts before the name of an uploaded file
@@ -22,8 +22,8 @@ class PhotoFolder:
         self._folder = folder
         self._files: dict[str, str] = {}
         self._by_name: dict[str, list[str]] = {}
-        for parent, _, names in os.walk(folder, followlinks=True):
-            for name in sorted(names):
+        for parent, names in folders_below(folder):
+            for name in names:
                 file = Path(parent, name).relative_to(folder).as_posix()
                 self._files[_plain(file)] = file
                 self._by_name.setdefault(_plain(name), []).append(file)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from icon_dist.arguments import did_you_mean
-from icon_dist.datasets.annotation_file import content, read_mapping
+from icon_dist.datasets.annotation_file import content, folders_below, read_mapping
 from icon_dist.datasets.derived_skeleton import Pairs, flips_of_order
 from icon_dist.datasets.skeleton import MAX_JOINTS
 from icon_dist.errors import DataError, note, plural, shown
@@ -97,7 +97,7 @@ class YoloYaml:
     def _roots(self) -> Iterator[Path]:
         """Folders that ``path`` can mean: absolute, from the file, from here, or from where Ultralytics keeps sets."""
         here = self.file.absolute().parent
-        root = self.root.replace("\\", "/") if not Path(self.root).exists() else self.root
+        root = self.root.replace("\\", "/") if not os.path.exists(self.root) else self.root
         if root:
             yield Path(os.path.normpath(here / root))
             yield Path(os.path.normpath(Path.cwd() / root))
@@ -233,13 +233,13 @@ def _place(entry: str, roots: list[Path]) -> Path | None:
         forms += ["/".join(below[at:]) for at in range(len(below))]
     for form in forms:
         for root in roots:
-            if (place := Path(os.path.normpath(root / form))).exists():
-                return place
+            if os.path.exists(place := os.path.normpath(root / form)):  # False, where Path's raises, of endless names
+                return Path(place)
     return None
 
 
 def _in_folder(folder: Path) -> Iterator[Path]:
-    for parent, _, names in os.walk(folder, followlinks=True):
+    for parent, names in folders_below(folder):
         for name in names:
             if is_photo(name):
                 yield Path(parent, name)

@@ -2,7 +2,8 @@
 
 Its public TensorFlow.js model has batch norms folded into biases, so there are none here. TensorFlow pads a convolution
 of stride 2 on the right and below only: pixel i of a map of stride s lies at s * i + s - 1. The heads for centers,
-offsets and regression are left out. Heatmaps are the sigmoid of its logits, which are -40 where there is no joint.
+offsets and regression are left out. Heatmaps are the sigmoid of its logits, which are -40 where there is no joint. Its
+public weights put the peak of a joint at x into pixel (x - 2) / 4; training moves it to x / 4.
 """
 
 from __future__ import annotations

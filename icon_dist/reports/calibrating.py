@@ -24,6 +24,7 @@ from icon_dist.types import Skeleton
 
 Json = dict[str, Any]
 BY_FILE = "by the file beside the model"
+HELD_OUT = f"held out: {FOLDS} parts of the images"
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def calibrated(found: Outcomes, skeleton: Skeleton, model: Skeleton, *, known: S
     numbers: Json = {
         "joints": len(whole.peak),
         "right_means": RIGHT[skeleton.metric],
-        "how": f"held out: {FOLDS} parts of the images" if known is None else BY_FILE,
+        "how": HELD_OUT if known is None else BY_FILE,
         "error_before": calibration_error(whole.peak, whole.right),
         "error_after": None if after is None else calibration_error(after, whole.right),
         "before": [b._asdict() for b in reliability(whole.peak, whole.right)],

@@ -100,6 +100,7 @@ def _run(run: Run, measured: Measured | None) -> Json:
         "damaged_lines": run.damaged,
         "training": bool(run.writer),
         "measured_step": measured and measured.step,
+        **({"of_sets": {name: last["scores"].get(name) for name in run.metrics}} if last and run.metrics[1:] else {}),
     }
 
 

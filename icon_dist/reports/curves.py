@@ -32,8 +32,8 @@ def drawn(arms: Sequence[Arm]) -> tuple[Plots, Plots]:
     runs = [(arm, number, run) for number, arm in enumerate(arms) for run in arm.runs]
     names = dict.fromkeys(name for _, _, run in runs for event in run.train for name in event)
     others = sorted(name for name in names if name not in FIRST and name not in POSITION)
-    metric = next((run.metric for _, _, run in runs if run.metric), None)
-    scores = [] if metric is None else [_plot(runs, metric, title=f"{metric}, percent", scored=True)]
+    metrics = next((run.metrics for _, _, run in runs if run.metrics), [])
+    scores = [_plot(runs, metric, title=f"{metric}, percent", scored=True) for metric in metrics]
     terms = [_plot(runs, name, title=title) for name, title in FIRST.items() if name in names]
     more = [_plot(runs, name, title=name.replace("_", " ")) for name in others]
     return [plot for plot in scores + terms if plot], [plot for plot in more if plot][:MOST]

@@ -7,7 +7,6 @@ import dataclasses
 import json
 from collections.abc import Iterator
 from contextlib import nullcontext
-from functools import partial
 
 from icon_dist import storage
 from icon_dist.checkpoints import weights as stored_weights
@@ -16,23 +15,20 @@ from icon_dist.codec import codec_of
 from icon_dist.config import Config, EvalConfig, sets_of
 from icon_dist.datasets.merged_skeleton import columns, missing, other_mirrors
 from icon_dist.drawing import skeletons
-from icon_dist.errors import CheckpointError, ConfigError, naming, note, plural, say, shorten, shown, tell
+from icon_dist.errors import CheckpointError, ConfigError, DataError, naming, note, plural, say, shorten, shown, tell
 from icon_dist.inference import boxes as who
 from icon_dist.inference import calibration_file
 from icon_dist.inference.boxes import photos_of
-from icon_dist.inference.calibration_file import FLIPS, Calibration
-from icon_dist.inference.counting import counted
 from icon_dist.inference.device import chosen_device
-from icon_dist.inference.predictor import conditions, evaluate
-from icon_dist.launch.progress import counter
+from icon_dist.inference.predictor import conditions
 from icon_dist.metrics import embedding, result_files
-from icon_dist.metrics.calibration import Outcomes, outcomes
 from icon_dist.metrics.score import check_truth, main_metric, require_evaluator
-from icon_dist.models import PoseNet, from_config
+from icon_dist.models import from_config
 from icon_dist.models.opecnet import OPECNet
-from icon_dist.reports import calibrating, suspecting
-from icon_dist.reports.calibrating import BY_FILE, Fitted
+from icon_dist.reports import calibrating
+from icon_dist.reports.calibrating import HELD_OUT
 from icon_dist.reports.diagnosis import Scored, diagnose
+from icon_dist.reports.judging import Asked, Judge, judge
 from icon_dist.reports.pictures import picture
 from icon_dist.shards.shard_set import ShardSet, open_shards
 from icon_dist.types import Predictions, Skeleton, score_text
@@ -178,58 +174,34 @@ def score_set(args: argparse.Namespace, weights: Weights, uri: str, *, device: s
     if truth is not None:
         check_truth(truth, people.skeleton, boxes=chosen.boxes, image_ids=photos)
         require_evaluator(people.skeleton, engine=args.engine)
+        truth = truth.among(photos)
     model = from_config.restore(weights).to(device).eval()
     if settings.refine_below != EvalConfig().refine_below and not isinstance(model, OPECNet):
         raise ConfigError(f"--refine-below: {args.checkpoint} is {config.model.backbone}, which does not refine joints")
     codec = codec_of(config, stride=model.stride)
     what = conditions(settings, people.skeleton, codec=codec.name, split=chosen.split, boxes=chosen.boxes)
     say(f"conditions: {what}")
-    boxes = len(who.first_photos(people, settings.limit))
-
-    def predicted(model: PoseNet, by: Weights, settings: EvalConfig) -> tuple[dict[str, float], Predictions]:
-        """Scores and poses of these people by a model, under some settings."""
-        return evaluate(
-            counted(model, partial(counter("boxes"), "evaluated"), people=boxes, flip=settings.flip),
-            people,
-            truth,
-            codec=codec_of(by.config, stride=model.stride),
-            settings=settings,
-            loaders=args.loaders,
-            device=device,
-            skeleton=by.skeleton,
-        )
-
-    second = None if args.second is None else load_second(args.second, people.skeleton, shards=uri)
-    scores, predictions = predicted(model, weights, settings)
+    asked = Asked(people, truth, settings, loaders=args.loaders, device=device)
+    second = None if args.second is None else stored_weights.load(args.second)
+    if second is not None:
+        require_same_joints(second.skeleton, people.skeleton, checkpoint=args.second, shards=uri)
+    scores, predictions = asked.predicted(model, weights)
     for line in table(scores):
         say(line)
     for text in doubts(scores, people.skeleton, poses=len(predictions.instance)) if scores else ():
         note(text)
     about: dict[str, object] = {"checkpoint": weights.checkpoint, "step": weights.step, "conditions": what}
-    truth = truth and truth.among(photos)
-    calibration, suspects = None, None
-    if truth is not None and shards is not None and args.boxes == "gt":
-        found = outcomes(truth, predictions, people.skeleton)
-        other = dataclasses.replace(settings, flip=not settings.flip)
-        again = None
-        if args.calibrate:
-            tell("predicting once more, for the scores of the other setting of --no-flip")
-            again = outcomes(truth, predicted(model, weights, other)[1], people.skeleton)
-        fitted = calibrate(args.checkpoint, weights, people.skeleton, found, again, flip=settings.flip)
-        calibration = fitted.numbers
-        if args.diagnose:
-            opinions = [suspecting.opinion_of(weights, predictions, fitted.curves, shards)]
-            if second is not None:
-                tell(f"predicting by {args.second}, for the people whom {args.checkpoint} has learnt")
-                poses = predicted(from_config.restore(second).to(device).eval(), second, settings)[1]
-                theirs = outcomes(truth, poses, people.skeleton)
-                curves = calibrating.calibrated(theirs, people.skeleton, second.skeleton).curves
-                opinions.append(suspecting.opinion_of(second, poses, curves, shards))
-            suspects = suspecting.suspects_of(truth, shards, opinions[0], opinions[1] if second else None)
-        shown_anyway = args.calibrate or calibration["how"] == BY_FILE
-        for line in calibrating.lines(calibration) if shown_anyway else ():
+    judged = None
+    if shards is not None and chosen.boxes == "gt":
+        judged = judge(args, asked, shards, Judge(model, weights, predictions), second)
+    elif args.calibrate:
+        raise DataError(f"--calibrate: the boxes of these shards are {chosen.boxes}; take shards of annotated people")
+    if judged is None and args.calibrate:
+        raise DataError("--calibrate: no labelled joint of these people says what is right; take others")
+    if judged is not None and (args.calibrate or judged.calibration["how"] != HELD_OUT):
+        about["calibration"] = judged.calibration
+        for line in calibrating.lines(judged.calibration):
             say(line)
-        about |= {"calibration": calibration} if shown_anyway else {}
     aspect = codec.frame.aspect
     write(args, chosen, predictions, skeleton=people.skeleton, aspect=aspect)
     if args.diagnose:
@@ -246,8 +218,8 @@ def score_set(args: argparse.Namespace, weights: Weights, uri: str, *, device: s
             batch=settings.batch,
             loaders=args.loaders,
             device=device,
-            about={**about, "calibration": calibration},
-            suspects=suspects,
+            about={**about, "calibration": None if judged is None else judged.calibration},
+            suspects=None if judged is None else judged.suspects,
         )
     main = main_metric(people.skeleton)
     score = f"{main} {score_text(main, scores[main])} on " if scores else "poses of "
@@ -255,32 +227,6 @@ def score_set(args: argparse.Namespace, weights: Weights, uri: str, *, device: s
     whose = f"{plural(len(predictions.instance), 'box')} in {images} of {chosen.split}"
     say(f"{args.checkpoint}, step {weights.step}: {score}{whose}")
     return {"scores": scores, **about}
-
-
-def load_second(place: str, skeleton: Skeleton, *, shards: str) -> Weights:
-    """The weights of ``--second``, which must predict the joints of the set, too."""
-    second = stored_weights.load(place)
-    require_same_joints(second.skeleton, skeleton, checkpoint=place, shards=shards)
-    return second
-
-
-def calibrate(
-    model: str, weights: Weights, skeleton: Skeleton, found: Outcomes, other: Outcomes | None, *, flip: bool
-) -> Fitted:
-    """How far scores are from probabilities; with those of the ``other`` flip setting, written beside the model too."""
-    known = None if other is not None else calibration_file.read(model, weights)
-    fitted = calibrating.calibrated(
-        found, skeleton, weights.skeleton, known=None if known is None else known.of(flip=flip)
-    )
-    if other is not None:
-        again = calibrating.calibrated(other, skeleton, weights.skeleton)
-        of_flip = {flip: fitted, not flip: again}
-        curves = {name: of_flip[how].curves for how, name in FLIPS.items()}
-        kept = ("right_means", "joints", "error_before", "error_after")
-        about = {name: {key: of_flip[how].numbers[key] for key in kept} for how, name in FLIPS.items()}
-        calibration = Calibration(weights.manifest_sha256, weights.skeleton.joints, curves, {"fitted": about})
-        calibration_file.write(calibration_file.place_of(model), calibration)
-    return fitted
 
 
 def settings_of(args: argparse.Namespace) -> EvalConfig:

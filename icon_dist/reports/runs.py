@@ -56,6 +56,16 @@ class Run:
         return self.evals[-1]["headline"] if self.evals else None
 
     @property
+    def metrics(self) -> list[str]:
+        """The main score of each set that the run is scored on; one where ``data.val`` is one set."""
+        if not self.evals:
+            return []
+        last = self.evals[-1]
+        several = last.get("headlines")
+        named = isinstance(several, list) and all(type(name) is str for name in several)
+        return list(several) if isinstance(several, list) and named else [last["headline"]]
+
+    @property
     def best(self) -> Event | None:
         """The evaluation with the highest score; of equals the earliest."""
         scored = [event for event in self.evals if finite(event["scores"].get(event["headline"])) is not None]

@@ -24,7 +24,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     """
     parser = Parser("icon-dist shards build", __doc__)
     add = parser.add_argument
-    add("dataset", choices=DATASETS)
+    add("dataset", nargs="?", choices=DATASETS)  # "?": what is missing is said together with missing options
     add("files", nargs="*", default=[], type=annotation_file, metavar="FILE", help="annotation files, as --annotations")
     add("--annotations", type=annotation_file, action="append", metavar="FILE", help="repeat it to join several files")
     add(
@@ -33,7 +33,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         metavar="DIR",
         help="one for all annotation files, or one each; yolo: in place of the file's path, where that is of elsewhere",
     )
-    add("--out", required=True, metavar="DIR|s3://...")
+    add("--out", metavar="DIR|s3://...")
     add("--skeleton", metavar="NAME|FILE", help=f"a skeleton YAML or {SHIPPED}; derived without")
     add(
         "--sigmas",
@@ -65,8 +65,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--ray", action="store_true", help="shards as Ray tasks; every node must see the photos and --out")
     options = parser.parse_intermixed_args(argv)
     options.max_input = max_input(options.max_input)
-    options.annotations = [*options.files, *(options.annotations or [])]
-    needed = {"--annotations": options.annotations, "--images": options.images or options.dataset == "yolo"}
+    if options.annotations and options.files:
+        parser.error(f"unrecognized arguments: {' '.join(options.files)}, beside --annotations")
+    options.annotations = options.annotations or options.files
+    needed = {"dataset": options.dataset, "--annotations": options.annotations}
+    needed |= {"--images": options.images or options.dataset == "yolo", "--out": options.out}
     if missing := [name for name, there in needed.items() if not there]:
         parser.error(f"the following arguments are required: {', '.join(missing)}")
     if options.skeleton and options.sigmas:

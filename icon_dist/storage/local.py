@@ -155,6 +155,33 @@ def replacing(path: Path) -> Iterator[BufferedRandom]:
         _sync_folder(path.parent)
 
 
+def require_new_folder(path: Path) -> None:
+    """StorageError if it is plain already that no folder can be made at ``path``, which may be an empty one."""
+    with _explained(path):
+        if path.is_dir() and next(path.iterdir(), None) is None:
+            return require_place(path / "file")
+        if os.path.lexists(path):
+            raise StorageError(f"{path}: exists; give another name, or move it away")
+    return require_place(path)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A folder to write in that becomes ``path``, new or empty, when the block ends without an error."""
+    require_new_folder(path)
+    with _explained(path):
+        _make_place(path.parent)
+        temporary = path.parent / f".{path.name[:32]}.{secrets.token_hex(4)}{PARTIAL}"
+        temporary.mkdir()
+        try:
+            yield temporary
+            os.rename(temporary, path)
+            _sync_folder(path.parent)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+
+
 @contextmanager
 def continued(path: Path) -> Iterator[BufferedRandom]:
     """A file at its end, with what an earlier process has left there; no two processes have it at once."""

@@ -14,7 +14,7 @@ import icon_dist
 from icon_dist import evaluate, fetch
 from icon_dist.checkpoints import weights as stored_weights
 from icon_dist.config import load
-from icon_dist.errors import CheckpointError, ConfigError
+from icon_dist.errors import CheckpointError, ConfigError, DataError
 from icon_dist.inference import calibration_file
 from icon_dist.launch.local import launch
 from icon_dist.launch.progress import Progress
@@ -148,6 +148,16 @@ def test_what_cannot_be_calibrated(place: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--calibrate --net 2: fetch that network into a file"):
         evaluate.main([*words, "--net", "2"])
     assert not (place / "model.calibration.json").exists()
+
+
+def test_shards_of_a_detectors_boxes_have_nobody_to_calibrate_by(place: Path, tmp_path: Path) -> None:
+    found = small_sets.shards_of(
+        dataclasses.replace(two_sets.HANDS, name="found", metric="coco"), tmp_path, boxes="d.json"
+    )
+    words = [str(place / "model.safetensors"), "--shards", found, "--loaders", "0"]
+    evaluate.main(words)
+    with pytest.raises(DataError, match=r"the boxes of these shards are d\.json; take shards of annotated people"):
+        evaluate.main([*words, "--calibrate"])
 
 
 def test_joints_that_a_set_does_not_have_share_the_function_of_all(place: Path) -> None:

@@ -206,6 +206,7 @@ def bad_lines() -> Iterator[tuple[list[str], str]]:
     yield ["sweep", "--cfg", "demo"], "required: SEARCH"
     yield ["shards", "build", "cooc", "--annotations", "a", "--images", "b", "--out", "c"], "did you mean coco?"
     yield ["shards", "build"], "required: dataset, --annotations, --images, --out"
+    yield ["shards", "build", "coco", "--out", "c"], "required: --annotations, --images"
     yield ["evaluate", "a", "--shards", "s", "--photos", "p"], "not allowed with"
     yield ["evaluate", "a", "--shards", "s", "--refine-below", "٠"], "is not a number"
     yield ["evaluate", "a", "--shards", "s", "--refine-below", "nan"], "is not a number"

@@ -156,7 +156,11 @@ def test_a_fetched_file_and_a_comparison(scored: Path, tmp_path: Path) -> None:
     assert torch.equal(stored_weights.load(str(file)).tensors["final_layer.bias"],
                        stored_weights.load(str(scored)).tensors["final_layer.bias"])  # fmt: skip
     compare.main([str(scored), "-o", str(tmp_path / "compare.html"), "--loaders", "0"])
-    assert "hands/PCK@0.2" in (tmp_path / "compare.html").read_text()
+    page = (tmp_path / "compare.html").read_text()
+    assert "last of each set: hands/PCK@0.2" in page
+    (run_numbers,) = json.loads((tmp_path / "compare.json").read_text())["arms"][0]["runs"]
+    scores = last_scores(scored)["scores"]
+    assert run_numbers["of_sets"] == {name: scores[name] for name in ("hands/PCK@0.2", "heads/AP")}
 
 
 def test_a_teacher_looks_once_at_each_set(scored: Path, sets: tuple[str, str], tmp_path: Path) -> None:

@@ -57,6 +57,12 @@ from tests.support.refusals import refused
         ("optim.batch=66", "the global batch must be a multiple of run.workers=4"),
         ("optim.batch=100", "25 per worker is not a multiple of optim.micro_batch=16"),
         ("data.streams=7", "data.streams=7: must divide optim.batch=64"),
+        ("optim.layer_decay=0", "optim.layer_decay=0.0: expected a share above 0, up to 1"),
+        (
+            "optim.layer_decay=0.8",
+            "optim.layer_decay=0.8: only the backbones vit_... have layers in a row",
+        ),
+        ("model.drop_path=1", "model.drop_path=1.0: expected a share below 1"),
         ("run.zero=4", "run.zero=4: DeepSpeed ZeRO has stages 0, 1, 2 and 3"),
         ("run.launcher=slurm", "expected one of ray, local"),
         ("run.launcher=local", "run.workers=4: run.launcher=local is one process"),

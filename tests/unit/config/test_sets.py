@@ -51,8 +51,8 @@ def test_one_set_in_a_list_is_the_same_run() -> None:
     [
         ("[a,a]", "expected different sets, each once"),
         ("[]", "expected a path or s3://bucket/prefix"),
-        ("[a,[b]]", "expected a list of places such as"),
-        ("[a", "expected a list of places such as"),
+        ("[a,[b]]", "quoted in a shell"),
+        ("[a", "quoted in a shell"),
         ("[a,'']", "in every place of the list"),
         ("[a,s3://key:secret@b/c]", "no password may be in it"),
         (["a", 1], "expected a path or s3://..., or a list of them such as"),

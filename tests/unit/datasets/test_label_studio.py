@@ -350,6 +350,10 @@ BAD: dict[str, tuple[Change, str]] = {
         lambda e: e[0]["annotations"][0]["result"].append(relation("1", "B")),
         r"task 1 keypoint 'left_ear' is tied to several rectangles; leave one tie",
     ),
+    "as many regions as nobody draws": (
+        lambda e: e[0]["annotations"][0].update(result=[point(str(at), 5, 5, "nose") for at in range(5001)]),
+        r"task 1 result: 5001 regions, more than the 5000",
+    ),
     "no keypoints": (lambda e: e[0]["annotations"].__setitem__(0, annotation(*TWO[:2])), r"no keypoints in 1 task"),
 }
 

@@ -145,6 +145,7 @@ GOOD: dict[str, Change] = {
         (r / "labels/train/a.txt").rename(r / "labels/train/foto\u0308 1.txt"),
     ),
     "no file of a photo without people": lambda r: (r / "labels/train/b.txt").unlink(),
+    "a folder that links to itself": lambda r: (r / "images/train/again").symlink_to(r / "images/train"),
     "a hidden copy": lambda r: (r / "images/train/._a.jpg").write_bytes(b"\0\5\x16\7"),
     "classes.txt": lambda r: (r / "labels/train/classes.txt").write_text("tiger\n"),
     "a line twice": lambda r: label(r, f"{ROW}\n" + (r / "labels/train/a.txt").read_text()),
@@ -275,6 +276,7 @@ BAD: dict[str, tuple[Change, str]] = {
         lambda r: edit(r, "images/train", "images/trian"),
         r"train='images/trian': no such folder or list in",
     ),
+    "an endless name": (lambda r: edit(r, "images/train", "x" * 5000), r"no such folder or list"),
     "no photos": (lambda r: edit(r, "images/train", "labels"), r"train: no photos in labels"),
     "no labels at all": (
         lambda r: (r / "labels").rename(r / "lables"),

@@ -1,0 +1,128 @@
+"""What an evaluation says beside its scores: whether they are probabilities, and whose labels look wrong."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from icon_dist.checkpoints.weights import Weights
+from icon_dist.codec import codec_of
+from icon_dist.config import EvalConfig
+from icon_dist.errors import tell
+from icon_dist.inference import calibration_file
+from icon_dist.inference.boxes import first_photos
+from icon_dist.inference.calibration_file import FLIPS, Calibration
+from icon_dist.inference.counting import counted
+from icon_dist.inference.predictor import evaluate
+from icon_dist.launch.progress import counter
+from icon_dist.metrics.calibration import outcomes
+from icon_dist.metrics.ground_truth import GroundTruth
+from icon_dist.models import PoseNet, from_config
+from icon_dist.reports import suspecting
+from icon_dist.reports.calibrating import Fitted, calibrated
+from icon_dist.reports.suspecting import Opinion, Suspects, opinion_of
+from icon_dist.shards.reader import People
+from icon_dist.shards.shard_set import ShardSet
+from icon_dist.types import Predictions
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The people of an evaluation, whose poses any model can be asked for."""
+
+    people: People
+    truth: GroundTruth | None  # of the photos that count
+    settings: EvalConfig
+    loaders: int
+    device: str
+
+    def predicted(
+        self, model: PoseNet, weights: Weights, settings: EvalConfig | None = None
+    ) -> tuple[dict[str, float], Predictions]:
+        """Scores and poses by a model, under these or other settings."""
+        settings = settings or self.settings
+        boxes = len(first_photos(self.people, settings.limit))
+        return evaluate(
+            counted(model, partial(counter("boxes"), "evaluated"), people=boxes, flip=settings.flip),
+            self.people,
+            self.truth,
+            codec=codec_of(weights.config, stride=model.stride),
+            settings=settings,
+            loaders=self.loaders,
+            device=self.device,
+            skeleton=weights.skeleton,
+        )
+
+
+@dataclass(frozen=True)
+class Judge:
+    """The model of an evaluation, and what it said."""
+
+    model: PoseNet
+    weights: Weights
+    poses: Predictions
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What can be said of the scores, and with ``--diagnose`` of the labels."""
+
+    calibration: Json
+    suspects: Suspects | None
+
+
+def judge(
+    args: argparse.Namespace,
+    asked: Asked,
+    shards: ShardSet,
+    judge: Judge,
+    second: Weights | None,
+) -> Judged | None:
+    """Of people in their own boxes; None where none of their joints says what is right.
+
+    With ``--calibrate`` the functions are written beside the model. ``second`` judges whom the first has learnt.
+    """
+    truth = asked.truth
+    assert truth is not None
+    found = outcomes(truth, judge.poses, shards.skeleton)
+    if not len(found.peak):
+        return None
+    known = None if args.calibrate else calibration_file.read(args.checkpoint, judge.weights)
+    curves = None if known is None else known.of(flip=asked.settings.flip)
+    fitted = calibrated(found, shards.skeleton, judge.weights.skeleton, known=curves)
+    if args.calibrate:
+        tell("predicting once more, for the scores of the other setting of --no-flip")
+        flip = asked.settings.flip
+        poses = asked.predicted(judge.model, judge.weights, dataclasses.replace(asked.settings, flip=not flip))[1]
+        other = outcomes(truth, poses, shards.skeleton)
+        again = calibrated(other, shards.skeleton, judge.weights.skeleton)
+        keep(args.checkpoint, judge.weights, {flip: fitted, not flip: again})
+    if not args.diagnose:
+        return Judged(fitted.numbers, None)
+    first, other_run = opinion_of(judge.weights, judge.poses, fitted.curves, shards), None
+    if second is not None:
+        tell(f"predicting by {args.second}, for the people whom {args.checkpoint} has learnt")
+        other_run = _opinion_of_second(asked, shards, second)
+    return Judged(fitted.numbers, suspecting.suspects_of(truth, shards, first, other_run))
+
+
+def _opinion_of_second(asked: Asked, shards: ShardSet, second: Weights) -> Opinion:
+    model = from_config.restore(second).to(asked.device).eval()
+    assert asked.truth is not None
+    poses = asked.predicted(model, second)[1]
+    found = outcomes(asked.truth, poses, shards.skeleton)
+    return opinion_of(second, poses, calibrated(found, shards.skeleton, second.skeleton).curves, shards)
+
+
+def keep(model: str, weights: Weights, fitted: dict[bool, Fitted]) -> None:
+    """Write the functions beside the model; ``fitted`` with flip averages and without."""
+    said = ("right_means", "joints", "error_before", "error_after")
+    about = {name: {key: fitted[how].numbers[key] for key in said} for how, name in FLIPS.items()}
+    curves = {name: fitted[how].curves for how, name in FLIPS.items()}
+    found = Calibration(weights.manifest_sha256, weights.skeleton.joints, curves, {"fitted": about})
+    calibration_file.write(calibration_file.place_of(model), found)
