@@ -59,7 +59,7 @@ class Checkpoint:
             why = shorten(str(error))
             raise CheckpointError(f"{self.uri}: {name}.safetensors is no safetensors file ({why}); {OTHER}") from None
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> Mapping[str, Any]:
         """Return what was saved as ``state``, the JSON object of ``state.json``.
 
         Raises CheckpointError where the file is missing, damaged or no JSON object.
