@@ -205,7 +205,7 @@ def interval(values: list[float]) -> float:
 
 def figures() -> dict[str, str]:
     """All figures by file name."""
-    with (HERE.parents[1] / "icon_dist/results.csv").open(newline="") as file:
+    with (HERE.parents[1] / "results/cpu.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     return {
         "pipeline.svg": pipeline(),

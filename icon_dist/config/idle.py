@@ -41,6 +41,7 @@ def idle_keys(config: Config) -> Iterator[Idle]:
         *("loss.bank.exchange", "loss.bank.wire", "loss.bank.budget"),
     )
     yield loss.contrast == "intra", others, "loss.contrast=intra compares the points of one person, nobody else's"
+    yield loss.lambda_2 == 0, ("loss.relation",), "loss.lambda_2=0 leaves PRCC out"
     queries = {loss.skcc.query, loss.prcc.query}
     nothing = "loss.skcc.query=all and loss.prcc.query=all leave nothing to choose; make one hard or random"
     yield queries == {"all"}, ("loss.query_scope",), nothing

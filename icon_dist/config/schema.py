@@ -178,6 +178,7 @@ class LossConfig:
     start_epoch: float = 0.0  # contrast starts here ...
     ramp_epochs: float = 0.0  # ... and grows linearly to its full weight over these
     contrast: Literal["inter", "intra"] = "inter"  # intra: within one person, without a bank (Table 5)
+    relation: Literal["pairs", "triplets", "quadruples"] = "pairs"  # of PRCC: limbs, or chains along bones
     counted: Literal["visible", "labelled"] = "visible"  # which joints count for contrast
     read: Literal["bilinear", "nearest"] = "bilinear"  # how an embedding is read at a point
     positives_from: Literal["persons", "images"] = "persons"  # images: positives only of other images

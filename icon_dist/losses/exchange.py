@@ -46,7 +46,7 @@ class Centers:
         """The same tokens by category, as queries are compared with them."""
         return KeySet(self.features.transpose(0, 1), self.visible.T, self.instance.expand(self.visible.T.shape))
 
-    def limbs(self, limbs: Int64[Tensor, "P 2"]) -> Centers:
+    def limbs(self, limbs: Int64[Tensor, "P R"]) -> Centers:
         """The limbs of gathered joints, which need no communication of their own."""
         features, both = limb_tokens(self.features[:, :, None], self.visible[..., None], limbs)
         return Centers(features[:, :, 0], both[..., 0], self.instance)
@@ -114,7 +114,7 @@ class SharedKeys:
     """
 
     def __init__(
-        self, bank: Bank, categories: dict[str, int], limbs: Int64[Tensor, "P 2"], *, dim: int, seed: int
+        self, bank: Bank, categories: dict[str, int], limbs: Int64[Tensor, "P R"], *, dim: int, seed: int
     ) -> None:
         """``categories``: how many there are, of each term that is switched on; ``dim``: m of an embedding."""
         self._terms, self._limbs, self._warmup = tuple(categories), limbs, bank.warmup

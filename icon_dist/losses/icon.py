@@ -68,10 +68,10 @@ class IconLoss(nn.Module):
         prcc: float | Term = PRCC.weight,
         options: Options | None = None,
     ) -> None:
-        """``num_joints`` K; ``limbs``: pairs of joints, for PRCC; ``dim`` m of an embedding; ``tau``: the temperature.
+        """``num_joints`` K; ``limbs``: pairs of joints for PRCC, or chains of 3 or 4; ``dim`` m of an embedding.
 
-        ``bank``: slots per category, 0 for none, or a :class:`Bank`. ``skcc``, ``prcc``: weights, or a :class:`Term`
-        with its sampling. ValueError, in one line, where they do not fit together.
+        ``tau``: the temperature. ``bank``: slots per category, 0 for none, or a :class:`Bank`. ``skcc``, ``prcc``:
+        weights, or a :class:`Term` with its sampling. ValueError, in one line, where they do not fit together.
         """
         super().__init__()
         options = Options() if options is None else options
@@ -84,7 +84,7 @@ class IconLoss(nn.Module):
         check_settings(terms, bank, options, num_joints=num_joints, limbs=pairs, dim=dim, tau=tau)
         self.num_joints, self.dim, self.tau, self.options = num_joints, dim, tau, options
         self.terms = {name: term for name, term in terms.items() if term.weight > 0}
-        self._limbs = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2)
+        self._limbs = torch.tensor(pairs, dtype=torch.int64).reshape(len(pairs), -1)
         self._offsets = pixel_offsets(sigma=options.sigma, points=options.points)
         categories = {name: num_joints if name == "skcc" else len(pairs) for name in self.terms}
         if options.contrast == "intra":

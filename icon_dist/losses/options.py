@@ -168,9 +168,11 @@ def _wrong_kinds(sections: Iterable[Term | Bank | Options], numbers: dict[str, t
 def _wrong_skeleton(num_joints: int, limbs: Sequence[tuple[int, ...]]) -> Iterator[str]:
     if num_joints < 2:
         yield f"num_joints={num_joints}: contrast compares joints with one another; give 2 or more"
+    order = len(limbs[0]) if limbs and len(limbs[0]) in (3, 4) else 2  # all as long as the first one
     for limb in limbs:
-        if len(limb) != 2 or len(set(limb)) != 2 or not all(0 <= end < num_joints for end in limb):
-            yield f"limbs: {limb} is no pair of two joints from 0 to {num_joints - 1}"
+        if len(limb) != order or len(set(limb)) != order or not all(0 <= end < num_joints for end in limb):
+            what = "pair of two" if order == 2 else f"chain of {order} different"
+            yield f"limbs: {limb} is no {what} joints from 0 to {num_joints - 1}"
 
 
 def _wrong_numbers(dim: int, tau: float, terms: dict[str, Term], limbs: int) -> Iterator[str]:

@@ -36,9 +36,9 @@ def query_loss(query: Tensor, positives: Sequence[Tensor], negatives: Sequence[T
     return loss
 
 
-def limb_token(a: Tensor, b: Tensor) -> Tensor:
-    """Eq. 2 and 3: the mean [m] of the tokens of a limb's two ends, with unit norm."""
-    return unit((a + b) / 2)
+def limb_token(*joints: Tensor) -> Tensor:
+    """Eq. 2 and 3: the mean [m] of the tokens of a limb's two ends, or of a longer chain's joints, with unit norm."""
+    return unit(torch.stack(joints).sum(0) / len(joints))
 
 
 def unit(x: Tensor) -> Tensor:
@@ -146,7 +146,7 @@ class ReferenceLoss:
         options: Options | None = None,
     ) -> None:
         del dim
-        self.tau, self.options, self.limbs = tau, options or Options(), [(int(a), int(b)) for a, b in limbs]
+        self.tau, self.options, self.limbs = tau, options or Options(), [tuple(map(int, limb)) for limb in limbs]
         self.bank = bank if isinstance(bank, Bank) else Bank(bank)
         self.terms = {
             "skcc": skcc if isinstance(skcc, Term) else Term(skcc),
@@ -160,7 +160,12 @@ class ReferenceLoss:
         """``skcc``, ``prcc`` and their weighted sum ``total`` at step 0, 1, ...; the tokens then enter the bank."""
         joints = self._joints(inputs)
         hard = self._hard(inputs, {place[:2] for place in joints})
-        limbs = {(n, p): hard[n, a] + hard[n, b] for p, a, b in self._numbered() for n in self._having(hard, a, b)}
+        limbs = {
+            (n, p): sum(hard[n, k] for k in limb)
+            for p, limb in enumerate(self.limbs)
+            for n in {n for n, _ in hard}
+            if all((n, k) in hard for k in limb)
+        }
         tokens, scores = {"skcc": joints, "prcc": self._limbs(joints)}, {"skcc": hard, "prcc": limbs}
         instance = inputs.instance_id.tolist()
         owner = instance if inputs.image_id is None else inputs.image_id.tolist()
@@ -226,20 +231,13 @@ class ReferenceLoss:
         mixed = mixed + b * ((1 - a) * embedding[:, y0 + 1, x0] + a * embedding[:, y0 + 1, x0 + 1])
         return unit(mixed)
 
-    def _numbered(self) -> list[tuple[int, int, int]]:
-        return [(p, a, b) for p, (a, b) in enumerate(self.limbs)]
-
-    def _having(self, scores: Scores, a: int, b: int) -> list[int]:
-        """Instances with both joints."""
-        return [n for n, k in scores if k == a and (n, b) in scores]
-
     def _limbs(self, joints: Tokens) -> dict[Place, Tensor]:
         """Point t of one end goes with point t of the other."""
         return {
-            (n, p, t): limb_token(joints[n, a, t], joints[n, b, t])
-            for p, a, b in self._numbered()
+            (n, p, t): limb_token(*(joints[n, other, t] for other in limb))
+            for p, limb in enumerate(self.limbs)
             for n, k, t in joints
-            if k == a and (n, b, t) in joints
+            if k == limb[0] and all((n, other, t) in joints for other in limb)
         }
 
     def _hard(self, inputs: Inputs, present: Iterable[tuple[int, int]]) -> dict[tuple[int, int], float]:

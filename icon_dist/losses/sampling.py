@@ -168,8 +168,8 @@ def peak_entropy(heatmaps: Float[Tensor, "N K h w"]) -> Float[Tensor, "N K"]:
     return entropy
 
 
-def limb_scores(score: Float[Tensor, "N K"], limbs: Int64[Tensor, "P 2"]) -> Float[Tensor, "N P"]:
-    """A limb is as hard as its two ends together."""
+def limb_scores(score: Float[Tensor, "N K"], limbs: Int64[Tensor, "P R"]) -> Float[Tensor, "N P"]:
+    """A limb is as hard as its joints together."""
     return score[:, limbs].sum(2)
 
 

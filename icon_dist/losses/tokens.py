@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
 from dataclasses import dataclass
 
 import torch
@@ -74,10 +76,10 @@ def read_points(
 
 
 def limb_tokens(
-    features: Float[Tensor, "rows K T m"], active: Bool[Tensor, "rows K T"], limbs: Int64[Tensor, "P 2"]
+    features: Float[Tensor, "rows K T m"], active: Bool[Tensor, "rows K T"], limbs: Int64[Tensor, "P R"]
 ) -> tuple[Float[Tensor, "rows P T m"], Bool[Tensor, "rows P T"]]:
-    """``normalize((f_a + f_b) / 2)`` for each limb (Eq. 2-3); it needs both ends. Point t of one goes with t of the
-    other."""
-    a, b = limbs.unbind(1)
-    middle = (features[:, a] + features[:, b]) / 2
-    return F.normalize(middle, dim=-1), active[:, a] & active[:, b]
+    """``normalize((f_a + f_b) / 2)`` for each limb (Eq. 2-3), or the mean of a longer chain; it needs all its joints.
+    Point t of one goes with t of the others."""
+    ends = limbs.unbind(1)
+    middle = functools.reduce(operator.add, (features[:, end] for end in ends)) / len(ends)
+    return F.normalize(middle, dim=-1), functools.reduce(operator.and_, (active[:, end] for end in ends))

@@ -17,6 +17,7 @@ from torch import Tensor
 from icon_dist.config import ContrastConfig, LossConfig
 from icon_dist.distributed import mean_over_ranks
 from icon_dist.losses import health
+from icon_dist.losses.chains import relations
 from icon_dist.losses.exchange import check_banks
 from icon_dist.losses.health import Health
 from icon_dist.losses.heatmap import heatmap_loss, joint_errors
@@ -191,13 +192,14 @@ def icon_of(cfg: LossConfig, skeleton: Skeleton, *, dim: int, options: Options) 
     def term(weight: float, section: ContrastConfig) -> Term:
         return Term(weight, **dataclasses.asdict(section))
 
-    prcc = cfg.lambda_2 if len(skeleton.limbs) else 0.0
+    limbs = relations(skeleton, cfg.relation)
+    prcc = cfg.lambda_2 if limbs else 0.0
     if cfg.lambda_p == 0 or cfg.lambda_1 == prcc == 0:
         return None
     bank = cfg.bank
     return IconLoss(
         num_joints=skeleton.num_joints,
-        limbs=skeleton.limbs,
+        limbs=limbs,
         dim=dim,
         tau=cfg.tau,
         bank=Bank(bank.slots if bank.enabled else 0, bank.warmup, bank.budget, bank.exchange, bank.wire),

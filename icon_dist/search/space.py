@@ -72,7 +72,7 @@ def fit(space: Space, paper: Mapping[str, Any], config: Config, skeleton: Skelet
     """Terms that the skeleton has no categories for are left out, and numbers of categories end at what it has."""
     kept, first, notes = dict(space), dict(paper), []
     changes: dict[str, object] = {}
-    for term in terms(skeleton):
+    for term in terms(skeleton, config.loss.relation):
         section, weight = f"loss.{term.key}.", f"loss.{term.weight}"
         have = f"skeleton {skeleton.name} has {plural(term.categories, term.one)}"
         if term.categories < 2:

@@ -16,6 +16,7 @@ from icon_dist.data.resident import decoded_bytes
 from icon_dist.data.sampler import check_streams, default_streams
 from icon_dist.datasets.merged_skeleton import missing, other_mirrors
 from icon_dist.errors import ConfigError, DataError, IconError, gathering, plural, raise_all, shorten
+from icon_dist.losses.chains import ORDERS, relations
 from icon_dist.models import from_config
 from icon_dist.models.two_students import Pair
 from icon_dist.shards.label_split import Split, check_stored, split
@@ -252,10 +253,7 @@ def _unseen(loss: LossConfig, shards: ShardSet, known: Split) -> Iterator[str]:
 def _most_with(term: Term, shards: ShardSet, known: Split, *, least: int) -> int:
     """Labelled people who have the most common category of a term."""
     there = (shards.keypoints[..., 2] >= least)[known.labelled]
-    if term.key == "prcc":
-        a, b = np.array(shards.skeleton.limbs).T
-        there = there[:, a] & there[:, b]
-    return int(there.sum(axis=0).max(initial=0))
+    return max((int(there[:, list(joints)].all(axis=1).sum()) for joints in term.joints), default=0)
 
 
 class Term(NamedTuple):
@@ -263,21 +261,27 @@ class Term(NamedTuple):
 
     key: str  # of its section
     weight: str  # key of its weight
-    categories: int
-    one: str  # of them
+    joints: list[tuple[int, ...]]  # of each category
+    one: str  # category
+
+    @property
+    def categories(self) -> int:
+        """How many there are."""
+        return len(self.joints)
 
 
-def terms(skeleton: Skeleton) -> tuple[Term, Term]:
+def terms(skeleton: Skeleton, relation: str = "pairs") -> tuple[Term, Term]:
     """Both, with what a skeleton has for them."""
+    one = "limb pair" if relation == "pairs" else f"{ORDERS[relation]}-joint chain"
     return (
-        Term("skcc", "lambda_1", skeleton.num_joints, "joint"),
-        Term("prcc", "lambda_2", len(skeleton.limbs), "limb pair"),
+        Term("skcc", "lambda_1", [(joint,) for joint in range(skeleton.num_joints)], "joint"),
+        Term("prcc", "lambda_2", relations(skeleton, relation), one),
     )
 
 
 def _terms(loss: LossConfig, skeleton: Skeleton) -> list[Term]:
     """Those that are switched on."""
-    return [term for term in terms(skeleton) if loss.lambda_p > 0 and getattr(loss, term.weight) > 0]
+    return [term for term in terms(skeleton, loss.relation) if loss.lambda_p > 0 and getattr(loss, term.weight) > 0]
 
 
 class Misfit(NamedTuple):

@@ -33,6 +33,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "at random": {"skcc": Term(0.5, **RANDOM), "prcc": Term(0.5, **RANDOM), "bank": Bank(5, warmup=1), "options": FEW},
     "point mode": {"options": Options(points=1, read="nearest", max_negatives=2, seed=5), "bank": Bank(9, warmup=1)},
     "within an instance": {"options": Options(contrast="intra", points=4)},
+    "chains of three": {"limbs": ((0, 1, 3), (2, 3, 1), (0, 1, 2)), "bank": Bank(7, warmup=1), "options": FEW},
+    "chains of four": {"limbs": ((0, 1, 3, 2), (2, 0, 3, 1)), "skcc": 0.0, "bank": Bank(3, warmup=1), "options": FEW},
     "many queries, few of them": {"options": Options(max_queries=3, query_scope="batch", entropy="peak")},
 }
 
@@ -73,9 +75,9 @@ def test_the_first_px_of_the_map_lies_at_the_origin() -> None:
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_equals_the_loops_of_the_reference(name: str) -> None:
-    ours, reference = IconLoss(**SIZES, **VARIANTS[name]), ReferenceLoss(**SIZES, **VARIANTS[name])
+    ours, reference = IconLoss(**SIZES | VARIANTS[name]), ReferenceLoss(**SIZES | VARIANTS[name])
     compared = 0
-    for step, (out, grad) in enumerate(steps(ours, range(3))):
+    for step, (out, grad) in enumerate(steps(ours, range(5))):
         inputs = batch(step)
         right = reference(Inputs(**inputs), step=step)
         for term in ("skcc", "prcc", "total"):
