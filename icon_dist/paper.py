@@ -25,7 +25,6 @@ import yaml
 from icon_dist import __version__, storage
 from icon_dist.arguments import Once, Parser, at_least, did_you_mean
 from icon_dist.cli import run_cli
-from icon_dist.config import Changes
 from icon_dist.errors import ConfigError, DataError, say, tell
 from icon_dist.storage import local
 
@@ -41,7 +40,7 @@ class Recipe:
 
     id: str  # TABLE.row
     what: str
-    changes: Changes  # dotted keys over a preset; "@ID" = the run of that recipe with the same preset and seed
+    changes: Mapping[str, Any]  # dotted keys over a preset; "@ID" = the run of that recipe with the same preset and seed
     paper: Mapping[str, Any]  # preset -> the paper's number, or its list of numbers
 
     @property

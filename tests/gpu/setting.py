@@ -155,7 +155,7 @@ class Learning:
         self.state = State(self.model, None, steps_per_epoch=STEPS)
         self.average = Average(self.model, decay=cfg.optim.ema) if cfg.optim.ema else None
         self.state.complete(self.engine, bank=self.method, ema=self.average)
-        self.plan = SimpleNamespace(steps_per_epoch=STEPS, accumulation=1)
+        self.plan = SimpleNamespace(steps_per_epoch=STEPS, accumulation=1, total_steps=1 << 30)
         self.samples, self.warned = None, set[str]()
         self.flags, self.leaving = Flags(late=device != "cpu"), False
         self.graphed: GraphedStep | None = None

@@ -263,7 +263,6 @@ BAD_FLAGS: tuple[tuple[str, tuple[str, ...], int], ...] = (
     ("build", ("coco", "--annotations", "photos", "--images", "photos", "--out", "out"), DATA),
     ("build", ("coco", "--annotations", "", "--images", "photos", "--out", "out"), DATA),
     ("build", ("coco", "--annotations", "x" * 5000, "--images", "photos", "--out", "out"), DATA),
-    ("build", ("custom", "--annotations", "lsp.json", "--images", "photos", "--out", "out"), CONFIG),
     ("build", ("mpii", "--annotations", "mpii.json", "--images", "photos", "--headboxes", "1", "--out", "out"), DATA),
     ("build", ("other",), CONFIG),
     ("build", (), CONFIG),
