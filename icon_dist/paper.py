@@ -40,7 +40,7 @@ class Recipe:
 
     id: str  # TABLE.row
     what: str
-    changes: Mapping[str, Any]  # dotted keys over a preset; "@ID" = the run of that recipe with the same preset and seed
+    changes: Mapping[str, Any]  # dotted keys over a preset; "@ID" = that recipe's run with the same preset and seed
     paper: Mapping[str, Any]  # preset -> the paper's number, or its list of numbers
 
     @property

@@ -20,7 +20,14 @@ foreach_sub = torch._foreach_sub
 # ``(x, weight, bias, "none", [], "")`` is ``x @ weight.T + bias`` by oneDNN; None in a torch without it.
 linear_pointwise: Callable[..., Tensor] | None = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 
-# torch 2.13 renamed the collectives of a single tensor and warns about the old names.
-_gather, _scatter = (getattr(dist, name, None) for name in ("all_gather_into_tensor", "reduce_scatter_tensor"))
-all_gather_single: Any = getattr(dist, "all_gather_single", _gather)
-reduce_scatter_single: Any = getattr(dist, "reduce_scatter_single", _scatter)
+
+def all_gather_single(received: Tensor, sent: Tensor, **options: Any) -> Any:
+    """``dist.all_gather_single``, by its old name before torch 2.13, which warns about it since."""
+    gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+    return gather(received, sent, **options)
+
+
+def reduce_scatter_single(received: Tensor, sent: Tensor, **options: Any) -> Any:
+    """``dist.reduce_scatter_single``, by its old name before torch 2.13, which warns about it since."""
+    scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+    return scatter(received, sent, **options)
