@@ -118,16 +118,19 @@ def changes(old: Mapping[str, Any], new: Config) -> list[str]:
     was = dict(leaves(from_dict(old)))
     differ = [(key, value) for key, value in leaves(new) if value != was[key]]
     return [
-        f"{key}={_written(value)} (was {_written(was[key])})"
+        f"{key}={written(value)} (was {written(was[key])})"
         for key, value in differ
         if key == "run.seed" or key[:4] != "run."
     ]
 
 
-def _written(value: Any) -> Any:
-    """A value as it is typed: several sets as a list of them."""
-    listed = isinstance(value, tuple) and value and isinstance(value[0], str)
-    return f"[{', '.join(value)}]" if listed else value
+def written(value: Any) -> Any:
+    """A value as it is typed: several of them as a list.
+
+    >>> written((170, 200)), written(("data/a", "data/b")), written(0.1)
+    ('[170, 200]', '[data/a, data/b]', 0.1)
+    """
+    return f"[{', '.join(map(str, value))}]" if isinstance(value, tuple) else value
 
 
 def config_hash(config: Config) -> str:

@@ -23,7 +23,7 @@ class Poses:
     scores: Float[np.ndarray, "n K"]  # heights of the heatmap peaks; about 0 (not found) to 1
     boxes: Float[np.ndarray, "n 4"]  # x, y, width, height in px, as they were given
     pose_scores: Float[np.ndarray, " n"]  # score of the box x mean of the joint scores above .2, by which AP ranks
-    skeleton: Skeleton
+    skeleton: Skeleton = field(repr=False)
     image: UInt8[np.ndarray, "H W 3"] = field(repr=False)  # RGB
     track_ids: Int64[np.ndarray, " n"] | None = None  # of a video that was tracked
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from icon_dist.config import Config
+from icon_dist.config.loading import written
 from icon_dist.config.schema import leaves
 from icon_dist.metrics.intervals import difference, half_width
 from icon_dist.reports.runs import Run, finite, is_known
@@ -57,7 +58,7 @@ def _settings(config: Config) -> tuple[tuple[str, str], ...]:
 
 def _value(config: Config, key: str, value: Any) -> str:
     """A value as text; of a place that is named by the seed, without it."""
-    text = f"{value:g}" if isinstance(value, float) else str(value)
+    text = f"{value:g}" if isinstance(value, float) else str(written(value))
     return re.sub(rf"(?<![0-9]){config.run.seed}$", "*", text) if key in SEEDED else text
 
 

@@ -131,6 +131,8 @@ def test_what_a_page_says_can_be_typed(
     if name == "docs/evaluation.md":
         upload(Path("data/coco/val"), "bucket", "coco/val")
     upload(Path("runs/coco"), "bucket", "runs/coco")
+    if any(words[0] == "fetch" and "best.safetensors" in words for _, text in todo for words in lines(text)):
+        Path("best.safetensors").unlink()  # the page writes it, and a file that is there is never replaced
     for language, text in todo:
         if language == "python":
             exec(compile(text, name, "exec"), {})  # noqa: S102
