@@ -23,7 +23,7 @@ def main(argv: list[str]) -> None:
     add("-o", "--out", default="tasks.json", metavar="FILE.json", help=text)
     text = "where the instances of photos are: the whole photo, a box in px, a COCO file, or RTMDet or YOLOX"
     add("--boxes", action=Once, metavar="whole|x,y,w,h|FILE.json|DETECTOR.onnx", help=text)
-    text = "what an image's name follows in its URL, such as https://host/photos/; default: Label Studio's local files"
+    text = "the URL of the folder of the images, such as https://host/photos/; default: Label Studio's local files"
     add("--prefix", metavar="URL", help=text)
     add("--skip-bad", action="store_true", help="name photos that cannot be read, and go on without them")
     add("--force", action="store_true", help="replace files that are there already")

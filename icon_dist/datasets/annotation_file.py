@@ -98,6 +98,9 @@ def parse(raw: bytes, *, source: str | Path) -> Any:
     except UnicodeDecodeError as error:
         raise DataError(f"{source}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
     except json.JSONDecodeError as error:
+        if error.pos == 0 and re.match(rb"[\w ]+[,;\t]", raw):
+            first = shown(raw.splitlines()[0].decode("utf-8", "replace"))
+            raise DataError(f"{source}: a table ({first}), not json; export the labels as json") from None
         where = f"line {error.lineno} column {error.colno}"
         raise DataError(f"{source}: not json, or truncated, at {where}: {error.msg}; download it again") from None
     except RecursionError:

@@ -10,6 +10,7 @@ from icon_dist.datasets.annotation_file import Entry, Faults, are_numbers, is_id
 from icon_dist.datasets.coco_json import check_sections, people_of
 from icon_dist.datasets.derived_skeleton import Evidence, Pairs, derive, find_skeleton, numbered, shipped_as
 from icon_dist.datasets.joint_names import standard
+from icon_dist.datasets.photo_links import find_by_ends
 from icon_dist.datasets.skeleton import LONGEST_NAME, MAX_JOINTS
 from icon_dist.errors import DataError, plural, shorten
 from icon_dist.types import Annotations, Skeleton
@@ -30,9 +31,25 @@ def read(
     named = find_skeleton(skeleton) if skeleton is not None else None
     document, faults = load(annotations), Faults(annotations, drop=drop_invalid)
     check_sections(document, source=annotations)
+    if images is not None:
+        find_by_ends(document["images"], images, faults)
+    _require_poses(document, faults)
     found = named or _derived(document, faults, sigmas)
     _cut(document, found, faults)
     return people_of(document, faults, skeleton=found, images=images)
+
+
+def _require_poses(document: Entry, faults: Faults) -> None:
+    """DataError where every joint is an annotation of its own, of a category with its name; a note on Label Studio."""
+    poses = [a for a in document["annotations"] if type(a) is dict and a.get("keypoints")]
+    kinds = {a["category_id"] for a in poses if is_id(a.get("category_id"))}
+    label_studio = type(info := document.get("info")) is dict and info.get("contributor") == "Label Studio"
+    export = "Label Studio's JSON export says who is who: icon-dist shards build labelstudio"
+    if len(kinds) > 1 and all(len(_flat(a)) == 3 for a in poses):
+        what = f"{plural(len(poses), 'annotation')} of one joint each, in {len(kinds)} categories: nobody has a pose"
+        raise DataError(f"{faults.source}: {what}; {export if label_studio else 'export poses'}")
+    if label_studio and poses:
+        faults.note(f"joints of all people in a photo are one person's in this export; {export}")
 
 
 def _derived(document: Entry, faults: Faults, sigmas: tuple[float, ...]) -> Skeleton:

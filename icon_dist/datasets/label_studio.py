@@ -45,6 +45,8 @@ class _Tally:
     """What is left out or chosen, for notes."""
 
     unlabelled: int = 0  # tasks
+    predicted: int = 0  # of these, with predictions
+    resized: list[str] = field(default_factory=list)  # photos that were labelled at another size
     several: int = 0  # tasks with several annotations
     outside: list[str] = field(default_factory=list)  # joints in no rectangle
     doubtful: list[str] = field(default_factory=list)  # joints in several rectangles, tied to none
@@ -53,7 +55,11 @@ class _Tally:
     def notes(self) -> Iterator[str]:
         """Yield a line about each kind of what was unusual."""
         if self.unlabelled:
-            yield f"{plural(self.unlabelled, 'task')} without an annotation (or skipped ones only), left out"
+            predicted = f"; {self.predicted} with predictions, which are no labels" if self.predicted else ""
+            yield f"{plural(self.unlabelled, 'task')} without an annotation (or skipped ones only), left out{predicted}"
+        if self.resized:
+            what = f"{plural(len(self.resized), 'photo')} labelled at another size"
+            yield f"{what} ({self.resized[0]} the first); labels are shares of it, so they fit the photo as it is"
         if self.several:
             chosen = "the one marked as ground truth, else the latest, is read"
             yield f"{plural(self.several, 'task')} with several annotations; {chosen}"
@@ -86,14 +92,19 @@ def read(
     named = find_skeleton(skeleton) if skeleton is not None else None
     tasks = load(annotations)
     if type(tasks) is not list or not tasks:
-        raise DataError(f"{annotations}: expected a list of tasks, as Label Studio exports them as JSON")
+        raise DataError(f"{annotations}: expected a list of tasks, as Label Studio exports them as JSON{_other(tasks)}")
     faults, tally = Faults(annotations, drop=drop_invalid), _Tally()
     photos = [*_photos(tasks, PhotoFolder(images), Path(images), faults, tally, exif=exif or "apply")]
     for text in tally.notes():
         faults.note(text)
     labels = {label for photo in photos for person in photo.people for label in person.joints}
     if not labels:
-        raise DataError(f"{annotations}: no keypoints in {plural(len(tasks), 'task')}; label some, or export as JSON")
+        facts = [f"{tally.unlabelled} without an annotation or with skipped ones only"] if tally.unlabelled else []
+        facts += [f"{tally.predicted} with predictions, which are no labels"] if tally.predicted else []
+        facts += [f"{plural(len(faults.texts), 'bad task')}; the first: {faults.texts[0]}"] if faults.texts else []
+        why = f" ({', '.join(facts)})" if facts else ""
+        count = plural(len(tasks), "task")
+        raise DataError(f"{annotations}: no keypoints in {count}{why}; label some, or export as JSON")
     found = named or _derived(labels, photos, Path(annotations), sigmas, faults)
     document = _document(photos, found, faults)
     return people_of(document, faults, skeleton=found, images=images)
@@ -111,15 +122,21 @@ def _photos(
             results = _results(task)
             if not results:
                 tally.unlabelled += 1
+                tally.predicted += bool(task.get("predictions"))
                 continue
-            address = _address(task)
+            drawn, *others = map(Drawn.of, results)
+            address = _address(task, drawn.tags)
             file = folder.find(address)
             if address_of.setdefault(file, address) != address:
                 raise DataError(f"{shown(address)} and {shown(address_of[file])} are both {file} in {images}")
-            drawn, *others = map(Drawn.of, results)
             people, outside, several = drawn.people()
             again = [other.people()[0] for other in others]
-            wh = drawn.wh if min(drawn.wh) else size_as_read(images / file, exif)
+            wh = size_as_read(images / file, exif)
+            if min(drawn.wh) and drawn.wh != wh:
+                if _same_shape(drawn.wh, wh):
+                    tally.resized.append(file)
+                else:
+                    wh = drawn.wh  # of the pixels as stored, or of another photo: that of all photos tells
         except (RegionError, DataError) as error:
             faults.add(f"{name} {error}")
             continue
@@ -151,11 +168,36 @@ def _of_json_min(task: Entry) -> list[Entry]:
     return [{"value": v, **{k: v[k] for k in ("original_width", "original_height") if k in v}} for v in values]
 
 
-def _address(task: Entry) -> str:
-    """What a task calls its photo: ``image`` if there is such a key, else the first text that ends like a photo."""
+def _other(document: Any) -> str:
+    """A word about a file of Label Studio that is another export."""
+    if type(document) is not dict or "categories" not in document:
+        return ""
+    if "images" in document:
+        return "; its COCO export is for icon-dist shards build custom"
+    return "; notes.json is of its YOLO export: icon-dist shards build yolo FOLDER"
+
+
+def _same_shape(a: tuple[int, int], b: tuple[int, int]) -> bool:
+    """Whether one size is that of the other made smaller, with sides rounded to a pixel."""
+    small, large = sorted((a, b))
+    return abs(small[0] * large[1] - small[1] * large[0]) <= max(large)
+
+
+def _address(task: Entry, tags: set[str]) -> str:
+    """What a task calls its photo: by the tag that regions are on, ``image``, or the only text that ends like one."""
     data = task.get("data", task)
-    texts = {k: v for k, v in data.items() if type(v) is str} if type(data) is dict else {}
-    found = texts.get("image") or next((v for v in texts.values() if PHOTO.search(v)), None)
+    fields = data if type(data) is dict else {}
+    texts = {key: value for key, value in fields.items() if type(value) is str}
+    photos = [key for key, text in texts.items() if PHOTO.search(text)]
+    listed = any(type(v) is list and any(type(one) is str and PHOTO.search(one) for one in v) for v in fields.values())
+    if len(tags) > 1 or (listed and not photos):
+        raise DataError("has several photos; one photo a task is read, so give each photo a task of its own")
+    key = next((key for key in (*tags, "image") if key in texts), None)
+    if key is None and len(photos) > 1:
+        raise DataError(
+            f"data has several photos, {', '.join(map(shown, photos))}; name the one that is labelled image"
+        )
+    found = texts.get(key or next(iter(photos), ""))
     if found is None:
         raise DataError(f"data={shown(data)}: expected the address of one photo, as image")
     if found.startswith("data:"):

@@ -76,6 +76,7 @@ class Drawn:
     links: list[tuple[str, str]]
     wh: tuple[int, int]
     kinds: Counter[str]  # of results that are read as nothing
+    tags: set[str]  # of the labelling interface, on which regions are: each shows a photo
 
     @classmethod
     def of(cls, results: Any) -> Drawn:
@@ -96,7 +97,8 @@ class Drawn:
                 regions.append(region)
             else:
                 kinds.update(str(part.get("type")) for part in parts if part.get("type") not in ("relation", "choices"))
-        return cls(regions, links, _size(results), kinds)
+        tags = {str(one["to_name"]) for one in results if one.get("to_name") and _is_region(one)}
+        return cls(regions, links, _size(results), kinds, tags)
 
     def people(self) -> tuple[list[Person], list[Region], list[Region]]:
         """Regions as people; keypoints that are in none of several rectangles; and those that are in more than one."""
@@ -168,7 +170,7 @@ def _give_by_box(free: list[Region], people: list[Person]) -> tuple[list[Region]
 
 def _region(name: str, parts: list[Entry]) -> Region | None:
     """One region of the results with its id: a shape, perhaps its label apart, perhaps choices about it."""
-    shape = next((p for p in parts if type(p.get("value")) is dict and _is_shape(p["value"])), None)
+    shape = next(filter(_is_region, parts), None)
     if shape is None:
         return None
     value = shape["value"]
@@ -192,8 +194,10 @@ def _region(name: str, parts: list[Entry]) -> Region | None:
     return Region(name, labels[0], is_joint, *box, parent=parent, hidden=hidden)
 
 
-def _is_shape(value: Entry) -> bool:
-    return ("x" in value and "y" in value) or "points" in value
+def _is_region(result: Any) -> bool:
+    """Whether a result is a shape on a photo: it has a place, or points."""
+    value = result.get("value") if type(result) is dict else None
+    return type(value) is dict and (("x" in value and "y" in value) or "points" in value)
 
 
 def _words(part: Entry, ending: str) -> list[str]:
@@ -224,7 +228,9 @@ def _box(name: str, value: Entry, wh: tuple[int, int]) -> tuple[float, float, fl
         x, y, rx, ry = _numbers(name, value, "x", "y", "radiusX", "radiusY")
         return x - rx, y - ry, 2 * rx, 2 * ry
     x, y, w, h = _numbers(name, value, "x", "y", "width", "height")
-    if w < 0 or h < 0 or max(x + w, y + h) > PERCENT + FAR:
+    if w < 0 or h < 0:
+        raise RegionError(f"region {name} width={w:g} height={h:g}: below 0; draw it again")
+    if max(x + w, y + h) > PERCENT + FAR:
         said = f"x={x:g} y={y:g} width={w:g} height={h:g}"
         raise RegionError(f"region {name} {said}: expected percent of the photo, 0 to 100")
     turn = value.get("rotation") or 0

@@ -17,6 +17,7 @@ from icon_dist.errors import DataError, shorten, shown
 from icon_dist.types import Skeleton
 
 Pairs = tuple[tuple[int, int], ...]
+NUMBERED = re.compile(r"joint_\d+")  # as joints are called that their file does not name
 SIDES = {"l": "left", "left": "left", "r": "right", "right": "right"}
 SHORT = {"sho": "shoulder", "elb": "elbow", "wri": "wrist", "kne": "knee", "ank": "ankle"}
 PARTS = "shoulder|sho|elbow|elb|wrist|wri|hip|knee|kne|ankle|ank|eye|ear"
@@ -99,6 +100,12 @@ def near_names(skeletons: Sequence[Skeleton], names: Sequence[str]) -> Iterator[
         kept = "joints with near names are kept apart, each with a heatmap of its own"
         fix = "if they are the same, give them one name in the skeletons and build again"
         yield f"data.train: {kept}: {shorten(said, 300)}; {fix}"
+    numbers = [{joint for joint in one.joints if NUMBERED.fullmatch(joint)} for one in skeletons]
+    for at, (one, name) in enumerate(zip(skeletons, names, strict=True)):
+        for before in range(at):
+            if numbers[before] & numbers[at] and skeletons[before] != one:
+                what = f"joints of {names[before]} and {name} are numbered, and taken as one by their numbers"
+                yield f"data.train: {what}; if they are not the same, give them names and build again"
 
 
 def meaning(joint: str) -> str:

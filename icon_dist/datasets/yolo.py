@@ -19,7 +19,7 @@ from icon_dist.datasets.coco_json import people_of
 from icon_dist.datasets.derived_skeleton import Evidence, derive, find_skeleton, numbered
 from icon_dist.datasets.joint_names import mirror_pairs
 from icon_dist.datasets.yolo_labels import LabelFiles
-from icon_dist.datasets.yolo_yaml import YoloYaml, read_yolo_yaml
+from icon_dist.datasets.yolo_yaml import SHAPE, YoloYaml, read_yolo_yaml
 from icon_dist.errors import DataError, plural
 from icon_dist.images.photo import Exif
 from icon_dist.images.size import size_as_read
@@ -45,13 +45,21 @@ def read(
     said = read_yolo_yaml(annotations)
     chosen = said.choose(split)
     files, wrong = said.photos(chosen, root=images)
-    faults = Faults(annotations, drop=drop_invalid)
+    apart = Path(images).absolute() if images is not None else None
+    labels = LabelFiles(home=said.file.absolute().parent, split=chosen, apart=apart)
+    faults = Faults(said.file, drop=drop_invalid)
+    if not said.joints:
+        shape = labels.shape(files)
+        if shape is None:
+            raise DataError(f"{said.file} kpt_shape: missing, and its label lines do not show it; {SHAPE}")
+        said = read_yolo_yaml(said.file, shape=shape)
+        faults.note(f"kpt_shape is missing; {[*shape]} is what all lines of poses have")
     for text in said.notes:
         faults.note(text)
     for text in wrong:
         faults.add(text)
     folder = os.path.commonpath([file.parent for file in files])
-    document = _document(files, Path(folder), said, faults, exif=exif or "apply")
+    document = _document(files, Path(folder), said, faults, labels=labels, exif=exif or "apply")
     found = _skeleton(said, document, skeleton, sigmas, faults)
     for category in document["categories"]:
         category["keypoints"] = list(found.joints)
@@ -59,11 +67,12 @@ def read(
     return replace(people, folder=folder, split=chosen)
 
 
-def _document(files: list[Path], folder: Path, said: YoloYaml, faults: Faults, *, exif: Exif) -> Entry:
+def _document(
+    files: list[Path], folder: Path, said: YoloYaml, faults: Faults, *, labels: LabelFiles, exif: Exif
+) -> Entry:
     """A COCO-format document of all photos; ids of photos and people follow ``files`` and lines, from 1."""
     photos: list[Entry] = []
     people: list[Entry] = []
-    labels = LabelFiles()
     for file in files:
         name = file.relative_to(folder).as_posix()
         try:
@@ -130,4 +139,4 @@ def _skeleton(
 def _name(file: Path) -> str:
     """Of the file, or of its folder where the file has the name that all have."""
     folder = file.absolute().parent.name
-    return folder if file.stem.lower() in ("data", "dataset") and folder else file.stem
+    return folder if file.stem.lower() in ("data", "dataset", "classes") and folder else file.stem

@@ -28,8 +28,14 @@ class RowError(Exception):
 
 @dataclass
 class LabelFiles:
-    """The label files beside photos: of ``images/a.jpg`` it is ``labels/a.txt``, else the one in the same folder."""
+    """The label files beside photos: of ``images/a.jpg`` it is ``labels/a.txt``, else the one in the same folder.
 
+    Of photos below ``apart`` it may also be in ``home/labels``, with the split as a folder or without.
+    """
+
+    home: Path = Path()
+    split: str = ""
+    apart: Path | None = None
     folders: dict[Path, dict[str, str]] = field(default_factory=dict)  # names of label files by stem
     photo_folders: dict[Path, set[Path]] = field(default_factory=dict)  # of the folders in which labels were found
     absent: list[str] = field(default_factory=list)  # photos without one
@@ -44,7 +50,7 @@ class LabelFiles:
             return
         short = f"{file.parent.name}/{file.name}"
         try:
-            lines = content(file, most=MAX_BYTES, what="a label file").decode("utf-8-sig").splitlines()
+            lines = _lines(file)
         except UnicodeDecodeError:
             faults.add(f"{short}: not UTF-8; save it as UTF-8")
             return
@@ -65,6 +71,20 @@ class LabelFiles:
                 yield where, self._person(words, where, wh, said)
             except RowError as error:
                 faults.add(f"{where} {error}")
+
+    def shape(self, photos: list[Path]) -> tuple[int, int] | None:
+        """Joints, and 3 numbers of each, where all lines of poses have as many columns and a v of 0, 1 or 2."""
+        found: set[int] = set()
+        for file in filter(None, map(self._file, photos)):
+            try:
+                rows = [line.split()[5:] for line in _lines(file)]
+            except (UnicodeDecodeError, DataError):
+                return None
+            for row in filter(None, rows):
+                if len(row) % 3 or not all(NUMBER.fullmatch(v) and float(v) in (0, 1, 2) for v in row[2::3]):
+                    return None
+                found.add(len(row) // 3)
+        return (found.pop(), 3) if len(found) == 1 else None
 
     def notes(self) -> list[str]:
         """What is unusual about all label files so far, a line each."""
@@ -92,12 +112,19 @@ class LabelFiles:
         return sorted(name for name in alone if name.lower() not in OTHER_TEXTS)
 
     def _file(self, photo: Path) -> Path | None:
-        for folder in dict.fromkeys((_labels_folder(photo.parent), photo.parent)):
+        for folder in dict.fromkeys((_labels_folder(photo.parent), photo.parent, *self._apart(photo.parent))):
             name = self._names(folder).get(_stem(photo.name))
             if name is not None:
                 self.photo_folders.setdefault(folder, set()).add(photo.parent)
                 return folder / name
         return None
+
+    def _apart(self, folder: Path) -> Iterator[Path]:
+        if self.apart is not None and folder.is_relative_to(self.apart):
+            below = folder.relative_to(self.apart)
+            parts = below.parts[1:] if below.parts[:1] == ("images",) else below.parts
+            yield self.home / "labels" / Path(*parts)
+            yield self.home / "labels" / self.split / Path(*parts)
 
     def _names(self, folder: Path) -> dict[str, str]:
         if folder not in self.folders:
@@ -156,6 +183,10 @@ class LabelFiles:
         return points
 
 
+def _lines(file: Path) -> list[str]:
+    return content(file, most=MAX_BYTES, what="a label file").decode("utf-8-sig").splitlines()
+
+
 def _stem(name: str) -> str:
     return unicodedata.normalize("NFC", name.rpartition(".")[0])
 
@@ -193,6 +224,9 @@ def _class(value: float, said: YoloYaml) -> int:
 def _columns(found: int, said: YoloYaml) -> str:
     expected = 5 + said.joints * said.dims
     shape = f"kpt_shape: [{said.joints}, {said.dims}]"
+    if found in (expected + 1, 6):
+        fix = "leave out the confidence at the end, which predictions have"
+        return f"{found} columns, expected {expected} for {shape}, or 5 of a box alone; {fix}"
     fits = [f"[{(found - 5) // dims}, {dims}]" for dims in (2, 3) if found > 5 and (found - 5) % dims == 0]
     fix = f"; they would fit kpt_shape: {' or '.join(fits)}" if fits else "; correct the line or kpt_shape"
     return f"{found} columns, expected {expected} for {shape}{fix}"

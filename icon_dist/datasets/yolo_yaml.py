@@ -39,6 +39,9 @@ PHOTOS = frozenset(
         "webp",
     ]
 )
+SHAPE = "expected [joints, 3] (x, y, visibility) or [joints, 2] (x, y)"
+CLASSES = "classes.txt"
+TEXTS = (CLASSES, "notes.json")  # of Label Studio's export, which has no data.yaml
 KEYS = "path, train, val, kpt_shape, flip_idx, names"
 
 
@@ -50,7 +53,7 @@ class YoloYaml:
     root: str  # of ``path``, "" where there is none
     splits: dict[str, tuple[str, ...]]  # folders and lists of photos, by the name of the split
     classes: dict[int, str]
-    joints: int
+    joints: int  # 0 where the file has no kpt_shape
     dims: int  # numbers of a joint: x, y and, if it is 3, visibility
     flips: Pairs | None  # None: the file has no flip_idx
     names: tuple[str, ...]  # of the joints; () where the file has none
@@ -73,11 +76,11 @@ class YoloYaml:
 
     def photos(self, split: str, *, root: str | Path | None) -> tuple[list[Path], list[str]]:
         """Photos of a split, each once, and what is wrong with its lists. ``root`` takes the place of ``path``."""
-        roots = [Path(root).absolute()] if root is not None else [*self._roots()]
+        roots = [*_given(Path(root).absolute(), self.splits[split])] if root is not None else [*self._roots()]
         files: list[Path] = []
         faults: list[str] = []
         for entry in self.splits[split]:
-            place = _place(entry, roots)
+            place = _place(entry, [*roots, self.file.absolute().parent] if entry.lower().endswith(".txt") else roots)
             if place is None:
                 places = " and ".join(dict.fromkeys(str(folder) for folder in roots[:3]))
                 fix = "correct path, or pass --images with the folder that it is in"
@@ -86,12 +89,16 @@ class YoloYaml:
                 files += sorted(_in_folder(place))
             elif place.suffix.lower() == ".txt":
                 some, wrong = _in_list(place, roots)
+                if wrong and not some:
+                    fix = "put the photos there (an export may have left them out), or pass --images with their folder"
+                    raise DataError(f"{self.file} {split}: none of {plural(len(wrong), 'photo')}, {wrong[0]}; {fix}")
                 files += some
                 faults += wrong
             else:
                 raise DataError(f"{self.file} {split}={shown(entry)}: expected a folder or a .txt list of photos")
         if not files:
-            raise DataError(faults[0] if faults else f"{self.file} {split}: no photos in {self.splits[split][0]}")
+            fix = "give the folder that has them: an export may have left them out"
+            raise DataError(f"{self.file} {split}: no photos in {self.splits[split][0]}; {fix}")
         return list(dict.fromkeys(files)), faults
 
     def _roots(self) -> Iterator[Path]:
@@ -106,37 +113,65 @@ class YoloYaml:
         yield here  # the file lies in the set, and ``path`` is of another machine
 
 
-def read_yolo_yaml(path: str | Path) -> YoloYaml:
-    """Read and check a ``data.yaml``; DataError with the key that is wrong."""
-    fields = read_mapping(path, most=MAX_BYTES, what="a data.yaml of YOLO pose labels", keys=KEYS)
-    joints, dims = _shape(fields, path)
+def read_yolo_yaml(path: str | Path, *, shape: tuple[int, int] | None = None) -> YoloYaml:
+    """Read and check a ``data.yaml``, or that of a folder; DataError with the key that is wrong.
+
+    ``shape`` takes the place of a ``kpt_shape`` that is missing. A folder with ``classes.txt`` alone, as Label Studio
+    exports it, has its photos in ``images``.
+    """
+    path, fields, notes = _fields(Path(path))
+    joints, dims = shape or _shape(fields, path)
     classes = _classes(fields, path)
-    names, notes = _joint_names(fields, joints, path)
+    names, differ = _joint_names(fields, joints, path) if joints else ((), ())
     order = fields.get("flip_idx")
     root = fields.get("path")
     if root is not None and type(root) is not str:
         raise DataError(f"{path} path={shown(root)}: expected a folder")
     return YoloYaml(
-        file=Path(path),
+        file=path,
         root=root or "",
         splits=_splits(fields, path),
         classes=classes,
         joints=joints,
         dims=dims,
-        flips=None if order in (None, []) else flips_of_order(order, joints, source=f"{path} flip_idx"),
+        flips=None if order in (None, []) or not joints else flips_of_order(order, joints, source=f"{path} flip_idx"),
         names=names,
         bones=_bones(fields.get("skeleton"), joints),
-        notes=notes,
+        notes=(*notes, *differ),
     )
+
+
+def _fields(path: Path) -> tuple[Path, dict[Any, Any], list[str]]:
+    """The file that says what is in a set, its content, and what is unusual about it."""
+    folder = path if path.is_dir() else path.parent
+    if path.is_dir() and (file := _yaml_in(folder)) is not None:
+        path = file
+    elif path.is_dir() or path.name in TEXTS:
+        path = folder / CLASSES
+        if not path.is_file():
+            raise DataError(f"{folder}: no data.yaml and no {CLASSES} in this folder; give the path of a data.yaml")
+        names = content(path, most=MAX_BYTES, what="a list of classes").decode("utf-8-sig", "replace").splitlines()
+        fields = {"train": "images", "names": [name.strip() for name in names if name.strip()]}
+        fix = "Label Studio's JSON export has their names (icon-dist shards build labelstudio)"
+        return path, fields, [f"no data.yaml, so joints are numbered in the order of the columns; {fix}"]
+    return path, read_mapping(path, most=MAX_BYTES, what="a data.yaml of YOLO pose labels", keys=KEYS), []
+
+
+def _yaml_in(folder: Path) -> Path | None:
+    """``data.yaml`` of a folder, else its only yaml."""
+    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in (".yaml", ".yml"))
+    named = [file for file in files if file.stem.lower() in ("data", "dataset")]
+    if len(named or files) > 1:
+        raise DataError(f"{folder}: {' and '.join(file.name for file in files[:3])} in it; give the path of one")
+    return next(iter(named or files), None)
 
 
 def _shape(fields: dict[Any, Any], path: str | Path) -> tuple[int, int]:
     shape = fields.get("kpt_shape")
-    form = "expected [joints, 3] (x, y, visibility) or [joints, 2] (x, y)"
     if shape is None:
-        raise DataError(f"{path} kpt_shape: missing, so its labels are no poses; {form}")
+        return 0, 0
     if type(shape) is not list or len(shape) != 2 or any(type(n) is not int for n in shape) or shape[1] not in (2, 3):
-        raise DataError(f"{path} kpt_shape={shown(shape)}: {form}")
+        raise DataError(f"{path} kpt_shape={shown(shape)}: {SHAPE}")
     if not 1 <= shape[0] <= MAX_JOINTS:
         raise DataError(f"{path} kpt_shape={shown(shape)}: {shape[0]} joints, expected 1 to {MAX_JOINTS}")
     return shape[0], shape[1]
@@ -176,6 +211,8 @@ def _joint_names(fields: dict[Any, Any], joints: int, path: str | Path) -> tuple
     given = fields.get("kpt_names", fields.get("node_names"))
     if given in (None, [], {}):
         return (), ()
+    if type(given) is dict and not any(type(one) is list for one in given.values()):
+        given = list(given.values())  # a name for each number of a joint
     lists = list(given.values()) if type(given) is dict else [given]
     if type(given) is list and all(type(one) is list for one in given):
         lists = given
@@ -205,8 +242,9 @@ def _bones(links: object, joints: int) -> Pairs:
 
 def _splits(fields: dict[Any, Any], path: str | Path) -> dict[str, tuple[str, ...]]:
     found = {}
+    by_name = {key.lower(): value for key, value in fields.items() if type(key) is str}  # CVAT: Train
     for split in SPLITS:
-        given = fields.get(split)
+        given = by_name.get(split)
         entries = [given] if type(given) is str else given
         if entries in (None, [], [""]):
             continue
@@ -220,16 +258,23 @@ def _splits(fields: dict[Any, Any], path: str | Path) -> dict[str, tuple[str, ..
     return found
 
 
-def _place(entry: str, roots: list[Path]) -> Path | None:
+def _given(root: Path, entries: tuple[str, ...]) -> Iterator[Path]:
+    """The folder that ``--images`` names, and the one above where it is already the first folder of an entry."""
+    yield root
+    if any(entry.replace("\\", "/").removeprefix("./").partition("/")[0] == root.name for entry in entries):
+        yield root.parent
+
+
+def _place(entry: str, roots: list[Path], *, ends: bool = False) -> Path | None:
     """The folder, list or photo that an entry means, from the first root that has it.
 
     ``..`` at its beginning is as Roboflow writes it, for a folder beside the file. The end of an absolute path is
-    looked for too: it may be of another machine.
+    looked for too: it may be of another machine. ``ends``: so is that of any other, as CVAT's ``data/images/a.jpg``.
     """
     plain = entry.replace("\\", "/")
     below = re.sub(r"^[A-Za-z]:", "", plain).lstrip("/").split("/")
     forms = [entry, plain, re.sub(r"^(\.\./)+", "", plain)]
-    if plain.startswith("/") or re.match(r"[A-Za-z]:/", plain):
+    if ends or plain.startswith("/") or re.match(r"[A-Za-z]:/", plain):
         forms += ["/".join(below[at:]) for at in range(len(below))]
     for form in forms:
         for root in roots:
@@ -256,12 +301,19 @@ def _in_list(file: Path, roots: list[Path]) -> tuple[list[Path], list[str]]:
         lines = content(file, most=MAX_LIST, what="a list of photos").decode("utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise DataError(f"{file}: not UTF-8; save it as UTF-8") from None
-    files, faults = [], []
+    files: dict[Path, str] = {}  # with the line that each is from
+    faults = []
     for number, line in enumerate(lines, 1):
         if name := line.strip():
-            place = _place(name, [file.parent, *roots])
+            place = _place(name, [file.parent, *roots], ends=True)
             if place is None or not place.is_file():
                 faults.append(f"{file.name}:{number} {shown(name)}: no such photo")
-            else:
-                files.append(place)
-    return files, faults
+            elif not _same(files.setdefault(place, name), name):
+                faults.append(f"{file.name}:{number} {shown(name)}: {place}, as {shown(files[place])} is; keep one")
+    return list(files), faults
+
+
+def _same(a: str, b: str) -> bool:
+    """Whether two lines name one photo: one path is the end of the other."""
+    a, b = (f"/{os.path.normpath(name.replace(chr(92), '/'))}" for name in (a, b))
+    return a.endswith(b) or b.endswith(a)

@@ -68,6 +68,8 @@ def calibrated(found: Outcomes, skeleton: Skeleton, model: Skeleton, *, known: S
 
 def lines(numbers: Json) -> Iterator[str]:
     """What the command prints."""
-    after = "not measured: one image" if numbers["error_after"] is None else f"{numbers['error_after']:.4f}"
-    before, how = numbers["error_before"], numbers["how"]
-    yield f"calibration error {before:.4f} of heatmap peaks, {after} once calibrated ({how})"
+    before, after, how = (numbers[key] for key in ("error_before", "error_after", "how"))
+    then = (
+        "not measured once calibrated, of one image alone" if after is None else f"{after:.4f} once calibrated ({how})"
+    )
+    yield f"calibration error {before:.4f} of heatmap peaks, {then}"

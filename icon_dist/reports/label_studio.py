@@ -75,7 +75,9 @@ def url_of(name: str, prefix: str | None) -> str:
     """Where Label Studio finds an image: below ``prefix``, in a bucket, or on its own machine."""
     if name.startswith("s3://") and prefix is None:
         return name
-    return f"{LOCAL if prefix is None else prefix}{quote(name.lstrip('/'))}"
+    if prefix is None:
+        return f"{LOCAL}{quote(name.lstrip('/'))}"
+    return f"{prefix if prefix.endswith(('/', '=')) else prefix + '/'}{quote(name.lstrip('/'))}"
 
 
 def interface(skeleton: Skeleton) -> str:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -55,6 +56,7 @@ class Pool:
 
     people: People
     photos: dict[int, PhotoFacts]  # by image id
+    folder: str = ""  # of all photos: what names follow a prefix without
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,9 @@ def _photos(args: argparse.Namespace, skeleton: Skeleton) -> Pool:
     photos = photo_source(root, people, skeleton=skeleton, conversion=Conversion("apply", bits=bits))
     used = {one.image_id for one in people}
     facts = {n: (source.place, source.wh) for n, source in enumerate(sources) if n in used}
-    return Pool(photos, facts)
+    folders = [source.place.split("/")[:-1] for source in sources]
+    common = takewhile(lambda parts: len({*parts}) == 1, zip(*folders, strict=False))
+    return Pool(photos, facts, "/".join(parts[0] for parts in common))
 
 
 @torch.no_grad()
@@ -221,7 +225,8 @@ def tasks_of(
         name, wh = pool.photos[number]
         rows = np.flatnonzero(pool.people.image_id == number).tolist()
         people = [Predicted(tuple(pool.people.box[r].tolist()), looked.joints[r]) for r in rows]
-        one = label_studio.task(label_studio.url_of(name, prefix), wh, people, skeleton.joints, version=version)
+        url = label_studio.url_of(name if prefix is None else name.removeprefix(f"{pool.folder}/"), prefix)
+        one = label_studio.task(url, wh, people, skeleton.joints, version=version)
         tasks.append({**one, "meta": {"file": name, "doubt": round(float(looked.doubt[row]), 4)}})
     return tasks
 

@@ -13,6 +13,7 @@ from icon_dist.cli import run_cli
 from icon_dist.errors import ConfigError, DataError, shown
 
 DATASETS = ("coco", "mpii", "crowdpose", "custom", "yolo", "labelstudio", "wholebody133", "aic14")
+READ = ("annotations", "images", "skeleton", "headboxes", "boxes")  # options that name what is read
 SHIPPED = "a name (lsp, halpe26, ap10k, ochuman, humanart, posetrack18, coco, ...)"
 
 
@@ -72,6 +73,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     needed |= {"--images": options.images or options.dataset == "yolo", "--out": options.out}
     if missing := [name for name, there in needed.items() if not there]:
         parser.error(f"the following arguments are required: {', '.join(missing)}")
+    named = ((name, value) for name in READ for value in _listed(getattr(options, name)))
+    for name, value in named:
+        if re.match(r"\w+://", value):
+            fix = "copy it to a disk first, such as by aws s3 sync; only --out may be s3://"
+            raise DataError(f"--{name}={shown(value)}: labels and photos are read from a disk; {fix}")
     if options.skeleton and options.sigmas:
         raise ConfigError("--sigmas: for a skeleton that is derived; that of --skeleton has its own, change them there")
     if options.dataset != "yolo":
@@ -79,6 +85,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     if options.split and not options.split.isprintable():
         raise ConfigError(f"--split={options.split!r}: expected a name that can be printed")
     return options
+
+
+def _listed(value: str | list[str] | None) -> list[str]:
+    return [value] if isinstance(value, str) else value or []
 
 
 def sigmas(value: str) -> tuple[float, ...]:

@@ -117,7 +117,11 @@ def size_fault(person: Instance, found: photo.Header, exif: photo.Exif) -> str |
         return None
     turned = found.orientation >= 5 and said == (height, width)
     other = "ignore" if exif == "apply" else "apply"
-    fix = f"with --exif {other} these agree, or correct the annotated size" if turned else "correct one"
+    fix = (
+        f"with --exif {other} these agree, or correct the annotated size"
+        if turned
+        else "give the photo that was labelled"
+    )
     return f"is {width} x {height} px, annotated as {said[0]} x {said[1]}; {fix}"
 
 

@@ -199,6 +199,10 @@ SAME: dict[str, Change] = {
     "a task with drafts only": lambda e: e.append(task(2, "/x/b.jpg", drafts=[annotation(*TWO)])),
     "a task that was skipped": lambda e: e.append(task(2, "/x/b.jpg", annotation(*TWO, was_cancelled=True))),
     "another key of the photo": lambda e: e[0].update(data={"title": "Dogs", "photo": "/x/a.jpg"}),
+    "a photo of another size, of the same shape": lambda e: [
+        r.update(original_width=401, original_height=200) for r in e[0]["annotations"][0]["result"]
+    ],
+    "a thumbnail before the photo": lambda e: (e[0].update(data={"small": "/x/b.jpg", "img": "/x/a.jpg"}),),
     "task ids twice": lambda e: e.append(task(1, "/data/upload/1/b.jpg", annotation())),
 }
 
@@ -313,6 +317,30 @@ BAD: dict[str, tuple[Change, str]] = {
         lambda e: e[0].update(data={"text": "hello"}),
         r"task 1 data=\{'text': 'hello'\}: expected the address of one",
     ),
+    "a list of photos": (
+        lambda e: e[0].update(data={"pages": ["/x/a.jpg", "/x/b.jpg"]}),
+        r"task 1 has several photos; one photo a task is read, so give each photo a task of its own",
+    ),
+    "regions on two photos": (
+        lambda e: (
+            e[0].update(data={"left": "/x/a.jpg", "right": "/x/b.jpg"}),
+            [r.update(to_name="right") for r in e[0]["annotations"][0]["result"][3:]],
+        ),
+        r"task 1 has several photos; one photo a task is read",
+    ),
+    "two photos, and no word which": (
+        lambda e: e[0].update(data={"left": "/x/a.jpg", "right": "/x/b.jpg"}),
+        r"task 1 data has several photos, 'left', 'right'; name the one that is labelled image",
+    ),
+    "a box of negative width": (
+        lambda e: e[0]["annotations"][0]["result"][0]["value"].update(width=-5),
+        r"region A width=-5 height=60: below 0",
+    ),
+    "predictions only": (
+        lambda e: e[0].update(annotations=[], predictions=[annotation(*TWO)]),
+        r"no keypoints in 1 task \(1 without an annotation or with skipped ones only, 1 with predictions, which are no",
+    ),
+    "results of nothing": (lambda e: e[0]["annotations"][0].update(result=None), r"task 1 result=None: expected"),
     "photo as text": (
         lambda e: e[0].update(data={"image": "data:image/png;base64,xx"}),
         r"data.image: the photo itself, as",
@@ -369,8 +397,17 @@ def test_one_line_says_what_is_wrong(photos: Path, change: Change, message: str)
 
 
 def test_other_files(photos: Path) -> None:
-    with pytest.raises(DataError, match="expected a list of tasks"):
+    with pytest.raises(
+        DataError, match=r"expected a list of tasks.*; its COCO export is for icon-dist shards build cus"
+    ):
         read(photos, {"images": [], "annotations": [], "categories": []})
+    with pytest.raises(DataError, match=r"notes\.json is of its YOLO export: icon-dist shards build yolo FOLDER"):
+        read(photos, {"categories": [], "info": {}})
+    (photos.parent / "export.csv").write_text("image,id,label\n/data/upload/a.jpg,1,[]\n")
+    with pytest.raises(
+        DataError, match=r"export\.csv: a table \('image,id,label'\), not json; export the labels as json"
+    ):
+        datasets.read("labelstudio", photos.parent / "export.csv", images=photos)
     with pytest.raises(ConfigError, match="pass --images"):
         datasets.read("labelstudio", photos.parent / "export.json")
     read(photos, EXPORT)

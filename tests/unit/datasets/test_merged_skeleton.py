@@ -96,3 +96,13 @@ def test_near_names_are_said_and_not_merged() -> None:
     assert "'right_hand' of a and 'r_hand' of b" in note
     twice = dataclasses.replace(HEADS, joints=("nose", "Nose", "right_eye", "left_hand", "right_hand"))
     assert not [*near_names([twice, HANDS], ["a", "b"])]  # whoever made that set knows why
+
+
+def test_numbers_for_names_are_said_and_merged() -> None:
+    """Two files that name no joints: the same numbers need not be the same joints."""
+    one = dataclasses.replace(HANDS, joints=("joint_0", "joint_1", "joint_2", "joint_3"), name="one")
+    other = dataclasses.replace(one, bones=one.bones[:1])
+    assert merged([one, other], names=["a", "b"]).num_joints == 4
+    (note,) = near_names([one, other, HEADS], ["a", "b", "c"])
+    assert "joints of a and b are numbered, and taken as one by their numbers" in note
+    assert not [*near_names([one, one], ["a", "b"])]  # built with one skeleton

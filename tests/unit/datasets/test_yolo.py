@@ -127,6 +127,12 @@ GOOD: dict[str, Change] = {
         edit(r, "train: images/train", "train: train.txt"),
         (r / "train.txt").write_text("images\\train\\a.jpg\nD:\\x\\images\\train\\b.jpg\n", encoding="utf-8-sig"),
     ),
+    "list of photos of CVAT, and its name of the split": lambda r: (
+        edit(r, "train: images/train", "Train: Train.txt"),
+        (r / "Train.txt").write_text("data/images/train/a.jpg\ndata/images/train/b.jpg\n"),
+    ),
+    "no kpt_shape": lambda r: edit(r, "kpt_shape: [3, 3]\n", ""),
+    "names of joints by number": lambda r: edit(r, "kpt_shape", "kpt_names: {0: nose, 1: l_ear, 2: r_ear}\nkpt_shape"),
     "names as a list": lambda r: edit(r, "names: {0: tiger, 1: cub}", "names: [tiger, cub]\nnc: 2"),
     "no names, but how many": lambda r: edit(r, "names: {0: tiger, 1: cub}", "nc: 2"),
     "numbers in names as text": lambda r: edit(r, "{0: tiger, 1: cub}", "{'0': tiger, '1': cub}"),
@@ -164,6 +170,66 @@ def test_read_all_the_same(tiger: Path, change: Change, monkeypatch: pytest.Monk
     found = read(tiger)
     assert [p.keypoints[0].tolist() for p in found.instances] == [[100, 40, 2], [50, 50, 2]]
     assert len(found.truth["images"]) == 2
+
+
+def test_a_folder_in_place_of_its_yaml(tiger: Path) -> None:
+    assert datasets.read("yolo", tiger).truth == read(tiger).truth
+    (tiger / "other.yml").write_text("")
+    assert datasets.read("yolo", tiger).truth == read(tiger).truth
+    (tiger / "data.yaml").unlink()
+    (tiger / "more.yaml").write_text("")
+    with pytest.raises(DataError, match=r"tiger: more\.yaml and other\.yml in it; give the path of one"):
+        datasets.read("yolo", tiger)
+
+
+@pytest.mark.parametrize("given", [".", "classes.txt", "notes.json"])
+def test_label_studios_folder_without_a_yaml(tmp_path: Path, given: str) -> None:
+    """The files that ``convert_to_yolo`` of label-studio-sdk 2.1.2 writes."""
+    photo(tmp_path / "images/1a2b3c4d-a.jpg")
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels/1a2b3c4d-a.txt").write_text(f"{ROW}\n1 0.5 0.5 0.1 0.1 0.0 0.0 0 0.5 0.5 2 0.0 0.0 0")
+    (tmp_path / "classes.txt").write_text("tiger\ncub\n")
+    (tmp_path / "notes.json").write_text('{"categories": [], "info": {"contributor": "Label Studio"}}')
+    found = datasets.read("yolo", tmp_path / given)
+    assert found.instances[0].keypoints.tolist() == [[100, 40, 2], [80, 50, 1], [0, 0, 0]]
+    assert found.truth["categories"] == [{"id": 0, "name": "tiger"}, {"id": 1, "name": "cub"}]
+    assert found.skeleton.joints == ("joint_0", "joint_1", "joint_2")
+    notes = " ".join(found.truth["notes"])
+    assert "kpt_shape is missing; [3, 3] is what all lines of poses have" in notes
+    assert "no data.yaml, so joints are numbered in the order of the columns" in notes
+    (tmp_path / "images/1a2b3c4d-a.jpg").unlink()
+    with pytest.raises(DataError, match="no photos in images; give the folder that has them: an export may have left"):
+        datasets.read("yolo", tmp_path / given)
+    (tmp_path / "classes.txt").unlink()
+    with pytest.raises(DataError, match=r"no data\.yaml and no classes\.txt in this folder; give"):
+        datasets.read("yolo", tmp_path / given)
+
+
+@pytest.mark.parametrize("place", ["images/train/a.jpg", "train/a.jpg", "a.jpg"])
+def test_photos_that_an_export_left_out(tiger: Path, tmp_path: Path, place: str) -> None:
+    """Labels beside the yaml, photos in a folder of ``--images``, with the tool's folders or without."""
+    expected = read(tiger).instances[0].keypoints.tolist()
+    (tmp_path / "elsewhere" / place).parent.mkdir(parents=True)
+    (tiger / "images/train/a.jpg").rename(tmp_path / "elsewhere" / place)
+    (tiger / "train.txt").write_text("data/images/train/a.jpg\n")
+    edit(tiger, "train: images/train", "train: train.txt")
+    found = read(tiger, images=tmp_path / "elsewhere")
+    assert found.instances[0].keypoints.tolist() == expected
+
+
+def test_images_may_be_the_first_folder_of_an_entry(tiger: Path) -> None:
+    assert read(tiger, images=tiger / "images").truth == read(tiger).truth
+
+
+def test_lines_of_a_list_that_mean_one_photo(tiger: Path) -> None:
+    """Folders that are not here tell photos of one name apart: to read one of them twice would lose the other."""
+    edit(tiger, "train: images/train", "train: train.txt")
+    lines = ["images/train/a.jpg", str(tiger / "images/train/a.jpg"), "./images/train/a.jpg"]
+    (tiger / "train.txt").write_text("\n".join(lines))
+    assert len(read(tiger).truth["images"]) == 1
+    (tiger / "train.txt").write_text("x/images/train/a.jpg\ny/images/train/a.jpg\n")
+    with pytest.raises(DataError, match=r"train.txt:2 'y/images/train/a.jpg': .*, as 'x/images/train/a.jpg' is; keep"):
+        read(tiger)
 
 
 def test_two_numbers_a_joint(tiger: Path) -> None:
@@ -246,7 +312,22 @@ BAD: dict[str, tuple[Change, str]] = {
     "negative width": (lambda r: label(r, ROW.replace("0.5 0.5 0.4", "0.5 0.5 -0.005")), r"width or height below 0"),
     "confidence": (lambda r: label(r, ROW.replace(" 2 ", " 0.87 ")), r"visibility 0.87 of joint 0: expected 0, 1 or 2"),
     "not UTF-8": (lambda r: label(r, b"\xff\xfe0\0"), r"train/a.txt: not UTF-8; save it as UTF-8"),
-    "no kpt_shape": (lambda r: edit(r, "kpt_shape: [3, 3]\n", ""), r"kpt_shape: missing, so its labels are no poses"),
+    "no kpt_shape, and lines of several lengths": (
+        lambda r: (edit(r, "kpt_shape: [3, 3]\n", ""), label(r, f"{ROW}\n{ROW} 0 0 0")),
+        r"kpt_shape: missing, and its label lines do not show it; expected \[joints, 3\]",
+    ),
+    "no kpt_shape, and outlines": (
+        lambda r: (edit(r, "kpt_shape: [3, 3]\n", ""), label(r, "0 .1 .1 .9 .1 .9 .9 .1 .9 .3 .2")),
+        r"kpt_shape: missing, and its label lines do not show it",
+    ),
+    "a confidence at the end": (
+        lambda r: label(r, f"{ROW} 0.87"),
+        r"15 columns, expected 14 .* leave out the confidence",
+    ),
+    "a confidence of a box": (
+        lambda r: label(r, "0 .5 .5 .2 .2 .9"),
+        r"6 columns, .* leave out the confidence at the end",
+    ),
     "kpt_shape of one number": (lambda r: edit(r, "[3, 3]", "3"), r"kpt_shape=3: expected \[joints, 3\]"),
     "kpt_shape of text": (lambda r: edit(r, "[3, 3]", "[3, x]"), r"kpt_shape=\[3, 'x'\]"),
     "kpt_shape of 4 numbers": (lambda r: edit(r, "[3, 3]", "[3, 4]"), r"kpt_shape=\[3, 4\]"),
@@ -281,6 +362,10 @@ BAD: dict[str, tuple[Change, str]] = {
     "no labels at all": (
         lambda r: (r / "labels").rename(r / "lables"),
         r"none of 2 photos has a label file; that of a.jpg would be",
+    ),
+    "all photos of the list missing": (
+        lambda r: (edit(r, "images/train", "train.txt"), (r / "train.txt").write_text("data/x.jpg\ndata/y.jpg\n")),
+        r"train: none of 2 photos, train.txt:1 'data/x.jpg': no such photo; .* or pass --images with their folder",
     ),
     "photo of the list missing": (
         lambda r: (edit(r, "images/train", "train.txt"), (r / "train.txt").write_text("images/train/a.jpg\nx.jpg\n")),

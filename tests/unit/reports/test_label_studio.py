@@ -53,6 +53,8 @@ def test_the_interface_names_what_tasks_name() -> None:
         ("/data/a b/1.jpg", None, "/data/local-files/?d=data/a%20b/1.jpg"),
         ("s3://bucket/a/1.jpg", None, "s3://bucket/a/1.jpg"),
         ("train/1.jpg", "https://host/photos/", "https://host/photos/train/1.jpg"),
+        ("train/1.jpg", "https://host/photos", "https://host/photos/train/1.jpg"),
+        ("train/1.jpg", "/data/local-files/?d=", "/data/local-files/?d=train/1.jpg"),
         ("train/ü#?.jpg", "https://host/", "https://host/train/%C3%BC%23%3F.jpg"),
     ],
 )
