@@ -128,10 +128,6 @@ def test_refusals(place: Path, tmp_path: Path) -> None:
         pick.main([model, uri, "--boxes", "whole", *out])
     with pytest.raises(DataError, match="no photos or videos in this folder"):
         pick.main([model, str(tmp_path), *out])
-<<<<<<< HEAD
-    with pytest.raises(CheckpointError, match="nothing is there; check the path"):
-=======
     with pytest.raises(CheckpointError, match="none: nothing is there; check the path"):
->>>>>>> break
         pick.main([str(tmp_path / "none"), photos, *out])
     assert not (tmp_path / "tasks.json").exists()
