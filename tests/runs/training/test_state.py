@@ -89,7 +89,7 @@ def train(config: Config, *, report: Report, device: str) -> None:
         patch.setattr(State, "__init__", forgetful_init)
         patch.setattr(State, "complete", forgetful_complete)
         patch.setattr(State, "agree", skips_one)
-        patch.setattr(loop, "evaluate", falling)
+        patch.setattr(scoring, "evaluate", falling)
         loop.train(config, report=report, device=device, stop=stop)
 
 

@@ -120,7 +120,7 @@ def test_each_set_is_scored_on_its_own_joints_by_its_own_metric(
     assert "scored on its own joints, 4 of 7 that are predicted" in said.err
     assert said.out.count("conditions: ") == 2
     for uri, one in zip((sets[1], sets[0]), both, strict=True):
-        evaluate.main([str(scored), "--shards", uri, "--loaders", "0", "--json", str(tmp_path / "one.json")])
+        evaluate.main([str(scored), "--shards", uri, "--loaders", "0", "--force", "--json", str(tmp_path / "one.json")])
         assert json.loads((tmp_path / "one.json").read_text())["scores"] == one["scores"]
     with pytest.raises(ConfigError, match=r"--picture: is of one set, and its run has 2 .*; choose one with --shards"):
         evaluate.main([str(scored), "--picture", str(tmp_path / "p.png")])
