@@ -84,7 +84,7 @@ class IconLoss(nn.Module):
         check_settings(terms, bank, options, num_joints=num_joints, limbs=pairs, dim=dim, tau=tau)
         self.num_joints, self.dim, self.tau, self.options = num_joints, dim, tau, options
         self.terms = {name: term for name, term in terms.items() if term.weight > 0}
-        self._limbs = torch.tensor(pairs, dtype=torch.int64).reshape(len(pairs), -1)
+        self._limbs = torch.tensor(pairs, dtype=torch.int64).reshape(-1, len(pairs[0]) if pairs else 2)
         self._offsets = pixel_offsets(sigma=options.sigma, points=options.points)
         categories = {name: num_joints if name == "skcc" else len(pairs) for name in self.terms}
         if options.contrast == "intra":

@@ -64,12 +64,12 @@ def test_transformers_gives_our_heatmaps(model: Path, tmp_path: Path) -> None:
     image = torch.randint(0, 256, (4, 64, 64, 3), dtype=torch.uint8)
     with torch.no_grad():
         expected = ours(image).heatmaps
-        found = theirs.eval()(ours.normalise(image)).heatmaps
+        found = theirs.eval()(ours.normalize(image)).heatmaps
     assert (found - expected).abs().max() < 1e-5 * expected.abs().max()
     processor = transformers.VitPoseImageProcessor.from_pretrained(tmp_path / "pose")
     assert processor.size == {"height": 64, "width": 64}
     pixels = processor(np.zeros((80, 90, 3), np.uint8), boxes=[[[10, 10, 30, 40]]], return_tensors="pt").pixel_values
-    torch.testing.assert_close(pixels, ours.normalise(torch.zeros(1, 64, 64, 3, dtype=torch.uint8)))
+    torch.testing.assert_close(pixels, ours.normalize(torch.zeros(1, 64, 64, 3, dtype=torch.uint8)))
 
 
 def test_another_codec_is_noted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

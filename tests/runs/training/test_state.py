@@ -41,7 +41,7 @@ class Forgetful:
 
 def train(config: Config, *, report: Report, device: str) -> None:
     """``straight``, ``stopped`` at a step, or ``resumed-PART`` from there without a part."""
-    from icon_dist.training import loop
+    from icon_dist.training import loop, scoring
 
     kind, _, part = config.run.name.partition("-")
     if kind == "resumed" and distributed.rank() == 0:

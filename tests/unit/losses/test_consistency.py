@@ -204,10 +204,10 @@ def test_bf16_in_fp32_out() -> None:
 
 
 @pytest.mark.usefixtures("both_tilings")
-@pytest.mark.parametrize("operator", [kernels.ONEDNN, None])
+@pytest.mark.parametrize("operator", [kernels.linear_pointwise, None])
 def test_fp32_is_the_same_loss(operator: Callable[..., Tensor] | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its products take another path on a CPU, where torch has oneDNN's operator and where it has not."""
-    monkeypatch.setattr(kernels, "ONEDNN", operator)
+    monkeypatch.setattr(kernels, "linear_pointwise", operator)
     queries, live, bank = random_case(1)
     q, features = (x.features.detach().float().requires_grad_() for x in (queries, live))
     ours, keys = replace(queries, features=q), replace(live, features=features)

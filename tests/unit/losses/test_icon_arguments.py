@@ -31,7 +31,10 @@ def unchecked() -> Iterator[None]:
         ({"limbs": ((0, 1), (2, 2))}, ["limbs: (2, 2) is no pair"]),
         ({"limbs": ((0, 1), (-1, 2))}, ["limbs: (-1, 2) is no pair"]),
         ({"limbs": ((0, 1),)}, ["prcc=0.7: compares limbs with one another; give 2 or more, or prcc=0"]),
-        ({"limbs": ((0, 1, 2), (1, 3), (2,))}, ["limbs: (0, 1, 2) is no pair", "limbs: (2,) is no pair"]),
+        (
+            {"limbs": ((0, 1, 2), (1, 3), (2,))},
+            ["limbs: (1, 3) is no chain of 3 different joints", "limbs: (2,) is no chain of 3"],
+        ),
         ({"limbs": ((0, 1.5), (1, 2))}, ["limbs: give pairs of joint numbers, such as ((5, 7), (7, 9))"]),
         ({"limbs": "no"}, ["limbs: give pairs of joint numbers"]),
         ({"num_joints": 4.0, "tau": "x"}, ["num_joints=4.0: expected a whole number; tau='x': expected a number"]),

@@ -118,7 +118,7 @@ def test_official_weights_give_the_official_heatmaps() -> None:
     adapted = started(official(), model)
     assert (adapted.kind.name, adapted.new, adapted.dropped) == ("ViTPose", [], [])
     with torch.no_grad():
-        assert_near(model(crops()).heatmaps, naive(official(), model.normalise(crops())))
+        assert_near(model(crops()).heatmaps, naive(official(), model.normalize(crops())))
 
 
 @pytest.mark.parametrize(
@@ -148,12 +148,12 @@ def test_transformers_has_the_same_network_under_the_same_names() -> None:
     adapted = started(theirs.state_dict(), model)
     assert (adapted.kind.name, adapted.new, adapted.dropped) == ("transformers VitPose", [], [])
     with torch.no_grad():
-        assert_near(model(crops()).heatmaps, theirs(model.normalise(crops())).heatmaps)
+        assert_near(model(crops()).heatmaps, theirs(model.normalize(crops())).heatmaps)
 
 
 def test_embeddings_are_read_at_the_centers_of_the_patches() -> None:
     model = model_of().eval()
-    x = model.normalise(crops(1)).contiguous().requires_grad_()
+    x = model.normalize(crops(1)).contiguous().requires_grad_()
     patches = model.get_submodule("backbone.embeddings.patch_embeddings.projection")(x)
     for row, column in ((1, 1), (2, 1)):
         (seen,) = torch.autograd.grad(patches[0, :, row, column].square().sum(), x, retain_graph=True)
@@ -245,7 +245,7 @@ def test_mmpose_1() -> None:
     adapted = started(mmpose_1(), model)
     assert (adapted.kind.name, adapted.new) == ("MMPose 1.x ViTPose", [])
     with torch.no_grad():
-        assert_near(model(crops()).heatmaps, naive(state, model.normalise(crops())))
+        assert_near(model(crops()).heatmaps, naive(state, model.normalize(crops())))
 
 
 def test_the_simple_head_is_left_out() -> None:
