@@ -23,7 +23,7 @@ def test_the_document_is_what_the_script_writes() -> None:
     assert scale.PAGE.read_text() == scale.document(COUNTED), "run python cluster/scale.py"
     assert scale.FIGURE.read_text() == scale.plot(scale.COCO), "run python cluster/scale.py"
     assert "@" not in scale.PAGE.read_text()
-    lines = [e for e in ET.parsescale.FIGURE.getroot() if e.tag.endswith("polyline")]
+    lines = [e for e in ET.parse(scale.FIGURE).getroot() if e.tag.endswith("polyline")]
     assert len(lines) == 4
     for line in lines:
         points = [tuple(map(float, point.split(","))) for point in line.attrib["points"].split()]
