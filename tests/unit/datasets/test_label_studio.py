@@ -202,6 +202,12 @@ SAME: dict[str, Change] = {
     "a photo of another size, of the same shape": lambda e: [
         r.update(original_width=401, original_height=200) for r in e[0]["annotations"][0]["result"]
     ],
+    "ids of a rectangle and its keypoints that are the same": lambda e: e[0]["annotations"].__setitem__(
+        0, annotation(*(r | {"id": "1"} for r in untied()))
+    ),
+    "a choice about a region, with its place": lambda e: e[0]["annotations"][0]["result"].append(
+        TWO[0] | {"type": "choices", "value": {k: v for k, v in TWO[0]["value"].items() if k[0] != "r"}}
+    ),
     "a thumbnail before the photo": lambda e: (e[0].update(data={"small": "/x/b.jpg", "img": "/x/a.jpg"}),),
     "task ids twice": lambda e: e.append(task(1, "/data/upload/1/b.jpg", annotation())),
 }
