@@ -69,7 +69,7 @@ def test_the_file_is_written_read_and_said(place: Path, tmp_path: Path, capsys: 
             np.testing.assert_array_equal(after.xy, before.xy)
             expected = np.where(before.scores > 0, probabilities(before.scores, known.of(flip=False)), 0)
             np.testing.assert_allclose(after.scores, expected, atol=1e-6)
-    evaluate.main(words)
+    evaluate.main([*words, "--force"])
     assert "once calibrated (by the file beside the model)" in capsys.readouterr().out
 
 
@@ -88,7 +88,7 @@ def test_suspects_by_two_runs(place: Path, tmp_path: Path, capsys: pytest.Captur
     ]
     evaluate.main(words)
     assert "6 people of these were learnt, perhaps with a wrong label" in capsys.readouterr().err
-    evaluate.main([*words, "--second", str(tmp_path / "other.safetensors")])
+    evaluate.main([*words, "--second", str(tmp_path / "other.safetensors"), "--force"])
     said = capsys.readouterr().err
     assert "predicting by" in said
     assert "were learnt" not in said
