@@ -346,6 +346,10 @@ BAD: dict[str, tuple[Change, str]] = {
         lambda e: e[0].update(annotations=[], predictions=[annotation(*TWO)]),
         r"no keypoints in 1 task \(1 without an annotation or with skipped ones only, 1 with predictions, which are no",
     ),
+    "an endless label": (
+        lambda e: e[0]["annotations"][0]["result"][2]["value"].update(keypointlabels=["é" * 300]),
+        r"export\.json: derived skeleton joints: expected at most 1000 printable names of at most 100 letters",
+    ),
     "results of nothing": (lambda e: e[0]["annotations"][0].update(result=None), r"task 1 result=None: expected"),
     "photo as text": (
         lambda e: e[0].update(data={"image": "data:image/png;base64,xx"}),
