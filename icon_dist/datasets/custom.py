@@ -12,7 +12,7 @@ from icon_dist.datasets.derived_skeleton import Evidence, Pairs, derive, find_sk
 from icon_dist.datasets.joint_names import standard
 from icon_dist.datasets.photo_links import find_by_ends
 from icon_dist.datasets.skeleton import LONGEST_NAME, MAX_JOINTS
-from icon_dist.errors import DataError, plural, shorten
+from icon_dist.errors import DataError, naming, plural, shorten
 from icon_dist.types import Annotations, Skeleton
 
 STORED = {"halpe26": 136}  # joints that the set's own files hold, of which the skeleton's come first
@@ -73,16 +73,17 @@ def _derived(document: Entry, faults: Faults, sigmas: tuple[float, ...]) -> Skel
     names, named = _names(given, joints)
     keypoints = np.array(poses.get((number, joints), []), np.float64).reshape(-1, joints, 3)
     bones, unclear = _bones(category.get("skeleton"), joints)
-    found, notes = derive(
-        Evidence(
-            name=shorten(str(category.get("name") or Path(faults.source).stem), LONGEST_NAME),
-            joints=names,
-            bones=bones,
-            visible_at=2 if (keypoints[..., 2] == 2).any() or not len(keypoints) else 1,
-            keypoints=keypoints,
-            sigmas=sigmas,
+    with naming(str(faults.source)):
+        found, notes = derive(
+            Evidence(
+                name=shorten(str(category.get("name") or Path(faults.source).stem), LONGEST_NAME),
+                joints=names,
+                bones=bones,
+                visible_at=2 if (keypoints[..., 2] == 2).any() or not len(keypoints) else 1,
+                keypoints=keypoints,
+                sigmas=sigmas,
+            )
         )
-    )
     for text in (*named, *unclear, *notes, *_more_joints(document)):
         faults.note(text)
     for other in document["categories"]:

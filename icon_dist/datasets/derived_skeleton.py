@@ -76,7 +76,7 @@ def derive(said: Evidence) -> tuple[Skeleton, list[str]]:
         metric="coco",
         torso=(torso[0], torso[1]) if len(torso) == 2 else (0, 0),
     )
-    skeleton = skeleton_from_dict(skeleton_to_dict(skeleton), source=f"{name}: derived skeleton")
+    skeleton = skeleton_from_dict(skeleton_to_dict(skeleton), source="derived skeleton")
     parts = "; ".join((plural(len(names), "joint"), of_flips, of_bones, of_sigmas))
     return skeleton, [f"skeleton derived: {parts}", *_contradictions(skeleton)]
 

@@ -20,7 +20,7 @@ from icon_dist.datasets.derived_skeleton import F64, Evidence, derive, find_skel
 from icon_dist.datasets.joint_names import standard
 from icon_dist.datasets.label_studio_regions import PERCENT, Drawn, Person, Region, RegionError
 from icon_dist.datasets.photo_links import PhotoFolder
-from icon_dist.errors import ConfigError, DataError, plural, shown
+from icon_dist.errors import ConfigError, DataError, naming, plural, shown
 from icon_dist.images.photo import Exif
 from icon_dist.images.size import size_as_read
 from icon_dist.types import Annotations, Skeleton
@@ -220,7 +220,8 @@ def _derived(
         twice=[*_twice(photos, joints)],
         sigmas=sigmas,
     )
-    found, notes = derive(evidence)
+    with naming(str(source)):
+        found, notes = derive(evidence)
     for text in notes:
         faults.note(text)
     return found

@@ -26,6 +26,9 @@ BESIDE, NEVER = 1e6, 1e9  # added to, or in place of, the area of a box that doe
 FAR = 100.0  # percent of the photo by which a keypoint may be outside
 
 
+PLACE = ("x", "y", "points")  # of a value: where its shape is
+
+
 class RegionError(Exception):
     """What is wrong with the regions of a photo."""
 
@@ -91,7 +94,7 @@ class Drawn:
         links = [(str(one.get("from_id")), str(one.get("to_id"))) for one in results if one.get("type") == "relation"]
         kinds: Counter[str] = Counter()
         regions = []
-        for name, parts in by_id.items():
+        for name, parts in ((name, parts) for given, of in by_id.items() for name, parts in _apart(given, of)):
             region = _region(name, parts)
             if region is not None:
                 regions.append(region)
@@ -166,6 +169,16 @@ def _give_by_box(free: list[Region], people: list[Person]) -> tuple[list[Region]
             else:
                 outside.append(joint)
     return outside, several
+
+
+def _apart(name: str, parts: list[Entry]) -> Iterator[tuple[str, list[Entry]]]:
+    """The results of one id by the shape that they are about: imported predictions may give several the same id."""
+    shapes: dict[str, list[Entry]] = {}
+    for part in filter(_is_region, parts):
+        shapes.setdefault(str([part["value"].get(key) for key in PLACE]), []).append(part)
+    others = [part for part in parts if not _is_region(part)]
+    for number, some in enumerate(shapes.values() or [[]]):
+        yield f"{name} ({number + 1})" if number else name, some + others
 
 
 def _region(name: str, parts: list[Entry]) -> Region | None:

@@ -20,7 +20,7 @@ from icon_dist.datasets.derived_skeleton import Evidence, derive, find_skeleton,
 from icon_dist.datasets.joint_names import mirror_pairs
 from icon_dist.datasets.yolo_labels import LabelFiles
 from icon_dist.datasets.yolo_yaml import SHAPE, YoloYaml, read_yolo_yaml
-from icon_dist.errors import DataError, plural
+from icon_dist.errors import DataError, naming, plural
 from icon_dist.images.photo import Exif
 from icon_dist.images.size import size_as_read
 from icon_dist.types import Annotations, Skeleton
@@ -130,7 +130,8 @@ def _skeleton(
         keypoints=keypoints,
         sigmas=sigmas,
     )
-    found, notes = derive(evidence)
+    with naming(str(said.file)):
+        found, notes = derive(evidence)
     for text in notes:
         faults.note(text)
     return found

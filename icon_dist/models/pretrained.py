@@ -23,6 +23,8 @@ from icon_dist.models.pose import PoseNet
 from icon_dist.models.public_weights import KINDS, Kind
 from icon_dist.models.vit import LAYOUTS, VisionTransformer
 
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+MAGIC = (b"PK", b"\x80")  # what torch.save begins with: a zip, or a pickle
 SUFFIXES = (".pth", ".pt", ".pth.tar", ".safetensors")
 OURS_ALONE = r"(projection|cascade|graph)\..*"  # the projection head, and what OPEC-Net adds to its base
 
@@ -69,6 +71,9 @@ def unpack(data: bytes, *, name: str) -> dict[str, Tensor]:
         if name.endswith(".safetensors"):
             found: object = safetensors.torch.load(data)
         else:
+            if not data.startswith(MAGIC):
+                what = "a page of a web server" if data.lstrip().startswith(b"<") else f"begins with {data[:20]!r}"
+                raise CheckpointError(f"{name}: no file of torch.save ({what if data else 'empty'}); download it again")
             _refuse_bomb(data, name=name)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of old file formats
@@ -140,10 +145,12 @@ def adapt(
                 f"{name}: {key} {list(value.shape)} ({kind.name}) has no place in {model.backbone_name}; "
                 "set the model.backbone it was trained as"
             )
-        if value.is_floating_point() != own[key].is_floating_point() or not value.isfinite().all():
-            raise CheckpointError(
-                f"{name}: {key} is {value.dtype}, or has values that are not finite; download it again"
-            )
+        if value.is_floating_point() != own[key].is_floating_point() or (
+            value.is_floating_point() and value.dtype not in FLOATS
+        ):
+            raise CheckpointError(f"{name}: {key} is {value.dtype}; give weights as float32, float16 or bfloat16")
+        if not value.isfinite().all():
+            raise CheckpointError(f"{name}: {key} has values that are not finite; download it again")
         state[key] = value
     head = _head(state, own, here=here, there=there)
     state = {key: value for key, value in state.items() if not key.startswith("final_layer.")} | head.state

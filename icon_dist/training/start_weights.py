@@ -121,10 +121,10 @@ def _is_own(data: bytes, uri: str) -> bool:
     if not uri.endswith(".safetensors"):
         return False
     try:
-        said = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
+        said = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__")
     except (ValueError, AttributeError, RecursionError):
         raise CheckpointError(f"{uri}: not a safetensors file, or cut; fetch or download it again") from None
-    return "manifest_sha256" in said
+    return type(said) is dict and "manifest_sha256" in said
 
 
 def _own(weights: Weights, model: PoseNet, *, uri: str, joints: Sequence[str]) -> pretrained.Adapted:

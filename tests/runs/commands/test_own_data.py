@@ -98,7 +98,11 @@ def test_label_studio(folder: Path) -> None:
             "dataset coco has no use for sigmas",
         ),
         (["yolo", "none.yaml", "--out", "x"], 3, "none.yaml: no such file"),
-        (["yolo", "images", "--out", "x"], 3, "images: is a folder; give the path of a data.yaml"),
+        (
+            ["yolo", "images", "--out", "x"],
+            3,
+            "images: no data.yaml and no classes.txt in this folder; give the path of a data.yaml",
+        ),
         (["yolo", "data.yaml", "--out", "x", "--split", "tset"], 3, "no split 'tset'"),
         (["yolo", "data.yaml", "--out", "x", "--images", "labels"], 3, "no such folder or list in"),
     ],

@@ -202,6 +202,12 @@ SAME: dict[str, Change] = {
     "a photo of another size, of the same shape": lambda e: [
         r.update(original_width=401, original_height=200) for r in e[0]["annotations"][0]["result"]
     ],
+    "ids of a rectangle and its keypoints that are the same": lambda e: e[0]["annotations"].__setitem__(
+        0, annotation(*(r | {"id": "1"} for r in untied()))
+    ),
+    "a choice about a region, with its place": lambda e: e[0]["annotations"][0]["result"].append(
+        TWO[0] | {"type": "choices", "value": {k: v for k, v in TWO[0]["value"].items() if k[0] != "r"}}
+    ),
     "a thumbnail before the photo": lambda e: (e[0].update(data={"small": "/x/b.jpg", "img": "/x/a.jpg"}),),
     "task ids twice": lambda e: e.append(task(1, "/data/upload/1/b.jpg", annotation())),
 }
@@ -339,6 +345,10 @@ BAD: dict[str, tuple[Change, str]] = {
     "predictions only": (
         lambda e: e[0].update(annotations=[], predictions=[annotation(*TWO)]),
         r"no keypoints in 1 task \(1 without an annotation or with skipped ones only, 1 with predictions, which are no",
+    ),
+    "an endless label": (
+        lambda e: e[0]["annotations"][0]["result"][2]["value"].update(keypointlabels=["é" * 300]),
+        r"export\.json: derived skeleton joints: expected at most 1000 printable names of at most 100 letters",
     ),
     "results of nothing": (lambda e: e[0]["annotations"][0].update(result=None), r"task 1 result=None: expected"),
     "photo as text": (

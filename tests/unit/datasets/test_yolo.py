@@ -349,6 +349,10 @@ BAD: dict[str, tuple[Change, str]] = {
         lambda r: edit(r, "kpt_shape", "kpt_names: [a, b]\nkpt_shape"),
         r"kpt_names: 2 names, but kpt_shape has 3",
     ),
+    "an endless name of a joint": (
+        lambda r: edit(r, "kpt_shape", f"kpt_names: [{'a' * 300}, b, c]\nkpt_shape"),
+        r"data\.yaml: derived skeleton joints: expected at most 1000 printable names of at most 100 letters",
+    ),
     "kpt_names twice": (
         lambda r: edit(r, "kpt_shape", "kpt_names: [a, b, a]\nkpt_shape"),
         r"kpt_names=.*: the same name twice",
