@@ -185,10 +185,11 @@ def _read_index(uri: str, raw: bytes, skeleton: Skeleton, *, room: int) -> dict[
     if size > (rows + 1) * row_bytes(joints) or any(held > rows * widths.get(name, 0) for name, held in values.items()):
         raise DataError(f"{place}: unpacks to more than {rows} people take; build the shards again")
     index = pq.ParquetFile(pa.BufferReader(raw), read_dictionary=["sha256", "key"])
-    columns: dict[str, NDArray[Any] | Texts] = {
-        name: _numbers(place, index, name, width) for name, width in widths.items() if name not in ("sha256", "key")
-    }
-    return columns | {"sha256": _digests(place, index), "key": Texts(_keys(place, index))}
+    texts: dict[str, NDArray[Any] | Texts] = {"sha256": _digests(place, index), "key": Texts(_keys(place, index))}
+    pa.default_memory_pool().release_unused()  # what the texts took beside themselves
+    numbers = {name: _numbers(place, index, name, width) for name, width in widths.items() if name not in texts}
+    pa.default_memory_pool().release_unused()
+    return {**texts, **numbers}
 
 
 def _check_settings(
