@@ -22,7 +22,7 @@ from icon_dist import storage
 from icon_dist.arguments import Parser
 from icon_dist.cli import run_cli
 from icon_dist.errors import ConfigError
-from icon_dist.storage import lock
+from icon_dist.storage import lock, segments
 
 MIN_PCK = 40.0  # the best fixed pose stays below 30 (CONSTANT_PCK in tests/unit/datasets/test_synthetic.py)
 STOP_AFTER = 5  # epochs before the interruption
@@ -106,7 +106,7 @@ def _run(module: list[str]) -> None:
 
 
 def _events(run: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in storage.read(storage.join(run, "metrics.jsonl")).splitlines()]
+    return [json.loads(line) for line in segments.read(storage.join(run, "metrics.jsonl")).splitlines()]
 
 
 if __name__ == "__main__":

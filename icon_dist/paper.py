@@ -26,7 +26,7 @@ from icon_dist import __version__, storage
 from icon_dist.arguments import Once, Parser, at_least, did_you_mean
 from icon_dist.cli import run_cli
 from icon_dist.errors import ConfigError, DataError, say, tell
-from icon_dist.storage import local
+from icon_dist.storage import local, segments
 
 RECIPES = Path(__file__).parent / "paper.yaml"
 RESULTS = Path(__file__).parents[1] / "results/cpu.csv"  # of a checkout; the installed package brings none
@@ -169,7 +169,7 @@ def run(recipe: Recipe, cfg: str, *, seed: int, extra: Sequence[str]) -> Result:
     run_uri = run_directory(configuration.load(cfg, given))
     log = storage.join(run_uri, "metrics.jsonl")
     try:
-        events = [json.loads(line) for line in storage.read(log).splitlines()]
+        events = [json.loads(line) for line in segments.read(log).splitlines()]
     except ValueError:
         raise DataError(f"{log}: a line of it is damaged; resume the run, which leaves it out") from None
     scored = [e for e in events if e["kind"] == "eval"]

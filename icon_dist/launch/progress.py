@@ -1,7 +1,8 @@
 """What a run tells people: one progress line, ``metrics.jsonl`` and TensorBoard files, all written by the driver.
 
 Rank 0 sends small events; nothing here knows where they come from. A resumed run first drops what was recorded after
-the step it resumes from, so that the files read like one undisturbed run.
+the step it resumes from, so that the files read like one undisturbed run. Both records are in files of bounded size:
+what a flush writes does not grow with the run.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from icon_dist import storage
 from icon_dist.errors import StorageError, plain, shorten
 from icon_dist.launch import tempdirs
 from icon_dist.storage import lock
+from icon_dist.storage.segments import SegmentedLog
 from icon_dist.types import score_text
 
 Event = dict[str, Any]
@@ -40,6 +42,7 @@ class Reporter(Protocol):
 RECORDED = ("train", "eval", "skip")  # kinds of events that metrics.jsonl holds
 SHOW_EVERY = 10.0  # s, a line of training in a log
 FLUSH_EVERY = 30.0  # s: what a driver that is killed may lose of metrics.jsonl
+BOARD_FILE = 4 << 20  # bytes of TensorBoard events after which another file is begun
 
 
 class Progress:
@@ -50,7 +53,7 @@ class Progress:
         """Lines go to ``out``, by default to stderr as it is now; events that are kept, to the ``reporters`` too."""
         self._run_uri = run_uri
         self._metrics_uri = storage.join(run_uri, "metrics.jsonl")
-        self._lines: list[str] | None = None
+        self._log: SegmentedLog | None = None
         self._out = out or sys.stderr
         self._live = self._out.isatty()
         self._open_line = False
@@ -93,8 +96,8 @@ class Progress:
         """Write what has been recorded to the run directory."""
         self._last_flush = time.monotonic()
         lock.require(self._run_uri)
-        if self._lines is not None:
-            storage.write(self._metrics_uri, "".join(self._lines).encode())
+        if self._log is not None:
+            self._log.flush()
         if self._board is not None:
             self._board.upload()
 
@@ -127,11 +130,9 @@ class Progress:
     def _start(self, event: Event) -> None:
         self.flush()  # of an attempt before this one, steps that its checkpoint holds and the file does not yet
         step = event["step"]
-        raw = storage.read(self._metrics_uri) if storage.exists(self._metrics_uri) else b""
-        found = [(line, _step(line)) for line in raw.splitlines(keepends=True)]
-        self._lines = [line.decode() for line, at in found if at is not None and at <= step]
-        if damaged := sum(at is None for _, at in found):
-            self.say(f"warning: {self._metrics_uri}: {damaged} of {len(found)} lines are damaged; left out")
+        log = self._log = SegmentedLog(self._metrics_uri, lambda line: _is_until(step, line))
+        if log.damaged:
+            self.say(f"warning: {self._metrics_uri}: {log.damaged} of {log.lines} lines are damaged; left out")
         self._total = event["total"]
         self._rate = None
         self._last_print = -math.inf
@@ -144,8 +145,8 @@ class Progress:
             self.say("note: no TensorBoard files, the package tensorboard is not installed; metrics.jsonl has all")
 
     def _record(self, event: Event) -> None:
-        assert self._lines is not None, "start comes first"
-        self._lines.append(json.dumps(_strict(event), allow_nan=False) + "\n")
+        assert self._log is not None, "start comes first"
+        self._log.add(json.dumps(_strict(event), allow_nan=False).encode() + b"\n")
         if self._board is not None:
             self._board.add(event)
 
@@ -197,16 +198,15 @@ def scalars(event: Event) -> dict[str, float]:
     return {f"{event['kind']}/{name}": value for name, value in values.items() if isinstance(value, int | float)}
 
 
-def _step(line: bytes) -> int | None:
-    """Of a recorded event; None if this is not a whole one. The record is for people: damage in it ends no run."""
+def _is_until(step: int, line: bytes) -> bool | None:
+    """Whether an event is of ``step`` or before; None if it is no whole event. Damage in a record ends no run."""
     try:
         event = json.loads(line.decode()) if line.endswith(b"\n") else None
     except (ValueError, RecursionError):
         return None
-    if not isinstance(event, dict) or event.get("kind") not in RECORDED:
+    if not isinstance(event, dict) or event.get("kind") not in RECORDED or type(event.get("step")) is not int:
         return None
-    step = event.get("step")
-    return step if type(step) is int else None
+    return bool(event["step"] <= step)
 
 
 def _strict(value: Any) -> Any:
@@ -232,10 +232,18 @@ class _Board:
             self._writer.add_scalar(name, value, event["step"])
 
     def upload(self) -> None:
-        """Write what is in memory to the local files and copy them to ``tensorboard/`` of the run directory."""
+        """Write what is in memory to the local files and copy them to ``tensorboard/`` of the run directory.
+
+        A file that has become large is closed and not copied again: the next number opens another.
+        """
         self._writer.flush()
-        for path in Path(self._scratch.name).iterdir():
+        files = [*Path(self._scratch.name).iterdir()]
+        for path in files:
             storage.write(storage.join(self._target, path.name), path)
+        if sum(path.stat().st_size for path in files) > BOARD_FILE:
+            self._writer.close()
+            for path in files:
+                path.unlink()
 
     def close(self) -> None:
         """Copy the files to the run directory a last time and remove the local ones."""

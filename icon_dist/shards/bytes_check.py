@@ -94,7 +94,7 @@ def _sample(shards: ShardSet, key: str, row: int, found: dict[str, tuple[int, by
     offset, image = found[images[0]]
     if (offset, len(image)) != (shards.offset[row], shards.size[row]):
         yield "the image is not where the index says"
-    elif hashlib.sha256(image).hexdigest() != shards.sha256[row]:
+    elif hashlib.sha256(image).digest() != shards.sha256[row].tobytes():
         yield "sha256 of the image differs from the index"
     try:
         height, width = decode(image, name=images[0]).shape[:2]

@@ -38,8 +38,8 @@ Picture = UInt8[np.ndarray, "_ _"]  # grey levels, of any height and width
 def near_twins(shards: ShardSet, other: ShardSet) -> Iterator[str]:
     """A line for each two photos that are the same one, in ``shards`` and in ``other``."""
     mine, theirs = _pictures(shards), _pictures(other)
-    of_sha = {sha: row for row, sha in enumerate(other.sha256)}
-    pairs = {(row, of_sha[sha]): 1.0 for row, sha in enumerate(shards.sha256) if sha in of_sha}
+    of_sha = {sha.tobytes(): row for row, sha in enumerate(other.sha256)}
+    pairs = {(row, of_sha[sha.tobytes()]): 1.0 for row, sha in enumerate(shards.sha256) if sha.tobytes() in of_sha}
     for row, column in similar(mine, theirs):
         if (row, column) not in pairs and (found := likeness(mine[row], theirs[column])) > SAME:
             pairs[row, column] = found

@@ -13,10 +13,9 @@ Everything here reads; ``writer.py`` writes, and ``manifest.py`` has what a mani
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 import pyarrow as pa
@@ -34,8 +33,26 @@ from icon_dist.shards.parquet import MOST_FOOTER, BadParquetError, unpacked
 from icon_dist.types import Origin, Skeleton
 
 LEAST_BYTES = 2048  # of a person in a tar: two headers, a block of image and one of json
+SHA256 = r"\A[0-9a-f]{64}\z"
 LONGEST_KEY = 100
-KEY = re.compile(r"[A-Za-z0-9_-]+")
+BATCH = 1 << 16  # rows of a column that are unpacked at once
+KEY = r"\A[A-Za-z0-9_-]+\z"
+
+
+class Texts:
+    """A column of texts as Arrow has it: a Python object for each of a million rows would take ten times the memory."""
+
+    def __init__(self, column: pa.StringArray) -> None:
+        self.column = column
+
+    def __len__(self) -> int:
+        return len(self.column)
+
+    def __getitem__(self, row: SupportsIndex) -> str:
+        return str(self.column[int(row)])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.column.to_pylist())
 
 
 @dataclass(frozen=True)
@@ -49,8 +66,8 @@ class ShardSet:
     shard: NDArray[np.int32]  # [n] number of the tar in shard_names
     offset: NDArray[np.int64]  # [n] of the image bytes inside the tar
     size: NDArray[np.int64]  # [n] of the image bytes
-    sha256: tuple[str, ...]  # [n] hex, of the image bytes
-    key: tuple[str, ...]  # [n]
+    sha256: NDArray[np.uint8]  # [n, 32] digest of the image bytes
+    key: Texts  # [n]
     instance: NDArray[np.int64]  # [n] person id, unique in the set
     image_id: NDArray[np.int64]  # [n]
     box: NDArray[np.float64]  # [n, 4] x, y, w, h; photo px, unpadded
@@ -142,16 +159,16 @@ def open_shards(uri: str, *, input_hw: tuple[int, int] | None = None, max_zoom: 
             raise DataError(f"{place}: missing ({len(missing)} of {len(names)} shards); copy again")
         room = sum(present[name] for name in names) // LEAST_BYTES
         most = (room + 1) * row_bytes(skeleton.num_joints) + MOST_FOOTER
-        table = _read_index(uri, verified(uri, INDEX, manifest, most=most), skeleton, room=room)
+        columns = _read_index(uri, verified(uri, INDEX, manifest, most=most), skeleton, room=room)
         _check_settings(uri, manifest, input_hw=input_hw, max_zoom=max_zoom)
-        return _shard_set(uri, manifest, skeleton, names, table)
+        return _shard_set(uri, manifest, skeleton, names, columns)
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError, OSError, pa.ArrowException) as error:
         why = shorten(f"{type(error).__name__}: {error}", 200)
         raise DataError(f"{uri}: manifest and index cannot be read ({why}); build the shards again") from None
 
 
-def _read_index(uri: str, raw: bytes, skeleton: Skeleton, *, room: int) -> pa.Table:
-    """The table, whose size is known before it is unpacked: a few kilobytes of parquet can say gigabytes.
+def _read_index(uri: str, raw: bytes, skeleton: Skeleton, *, room: int) -> dict[str, NDArray[Any] | Texts]:
+    """The columns, whose size is known before they are unpacked: a few kilobytes of parquet can say gigabytes.
 
     No more rows than people fit into the tars (``room``), no longer texts than are written.
     """
@@ -167,16 +184,12 @@ def _read_index(uri: str, raw: bytes, skeleton: Skeleton, *, room: int) -> pa.Ta
     widths = {field.name: getattr(field.type, "list_size", 1) for field in index_schema(joints)}
     if size > (rows + 1) * row_bytes(joints) or any(held > rows * widths.get(name, 0) for name, held in values.items()):
         raise DataError(f"{place}: unpacks to more than {rows} people take; build the shards again")
-    file = pq.ParquetFile(pa.BufferReader(raw), read_dictionary=["sha256", "key"])
-    table = file.read()
-    for name, longest in (("sha256", 64), ("key", LONGEST_KEY)):
-        lengths = [pc.max(pc.binary_length(chunk.dictionary)).as_py() or 0 for chunk in table[name].chunks]
-        if max(lengths, default=0) > longest or table[name].null_count:
-            raise DataError(f"{place} {name}: expected texts of up to {longest} letters; build the shards again")
-        table = table.set_column(table.schema.get_field_index(name), name, table[name].cast(pa.string()))
-    if wrong := next((key for key in table["key"].to_pylist() if not KEY.fullmatch(key)), None):
-        raise DataError(f"{place} key={wrong!r}: expected letters, digits, '-' and '_'; build the shards again")
-    return table
+    index = pq.ParquetFile(pa.BufferReader(raw), read_dictionary=["sha256", "key"])
+    texts: dict[str, NDArray[Any] | Texts] = {"sha256": _digests(place, index), "key": Texts(_keys(place, index))}
+    pa.default_memory_pool().release_unused()  # what the texts took beside themselves
+    numbers = {name: _numbers(place, index, name, width) for name, width in widths.items() if name not in texts}
+    pa.default_memory_pool().release_unused()
+    return {**texts, **numbers}
 
 
 def _check_settings(
@@ -200,51 +213,73 @@ def _check_settings(
 
 
 def _shard_set(
-    uri: str, manifest: ShardManifest, skeleton: Skeleton, names: Sequence[str], table: pa.Table
+    uri: str, manifest: ShardManifest, skeleton: Skeleton, names: Sequence[str], columns: dict[str, Any]
 ) -> ShardSet:
     place = storage.join(uri, INDEX)
-    people, joints = len(table), skeleton.num_joints
+    people = len(columns["key"])
     if people != manifest["people"]:
         raise DataError(f"{place}: {people} rows, but {MANIFEST} counts {manifest['people']}; build the shards again")
+    columns["keypoints"] = columns["keypoints"].reshape(people, skeleton.num_joints, 3)
+    shards = ShardSet(uri=uri, manifest=manifest, skeleton=skeleton, shard_names=tuple(names), **columns)
+    shard, size, stored = shards.shard, shards.size, shards.stored_wh
+    ends = np.array([manifest["files"][name]["bytes"] for name in names], dtype=np.int64)
+    known = (shard >= 0) & (shard < len(names))
+    inside = known & (shards.offset >= 0) & (size > 0) & (size <= MAX_BYTES)
+    inside &= shards.offset + size <= ends[np.where(known, shard, 0)]
+    inside &= (stored > 0).all(1) & (shards.window[:, 2:] > 0).all(1)
+    inside &= stored.astype(np.int64).prod(1) <= MAX_PIXELS
+    if not inside.all():
+        raise DataError(f"{place} row {np.argmin(inside)}: points outside its shard or the limits; build again")
+    ordered = np.sort(shards.instance)
+    if (ordered[1:] == ordered[:-1]).any():
+        raise DataError(f"{place}: an instance id occurs twice; build the shards again")
+    return shards
 
-    def numbers(name: str, dtype: type, *shape: int) -> NDArray[Any]:
-        """Return column ``name`` as an array [people, *shape]; DataError if a value is missing or not finite."""
-        column = table[name].combine_chunks()
+
+def _numbers(place: str, index: pq.ParquetFile, name: str, width: int) -> NDArray[Any]:
+    """Column ``name`` as an array ``[n]`` or ``[n, width]``; DataError if a value is missing or not finite.
+
+    Some rows at a time: a whole column of lists takes three times the memory and the time.
+    """
+    kind = index.schema_arrow.field(name).type
+    shape, kind = ((), kind) if width == 1 else ((width,), kind.value_type)
+    found = np.empty((index.metadata.num_rows, *shape), kind.to_pandas_dtype())
+    begin = 0
+    for batch in index.iter_batches(BATCH, columns=[name], use_threads=False):
+        column = batch.column(0)
         flat = column.flatten() if shape else column
         if column.null_count or flat.null_count or not pc.all(pc.is_finite(flat)).as_py():
             raise DataError(f"{place} {name}: values that are missing or not finite; build the shards again")
-        return np.array(np.from_dlpack(flat), dtype=dtype).reshape(people, *shape)  # to_numpy would import pandas
+        found[begin : begin + len(column)] = np.from_dlpack(flat).reshape(-1, *shape)  # to_numpy would import pandas
+        begin += len(column)
+    if begin != len(found):
+        raise DataError(f"{place} {name}: {begin} of {len(found)} values; build the shards again")
+    return found
 
-    shard, offset, size = numbers("shard", np.int32), numbers("offset", np.int64), numbers("size", np.int64)
-    ends = np.array([manifest["files"][name]["bytes"] for name in names], dtype=np.int64)
-    known = (shard >= 0) & (shard < len(names))
-    inside = known & (offset >= 0) & (size > 0) & (size <= MAX_BYTES)
-    inside &= offset + size <= ends[np.where(known, shard, 0)]
-    stored = numbers("stored_wh", np.int32, 2)
-    window = numbers("window", np.float64, 4)
-    inside &= (stored > 0).all(1) & (window[:, 2:] > 0).all(1) & (stored.astype(np.int64).prod(1) <= MAX_PIXELS)
-    if not inside.all():
-        raise DataError(f"{place} row {np.argmin(inside)}: points outside its shard or the limits; build again")
-    instance = numbers("instance", np.int64)
-    if len(np.unique(instance)) != people:
-        raise DataError(f"{place}: an instance id occurs twice; build the shards again")
-    return ShardSet(
-        uri=uri,
-        manifest=manifest,
-        skeleton=skeleton,
-        shard_names=tuple(names),
-        shard=shard,
-        offset=offset,
-        size=size,
-        sha256=tuple(table["sha256"].to_pylist()),
-        key=tuple(table["key"].to_pylist()),
-        instance=instance,
-        image_id=numbers("image_id", np.int64),
-        box=numbers("box", np.float64, 4),
-        area=numbers("area", np.float64),
-        score=numbers("score", np.float64),
-        keypoints=numbers("keypoints", np.float32, joints, 3),
-        window=window,
-        stored_wh=stored,
-        photo_wh=numbers("photo_wh", np.int32, 2),
-    )
+
+def _texts(place: str, index: pq.ParquetFile, name: str, *, longest: int) -> pa.StringArray:
+    """A column of texts; DataError where one is missing or too long, before a text that many rows have is repeated."""
+    column = index.read(columns=[name])[name]
+    lengths = [pc.max(pc.binary_length(chunk.dictionary)).as_py() or 0 for chunk in column.chunks]
+    if max(lengths, default=0) > longest or column.null_count:
+        raise DataError(f"{place} {name}: expected texts of up to {longest} letters; build the shards again")
+    return column.cast(pa.string()).combine_chunks()
+
+
+def _keys(place: str, index: pq.ParquetFile) -> pa.StringArray:
+    keys = _texts(place, index, "key", longest=LONGEST_KEY)
+    fit = pc.match_substring_regex(keys, KEY)
+    if not pc.all(fit).as_py():
+        wrong = keys[pc.index(fit, False).as_py()].as_py()
+        raise DataError(f"{place} key={wrong!r}: expected letters, digits, '-' and '_'; build the shards again")
+    return keys
+
+
+def _digests(place: str, index: pq.ParquetFile) -> NDArray[np.uint8]:
+    """``[n, 32]``: what the hex digits of the column say."""
+    texts = _texts(place, index, "sha256", longest=64)
+    if not pc.all(pc.match_substring_regex(texts, SHA256)).as_py():
+        raise DataError(f"{place} sha256: expected 64 hex digits; build the shards again")
+    first, letters = 64 * texts.offset, texts.buffers()[2]
+    found = bytes.fromhex(str(letters[first : first + 64 * len(texts)], "ascii"))
+    return np.frombuffer(found, np.uint8).reshape(len(texts), 32)

@@ -14,17 +14,18 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from icon_dist import storage
 from icon_dist.datasets.merged_skeleton import absent, columns, merged, near_names
 from icon_dist.errors import plural, shorten
 from icon_dist.shards.manifest import ShardManifest
-from icon_dist.shards.shard_set import ShardSet
+from icon_dist.shards.shard_set import ShardSet, Texts
 from icon_dist.types import Origin, Skeleton
 
 MOST_ID = 1 << 62
-PER_ROW = ("offset", "size", "box", "area", "score", "keypoints", "window", "stored_wh", "photo_wh")
+PER_ROW = ("offset", "size", "sha256", "box", "area", "score", "keypoints", "window", "stored_wh", "photo_wh")
 
 
 @dataclass(frozen=True)
@@ -104,8 +105,7 @@ def union_of(parts: Sequence[ShardSet]) -> ShardSet:
         shard=np.concatenate([part.shard + np.int32(first) for part, first in zip(parts, tars, strict=True)]),
         instance=_apart([part.instance for part in parts]),
         image_id=_apart([part.image_id for part in parts]),
-        sha256=tuple(text for part in parts for text in part.sha256),
-        key=tuple(text for part in parts for text in part.key),
+        key=Texts(pa.concat_arrays([part.key.column for part in parts])),
         **numbers,
         parts=tuple(parts),
         labels=labels,

@@ -371,6 +371,6 @@ def test_shards_on_s3(shards: ShardSet, bucket: str, loaders: int) -> None:
     with closing(eval_stream(remote, rank=0, world=1, batch=8, input_hw=HW, loaders=loaders)) as evaluation:
         for a, b in zip(local, evaluation, strict=True):
             assert_same(a, b)
-    wrong = dataclasses.replace(remote, sha256=("0" * 64,) * N)
+    wrong = dataclasses.replace(remote, sha256=np.zeros((N, 32), np.uint8))
     with pytest.raises(DataError, match="sha256 differs"):
         epoch_of(stream_of(wrong, loaders=loaders))

@@ -102,7 +102,7 @@ def test_bad_calls_write_nothing(model: Path, tmp_path: Path) -> None:
             fetch.main([str(model), "--hf", str(out)])
     with pytest.raises(ConfigError, match="--hf, -o: two places"):
         fetch.main([str(model), "--hf", str(tmp_path / "a"), "-o", str(tmp_path / "b.safetensors")])
-    with pytest.raises(CheckpointError, match="neither a weights file nor a run"):
+    with pytest.raises(CheckpointError, match="nothing is there; check the path"):
         fetch.main([str(tmp_path / "none"), "--hf", str(tmp_path / "a")])
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "full", "mine.txt"]
 

@@ -16,6 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from icon_dist import storage
 from icon_dist.launch import progress as module
 from icon_dist.launch.progress import Event, Progress, counter
+from icon_dist.storage import segments
 
 SCORES = {"PCK@0.2": 61.5, "head": 80.0}
 
@@ -346,3 +347,42 @@ def test_a_counter_ends_its_line(kind: type[Log]) -> None:
     assert out.text().endswith("drawn 100/100 people\n")
     assert out.text().count("\n") == (1 if out.isatty() else 11)
     assert shown(out)[-2] == "drawn 100/100 people"
+
+
+# ---------------------------------------------------------------------------------------------------------- long runs
+
+
+def test_what_a_flush_writes_does_not_grow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither of the metrics nor of TensorBoard's files; and nothing of them is lost, also when the run goes on."""
+    monkeypatch.setattr(segments, "SEGMENT", 2000)
+    monkeypatch.setattr(module, "BOARD_FILE", 4000)
+    monkeypatch.setattr("os.fsync", lambda _: None)
+    written: list[int] = []
+    write = storage.write
+
+    def counted(uri: str, data: bytes | Path) -> None:
+        written[-1] += len(data) if isinstance(data, bytes) else data.stat().st_size
+        write(uri, data)
+
+    monkeypatch.setattr(storage, "write", counted)
+    progress = Progress(str(tmp_path), out=Log())
+    progress(start())
+    for step in range(1, 201):
+        progress(train(step))
+        written.append(0)
+        progress.flush()
+    written.append(0)
+    progress.close()
+    assert max(written) < 2000 + 300 + 4000 + 600 < sum(map(len, map(str, map(train, range(1, 201))))) / 4
+    until_the_next_second()
+    progress = Progress(str(tmp_path), out=Log())
+    for event in (start(150), train(151)):
+        progress(event)
+    written.append(0)
+    progress.close()
+    events = [json.loads(line) for line in segments.read(f"{tmp_path}/metrics.jsonl").splitlines()]
+    assert events == [train(step) for step in range(1, 152)]
+    assert len(segments.places(f"{tmp_path}/metrics.jsonl")) > 10
+    assert len(list((tmp_path / "tensorboard").iterdir())) > 10
+    found = steps(tmp_path / "tensorboard", "train/total")  # files of one second are read in the order of their names
+    assert sorted(found) == [*range(1, 152)]

@@ -191,7 +191,7 @@ def test_a_resumed_run_goes_on_bit_for_bit() -> None:
 def test_a_checkpoint_without_these_banks_is_refused_in_one_line() -> None:
     with pytest.raises(CheckpointError, match=r"the checkpoint has none, this loss \['prcc', 'skcc'\]"):
         objective().load_state_dict({})
-    with pytest.raises(CheckpointError, match=r"the checkpoint has \['prcc', 'skcc'\], this run \['skcc'\]"):
+    with pytest.raises(CheckpointError, match=r"the checkpoint has \['prcc', 'skcc'\], this loss \['skcc'\]"):
         objective(replace(CFG, lambda_2=0.0)).load_state_dict(objective().state_dict())
 
 

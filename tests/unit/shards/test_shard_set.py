@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import pickle
 import random
 import re
 import struct
@@ -21,6 +22,7 @@ import pytest
 from icon_dist.datasets import load_skeleton
 from icon_dist.errors import DataError
 from icon_dist.images.image import check_image
+from icon_dist.shards import shard_set
 from icon_dist.shards.manifest import read_truth
 from icon_dist.shards.shard_set import open_shards
 from icon_dist.storage import hashed_json
@@ -206,3 +208,32 @@ def test_images_are_judged_by_their_header() -> None:
     ]:
         with pytest.raises(DataError, match=text):
             check_image(data, name="x")
+
+
+@pytest.mark.parametrize("rows", [1, 2, 9, 100])
+def test_columns_in_parts(made: Path, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many rows are unpacked at once, the columns are those that pyarrow reads in one piece."""
+    monkeypatch.setattr(shard_set, "BATCH", rows)
+    shards, table = open_shards(str(made)), pq.read_table(made / "index.parquet").to_pydict()
+    for name in ("shard", "offset", "size", "instance", "image_id", "box", "area", "score", "window", "stored_wh"):
+        assert getattr(shards, name).tolist() == table[name], name
+    assert shards.keypoints.reshape(9, -1).tolist() == table["keypoints"]
+    assert [digest.tobytes().hex() for digest in shards.sha256] == table["sha256"]
+    assert [*shards.key] == [shards.key[row] for row in range(9)] == table["key"]
+
+
+def test_a_row_has_no_python_objects(made: Path) -> None:
+    """Every column is an array, so that a million rows take what their values take, and travel to other ranks so."""
+    shards = open_shards(str(made))
+    columns = [value for value in vars(shards).values() if hasattr(value, "__len__") and len(value) == 9]
+    arrays = [column for column in columns if isinstance(column, np.ndarray)]
+    others = [type(column).__name__ for column in columns if not isinstance(column, np.ndarray)]
+    assert others == ["Texts"]
+    assert sum(array.nbytes for array in arrays) == 9 * (4 + 5 * 8 + 32 + 2 * 32 + 8 + 12 * 17 + 2 * 8)
+    assert [*pickle.loads(pickle.dumps(shards)).key] == [*shards.key]
+
+
+@pytest.mark.parametrize("text", ["", "0" * 63, "0" * 62 + "  ", "g" * 64, "é" + "0" * 62])
+def test_a_hash_that_is_none(copy: Path, text: str) -> None:
+    edit_index(copy, lambda columns: columns["sha256"].__setitem__(4, text))
+    refused(copy, "sha256: expected 64 hex digits")

@@ -76,7 +76,7 @@ def test_the_index_finds_every_image_in_a_plain_tar(built: Path) -> None:
                 found = file.extractfile(f"{shards.key[row]}.jpg")
                 assert found is not None
                 assert image == found.read()
-                assert hashlib.sha256(image).hexdigest() == shards.sha256[row]
+                assert hashlib.sha256(image).digest() == shards.sha256[row].tobytes()
                 text = file.extractfile(f"{shards.key[row]}.json")
                 assert text is not None
                 fields = json.loads(text.read())

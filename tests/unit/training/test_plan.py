@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
@@ -14,7 +15,7 @@ from icon_dist.datasets import load_skeleton
 from icon_dist.errors import ConfigError, DataError
 from icon_dist.models import from_config
 from icon_dist.shards.label_split import split
-from icon_dist.shards.shard_set import ShardSet, open_shards
+from icon_dist.shards.shard_set import ShardSet, Texts, open_shards
 from icon_dist.training.plan import Plan, check_contrast, plan_run
 from icon_dist.types import Skeleton
 from tests.support.training import tiny
@@ -57,7 +58,9 @@ def test_a_micro_batch_is_no_larger_than_a_workers_part(people: Path, tmp_path: 
 @pytest.mark.parametrize(("batch", "streams"), [(64, 64), (256, 256), (512, 256), (300, 150), (257, 1)])
 def test_streams_by_default(people: Path, tmp_path: Path, shards: ShardSet, batch: int, streams: int) -> None:
     keypoints = np.tile(shards.keypoints, (9, 1, 1))
-    many = dataclasses.replace(shards, key=shards.key * 9, instance=np.arange(9 * len(shards)), keypoints=keypoints)
+    many = dataclasses.replace(
+        shards, key=Texts(pa.array([*shards.key] * 9)), instance=np.arange(9 * len(shards)), keypoints=keypoints
+    )
     config = tiny(people, tmp_path, optim__batch=batch, optim__micro_batch=batch, run__workers=1)
     assert plan_run(config, many).streams == streams
 
