@@ -71,7 +71,7 @@ def test_the_same_command_again_changes_nothing(copy: Path, people: Path, comman
     [
         (["optim.lr=0.1"], ["optim.lr=0.1 (was 0.004)"]),
         (["loss.tau=0.2", "run.seed=7"], ["run.seed=7 (was 0)", "loss.tau=0.2 (was 0.07)"]),
-        (["optim.epochs=1", "optim.milestones=[]"], ["optim.epochs=1 (was 2)", "optim.milestones=() (was (1,))"]),
+        (["optim.epochs=1", "optim.milestones=[]"], ["optim.epochs=1 (was 2)", "optim.milestones=[] (was [1])"]),
         (["run.stop_after_epoch=1", "eval.flip=false"], ["eval.flip=False (was True)"]),
     ],
 )
