@@ -92,6 +92,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 os.symlink(f"{split}.json", f"person_keypoints_{split}2017.json")
                 packed = ["--annotations", f"{split}.json", "--images", "photos", "--out", f"data/coco/{split}"]
                 run(["shards", "build", "coco", *packed, "--jobs", "1"])
+            shutil.copytree("data/coco", "data/lsp")
             run(["train", "--cfg", "coco", "data.val=data/coco/val"])
             run(["fetch", "runs/coco", "--best", "-o", "best.safetensors"])
             for name in ("lsp", "base-0", "base-1", "icon-0", "icon-1"):
@@ -126,7 +127,8 @@ def test_what_a_page_says_can_be_typed(
     if not todo:
         return
     del s3_endpoint
-    boto3.session.Session().client("s3").create_bucket(Bucket="bucket")
+    bucket = boto3.session.Session().resource("s3").create_bucket(Bucket="bucket")
+    bucket.objects.all().delete()  # of other pages
     monkeypatch.chdir(shutil.copytree(desk, tmp_path / "desk", symlinks=True))
     if name == "docs/evaluation.md":
         upload(Path("data/coco/val"), "bucket", "coco/val")
