@@ -85,6 +85,7 @@ def test_metrics_of_a_long_run(one_file: bool, tmp_path: Path) -> None:
     begin = cpu(lambda: progress({"kind": "start", "step": LINES, "total": 2 * LINES}))
     progress({"kind": "train", "step": LINES + 1, **event})
     flush = cpu(progress.flush)
+    progress.close()
     print(f"{LINES} lines{' in one file' * one_file}: {begin:.3f} s of CPU to resume, {flush:.4f} s a flush")
 
     def parse() -> None:
