@@ -44,6 +44,7 @@ def _write_folder(run_uri: str, args: argparse.Namespace) -> None:
     from icon_dist.checkpoints import card
     from icon_dist.checkpoints import weights as stored_weights
     from icon_dist.inference import transformers_folder
+    from icon_dist.metrics.score import headline_text
     from icon_dist.storage import local
 
     local.require_new_folder(Path(folder))
@@ -53,7 +54,7 @@ def _write_folder(run_uri: str, args: argparse.Namespace) -> None:
     count = sum(value.numel() for value in weights.tensors.values())
     files["README.md"] = card.card(metadata, file=Path(folder).name, sha256=sha256, numbers=count, hf=True).encode()
     transformers_folder.write(folder, files)
-    scored = "not evaluated" if weights.score is None else f"score {weights.score:.4f}"
+    scored = headline_text(weights.skeleton, weights.score)
     say(f"{args.hf}: step {weights.step}, {scored}, {', '.join(files)}, from {weights.checkpoint}")
 
 
@@ -93,8 +94,7 @@ def main(argv: list[str]) -> None:
     from icon_dist.checkpoints import card
     from icon_dist.checkpoints import weights as stored_weights
     from icon_dist.inference import calibration_file
-    from icon_dist.metrics.score import main_metric
-    from icon_dist.types import score_text
+    from icon_dist.metrics.score import headline_text
 
     storage.require_new(f"-o {args.out}", out, force=args.force)
     storage.require_place(card.place(out))
@@ -108,8 +108,7 @@ def main(argv: list[str]) -> None:
     if args.net == 1 and (known := calibration_file.read(run_uri, weights)) is not None:
         calibration_file.write(calibration_file.place_of(out), known)
     card.write(out, card.card(stored_weights.metadata_of(weights), file=out, sha256=sha256, numbers=count))
-    metric = main_metric(weights.skeleton)
-    scored = "not evaluated" if weights.score is None else f"{metric} {score_text(metric, weights.score)}"
+    scored = headline_text(weights.skeleton, weights.score)
     say(f"{args.out}: step {found.step}, {scored}, {count:,} numbers, from {found.uri}")
 
 

@@ -26,7 +26,7 @@ def main(argv: list[str]) -> None:
     text = "the URL of the folder of the images, such as https://host/photos/; default: Label Studio's local files"
     add("--prefix", metavar="URL", help=text)
     add("--skip-bad", action="store_true", help="name photos that cannot be read, and go on without them")
-    add("--force", action="store_true", help="replace files that are there already")
+    parser.add_force()
     add("--device", metavar="NAME", help="such as cpu or cuda:1; default: a GPU if there is one")
     add("--batch", type=at_least(1), default=32, help="instances at once; default %(default)s")
     args = parser.parse_intermixed_args(argv)

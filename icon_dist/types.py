@@ -87,9 +87,9 @@ class Skeleton:
 def percent(name: str, score: float) -> float:
     """The score ``name`` in percent, as people read it: AP and AR are kept in 0..1, PCK and PCKh are percent already.
 
-    -1, which stands for nothing to count, stays.
+    -1, which stands for nothing to count, stays. A name may begin with that of a student, of a set, or of both.
     """
-    return 100 * score if re.fullmatch(r"A[PR]( .*)?", name) and score != -1 else score
+    return 100 * score if re.fullmatch(r"((net2|mean)_)?(.*/)?A[PR]( .*)?", name) and score != -1 else score
 
 
 def score_text(name: str, score: float | None) -> str:

@@ -9,8 +9,9 @@ SIDES = {  # words of annotation tools and of their users
     **dict.fromkeys(("left", "l", "lft", "links", "gauche", "izquierdo", "izquierda", "sinistra", "左"), "left"),
     **dict.fromkeys(("right", "r", "rgt", "rechts", "droite", "droit", "derecho", "derecha", "destra", "右"), "right"),
 }
-OTHER = {"left": "right", "right": "left"}
 WORD = re.compile(r"[左右]|[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|\d+|[^\W\d_左右]+")
+SHORT = {"sho": "shoulder", "elb": "elbow", "wri": "wrist", "kne": "knee", "ank": "ankle"}
+PARTS = "shoulder|sho|elbow|elb|wrist|wri|hip|knee|kne|ankle|ank|eye|ear"
 
 
 def standard(name: str) -> str:
@@ -21,6 +22,20 @@ def standard(name: str) -> str:
     """
     side, rest = _split(name)
     return "_".join(filter(None, (side, rest)))
+
+
+def meaning(name: str) -> str:
+    """A name without its spelling, beyond :func:`standard`: short and glued words are those they stand for.
+
+    >>> meaning("left_shoulder"), meaning("lsho"), meaning("head_top") == meaning("headtop")
+    ('left shoulder', 'left shoulder', True)
+    """
+    side, rest = _split(name)
+    words = re.findall(r"[^\W_]+", rest)
+    glued = re.fullmatch(rf"(l|left|r|right)({PARTS})|({PARTS})(l|left|r|right)", "".join(words))
+    if not side and glued:
+        side, words = SIDES[glued[1] or glued[4]], [glued[2] or glued[3]]
+    return " ".join(filter(None, (side, "".join(SHORT.get(word, word) for word in words))))
 
 
 def mirror_pairs(joints: Sequence[str]) -> tuple[tuple[int, int], ...]:

@@ -12,15 +12,13 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from icon_dist.datasets.joint_names import meaning
 from icon_dist.datasets.skeleton import MAX_JOINTS
 from icon_dist.errors import DataError, shorten, shown
 from icon_dist.types import Skeleton
 
 Pairs = tuple[tuple[int, int], ...]
 NUMBERED = re.compile(r"joint_\d+")  # as joints are called that their file does not name
-SIDES = {"l": "left", "left": "left", "r": "right", "right": "right"}
-SHORT = {"sho": "shoulder", "elb": "elbow", "wri": "wrist", "kne": "knee", "ank": "ankle"}
-PARTS = "shoulder|sho|elbow|elb|wrist|wri|hip|knee|kne|ankle|ank|eye|ear"
 
 
 def merged(skeletons: Sequence[Skeleton], *, names: Sequence[str]) -> Skeleton:
@@ -106,23 +104,6 @@ def near_names(skeletons: Sequence[Skeleton], names: Sequence[str]) -> Iterator[
             if numbers[before] & numbers[at] and skeletons[before] != one:
                 what = f"joints of {names[before]} and {name} are numbered, and taken as one by their numbers"
                 yield f"data.train: {what}; if they are not the same, give them names and build again"
-
-
-def meaning(joint: str) -> str:
-    """A name without its spelling: ``left_shoulder``, ``LShoulder``, ``shoulder.l`` and ``lsho`` are one.
-
-    >>> meaning("left_shoulder"), meaning("lsho"), meaning("head_top") == meaning("headtop")
-    ('left shoulder', 'left shoulder', True)
-    """
-    apart = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", joint).lower()
-    words = re.findall(r"[^\W_]+", apart)
-    whole = "".join(words)
-    if glued := re.fullmatch(rf"(l|left|r|right)({PARTS})|({PARTS})(l|left|r|right)", whole):
-        side, part = glued[1] or glued[4], glued[2] or glued[3]
-        return f"{SIDES[side]} {SHORT.get(part, part)}"
-    sides = [SIDES[word] for word in words if word in SIDES]
-    rest = "".join(SHORT.get(word, word) for word in words if word not in SIDES)
-    return " ".join([*sides, rest])
 
 
 def _named(skeleton: Skeleton, numbers: Sequence[int]) -> tuple[str, ...]:

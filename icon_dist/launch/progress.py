@@ -157,7 +157,7 @@ class Progress:
             self.say(f"warning: step {step} is skipped: its loss or gradients are not finite ({count} so far)")
         elif event["kind"] == "eval":
             names = event.get("headlines", [event["headline"]])  # of several sets, each one's
-            scores = "  ".join(f"{name} {score_text(name.rpartition('/')[2], event['scores'][name])}" for name in names)
+            scores = "  ".join(f"{name} {score_text(name, event['scores'][name])}" for name in names)
             self.say(f"epoch {event['epoch']:g}  {scores}  {event['what']}")
         else:
             losses = [f"heatmap {event['heatmap']:.4f}"]

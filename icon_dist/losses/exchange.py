@@ -28,6 +28,7 @@ from icon_dist.losses import sampling
 from icon_dist.losses.bank import LARGEST_ID, MemoryBank
 from icon_dist.losses.options import Bank
 from icon_dist.losses.tokens import limb_tokens
+from icon_dist.torch_rng import uniform
 from icon_dist.types import DeviceStep, KeySet, number_of
 
 BUDGET = 0  # what a random key is for; the terms of the loss use 1, 2, ...
@@ -101,7 +102,7 @@ class Exchange:
         if not self._budget:
             return joints
         part = min(len(joints.instance), math.ceil(self._budget / world_size()))
-        draw = sampling.uniform(sampling.step_key(self._seed, step, BUDGET), joints.instance)
+        draw = uniform(sampling.step_key(self._seed, step, BUDGET), joints.instance)
         kept = draw.argsort(stable=True)[:part].sort().values
         return Centers(joints.features[kept], joints.visible[kept], joints.instance[kept])
 

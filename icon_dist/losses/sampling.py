@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from icon_dist.losses.tokens import Tokens
+from icon_dist.torch_rng import uniform
 from icon_dist.types import DeviceStep, KeySet
 
 PURPOSES = (0, 1, 2, 3, 4, 100, 101, 102)  # of the keys of a step: exchange, queries and negatives, hard views
@@ -74,14 +75,6 @@ def step_key(seed: int, step: int | DeviceStep, purpose: int) -> int | Int64[Ten
     return step.keys[purpose] if isinstance(step, DeviceStep) else key_of(seed, step, purpose)
 
 
-def uniform(key: int | Int64[Tensor, ""], *counters: Int64[Tensor, ...]) -> Float[Tensor, ...]:
-    """Uniform numbers in [0, 1), one per element of the broadcast counters: one SplitMix64 step for each counter."""
-    state = torch.zeros((), dtype=torch.int64, device=counters[0].device) + key
-    for counter in counters:
-        state = _splitmix64(state + counter)
-    return _shift(state, 11).double() * 2.0**-53
-
-
 def draw_count(
     count: Count, key: int | Int64[Tensor, ""], instance: Int64[Tensor, " rows"], *, most: int
 ) -> Int64[Tensor, " rows"]:
@@ -115,18 +108,6 @@ def choose_categories(
     if draw.strategy == "random":
         score = uniform(draw.key, instance[:, None], category[:, None], categories).to(score.dtype)
     return choose(score, allowed, count)
-
-
-def _splitmix64(x: Int64[Tensor, ...]) -> Int64[Tensor, ...]:
-    x = x + (0x9E3779B97F4A7C15 - 2**64)
-    x = (x ^ _shift(x, 30)) * (0xBF58476D1CE4E5B9 - 2**64)
-    x = (x ^ _shift(x, 27)) * (0x94D049BB133111EB - 2**64)
-    return x ^ _shift(x, 31)
-
-
-def _shift(x: Int64[Tensor, ...], bits: int) -> Int64[Tensor, ...]:
-    """Logical right shift; torch's own keeps the sign."""
-    return (x >> bits) & ((1 << (64 - bits)) - 1)
 
 
 # -------------------------------------------------------------------------------------------------------------- queries

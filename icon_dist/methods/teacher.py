@@ -18,7 +18,7 @@ from icon_dist.codec import codec_of
 from icon_dist.config import Config, EvalConfig
 from icon_dist.errors import CheckpointError, ConfigError, DivergedError, plain, plural
 from icon_dist.inference.predictor import evaluate
-from icon_dist.metrics.score import main_metric
+from icon_dist.metrics.score import headline_text
 from icon_dist.models import PoseNet, from_config
 from icon_dist.shards import teacher_cache
 from icon_dist.shards.label_split import Split, refuse_leak
@@ -26,7 +26,7 @@ from icon_dist.shards.reader import rows_of
 from icon_dist.shards.shard_set import ShardSet
 from icon_dist.shards.teacher_cache import F32
 from icon_dist.shards.union import ShardUnion, on_joints
-from icon_dist.types import Outputs, Predictions, score_text
+from icon_dist.types import Outputs, Predictions
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,7 @@ def load_teacher(config: Config, shards: ShardSet, known: Split, *, device: str,
     refuse_leak(f"semi.teacher={uri}", weights, known, shards)
     model = from_config.restore(weights).to(device).eval()
 
-    metric = main_metric(skeleton)
-    score = "not evaluated" if weights.score is None else f"{metric} {score_text(metric, weights.score)}"
+    score = headline_text(skeleton, weights.score)
     sha256 = hashlib.sha256(safetensors.torch.save(weights.tensors)).hexdigest()  # of the one student that teaches
     said = plain(f"teacher: step {weights.step} of {weights.checkpoint}, {score}")
     return Teacher(model, bf16, sha256, said)

@@ -10,7 +10,7 @@ from icon_dist.errors import DataError, plural
 from icon_dist.metrics import coco, crowdpose, pck, pckh
 from icon_dist.metrics.ground_truth import STRANGER, GroundTruth
 from icon_dist.metrics.oks import select
-from icon_dist.types import Predictions, Skeleton
+from icon_dist.types import Predictions, Skeleton, score_text
 
 MAIN = {"coco": "AP", "crowdpose": "AP", "pckh": "PCKh", "pck": "PCK@0.2"}
 ENGINES = ("pycocotools", "fast")  # of AP
@@ -24,6 +24,12 @@ def main_metric(skeleton: Skeleton) -> str:
 def evaluator(skeleton: Skeleton, *, engine: str) -> str:
     """What computes the numbers of :func:`score`, to be named beside them."""
     return engine if skeleton.metric in ("coco", "crowdpose") else "icon_dist"
+
+
+def headline_text(skeleton: Skeleton, score: float | None) -> str:
+    """The main score of a checkpoint as people read it: ``AP 76.1``; None is one that was not evaluated."""
+    metric = main_metric(skeleton)
+    return "not evaluated" if score is None else f"{metric} {score_text(metric, score)}"
 
 
 def check_truth(

@@ -80,35 +80,37 @@ def judge(
     args: argparse.Namespace,
     asked: Asked,
     shards: ShardSet,
-    judge: Judge,
+    first: Judge,
     second: Weights | None,
 ) -> Judged | None:
-    """Of people in their own boxes; None where none of their joints says what is right.
+    """Of people in their own boxes; None where nothing is asked, or none of their joints says what is right.
 
     With ``--calibrate`` the functions are written beside the model. ``second`` judges whom the first has learnt.
     """
     truth = asked.truth
     assert truth is not None
-    found = outcomes(truth, judge.poses, shards.skeleton)
+    known = None if args.calibrate else calibration_file.read(args.checkpoint, first.weights)
+    if known is None and not (args.calibrate or args.diagnose):
+        return None
+    found = outcomes(truth, first.poses, shards.skeleton)
     if not len(found.peak):
         return None
-    known = None if args.calibrate else calibration_file.read(args.checkpoint, judge.weights)
     curves = None if known is None else known.of(flip=asked.settings.flip)
-    fitted = calibrated(found, shards.skeleton, judge.weights.skeleton, known=curves)
+    fitted = calibrated(found, shards.skeleton, first.weights.skeleton, known=curves)
     if args.calibrate:
         tell("predicting once more, for the scores of the other setting of --no-flip")
         flip = asked.settings.flip
-        poses = asked.predicted(judge.model, judge.weights, dataclasses.replace(asked.settings, flip=not flip))[1]
+        poses = asked.predicted(first.model, first.weights, dataclasses.replace(asked.settings, flip=not flip))[1]
         other = outcomes(truth, poses, shards.skeleton)
-        again = calibrated(other, shards.skeleton, judge.weights.skeleton)
-        keep(args.checkpoint, judge.weights, {flip: fitted, not flip: again})
+        again = calibrated(other, shards.skeleton, first.weights.skeleton)
+        keep(args.checkpoint, first.weights, {flip: fitted, not flip: again})
     if not args.diagnose:
         return Judged(fitted.numbers, None)
-    first, other_run = opinion_of(judge.weights, judge.poses, fitted.curves, shards), None
+    own, other_run = opinion_of(first.weights, first.poses, fitted.curves, shards), None
     if second is not None:
         tell(f"predicting by {args.second}, for the people whom {args.checkpoint} has learnt")
         other_run = _opinion_of_second(asked, shards, second)
-    return Judged(fitted.numbers, suspecting.suspects_of(truth, shards, first, other_run))
+    return Judged(fitted.numbers, suspecting.suspects_of(truth, shards, own, other_run))
 
 
 def _opinion_of_second(asked: Asked, shards: ShardSet, second: Weights) -> Opinion:

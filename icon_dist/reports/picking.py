@@ -72,10 +72,7 @@ def run(args: argparse.Namespace) -> None:
     """Choose and write what the options of ``icon-dist pick`` ask for. Raises IconErrors, before the work."""
     out = args.out.removesuffix(".json")
     places = {kind: storage.absolute(f"{out}.{kind}") for kind in ("json", "xml", "jpg")}
-    for place in places.values():
-        if storage.exists(place) and not args.force:
-            raise ConfigError(f"-o {args.out}: {place} exists; give another FILE.json, or --force to replace it")
-        storage.require_place(place)
+    storage.require_new(f"-o {args.out}", *places.values(), force=args.force)
     device = chosen_device(args.device)
     weights = stored_weights.load(args.model)
     calibration = calibration_file.read(args.model, weights)
@@ -210,7 +207,7 @@ def pooled(
     feature = model.features(image).float()
     if model.projection is not None:
         feature = F.normalize(model.projection(feature).float(), dim=1)
-    read, inside = read_points(feature, place[:, :, None], stride=model.embedding_stride)
+    read, inside = read_points(feature, place[:, :, None] - model.embedding_origin, stride=model.embedding_stride)
     weight = peak.clamp(min=1e-6) * inside[..., 0]
     return F.normalize((read[:, :, 0] * weight[..., None]).sum(dim=1), dim=-1)
 

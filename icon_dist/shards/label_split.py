@@ -17,7 +17,6 @@ from icon_dist.errors import ConfigError, DataError, plural
 from icon_dist.rng import hashed
 from icon_dist.shards.manifest import ShardManifest
 from icon_dist.shards.shard_set import ShardSet
-from icon_dist.shards.union import ShardUnion
 from icon_dist.types import Origin, SplitRecord
 
 I64 = NDArray[np.int64]
@@ -117,11 +116,9 @@ def labels_seen(theirs: Trained, shards: ShardSet) -> I64:
     if theirs.index == shards.index_sha256:
         return split(shards.instance, share=said["share"], seed=said["seed"]).labelled
     rows = [np.empty(0, np.int64)]
-    parts = shards.parts if isinstance(shards, ShardUnion) else (shards,)
-    starts = shards.starts if isinstance(shards, ShardUnion) else np.zeros(1, np.int64)
     sets: object = theirs.data.get("sets") if theirs.data else None  # of a file: anything
     united = [one.get("index") for one in sets if isinstance(one, dict)] if isinstance(sets, list) else []
-    for part, start in zip(parts, starts.tolist(), strict=True):
+    for part, start in zip(shards.parts, shards.starts.tolist(), strict=True):
         if theirs.index == part.index_sha256:
             rows.append(start + split(part.instance, share=said["share"], seed=said["seed"]).labelled)
         elif part.index_sha256 in united:  # whose share of this set depends on the people of its other sets

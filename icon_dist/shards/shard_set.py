@@ -97,6 +97,16 @@ class ShardSet:
         """How the photos that the crops are cut from became pixels."""
         return conversion_of(self.manifest["settings"])
 
+    @property
+    def parts(self) -> tuple[ShardSet, ...]:
+        """The sets whose rows these are: this one; several of a union."""
+        return (self,)
+
+    @property
+    def starts(self) -> NDArray[np.int64]:
+        """The first row of each part."""
+        return np.cumsum([0, *map(len, self.parts)])[:-1]
+
     def shard_uri(self, shard: int) -> str:
         """Where a tar lies, by its number."""
         return storage.join(self.uri, self.shard_names[shard])

@@ -52,11 +52,6 @@ class ShardUnion(ShardSet):
         return Origin(dataset=dataset, split=split, people=len(self), licence=licence, sets=said)
 
     @property
-    def starts(self) -> NDArray[np.int64]:
-        """The first row of each set."""
-        return np.cumsum([0, *map(len, self.parts)])[:-1]
-
-    @property
     def has_joint(self) -> NDArray[np.bool_]:
         """``[sets, K]``: which joints each set has."""
         found = np.zeros((len(self.parts), self.skeleton.num_joints), dtype=bool)

@@ -91,12 +91,13 @@ def use_precision(precision: str) -> None:
 def last_words(cfg: Config, data: Data, *, step: int, best: float) -> str:
     """Of a run that ends here."""
     total = data.plan.total_steps
-    end = f"stopped early: step {step} of {total}" if step < total else f"complete: step {step} of {total}"
-    if step > total:  # the run is over, and is now asked for fewer epochs
-        end = f"complete: step {step}, of which this config asks for {total}"
+    end = "stopped early" if step < total else "complete"
+    of = (
+        f" of {total}" if step <= total else f", of which this config asks for {total}"
+    )  # it is over, and asked for less
     name = headlines(data)[0]
-    scored = f", best {name} {score_text(name.rpartition('/')[2], best)} ({conditions_of(cfg, data)})"
-    return f"{end}{scored if math.isfinite(best) else ''}; {run_directory(cfg)}"
+    scored = f", best {name} {score_text(name, best)} ({conditions_of(cfg, data)})"
+    return f"{end}: step {step}{of}{scored if math.isfinite(best) else ''}; {run_directory(cfg)}"
 
 
 class Run:

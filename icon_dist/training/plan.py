@@ -133,7 +133,7 @@ def plan_run(config: Config, shards: ShardSet, *, val: Sequence[ShardSet] = ()) 
         check_contrast(config.loss, shards.skeleton)
     for one in val:
         with gathering(errors):
-            _check_val(shards, one, alone=len(val) == 1 and not isinstance(shards, ShardUnion))
+            _check_val(shards, one, alone=len(val) == len(shards.parts) == 1)
     known = split(shards.instance, share=config.data.labelled, seed=config.data.split_seed)
     with gathering(errors):
         _check_labels(shards, known)
@@ -177,22 +177,20 @@ def plan_run(config: Config, shards: ShardSet, *, val: Sequence[ShardSet] = ()) 
 
 def _check_dataset(config: Config, shards: ShardSet) -> None:
     packed = shards.manifest["dataset"]
-    of = shards.parts if isinstance(shards, ShardUnion) else (shards,)
-    if config.data.dataset not in [part.manifest["dataset"] for part in of]:
+    packed_from = [part.manifest["dataset"] for part in shards.parts]
+    if config.data.dataset not in packed_from:
         raise ConfigError(
             f"data.dataset={config.data.dataset}: the shards at {shards.uri} were packed from {packed}; "
-            f"give their URI as data.train, or data.dataset={of[0].manifest['dataset']}"
+            f"give their URI as data.train, or data.dataset={packed_from[0]}"
         )
 
 
 def _check_labels(shards: ShardSet, known: Split) -> None:
     has_label: NDArray[np.bool_] = np.any(shards.keypoints[..., 2] > 0, axis=1)
-    parts: list[tuple[ShardSet, NDArray[np.int64]]] = [(shards, known.labelled)]
-    if isinstance(shards, ShardUnion):
-        ends = np.searchsorted(known.labelled, shards.starts[1:])
-        found = zip(shards.parts, np.split(known.labelled, ends), strict=True)
-        parts = [(part, own) for part, own in found if len(own)]  # of few labels, a small set may have none
-    for part, own in parts:
+    of_parts = np.split(known.labelled, np.searchsorted(known.labelled, shards.starts[1:]))
+    for part, own in zip(shards.parts, of_parts, strict=True):
+        if not len(own) and len(known.labelled):  # of few labels, a small set may have none
+            continue
         if not has_label[own].any():
             boxes = part.manifest["boxes"]
             why = "" if boxes == "gt" else f": they are the boxes of {boxes}"
@@ -208,10 +206,9 @@ def _check_val(shards: ShardSet, val: ShardSet, *, alone: bool) -> None:
     measured = alone and {*own.joints} == {*learnt.joints} and own.metric != learnt.metric
     if not lacking and not mirrored and not measured:
         return
-    what = (
-        f"without {shorten(', '.join(lacking))}" if lacking else f"mirrored otherwise: {shorten(', '.join(mirrored))}"
-    )
-    what = what if lacking or mirrored else "the same; build one of them again with the metric of the other"
+    what = "the same; build one of them again with the metric of the other"
+    if lacking or mirrored:
+        what = f"{'without' if lacking else 'mirrored otherwise:'} {shorten(', '.join(lacking or mirrored))}"
     raise DataError(
         f"data.val={val.uri}: {plural(own.num_joints, 'joint')} of {own.name} scored by {own.metric}, but data.train "
         f"has {learnt.num_joints} of {learnt.name} by {learnt.metric}, {what}; evaluate on joints that are learnt"
@@ -222,11 +219,10 @@ def _notes(config: Config, shards: ShardSet, val: Sequence[ShardSet], known: Spl
     """What is unusual, and no error."""
     if isinstance(shards, ShardUnion):
         yield from union_notes(shards)
-    parts = shards.parts if isinstance(shards, ShardUnion) else (shards,)
-    several = len(val) > 1 or len(parts) > 1
+    several = len(val) > 1 or len(shards.parts) > 1
     for one in val:
         here = f"data.val={one.uri}" if several else "data.val"
-        if one.index_sha256 in [part.index_sha256 for part in parts]:
+        if one.index_sha256 in [part.index_sha256 for part in shards.parts]:
             there = "in data.train" if several else "data.train"
             yield f"{here} is {there}: scores are of the people who are learnt by heart; give others as data.val"
         if config.eval.limit > len(one):

@@ -7,7 +7,8 @@ import dataclasses
 import pytest
 
 from icon_dist.datasets import load_skeleton
-from icon_dist.datasets.merged_skeleton import absent, columns, meaning, merged, missing, near_names, other_mirrors
+from icon_dist.datasets.joint_names import meaning
+from icon_dist.datasets.merged_skeleton import absent, columns, merged, missing, near_names, other_mirrors
 from icon_dist.errors import DataError
 from icon_dist.types import Skeleton
 from tests.support.two_sets import HANDS, HEADS, JOINTS
