@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from icon_dist.datasets.annotation_file import Entry, Faults, are_numbers, is_id, load
-from icon_dist.datasets.coco_json import check_sections, people_of
+from icon_dist.datasets.coco_document import check_sections
+from icon_dist.datasets.coco_json import people_of
 from icon_dist.datasets.derived_skeleton import Evidence, Pairs, derive, find_skeleton, numbered, shipped_as
 from icon_dist.datasets.joint_names import standard
 from icon_dist.datasets.photo_links import find_by_ends

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from icon_dist.datasets.annotation_file import NUMBER, Entry, Faults, load
-from icon_dist.datasets.coco_json import check_sections, people_of
+from icon_dist.datasets.coco_document import check_sections
+from icon_dist.datasets.coco_json import people_of
 from icon_dist.datasets.derived_skeleton import find_skeleton
 from icon_dist.types import Annotations
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from icon_dist import storage
-from icon_dist.datasets import coco_json, mpii
+from icon_dist.datasets import coco_document, mpii
 from icon_dist.datasets.annotation_file import missing_files
 from icon_dist.datasets.detections import category_ids, detected
 from icon_dist.errors import ConfigError, DataError, plural, shown
@@ -54,7 +54,7 @@ def unlabelled(photos: str, *, skeleton: Skeleton, boxes: str, images: str | Non
     elif boxes == "gt":
         raise ConfigError(f"--photos {photos}: nobody is annotated in it; needs a detector's --boxes FILE")
     else:
-        found = detected(coco_json.read_photos(photos, skeleton=skeleton), storage.absolute(boxes))
+        found = detected(coco_document.read_photos(photos, skeleton=skeleton), storage.absolute(boxes))
     people = _on_photos(found, images, skeleton=skeleton)
     source = "given" if boxes == "gt" else PurePath(boxes).name
     return Subjects(people, None, PurePath(photos).stem, source, category_ids(found.truth)[0])

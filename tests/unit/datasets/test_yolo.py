@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -50,8 +51,8 @@ def tiger(tmp_path: Path) -> Path:
     return root
 
 
-def read(root: Path, **options: object) -> Annotations:
-    return datasets.read("yolo", root / "data.yaml", **options)  # type: ignore[arg-type]
+def read(root: Path, **options: Any) -> Annotations:
+    return datasets.read("yolo", root / "data.yaml", **options)
 
 
 def edit(root: Path, old: str, new: str) -> None:

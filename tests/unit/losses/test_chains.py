@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Literal
 
 import pytest
 
@@ -35,8 +36,8 @@ def test_pairs_are_the_limbs_of_the_skeleton() -> None:
 
 
 @pytest.mark.parametrize(("relation", "categories"), [("pairs", 8), ("triplets", 31), ("quadruples", 50)])
-def test_the_config_chooses(relation: str, categories: int) -> None:
-    cfg = LossConfig(relation=relation)  # type: ignore[arg-type]
+def test_the_config_chooses(relation: Literal["pairs", "triplets", "quadruples"], categories: int) -> None:
+    cfg = LossConfig(relation=relation)
     loss = icon_of(cfg, load_skeleton("coco"), dim=4, options=Options())
     assert loss is not None
     assert loss.state_dict()["prcc.features"].shape == (categories, 512, 4)
