@@ -26,7 +26,7 @@ from torch import Tensor
 
 from icon_dist import config as configuration
 from icon_dist.config import Config
-from icon_dist.shards.synthetic import generate_shards
+from icon_dist.shards.synthetic import Crowd, generate_shards
 from icon_dist.training.loop import train
 
 WORLDS = (1, 2, 4, 8, 16)
@@ -117,7 +117,7 @@ def measure(worlds: tuple[int, ...]) -> dict[str, dict[str, int]]:
     found = {}
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(sys.stderr):
         people = f"{folder}/people"
-        generate_shards(people, people=PER_RANK * LARGEST, seed=0, split="train", per_shard=64)
+        generate_shards(people, Crowd(people=PER_RANK * LARGEST, seed=0), split="train", per_shard=64)
         for world in worlds:
             fork: Any = mp.start_processes  # type: ignore[attr-defined]
             fork(_rank, (world, people, folder), nprocs=world, start_method="fork")

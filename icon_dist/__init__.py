@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from icon_dist.datasets.coco import COCO_LIMBS as COCO_LIMBS
     from icon_dist.inference.estimator import load as load
     from icon_dist.losses.icon import IconLoss as IconLoss
+    from icon_dist.models import Heads as Heads
     from icon_dist.models import build_model as build_model
     from icon_dist.shards.as_webdataset import as_webdataset as as_webdataset
 
@@ -16,6 +17,7 @@ __version__ = "0.1.0"
 
 LAZY = {  # public name -> where it is: importing icon_dist itself imports nothing else
     "COCO_LIMBS": "icon_dist.datasets.coco",
+    "Heads": "icon_dist.models",
     "IconLoss": "icon_dist.losses.icon",
     "as_webdataset": "icon_dist.shards.as_webdataset",
     "build_model": "icon_dist.models",

@@ -48,9 +48,9 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Generated people as shards: ``train`` (at least 64) and ``val`` (at least 24)."""
 
     def make(folder: Path) -> None:
-        from icon_dist.shards.synthetic import generate_shards
+        from icon_dist.shards.synthetic import Crowd, generate_shards
 
         for split, count, seed in (("train", 64, 0), ("val", 24, 1)):
-            generate_shards(str(folder / split), people=count, seed=seed, split=split, per_shard=20)
+            generate_shards(str(folder / split), Crowd(people=count, seed=seed), split=split, per_shard=20)
 
     return once(tmp_path_factory, "people", make)

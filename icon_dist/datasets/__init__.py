@@ -10,7 +10,7 @@ import inspect
 import pkgutil
 from pathlib import Path
 from types import ModuleType
-from typing import cast
+from typing import TypedDict, Unpack, cast
 
 from icon_dist.datasets.derived_skeleton import find_skeleton
 from icon_dist.datasets.skeleton import skeleton_from_dict, skeleton_to_dict
@@ -21,6 +21,16 @@ __all__ = ["load_skeleton", "names", "read", "skeleton_from_dict", "skeleton_to_
 
 
 MODULES = {"labelstudio": "label_studio"}  # sets whose module is named otherwise
+
+
+class Options(TypedDict, total=False):
+    """What some sets need besides; None and () are as good as nothing."""
+
+    skeleton: str | Path | Skeleton | None  # where the joints are not known beforehand
+    sigmas: tuple[float, ...]  # of such joints
+    headboxes: str | Path | None  # of MPII, for PCKh
+    split: str | None  # of a file that lists several
+    exif: str | None  # apply | ignore, where labels are fractions of a photo that may be turned
 
 
 def names() -> list[str]:
@@ -34,30 +44,23 @@ def read(
     annotations: str | Path,
     *,
     images: str | Path | None = None,
-    skeleton: str | Path | Skeleton | None = None,
-    headboxes: str | Path | None = None,
-    split: str | None = None,
-    sigmas: tuple[float, ...] = (),
-    exif: str | None = None,
     drop_invalid: bool = False,
+    **options: Unpack[Options],
 ) -> Annotations:
     """Read and validate ``annotations`` as dataset ``name``; with ``images``, every photo must be there.
 
-    ``skeleton`` and ``sigmas`` are for sets whose joints are not known beforehand, ``split`` for files that list
-    several, ``exif`` (apply or ignore) for those whose labels are fractions of a photo that may be turned.
     ``drop_invalid`` leaves bad entries out, plural in one warning, instead of raising a DataError on the first.
     """
     if not _is_dataset(name):
         raise ConfigError(f"dataset {name!r}: unknown; there are {', '.join(names())}")
-    given = {"skeleton": skeleton, "headboxes": headboxes, "split": split, "sigmas": sigmas or None}
-    options = {k: v for k, v in given.items() if v is not None}
-    for option in options:
-        if not takes(name, option):
-            raise ConfigError(f"dataset {name} has no use for {option}={options[option]}; leave it out")
-    if exif is not None and takes(name, "exif"):
-        options["exif"] = exif
+    given = {option: value for option, value in options.items() if value not in (None, ())}
+    unused = [option for option in given if not takes(name, option)]
+    for option in unused:
+        value = given.pop(option)
+        if option != "exif":  # which is for the photos of every set
+            raise ConfigError(f"dataset {name} has no use for {option}={value}; leave it out")
     reader = _import(name).read
-    return cast(Annotations, reader(annotations, images=images, drop_invalid=drop_invalid, **options))
+    return cast(Annotations, reader(annotations, images=images, drop_invalid=drop_invalid, **given))
 
 
 def takes(name: str, option: str) -> bool:

@@ -30,6 +30,7 @@ from icon_dist.errors import plural, shown
 from icon_dist.types import Annotations, Instance, Skeleton, Truth, TruthImage, TruthPerson
 
 F64 = NDArray[np.float64]
+Rule = tuple[Any, Callable[[int], str]]  # which entries break it, and what to say of one
 FIELDS = ("id", "image_id", "bbox", "area", "iscrowd", "num_keypoints", "keypoints")
 
 
@@ -115,7 +116,7 @@ def people_of(
     first = np.zeros(len(entries), dtype=bool)
     first[np.unique(ids, return_index=True)[1]] = True
     categories_text = f"the only category is {min(people)}" if len(people) == 1 else f"categories are {sorted(people)}"
-    rules: list[tuple[Any, Callable[[int], str]]] = [
+    rules: list[Rule] = [
         (~first, lambda i: f"id={ids[i]}: given twice"),
         (sizes[:, 0] == 0, lambda i: f"image_id={image_ids[i]}: no such image in this file"),
         (~np.isin(categories, list(people)), lambda i: f"category_id={categories[i]}: {categories_text}"),
@@ -127,11 +128,7 @@ def people_of(
         (wanted & ~boxed, lambda i: _outside(boxes_in_use[i], sizes[i])),
         (wanted & np.array([n in absent for n in names], dtype=bool), lambda i: f"image {names[i]!r}: not in {images}"),
     ]
-    bad = np.zeros(len(entries), dtype=bool)
-    for failed, text in rules:
-        for i in np.flatnonzero(failed & ~bad).tolist():
-            faults.add(f"{faults.entry(int(ids[i]))} {text(i)}")
-        bad |= failed
+    bad = _broken(rules, ids, faults)
 
     rows = np.flatnonzero(wanted & ~bad)
     rows = rows[np.argsort(ids[rows])]
@@ -142,25 +139,34 @@ def people_of(
     faults.warn()
     points = keypoints_in_use.astype(np.float32)
     whs = sizes.astype(int)
+    columns = (column[rows].tolist() for column in (ids, image_ids, whs, cleaned, areas))
     instances = [
         Instance(id=i, image_id=m, file=names[r], wh=(w, h), box=(x, y, bw, bh), area=a, keypoints=points[r])
-        for r, i, m, (w, h), (x, y, bw, bh), a in zip(
-            rows.tolist(),
-            ids[rows].tolist(),
-            image_ids[rows].tolist(),
-            whs[rows].tolist(),
-            cleaned[rows].tolist(),
-            areas[rows].tolist(),
-            strict=True,
-        )
+        for r, i, m, (w, h), (x, y, bw, bh), a in zip(rows.tolist(), *columns, strict=True)
     ]
-    kept = [{k: entries[r][k] for k in FIELDS} | {"category_id": 1} for r in np.flatnonzero(~bad).tolist()]
+    kept = [entries[r] for r in np.flatnonzero(~bad).tolist()]
+    return Annotations(skeleton, instances, _truth(photos, kept, people, notes=faults.notes))
+
+
+def _broken(rules: Sequence[Rule], ids: NDArray[np.int64], faults: Faults) -> NDArray[np.bool_]:
+    """The entries that break a rule, ``faults`` told of the first one that each breaks."""
+    bad = np.zeros(len(ids), dtype=bool)
+    for failed, text in rules:
+        for i in np.flatnonzero(failed & ~bad).tolist():
+            faults.add(f"{faults.entry(int(ids[i]))} {text(i)}")
+        bad |= failed
+    return bad
+
+
+def _truth(photos: dict[int, TruthImage], entries: list[Entry], people: dict[int, str], *, notes: list[str]) -> Truth:
+    """What scores are computed from; a category other than 1 is kept by its name."""
+    kept = [{k: entry[k] for k in FIELDS} | {"category_id": 1} for entry in entries]
     truth = Truth(images=list(photos.values()), annotations=cast(list[TruthPerson], kept))
     if set(people) != {1}:
         truth["categories"] = [{"id": i, "name": name} for i, name in sorted(people.items())]
-    if faults.notes:
-        truth["notes"] = faults.notes
-    return Annotations(skeleton, instances, truth)
+    if notes:
+        truth["notes"] = notes
+    return truth
 
 
 def _well_formed(entries: list[Any], faults: Faults, *, joints: int, others: set[int]) -> list[Entry]:

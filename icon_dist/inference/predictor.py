@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable
-from contextlib import closing, nullcontext
 
 import numpy as np
 import torch
@@ -88,23 +87,16 @@ def evaluate(
     *,
     codec: Codec,
     settings: EvalConfig,
-    loaders: int,
     device: str,
-    skip_bad: bool = False,
-    stream: EvalStream | None = None,
+    stream: EvalStream,
     skeleton: Skeleton | None = None,
 ) -> tuple[dict[str, float], Predictions]:
     """Scores (none without ``truth``) and predictions, the same on every rank; each rank runs its share of people.
 
-    ``skip_bad`` leaves out people whose image is bad. ``stream`` is what :func:`eval_stream` makes of the same
-    arguments, for who evaluates often. ``skeleton`` is what the model predicts, where that has more joints than the
-    people. DivergedError where the model's answer is no number.
+    ``stream`` is what :func:`eval_stream` makes of the same people, codec and settings. ``skeleton`` is what the model
+    predicts, where that has more joints than the people. DivergedError where the model's answer is no number.
     """
-    own = stream
-    if own is None:
-        own = eval_stream(people, codec, settings, loaders=loaders, device=device, skip_bad=skip_bad)
-    with nullcontext() if stream is not None else closing(own):
-        share = predict(forward, own, people, codec=codec, settings=settings, device=device, skeleton=skeleton)
+    share = predict(forward, stream, people, codec=codec, settings=settings, device=device, skeleton=skeleton)
     predictions = join(distributed.gather_objects(share))
     require_finite(predictions)  # on every rank alike
     scores: dict[str, float] = {}
@@ -126,7 +118,10 @@ def require_finite(predictions: Predictions) -> None:
 def eval_stream(
     people: People, codec: Codec, settings: EvalConfig, *, loaders: int, device: str, skip_bad: bool = False
 ) -> EvalStream:
-    """This rank's share of the people, in batches; its loader processes stay until it is closed."""
+    """This rank's share of the people, in batches; its loader processes stay until it is closed.
+
+    ``skip_bad`` leaves out people whose image is bad.
+    """
     rows = first_photos(people, settings.limit)
     rank, world = distributed.rank(), distributed.world_size()
     sampler = EvalSampler(rows, batch=settings.batch, rank=rank, world=world)

@@ -40,7 +40,6 @@ def method_of(
             embedding_stride=model.embedding_stride,
             embedding_origin=model.embedding_origin,
             sigma=config.data.sigma,
-            heatmap_stride=model.stride,
             lambda_u=lambda_u,
             seed=config.run.seed,
         )
@@ -62,12 +61,9 @@ def method_of(
         return SSPose(
             (objective(LAMBDA_U), objective(LAMBDA_U)),
             codec,
-            gamma=semi.gamma,
-            lessons=semi.lessons,
+            semi,
             unlabelled=unlabelled,
             joints=skeleton.joints,
-            cutout=semi.cutout,
-            compat=semi.compat,
             seed=config.run.seed,
             has_joint=has_joint,
         )

@@ -24,6 +24,7 @@ from icon_dist.losses.heatmap import heatmap_loss, joint_errors
 from icon_dist.losses.icon import IconLoss
 from icon_dist.losses.options import Bank, Options, Term
 from icon_dist.losses.refined_joints import refinement_loss
+from icon_dist.models import PoseNet
 from icon_dist.types import Batch, DeviceStep, Outputs, Skeleton
 
 
@@ -70,16 +71,15 @@ class Objective:
         embedding_stride: int,
         embedding_origin: float = 0.0,
         sigma: float,
-        heatmap_stride: int = 4,
         lambda_u: float = 0.0,
         seed: int,
     ) -> None:
-        self._cfg, self._lambda_u, self._heatmap_stride = cfg, lambda_u, heatmap_stride
+        self._cfg, self._lambda_u = cfg, lambda_u
         options = Options(
             stride=embedding_stride,
             origin=embedding_origin,
             points=cfg.points,
-            heatmap_stride=heatmap_stride,
+            heatmap_stride=PoseNet.stride,
             sigma=sigma,
             read=cfg.read,
             contrast=cfg.contrast,
@@ -160,7 +160,7 @@ class Objective:
             losses.total = losses.total + self._cfg.heatmap.weight * self._lambda_u * unlabelled
             losses.unlabelled = unlabelled.detach()
         if outputs.joints is not None:
-            h, w = (side * self._heatmap_stride for side in hw)
+            h, w = (side * PoseNet.stride for side in hw)
             truth, counted = batch.joints[:labelled], weight[:labelled]
             joints = refinement_loss(outputs.joints[:, :labelled], truth, counted, hw=(h, w))
             losses.total = losses.total + joints

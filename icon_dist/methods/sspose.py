@@ -20,6 +20,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from icon_dist.codec import Codec
+from icon_dist.config import SemiConfig
 from icon_dist.losses.sampling import step_key
 from icon_dist.methods import hard_view
 from icon_dist.methods.objective import Losses, Objective
@@ -38,13 +39,10 @@ class SSPose:
         self,
         objectives: tuple[Objective, Objective],
         codec: Codec,
+        semi: SemiConfig,
         *,
-        gamma: float,
-        lessons: str,
         unlabelled: int,
         joints: Sequence[str],
-        cutout: int,
-        compat: bool,
         seed: int,
         has_joint: JointsOfSets | None = None,
     ) -> None:
@@ -53,8 +51,8 @@ class SSPose:
         ``has_joint``: of a union of sets, which joints each has.
         """
         self._objectives, self._codec = objectives, codec
-        self._gamma, self._lessons, self._unlabelled, self._joints = gamma, lessons, unlabelled, joints
-        self._cutout, self._compat, self._seed, self._has_joint = cutout, compat, seed, has_joint
+        self._semi, self._unlabelled, self._joints = semi, unlabelled, joints
+        self._seed, self._has_joint = seed, has_joint
 
     def __call__(
         self, forward: Forward, batch: Batch, *, step: int | DeviceStep, epoch: float, diagnose: bool
@@ -71,8 +69,8 @@ class SSPose:
         for objective, (on_known, on_hard), lesson in zip(self._objectives, pairs, lessons, strict=True):
             place, peak = self._codec.decode(lesson)
             there = present(batch, self._has_joint)[n:].expand_as(peak)
-            sure = (peak > self._gamma) & there
-            teaches = there if self._lessons == "all" else sure
+            sure = (peak > self._semi.gamma) & there
+            teaches = there if self._semi.lessons == "all" else sure
             part = objective(
                 joined(on_known, on_hard),
                 taught(batch, place, sure),
@@ -83,7 +81,7 @@ class SSPose:
                 epoch=epoch,
                 diagnose=diagnose,
             )
-            if diagnose and self._lessons == "sure":
+            if diagnose and self._semi.lessons == "sure":
                 part.measured |= passed(sure, self._joints)
             losses.append(part)
         return mean_of(*losses)
@@ -97,7 +95,7 @@ class SSPose:
         unit = self._codec.unit
         in_photo = turns.matrix(unit=(1, 1), center=(width / 2, height / 2))
         in_map = turns.matrix(unit=unit, center=(width / 2 / unit[0], height / 2 / unit[1]))
-        if self._compat:
+        if self._semi.compat:
             h, w = self._codec.hw
             in_photo, in_map = (
                 turns.matrix(unit=(1 / b, 1 / a), center=((b - 1) / 2, (a - 1) / 2))
@@ -105,15 +103,15 @@ class SSPose:
             )
         hard, lessons = [], []
         for number, other in enumerate(reversed(said)):  # each net's cutouts sit where the other one sees joints
-            place, peak = self._codec.decode(other, unseen=self._compat)
+            place, peak = self._codec.decode(other, unseen=self._semi.compat)
             boxes = hard_view.erased_boxes(
                 place,
                 peak > 0,
                 instance,
-                count=self._cutout,
+                count=self._semi.cutout,
                 key=step_key(self._seed, step, ERASE + number),
                 hw=(height, width),
-                compat=self._compat,
+                compat=self._semi.compat,
             )
             hard.append(hard_view.warp_image(hard_view.erase(easy, boxes), in_photo))
             lessons.append(hard_view.warp(other, in_map))

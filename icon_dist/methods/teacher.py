@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,7 @@ from icon_dist.checkpoints import weights as stored_weights
 from icon_dist.codec import codec_of
 from icon_dist.config import Config, EvalConfig
 from icon_dist.errors import CheckpointError, ConfigError, DivergedError, plain, plural
-from icon_dist.inference.predictor import evaluate
+from icon_dist.inference.predictor import eval_stream, evaluate
 from icon_dist.metrics.score import headline_text
 from icon_dist.models import PoseNet, from_config
 from icon_dist.shards import teacher_cache
@@ -105,19 +106,14 @@ def sure_joints(teacher: Teacher, config: Config, shards: ShardSet, *, device: s
 
 
 def _look(teacher: Teacher, config: Config, shards: ShardSet, *, device: str) -> Predictions:
-    try:
-        _, found = evaluate(
-            teacher.forward,
-            shards,
-            None,
-            codec=codec_of(config, stride=teacher.model.stride),
-            settings=EvalConfig(batch=config.eval.batch, decode="dark"),
-            loaders=config.data.loaders,
-            device=device,
-            skip_bad=config.data.max_bad_fraction > 0,
-        )
-    except DivergedError:
-        raise CheckpointError(
-            f"semi.teacher={config.semi.teacher}: it says poses that are not finite; give another"
-        ) from None
-    return found
+    codec, settings = codec_of(config, stride=teacher.model.stride), EvalConfig(batch=config.eval.batch, decode="dark")
+    loaders, skip_bad = config.data.loaders, config.data.max_bad_fraction > 0
+    with closing(eval_stream(shards, codec, settings, loaders=loaders, device=device, skip_bad=skip_bad)) as stream:
+        try:
+            return evaluate(
+                teacher.forward, shards, None, codec=codec, settings=settings, device=device, stream=stream
+            )[1]
+        except DivergedError:
+            raise CheckpointError(
+                f"semi.teacher={config.semi.teacher}: it says poses that are not finite; give another"
+            ) from None

@@ -10,7 +10,7 @@ from types import ModuleType
 from icon_dist.errors import ConfigError
 from icon_dist.models.pose import Heads, PoseNet
 
-__all__ = ["PoseNet", "backbone_names", "build_model"]
+__all__ = ["Heads", "PoseNet", "backbone_names", "build_model"]
 
 COARSEST = 32  # stride of the deepest map of every backbone
 
@@ -23,31 +23,16 @@ def backbone_names() -> list[str]:
 
 def build_model(
     backbone: str,
-    *,
-    joints: int,
-    projection: str | None,
-    feature: str = "default",
-    embedding: int = 256,
-    bones: tuple[tuple[int, int], ...] = (),
-    sigma: float = 2.0,
-    drop_path: float = 0.0,
-    input_hw: tuple[int, int],
+    heads: Heads,
 ) -> PoseNet:
-    """A model with fresh weights; the letters that begin ``backbone`` are the name of its file."""
-    if any(side <= 0 or side % COARSEST for side in input_hw):
-        height, width = input_hw
-        near = "x".join(str(max(COARSEST, round(side / COARSEST) * COARSEST)) for side in input_hw)
+    """A model with fresh weights; the letters that begin ``backbone`` are the name of its file.
+
+    ConfigError where there is no such backbone, or it has no such heads.
+    """
+    if any(side <= 0 or side % COARSEST for side in heads.input_hw):
+        height, width = heads.input_hw
+        near = "x".join(str(max(COARSEST, round(side / COARSEST) * COARSEST)) for side in heads.input_hw)
         raise ConfigError(f"data.input={height}x{width}: {backbone} needs multiples of {COARSEST}, e.g. {near}")
-    heads = Heads(
-        joints=joints,
-        projection=projection,
-        feature=feature,
-        embedding=embedding,
-        bones=bones,
-        sigma=sigma,
-        input_hw=input_hw,
-        drop_path=drop_path,
-    )
     model = _build(backbone, heads)
     if model is None:
         raise ConfigError(f"model.backbone={backbone}: not one of {', '.join(backbone_names())}")

@@ -7,7 +7,7 @@ from icon_dist.checkpoints.weights import Weights
 from icon_dist.config import Config
 from icon_dist.config.schedule import contrasts
 from icon_dist.errors import CheckpointError, ConfigError
-from icon_dist.models import PoseNet, build_model
+from icon_dist.models import Heads, PoseNet, build_model
 from icon_dist.models.shapes import shapes_alone
 from icon_dist.models.two_students import Pair
 from icon_dist.types import Skeleton
@@ -47,12 +47,14 @@ def restore(weights: Weights) -> PoseNet:
 def _build(config: Config, skeleton: Skeleton, *, projection: str | None) -> PoseNet:
     return build_model(
         config.model.backbone,
-        joints=skeleton.num_joints,
-        projection=projection,
-        feature=config.model.feature,
-        embedding=config.model.embedding,
-        bones=skeleton.bones + skeleton.limbs,
-        sigma=config.data.sigma,
-        drop_path=config.model.drop_path,
-        input_hw=config.input_hw,
+        Heads(
+            joints=skeleton.num_joints,
+            projection=projection,
+            feature=config.model.feature,
+            embedding=config.model.embedding,
+            bones=skeleton.bones + skeleton.limbs,
+            sigma=config.data.sigma,
+            drop_path=config.model.drop_path,
+            input_hw=config.input_hw,
+        ),
     )

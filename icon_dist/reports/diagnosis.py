@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -55,6 +55,14 @@ class Scored:
     boxes: str  # gt, or the name of a detector's file
 
 
+class Features(NamedTuple):
+    """Unit encoder features at visible joints."""
+
+    values: Float[np.ndarray, "n D"]
+    joint: Int64[np.ndarray, " n"]
+    person: Int64[np.ndarray, " n"]
+
+
 @dataclass(frozen=True)
 class Diagnosis:
     """What is wrong with the poses of an evaluation."""
@@ -69,25 +77,21 @@ class Diagnosis:
 def diagnose(
     folder: str,
     scored: Scored,
+    features: Features,
     *,
-    model: PoseNet,
     shards: ShardSet,
-    codec: Codec,
-    batch: int,
-    loaders: int,
-    device: str,
+    aspect: float,
     about: Json,
     suspects: Suspects | None = None,
 ) -> None:
     """Write ``diagnosis.json``, ``diagnosis.html`` and ``worst-KIND.png`` into ``folder``, a path or s3://.
 
-    The arguments are those of :func:`diagnosis_of`, and ``about``: checkpoint, step and conditions. ``suspects`` are
-    people whose labels look wrong, drawn as ``suspects.png``.
+    ``features`` are of ``shards``; ``aspect`` is width / height of the input; ``about``: checkpoint, step and
+    conditions. ``suspects`` are people whose labels look wrong, drawn as ``suspects.png``.
     """
     skeleton = shards.skeleton
-    made = diagnosis_of(scored, model=model, shards=shards, codec=codec, batch=batch, loaders=loaders, device=device)
+    made = diagnosis_of(scored, features, skeleton)
     numbers = {**about, **made.numbers}
-    aspect = codec.frame.aspect
     drawn = worst_sheets(scored, made, skeleton, aspect=aspect)
     for kind, sheet in drawn.items():
         skeletons.write_png(storage.join(folder, f"worst-{kind}.png"), sheet)
@@ -104,37 +108,14 @@ def diagnose(
     storage.write(storage.join(folder, "diagnosis.json"), (json.dumps(numbers, indent=1) + "\n").encode())
 
 
-def diagnosis_of(
-    scored: Scored,
-    *,
-    model: PoseNet,
-    shards: ShardSet,
-    codec: Codec,
-    batch: int,
-    loaders: int,
-    device: str,
-) -> Diagnosis:
-    """Kinds of errors, recall and features of an evaluation that is over.
-
-    ``model`` in evaluation mode. Features are read on ``shards``, the annotated people, whosever boxes the poses come
-    from.
-    """
-    skeleton = shards.skeleton
+def diagnosis_of(scored: Scored, read: Features, skeleton: Skeleton) -> Diagnosis:
+    """Kinds of errors, recall and features of an evaluation that is over."""
     poses = scored.predictions
     by_oks = skeleton.metric in ("coco", "crowdpose")
     if by_oks:  # what AP sees; the other metrics take all poses as they are
         poses = final_poses(poses, sigmas=np.array(skeleton.sigmas), nms=NMS)
     found = error_kinds.find(scored.truth, poses, skeleton)
-    features, joint, person = read_features(
-        model,
-        shards,
-        photos=scored.truth.images,
-        codec=codec,
-        batch=batch,
-        loaders=loaders,
-        device=device,
-    )
-    seen, features = describe_features(features, joint, person, joints=skeleton.num_joints)
+    seen, features = describe_features(read.values, read.joint, read.person, joints=skeleton.num_joints)
     found_share = describe_errors(scored, poses, found, skeleton, metric=None if by_oks else main_metric(skeleton))
     recalled = describe_recall(scored, skeleton) if scored.boxes == "gt" else None
     numbers = {
@@ -145,7 +126,7 @@ def diagnosis_of(
         "embedding": seen,
         "joints": describe_joints(found, skeleton, recalled=recalled, seen=seen),
     }
-    return Diagnosis(numbers, poses, found, features, joint)
+    return Diagnosis(numbers, poses, found, features, read.joint)
 
 
 def worst_sheets(scored: Scored, made: Diagnosis, skeleton: Skeleton, *, aspect: float) -> dict[str, NDArray[np.uint8]]:
@@ -252,14 +233,17 @@ def describe_joints(
 def read_features(
     model: PoseNet,
     shards: ShardSet,
-    *,
     photos: Int64[np.ndarray, " i"],
+    *,
     codec: Codec,
     batch: int,
     loaders: int,
     device: str,
-) -> tuple[Float[np.ndarray, "n D"], Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
-    """Unit encoder features at visible joints of random people, their joint and person; the same in every call."""
+) -> Features:
+    """Of random annotated people in ``photos``, whosever boxes the poses come from; the same in every call.
+
+    ``model`` is in evaluation mode.
+    """
     inside = np.flatnonzero(np.isin(shards.image_id, photos))
     chosen = np.sort(np.random.default_rng(0).permutation(inside)[:EMBEDDED_PEOPLE])
     loader = Loader(shards, codec.frame, batch=batch, processes=loaders)
@@ -277,7 +261,7 @@ def read_features(
             people.append(images.instance[row].numpy())
     label = np.concatenate(joints)
     rows = embedding.sample(label, per_class=PER_JOINT)
-    return np.concatenate(features)[rows], label[rows], np.concatenate(people)[rows]
+    return Features(np.concatenate(features)[rows], label[rows], np.concatenate(people)[rows])
 
 
 def worst(

@@ -27,7 +27,7 @@ from icon_dist.models import from_config
 from icon_dist.models.opecnet import OPECNet
 from icon_dist.reports import calibrating
 from icon_dist.reports.calibrating import HELD_OUT
-from icon_dist.reports.diagnosis import Scored, diagnose
+from icon_dist.reports.diagnosis import Scored, diagnose, read_features
 from icon_dist.reports.judging import Asked, Judge, judge
 from icon_dist.reports.pictures import picture
 from icon_dist.shards.shard_set import ShardSet, open_shards
@@ -212,12 +212,11 @@ def score_set(args: argparse.Namespace, weights: Weights, uri: str, *, device: s
         diagnose(
             storage.absolute(args.diagnose),
             Scored(people, truth, predictions, scores, args.boxes),
-            model=model,
+            read_features(
+                model, shards, truth.images, codec=codec, batch=settings.batch, loaders=args.loaders, device=device
+            ),
             shards=shards,
-            codec=codec,
-            batch=settings.batch,
-            loaders=args.loaders,
-            device=device,
+            aspect=aspect,
             about={**about, "calibration": None if judged is None else judged.calibration},
             suspects=None if judged is None else judged.suspects,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,7 +17,7 @@ from icon_dist.inference import calibration_file
 from icon_dist.inference.boxes import first_photos
 from icon_dist.inference.calibration_file import FLIPS, Calibration
 from icon_dist.inference.counting import counted
-from icon_dist.inference.predictor import evaluate
+from icon_dist.inference.predictor import eval_stream, evaluate
 from icon_dist.launch.progress import counter
 from icon_dist.metrics.calibration import outcomes
 from icon_dist.metrics.ground_truth import GroundTruth
@@ -47,16 +48,18 @@ class Asked:
         """Scores and poses by a model, under these or other settings."""
         settings = settings or self.settings
         boxes = len(first_photos(self.people, settings.limit))
-        return evaluate(
-            counted(model, partial(counter("boxes"), "evaluated"), people=boxes, flip=settings.flip),
-            self.people,
-            self.truth,
-            codec=codec_of(weights.config, stride=model.stride),
-            settings=settings,
-            loaders=self.loaders,
-            device=self.device,
-            skeleton=weights.skeleton,
-        )
+        codec = codec_of(weights.config, stride=model.stride)
+        with closing(eval_stream(self.people, codec, settings, loaders=self.loaders, device=self.device)) as stream:
+            return evaluate(
+                counted(model, partial(counter("boxes"), "evaluated"), people=boxes, flip=settings.flip),
+                self.people,
+                self.truth,
+                codec=codec,
+                settings=settings,
+                device=self.device,
+                stream=stream,
+                skeleton=weights.skeleton,
+            )
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from jaxtyping import Bool, Float, Int64
@@ -12,17 +11,16 @@ from jaxtyping import Bool, Float, Int64
 from icon_dist.checkpoints import weights as stored_weights
 from icon_dist.codec import codec_of
 from icon_dist.config import EvalConfig
-from icon_dist.inference.boxes import first_photos, photos_of
-from icon_dist.inference.counting import counted
-from icon_dist.inference.predictor import conditions, evaluate
-from icon_dist.launch.progress import counter
+from icon_dist.inference.boxes import photos_of
+from icon_dist.inference.predictor import conditions
 from icon_dist.metrics.ground_truth import GroundTruth, ground_truth
 from icon_dist.metrics.matching import match
 from icon_dist.metrics.oks import similarity
 from icon_dist.metrics.recall import THRESHOLDS
 from icon_dist.metrics.score import check_truth, main_metric, require_evaluator
 from icon_dist.models import from_config
-from icon_dist.reports.diagnosis import Diagnosis, Scored, diagnosis_of
+from icon_dist.reports.diagnosis import Diagnosis, Scored, diagnosis_of, read_features
+from icon_dist.reports.judging import Asked
 from icon_dist.reports.runs import Run
 from icon_dist.shards.manifest import read_truth
 from icon_dist.shards.shard_set import ShardSet, open_shards
@@ -100,21 +98,11 @@ def measure(run: Run, shards: Shards, *, settings: EvalConfig, loaders: int, dev
     require_evaluator(index.skeleton, engine=settings.engine)
     model = from_config.restore(weights).to(device).eval()
     codec = codec_of(weights.config, stride=model.stride)
-    boxes = len(first_photos(index, settings.limit))
-    forward = counted(model, partial(counter("boxes"), "evaluated"), people=boxes, flip=settings.flip)
-    scores, predictions = evaluate(
-        forward,
-        index,
-        truth,
-        codec=codec,
-        settings=settings,
-        loaders=loaders,
-        device=device,
-        skeleton=weights.skeleton,
-    )
+    asked = Asked(index, truth, settings, loaders=loaders, device=device)
+    scores, predictions = asked.predicted(model, weights)
     scored = Scored(index, truth, predictions, scores, "gt")
-    diagnosis = diagnosis_of(
-        scored, model=model, shards=index, codec=codec, batch=settings.batch, loaders=loaders, device=device
+    features = read_features(
+        model, index, truth.images, codec=codec, batch=settings.batch, loaders=loaders, device=device
     )
     return Measured(
         checkpoint=weights.checkpoint,
@@ -129,7 +117,7 @@ def measure(run: Run, shards: Shards, *, settings: EvalConfig, loaders: int, dev
         skeleton=index.skeleton,
         aspect=codec.frame.aspect,
         scored=scored,
-        diagnosis=diagnosis,
+        diagnosis=diagnosis_of(scored, features, index.skeleton),
         poses=_beside_truth(scored, index.skeleton),
     )
 

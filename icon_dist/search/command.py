@@ -38,21 +38,18 @@ def main(argv: list[str]) -> None:
     search = read_search(args.search)
     cfg, own = configuration.load_own(args.cfg, args.overrides)
 
-    from icon_dist.search.run import run_search
+    from icon_dist.search.run import Goal, run_search
 
-    run_search(
-        search.space,
-        cfg,
-        study=args.study or storage.join(storage.absolute(cfg.run.dir), f"{cfg.run.name}-{search.name}"),
-        own=own,
-        trials=args.trials,
-        paper=search.first,
+    goal = Goal(
+        args.trials,
+        confirm=args.confirm,
+        cost=args.cost,
         workers=args.workers_per_trial,
         gpus=args.gpus_per_worker,
         max_concurrent=args.max_concurrent,
-        confirm=args.confirm,
-        cost=args.cost,
     )
+    study = args.study or storage.join(storage.absolute(cfg.run.dir), f"{cfg.run.name}-{search.name}")
+    run_search(search, cfg, goal, study=study, own=own)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -32,6 +33,7 @@ from icon_dist.search.journal_lines import RESTORE
 from icon_dist.search.outputs import publish
 from icon_dist.search.progress import Screen
 from icon_dist.search.space import Space, contains, distributions, fit, point_of, require_trainable, with_values
+from icon_dist.search.spaces import Search
 from icon_dist.search.tuning import KilledError, Setup, first_rung, tune_trials
 from icon_dist.shards.manifest import read_manifest
 from icon_dist.shards.synthetic import draw_missing
@@ -45,56 +47,51 @@ REPEATS = "confirm"  # name of the study that repeats the best of "sweep"
 REPEATED = "confirm-"  # begins the names of its runs
 
 
-def run_search(
-    space: Space,
-    cfg: Config,
-    *,
-    study: str,
-    trials: int,
-    paper: Mapping[str, Any],
-    own: Mapping[str, str] | None = None,
-    workers: int = 1,
-    gpus: int | None = None,
-    max_concurrent: int = 0,
-    confirm: int = 0,
-    cost: bool = False,
-) -> None:
-    """Bring the study at the folder ``study`` (path or s3://) to ``trials`` finished trials; again = go on.
+@dataclass(frozen=True)
+class Goal:
+    """How far a search goes, and with how much at a time."""
 
-    ``paper`` is the first point tried, the config's own the second; ``own`` are the values that the user set himself
-    (:func:`icon_dist.config.load_own`). ``gpus`` None = ``run.gpus_per_worker``. ``max_concurrent`` 0 = as many as fit.
-    ``confirm`` repeats the best, the paper's point and no contrast over so many seeds. ``cost`` looks for high scores
-    and short steps alike. Writes best.yaml, sweep.html and trials.csv.
+    trials: int  # finished ones, in the end
+    confirm: int = 0  # seeds over which the best, the first point and no contrast are repeated
+    cost: bool = False  # look for high scores and short steps alike
+    workers: int = 1  # of a trial
+    gpus: int | None = None  # of a worker; None = ``run.gpus_per_worker``
+    max_concurrent: int = 0  # trials at a time; 0 = as many as fit
+
+
+def run_search(search: Search, cfg: Config, goal: Goal, *, study: str, own: Mapping[str, str] | None = None) -> None:
+    """Bring the study at the folder ``study`` (path or s3://) to its goal; again = go on.
+
+    The search's first point is tried first, the config's own second; ``own`` are the values that the user set himself
+    (:func:`icon_dist.config.load_own`). Writes best.yaml, sweep.html and trials.csv.
     """
-    if trials < 1:
-        raise ConfigError(f"--trials {trials}: expected 1 or more")
-    if confirm < 0 or max_concurrent < 0:
-        raise ConfigError("--confirm and --max-concurrent: expected 0 or more")
-    need = Need(workers, cfg.run.cpus_per_worker, cfg.run.gpus_per_worker if gpus is None else gpus)
+    trials, confirm = goal.trials, goal.confirm
+    gpus = cfg.run.gpus_per_worker if goal.gpus is None else goal.gpus
+    need = Need(goal.workers, cfg.run.cpus_per_worker, gpus)
     base = _base(cfg, need)
     if not base.data.val:
         raise ConfigError("data.val is empty: a search needs shards to score on; give data.val=URI")
-    distributions(space, base)  # what is wrong with it in itself comes first
+    distributions(search.space, base)  # what is wrong with it in itself comes first
     notes = configuration.check_schedule(base, own or {})
     if cfg.run.report:
         notes.append("run.report: services are not told of trials; sweep.html and their TensorBoard files show them")
     draw_missing(base.data, jobs=os.cpu_count() or 1, progress=counter("people"))
-    space, paper, changes, unfit = fit(space, paper, base, _skeleton(base))
+    space, paper, changes, unfit = fit(search.space, search.first, base, _skeleton(base))
     base, cfg = with_values(base, changes), with_values(cfg, changes)
     choices = distributions(space, base)
     metric, unusual = _require_runnable(space, base, own or {})
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     with Journal(study) as journal, _cluster():
         at_once = cluster.trials_at_once(need, base.run)
-        at_once = min(at_once, max_concurrent) if max_concurrent else at_once
+        at_once = min(at_once, goal.max_concurrent) if goal.max_concurrent else at_once
         for text in (*notes, *unfit, *unusual):
             note(text)
-        sweep = _open_sweep(journal, space, choices, base, paper=paper, objectives=[metric, "step_ms"][: 1 + cost])
+        sweep = _open_sweep(journal, space, choices, base, paper=paper, objectives=[metric, "step_ms"][: 1 + goal.cost])
         done = len(finished(sweep))
         screen = Screen(metric=metric, trials=trials, done=done, epochs=base.optim.epochs)
         for row in results.ranking(results.rows(sweep)):
             screen.best(row.score or 0.0, row.number)
-        rung = base.optim.epochs if cost else first_rung(base)  # a front of score and cost needs whole runs
+        rung = base.optim.epochs if goal.cost else first_rung(base)  # a front of score and cost needs whole runs
         early = f"weak ones are stopped from epoch {rung} on" if rung < base.optim.epochs else "none is stopped early"
         screen.say(
             f"{journal.uri}: {done} of {plural(trials, 'trial')} done; {min(at_once, max(0, trials - done))} at a "
@@ -113,11 +110,11 @@ def run_search(
             if confirm and repeats is not None:
                 enqueue_repeats(repeats, results.rows(sweep), paper=paper, seeds=confirm, base=base)
                 journal.push()
-                goal, whole = len(repeats.get_trials(deepcopy=False)), base.optim.epochs  # nobody is stopped early
-                screen = Screen(metric=metric, trials=goal, done=len(finished(repeats)), epochs=whole)
-                runs = plural(goal - len(finished(repeats)), "run")
-                screen.say(f"{runs} to confirm the best over {plural(confirm, 'seed')}")
-                _tune(repeats, {}, setup, goal=goal, first_rung=whole, prefix=REPEATED, screen=screen)
+                runs, whole = len(repeats.get_trials(deepcopy=False)), base.optim.epochs  # nobody is stopped early
+                screen = Screen(metric=metric, trials=runs, done=len(finished(repeats)), epochs=whole)
+                left = plural(runs - len(finished(repeats)), "run")
+                screen.say(f"{left} to confirm the best over {plural(confirm, 'seed')}")
+                _tune(repeats, {}, setup, goal=runs, first_rung=whole, prefix=REPEATED, screen=screen)
         finally:
             for one in (sweep, repeats):
                 if one is not None:

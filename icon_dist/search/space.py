@@ -13,7 +13,8 @@ from icon_dist import config as configuration
 from icon_dist.config import Changes, Config
 from icon_dist.errors import ConfigError, plural, shown
 from icon_dist.shards.shard_set import ShardSet
-from icon_dist.training.plan import plan_run, terms
+from icon_dist.training.contrast_check import terms
+from icon_dist.training.plan import plan_run
 from icon_dist.types import Skeleton
 
 

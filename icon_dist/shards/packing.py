@@ -27,7 +27,7 @@ from icon_dist.shards import label_checks
 from icon_dist.shards.manifest import SKELETON
 from icon_dist.shards.photo_survey import MapItems, Rule, survey
 from icon_dist.shards.tar import Settings
-from icon_dist.shards.writer import build
+from icon_dist.shards.writer import SetInfo, build
 from icon_dist.types import Annotations
 
 AUTHORS: Rule = ("ignore", "as by the set's authors")
@@ -187,10 +187,12 @@ def run(options: argparse.Namespace) -> None:
         whole,
         images,
         options.out,
-        dataset=options.dataset if options.dataset in OWN else "custom",
-        split=options.split,
-        boxes=Path(options.boxes).name if options.boxes else "gt",
-        licence=options.licence or "",
+        SetInfo(
+            dataset=options.dataset if options.dataset in OWN else "custom",
+            split=options.split,
+            boxes=Path(options.boxes).name if options.boxes else "gt",
+            licence=options.licence or "",
+        ),
         settings=settings,
         map_jobs=map_jobs,
         progress=progress,

@@ -46,13 +46,11 @@ def main(argv: list[str]) -> int:
         raise ConfigError(f"--split={options.split!r}: expected a name that can be printed")
 
     from icon_dist.launch.progress import counter
-    from icon_dist.shards.synthetic import generate_shards
+    from icon_dist.shards.synthetic import Crowd, generate_shards
 
     manifest = generate_shards(
         options.out,
-        people=options.people,
-        seed=options.seed,
-        difficulty=options.difficulty,
+        Crowd(people=options.people, seed=options.seed, difficulty=options.difficulty),
         split=options.split,
         per_shard=options.per_shard,
         photos=options.photos,

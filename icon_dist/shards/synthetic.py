@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from icon_dist import storage
 from icon_dist.config import DataConfig
 from icon_dist.datasets import synthetic
 from icon_dist.shards.manifest import MANIFEST, ShardManifest
-from icon_dist.shards.writer import Settings, build
+from icon_dist.shards.writer import SetInfo, Settings, build
 from icon_dist.storage import lock
 
 Progress = Callable[[str, int, int], None]  # drawn | packed, people so far, people in all
 
 
+@dataclass(frozen=True)
+class Crowd:
+    """Who is drawn."""
+
+    people: int  # at least so many
+    seed: int  # another seed, other people
+    difficulty: str = "easy"  # easy | hard
+
+
 def generate_shards(
     out: str,
+    crowd: Crowd,
     *,
-    people: int,
-    seed: int,
-    difficulty: str = "easy",
     split: str = "synthetic",
     per_shard: int = 250,
     photos: Path | None = None,
@@ -30,7 +38,7 @@ def generate_shards(
 ) -> ShardManifest:
     """Shards at ``out`` (path or s3://); returns their manifest. Photos go to ``photos``, or nowhere.
 
-    The bytes depend on ``people``, ``seed``, ``difficulty``, ``split`` and ``per_shard`` only. A build that was
+    The bytes depend on ``crowd``, ``split`` and ``per_shard`` only. A build that was
     interrupted goes on. ``jobs`` processes draw; packing is quicker than starting processes for it.
     """
 
@@ -40,9 +48,9 @@ def generate_shards(
     with lock.hold(out, fix="give another place"), tempfile.TemporaryDirectory() as scratch:
         file = synthetic.generate(
             photos or Path(scratch),
-            people=people,
-            seed=seed,
-            difficulty=difficulty,
+            people=crowd.people,
+            seed=crowd.seed,
+            difficulty=crowd.difficulty,
             jobs=jobs,
             progress=part("drawn"),
         )
@@ -50,8 +58,7 @@ def generate_shards(
             synthetic.read(file),
             str(file.parent / "images"),
             out,
-            dataset="synthetic",
-            split=split,
+            SetInfo(dataset="synthetic", split=split),
             settings=Settings(per_shard=per_shard),
             progress=part("packed"),
         )
@@ -75,9 +82,7 @@ def draw_missing(config: DataConfig, *, jobs: int, progress: Progress | None = N
     for uri, split, people, seed in missing_sets(config) if config.dataset == "synthetic" else []:
         generate_shards(
             uri,
-            people=people,
-            seed=seed,
-            difficulty=config.difficulty,
+            Crowd(people=people, seed=seed, difficulty=config.difficulty),
             split=split,
             jobs=jobs,
             progress=progress,

@@ -12,6 +12,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import cast
@@ -38,13 +39,23 @@ from icon_dist.shards.tar import Job, Settings, tar_and_index
 from icon_dist.storage import hashed_json, local, lock
 from icon_dist.types import Annotations, Instance, Truth
 
-__all__ = ["Job", "MapJobs", "Settings", "build", "pack_shard", "plan"]
+__all__ = ["Job", "MapJobs", "SetInfo", "Settings", "build", "pack_shard", "plan"]
 
 
 OTHER = "give another --out, or delete it first"
 
 MapJobs = Callable[[Callable[[Job], int], Sequence[Job]], Iterable[int]]
 Progress = Callable[[int, int], None]  # people packed, people in all
+
+
+@dataclass(frozen=True)
+class SetInfo:
+    """What a set says of itself."""
+
+    dataset: str  # whose metric and preset it is of
+    split: str
+    boxes: str = "gt"  # where they are from: gt, or the name of a detector's file
+    licence: str = ""  # of the data, where it is known
 
 
 def plan(people: Sequence[Instance], *, per_shard: int, seed: int) -> list[list[Instance]]:
@@ -164,20 +175,18 @@ def _finish(out: str, head: BuildHead, truth: Truth, jobs: Sequence[Job]) -> Sha
     return cast(ShardManifest, hashed_json.unsealed(raw))
 
 
-def _head(
-    annotations: Annotations, *, dataset: str, split: str, boxes: str, licence: str, settings: Settings
-) -> BuildHead:
+def _head(annotations: Annotations, info: SetInfo, settings: Settings) -> BuildHead:
     """What a build is, known before anything is packed: the same head, the same bytes."""
     head = {
         "format": FORMAT,
-        "dataset": dataset,
-        "split": split,
-        "boxes": boxes,
+        "dataset": info.dataset,
+        "split": info.split,
+        "boxes": info.boxes,
         "skeleton": skeleton_to_dict(annotations.skeleton),
         "settings": settings.manifest(),
         "source": _source(annotations),
     }
-    head |= {"licence": licence} if licence else {}
+    head |= {"licence": info.licence} if info.licence else {}
     plain: BuildHead = json.loads(_json(head))  # as it is read back
     return plain
 
@@ -190,27 +199,23 @@ def build(
     annotations: Annotations,
     images: str,
     out: str,
+    info: SetInfo,
     *,
-    dataset: str,
-    split: str,
-    boxes: str = "gt",
-    licence: str = "",
     settings: Settings | None = None,
     map_jobs: MapJobs = map,
     progress: Progress | None = None,
 ) -> ShardManifest:
     """Pack ``annotations`` with the photos of the folder ``images`` into ``out`` and return the manifest.
 
-    ``boxes`` names where the boxes are from, ``licence`` is that of the data, where it is known. ``map_jobs`` runs the
-    shards, in this process or elsewhere. ``progress`` is first called with what was there already: all of it, if the
-    very same build is complete.
+    ``map_jobs`` runs the shards, in this process or elsewhere. ``progress`` is first called with what was there
+    already: all of it, if the very same build is complete.
     """
     settings = settings or Settings()
     images, out = storage.absolute(images), storage.absolute(out)
     people = annotations.instances
     if not people:
         raise DataError(f"{out}: no people to pack; the annotations hold none with keypoints")
-    head = _head(annotations, dataset=dataset, split=split, boxes=boxes, licence=licence, settings=settings)
+    head = _head(annotations, info, settings)
     report = progress or _silent
     jobs = [
         Job(number, some, annotations.skeleton, images, out, settings, _digest(head))

@@ -83,7 +83,6 @@ class Scoring:
                     one.truth,
                     codec=self._codec,
                     settings=self._settings,
-                    loaders=self._loaders,
                     device=self._device,
                     stream=one.stream,
                     skeleton=self._skeleton,

@@ -27,7 +27,7 @@ from icon_dist.data.stream import TrainStream
 from icon_dist.datasets.joined import first
 from icon_dist.shards.reader import reader_of
 from icon_dist.shards.shard_set import ShardSet, open_shards
-from icon_dist.shards.writer import build
+from icon_dist.shards.writer import SetInfo, build
 from icon_dist.types import Annotations, Skeleton
 from tests.support.streams import train_stream
 
@@ -158,7 +158,7 @@ def figures(people: Annotations, folder: Path, shards: ShardSet, hw: tuple[int, 
 
 
 def packed(people: Annotations, folder: Path, out: Path, name: str) -> ShardSet:
-    build(people, str(folder), str(out), dataset=name, split="train")
+    build(people, str(folder), str(out), SetInfo(dataset=name, split="train"))
     return open_shards(str(out))
 
 

@@ -25,7 +25,7 @@ from icon_dist.config import EvalConfig
 from icon_dist.metrics.pck import THRESHOLD
 from icon_dist.models import from_config
 from icon_dist.shards.shard_set import open_shards
-from icon_dist.shards.synthetic import generate_shards
+from icon_dist.shards.synthetic import Crowd, generate_shards
 from tests.support.streams import eval_stream
 
 TRAINING = [
@@ -44,7 +44,7 @@ HIDDEN, VISIBLE = 1, 2
 @pytest.mark.slow
 def test_joints_come_nearer_to_the_truth(tmp_path: Path) -> None:
     for split, people, seed in (("train", 1200, 0), ("val", 300, 1)):
-        generate_shards(str(tmp_path / split), people=people, seed=seed, difficulty="hard", split=split)
+        generate_shards(str(tmp_path / split), Crowd(people=people, seed=seed, difficulty="hard"), split=split)
     command = [sys.executable, "-m", "icon_dist.train", "--cfg", "demo", *TRAINING]
     places = [f"data.train={tmp_path}/train", f"data.val={tmp_path}/val", f"run.dir={tmp_path}", "run.name=run"]
     done = subprocess.run([*command, *places], capture_output=True, text=True, check=False)

@@ -46,7 +46,7 @@ def main(argv: list[str]) -> None:
 def pack(photos: Path, name: str, out: Path, *, limit: int | None) -> None:
     """Shards of the set ``name``, of photos made small."""
     from icon_dist import datasets
-    from icon_dist.shards.writer import Settings, build
+    from icon_dist.shards.writer import SetInfo, Settings, build
 
     with tempfile.TemporaryDirectory() as scratch:
         document = json.loads((photos / f"{name}.json").read_text())
@@ -58,7 +58,7 @@ def pack(photos: Path, name: str, out: Path, *, limit: int | None) -> None:
         file.write_text(json.dumps(document))
         annotations = datasets.read("custom", file, images=scratch, skeleton="lsp")
         settings = Settings(max_input=INPUT, quality=QUALITY)
-        build(annotations, scratch, str(out), dataset="custom", split=name, settings=settings)
+        build(annotations, scratch, str(out), SetInfo(dataset="custom", split=name), settings=settings)
 
 
 def shrink(source: Path, target: Path, image: dict[str, Any]) -> tuple[float, float]:

@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from icon_dist.shards.synthetic import generate_shards
+from icon_dist.shards.synthetic import Crowd, generate_shards
 from tests.gpu.correct import correct
 from tests.gpu.data import data
 from tests.gpu.ground import ground
@@ -153,7 +153,7 @@ def spread(phases: dict[Any, float]) -> dict[Any, float]:
 
 def generated(folder: Path) -> Path:
     for split, people, seed in (("train", 64, 0), ("val", 24, 1)):
-        generate_shards(str(folder / "people" / split), people=people, seed=seed, split=split)
+        generate_shards(str(folder / "people" / split), Crowd(people=people, seed=seed), split=split)
     return folder / "people"
 
 

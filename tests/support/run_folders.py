@@ -13,7 +13,7 @@ from icon_dist import config as configuration
 from icon_dist import storage
 from icon_dist.checkpoints import checkpoint
 from icon_dist.datasets import skeleton_to_dict
-from icon_dist.models import build_model
+from icon_dist.models import Heads, build_model
 from icon_dist.types import Skeleton
 
 SMALL = {
@@ -61,7 +61,7 @@ def write_run(
     if skeleton is not None:
         torch.manual_seed(weights_seed)
         model = build_model(
-            config.model.backbone, joints=skeleton.num_joints, projection=None, input_hw=config.input_hw
+            config.model.backbone, Heads(joints=skeleton.num_joints, projection=None, input_hw=config.input_hw)
         )
         tensors = {
             key: value * 1e30 if broken and value.is_floating_point() else value

@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from icon_dist.shards.writer import Settings, build
+from icon_dist.shards.writer import SetInfo, Settings, build
 from icon_dist.types import Annotations, Instance, Skeleton
 
 SIDE = 96  # px of a photo, with one thing in it
@@ -67,5 +67,5 @@ def shards_of(
     images = [{"id": n, "file_name": f"{n}.jpg", "width": SIDE, "height": SIDE} for n in range(count)]
     whole = Annotations(shape, things, {"images": images, "annotations": annotations})
     out = str(folder / shape.name)
-    build(whole, str(photos), out, dataset="custom", split=shape.name, boxes=boxes, settings=Settings())
+    build(whole, str(photos), out, SetInfo(dataset="custom", split=shape.name, boxes=boxes), settings=Settings())
     return out

@@ -11,7 +11,7 @@ import pytest
 
 from icon_dist.datasets import load_skeleton
 from icon_dist.shards.tar import Settings
-from icon_dist.shards.writer import build
+from icon_dist.shards.writer import SetInfo, build
 from icon_dist.types import Annotations, Instance
 
 
@@ -29,7 +29,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         instances.append(Instance(i, i, f"{i}.jpg", (200, 300), box, 6000.0, keypoints))
     annotations = Annotations(load_skeleton("coco"), instances, {"images": images, "annotations": []})
     settings = Settings(per_shard=3, max_input=(64, 48))
-    build(annotations, str(root), str(root / "out"), dataset="coco", split="made", settings=settings)
+    build(annotations, str(root), str(root / "out"), SetInfo(dataset="coco", split="made"), settings=settings)
     return root / "out"
 
 

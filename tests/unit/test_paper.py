@@ -14,10 +14,11 @@ from icon_dist import paper
 from icon_dist.datasets import coco, crowdpose, mpii
 from icon_dist.errors import ConfigError
 from icon_dist.models import build_model, from_config
-from icon_dist.paper import Recipe, Result
-from icon_dist.training import plan
+from icon_dist.reports import paper_tables
+from icon_dist.reports.paper_tables import Recipe, Result
+from icon_dist.training.contrast_check import check_contrast
 
-TITLES, ROWS = paper.read_recipes()
+TITLES, ROWS = paper_tables.read_recipes()
 SKELETONS = {"coco": coco.SKELETON, "mpii": mpii.SKELETON, "crowdpose": crowdpose.SKELETON}
 built = cache(build_model)  # dozens of rows mean the same few models
 PAPER = [(row, cfg) for row in ROWS.values() for cfg in row.paper]
@@ -33,7 +34,7 @@ def test_every_row_of_the_paper_has_a_config_and_a_model(
         got = configuration.get(config, key)
         assert got == value or str(value).startswith("@")
     skeleton = SKELETONS[config.data.dataset]
-    plan.check_contrast(config.loss, skeleton)
+    check_contrast(config.loss, skeleton)
     monkeypatch.setattr(from_config, "build_model", built)
     with torch.device("meta"):
         model = from_config.build(config, skeleton)
@@ -102,16 +103,16 @@ RESULT = Result(
 
 def test_results_are_listed_with_their_spread(tmp_path: Path) -> None:
     file = tmp_path / "results.csv"
-    paper.append_result(file, RESULT)
-    paper.append_result(file, replace(RESULT, seed=1, score=72.0, purity="0.5"))
-    results = paper.read_results(file)
+    paper_tables.append_result(file, RESULT)
+    paper_tables.append_result(file, replace(RESULT, seed=1, score=72.0, purity="0.5"))
+    results = paper_tables.read_results(file)
     assert results == [RESULT, replace(RESULT, seed=1, score=72.0, purity="0.5")]
     rows = [*ROWS.values()]
-    text = paper.listing(TITLES, rows, results, commands=False)
+    text = paper_tables.listing(TITLES, rows, results, commands=False)
     assert "measured: people PCK@0.2 71.00 ± 1.41 (2)\n" in text
     assert all(title.split()[0] in text for title in TITLES.values())
     warm = replace(RESULT, overrides="model.pretrained=@WARM.base", score=80.0)
-    cold, started = paper.markdown(ROWS, [*results, warm]).split("\n\n")  # never in one mean
+    cold, started = paper_tables.markdown(ROWS, [*results, warm]).split("\n\n")  # never in one mean
     assert "| `T5.base` no contrast | 71.00 ± 1.41 (2) |  | 0.50 |  |" in cold
     assert "`--cfg people --set model.pretrained=@WARM.base`" in started
     assert "| `T5.base` no contrast | 80.00 (1) |" in started
@@ -123,7 +124,7 @@ def test_the_list_has_100_columns_and_commands_on_demand(capsys: pytest.CaptureF
     assert max(map(len, whole.splitlines())) <= 100
     assert all(f"  {row.id} " in whole for row in ROWS.values())
     for row in ROWS.values():
-        assert all(f"{cfg} {paper._figures(value)}" in whole for cfg, value in row.paper.items()), row.id
+        assert all(f"{cfg} {paper_tables._figures(value)}" in whole for cfg, value in row.paper.items()), row.id
     assert "$ " not in whole
     paper.main(["--commands", "T4.sup_30", "T1"])
     shown = capsys.readouterr().out
@@ -136,14 +137,14 @@ def test_the_list_has_100_columns_and_commands_on_demand(capsys: pytest.CaptureF
 
 def test_a_dry_run_prints_what_would_be_started(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "results.csv"
-    paper.append_result(file, RESULT)
+    paper_tables.append_result(file, RESULT)
     paper.main(["--run", "T5.base", "--cfg", "people", "--seeds", "0", "1", "--record", str(file), "--dry-run"])
     out, err = capsys.readouterr()
     assert out.startswith("icon-dist train --cfg people loss.lambda_p=0")
     assert out.endswith("run.seed=1 run.name=people-T5.base-s1\n")
     assert out.count("\n") == 1
     assert err == "icon_dist: people-T5.base-s0 is recorded already\n"
-    assert paper.read_results(file) == [RESULT]
+    assert paper_tables.read_results(file) == [RESULT]
     with pytest.raises(ConfigError, match="--dry-run: nothing is run"):
         paper.main(["--dry-run"])
 
@@ -152,4 +153,4 @@ def test_a_file_that_is_no_table_of_results_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "results.csv"
     file.write_text("a,b\n1,2\n")
     with pytest.raises(ConfigError, match="not a table of results"):
-        paper.read_results(file)
+        paper_tables.read_results(file)

@@ -24,7 +24,7 @@ def main() -> int:
     parser.add_argument("--seed", default="0", help="another seed, other faults")
     parser.add_argument("--only", metavar="KIND", help="kill, resize, corrupt, ..., or ray")
     options = parser.parse_args()
-    from icon_dist.shards.synthetic import generate_shards
+    from icon_dist.shards.synthetic import Crowd, generate_shards
     from tests.adversarial.faults.campaign import CASES, Campaign
 
     started = time.monotonic()
@@ -32,7 +32,7 @@ def main() -> int:
     lost: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as folder, moto_server(Path(folder)):
         for split, people, seed in (("train", 64, 0), ("val", 24, 1)):
-            generate_shards(f"{folder}/{split}", people=people, seed=seed, split=split, per_shard=20)
+            generate_shards(f"{folder}/{split}", Crowd(people=people, seed=seed), split=split, per_shard=20)
         campaign = Campaign(Path(folder), Path(folder) / "runs")
         kinds = [options.only] if options.only else [kind for kind in CASES if CASES[kind][1]]
         for number in range(options.cases):

@@ -17,7 +17,7 @@ from icon_dist.checkpoints import checkpoint
 from icon_dist.datasets import skeleton_to_dict
 from icon_dist.models import from_config
 from icon_dist.shards.tar import Settings
-from icon_dist.shards.writer import build
+from icon_dist.shards.writer import SetInfo, build
 
 CONFIG: dict[str, Any] = {
     "extends": "demo",
@@ -91,7 +91,7 @@ def make(root: Path) -> None:
     (root / "config.yaml").write_text(yaml.safe_dump(CONFIG, sort_keys=False))
     people = datasets.read("coco", root / "coco.json", images=root / "photos")
     settings = Settings(per_shard=4, max_input=(64, 64))
-    build(people, str(root / "photos"), str(root / "shards"), dataset="coco", split="coco", settings=settings)
+    build(people, str(root / "photos"), str(root / "shards"), SetInfo(dataset="coco", split="coco"), settings=settings)
     config = configuration.load(str(root / "config.yaml"))
     about = {
         "config": dataclasses.asdict(config),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -30,7 +31,7 @@ from icon_dist.reports import evaluation
 from icon_dist.shards.manifest import read_truth
 from icon_dist.shards.reader import photo_source
 from icon_dist.shards.shard_set import open_shards
-from icon_dist.shards.writer import Settings, build
+from icon_dist.shards.writer import SetInfo, Settings, build
 from icon_dist.types import percent
 from tests.support import small_sets
 from tests.support.random_poses import truth_of
@@ -199,24 +200,22 @@ def test_a_detectors_boxes_on_photos_and_in_shards_agree(
 ) -> None:
     four = shared / "coco" / "four"
     truth = read("coco", four / "person_keypoints.json", images=four / "images")
-    build(truth, str(four / "images"), str(tmp_path / "gt"), dataset="coco", split="four", settings=LOOSE)
+    build(truth, str(four / "images"), str(tmp_path / "gt"), SetInfo(dataset="coco", split="four"), settings=LOOSE)
     boxes = detected(truth, str(four / "detections.json"))
     packed = str(tmp_path / "boxes")
-    build(boxes, str(four / "images"), packed, dataset="coco", split="four", boxes="detections", settings=LOOSE)
+    build(
+        boxes, str(four / "images"), packed, SetInfo(dataset="coco", split="four", boxes="detections"), settings=LOOSE
+    )
 
     weights = stored_weights.load(str(run))
     config, model = weights.config, from_config.restore(weights).eval()
     ours = []
     for people in (photo_source(str(four / "images"), boxes.instances, skeleton=truth.skeleton), open_shards(packed)):
-        _, predictions = predictor.evaluate(
-            model,
-            people,
-            truth_of(truth),
-            codec=codec_of(config, stride=model.stride),
-            settings=config.eval,
-            loaders=0,
-            device="cpu",
-        )
+        codec, settings = codec_of(config, stride=model.stride), config.eval
+        with closing(predictor.eval_stream(people, codec, settings, loaders=0, device="cpu")) as stream:
+            _, predictions = predictor.evaluate(
+                model, people, truth_of(truth), codec=codec, settings=settings, device="cpu", stream=stream
+            )
         ours.append(predictions)
     photos, shards = ours
     np.testing.assert_array_equal(photos.instance, shards.instance)
@@ -241,7 +240,7 @@ def coco(run: Path, shared: Path, tmp_path_factory: pytest.TempPathFactory) -> t
     (folder / "weights.safetensors").write_bytes(stored_weights.encode(weights))
     four = shared / "coco" / "four"
     truth = read("coco", four / "person_keypoints.json", images=four / "images")
-    build(truth, str(four / "images"), str(folder / "shards"), dataset="coco", split="four", settings=LOOSE)
+    build(truth, str(four / "images"), str(folder / "shards"), SetInfo(dataset="coco", split="four"), settings=LOOSE)
     return folder / "weights.safetensors", folder / "shards"
 
 
@@ -302,7 +301,7 @@ def test_diagnose_writes_a_page_its_numbers_and_pictures(
 
     four = shared / "coco" / "four"
     truth = read("coco", four / "person_keypoints.json", images=four / "images")
-    build(truth, str(four / "images"), str(tmp_path / "gt"), dataset="coco", split="four", settings=LOOSE)
+    build(truth, str(four / "images"), str(tmp_path / "gt"), SetInfo(dataset="coco", split="four"), settings=LOOSE)
     boxes = ["--boxes", str(four / "detections.json"), "--images", str(four / "images"), "--loaders", "0"]
     evaluate.main([str(run), "--shards", str(tmp_path / "gt"), *boxes, "--diagnose", str(tmp_path / "boxes")])
     detected = json.loads((tmp_path / "boxes" / "diagnosis.json").read_text())
@@ -317,7 +316,7 @@ def test_refusals(run: Path, people: Path, shared: Path, tmp_path: Path) -> None
     with pytest.raises(DataError, match="icon-dist shards build"):
         evaluate.main([str(run), "--shards", str(tmp_path / "none")])
     lsp = joined.first(read("custom", shared / "lsp" / "lsp_train.json", skeleton="lsp"), 4)
-    build(lsp, str(shared / "lsp" / "images"), str(tmp_path / "lsp"), dataset="custom", split="lsp")
+    build(lsp, str(shared / "lsp" / "images"), str(tmp_path / "lsp"), SetInfo(dataset="custom", split="lsp"))
     with pytest.raises(CheckpointError, match=r"predicts 17 joints of synthetic.*14 of lsp"):
         evaluate.main([str(run), "--shards", str(tmp_path / "lsp")])
 

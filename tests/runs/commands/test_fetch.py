@@ -26,7 +26,7 @@ from icon_dist.cli import run_cli
 from icon_dist.config import Config
 from icon_dist.datasets import load_skeleton, skeleton_to_dict
 from icon_dist.errors import CheckpointError
-from icon_dist.models import build_model
+from icon_dist.models import Heads, build_model
 from icon_dist.storage.client import client as client_of_s3
 
 CONFIG = dataclasses.asdict(Config())
@@ -110,7 +110,7 @@ def test_averaged_weights_when_they_are_what_is_evaluated(tmp_path: Path) -> Non
 @pytest.mark.parametrize("backbone", ["hrnet_w8", "resnet18"])
 def test_tensors_have_the_official_names(backbone: str, tmp_path: Path) -> None:
     """Those of the model, which tests/models hold against the official code's, and of our head for contrast."""
-    model, bare = (build_model(backbone, joints=17, projection=p, input_hw=(64, 64)) for p in ("mlp", None))
+    model, bare = (build_model(backbone, Heads(joints=17, projection=p, input_hw=(64, 64))) for p in ("mlp", None))
     said = {"score": None, "evaluated": "model", "config": CONFIG, "skeleton": SKELETON, "metrics": {}}
     tensors = {"model": model.state_dict(), "optimizer": {}}
     checkpoint.save(str(tmp_path / "run"), step=1, attempt="a", tensors=tensors, state={}, manifest=said, keep=1)

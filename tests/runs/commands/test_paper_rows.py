@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from icon_dist import paper
+from icon_dist.reports.paper_tables import read_results
 
 TINY = [
     *("data.generate=64", "optim.epochs=1", "optim.milestones=[]", "optim.batch=8", "optim.micro_batch=8"),
@@ -20,7 +21,7 @@ def test_a_row_is_run_recorded_and_not_run_again(tmp_path: Path, capfd: pytest.C
     command = ["--run", "T5.skcc", "--cfg", "people", "--seeds", "3", "--record", str(file), "--set", *places, *TINY]
     paper.main(command)
     paper.main(command)
-    (result,) = paper.read_results(file)
+    (result,) = read_results(file)
     assert (result.recipe, result.cfg, result.seed, result.metric) == ("T5.skcc", "people", 3, "PCK@0.2")
     assert 0 <= result.score <= 100
     assert float(result.purity) >= 0

@@ -23,7 +23,7 @@ from icon_dist.datasets import load_skeleton
 from icon_dist.errors import ClusterError, ConfigError, DataError
 from icon_dist.shards.reader import photo_source
 from icon_dist.shards.shard_set import ShardSet, open_shards
-from icon_dist.shards.writer import Settings, build
+from icon_dist.shards.writer import SetInfo, Settings, build
 from icon_dist.types import Annotations, Batch, Instance
 from tests.support.streams import eval_stream, train_stream
 
@@ -62,7 +62,7 @@ def photos(annotations: Annotations, tmp_path_factory: pytest.TempPathFactory) -
 def shards(annotations: Annotations, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> ShardSet:
     out = str(tmp_path_factory.mktemp("shards") / "set")
     settings = Settings(max_input=(384, 288), per_shard=10, quality=100)
-    build(annotations, str(photos), out, dataset="coco", split="train", settings=settings)
+    build(annotations, str(photos), out, SetInfo(dataset="coco", split="train"), settings=settings)
     return open_shards(out, input_hw=HW)
 
 

@@ -16,7 +16,7 @@ from icon_dist.checkpoints import checkpoint
 from icon_dist.checkpoints import weights as stored_weights
 from icon_dist.datasets import skeleton_to_dict
 from icon_dist.errors import DataError, IconError, StorageError
-from icon_dist.models import PoseNet, build_model
+from icon_dist.models import Heads, PoseNet, build_model
 from icon_dist.shards.shard_set import open_shards
 from icon_dist.storage.client import client as client_of_s3
 from icon_dist.training import start_weights
@@ -44,7 +44,7 @@ def asked(steps: dict[str, Callable[[], Any]]) -> tuple[dict[str, Any], dict[str
 
 def fresh() -> PoseNet:
     return build_model(
-        "hrnet_small", joints=2, projection=None, feature="default", embedding=8, bones=(), input_hw=(64, 64)
+        "hrnet_small", Heads(joints=2, projection=None, feature="default", embedding=8, bones=(), input_hw=(64, 64))
     )
 
 

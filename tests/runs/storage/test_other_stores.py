@@ -22,7 +22,7 @@ from icon_dist.datasets import load_skeleton, skeleton_to_dict
 from icon_dist.errors import StorageError
 from icon_dist.shards.reader import ShardReader
 from icon_dist.shards.shard_set import open_shards
-from icon_dist.shards.synthetic import generate_shards
+from icon_dist.shards.synthetic import Crowd, generate_shards
 from icon_dist.storage import notes, patience
 from icon_dist.storage import s3 as s3_storage
 from icon_dist.storage.client import client as client_of_s3
@@ -147,8 +147,8 @@ def test_a_run_is_saved_resumed_and_fetched(odd: Store, tmp_path: Path, capsys: 
 @pytest.mark.parametrize("habit", ["ignores range", "spoils a body once"])
 def test_shards_are_built_and_read(habit: str, tmp_path: Path) -> None:
     with store(habit):
-        generate_shards("s3://bucket/people", people=6, seed=0, split="train", per_shard=4)
-        generate_shards(str(tmp_path / "people"), people=6, seed=0, split="train", per_shard=4)
+        generate_shards("s3://bucket/people", Crowd(people=6, seed=0), split="train", per_shard=4)
+        generate_shards(str(tmp_path / "people"), Crowd(people=6, seed=0), split="train", per_shard=4)
         remote, local = open_shards("s3://bucket/people"), open_shards(str(tmp_path / "people"))
         for row in range(6):
             assert ShardReader(remote).read(row) == ShardReader(local).read(row)

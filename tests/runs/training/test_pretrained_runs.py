@@ -19,7 +19,7 @@ from icon_dist.checkpoints import weights as stored_weights
 from icon_dist.config import Config
 from icon_dist.errors import CheckpointError, ConfigError
 from icon_dist.launch.local import group_of_one
-from icon_dist.models import PoseNet, build_model, from_config, pretrained
+from icon_dist.models import Heads, PoseNet, build_model, from_config, pretrained
 from icon_dist.training import loop, start_weights
 from tests.support.training import tiny
 
@@ -32,7 +32,7 @@ STILL = 1e-30  # a learning rate at which nothing moves: checkpoints show what t
 
 def ours(backbone: str, *, joints: int = 17, projection: str | None = None, seed: int = 5) -> PoseNet:
     torch.manual_seed(seed)
-    return build_model(backbone, joints=joints, projection=projection, embedding=16, input_hw=(32, 32))
+    return build_model(backbone, Heads(joints=joints, projection=projection, embedding=16, input_hw=(32, 32)))
 
 
 def public(backbone: str) -> tuple[bytes, dict[str, Tensor]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from icon_dist.checkpoints import weights as stored_weights
 from icon_dist.codec import codec_of
 from icon_dist.config import Config, EvalConfig
 from icon_dist.errors import CheckpointError, ConfigError
-from icon_dist.inference.predictor import evaluate
+from icon_dist.inference.predictor import eval_stream, evaluate
 from icon_dist.launch.local import launch
 from icon_dist.launch.progress import Progress
 from icon_dist.methods.teacher import load_teacher, sure_joints
@@ -137,7 +138,8 @@ def test_the_teacher_looks_once(people: Path, taught: Path, tmp_path: Path, caps
     model = from_config.restore(weights).eval()
     codec = codec_of(weights.config, stride=model.stride)
     settings = EvalConfig(batch=cfg.eval.batch, flip=True, decode="dark")
-    _, found = evaluate(model, shards, None, codec=codec, settings=settings, loaders=0, device="cpu")
+    with closing(eval_stream(shards, codec, settings, loaders=0, device="cpu")) as stream:
+        _, found = evaluate(model, shards, None, codec=codec, settings=settings, device="cpu", stream=stream)
     at = {person: i for i, person in enumerate(found.instance.tolist())}
     np.testing.assert_array_equal(kept, found.keypoints[[at[person] for person in shards.instance.tolist()]])
     passed = {name: value for name, value in events(cfg)[0].items() if name.startswith("pass_")}

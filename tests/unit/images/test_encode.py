@@ -19,7 +19,7 @@ from icon_dist.images.image import decode
 from icon_dist.images.photo import AS_STORED
 from icon_dist.shards.shard_set import open_shards
 from icon_dist.shards.tar import Settings, crop
-from icon_dist.shards.writer import build
+from icon_dist.shards.writer import SetInfo, build
 
 Y, X = np.mgrid[:100, :150]
 RGB = np.stack([60 + X, 200 - Y, 128 + 40 * np.sin(X / 9) * np.cos(Y / 5)], -1).astype(np.uint8)  # nothing is clipped
@@ -128,7 +128,7 @@ def test_crops_of_coco_are_their_photos(shared: Path, tmp_path: Path) -> None:
     """Inside the boxes, where JPEG 95 is 2.9 gray levels off; and windows are hardly larger than asked for."""
     mini = shared / "coco" / "mini"
     people = datasets.read("coco", mini / "person_keypoints.json", images=mini / "images")
-    build(people, str(mini / "images"), str(tmp_path / "out"), dataset="coco", split="mini")
+    build(people, str(mini / "images"), str(tmp_path / "out"), SetInfo(dataset="coco", split="mini"))
     shards = open_shards(str(tmp_path / "out"))
     files = {p.id: p.file for p in people.instances}
     errors = []

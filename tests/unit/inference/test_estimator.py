@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import weakref
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import cv2
@@ -56,15 +57,11 @@ def test_joints_are_those_of_an_evaluation(codec: str, decode: str, flip: bool, 
     pose = icon_dist.load(weights, device="cpu", flip=flip, batch=8)
     ours = pose([tmp_path / "thing-photos" / f"{i}.jpg" for i in range(8)], [[box]] * 8)
     for evaluated in (photos, shards):
-        _, predictions = predictor.evaluate(
-            model,
-            evaluated,
-            None,
-            codec=codec_of(config, stride=model.stride),
-            settings=EvalConfig(batch=8, flip=flip, decode=decode),
-            loaders=0,
-            device="cpu",
-        )
+        codec, settings = codec_of(config, stride=model.stride), EvalConfig(batch=8, flip=flip, decode=decode)
+        with closing(predictor.eval_stream(evaluated, codec, settings, loaders=0, device="cpu")) as stream:
+            _, predictions = predictor.evaluate(
+                model, evaluated, None, codec=codec, settings=settings, device="cpu", stream=stream
+            )
         order = np.argsort(predictions.instance)
         found = np.concatenate([np.concatenate([one.xy, one.scores[..., None]], -1) for one in ours])
         np.testing.assert_array_equal(found, predictions.keypoints[order])

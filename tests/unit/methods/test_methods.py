@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from icon_dist import config as configuration
 from icon_dist.codec import Codec
+from icon_dist.config import SemiConfig
 from icon_dist.datasets import load_skeleton
 from icon_dist.errors import ConfigError
 from icon_dist.losses.health import Health, collapsed
@@ -186,16 +189,13 @@ def test_running_statistics_are_held_and_let_go() -> None:
     assert not torch.equal(norm.state_dict()["1.running_mean"], before["1.running_mean"])
 
 
-def sspose(*, gamma: float = 0.75, lessons: str = "all") -> SSPose:
+def sspose(*, gamma: float = 0.75, lessons: Literal["all", "sure"] = "all") -> SSPose:
     return SSPose(
         (objective(LAMBDA_U), objective(LAMBDA_U)),
         CODEC,
-        gamma=gamma,
-        lessons=lessons,
+        SemiConfig(gamma=gamma, lessons=lessons, cutout=5, compat=False),
         unlabelled=U,
         joints=COCO.joints,
-        cutout=5,
-        compat=False,
         seed=4,
     )
 

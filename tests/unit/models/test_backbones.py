@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from icon_dist.errors import ConfigError
-from icon_dist.models import PoseNet, backbone_names, build_model
+from icon_dist.models import Heads, PoseNet, backbone_names, build_model
 from icon_dist.models.batch_norm import BatchNorm2d
 
 CONCRETE = [name for name in backbone_names() if re.fullmatch(r"\w+", name)]  # not the pattern hrnet_wN (...)
@@ -26,7 +26,7 @@ BONES = tuple((k, k + 1) for k in range(JOINTS - 1))
 def built(name: str) -> PoseNet:
     """One model per backbone: no test here changes weights, only batch statistics."""
     torch.manual_seed(0)
-    return build_model(name, joints=JOINTS, projection="mlp", embedding=DIM, bones=BONES, input_hw=HW)
+    return build_model(name, Heads(joints=JOINTS, projection="mlp", embedding=DIM, bones=BONES, input_hw=HW))
 
 
 def photos(count: int = 2) -> torch.Tensor:
@@ -106,7 +106,7 @@ def test_autocast_keeps_what_losses_read_in_fp32(name: str) -> None:
 @pytest.mark.parametrize("name", ["hrnet_small", "resnet18", "efficientnet_lite0"])
 def test_memory_format_of_the_weights_does_not_matter(name: str) -> None:
     torch.manual_seed(0)
-    model = build_model(name, joints=JOINTS, projection="linear", embedding=DIM, input_hw=HW).eval()
+    model = build_model(name, Heads(joints=JOINTS, projection="linear", embedding=DIM, input_hw=HW)).eval()
     with torch.no_grad():
         expected = model(photos()).heatmaps
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -121,7 +121,7 @@ def test_the_head_does_not_move_other_initial_weights(name: str) -> None:
     states = []
     for projection in (None, "mlp", "linear"):
         torch.manual_seed(7)
-        states.append(build_model(name, joints=JOINTS, projection=projection, input_hw=HW).state_dict())
+        states.append(build_model(name, Heads(joints=JOINTS, projection=projection, input_hw=HW)).state_dict())
     baseline = states[0]
     assert not any(key.startswith("projection") for key in baseline)
     for state in states[1:]:
@@ -132,23 +132,23 @@ def test_the_head_does_not_move_other_initial_weights(name: str) -> None:
 @pytest.mark.parametrize("name", ["hrnet", "hrnet_w0", "hrnet_w33", "resnet34", "vit_x", "pose", "blocks", ""])
 def test_unknown_names_are_answered_with_the_known(name: str) -> None:
     with pytest.raises(ConfigError, match=rf"model.backbone={name}: not one of .*hrnet_w32.*resnet152"):
-        build_model(name, joints=JOINTS, projection=None, input_hw=HW)
+        build_model(name, Heads(joints=JOINTS, projection=None, input_hw=HW))
 
 
 def test_input_must_divide_by_the_coarsest_stride() -> None:
     with pytest.raises(ConfigError, match=r"data.input=250x192: .* multiples of 32, e.g. 256x192"):
-        build_model("hrnet_small", joints=JOINTS, projection=None, input_hw=(250, 192))
+        build_model("hrnet_small", Heads(joints=JOINTS, projection=None, input_hw=(250, 192)))
 
 
 @pytest.mark.parametrize(("name", "feature"), [("hrnet_small", "deconv"), ("resnet18", "all"), ("resnet18", "layer3")])
 def test_unknown_feature(name: str, feature: str) -> None:
     with pytest.raises(ConfigError, match=rf"model.feature={feature}: {name} has default, "):
-        build_model(name, joints=JOINTS, projection="mlp", feature=feature, input_hw=HW)
+        build_model(name, Heads(joints=JOINTS, projection="mlp", feature=feature, input_hw=HW))
 
 
 def test_unknown_projection() -> None:
     with pytest.raises(ConfigError, match=r"model.projection=conv: not one of mlp, linear"):
-        build_model("resnet18", joints=JOINTS, projection="conv", input_hw=HW)
+        build_model("resnet18", Heads(joints=JOINTS, projection="conv", input_hw=HW))
 
 
 @pytest.mark.parametrize("name", ["hrnet_small", "resnet18", "efficientnet_lite0", "opecnet_hrnet_small"])

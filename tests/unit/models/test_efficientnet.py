@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from icon_dist.models import PoseNet, build_model
+from icon_dist.models import Heads, PoseNet, build_model
 
 DROPPED = {
     "_conv_head.weight",
@@ -67,7 +67,7 @@ def naive(weights: Mapping[str, Tensor], image: Tensor, *, tensorflow_padding: b
 
 
 def lite0(height: int = 64, width: int = 96) -> PoseNet:
-    return build_model("efficientnet_lite0", joints=14, projection=None, input_hw=(height, width))
+    return build_model("efficientnet_lite0", Heads(joints=14, projection=None, input_hw=(height, width)))
 
 
 def test_the_naive_forward_is_the_published_network() -> None:

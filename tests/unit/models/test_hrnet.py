@@ -9,11 +9,11 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from icon_dist.models import PoseNet, build_model
+from icon_dist.models import Heads, PoseNet, build_model
 
 
 def paper(name: str) -> PoseNet:
-    return build_model(name, joints=17, projection=None, input_hw=(256, 192))
+    return build_model(name, Heads(joints=17, projection=None, input_hw=(256, 192)))
 
 
 def names_and_shapes(model: PoseNet) -> str:
@@ -80,7 +80,7 @@ def test_names_that_weights_of_others_rely_on() -> None:
 def test_fuse_sums_every_branch_at_each_size() -> None:
     """Against the definition: out_i = relu(sum_j f_ij(branch_j(x_j)))."""
     torch.manual_seed(0)
-    model = build_model("hrnet_small", joints=17, projection=None, input_hw=(64, 64)).eval()
+    model = build_model("hrnet_small", Heads(joints=17, projection=None, input_hw=(64, 64))).eval()
     module = model.get_submodule("stage3.0")
     xs = [torch.randn(1, 16 * 2**b, 16 // 2**b, 16 // 2**b) for b in range(3)]
     part = module.get_submodule

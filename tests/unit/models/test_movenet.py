@@ -18,7 +18,7 @@ from icon_dist.datasets import coco, load_skeleton
 from icon_dist.datasets.coco_json import read_people
 from icon_dist.errors import CheckpointError
 from icon_dist.inference.estimator import read_photo
-from icon_dist.models import PoseNet, build_model
+from icon_dist.models import Heads, PoseNet, build_model
 from icon_dist.models.pretrained import adapt, load, unpack
 from tests.support.paths import ROOT
 
@@ -85,7 +85,7 @@ def naive(w: dict[str, Tensor], x: Tensor) -> Tensor:
 
 def started(weights: dict[str, Tensor], *, hw: tuple[int, int] = (64, 96)) -> PoseNet:
     torch.manual_seed(0)
-    model = build_model("movenet_thunder", joints=17, projection=None, input_hw=hw).eval()
+    model = build_model("movenet_thunder", Heads(joints=17, projection=None, input_hw=hw)).eval()
     adapted = adapt(weights, model, name="x.safetensors")
     assert (adapted.kind.name, adapted.new, adapted.dropped) == ("MoveNet Thunder", [], [])
     load(adapted, model)
@@ -104,7 +104,7 @@ def test_every_tensor_is_used_where_it_belongs() -> None:
 
 @pytest.mark.parametrize("key", ["top.c.bias", "s3.d.c.weight", "stages.6.0.m.1.c.bias", "final.c.bias"])
 def test_a_file_that_lacks_a_tensor_or_has_another(key: str) -> None:
-    model = build_model("movenet_thunder", joints=17, projection=None, input_hw=(64, 64))
+    model = build_model("movenet_thunder", Heads(joints=17, projection=None, input_hw=(64, 64)))
     with pytest.raises(CheckpointError, match=r"x: has no \S+ \[.*\], which MoveNet Thunder for movenet_thunder must"):
         adapt({name: value for name, value in random_weights().items() if name != key}, model, name="x")
     with pytest.raises(CheckpointError, match=r"x: s9.d.c.weight \[3\] \(MoveNet Thunder\) has no place in"):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from icon_dist.codec import Codec
 from icon_dist.datasets import coco, crowdpose, load_skeleton, mpii
 from icon_dist.errors import ConfigError
-from icon_dist.models import PoseNet, build_model
+from icon_dist.models import Heads, PoseNet, build_model
 from icon_dist.models.graph import GraphConv, ResidualGraphConv, listening
 from icon_dist.models.opecnet import FeatureCascade, OPECNet, ProgressiveGraph, centroids, read
 from icon_dist.types import Skeleton
@@ -26,9 +26,8 @@ def built(
 ) -> PoseNet:
     torch.manual_seed(0)
     bones, joints = skeleton.bones + skeleton.limbs, skeleton.num_joints
-    return build_model(
-        name, joints=joints, projection=projection, embedding=16, bones=bones, input_hw=HW, sigma=sigma
-    )  # fmt: skip
+    heads = Heads(joints=joints, projection=projection, embedding=16, bones=bones, input_hw=HW, sigma=sigma)
+    return build_model(name, heads)
 
 
 def photos(count: int = 2) -> Tensor:
@@ -152,12 +151,12 @@ def test_joints_stay_fp32_under_autocast() -> None:
 
 @pytest.mark.parametrize("base", ["resnet18", "hrnet_small"])
 def test_the_base_keeps_its_names(base: str) -> None:
-    plain = build_model(base, joints=17, projection=None, input_hw=HW).state_dict()
+    plain = build_model(base, Heads(joints=17, projection=None, input_hw=HW)).state_dict()
     model = built(coco.SKELETON, name=f"opecnet_{base}")
     missing, unexpected = model.load_state_dict(plain, strict=False)
     assert unexpected == []
     assert {key.split(".")[0] for key in missing} == {"cascade", "graph"}
-    reference = build_model(base, joints=17, projection=None, input_hw=HW).eval()
+    reference = build_model(base, Heads(joints=17, projection=None, input_hw=HW)).eval()
     reference.load_state_dict(plain)
     with torch.no_grad():
         assert torch.equal(model.eval()(photos()).heatmaps, reference(photos()).heatmaps)
@@ -170,7 +169,7 @@ def test_the_projection_head_does_not_move_other_initial_weights() -> None:
 
 def test_a_skeleton_without_a_graph_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"model.backbone=opecnet_resnet18: the skeleton has no bones"):
-        build_model("opecnet_resnet18", joints=17, projection=None, input_hw=HW)
+        build_model("opecnet_resnet18", Heads(joints=17, projection=None, input_hw=HW))
 
 
 THEIRS = [(0, 1), (0, 2), (2, 4), (1, 3), (3, 5), (0, 6), (1, 7), (6, 7), (6, 8), (8, 10), (7, 9), (9, 11)]

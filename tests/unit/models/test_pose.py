@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from icon_dist.models import build_model
+from icon_dist.models import Heads, build_model
 from icon_dist.models.pose import concatenate, projection_head, upsample
 
 HW = (64, 64)
@@ -14,7 +14,7 @@ HW = (64, 64)
 @pytest.mark.parametrize("channel_order", ["rgb", "bgr"])
 def test_normalize_against_totensor_and_normalize(channel_order: str) -> None:
     """Naively, pixel by pixel; mean and std go by position, as in the official BGR models."""
-    model = build_model("hrnet_small", joints=14, projection=None, input_hw=HW)
+    model = build_model("hrnet_small", Heads(joints=14, projection=None, input_hw=HW))
     model.channel_order = channel_order
     image = torch.tensor([[[[255, 128, 0], [10, 20, 30]]]], dtype=torch.uint8)
     x = model.normalize(image)
@@ -27,13 +27,13 @@ def test_normalize_against_totensor_and_normalize(channel_order: str) -> None:
 
 
 def test_input_of_the_convolutions_is_channels_last() -> None:
-    model = build_model("hrnet_small", joints=14, projection=None, input_hw=HW)
+    model = build_model("hrnet_small", Heads(joints=14, projection=None, input_hw=HW))
     x = model.normalize(torch.zeros(2, *HW, 3, dtype=torch.uint8))
     assert x.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_state_dict_holds_no_constants() -> None:
-    keys = build_model("hrnet_small", joints=14, projection="mlp", input_hw=HW).state_dict()
+    keys = build_model("hrnet_small", Heads(joints=14, projection="mlp", input_hw=HW)).state_dict()
     tops = {key.split(".")[0] for key in keys}
     stages = {"transition1", "stage2", "transition2", "stage3", "transition3", "stage4"}
     assert tops == {"conv1", "bn1", "conv2", "bn2", "layer1", "final_layer", "projection", *stages}
@@ -73,7 +73,7 @@ def test_an_embedding_has_a_direction_where_all_features_are_dead() -> None:
     ],
 )
 def test_feature_that_is_read(name: str, feature: str, channels: int, stride: int) -> None:
-    model = build_model(name, joints=14, projection="linear", feature=feature, embedding=8, input_hw=HW).train()
+    model = build_model(name, Heads(joints=14, projection="linear", feature=feature, embedding=8, input_hw=HW)).train()
     out = model(torch.randint(0, 256, (2, *HW, 3), dtype=torch.uint8))
     assert model.embedding_stride == stride
     assert model.state_dict()["projection.0.weight"].shape == (8, channels, 1, 1)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from icon_dist.errors import CheckpointError
-from icon_dist.models import PoseNet, build_model
+from icon_dist.models import Heads, PoseNet, build_model
 from icon_dist.models.pretrained import adapt, load, unpack
 
 State = dict[str, Tensor]
@@ -27,7 +27,7 @@ HRNET, RESNET = "hrnet_w8", "resnet18"
 
 def ours(backbone: str, *, joints: int = 17, projection: str | None = None, seed: int = 0) -> PoseNet:
     torch.manual_seed(seed)
-    return build_model(backbone, joints=joints, projection=projection, embedding=16, input_hw=(64, 64))
+    return build_model(backbone, Heads(joints=joints, projection=projection, embedding=16, input_hw=(64, 64)))
 
 
 @functools.cache

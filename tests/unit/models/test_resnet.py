@@ -9,7 +9,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from icon_dist.models import build_model
+from icon_dist.models import Heads, build_model
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ from icon_dist.models import build_model
 def test_is_the_official_network(name: str, parameters: int, gmacs: float | None, channels: int, official: str) -> None:
     """``official``: hash of the sorted "name shape" lines of the official code's state_dict: weights load by name."""
     with FakeTensorMode():
-        model = build_model(name, joints=17, projection=None, input_hw=(256, 192)).eval()
+        model = build_model(name, Heads(joints=17, projection=None, input_hw=(256, 192))).eval()
         photo = torch.zeros(1, 256, 192, 3, dtype=torch.uint8)
         with FlopCounterMode(display=False) as counter:
             model(photo)
@@ -41,7 +41,7 @@ def test_is_the_official_network(name: str, parameters: int, gmacs: float | None
 
 def test_names_that_weights_of_others_rely_on() -> None:
     with FakeTensorMode():
-        model = build_model("resnet50", joints=17, projection=None, input_hw=(256, 192))
+        model = build_model("resnet50", Heads(joints=17, projection=None, input_hw=(256, 192)))
         shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     expected = {
         "conv1.weight": (64, 3, 7, 7),
@@ -62,5 +62,7 @@ def test_names_that_weights_of_others_rely_on() -> None:
 def test_the_stride_sits_in_the_3x3() -> None:
     """Not in the first 1x1 (the Caffe variant): same names and shapes, other numbers."""
     with FakeTensorMode():
-        block = build_model("resnet50", joints=17, projection=None, input_hw=(256, 192)).get_submodule("layer2.0")
+        block = build_model("resnet50", Heads(joints=17, projection=None, input_hw=(256, 192))).get_submodule(
+            "layer2.0"
+        )
     assert [block.get_submodule(f"conv{i}").stride for i in (1, 2, 3)] == [(1, 1), (2, 2), (1, 1)]

@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
 from icon_dist.errors import CheckpointError
-from icon_dist.models import PoseNet, build_model, vit
+from icon_dist.models import Heads, PoseNet, build_model, vit
 from icon_dist.models.drop_path import crop_keys, survivors
 from icon_dist.models.pretrained import Adapted, adapt, load
 from icon_dist.models.vit import KERNEL, POSITIONS, Layout
@@ -127,7 +127,7 @@ def test_official_weights_give_the_official_heatmaps() -> None:
 def test_sizes(name: str, backbone: int, whole: int) -> None:
     """ViTPose's paper, Table 1: 86 M in the backbone of ViTPose-B; its public code: 24 M in all of ViTPose-S."""
     with FakeTensorMode():
-        model = build_model(name, joints=17, projection=None, input_hw=(256, 192))
+        model = build_model(name, Heads(joints=17, projection=None, input_hw=(256, 192)))
         sizes = {name: p.numel() for name, p in model.named_parameters()}
     assert sum(size for name, size in sizes.items() if name.startswith("backbone.")) == backbone
     assert sum(sizes.values()) == whole

@@ -19,11 +19,11 @@ from icon_dist.datasets.joined import first
 from icon_dist.metrics.error_kinds import KINDS, WRONG, mirror
 from icon_dist.metrics.ground_truth import ground_truth
 from icon_dist.metrics.score import score
-from icon_dist.models import build_model
-from icon_dist.reports.diagnosis import Scored, diagnose
+from icon_dist.models import Heads, build_model
+from icon_dist.reports.diagnosis import Scored, diagnose, read_features
 from icon_dist.shards.manifest import read_truth
 from icon_dist.shards.shard_set import ShardSet, open_shards
-from icon_dist.shards.writer import Settings, build
+from icon_dist.shards.writer import SetInfo, Settings, build
 from icon_dist.types import Annotations, Predictions
 
 SETS = {
@@ -77,11 +77,13 @@ def test_every_skeleton(name: str, shared: Path, tmp_path: Path) -> None:
         person.setdefault("head", 30.0)  # MPII's come from another file
     images, folder = str(shared / SETS[name][1]), str(tmp_path / "shards")
     kind = "custom" if name == "lsp" else name
-    build(annotations, images, folder, dataset=kind, split="val", settings=Settings(max_input=None))
+    build(annotations, images, folder, SetInfo(dataset=kind, split="val"), settings=Settings(max_input=None))
     shards = open_shards(folder)
     truth = ground_truth(read_truth(folder), joints=shards.skeleton.num_joints)
     predictions = wrong_predictions(shards)
-    model = build_model("hrnet_small", joints=shards.skeleton.num_joints, projection=None, input_hw=(64, 64)).eval()
+    model = build_model(
+        "hrnet_small", Heads(joints=shards.skeleton.num_joints, projection=None, input_hw=(64, 64))
+    ).eval()
     scored = Scored(
         shards,
         truth,
@@ -89,17 +91,14 @@ def test_every_skeleton(name: str, shared: Path, tmp_path: Path) -> None:
         scores=score(truth, predictions, shards.skeleton),
         boxes="gt",
     )
-    out = tmp_path / "out"
+    out, codec = tmp_path / "out", Codec("msra", (64, 64), 4, 1)
     about = {"checkpoint": "a <run> & more", "step": 7, "conditions": f"split=val boxes=<script>.json {name}"}
     diagnose(
         str(out),
         scored,
-        model=model,
+        read_features(model, shards, truth.images, codec=codec, batch=4, loaders=0, device="cpu"),
         shards=shards,
-        codec=Codec("msra", (64, 64), 4, 1),
-        batch=4,
-        loaders=0,
-        device="cpu",
+        aspect=codec.frame.aspect,
         about=about,
     )
     result = json.loads((out / "diagnosis.json").read_text())
@@ -182,8 +181,12 @@ def test_encoder_features_are_the_ones_that_training_projects() -> None:
     image = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
     torch.manual_seed(0)
     for backbone, feature in (("hrnet_small", "default"), ("resnet18", "deconv")):
-        model = build_model(backbone, joints=5, projection="mlp", feature=feature, embedding=8, input_hw=(64, 64))
+        model = build_model(
+            backbone, Heads(joints=5, projection="mlp", feature=feature, embedding=8, input_hw=(64, 64))
+        )
         trained = model.train()(image).feature
         torch.testing.assert_close(model.features(image), trained)
-    both = build_model("hrnet_small", joints=5, projection="mlp", feature="all", embedding=8, input_hw=(64, 64)).eval()
+    both = build_model(
+        "hrnet_small", Heads(joints=5, projection="mlp", feature="all", embedding=8, input_hw=(64, 64))
+    ).eval()
     assert both.features(image).shape == (2, 16 + 32 + 64, 16, 16)

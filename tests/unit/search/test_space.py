@@ -14,7 +14,7 @@ from icon_dist.datasets import load_skeleton
 from icon_dist.errors import ConfigError
 from icon_dist.search.space import Range, Space, contains, distributions, fit, point_of, require_trainable, with_values
 from icon_dist.shards.shard_set import open_shards
-from icon_dist.training.plan import check_contrast
+from icon_dist.training.contrast_check import check_contrast
 from icon_dist.types import Skeleton
 from tests.support.training import tiny
 

@@ -12,7 +12,7 @@ from icon_dist.errors import DataError
 from icon_dist.shards import inspection
 from icon_dist.shards.near_twins import likeness, near_twins
 from icon_dist.shards.shard_set import open_shards
-from icon_dist.shards.writer import build
+from icon_dist.shards.writer import SetInfo, build
 from icon_dist.types import Annotations, Instance
 from tests.support.small_sets import skeleton
 
@@ -44,7 +44,7 @@ def shards_of(photos: list[Photo], folder: Path) -> str:
         entry = {"id": number, "image_id": number, "category_id": 1, "bbox": [*box], "area": 9000.0, "iscrowd": 0}
         entries.append(entry | {"num_keypoints": 2, "keypoints": points.ravel().tolist()})
     whole = Annotations(skeleton("thing", joints=2), things, {"images": images, "annotations": entries})
-    build(whole, str(folder), str(folder / "out"), dataset="custom", split=folder.name)
+    build(whole, str(folder), str(folder / "out"), SetInfo(dataset="custom", split=folder.name))
     return str(folder / "out")
 
 

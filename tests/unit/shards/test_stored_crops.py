@@ -17,7 +17,7 @@ from icon_dist.data.augment import augment
 from icon_dist.images.image import decode
 from icon_dist.shards.shard_set import ShardSet, open_shards
 from icon_dist.shards.tar import Settings
-from icon_dist.shards.writer import build
+from icon_dist.shards.writer import SetInfo, build
 
 HW = (256, 192)
 Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
@@ -30,7 +30,7 @@ def pairs(request: pytest.FixtureRequest, shared: Path, tmp_path_factory: pytest
     people = datasets.read("coco", mini / "person_keypoints.json", images=mini / "images")
     out = tmp_path_factory.mktemp("parity")
     settings = Settings(max_input=request.param)
-    build(people, str(mini / "images"), str(out), dataset="coco", split="mini", settings=settings)
+    build(people, str(mini / "images"), str(out), SetInfo(dataset="coco", split="mini"), settings=settings)
     shards = open_shards(str(out), input_hw=HW)
     files = {p.id: p.file for p in people.instances}
     random = np.random.default_rng(0).random((len(shards), 9))

@@ -22,7 +22,7 @@ from icon_dist.shards import tar
 from icon_dist.shards.manifest import read_truth
 from icon_dist.shards.shard_set import open_shards
 from icon_dist.shards.tar import Job, Settings
-from icon_dist.shards.writer import build, plan
+from icon_dist.shards.writer import SetInfo, build, plan
 from icon_dist.types import Annotations, Instance
 
 SMALL = Settings(per_shard=16)
@@ -42,7 +42,7 @@ def mini(shared: Path) -> tuple[Annotations, str]:
 @pytest.fixture(scope="session")
 def built(mini: tuple[Annotations, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("shards") / "mini"
-    build(*mini, str(out), dataset="coco", split="mini", settings=SMALL)
+    build(*mini, str(out), SetInfo(dataset="coco", split="mini"), settings=SMALL)
     return out
 
 
@@ -109,7 +109,7 @@ def test_stored_pixels_are_the_photo_where_to_stored_says(built: Path, mini: tup
 
 
 def test_again_is_byte_identical(built: Path, mini: tuple[Annotations, str], tmp_path: Path) -> None:
-    build(*mini, str(tmp_path / "again"), dataset="coco", split="mini", settings=SMALL)
+    build(*mini, str(tmp_path / "again"), SetInfo(dataset="coco", split="mini"), settings=SMALL)
     assert digests(tmp_path / "again") == digests(built)
     assert str(tmp_path.parent) not in (built / "manifest.json").read_text(), "a machine path"
 
@@ -131,7 +131,7 @@ def test_goes_on_after_it_was_stopped(built: Path, mini: tuple[Annotations, str]
         return map(function, jobs)
 
     def attempt(settings: Settings, map_jobs: Callable[..., Iterator[int]]) -> None:
-        build(*mini, str(out), dataset="coco", split="mini", settings=settings, map_jobs=map_jobs)
+        build(*mini, str(out), SetInfo(dataset="coco", split="mini"), settings=settings, map_jobs=map_jobs)
 
     with pytest.raises(KeyboardInterrupt):
         attempt(SMALL, stop_in_third)
@@ -153,22 +153,21 @@ def test_complete_is_left_alone_and_another_build_refused(
     build(
         *mini,
         str(built),
-        dataset="coco",
-        split="mini",
+        SetInfo(dataset="coco", split="mini"),
         settings=SMALL,
         progress=lambda done, n: calls.append((done, n)),
     )
     assert calls == [(86, 86)]
     with pytest.raises(ConfigError, match=r"another build \(settings differ\)"):
-        build(*mini, str(built), dataset="coco", split="mini")
+        build(*mini, str(built), SetInfo(dataset="coco", split="mini"))
     fewer = joined.first(mini[0], 5)
     with pytest.raises(ConfigError, match=r"another build \(source differ\)"):
-        build(fewer, mini[1], str(built), dataset="coco", split="mini", settings=SMALL)
+        build(fewer, mini[1], str(built), SetInfo(dataset="coco", split="mini"), settings=SMALL)
     assert digests(built) == before
     assert {p.name: p.stat().st_mtime_ns for p in built.iterdir()} == times
     (tmp_path / "thesis.tex").write_text("precious")
     with pytest.raises(ConfigError, match=r"is not empty \(thesis.tex\)"):
-        build(fewer, mini[1], str(tmp_path), dataset="coco", split="mini")
+        build(fewer, mini[1], str(tmp_path), SetInfo(dataset="coco", split="mini"))
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 
 
@@ -276,7 +275,10 @@ def test_detector_boxes(shared: Path, tmp_path: Path) -> None:
     persons = [row for row, entry in enumerate(raw) if entry["category_id"] == 1]
     found = detected(whole, str(four / "detections.json"))
     manifest = build(
-        found, str(four / "images"), str(tmp_path / "out"), dataset="coco", split="four", boxes="detections.json"
+        found,
+        str(four / "images"),
+        str(tmp_path / "out"),
+        SetInfo(dataset="coco", split="four", boxes="detections.json"),
     )
     shards = open_shards(str(tmp_path / "out"))
     assert manifest["boxes"] == "detections.json"

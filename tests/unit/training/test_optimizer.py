@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from icon_dist.models import build_model
+from icon_dist.models import Heads, build_model
 from icon_dist.models.two_students import Pair
 from icon_dist.training.engine_plain import PlainEngine
 from icon_dist.training.optimizer import LR_SCALE, adam
@@ -15,7 +15,7 @@ from tests.support.engines import Net, adam_of, loss_of, micro_batches
 def test_scales_of_vit_are_those_of_the_public_code() -> None:
     """LayerDecayOptimizerConstructor: 14 layers, scale = rate ** (14 - layer - 1); vectors and positions stay."""
     with torch.device("meta"):
-        nets = [build_model("vit_s", joints=17, projection="mlp", input_hw=(64, 64)) for _ in range(2)]
+        nets = [build_model("vit_s", Heads(joints=17, projection="mlp", input_hw=(64, 64))) for _ in range(2)]
         pair = Pair(*nets)
     for model, prefix in ((nets[0], ""), (pair, "net2.")):
         found_by = model.layers_after

@@ -16,7 +16,8 @@ from icon_dist.errors import ConfigError, DataError
 from icon_dist.models import from_config
 from icon_dist.shards.label_split import split
 from icon_dist.shards.shard_set import ShardSet, Texts, open_shards
-from icon_dist.training.plan import Plan, check_contrast, plan_run
+from icon_dist.training.contrast_check import check_contrast
+from icon_dist.training.plan import Plan, plan_run
 from icon_dist.types import Skeleton
 from tests.support.training import tiny
 

@@ -9,7 +9,7 @@ import pytest
 
 from icon_dist.config import load
 from icon_dist.errors import ConfigError
-from icon_dist.training.plan import check_contrast
+from icon_dist.training.contrast_check import check_contrast
 from tests.support import small_sets
 from tests.support.refusals import dry_run
 
