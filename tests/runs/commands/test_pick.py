@@ -119,7 +119,7 @@ def test_refusals(place: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"-o tasks\.xml: tasks are a JSON file"):
         pick.main([model, photos, "-o", "tasks.xml"])
     (tmp_path / "there.xml").write_text("mine")
-    with pytest.raises(ConfigError, match=r"there\.xml exists; give another FILE\.json, or --force"):
+    with pytest.raises(ConfigError, match=r"there\.xml exists already; give another name, or --force"):
         pick.main([model, photos, "-o", str(tmp_path / "there.json")])
     out = ["-o", str(tmp_path / "tasks.json")]
     with pytest.raises(ConfigError, match="is a set of shards, which is chosen from by itself"):

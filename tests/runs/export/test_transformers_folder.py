@@ -35,7 +35,7 @@ def test_the_folder_holds_the_weights_under_transformers_names(
     }  # fmt: skip
     assert list(out.parent.iterdir()) == [out]
     printed = capsys.readouterr()
-    assert printed.out.startswith(f"{out}: step 7, score 0.5000, config.json, preprocessor_config.json, model.safetens")
+    assert printed.out.startswith(f"{out}: step 7, AP 50.0, config.json, preprocessor_config.json, model.safetens")
     assert printed.err == ""
     tensors = safetensors.torch.load_file(out / "model.safetensors")
     weights = stored_weights.load(str(model))
