@@ -47,16 +47,15 @@ def idle_keys(config: Config) -> Iterator[Idle]:
     yield queries == {"all"}, ("loss.query_scope",), nothing
     scored = "only hard queries are scored; set loss.skcc.query=hard or loss.prcc.query=hard"
     yield "hard" not in queries, ("loss.entropy",), scored
-    stored = "what arrives a step later goes into the bank; set loss.bank.enabled=true"
-    yield not loss.bank.enabled, ("loss.bank.exchange",), stored
+    stored = "what arrives a step later goes into the bank; give it loss.bank.slots"
+    yield loss.bank.slots == 0, ("loss.bank.exchange",), stored
     refines = config.model.backbone.startswith("opecnet_")
     yield not refines, ("eval.refine_below",), "only an OPEC-Net refines joints"
     layers = not config.model.backbone.startswith("vit_")
     yield layers, ("model.drop_path", "optim.layer_decay"), "only the backbones vit_... have layers in a row"
-    yield config.optim.milestones == (), ("optim.gamma",), "there are no optim.milestones to apply it at"
     both = ("semi.gamma", "semi.unlabelled_share")
     yield semi.method == "none", both, "semi.method=none learns from labelled people alone"
     taught = ("semi.teacher", "semi.cache", "semi.lambda_u")
     yield semi.method != "pseudo", taught, "only semi.method=pseudo has a teacher"
-    students = ("semi.lessons", "semi.cutout", "semi.compat")
+    students = ("semi.lessons", "semi.compat")
     yield semi.method != "sspose", students, "only semi.method=sspose has two students and a hard view"

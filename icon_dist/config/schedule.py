@@ -57,7 +57,7 @@ def by_steps(config: Config, steps: int) -> Iterator[Unreached]:
         yield "optim.warmup_steps", f"the learning rate does not rise to optim.lr in {whole}"
     if config.run.log_every > steps:
         yield "run.log_every", f"the loss is logged only at the last of {whole}"
-    if contrasts(config) and loss.contrast == "inter" and loss.bank.enabled and loss.start_epoch < config.optim.epochs:
+    if contrasts(config) and loss.contrast == "inter" and loss.bank.slots and loss.start_epoch < config.optim.epochs:
         contrasted = round(steps * (1 - loss.start_epoch / config.optim.epochs))
         if loss.bank.warmup >= contrasted:
             begun = " that contrast has" if loss.start_epoch else ""

@@ -81,7 +81,6 @@ class RunConfig:
     keep: int = checked(2, ABOVE_ZERO)  # newest checkpoints kept, besides the best
     log_every: int = checked(20, ABOVE_ZERO)  # optimizer steps; the last step is logged in any case
     max_failures: int = 3  # worker-group restarts before the run gives up
-    max_skipped: int = checked(5, ABOVE_ZERO)  # steps in a row whose loss or gradients are not finite end the run
     report: tuple[str, ...] = checked((), KNOWN)  # services that get its numbers too: wandb | mlflow | trackio
     record_samples: bool = False  # debugging: which people each step read, in the run's samples/
     stop_after_epoch: int = 0  # leave after this epoch as if the job's time were up; 0 = run to the end
@@ -91,8 +90,7 @@ class RunConfig:
 class AugmentConfig:
     """Section ``data.augment``: random changes of a training crop, drawn anew in every epoch."""
 
-    rotation: float = 45.0  # degrees: N(0, rotation) clipped to twice that
-    rotation_p: float = checked(0.6, SHARE)
+    rotation: float = 45.0  # degrees: N(0, rotation) clipped to twice that, of three in five people
     scale: float = checked(0.35, BELOW_ONE)  # zoom factor clip(1 + N * scale, 1 - scale, 1 + scale)
     flip_p: float = checked(0.5, SHARE)
     half_body_p: float = checked(0.3, SHARE)  # only for people with more than half_body_min visible joints
@@ -158,8 +156,7 @@ class ContrastConfig:
 class BankConfig:
     """Section ``loss.bank``: the memory bank of joint embeddings, and how ranks fill it."""
 
-    enabled: bool = True
-    slots: int = checked(512, ABOVE_ZERO)  # S, per category
+    slots: int = 512  # S, per category; 0 = no bank
     warmup: int = 1000  # optimizer steps before its keys are used
     budget: int = 0  # instances contributed per step by all ranks together; 0 = all of them
     exchange: Literal["sync", "async"] = "sync"  # async: others' tokens arrive one step later, without waiting
@@ -204,7 +201,6 @@ class SemiConfig:
     lambda_u: float = 0.1  # pseudo: weight of the unlabelled term
     unlabelled_share: float = checked(0.5, BETWEEN)  # of every batch
     lessons: Literal["all", "sure"] = "all"  # sspose: all, as published; sure: peaks above gamma teach
-    cutout: int = checked(5, ABOVE_ZERO)  # sspose: joints erased in the hard view
     compat: bool = False  # sspose: repeat the bugs of the public code, for parity
 
 
@@ -216,8 +212,7 @@ class OptimConfig:
     batch: int = checked(64, ABOVE_ZERO)  # global: per optimizer step, all workers together
     micro_batch: int = checked(16, ABOVE_ZERO)  # per worker and forward pass; the rest is gradient accumulation
     lr: float = checked(1e-3, ABOVE_ZERO)  # Adam
-    milestones: tuple[int, ...] = checked((170, 200), RISING)  # epochs at which lr is multiplied by gamma
-    gamma: float = 0.1
+    milestones: tuple[int, ...] = checked((170, 200), RISING)  # epochs at which lr falls to a tenth
     warmup_steps: int = 0  # linear learning-rate warm-up
     layer_decay: float = checked(1.0, SOME)  # vit only: a layer's learning rate over that of the layer after it
     weight_decay: float = 0.0  # AdamW's, of all that is no bias, norm or position embedding; 0 = Adam

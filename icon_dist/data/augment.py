@@ -19,6 +19,7 @@ from icon_dist.types import Skeleton
 
 F64 = NDArray[np.float64]
 DRAWS = 9  # uniform numbers a person needs
+ROTATED = 0.6  # share of people who are, as in the official code
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def augment(
         )
     zoom = np.clip(1 + normal(u[3], u[4]) * config.scale, 1 - config.scale, 1 + config.scale)
     turn = np.clip(normal(u[5], u[6]) * config.rotation, -2 * config.rotation, 2 * config.rotation)
-    turn = np.where(u[7] < config.rotation_p, turn, 0.0)
+    turn = np.where(u[7] < ROTATED, turn, 0.0)
     flipped = u[8] < config.flip_p
 
     matrix = frame.affine(center, scale * zoom[:, None], turn)

@@ -224,7 +224,7 @@ def check_banks(state: Iterable[str], own: Iterable[str]) -> None:
         raise CheckpointError(
             f"memory banks: the checkpoint has {sorted(saved) or 'none'}, this loss {sorted(have) or 'none'}; make it "
             "with the terms and the bank it was saved with (IconLoss: skcc, prcc, bank; in a config: loss.lambda_*, "
-            "loss.contrast, loss.bank.enabled), or begin anew"
+            "loss.contrast, loss.bank.slots), or begin anew"
         )
 
 

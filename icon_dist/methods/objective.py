@@ -202,7 +202,7 @@ def icon_of(cfg: LossConfig, skeleton: Skeleton, *, dim: int, options: Options) 
         limbs=limbs,
         dim=dim,
         tau=cfg.tau,
-        bank=Bank(bank.slots if bank.enabled else 0, bank.warmup, bank.budget, bank.exchange, bank.wire),
+        bank=Bank(**dataclasses.asdict(bank)),
         skcc=term(cfg.lambda_1, cfg.skcc),
         prcc=term(prcc, cfg.prcc),
         options=options,

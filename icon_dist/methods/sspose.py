@@ -29,6 +29,7 @@ from icon_dist.models.two_students import NETS
 from icon_dist.types import Batch, DeviceStep, Outputs
 
 LAMBDA_U = 2.0  # in the objective of each net, because the sum of the two is halved
+CUTOUTS = 5  # joints erased in the hard view, as published
 TURN, ERASE = 100, 101  # what a random key is for; the objective's own are small
 
 
@@ -108,7 +109,7 @@ class SSPose:
                 place,
                 peak > 0,
                 instance,
-                count=self._semi.cutout,
+                count=CUTOUTS,
                 key=step_key(self._seed, step, ERASE + number),
                 hw=(height, width),
                 compat=self._semi.compat,

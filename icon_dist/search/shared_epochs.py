@@ -26,7 +26,8 @@ def same_until(cfg: Config, changed: Iterable[str]) -> int:
         key in ("run.seed", "loss.bank.slots") or (key.startswith("loss.") and not key.startswith(EARLY))
         for key in changed
     )
-    whole = loss.lambda_p > 0 and loss.lambda_1 > 0 and loss.lambda_2 > 0  # else a part of the network is missing
+    # Else a part of the network or a bank is missing.
+    whole = min(loss.lambda_p, loss.lambda_1, loss.lambda_2, loss.bank.slots) > 0
     return start if late and whole and start < cfg.optim.epochs else 0
 
 

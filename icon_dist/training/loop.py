@@ -44,6 +44,8 @@ UNSURE = (
     "warning: no joint of people without labels is above semi.gamma (pass_JOINT is 0 for all), so they teach nothing; "
     "lower it, or give a better teacher"
 )
+MAX_SKIPPED = 5  # steps in a row that are not finite end the run
+DROP = 0.1  # of the learning rate at a milestone
 SKIPPED = (
     "step {step}: the loss or its gradients are not finite, {row} steps in a row; lower optim.lr or loss.lambda_p. "
     "No such step has moved a weight: the newest checkpoint is sound"
@@ -198,7 +200,7 @@ class Run:
             self.leaving |= leave
             if skipped:
                 self.report({"kind": "skip", "step": step, "skipped": state.skipped})
-                if state.skipped_in_a_row >= self.cfg.run.max_skipped:
+                if state.skipped_in_a_row >= MAX_SKIPPED:
                     raise DivergedError(SKIPPED.format(step=step, row=state.skipped_in_a_row))
 
     def log(self, values: dict[str, float], *, lr: float) -> None:
@@ -272,9 +274,9 @@ class Run:
 
 
 def learning_rate(optim: OptimConfig, step: int, epoch: float) -> float:
-    """A pure function of the position: linear warm-up, then times gamma at every milestone."""
+    """A pure function of the position: linear warm-up, then a tenth at every milestone."""
     warm = min(1.0, (step + 1) / optim.warmup_steps) if optim.warmup_steps else 1.0
-    return optim.lr * warm * optim.gamma ** sum(epoch >= milestone for milestone in optim.milestones)
+    return optim.lr * warm * DROP ** sum(epoch >= milestone for milestone in optim.milestones)
 
 
 def run_directory(cfg: Config) -> str:

@@ -148,7 +148,7 @@ def plan_run(config: Config, shards: ShardSet, *, val: Sequence[ShardSet] = ()) 
     weights = sum(p.numel() for p in model.parameters())
     state = sum(t.numel() for t in model.state_dict().values())
     classes = sum(term.categories for term in switched_on(config.loss, shards.skeleton))
-    remembers = config.loss.bank.enabled and config.loss.contrast == "inter"
+    remembers = config.loss.contrast == "inter"
     bank = classes * config.loss.bank.slots * config.model.embedding if remembers else 0
     banks = 2 * bank if isinstance(model, Pair) else bank
     copies = state + 2 * weights + (state if config.optim.ema else 0) + banks

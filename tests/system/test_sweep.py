@@ -234,7 +234,7 @@ def test_trials_that_go_wrong(people: Path, tmp_path: Path, start: Start) -> Non
         first={"optim.lr": 0.004, "loss.bank.slots": 32},
     )
     given = command(people, tmp_path, "--trials", "6", "optim.epochs=8", "optim.milestones=[6]", "eval.every=4")
-    line = [*own, *given[2:], "--max-concurrent", "1", "run.max_skipped=2"]
+    line = [*own, *given[2:], "--max-concurrent", "1"]
     log = tmp_path / "log"
     since = time.time()
     driver = start(line)

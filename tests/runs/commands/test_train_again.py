@@ -202,7 +202,7 @@ def test_another_skeleton_is_refused_naming_both(copy: Path, people: Path, tmp_p
 
 def test_other_banks_are_refused(copy: Path, people: Path, command: Command) -> None:
     before = tree(copy)
-    line = refuses(command(*one_process(people, copy, "loss.bank.enabled=false")), 4, copy, before)
+    line = refuses(command(*one_process(people, copy, "loss.bank.slots=0")), 4, copy, before)
     assert "memory banks" in line
 
 
@@ -252,9 +252,9 @@ def test_a_gpu_that_is_not_there_is_not_replaced(people: Path, tmp_path: Path, c
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(people: Path, tmp_path: Path, command: Command) -> None:
-    done = command(*one_process(people, tmp_path, "optim.lr=1e17", "optim.warmup_steps=0", "run.max_skipped=2"))
+    done = command(*one_process(people, tmp_path, "optim.lr=1e17", "optim.warmup_steps=0"))
     assert done.code == 6
-    assert "the loss or its gradients are not finite, 2 steps in a row" in done.error
+    assert "the loss or its gradients are not finite, 5 steps in a row" in done.error
     assert "lower optim.lr" in done.error
     assert not (tmp_path / "first" / "checkpoints").exists(), "what has diverged is not saved"
 

@@ -137,7 +137,7 @@ def test_arms_leave_out_the_seed_in_places(tmp_path: Path) -> None:
     [
         ({"loss.lambda_p": 0.0}, "base"),
         ({"loss.lambda_1": 0.0}, "+PRCC"),
-        ({"loss.contrast": "intra", "loss.lambda_2": 0.0, "loss.bank.enabled": False}, "intra-image contrast"),
+        ({"loss.contrast": "intra", "loss.lambda_2": 0.0, "loss.bank.slots": 0}, "intra-image contrast"),
     ],
 )
 def test_the_papers_names(settings: dict[str, Any], name: str) -> None:

@@ -25,9 +25,10 @@ LAMBDAS = ["loss.lambda_1", "loss.lambda_2", "loss.lambda_p"]
         (["loss.tau", "optim.lr"], [], 0),
         (["loss.heatmap.weight"], [], 0),
         (["loss.start_epoch"], [], 0),
-        (["loss.bank.enabled"], [], 0),
+        (["loss.bank.budget"], [], 0),
         (["loss.tau"], ["loss.lambda_p=0"], 0),  # without a projection head
         (["loss.tau"], ["loss.lambda_1=0"], 0),  # without a bank of joints
+        (["loss.bank.slots"], ["loss.bank.slots=0"], 0),  # without any
     ],
 )
 def test_what_trials_have_in_common(changed: list[str], given: list[str], epoch: int) -> None:

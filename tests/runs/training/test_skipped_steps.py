@@ -61,6 +61,7 @@ def train(config: Config, *, report: Report, device: str) -> None:
         patch.setattr(Supervised, "__call__", spoilt)
         if kind == "forced":
             patch.setattr(State, "agree", forced)
+        patch.setattr(loop, "MAX_SKIPPED", 2)
         loop.train(config, report=report, device=device)
 
 
@@ -123,7 +124,7 @@ def test_a_sound_run_skips_nothing(runs: Runs) -> None:
 
 
 def test_so_many_in_a_row_end_the_run_and_nothing_broken_is_saved(people: Path, tmp_path: Path) -> None:
-    more = {"optim__ema": 0.9, "run__max_skipped": 2, "run__checkpoint_every": 0.25}
+    more = {"optim__ema": 0.9, "run__checkpoint_every": 0.25}
     config = tiny(people, tmp_path, **SHORT, **more, run__name="always-1")
     with pytest.raises(ProcessRaisedException, match=rf"DivergedError: step {STEP + 2}: .* 2 steps in a row"):
         run_gang(config, scratch=tmp_path, loop="tests.runs.training.test_skipped_steps:train")

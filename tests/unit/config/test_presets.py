@@ -74,5 +74,5 @@ def test_schedules_of_the_paper(
 
 
 def test_augmentation_of_coco_and_of_mpii() -> None:
-    assert load("coco").data.augment == configuration.AugmentConfig(45, 0.6, 0.35, 0.5, 0.3, 8)
-    assert load("mpii").data.augment == configuration.AugmentConfig(30, 0.6, 0.25, 0.5, 0, 8)
+    assert load("coco").data.augment == configuration.AugmentConfig(45, 0.35, 0.5, 0.3, 8)
+    assert load("mpii").data.augment == configuration.AugmentConfig(30, 0.25, 0.5, 0, 8)

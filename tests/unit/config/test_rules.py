@@ -110,7 +110,7 @@ def test_random_counts_may_be_drawn_upwards_only() -> None:
         (["loss.skcc.query=all", "loss.query_scope=batch"], "loss.query_scope=batch: loss.skcc.query=all and"),
         (["loss.skcc.query=random", "loss.entropy=peak"], "loss.entropy=peak: only hard queries are scored"),
         (["loss.prcc.negative=all", "loss.prcc.category_score=max"], "only loss.prcc.negative=hard ranks categories"),
-        (["loss.bank.enabled=false", "loss.bank.exchange=async"], "set loss.bank.enabled=true"),
+        (["loss.bank.slots=0", "loss.bank.exchange=async"], "give it loss.bank.slots"),
     ],
 )
 def test_options_that_would_do_nothing_are_refused(items: list[str], says: str) -> None:
@@ -127,7 +127,6 @@ def test_options_that_would_do_nothing_are_refused(items: list[str], says: str) 
         (["loss.contrast=intra", "loss.bank.budget=8"], "nobody else's; leave it at 0"),
         (["data.split_seed=1"], "data.labelled=1 leaves nobody without labels"),
         (["data.augment.half_body_p=0", "data.augment.half_body_min=5"], "half_body_p=0 cuts nobody; leave it at 8"),
-        (["optim.milestones=[]", "optim.gamma=0.5"], "there are no optim.milestones to apply it at"),
         (["semi.gamma=0.5"], "semi.method=none learns from labelled people alone; leave it at 0.75"),
         (["semi.teacher=runs/first"], "semi.teacher=runs/first: only semi.method=pseudo has a teacher"),
         (

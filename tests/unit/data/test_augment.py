@@ -59,7 +59,7 @@ def official(
             s = np.array([w, h]) / 200 * 1.5
     s = s * np.clip(normals[1] * config.scale + 1, 1 - config.scale, 1 + config.scale)
     rf = config.rotation
-    r = np.clip(normals[2] * rf, -rf * 2, rf * 2) if u[7] < config.rotation_p else 0.0
+    r = np.clip(normals[2] * rf, -rf * 2, rf * 2) if u[7] < 0.6 else 0.0
     if u[8] < config.flip_p:
         joints[:, 0] = photo_width - 1 - joints[:, 0]
         for a, b in COCO.flips:
@@ -87,7 +87,7 @@ def test_flip_keeps_left_and_right() -> None:
     """In a mirrored image the joint called left shoulder is where the person's right one would be drawn."""
     keypoints = np.zeros((1, 17, 3), np.float32)
     keypoints[0, 5], keypoints[0, 6] = (80, 50, 2), (20, 50, 1)
-    config = AugmentConfig(rotation_p=0.0, scale=0.0, flip_p=1.0, half_body_p=0.0)
+    config = AugmentConfig(rotation=0.0, scale=0.0, flip_p=1.0, half_body_p=0.0)
     box = np.array([[0.0, 0.0, 100.0, 100.0]])
     placement = augment(
         box, keypoints, random=draws(0, 0, np.array([7])), config=config, skeleton=COCO, frame=InputFrame((128, 128))

@@ -18,7 +18,7 @@ HW = (256, 192)
 
 def test_streams_cut_people_for_the_codec(made: Path) -> None:
     shards = open_shards(str(made))
-    still = AugmentConfig(rotation_p=0, scale=0, flip_p=0, half_body_p=0)
+    still = AugmentConfig(rotation=0, scale=0, flip_p=0, half_body_p=0)
     expected = transform(InputFrame(HW, "udp").boxes(shards.box), shards.keypoints[..., :2])
     evaluation = eval_stream(shards, rank=0, world=1, batch=3, input_hw=HW, codec="udp", loaders=0)
     training = train_stream(

@@ -19,7 +19,7 @@ from icon_dist.types import Batch
 from tests.support import two_sets
 from tests.support.streams import train_stream
 
-PLAIN = AugmentConfig(rotation_p=0.0, flip_p=0.0, half_body_p=0.0, scale=0.0)
+PLAIN = AugmentConfig(rotation=0.0, flip_p=0.0, half_body_p=0.0, scale=0.0)
 
 
 @pytest.fixture(scope="module")

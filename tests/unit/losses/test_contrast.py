@@ -42,7 +42,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "max_queries": {"max_queries": 3},
     "max_negatives": {"max_negatives": 2},
     "points": {"points": 1},
-    "no bank": {"bank": BankConfig(enabled=False)},
+    "no bank": {"bank": BankConfig(slots=0)},
     "intra": {"contrast": "intra"},
     "intra, point mode": {"contrast": "intra", "points": 1},
     "intra, max_queries": {"contrast": "intra", "max_queries": 2},
@@ -121,7 +121,7 @@ def reference_of(cfg: LossConfig) -> ReferenceLoss:
         limbs=SKELETON.limbs,
         dim=M,
         tau=cfg.tau,
-        bank=Bank(cfg.bank.slots if cfg.bank.enabled else 0, cfg.bank.warmup),
+        bank=Bank(cfg.bank.slots, cfg.bank.warmup),
         skcc=term(cfg.lambda_1, cfg.skcc),
         prcc=term(cfg.lambda_2, cfg.prcc),
         options=options,
@@ -187,7 +187,7 @@ def drawn_at_random(seed: int) -> LossConfig:
         )
 
     values = {key: pick(*some) for key, some in CHOICES.items()}
-    bank = BankConfig(enabled=pick(True, True, False), slots=pick(2, 3, 9), warmup=pick(1, 2))
+    bank = BankConfig(slots=pick(2, 3, 9) * pick(1, 1, 0), warmup=pick(1, 2))
     return replace(BASE, **values, skcc=section(), prcc=section(), bank=bank)
 
 

@@ -101,7 +101,7 @@ def test_equals_eq_5_over_steps_with_a_bank() -> None:
 
 
 def test_the_bank_waits_for_its_warm_up_and_for_commit() -> None:
-    with_bank, without = objective(), objective(replace(CFG, bank=BankConfig(enabled=False)))
+    with_bank, without = objective(), objective(replace(CFG, bank=BankConfig(slots=0)))
 
     def singles(step: int, *, commit: bool) -> tuple[float, float]:
         found = []

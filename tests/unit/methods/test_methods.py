@@ -193,7 +193,7 @@ def sspose(*, gamma: float = 0.75, lessons: Literal["all", "sure"] = "all") -> S
     return SSPose(
         (objective(LAMBDA_U), objective(LAMBDA_U)),
         CODEC,
-        SemiConfig(gamma=gamma, lessons=lessons, cutout=5, compat=False),
+        SemiConfig(gamma=gamma, lessons=lessons, compat=False),
         unlabelled=U,
         joints=COCO.joints,
         seed=4,
