@@ -13,7 +13,8 @@ import torch
 from icon_dist import distributed
 from icon_dist.config import Config
 from icon_dist.errors import ClusterError
-from icon_dist.launch.progress import Event, Progress
+from icon_dist.launch.events import Event, Stopped
+from icon_dist.launch.progress import Progress
 from icon_dist.launch.signals import Stop
 
 
@@ -33,8 +34,8 @@ def launch(config: Config, loop: str, progress: Progress) -> None:
     ended_at: list[int] = []
 
     def report(event: Event) -> None:
-        if event["kind"] == "stopped":
-            ended_at.append(event["step"])
+        if isinstance(event, Stopped):
+            ended_at.append(event.step)
         progress(event)
 
     with Stop() as stop:

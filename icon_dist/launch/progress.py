@@ -20,12 +20,10 @@ from typing import Any, Protocol, TextIO, runtime_checkable
 from icon_dist import storage
 from icon_dist.errors import StorageError, plain, shorten
 from icon_dist.launch import tempdirs
+from icon_dist.launch.events import Done, Eval, Evaluating, Event, Note, Recorded, Skip, Start, Tick, Train
 from icon_dist.storage import lock
 from icon_dist.storage.segments import SegmentedLog
 from icon_dist.types import score_text
-
-Event = dict[str, Any]
-Report = Callable[[Event], None]
 
 
 @runtime_checkable
@@ -39,15 +37,15 @@ class Reporter(Protocol):
         """The last call, also after an error."""
 
 
-RECORDED = ("train", "eval", "skip")  # kinds of events that metrics.jsonl holds
+KINDS = ("train", "eval", "skip")  # of the lines of metrics.jsonl
+FIGURES = {"img_s": "{:.0f} img/s", "step_ms": "{:.0f} ms", "data_wait": "{:.0f} % data wait", "memory_mb": "{:.0f} MB"}
 SHOW_EVERY = 10.0  # s, a line of training in a log
 FLUSH_EVERY = 30.0  # s: what a driver that is killed may lose of metrics.jsonl
 BOARD_FILE = 4 << 20  # bytes of TensorBoard events after which another file is begun
 
 
 class Progress:
-    """Consumes events in order: ``{"kind": "start" | "train" | "eval" | "skip" | "note" | "done", ...}``, and between
-    them ``tick`` and ``evaluating``, which say how far it is and are not kept."""
+    """Consumes the events of a run in order, and keeps those that are recorded."""
 
     def __init__(self, run_uri: str, *, out: TextIO | None = None, reporters: Sequence[Reporter] = ()) -> None:
         """Lines go to ``out``, by default to stderr as it is now; events that are kept, to the ``reporters`` too."""
@@ -67,20 +65,20 @@ class Progress:
 
     def __call__(self, event: Event) -> None:
         """Show and write down one event of the run."""
-        kind = event["kind"]
-        if kind == "start":
-            self._start(event)
-        elif kind in RECORDED:
-            self._record(event)
-            self._show(event)
-            self._report(lambda reporter: reporter(scalars(event), step=event["step"]))
-        elif kind == "tick":
-            self._show_step(event)
-        elif kind == "evaluating":
-            self._show_line(f"evaluated {event['done']}/{event['total']} boxes")
-        elif kind in ("note", "done"):
-            self.say(event["text"])
-        if kind in ("eval", "done") or time.monotonic() - self._last_flush > FLUSH_EVERY:
+        match event:
+            case Start():
+                self._start(event)
+            case Train() | Eval() | Skip():
+                self._record(event)
+                self._show(event)
+                self._report(lambda reporter: reporter(scalars(event), step=event.step))
+            case Tick():
+                self._show_step(event)
+            case Evaluating(done, total):
+                self._show_line(f"evaluated {done}/{total} boxes")
+            case Note(text) | Done(text):
+                self.say(text)
+        if isinstance(event, Eval | Done) or time.monotonic() - self._last_flush > FLUSH_EVERY:
             try:
                 self.flush()
             except StorageError as error:  # an outage must not end the training it tells of; all is kept for the next
@@ -127,13 +125,13 @@ class Progress:
             self._out.flush()
             self._open_line = False
 
-    def _start(self, event: Event) -> None:
+    def _start(self, event: Start) -> None:
         self.flush()  # of an attempt before this one, steps that its checkpoint holds and the file does not yet
-        step = event["step"]
+        step = event.step
         log = self._log = SegmentedLog(self._metrics_uri, lambda line: _is_until(step, line))
         if log.damaged:
             self.say(f"warning: {self._metrics_uri}: {log.damaged} of {log.lines} lines are damaged; left out")
-        self._total = event["total"]
+        self._total = event.total
         self._rate = None
         self._last_print = -math.inf
         if self._board is not None:
@@ -144,41 +142,38 @@ class Progress:
             self._board = None
             self.say("note: no TensorBoard files, the package tensorboard is not installed; metrics.jsonl has all")
 
-    def _record(self, event: Event) -> None:
+    def _record(self, event: Recorded) -> None:
         assert self._log is not None, "start comes first"
-        self._log.add(json.dumps(_strict(event), allow_nan=False).encode() + b"\n")
+        self._log.add(json.dumps(_strict(event.record()), allow_nan=False).encode() + b"\n")
         if self._board is not None:
             self._board.add(event)
 
-    def _show(self, event: Event) -> None:
-        step = event["step"]
-        if event["kind"] == "skip":
-            count = event["skipped"]
-            self.say(f"warning: step {step} is skipped: its loss or gradients are not finite ({count} so far)")
-        elif event["kind"] == "eval":
-            names = event.get("headlines", [event["headline"]])  # of several sets, each one's
-            scores = "  ".join(f"{name} {score_text(name, event['scores'][name])}" for name in names)
-            self.say(f"epoch {event['epoch']:g}  {scores}  {event['what']}")
-        else:
-            losses = [f"heatmap {event['heatmap']:.4f}"]
-            losses += [f"{k} {event[k]:.3f}" for k in ("skcc", "prcc") if event["scale"]]
-            self._losses = "  ".join(losses)
-            self._show_step(event)
+    def _show(self, event: Recorded) -> None:
+        match event:
+            case Skip(step, count):
+                self.say(f"warning: step {step} is skipped: its loss or gradients are not finite ({count} so far)")
+            case Eval():
+                scores = "  ".join(f"{name} {score_text(name, event.scores[name])}" for name in event.headlines)
+                self.say(f"epoch {event.epoch:g}  {scores}  {event.what}")
+            case Train(losses=found):
+                losses = [f"heatmap {found['heatmap']:.4f}"]
+                losses += [f"{k} {found[k]:.3f}" for k in ("skcc", "prcc") if found["scale"]]
+                self._losses = "  ".join(losses)
+                self._show_step(event)
 
-    def _show_step(self, event: Event) -> None:
+    def _show_step(self, event: Train | Tick) -> None:
         """Where the run is, how fast, what it waits for; the first step of an attempt at once."""
-        now, step = time.monotonic(), event["step"]
+        now, step = time.monotonic(), event.step
         self._rate = self._rate or (step, now)
-        parts = [f"step {step}/{self._total}", f"epoch {event['epoch']:.2f}", self._losses]
-        figures = {"img_s": "{:.0f} img/s", "step_ms": "{:.0f} ms", "data_wait": "{:.0f} % data wait"}
-        figures |= {"memory_mb": "{:.0f} MB"}
-        parts += [text.format(event[name]) for name, text in figures.items() if name in event]
-        if "time" in event:
-            parts += [f"{datetime.fromisoformat(event['time']).astimezone():%H:%M:%S}"]
+        parts = [f"step {step}/{self._total}", f"epoch {event.epoch:.2f}", self._losses]
+        if event.speed is not None:
+            known = event.speed.figures()
+            parts += [text.format(known[name]) for name, text in FIGURES.items() if name in known]
+            parts += [f"{datetime.fromisoformat(event.speed.time).astimezone():%H:%M:%S}"]
         if step > self._rate[0]:
             left = int((now - self._rate[1]) / (step - self._rate[0]) * (self._total - step))
             parts += [f"{left // 60}:{left % 60:02d} left"]
-        self._show_line("  ".join(filter(None, parts)), last=step == self._total and event["kind"] == "train")
+        self._show_line("  ".join(filter(None, parts)), last=step == self._total and isinstance(event, Train))
 
     def _show_line(self, text: str, *, last: bool = False) -> None:
         """A line that the next one replaces on a terminal, and in a log follows some seconds later, or is the last."""
@@ -192,10 +187,11 @@ class Progress:
         self._open_line = self._live
 
 
-def scalars(event: Event) -> dict[str, float]:
+def scalars(event: Recorded) -> dict[str, float]:
     """The numbers of a recorded event by their names on a board, such as ``train/heatmap`` and ``eval/AP``."""
-    values = {name: value for name, value in event.get("scores", event).items() if name != "step"}
-    return {f"{event['kind']}/{name}": value for name, value in values.items() if isinstance(value, int | float)}
+    record = event.record()
+    values = event.scores if isinstance(event, Eval) else {k: value for k, value in record.items() if k != "step"}
+    return {f"{record['kind']}/{name}": value for name, value in values.items() if isinstance(value, int | float)}
 
 
 def _is_until(step: int, line: bytes) -> bool | None:
@@ -204,7 +200,7 @@ def _is_until(step: int, line: bytes) -> bool | None:
         event = json.loads(line.decode()) if line.endswith(b"\n") else None
     except (ValueError, RecursionError):
         return None
-    if not isinstance(event, dict) or event.get("kind") not in RECORDED or type(event.get("step")) is not int:
+    if not isinstance(event, dict) or event.get("kind") not in KINDS or type(event.get("step")) is not int:
         return None
     return bool(event["step"] <= step)
 
@@ -226,10 +222,10 @@ class _Board:
         self._scratch = tempdirs.Folder("board")
         self._writer = SummaryWriter(self._scratch.name, purge_step=purge_step)
 
-    def add(self, event: Event) -> None:
+    def add(self, event: Recorded) -> None:
         """Add all numbers of ``event`` to the local files, at its step."""
         for name, value in scalars(event).items():
-            self._writer.add_scalar(name, value, event["step"])
+            self._writer.add_scalar(name, value, event.step)
 
     def upload(self) -> None:
         """Write what is in memory to the local files and copy them to ``tensorboard/`` of the run directory.

@@ -24,6 +24,7 @@ from icon_dist.config import Config
 from icon_dist.errors import plural
 from icon_dist.launch import capacity, tempdirs
 from icon_dist.launch.connect import connect
+from icon_dist.launch.events import Fatal, Listening, Stopped, Up
 from icon_dist.launch.progress import Progress
 from icon_dist.launch.ray_compat import draining_nodes
 from icon_dist.launch.signals import Stop
@@ -145,21 +146,21 @@ def _attempt(config: Config, loop: str, progress: Progress, *, workers: int, pat
             over = wait([fit], timeout=0.5).done != set()  # before the last look into the mailbox
             lock.check()
             for event in ray.get(mailbox.take.remote()):
-                kind = event["kind"]
-                if kind == "fatal":
-                    failure = getattr(errors, event["error"]) if event["error"] else _BugError
-                    error = error or failure(event["text"])
-                elif kind == "node":
-                    nodes.add(event["id"])
-                    up += 1
-                    if up == workers:
-                        progress.say(f"{plural(workers, 'worker')} up, loading model and data")
-                elif kind == "running":
-                    stop.heard = True
-                else:
-                    end.step = event.get("step", end.step)
-                    end.stopped |= kind == "stopped"
-                    progress(event)
+                match event:
+                    case Fatal(kind, text):
+                        failure = getattr(errors, kind) if kind else _BugError
+                        error = error or failure(text)
+                    case Up(node):
+                        nodes.add(node)
+                        up += 1
+                        if up == workers:
+                            progress.say(f"{plural(workers, 'worker')} up, loading model and data")
+                    case Listening():
+                        stop.heard = True
+                    case _:
+                        end.step = getattr(event, "step", end.step)
+                        end.stopped |= isinstance(event, Stopped)
+                        progress(event)
             leaving = "preemption of a node" if not why and nodes & draining_nodes() else ""
             why = stop.reason or why or leaving
             if why:

@@ -17,9 +17,10 @@ import torch
 
 from icon_dist import config as configuration
 from icon_dist import errors
-from icon_dist.launch.progress import Event
+from icon_dist.launch.events import Event, Fatal, Listening, Up
 from icon_dist.storage import lock
 
+Mail = Event | Up | Listening | Fatal
 DELIVERY_S = 30  # of the last words of a worker that fails
 ASK_EVERY_S = 0.25  # whether the driver wants the run to stop
 
@@ -28,14 +29,14 @@ class Mailbox:
     """An actor; calls of one sender arrive in order."""
 
     def __init__(self) -> None:
-        self._events: list[Event] = []
+        self._events: list[Mail] = []
         self._stop = False
 
-    def put(self, event: Event) -> None:
+    def put(self, event: Mail) -> None:
         """Add an event of the training loop, for the driver."""
         self._events.append(event)
 
-    def take(self) -> list[Event]:
+    def take(self) -> list[Mail]:
         """Return the events that came since the last call, oldest first, and forget them."""
         events, self._events = self._events, []
         return events
@@ -60,7 +61,7 @@ class _Asked:
     def __call__(self) -> bool:
         if not self._heard:
             self._heard = True
-            self._mailbox.put.remote({"kind": "running"})
+            self._mailbox.put.remote(Listening())
         return self._asked.is_set()
 
     def _watch(self) -> None:
@@ -76,7 +77,7 @@ def work(payload: Mapping[str, Any]) -> None:
     loop = pkgutil.resolve_name(payload["loop"])
     mailbox = payload["mailbox"]
     first = ray.train.get_context().get_world_rank() == 0
-    mailbox.put.remote({"kind": "node", "id": ray.get_runtime_context().get_node_id()})
+    mailbox.put.remote(Up(ray.get_runtime_context().get_node_id()))
 
     def report(event: Event) -> None:
         if first:
@@ -98,7 +99,7 @@ def work(payload: Mapping[str, Any]) -> None:
         raise
 
 
-def fatal(error: Exception) -> Event | None:
+def fatal(error: Exception) -> Fatal | None:
     """What ends the run; None for a lost process and for what the others see of it: worth another start."""
     kind, text = type(error).__name__, str(error)
     if isinstance(error, torch.OutOfMemoryError):
@@ -109,4 +110,4 @@ def fatal(error: Exception) -> Event | None:
         return None
     elif not isinstance(error, errors.IconError):
         kind, text = "", "".join(traceback.format_exception(error))
-    return {"kind": "fatal", "error": kind, "text": text}
+    return Fatal(kind, text)

@@ -21,7 +21,8 @@ from icon_dist.config import Changes, Config, DataConfig, as_sets, sets_of
 from icon_dist.data.crops import SharedCache, sharing
 from icon_dist.errors import ClusterError, ConfigError, DivergedError, IconError, shorten
 from icon_dist.launch import local, tempdirs
-from icon_dist.launch.progress import Event, Progress
+from icon_dist.launch.events import Eval, Event, Start, Tick, Train
+from icon_dist.launch.progress import Progress
 from icon_dist.launch.ray import supervise
 from icon_dist.search import shared_epochs
 from icon_dist.search.space import with_values
@@ -108,20 +109,20 @@ class Teller(Progress):
         """Show and write down one event of the trial; tell the sweep its scores."""
         super().__call__(event)
         now = time.monotonic()
-        if event["kind"] == "train":
+        if isinstance(event, Train):
             if self._from is not None:
-                self._steps += event["step"] - self._from[0]
+                self._steps += event.step - self._from[0]
                 self._seconds += now - self._from[1]
-            self._from = (event["step"], now)
+            self._from = (event.step, now)
             if now - self._last_told > TELL_EVERY:
                 self._last_told = now
-                tune.report({"kind": "train", "epoch": event["epoch"]})
-        elif event["kind"] != "tick":
+                tune.report({"kind": "train", "epoch": event.epoch})
+        elif not isinstance(event, Tick):
             self._from = None  # evaluation and checkpoints are no part of a step
-        if event["kind"] == "start":
+        if isinstance(event, Start):
             tune.report({"kind": "train", "epoch": 0.0})
-        elif event["kind"] == "eval":
-            self._tell(event["epoch"], event["scores"][event["headline"]])
+        elif isinstance(event, Eval):
+            self._tell(event.epoch, event.scores[event.headlines[0]])
 
     def retell(self) -> None:
         """The last score of an earlier attempt, from what it saved with its weights."""
@@ -129,7 +130,7 @@ class Teller(Progress):
         self._tell(last["epoch"], last["score"])
 
     def _tell(self, epoch: float, score: float) -> None:
-        result: Event = {"kind": "eval", "epoch": epoch, "score": score}
+        result = {"kind": "eval", "epoch": epoch, "score": score}
         if epoch < self._epochs and not self._whole:
             result["rung"] = epoch  # the last score is the result: nobody is stopped by it
         if self._steps:

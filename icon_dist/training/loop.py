@@ -21,7 +21,7 @@ from icon_dist.data.feeder import feed
 from icon_dist.datasets import skeleton_to_dict
 from icon_dist.errors import DivergedError
 from icon_dist.inference.predictor import Forward
-from icon_dist.launch.progress import Report
+from icon_dist.launch.events import Done, Eval, Evaluating, Note, Report, Skip, Start, Stopped, Train
 from icon_dist.launch.signals import LeavingError, unless
 from icon_dist.losses.health import collapsed
 from icon_dist.methods.supervised import unsure
@@ -55,7 +55,7 @@ SKIPPED = (
 def train(cfg: Config, *, report: Report, device: str, stop: Callable[[], bool] = lambda: False) -> None:
     """One worker's part of the run. Every rank calls the same collectives in the same order.
 
-    Once ``stop`` is true on any rank, all leave after the step with a checkpoint and a report of kind ``stopped``. On a
+    Once ``stop`` is true on any rank, all leave after the step with a checkpoint and a report that it has stopped. On a
     GPU, where the host is a step ahead, they leave one step later, and a skipped step is reported one step later.
     """
     torch.set_num_threads(cfg.run.cpus_per_worker)  # another number of threads gives other bits
@@ -67,7 +67,7 @@ def train(cfg: Config, *, report: Report, device: str, stop: Callable[[], bool] 
     state, plan = run.state, run.plan
     last, left = last_epoch(cfg), False
     if state.epochs < last:  # a run that is over changes nothing, not even its records
-        report({"kind": "start", "step": state.step, "total": plan.total_steps})
+        report(Start(state.step, plan.total_steps))
     with run.saver, closing(run):
         try:
             while state.epochs < last:
@@ -77,9 +77,9 @@ def train(cfg: Config, *, report: Report, device: str, stop: Callable[[], bool] 
             left = True
             run.save({})
     if left:
-        report({"kind": "stopped", "step": state.step})
+        report(Stopped(state.step))
         return
-    report({"kind": "done", "text": last_words(cfg, run.data, step=state.step, best=state.best)})
+    report(Done(last_words(cfg, run.data, step=state.step, best=state.best)))
 
 
 def use_precision(precision: str) -> None:
@@ -140,7 +140,7 @@ class Run:
 
     def note(self, text: str) -> None:
         """Report a line for people."""
-        self.report({"kind": "note", "text": text})
+        self.report(Note(text))
 
     def train_epoch(self) -> None:
         """The steps from where the run stands to the end of its epoch."""
@@ -199,14 +199,14 @@ class Run:
             state.count(skipped=skipped)
             self.leaving |= leave
             if skipped:
-                self.report({"kind": "skip", "step": step, "skipped": state.skipped})
+                self.report(Skip(step, state.skipped))
                 if state.skipped_in_a_row >= MAX_SKIPPED:
                     raise DivergedError(SKIPPED.format(step=step, row=state.skipped_in_a_row))
 
     def log(self, values: dict[str, float], *, lr: float) -> None:
         """Report the step that was just made, and warn once of what goes wrong."""
         step = self.state.step
-        self.report({"kind": "train", "step": step, "epoch": step / self.plan.steps_per_epoch, "lr": lr, **values})
+        self.report(Train(step, step / self.plan.steps_per_epoch, lr, values))
         wrong = {COLLAPSED: collapsed(values), UNSURE: unsure(values)}
         for text in {text for text, holds in wrong.items() if holds} - self.warned:
             self.warned.add(text)
@@ -221,9 +221,7 @@ class Run:
         scores = self.evaluate() if self.scoring.sets and (last or done % cfg.eval.every == 0) else {}
         if scores:
             state.best = max(state.best, scores[self.headlines[0]])
-            told = {"what": conditions_of(cfg, self.data), "headline": self.headlines[0], "scores": scores}
-            several = {"headlines": self.headlines} if len(self.headlines) > 1 else {}
-            self.report({"kind": "eval", "step": state.step, "epoch": done, **told, **several})
+            self.report(Eval(state.step, done, conditions_of(cfg, self.data), tuple(self.headlines), scores))
         state.epochs = done
         if last or scores or state.step % self.save_every == 0:  # a score without its weights is of no use
             self.save(scores)
@@ -236,7 +234,7 @@ class Run:
             """Tell every two seconds how far it is."""
             if time.monotonic() - told[0] > TICK_EVERY_S:
                 told[0] = time.monotonic()
-                self.report({"kind": "evaluating", "step": self.state.step, "done": done, "total": total})
+                self.report(Evaluating(done, total))
 
         learner.model.eval()
         with nullcontext() if learner.average is None else learner.average.in_place():

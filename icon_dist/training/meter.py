@@ -5,13 +5,14 @@ from __future__ import annotations
 import resource
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import count
 from typing import TypeVar
 
 import torch
 
-from icon_dist.launch.progress import Event, Report
+from icon_dist.launch.events import Event, Report, Speed, Tick, Train
 
 T = TypeVar("T")
 TICK_EVERY_S = 2.0
@@ -20,8 +21,8 @@ TICK_EVERY_S = 2.0
 class Meter:
     """Stands between a run and its reports: measures steps from where their batches are asked for.
 
-    Events of kind ``train`` get the figures of the steps since the one before. In between, the first step and then one
-    every two seconds is told by an event of kind ``tick``, so that slow steps are no silence.
+    Every :class:`Train` gets the figures of the steps since the one before. In between, the first step and then one
+    every two seconds is told by a :class:`Tick`, so that slow steps are no silence.
     """
 
     def __init__(
@@ -36,9 +37,9 @@ class Meter:
 
     def report(self, event: Event) -> None:
         """Pass an event on, with figures if it is of training."""
-        if event["kind"] == "train":
-            event = event | self._figures(event["step"])
-            self._since, self._seconds, self._waited = event["step"], 0.0, 0.0
+        if isinstance(event, Train):
+            event = replace(event, speed=self._speed(event.step))
+            self._since, self._seconds, self._waited = event.step, 0.0, 0.0
         self._report(event)
 
     def watched(self, micros: Iterator[T], *, step: int) -> Iterator[T]:
@@ -64,18 +65,21 @@ class Meter:
 
     def _tick(self, step: int) -> None:
         self._ticked = self._counted_to
-        self._report({"kind": "tick", "step": step, "epoch": step / self._steps_per_epoch, **self._figures(step)})
+        self._report(Tick(step, step / self._steps_per_epoch, self._speed(step)))
 
-    def _figures(self, step: int) -> Event:
+    def _speed(self, step: int) -> Speed:
         self._count()
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        figures: Event = {"memory_mb": round(self._memory() / 1e6), "time": now}
-        steps = step - (self._since or 0)
-        if steps > 0 and self._seconds > 0:
-            figures["img_s"] = self._batch * steps / self._seconds
-            figures["step_ms"] = 1000 * self._seconds / steps
-            figures["data_wait"] = 100 * self._waited / self._seconds  # per cent
-        return figures
+        memory, now = round(self._memory() / 1e6), datetime.now(UTC).isoformat(timespec="seconds")
+        steps, seconds = step - (self._since or 0), self._seconds
+        if steps <= 0 or seconds <= 0:
+            return Speed(memory, now)
+        return Speed(
+            memory,
+            now,
+            img_s=self._batch * steps / seconds,
+            step_ms=1000 * seconds / steps,
+            data_wait=100 * self._waited / seconds,
+        )
 
     def _memory(self) -> int:
         """The most bytes that this process has held so far, on its GPU if it has one."""

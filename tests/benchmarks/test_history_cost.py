@@ -23,7 +23,8 @@ import torch
 from icon_dist import storage
 from icon_dist.checkpoints import checkpoint, index
 from icon_dist.datasets import load_skeleton, skeleton_to_dict
-from icon_dist.launch.progress import RECORDED, Progress
+from icon_dist.launch.events import Start, Train
+from icon_dist.launch.progress import KINDS, Progress
 from icon_dist.shards.shard_set import index_schema
 from icon_dist.storage import hashed_json, segments
 
@@ -72,8 +73,9 @@ def test_a_save_beside_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize("one_file", [False, True])
 def test_metrics_of_a_long_run(one_file: bool, tmp_path: Path) -> None:
-    event = {"epoch": 1.5, "total": 0.123456, "heatmap": 0.001234, "skcc": 3.4, "prcc": 4.5, "scale": 1.0, "lr": 1e-3}
-    lines = [json.dumps({"kind": "train", "step": step, **event}).encode() + b"\n" for step in range(1, LINES + 1)]
+    losses = {"total": 0.123456, "heatmap": 0.001234, "skcc": 3.4, "prcc": 4.5, "scale": 1.0}
+    events = (Train(step, 1.5, 1e-3, losses) for step in range(1, LINES + 1))
+    lines = [json.dumps(event.record()).encode() + b"\n" for event in events]
     uri = f"{tmp_path}/metrics.jsonl"
     if one_file:
         storage.write(uri, b"".join(lines))
@@ -83,15 +85,15 @@ def test_metrics_of_a_long_run(one_file: bool, tmp_path: Path) -> None:
             log.add(line)
         log.flush()
     progress = Progress(str(tmp_path))
-    begin = cpu(lambda: progress({"kind": "start", "step": LINES, "total": 2 * LINES}))
-    progress({"kind": "train", "step": LINES + 1, **event})
+    begin = cpu(lambda: progress(Start(LINES, 2 * LINES)))
+    progress(Train(LINES + 1, 1.5, 1e-3, losses))
     flush = cpu(progress.flush)
     progress.close()
     print(f"{LINES} lines{' in one file' * one_file}: {begin:.3f} s of CPU to resume, {flush:.4f} s a flush")
 
     def parse() -> None:
         found = [json.loads(line.decode()) for line in b"".join(lines).splitlines(keepends=True)]
-        assert all(one["kind"] in RECORDED for one in found)
+        assert all(one["kind"] in KINDS for one in found)
 
     whole = cpu(lambda: storage.write(f"{tmp_path}/whole", b"".join(lines)))
     print(f"as before: {cpu(parse):.2f} s of CPU to resume, {whole:.3f} s a flush")

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from icon_dist import config as configuration
 from icon_dist.config import Config
 from icon_dist.datasets import load_skeleton
+from icon_dist.launch.events import Event, Note
 from icon_dist.methods.from_config import method_of
 from icon_dist.methods.supervised import Method
 from icon_dist.models import from_config
@@ -159,7 +160,7 @@ class Learning:
         self.samples, self.warned = None, set[str]()
         self.flags, self.leaving = Flags(late=device != "cpu"), False
         self.graphed: GraphedStep | None = None
-        self.events: list[dict[str, Any]] = []
+        self.events: list[Event] = []
         self.report = self.events.append
 
     @property
@@ -170,7 +171,7 @@ class Learning:
         return False
 
     def note(self, text: str) -> None:
-        self.report({"kind": "note", "text": text})
+        self.report(Note(text))
 
     make, noted, heed, log = Run.make, Run.noted, Run.heed, Run.log
 

@@ -11,6 +11,7 @@ import pytest
 from torch import Tensor
 
 from icon_dist.checkpoints import checkpoint
+from icon_dist.launch.events import Event, Skip, Train
 from icon_dist.training import loop
 from icon_dist.training.graph import GraphedStep
 from tests.gpu.correct import different, small, whole
@@ -67,7 +68,7 @@ def test_replayed_steps_have_the_bits_of_the_loop(values: dict[str, Any]) -> Non
     assert [different(a, b) for a, b in zip(found, right, strict=True)] == [0] * 9
     assert different(right[6], right[5]) == 0, "a skipped step leaves no trace"
     assert different(right[7], right[6]) > 0
-    assert plain.events == graphed.events == [{"kind": "skip", "step": 7, "skipped": 1}]
+    assert plain.events == graphed.events == [Skip(7, 1)]
 
 
 def test_a_run_with_graphs_has_the_bits_of_one_without(people: Path, tmp_path: Path) -> None:
@@ -76,13 +77,13 @@ def test_a_run_with_graphs_has_the_bits_of_one_without(people: Path, tmp_path: P
     for graph in (False, True):
         short = {"optim__epochs": 2, "run__zero": 0, "run__workers": 1, "data__val": "", "run__log_every": 3}
         config = tiny(people, tmp_path, **short, run__name=f"graph-{graph}")
-        events: list[dict[str, Any]] = []
+        events: list[Event] = []
         run = replace(config.run, graph=graph)  # which the rules refuse without a GPU
         loop.train(replace(config, run=run), report=events.append, device="cpu")
         found = checkpoint.find(f"{tmp_path}/{config.run.name}", warn=pytest.fail)
         assert found is not None
         tensors = {f"{p}.{n}": t for p in ("model", "optimizer", "bank") for n, t in found.tensors(p).items()}
-        lines = [event for event in events if event["kind"] == "train"]
+        lines = [event.record() for event in events if isinstance(event, Train)]
         ended.append((tensors, [{k: v for k, v in line.items() if k not in MEASURED} for line in lines]))
     assert different(ended[0][0], ended[1][0]) == 0
     assert ended[0][1] == ended[1][1] != []

@@ -19,7 +19,8 @@ import torch.multiprocessing as mp
 
 from icon_dist import config as configuration
 from icon_dist.config import Config
-from icon_dist.launch.progress import Progress, Report
+from icon_dist.launch.events import Note, Report
+from icon_dist.launch.progress import Progress
 
 # What the server that forks ranks and verbs imports once (one server of a process serves all): them, what they import
 # later (seconds each), and what a child asks for.
@@ -109,7 +110,7 @@ def _member(rank: int, world: int, store: str, runs: list[dict[str, Any]], loop:
 def broken(config: Config, *, report: Report, device: str, stop: Callable[[], bool]) -> None:
     """A loop with a bug that looks like what the others see of a lost process."""
     del config, device, stop
-    report({"kind": "note", "text": "about to fail"})
+    report(Note("about to fail"))
     raise RuntimeError("shapes do not fit")
 
 
@@ -118,7 +119,7 @@ def bereft(config: Config, *, report: Report, device: str, stop: Callable[[], bo
     del device, stop
     died = Path(config.run.dir) / "died"
     if died.exists():
-        report({"kind": "note", "text": "both are back"})
+        report(Note("both are back"))
         return
     if dist.get_rank() == 1:
         died.touch()

@@ -28,6 +28,7 @@ import torch.distributed as dist
 from icon_dist import storage
 from icon_dist.checkpoints import checkpoint
 from icon_dist.config import Config
+from icon_dist.launch.events import Event, Start
 from icon_dist.training.loop import run_directory
 from tests.support.training import WARM
 
@@ -133,8 +134,8 @@ def _member(
 
     progress = Progress(run_directory(config), out=open(os.devnull, "w"))  # noqa: SIM115
 
-    def report(event: dict[str, Any]) -> None:
-        if event["kind"] == "start":
+    def report(event: Event) -> None:
+        if isinstance(event, Start):
             training.set()
         if rank == 0:
             progress(event)

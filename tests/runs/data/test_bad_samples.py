@@ -13,7 +13,7 @@ import torch
 from icon_dist import distributed
 from icon_dist.config import AugmentConfig, Config
 from icon_dist.errors import DataError
-from icon_dist.launch.progress import Event, Report
+from icon_dist.launch.events import Event, Note, Report
 from icon_dist.shards.reader import ShardReader
 from icon_dist.shards.shard_set import ShardSet, open_shards
 from icon_dist.training import loop
@@ -105,9 +105,9 @@ def train(config: Config, *, report: Report, device: str) -> None:
     """The loop, with what it tells people kept in a file."""
 
     def keep(event: Event) -> None:
-        if event["kind"] == "note" and distributed.rank() == 0:
+        if isinstance(event, Note) and distributed.rank() == 0:
             with Path(config.run.dir, "notes").open("a") as notes:
-                notes.write(event["text"] + "\n")
+                notes.write(event.text + "\n")
         report(event)
 
     loop.train(config, report=keep, device=device)

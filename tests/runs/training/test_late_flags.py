@@ -14,6 +14,7 @@ import torch
 
 from icon_dist.checkpoints import checkpoint
 from icon_dist.errors import DivergedError
+from icon_dist.launch.events import Event, Skip, Stopped, Train
 from icon_dist.methods.objective import Losses
 from icon_dist.methods.supervised import Supervised
 from icon_dist.training import loop
@@ -21,7 +22,7 @@ from icon_dist.training.flags import Flags
 from tests.support.training import tiny
 
 SHORT = {"optim__epochs": 2, "optim__ema": 0.9, "run__zero": 0, "run__workers": 1, "eval__every": 100, "data__val": ""}
-Events = list[dict[str, Any]]
+Events = list[Event]
 Run = Callable[..., tuple[Events, dict[str, Any]]]
 
 
@@ -60,8 +61,8 @@ def differ(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     return [f"{p}.{name}" for p in parts for name in one[p] if not torch.equal(one[p][name], other[p][name])]
 
 
-def of_kind(events: Events, kind: str) -> list[int]:
-    return [event["step"] for event in events if event["kind"] == kind]
+def of_kind(events: Events, kind: type[Skip | Train | Stopped]) -> list[int]:
+    return [event.step for event in events if isinstance(event, kind)]
 
 
 def test_a_skipped_step_is_known_late_and_leaves_no_trace(trained: Run) -> None:
@@ -70,8 +71,8 @@ def test_a_skipped_step_is_known_late_and_leaves_no_trace(trained: Run) -> None:
     late_events, late = trained("late", late=True, broken=broken, run__log_every=3)
     assert differ(late, plain) == []
     assert plain["numbers"]["skipped"] == 2
-    assert of_kind(late_events, "skip") == of_kind(events, "skip") == [1, 5]
-    assert of_kind(late_events, "train") == of_kind(events, "train") == [3, 6, 8]  # and the last
+    assert of_kind(late_events, Skip) == of_kind(events, Skip) == [1, 5]
+    assert of_kind(late_events, Train) == of_kind(events, Train) == [3, 6, 8]  # and the last
 
 
 def test_many_in_a_row_end_the_run_one_step_later(trained: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +91,7 @@ def test_who_is_asked_to_stop_leaves_one_step_later_and_resumes(trained: Run) ->
     for late, step in ((False, 2), (True, 3)):
         name = f"stopped-{late}"
         events, stopped = trained(name, late=late, stop_at=4, run__log_every=100)
-        assert of_kind(events, "stopped") == [stopped["step"]] == [step]
+        assert of_kind(events, Stopped) == [stopped["step"]] == [step]
         assert differ(trained(name, late=late, run__log_every=100)[1], straight) == []
 
 

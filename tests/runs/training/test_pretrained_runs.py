@@ -54,7 +54,7 @@ def run(people: Path, folder: Path, **more: object) -> list[str]:
     values = alone | {"optim__lr": STILL, "optim__epochs": 1, "run__name": "it", "eval__every": 9} | more
     config: Config = tiny(people, folder, **values)
     group_of_one("gloo")
-    loop.train(config, report=lambda event: notes.append(str(event.get("text"))), device="cpu")
+    loop.train(config, report=lambda event: notes.append(getattr(event, "text", "")), device="cpu")
     return [note for note in notes if note != "None"]
 
 

@@ -16,7 +16,7 @@ import pytest
 from icon_dist.checkpoints import manifest
 from icon_dist.checkpoints.saver import Saver
 from icon_dist.config import Config
-from icon_dist.launch.progress import Report
+from icon_dist.launch.events import Note, Report
 from tests.support.paths import ROOT
 from tests.support.run_results import assert_equal, final, losses
 from tests.support.training import run_gang, tiny
@@ -37,7 +37,7 @@ run_cli(lambda _: launch(config, loop, Progress(folder + "/stopped")), [])
 def slow_to_start(config: Config, *, report: Report, device: str, stop: Callable[[], bool]) -> None:
     """As while a model compiles."""
     del config, device, stop
-    report({"kind": "note", "text": "compiling"})
+    report(Note("compiling"))
     time.sleep(600)
 
 
@@ -48,7 +48,7 @@ def slow_to_save(config: Config, *, report: Report, device: str, stop: Callable[
 
     def slow(self: Saver, *args: object) -> None:
         if stop():
-            report({"kind": "note", "text": "saving"})
+            report(Note("saving"))
             time.sleep(600)
         commit(self, *args)  # type: ignore[arg-type]
 

@@ -6,6 +6,7 @@ import io
 import json
 import math
 import time
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,27 +16,31 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from icon_dist import storage
 from icon_dist.launch import progress as module
-from icon_dist.launch.progress import Event, Progress, counter
+from icon_dist.launch.events import Done, Eval, Evaluating, Note, Recorded, Speed, Start, Tick, Train
+from icon_dist.launch.progress import Progress, counter
 from icon_dist.storage import segments
 
 SCORES = {"PCK@0.2": 61.5, "head": 80.0}
 
 
-def start(step: int = 0) -> Event:
-    return {"kind": "start", "step": step, "total": 100}
+def start(step: int = 0) -> Start:
+    return Start(step, 100)
 
 
-def train(step: int, **more: float) -> Event:
-    values = {"total": 2.0 / step, "heatmap": 1.0 / step, "skcc": 3.0, "prcc": 4.0, "scale": 0.5, "lr": 1e-3}
-    return {"kind": "train", "step": step, "epoch": step / 10, **values, **more}
+def train(step: int, *, lr: float = 1e-3, **more: float) -> Train:
+    losses = {"total": 2.0 / step, "heatmap": 1.0 / step, "skcc": 3.0, "prcc": 4.0, "scale": 0.5}
+    return Train(step, step / 10, lr, losses | more)
 
 
-def evaluation(step: int) -> Event:
-    what = "split=val boxes=gt"
-    return {"kind": "eval", "step": step, "epoch": 1, "what": what, "headline": "PCK@0.2", "scores": SCORES}
+def evaluation(step: int) -> Eval:
+    return Eval(step, 1, "split=val boxes=gt", ("PCK@0.2",), SCORES)
 
 
-def recorded(run: str) -> list[Event]:
+def lines(*events: Recorded) -> list[dict[str, object]]:
+    return [event.record() for event in events]
+
+
+def recorded(run: str) -> list[dict[str, Any]]:
     text = storage.read(f"{run}/metrics.jsonl").decode()
     assert text.endswith("\n") or not text
 
@@ -120,7 +125,7 @@ def test_events_become_lines_and_board_files(run: str, tmp_path: Path) -> None:
     for event in [start(), *events]:
         progress(event)
     progress.close()
-    assert recorded(run) == events
+    assert recorded(run) == lines(*events)
 
     folder = tmp_path / "board"
     names = storage.listing(f"{run}/tensorboard")
@@ -170,7 +175,7 @@ def test_a_resumed_run_drops_what_came_after_its_checkpoint(tmp_path: Path) -> N
     for event in (start(2), *again):
         second(event)
     second.close()
-    assert recorded(run) == [train(1), train(2), evaluation(2), *again]
+    assert recorded(run) == lines(train(1), train(2), evaluation(2), *again)
     found = board(tmp_path / "tensorboard").Scalars("train/lr")
     assert [(s.step, s.value) for s in found] == [
         (1, pytest.approx(1e-3)),
@@ -189,11 +194,11 @@ def test_workers_that_start_again_lose_no_line_before_their_checkpoint(tmp_path:
     for event in (start(2), train(3, lr=0.5)):
         progress(event)
     progress.close()
-    assert recorded(str(tmp_path)) == [train(1), train(2), train(3, lr=0.5)]
+    assert recorded(str(tmp_path)) == lines(train(1), train(2), train(3, lr=0.5))
     assert steps(tmp_path / "tensorboard", "train/total") == [1, 2, 3]
 
 
-SOUND = json.dumps(train(1)).encode() + b"\n"
+SOUND = json.dumps(train(1).record()).encode() + b"\n"
 DAMAGED = {
     "cut": SOUND[:20],
     "garbage": b"\xff\x00\xfe\n",
@@ -210,15 +215,15 @@ DAMAGED = {
 
 @pytest.mark.parametrize("kind", DAMAGED)
 def test_damaged_lines_are_dropped_and_counted(kind: str, tmp_path: Path) -> None:
-    more = json.dumps(evaluation(2)).encode() + b"\n"
+    more = json.dumps(evaluation(2).record()).encode() + b"\n"
     (tmp_path / "metrics.jsonl").write_bytes(SOUND + (DAMAGED[kind] if kind == "cut" else DAMAGED[kind] + more))
     out = Log()
     progress = Progress(str(tmp_path), out=out)
     progress(start(2))
     progress.close()
-    assert recorded(str(tmp_path)) == [train(1)] + ([] if kind == "cut" else [evaluation(2)])
-    lines = 2 if kind == "cut" else 3
-    assert out.text() == f"warning: {tmp_path}/metrics.jsonl: 1 of {lines} lines are damaged; left out\n"
+    assert recorded(str(tmp_path)) == lines(train(1), *([] if kind == "cut" else [evaluation(2)]))
+    count = 2 if kind == "cut" else 3
+    assert out.text() == f"warning: {tmp_path}/metrics.jsonl: 1 of {count} lines are damaged; left out\n"
 
 
 def test_what_is_no_number_is_null(tmp_path: Path) -> None:
@@ -233,7 +238,7 @@ def test_what_is_no_number_is_null(tmp_path: Path) -> None:
 def test_nothing_is_written_before_the_run_has_started(tmp_path: Path) -> None:
     out = Log()
     progress = Progress(str(tmp_path / "run"), out=out)
-    progress({"kind": "note", "text": "hello"})
+    progress(Note("hello"))
     progress.close()
     assert out.text() == "hello\n"
     assert not (tmp_path / "run").exists()
@@ -251,18 +256,18 @@ def test_a_log_gets_whole_lines_some_seconds_apart(tmp_path: Path, clock: Clock)
         progress(train(step))
     progress(train(100))  # the last one is shown whenever it comes
     progress(evaluation(30))
-    progress({"kind": "done", "text": "complete"})
+    progress(Done("complete"))
     progress.close()
     text = out.text()
     assert "\r" not in text
     assert text.endswith("\n")
-    lines = text.splitlines()
-    assert [line.split()[1] for line in lines[:3]] == ["1/100", "11/100", "21/100"]
-    assert lines[0] == "step 1/100  epoch 0.10  heatmap 1.0000  skcc 3.000  prcc 4.000"
+    said = text.splitlines()
+    assert [line.split()[1] for line in said[:3]] == ["1/100", "11/100", "21/100"]
+    assert said[0] == "step 1/100  epoch 0.10  heatmap 1.0000  skcc 3.000  prcc 4.000"
     # one step a second; the first event is where the clock of the rate starts
-    assert lines[1] == "step 11/100  epoch 1.10  heatmap 0.0909  skcc 3.000  prcc 4.000  1:29 left"
-    assert lines[3].startswith("step 100/100  epoch 10.00  heatmap 0.0100")
-    assert lines[4:] == ["epoch 1  PCK@0.2 61.5  split=val boxes=gt", "complete"]
+    assert said[1] == "step 11/100  epoch 1.10  heatmap 0.0909  skcc 3.000  prcc 4.000  1:29 left"
+    assert said[3].startswith("step 100/100  epoch 10.00  heatmap 0.0100")
+    assert said[4:] == ["epoch 1  PCK@0.2 61.5  split=val boxes=gt", "complete"]
 
 
 def test_between_two_steps_that_are_logged(tmp_path: Path, clock: Clock) -> None:
@@ -270,11 +275,10 @@ def test_between_two_steps_that_are_logged(tmp_path: Path, clock: Clock) -> None
     out = Log()
     progress = Progress(str(tmp_path), out=out)
     moment = "2026-01-02T03:04:05+00:00"
-    figures = {"img_s": 85.2, "step_ms": 187.6, "data_wait": 2.6, "memory_mb": 1210, "time": moment}
-    first, later = ({"kind": "tick", "step": step, "epoch": step / 100} for step in (1, 31))
-    evaluating = {"kind": "evaluating", "step": 31, "done": 40, "total": 63}
-    for event in (start(), first, train(20), later, evaluating, evaluation(31)):
-        progress(event | figures if event["kind"] in ("tick", "train") else event)
+    figures = Speed(1210, moment, img_s=85.2, step_ms=187.6, data_wait=2.6)
+    first, later = (Tick(step, step / 100, figures) for step in (1, 31))
+    for event in (start(), first, replace(train(20), speed=figures), later, Evaluating(40, 63), evaluation(31)):
+        progress(event)
         clock.now += 10
     progress.close()
     local = datetime.fromisoformat(moment).astimezone()
@@ -313,10 +317,10 @@ def test_a_terminal_has_one_line_that_changes(tmp_path: Path, clock: Clock, monk
     assert screen.text().count("\n") == 0
     assert [part.split()[1] for part in screen.text().split("\r")[1:]] == ["1/100", "2/100", "3/100"]
     assert all(len(part) < 60 for part in screen.text().split("\r")), "a full line would wrap"
-    progress({"kind": "note", "text": "a note"})
+    progress(Note("a note"))
     progress(train(4))
     progress(evaluation(4))
-    progress({"kind": "done", "text": "complete"})
+    progress(Done("complete"))
     progress.close()
     lines = shown(screen)
     assert [line.split()[1] for line in lines[::2][:2]] == ["3/100", "4/100"]
@@ -373,7 +377,7 @@ def test_what_a_flush_writes_does_not_grow(tmp_path: Path, monkeypatch: pytest.M
         progress.flush()
     written.append(0)
     progress.close()
-    assert max(written) < 2000 + 300 + 4000 + 600 < sum(map(len, map(str, map(train, range(1, 201))))) / 4
+    assert max(written) < 2000 + 300 + 4000 + 600 < sum(map(len, map(str, lines(*map(train, range(1, 201)))))) / 4
     until_the_next_second()
     progress = Progress(str(tmp_path), out=Log())
     for event in (start(150), train(151)):
@@ -381,7 +385,7 @@ def test_what_a_flush_writes_does_not_grow(tmp_path: Path, monkeypatch: pytest.M
     written.append(0)
     progress.close()
     events = [json.loads(line) for line in segments.read(f"{tmp_path}/metrics.jsonl").splitlines()]
-    assert events == [train(step) for step in range(1, 152)]
+    assert events == lines(*map(train, range(1, 152)))
     assert len(segments.places(f"{tmp_path}/metrics.jsonl")) > 10
     assert len(list((tmp_path / "tensorboard").iterdir())) > 10
     found = steps(tmp_path / "tensorboard", "train/total")  # files of one second are read in the order of their names

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from icon_dist.errors import StorageError
+from icon_dist.launch.events import Eval, Start
 from icon_dist.launch.progress import Progress
 
 
-def evaluation(step: int) -> dict[str, Any]:
-    return {"kind": "eval", "step": step, "epoch": 1, "what": "", "headline": "AP", "scores": {"AP": 0.5}}
+def evaluation(step: int) -> Eval:
+    return Eval(step, 1, "", ("AP",), {"AP": 0.5})
 
 
 def test_metrics_wait_for_storage_to_come_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     metrics = tmp_path / "metrics.jsonl"
     progress = Progress(str(tmp_path))
-    progress({"kind": "start", "step": 0, "total": 9})
+    progress(Start(0, 9))
     metrics.mkdir()  # in the way
     progress(evaluation(1))
     assert "warning: metrics are not written" in capsys.readouterr().err

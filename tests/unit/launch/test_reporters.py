@@ -13,7 +13,8 @@ import pytest
 
 from icon_dist.errors import ClusterError
 from icon_dist.launch import reporters
-from icon_dist.launch.progress import Event, Progress
+from icon_dist.launch.events import Event, Tick
+from icon_dist.launch.progress import Progress
 from tests.unit.launch.test_progress import Log, evaluation, start, train
 
 # The packages are not among ours: a package of that name whose every call is a line in calls.jsonl.
@@ -65,7 +66,7 @@ def told(service: str, run: Path, *, out: Log | None = None) -> None:
     services = reporters.packages([service])
     listening = reporters.start(services, run_uri=str(run / "w48"), config={"run": {"name": "w48"}})
     progress = Progress(str(run / "w48"), out=out or Log(), reporters=listening)
-    events: list[Event] = [start(), {"kind": "tick", "step": 1, "epoch": 0.1}, train(1), evaluation(2)]
+    events: list[Event] = [start(), Tick(1, 0.1), train(1), evaluation(2)]
     for event in events:
         progress(event)
     progress.close()

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from icon_dist import errors
+from icon_dist.launch.events import Fatal
 
 # What Ray warns of on its import is none of ours.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -32,7 +33,7 @@ def test_an_error_for_the_user_keeps_its_kind() -> None:
     from icon_dist.launch.worker import fatal
 
     event = fatal(errors.DataError("shard.tar: cut"))
-    assert event == {"kind": "fatal", "error": "DataError", "text": "shard.tar: cut"}
+    assert event == Fatal("DataError", "shard.tar: cut")
 
 
 def test_too_little_gpu_memory_does_not_pass_by_itself() -> None:
@@ -40,8 +41,8 @@ def test_too_little_gpu_memory_does_not_pass_by_itself() -> None:
 
     event = fatal(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmany lines"))
     assert event is not None
-    assert event["error"] == "ClusterError"
-    assert event["text"].startswith("CUDA out of memory. Tried to allocate 2.00 GiB. Lower optim.micro_batch")
+    assert event.error == "ClusterError"
+    assert event.text.startswith("CUDA out of memory. Tried to allocate 2.00 GiB. Lower optim.micro_batch")
 
 
 def test_a_gpu_that_fails_is_not_a_lost_worker() -> None:
@@ -49,8 +50,8 @@ def test_a_gpu_that_fails_is_not_a_lost_worker() -> None:
 
     event = fatal(torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nmany lines"))
     assert event is not None
-    assert event["error"] == "ClusterError"
-    assert event["text"].startswith("CUDA error: an illegal memory access was encountered; ")
+    assert event.error == "ClusterError"
+    assert event.text.startswith("CUDA error: an illegal memory access was encountered; ")
 
 
 def test_a_bug_is_shown_with_its_traceback() -> None:
@@ -61,8 +62,8 @@ def test_a_bug_is_shown_with_its_traceback() -> None:
     except KeyError as error:
         event = fatal(error)
     assert event is not None
-    assert not event["error"]
-    assert Path(__file__).name in event["text"]
+    assert not event.error
+    assert Path(__file__).name in event.text
 
 
 GLOO = (

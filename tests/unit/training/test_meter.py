@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from icon_dist.launch.progress import Event
+from icon_dist.launch.events import Event, Note, Tick, Train
 from icon_dist.training import meter as module
 from icon_dist.training.meter import Meter
 
@@ -46,17 +46,21 @@ def test_steps_are_timed_and_what_lies_between_epochs_is_not(clock: Clock) -> No
             if micro % 2:
                 step += 1
                 if step % 3 == 0:
-                    meter.report({"kind": "train", "step": step, "epoch": step / 4})
+                    meter.report(Train(step, step / 4, 1e-3, {}))
         clock.now += 1000  # an evaluation
-    logged = [event for event in told if event["kind"] == "train"]
-    assert [event["step"] for event in logged] == [3, 6]
+    logged = [event for event in told if isinstance(event, Train)]
+    assert [event.step for event in logged] == [3, 6]
     for event in logged:
-        assert (event["img_s"], event["step_ms"], event["data_wait"]) == pytest.approx((3.0, 4000.0, 25.0))
-        assert event["memory_mb"] > 1
-        assert event["time"].endswith("+00:00")
-    ticks = [event for event in told if event["kind"] == "tick"]
-    assert [(event["step"], event["epoch"]) for event in ticks] == [(step, step / 4) for step in range(1, 9)]
-    assert all(event["step_ms"] == pytest.approx(4000) for event in ticks if "step_ms" in event)
+        assert event.speed is not None
+        speed = event.speed
+        assert (speed.img_s, speed.step_ms, speed.data_wait) == pytest.approx((3.0, 4000.0, 25.0))
+        assert speed.memory_mb > 1
+        assert speed.time.endswith("+00:00")
+    ticks = [event for event in told if isinstance(event, Tick)]
+    assert [(event.step, event.epoch) for event in ticks] == [(step, step / 4) for step in range(1, 9)]
+    known = [event.speed.step_ms for event in ticks if event.speed is not None and event.speed.step_ms is not None]
+    assert known == pytest.approx([4000] * len(known))
+    assert known
 
 
 def test_fast_steps_are_not_told_one_by_one(clock: Clock) -> None:
@@ -64,6 +68,6 @@ def test_fast_steps_are_not_told_one_by_one(clock: Clock) -> None:
     meter = Meter(told.append, batch=8, accumulation=1, steps_per_epoch=100)
     for _ in meter.watched(loaded(clock, count=100, seconds=0.0), step=0):
         clock.now += 0.3
-    assert [event["step"] for event in told] == [1, *range(8, 101, 7)], "two seconds apart"
-    meter.report({"kind": "note", "text": "as it is"})
-    assert told[-1] == {"kind": "note", "text": "as it is"}
+    assert [getattr(event, "step", None) for event in told] == [1, *range(8, 101, 7)], "two seconds apart"
+    meter.report(Note("as it is"))
+    assert told[-1] == Note("as it is")
