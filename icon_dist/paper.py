@@ -8,13 +8,16 @@ again.
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -79,49 +82,133 @@ def _text(value: Any) -> str:
     return json.dumps(value) if isinstance(value, list | bool) else str(value)
 
 
-def run(recipe: Recipe, cfg: str, *, seed: int, extra: Sequence[str]) -> Result:
-    """Train it, or go on with it, and read its figures."""
+@dataclass(frozen=True)
+class Run:
+    """One row on one preset with one seed; ``extra`` are the user's own overrides."""
+
+    recipe: Recipe
+    cfg: str
+    seed: int
+    extra: Sequence[str]
+
+    @property
+    def name(self) -> str:
+        """The name of the run's folder."""
+        return run_name(self.recipe.id, self.cfg, self.seed)
+
+    @property
+    def starts_from(self) -> set[str]:
+        """The names of the runs whose weights it starts from or learns from, its ``@ID``."""
+        values = [*map(str, self.recipe.changes.values()), *(item.partition("=")[2] for item in self.extra)]
+        return {run_name(value[1:], self.cfg, self.seed) for value in values if value[:1] == "@"}
+
+    @property
+    def overrides(self) -> list[str]:
+        """``a.b=c`` of its config."""
+        return overrides(self.recipe, self.cfg, seed=self.seed, extra=self.extra)
+
+    @property
+    def command(self) -> list[str]:
+        """The words behind ``python`` that train it."""
+        return ["-m", "icon_dist.train", "--cfg", self.cfg, *self.overrides]
+
+    def is_recorded(self, results: Sequence[Result]) -> bool:
+        """Whether one of ``results`` is of this run."""
+        key = (self.recipe.id, self.cfg, shlex.join(self.extra), self.seed)
+        return any((r.recipe, r.cfg, r.overrides, r.seed) == key for r in results)
+
+
+def train_all(runs: Sequence[Run], *, jobs: int, done: Callable[[Run, float], None]) -> None:
+    """Train ``runs``, ``jobs`` at a time, each after those that it starts from; ``done`` is told each and its seconds.
+
+    One that fails ends the others too, and this process with its exit code. They, and all when this process is
+    stopped, keep a checkpoint: the same command goes on. Of several at a time the lines begin with the name of the run.
+    """
+    waiting, running = [*runs], list[_Training]()
+    try:
+        while waiting or running:
+            unfinished = {run.name for run in waiting} | {one.run.name for one in running}
+            ready = [run for run in waiting if not run.starts_from & (unfinished - {run.name})]
+            ready = ready or ([] if running else waiting[:1])  # of a circle: it says what it lacks
+            for run in ready[: jobs - len(running)]:
+                waiting.remove(run)
+                running.append(_Training(run, jobs))
+            time.sleep(0.1)
+            for one in [one for one in running if one.has_ended()]:
+                running.remove(one)
+                if one.process.returncode:
+                    raise SystemExit(one.process.returncode)
+                done(one.run, time.monotonic() - one.started)
+    finally:
+        for one in running:
+            one.process.terminate()
+        for one in running:
+            one.close()
+
+
+class _Training:
+    """A process that trains ``run``, one of ``jobs``; it has a share of the cores, and its lines bear its name."""
+
+    def __init__(self, run: Run, jobs: int) -> None:
+        say(f"\n$ python {shlex.join(run.command)}")
+        self.run, self.started = run, time.monotonic()
+        alone = jobs == 1  # then its live line is seen as it is
+        out, error = (None, None) if alone else (subprocess.PIPE, subprocess.STDOUT)
+        share = {} if alone else {"OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // jobs))}
+        command = [sys.executable, *run.command]
+        self.process = subprocess.Popen(command, stdout=out, stderr=error, env={**share, **os.environ}, text=True)
+        self._reader = threading.Thread(target=self._pass_on)
+        self._reader.start()
+
+    def _pass_on(self) -> None:
+        if self.process.stdout is not None:
+            for line in self.process.stdout:
+                say(f"{self.run.name}: {line.rstrip()}", file=sys.stderr)
+
+    def has_ended(self) -> bool:
+        """Whether it has, with all its lines shown."""
+        if self.process.poll() is not None:
+            self.close()
+        return self.process.returncode is not None
+
+    def close(self) -> None:
+        """Wait for its end."""
+        self._reader.join()
+        with self.process:  # waits, and closes what it printed to
+            pass
+
+
+def figures(run: Run, *, seconds: float) -> Result:
+    """What a finished run has measured; ``seconds`` is how long it took."""
     import torch
 
     from icon_dist import config as configuration
     from icon_dist.training.loop import run_directory
 
-    given, command = overrides(recipe, cfg, seed=seed, extra=extra), command_of(recipe, cfg, seed=seed, extra=extra)
-    say(f"\n$ python {shlex.join(command)}")
-    started = time.monotonic()
-    done = subprocess.run([sys.executable, *command], check=False)
-    if done.returncode:
-        raise SystemExit(done.returncode)
-    run_uri = run_directory(configuration.load(cfg, given))
-    log = storage.join(run_uri, "metrics.jsonl")
+    log = storage.join(run_directory(configuration.load(run.cfg, run.overrides)), "metrics.jsonl")
     try:
         events = [json.loads(line) for line in segments.read(log).splitlines()]
     except ValueError:
         raise DataError(f"{log}: a line of it is damaged; resume the run, which leaves it out") from None
     scored = [e for e in events if e["kind"] == "eval"]
     if not scored:
-        raise ConfigError(f"{cfg}: has no data.val, so there is no score to record")
+        raise ConfigError(f"{run.cfg}: has no data.val, so there is no score to record")
     last = scored[-1]
     late = [e for e in events if e["kind"] == "train" and e["epoch"] > last["epoch"] - 1]
     return Result(
-        recipe=recipe.id,
-        cfg=cfg,
-        overrides=shlex.join(extra),
-        seed=seed,
+        recipe=run.recipe.id,
+        cfg=run.cfg,
+        overrides=shlex.join(run.extra),
+        seed=run.seed,
         metric=last["headline"],
         score=last["scores"][last["headline"]],
         steps=last["step"],
-        seconds=round(time.monotonic() - started),
+        seconds=round(seconds),
         device=torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         commit=_commit(),
-        command=f"python {shlex.join(command)}",
+        command=f"python {shlex.join(run.command)}",
         **{name: _mean(late, name) for name in DIAGNOSTICS},
     )
-
-
-def command_of(recipe: Recipe, cfg: str, *, seed: int, extra: Sequence[str]) -> list[str]:
-    """The words behind ``python`` that train it."""
-    return ["-m", "icon_dist.train", "--cfg", cfg, *overrides(recipe, cfg, seed=seed, extra=extra)]
 
 
 def _mean(events: list[Mapping[str, Any]], name: str) -> str:
@@ -170,6 +257,7 @@ def main(argv: list[str]) -> None:
         metavar="a.b=c",
         help="more overrides; @ID is the run of another row",
     )
+    add("--jobs", type=at_least(1), action=Once, metavar="N", help="runs at a time; default 1")
     add("--dry-run", action="store_true", help="print the commands that --run would start, and leave")
     add("--commands", nargs="*", metavar="ID", help="list these rows, or all, with the command of every measurement")
     add("--markdown", action="store_true", help="print what was measured as tables")
@@ -183,7 +271,9 @@ def main(argv: list[str]) -> None:
 
 def _list_rows(args: Namespace, titles: dict[str, str], recipes: dict[str, Recipe]) -> None:
     """Print the rows and what was measured of them; ConfigError of words that are for runs."""
-    if unused := [f"--{name.replace('_', '-')}" for name in ("cfg", "seeds", "set", "dry_run") if getattr(args, name)]:
+    if unused := [
+        f"--{name.replace('_', '-')}" for name in ("cfg", "seeds", "set", "jobs", "dry_run") if getattr(args, name)
+    ]:
         raise ConfigError(f"{', '.join(unused)}: nothing is run; name rows or tables with --run ID")
     results = read_results(args.record or RESULTS)
     chosen = select(args.commands, recipes, option="--commands") if args.commands else [*recipes.values()]
@@ -192,28 +282,36 @@ def _list_rows(args: Namespace, titles: dict[str, str], recipes: dict[str, Recip
 
 
 def _run_rows(args: Namespace, recipes: dict[str, Recipe]) -> None:
-    """Run the chosen rows in turn, or print their commands, but for those that ``--record`` holds already."""
+    """Run the chosen rows, or print their commands, but for those that ``--record`` holds already."""
     from icon_dist import config as configuration
+    from icon_dist.launch.progress import counter
+    from icon_dist.shards.synthetic import draw_missing
 
     if args.record:
         storage.require_place(str(args.record.absolute()))
-    chosen = select(args.run, recipes)
-    todo = [(recipe, preset_of(recipe, args.cfg), seed) for seed in args.seeds or [0] for recipe in chosen]
-    for recipe, cfg, seed in todo:
-        configuration.load(cfg, overrides(recipe, cfg, seed=seed, extra=args.set))  # mistakes show before the first run
-    for recipe, cfg, seed in todo:
-        key = (recipe.id, cfg, shlex.join(args.set), seed)
-        if args.record and any((r.recipe, r.cfg, r.overrides, r.seed) == key for r in read_results(args.record)):
-            tell(f"{run_name(recipe.id, cfg, seed)} is recorded already")
-            continue
-        if args.dry_run:
-            _, _, *words = command_of(recipe, cfg, seed=seed, extra=args.set)  # of python -m icon_dist.train
-            say(shlex.join(["icon-dist", "train", *words]))
-            continue
-        result = run(recipe, cfg, seed=seed, extra=args.set)
-        say(f"{recipe.id} on {cfg}, seed {seed}: {result.metric} {result.score:.2f}")
+    rows = [(recipe, preset_of(recipe, args.cfg)) for recipe in select(args.run, recipes)]
+    runs = [Run(recipe, cfg, seed, args.set) for seed in args.seeds or [0] for recipe, cfg in rows]
+    configs = {run.name: configuration.load(run.cfg, run.overrides) for run in runs}  # mistakes show before the first
+    known = read_results(args.record) if args.record else []
+    for run in runs:
+        if run.is_recorded(known):
+            tell(f"{run.name} is recorded already")
+    todo = [run for run in runs if not run.is_recorded(known)]
+    if args.dry_run:
+        for run in todo:
+            say(shlex.join(["icon-dist", "train", *run.command[2:]]))
+        return
+
+    for run in todo:
+        draw_missing(configs[run.name].data, jobs=os.cpu_count() or 1, progress=counter("people"))
+
+    def done(run: Run, seconds: float) -> None:
+        result = figures(run, seconds=seconds)
+        say(f"{run.recipe.id} on {run.cfg}, seed {run.seed}: {result.metric} {result.score:.2f}")
         if args.record:
             append_result(args.record, result)
+
+    train_all(todo, jobs=args.jobs or 1, done=done)
 
 
 if __name__ == "__main__":

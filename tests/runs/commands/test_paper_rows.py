@@ -1,4 +1,4 @@
-"""A row of the paper's tables is run once and recorded."""
+"""Rows of the paper's tables are run once and recorded; several at a time."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ TINY = [
     *("data.generate=64", "optim.epochs=1", "optim.milestones=[]", "optim.batch=8", "optim.micro_batch=8"),
     *("loss.bank.warmup=2", "run.log_every=2", "eval.every=1", "eval.limit=8"),
 ]
+ALONE = ["run.launcher=local", "run.workers=1", "run.zero=0", "data.loaders=0"]
 
 
 def test_a_row_is_run_recorded_and_not_run_again(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -26,3 +27,31 @@ def test_a_row_is_run_recorded_and_not_run_again(tmp_path: Path, capfd: pytest.C
     assert 0 <= result.score <= 100
     assert float(result.purity) >= 0
     assert capfd.readouterr().out.count("$ python -m icon_dist.train --cfg people loss.lambda_2=0") == 1
+
+
+def test_several_at_a_time_each_after_what_it_starts_from(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "results.csv"
+    places = [f"data.train={tmp_path}/train", f"data.val={tmp_path}/val", f"run.dir={tmp_path}/runs"]
+    rows = ["--run", "T4.pseudo_30", "T4.sup_30", "--cfg", "people", "--seeds", "0", "1", "--jobs", "2"]
+    paper.main([*rows, "--record", str(file), "--set", *places, *TINY, *ALONE])
+    results = read_results(file)
+    assert len(results) == 4
+    shown = capfd.readouterr().err
+    for seed in (0, 1):
+        assert [r.recipe for r in results if r.seed == seed] == ["T4.sup_30", "T4.pseudo_30"]
+        assert f"people-T4.sup_30-s{seed}: complete: step " in shown
+        assert f"people-T4.pseudo_30-s{seed}: complete: step " in shown
+
+
+def test_one_that_fails_ends_the_others(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "results.csv"
+    places = [f"data.train={tmp_path}/train", f"data.val={tmp_path}/val", f"run.dir={tmp_path}/runs"]
+    rows = ["--run", "WARM.base", "--cfg", "people", "--seeds", "0", "1", "--jobs", "2", "--record", str(file)]
+    folder = tmp_path / "runs/people-WARM.base-s1"
+    folder.mkdir(parents=True)
+    (folder / "checkpoints").write_text("not a folder")
+    with pytest.raises(SystemExit) as left:
+        paper.main([*rows, "--set", *places, *TINY, *ALONE, "optim.epochs=5000"])
+    assert left.value.code not in (0, None)
+    assert not file.exists()
+    assert "people-WARM.base-s1: icon_dist: error: " in capfd.readouterr().err
