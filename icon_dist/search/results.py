@@ -29,7 +29,7 @@ class Row:
     number: int
     label: str  # paper | preset, or nothing; of a repeat, what it repeats
     state: str  # complete | stopped | diverged | failed | running | waiting
-    score: float | None  # the last one there is
+    score: float | None  # the last one there is; AP and AR in percent too
     step_ms: float | None
     epoch: int  # of the score
     seconds: float | None

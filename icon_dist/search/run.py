@@ -104,7 +104,7 @@ def run_search(search: Search, cfg: Config, goal: Goal, *, study: str, own: Mapp
         def write() -> list[str]:
             return publish(journal, sweep, repeats, config=cfg, space=space, metric=metric)
 
-        setup = Setup(journal, base, need, at_once, write)
+        setup = Setup(journal, base, metric, need, at_once, write)
         try:
             _tune(sweep, choices, setup, goal=trials, first_rung=rung, prefix="", screen=screen)
             if confirm and repeats is not None:

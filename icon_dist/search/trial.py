@@ -30,6 +30,7 @@ from icon_dist.shards import teacher_cache
 from icon_dist.shards.manifest import MANIFEST, read_manifest
 from icon_dist.storage import lock
 from icon_dist.training.loop import run_directory
+from icon_dist.types import percent
 
 LOOP = "icon_dist.training.loop:train"
 TELL_EVERY = 2.0  # s, how far training is
@@ -42,9 +43,10 @@ def config_of(base: Config, changes: Changes, *, runs: str, name: str) -> Config
     return with_values(base, {**changes, **places})
 
 
-def run_trial(point: Changes, *, base: Config, study: str, inline: bool, locks: dict[str, str]) -> None:
-    """Train one point to its end; what goes wrong is reported, not raised, because Tune would try it again.
+def run_trial(point: Changes, *, base: Config, metric: str, study: str, inline: bool, locks: dict[str, str]) -> None:
+    """Train one point to its end and tell Tune its scores by ``metric``, in percent.
 
+    What goes wrong is reported, not raised, because Tune would try it again.
     ``locks``: the driver's tokens, by which what the trial writes is the driver's.
     """
     lock.adopt(locks)
@@ -53,7 +55,7 @@ def run_trial(point: Changes, *, base: Config, study: str, inline: bool, locks: 
 
         def train(last: int) -> Teller:
             """Train up to epoch ``last`` (0: to the end) and return the reporter with the scores it has told."""
-            teller = Teller(cfg, whole=point["whole"])
+            teller = Teller(cfg, metric=metric, whole=point["whole"])
             part = dataclasses.replace(cfg, run=dataclasses.replace(cfg.run, stop_after_epoch=last))
             if inline:
                 with sharing(_crops):
@@ -95,10 +97,10 @@ def out_of_memory(error: Exception) -> str:
 class Teller(Progress):
     """The run's progress, written as always, with its scores and speed told to Tune."""
 
-    def __init__(self, cfg: Config, *, whole: bool) -> None:
-        """``whole``: not to be stopped early, because others are compared with it."""
+    def __init__(self, cfg: Config, *, metric: str, whole: bool) -> None:
+        """``metric``: that trials are compared by; ``whole``: not to be stopped early, since others are held to it."""
         super().__init__(run_directory(cfg))
-        self._uri = run_directory(cfg)
+        self._uri, self._metric = run_directory(cfg), metric
         self._epochs, self._whole = cfg.optim.epochs, whole
         self._last_told = 0.0
         self._from: tuple[int, float] | None = None  # (step, time) since when steps have followed each other
@@ -122,7 +124,7 @@ class Teller(Progress):
         if isinstance(event, Start):
             tune.report({"kind": "train", "epoch": 0.0})
         elif isinstance(event, Eval):
-            self._tell(event.epoch, event.scores[event.headlines[0]])
+            self._tell(event.epoch, event.scores[self._metric])
 
     def retell(self) -> None:
         """The last score of an earlier attempt, from what it saved with its weights."""
@@ -130,7 +132,7 @@ class Teller(Progress):
         self._tell(last["epoch"], last["score"])
 
     def _tell(self, epoch: float, score: float) -> None:
-        result = {"kind": "eval", "epoch": epoch, "score": score}
+        result = {"kind": "eval", "epoch": epoch, "score": percent(self._metric, score)}
         if epoch < self._epochs and not self._whole:
             result["rung"] = epoch  # the last score is the result: nobody is stopped by it
         if self._steps:

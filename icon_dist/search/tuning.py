@@ -63,6 +63,7 @@ class Setup:
 
     journal: Journal
     base: Config
+    metric: str  # that trials are compared by
     need: Need
     at_once: int
     publish: Callable[[], object]  # after every trial
@@ -82,7 +83,7 @@ def tune_trials(
 
     KilledError when Ray has killed a trial's process for memory: Tune's controller does not survive that.
     """
-    base, need = setup.base, setup.need
+    base, metric, need = setup.base, setup.metric, setup.need
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what goes wrong is said once, by the screen
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C ends this process, and not only with code 0
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # not every report is a score
@@ -92,7 +93,7 @@ def tune_trials(
     searcher = _Searcher(study, space, setup, prefix=prefix, screen=screen)
 
     def trainable(point: Mapping[str, Any]) -> None:
-        run_trial(point, base=base, study=study_uri, inline=need.inline, locks=locks)
+        run_trial(point, base=base, metric=metric, study=study_uri, inline=need.inline, locks=locks)
 
     # A supervisor that held a CPU would wait for itself, and one that holds nothing is refused.
     resources = {"CPU": need.cpus, "GPU": need.gpus} if need.inline else {"memory": 64 * 2**20}

@@ -107,7 +107,7 @@ def test_what_cannot_work_is_one_line_before_any_trial(
     done = sweep(people, tmp_path, *more)
     assert done.returncode == code, done.stderr
     assert words in done.stderr
-    assert done.stderr.count("\n") == 1
+    assert done.stderr.removeprefix("icon_dist: starting Ray on this machine\n").count("\n") == 1
     assert not (tmp_path / STUDY / "trials").exists()
 
 
