@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
+import json
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +19,7 @@ import faster_coco_eval
 import jaxtyping
 import numpy as np
 import pytest
+import vernier.instance
 
 from icon_dist.datasets import load_skeleton
 from icon_dist.metrics import coco, coco_fast
@@ -52,6 +55,29 @@ def table(median: dict[str, float], *, unit: float) -> None:
         print(f"  {name:24} {value / unit:10.1f}  {value / median['ours']:6.1f} x ours")
 
 
+def parsed_by_vernier(truth: dict[str, Any]) -> Any:
+    """The truth as vernier keeps it, which is not counted, as ours is not."""
+    people = [{**a, "id": i} for i, a in enumerate(truth["annotations"], start=1)]
+    images = [{"id": image["id"], "width": 1000, "height": 1000} for image in truth["images"]]
+    document = {"images": images, "annotations": people, "categories": [{"id": 1, "name": "person"}]}
+    return vernier.instance.CocoDataset.from_json(json.dumps(document).encode())
+
+
+def of_images(poses: Predictions) -> list[Any]:
+    """Poses by image, as vernier takes arrays: boxes are those of the joints."""
+    order = np.argsort(poses.image_id, kind="stable")
+    keypoints, score = poses.keypoints[order].astype(np.float64), poses.box_score[order].astype(np.float64)
+    low, high = keypoints[..., :2].min(1), keypoints[..., :2].max(1)
+    boxes, labels = np.concatenate([low, high - low], 1), np.ones(len(order), np.int64)
+    columns = {"keypoints": keypoints, "scores": score, "boxes": boxes, "labels": labels}
+    images, start = np.unique(poses.image_id[order], return_index=True)
+    parts = [slice(*ends) for ends in itertools.pairwise([*start.tolist(), len(order)])]
+    return [
+        {"image_id": image, **{name: column[one] for name, column in columns.items()}}
+        for image, one in zip(images.tolist(), parts, strict=True)
+    ]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_engines(shared: Path, benchmark: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -77,9 +103,15 @@ def test_engines(shared: Path, benchmark: Any, capsys: pytest.CaptureFixture[str
             evaluation.summarize()
         return [float(value) for value in evaluation.stats[:10]]
 
-    assert ours() == pycocotools()
+    parsed = parsed_by_vernier(truth)
+
+    def by_vernier() -> list[float]:
+        evaluator = vernier.instance.Evaluator(iou=vernier.instance.Keypoints(), parity_mode="strict")
+        return list(evaluator.evaluate(parsed, of_images(poses), num_threads=1).stats)
+
+    assert ours() == pycocotools() == by_vernier()
     assert faster() == pytest.approx(ours())
-    peers = {"ours": ours, "pycocotools": pycocotools, "faster-coco-eval": faster}
+    peers = {"ours": ours, "pycocotools": pycocotools, "faster-coco-eval": faster, "vernier": by_vernier}
     median = timed(peers, rounds=3)
     benchmark.pedantic(ours, rounds=3)
     with capsys.disabled():
