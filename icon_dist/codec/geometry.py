@@ -67,6 +67,7 @@ def invert(matrix: F64) -> F64:
 
 def transform(matrix: F64, xy: Numbers) -> F64:
     """Points ``[..., n, 2]`` through ``[..., 2, 3]``."""
-    points = np.asarray(xy, dtype=np.float64)
-    out: F64 = np.einsum("...ij,...nj->...ni", matrix[..., :2], points) + matrix[..., None, :, 2]
+    x, y = np.moveaxis(np.asarray(xy, dtype=np.float64), -1, 0)
+    a, b, c = np.moveaxis(matrix[..., None], -2, 0)  # each [..., 2, 1]
+    out: F64 = np.stack([a[..., i, :] * x + b[..., i, :] * y + c[..., i, :] for i in range(2)], axis=-1)
     return out

@@ -96,10 +96,11 @@ def augment(
     u = np.moveaxis(random, -1, 0)
     center, scale = frame.center_scale(box)
     if skeleton.upper or skeleton.lower:
-        wants = (u[0] < config.half_body_p) & (True if has_halves is None else has_halves)
-        upper_first = normal(u[1], u[2]) < 0.5  # a normal number in the official code too: upper in 69 %
-        center, scale = _half_body(
-            center, scale, keypoints, wants, upper_first, skeleton, least=config.half_body_min, aspect=frame.aspect
+        those = np.flatnonzero((u[0] < config.half_body_p) & (True if has_halves is None else has_halves))
+        upper_first = normal(u[1], u[2])[those] < 0.5  # a normal number in the official code too: upper in 69 %
+        whole = center[those], scale[those]
+        center[those], scale[those] = _half_body(
+            *whole, keypoints[those], upper_first, skeleton, least=config.half_body_min, aspect=frame.aspect
         )
     zoom = np.clip(1 + normal(u[3], u[4]) * config.scale, 1 - config.scale, 1 + config.scale)
     turn = np.clip(normal(u[5], u[6]) * config.rotation, -2 * config.rotation, 2 * config.rotation)
@@ -119,7 +120,6 @@ def _half_body(
     center: F64,
     scale: F64,
     keypoints: NDArray[np.float32],
-    wants: NDArray[np.bool_],
     upper_first: NDArray[np.bool_],
     skeleton: Skeleton,
     *,
@@ -135,7 +135,7 @@ def _half_body(
     take_upper = (upper_first & (upper.sum(-1) > 2)) | (lower.sum(-1) <= 2)
     chosen = np.where(take_upper[:, None], upper, lower)
     count = chosen.sum(-1)
-    use = wants & (labelled.sum(-1) > least) & (count >= 2)
+    use = (labelled.sum(-1) > least) & (count >= 2)
 
     xy = keypoints[..., :2].astype(np.float64)
     inside = chosen[..., None]

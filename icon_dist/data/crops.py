@@ -1,6 +1,7 @@
 """Rows to pixels: decode the stored image, warp it once to the network input. What cannot be read is named.
 
-Decoding is exact (no fastdct, no fastupsample): into a reused buffer those save 8 % and cost 1.4 gray levels.
+Decoding is exact (no fastdct, no fastupsample): into a reused buffer those save 4 to 8 % and cost 1.4 gray levels.
+Images are decoded with a fourth, unused channel: OpenCV warps those to the same bits in less than half the time.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class CropCache:
     """
 
     def __init__(self, stored_wh: NDArray[np.int32], *, budget: int) -> None:
-        size = stored_wh.astype(np.int64).prod(1) * 3
+        size = stored_wh.astype(np.int64).prod(1) * 4
         self._end = np.cumsum(size)
         self._end = self._end[self._end <= budget]
         self._start = self._end - size[: len(self._end)]
@@ -51,11 +52,11 @@ class CropCache:
         return row < len(self) and bool(self._filled[row])
 
     def place(self, row: int) -> U8 | None:
-        """Where the image of this row belongs, ``[h, w, 3]``."""
+        """Where the image of this row belongs, ``[h, w, 4]``."""
         if row >= len(self):
             return None
         width, height = self._wh[row]
-        return self._pixels[self._start[row] : self._end[row]].reshape(height, width, 3)
+        return self._pixels[self._start[row] : self._end[row]].reshape(height, width, 4)
 
     def mark(self, row: int) -> None:
         """Say that the image of this row is written whole; nothing happens where it has no place."""
@@ -99,7 +100,7 @@ def _cache_of(people: People, budget: int) -> CropCache:
 
 
 def cut(image: U8, matrix: NDArray[np.float64], *, out: U8) -> None:
-    """Fill the input ``out [H, W, 3]`` from ``image [h, w, 3]``; ``matrix [2, 3]`` maps input px -> image px."""
+    """Fill the input ``out [H, W, C]`` from ``image [h, w, C]``; ``matrix [2, 3]`` maps input px -> image px."""
     cv2.warpAffine(
         image,
         matrix,
@@ -124,6 +125,7 @@ class Crops:
         self._stored_wh = people.stored_wh
         self._conversion = people.conversion if isinstance(people, Photos) else None
         self._scratch: U8 = np.empty(0, dtype=np.uint8)
+        self._four: U8 = np.empty((*input_hw, 4), dtype=np.uint8)  # an input before its last channel is dropped
         self._last: tuple[int, U8] | None = None  # image number and its pixels, for several boxes on one photo
         self.reading = np.full(1, -1, dtype=np.int64)  # the row that is being read, for whoever waits for it
 
@@ -140,7 +142,8 @@ class Crops:
                     raise
                 bad.append((place, str(error)))
                 continue
-            cut(image, matrix, out=out[place])
+            cut(image, matrix, out=self._four)
+            cv2.cvtColor(self._four, cv2.COLOR_RGBA2RGB, dst=out[place])
         return bad
 
     def uncached(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -149,7 +152,7 @@ class Crops:
         return rows if cache is None else np.array([r for r in rows.tolist() if not cache.holds(r)], dtype=np.int64)
 
     def image(self, row: int) -> U8:
-        """The stored image ``[h, w, 3]``, RGB, as it is; valid until the next one. DataError where it is bad."""
+        """The stored image ``[h, w, 4]``, RGB and an unused channel; valid until the next one. DataError where bad."""
         place = None
         if self.cache is not None:
             place = self.cache.place(row)
@@ -171,7 +174,7 @@ class Crops:
         """A whole photo, as the shards of the set were made from it."""
         name = self.reader.name(row)
         bgr = photo.decode(self.reader.read(row), name=name, conversion=conversion)
-        return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
+        return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGBA), np.uint8)
 
     def _crop(self, row: int, place: U8 | None) -> U8:
         data = self.reader.read(row)
@@ -182,18 +185,18 @@ class Crops:
         return pixels
 
     def _space(self, height: int, width: int) -> U8:
-        size = height * width * 3
+        size = height * width * 4
         if self._scratch.size < size:
             self._scratch = np.empty(size, dtype=np.uint8)
-        return self._scratch[:size].reshape(height, width, 3)
+        return self._scratch[:size].reshape(height, width, 4)
 
 
 def _decode_plain(data: bytes, out: U8) -> bool:
-    """A sound RGB JPEG of the size of ``out [h, w, 3]``; False for anything else."""
+    """A sound RGB JPEG of the size of ``out [h, w, 4]``; False for anything else."""
     if data[:3] != b"\xff\xd8\xff" or many_scans(data):
         return False
     try:
-        return decode_jpeg(data, colorspace="RGB", buffer=out).shape == out.shape
+        return decode_jpeg(data, colorspace="RGBX", buffer=out).shape == out.shape
     except ValueError:
         return False
 
@@ -201,7 +204,7 @@ def _decode_plain(data: bytes, out: U8) -> bool:
 def _decode_any(data: bytes, out: U8, *, name: str) -> None:
     """PNG, JPEGs of other inks, and the reason why a file is of no use."""
     bgr = decode(data, name=name)
-    if bgr.shape != out.shape:
+    if bgr.shape[:2] != out.shape[:2]:
         found, expected = (f"{shape[1]} x {shape[0]} px" for shape in (bgr.shape, out.shape))
         raise DataError(f"{name}: the image is {found}, the index says {expected}; build the shards again")
-    cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB, dst=out)
+    cv2.cvtColor(bgr, cv2.COLOR_BGR2RGBA, dst=out)

@@ -18,7 +18,7 @@ from icon_dist.shards.reader import People
 from icon_dist.shards.shard_set import ShardSet
 from icon_dist.types import Batch
 
-TOGETHER = 256  # instances whose matrices are computed at once
+TOGETHER = 1024  # instances whose matrices are computed at once
 Place = Callable[[I64, I64], Placement]  # of rows, each in its epoch: where they land in the input
 
 
@@ -77,7 +77,7 @@ class Loader:
             block = slice(start, start + together)
             batches = self._without_pixels(order.rows[block], order.epoch[block], place)
             for i, (batch, sampling) in enumerate(batches, start):
-                yield Job(batch, sampling, order.owner[i], ahead[i])
+                yield Job(batch, order.rows[i], sampling, order.owner[i], ahead[i])
 
     def _without_pixels(self, rows: I64, epoch: I64, place: Place) -> Iterator[tuple[Batch, np.ndarray]]:
         """``rows [T, N]`` as T batches that lack only their images, and the matrices that cut these."""

@@ -1,7 +1,8 @@
 """Loader processes: micro-batches of crops, in order, whatever the number of processes.
 
-Every process cuts some samples of each micro-batch and writes them to their final place in a ring that all share;
-orders and answers are small messages. So no crop is pickled or joined, and who cuts what cannot change a batch.
+Every process cuts some samples of each micro-batch and writes them to their final place in a ring that all share; what
+to cut stands there too, so an order is the number of a slot, and the rows to read ahead. No crop is pickled or joined,
+and who cuts what cannot change a batch.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import logging
 import mmap
 import multiprocessing
 import os
+import select
 import signal
 import traceback
 import warnings
@@ -18,8 +20,9 @@ import weakref
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from multiprocessing.context import ForkProcess
+from typing import Any
 
 import cv2
 import numpy as np
@@ -38,7 +41,6 @@ ASKED = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}  # the parent answers
 GRACE = 30  # seconds that a loader works on after SIGTERM
 PATIENCE = 60.0  # seconds without an answer before a loader is named, again and again: slow storage can recover
 I64 = NDArray[np.int64]
-Order = tuple[int, I64, I64, NDArray[np.float64], I64]  # slot, places, rows, sampling, rows to read ahead
 
 
 @dataclass(frozen=True)
@@ -46,17 +48,38 @@ class Job:
     """One micro-batch to cut: all of it but the pixels, and how these are cut."""
 
     batch: Batch
+    rows: I64  # [N] of the shard set; -1 = padding
     sampling: NDArray[np.float64]  # [N, 2, 3] input px -> stored px
     owner: I64  # [N] which process cuts it
     ahead: dict[int, I64]  # rows that a process should begin to read for later
 
-    def places(self, owner: int | None = None) -> I64:
-        """Those that are to be cut, by one process or by all."""
-        real = self.batch.row.numpy() >= 0
-        return np.flatnonzero(real if owner is None else real & (self.owner == owner))
+
+class Ring:
+    """Micro-batches in memory that processes share: ``slots`` times what is to be cut, and the crops."""
+
+    def __init__(self, slots: int, size: int, input_hw: tuple[int, int]) -> None:
+        self.crops = _mapped((slots, size, *input_hw, 3), np.uint8)
+        self.rows = _mapped((slots, size), np.int64)
+        self.owner = _mapped((slots, size), np.int64)
+        self.sampling = _mapped((slots, size, 2, 3), np.float64)
+
+    def order(self, slot: int, job: Job) -> None:
+        """Write what is to be cut."""
+        self.rows[slot], self.owner[slot], self.sampling[slot] = job.rows, job.owner, job.sampling
+
+    def cut(self, slot: int, crops: Crops, owner: int) -> list[Bad]:
+        """Write the crops of one process."""
+        rows = self.rows[slot]
+        places = np.flatnonzero((rows >= 0) & (self.owner[slot] == owner))
+        return crops.fill(self.crops[slot], places=places, rows=rows[places], sampling=self.sampling[slot, places])
 
 
-UnderWay = tuple[Job, int, list[int]]  # with its slot and the processes that cut it
+def _mapped(shape: tuple[int, ...], kind: type[np.generic]) -> NDArray[Any]:
+    size = int(np.prod(shape)) * np.dtype(kind).itemsize
+    return np.frombuffer(mmap.mmap(-1, size), kind).reshape(shape)
+
+
+UnderWay = tuple[Job, int]  # with its slot
 
 
 class LoaderProcesses:
@@ -72,10 +95,10 @@ class LoaderProcesses:
         if not processes:
             return
         self._depth = processes + 4  # micro-batches under way: enough to even out
-        shape = (self._depth + HELD, micro_batch, *crops.input_hw, 3)
-        self._free = deque(range(shape[0]))  # slots of the ring
-        self._ring = np.frombuffer(mmap.mmap(-1, int(np.prod(shape))), dtype=np.uint8).reshape(shape)
-        self._reading: I64 = np.frombuffer(mmap.mmap(-1, 8 * processes), dtype=np.int64)  # the row of each process
+        self._slots = self._depth + HELD
+        self._free = deque(range(self._slots))
+        self._ring = Ring(self._slots, micro_batch, crops.input_hw)
+        self._reading: I64 = _mapped((processes,), np.int64)  # the row of each process
         self._reading[:] = -1
         # fork: the index is shared instead of copied and a start takes milliseconds; loaders use no torch, no CUDA.
         context = multiprocessing.get_context("fork")
@@ -85,7 +108,7 @@ class LoaderProcesses:
             here, there = context.Pipe()
             process = context.Process(
                 target=_serve,
-                args=(there, crops, self._ring, self._reading[number : number + 1], os.getpid()),
+                args=(there, crops, self._ring, self._reading, number, os.getpid()),
                 name=f"loader-{number}",
                 daemon=True,
             )
@@ -113,15 +136,13 @@ class LoaderProcesses:
             for job in jobs:
                 if len(under_way) == self._depth:
                     yield self._receive(under_way)
-                slot = self._free.popleft()
-                under_way.append((job, slot, self._send(job, slot)))
+                under_way.append((job, self._send(job)))
             while under_way:
                 yield self._receive(under_way)
         finally:
             # an iteration that is left early leaves no answer in the pipes and nobody writing to the ring
-            for _, slot, workers in under_way:
-                for worker in workers:
-                    self._answer(worker)
+            for _, slot in under_way:
+                self._answers()
                 self._free.append(slot)
             self._busy = False
 
@@ -129,48 +150,45 @@ class LoaderProcesses:
         for job in jobs:
             for rows in job.ahead.values():
                 self._crops.reader.prefetch(self._crops.uncached(rows))
-            image, places = self._empty(), job.places()
-            rows = job.batch.row.numpy()[places]
-            bad = self._crops.fill(image.numpy(), places=places, rows=rows, sampling=job.sampling[places])
-            yield self._finished(job.batch, image, bad)
+            image, places = self._empty(), np.flatnonzero(job.rows >= 0)
+            rows, sampling = job.rows[places], job.sampling[places]
+            bad = self._crops.fill(image.numpy(), places=places, rows=rows, sampling=sampling)
+            yield self._finished(job, image, bad)
 
-    def _finished(self, batch: Batch, image: Tensor, bad: list[Bad]) -> Batch:
+    def _finished(self, job: Job, image: Tensor, bad: list[Bad]) -> Batch:
         """The batch with its pixels; places that were not cut are black."""
-        batch.image = image
-        gone = batch.row < 0
+        job.batch.image = image
+        gone = job.rows < 0
         if bad:
             gone[[place for place, _ in bad]] = True
             self.skipped += [text for _, text in bad]
         if gone.any():
-            batch.pad(gone)
-        return batch
+            job.batch.pad(torch.from_numpy(gone))
+        return job.batch
 
     def _empty(self) -> Tensor:
         return torch.empty((self._micro_batch, *self._crops.input_hw, 3), dtype=torch.uint8, pin_memory=self._pin)
 
-    def _send(self, job: Job, slot: int) -> list[int]:
-        workers = []
+    def _send(self, job: Job) -> int:
+        """The slot into which the processes now cut the job."""
+        slot = self._free.popleft()
+        self._ring.order(slot, job)
         for worker, (_, pipe) in enumerate(self._workers):
-            places = job.places(worker)
-            ahead = job.ahead.get(worker, np.empty(0, dtype=np.int64))
-            if len(places) or len(ahead):
-                order: Order = slot, places, job.batch.row.numpy()[places], job.sampling[places], ahead
-                try:
-                    pipe.send(order)
-                except OSError:
-                    raise self._died(worker) from None
-                workers.append(worker)
-        return workers
+            try:
+                pipe.send_bytes(np.append(slot, job.ahead.get(worker, ())).astype(np.int64).tobytes())
+            except OSError:
+                raise self._died(worker) from None
+        return slot
 
     def _receive(self, under_way: deque[UnderWay]) -> Batch:
-        held = len(self._ring) - len(self._free) - len(under_way)
-        job, slot, workers = under_way.popleft()
-        answers = [self._answer(worker) for worker in workers]
+        held = self._slots - len(self._free) - len(under_way)
+        job, slot = under_way.popleft()
+        answers = self._answers()
         if errors := [answer for answer in answers if isinstance(answer, Exception)]:
             self._free.append(slot)
             raise errors[0]
         bad = [one for answer in answers if isinstance(answer, list) for one in answer]
-        crops = self._ring[slot]
+        crops = self._ring.crops[slot]
         if self._pin or held >= HELD:
             image = self._empty()
             image.copy_(torch.from_numpy(crops))
@@ -180,16 +198,21 @@ class LoaderProcesses:
             # copy in page faults). A caller that holds more than HELD of them gets copies, above.
             image = torch.from_numpy(crops)
             weakref.finalize(crops, self._free.append, slot).atexit = False
-        return self._finished(job.batch, image, bad)
+        return self._finished(job, image, bad)
+
+    def _answers(self) -> list[list[Bad] | Exception]:
+        """What each process says of the oldest job under way."""
+        return [self._answer(worker) for worker in range(len(self._workers))]
 
     def _answer(self, worker: int) -> list[Bad] | Exception:
-        process, pipe = self._workers[worker]
-        silent = 0.0
-        while not wait([pipe, process.sentinel], timeout=PATIENCE):
+        pipe, silent = self._workers[worker][1], 0.0
+        ready = select.poll()  # not multiprocessing's wait, which costs ten times that
+        ready.register(pipe.fileno(), select.POLLIN)
+        while not ready.poll(PATIENCE * 1000):
             silent += PATIENCE
             self._name_silent(worker, silent)
         try:
-            answer: list[Bad] | Exception = pipe.recv() if pipe.poll() else self._died(worker)
+            answer: list[Bad] | Exception = pipe.recv()
         except (EOFError, ConnectionError):
             answer = self._died(worker)
         return answer
@@ -225,13 +248,13 @@ def _stop(workers: list[tuple[ForkProcess, Connection]], owner: int) -> None:
     workers.clear()
 
 
-def _serve(pipe: Connection, crops: Crops, ring: NDArray[np.uint8], reading: I64, parent: int) -> None:
+def _serve(pipe: Connection, crops: Crops, ring: Ring, reading: I64, owner: int, parent: int) -> None:
     """A loader process: orders in, crops into the ring, what was left out or the error out.
 
-    ``reading [1]`` is where the parent sees the row that it is at.
+    ``reading [processes]`` is where the parent sees the row that each is at.
     """
     gc.disable()  # what the parent has on a GPU is not this process's to free
-    crops.reading = reading
+    crops.reading = reading[owner : owner + 1]
     # The parent's handlers came along with the fork. A terminal and a batch system signal the whole group: the step
     # under way still needs its crops, and then the parent stops its loaders.
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
@@ -246,11 +269,11 @@ def _serve(pipe: Connection, crops: Crops, ring: NDArray[np.uint8], reading: I64
         while not pipe.poll(1.0):
             if os.getppid() != parent:
                 return
-        slot, places, rows, sampling, ahead = pipe.recv()
+        order = np.frombuffer(pipe.recv_bytes(), np.int64)
         answer: list[Bad] | Exception
         try:
-            crops.reader.prefetch(crops.uncached(ahead))
-            answer = crops.fill(ring[slot], places=places, rows=rows, sampling=sampling)
+            crops.reader.prefetch(crops.uncached(order[1:]))
+            answer = ring.cut(int(order[0]), crops, owner)
         except IconError as error:
             answer = error
         except Exception:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import cv2
 import numpy as np
 import torch
 from jaxtyping import Float64, Int64, UInt8
@@ -59,7 +60,7 @@ class Resident:
         for row in rows.tolist():
             width, height = self._shards.stored_wh[row]
             try:
-                parts.append(crops.image(row).reshape(-1, 3).copy())
+                parts.append(cv2.cvtColor(crops.image(row), cv2.COLOR_RGBA2RGB).reshape(-1, 3))
             except DataError as error:
                 if not self._skip_bad:
                     raise

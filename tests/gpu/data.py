@@ -115,4 +115,4 @@ def some_job(shards: ShardSet, cfg: Config, *, rows: NDArray[np.int64]) -> Job:
         *(instance, shards.image_id[rows], rows, to_photo.astype(np.float32)),
     )
     batch = Batch(*map(torch.from_numpy, columns))
-    return Job(batch, compose(shards.to_stored(rows), to_photo), owner=np.zeros_like(rows), ahead={})
+    return Job(batch, rows, compose(shards.to_stored(rows), to_photo), owner=np.zeros_like(rows), ahead={})

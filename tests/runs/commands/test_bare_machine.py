@@ -101,7 +101,7 @@ def test_opencv_decodes_the_same_bits(monkeypatch: pytest.MonkeyPatch, subsampli
         sink = io.BytesIO()
         image = Image.fromarray(pixels(seed, width, height))
         image.save(sink, "JPEG", quality=60 + 15 * seed, subsampling=subsampling, progressive=progressive)
-        for colorspace in ("RGB", "BGR"):
+        for colorspace in ("RGBX", "BGR"):
             right = jpeg.decode_jpeg(sink.getvalue(), colorspace=colorspace)
             buffer = np.empty_like(right)
             with monkeypatch.context() as bare_machine:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -97,15 +98,32 @@ def test_outside_is_black(tmp_path: Path) -> None:
     assert not out[0, :, -10:].any()
 
 
+def test_inputs_are_those_of_three_channels(tmp_path: Path) -> None:
+    """A fourth channel changes no bit: of noise turned, zoomed and mirrored, far outside too."""
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "one", "PNG")
+    turn, zoom = rng.uniform(-np.pi, np.pi, 300), rng.uniform(0.05, 2, (300, 1, 1))
+    linear = zoom * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]).transpose(2, 0, 1)
+    linear[::3, :, 0] *= -1
+    sampling = np.concatenate([linear, rng.uniform(-20, 40, (300, 2, 1))], 2)
+    out = np.empty((300, 64, 48, 3), np.uint8)
+    crops = Crops(one_photo(tmp_path), input_hw=(64, 48))
+    crops.fill(out, places=np.arange(300), rows=np.zeros(300, np.int64), sampling=sampling)
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    np.testing.assert_array_equal(out, [cv2.warpAffine(noise, matrix, (48, 64), flags=flags) for matrix in sampling])
+    assert (out > 0).mean() > 0.1
+
+
 def test_cache_takes_the_first_rows_that_fit() -> None:
-    cache = CropCache(np.array([[10, 10], [20, 10], [10, 10]], np.int32), budget=950)
+    cache = CropCache(np.array([[10, 10], [20, 10], [10, 10]], np.int32), budget=1250)
     assert len(cache) == 2
     assert cache.place(2) is None
     assert not cache.holds(2)
     for row, (h, w) in enumerate([(10, 10), (10, 20)]):
         place = cache.place(row)
         assert place is not None
-        assert place.shape == (h, w, 3)
+        assert place.shape == (h, w, 4)
         assert not cache.holds(row)
         place[:] = row + 1
         cache.mark(row)
