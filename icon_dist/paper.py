@@ -284,7 +284,7 @@ def _list_rows(args: Namespace, titles: dict[str, str], recipes: dict[str, Recip
 def _run_rows(args: Namespace, recipes: dict[str, Recipe]) -> None:
     """Run the chosen rows, or print their commands, but for those that ``--record`` holds already."""
     from icon_dist import config as configuration
-    from icon_dist.launch.progress import counter
+    from icon_dist.launch.progress_bar import counter
     from icon_dist.shards.synthetic import draw_missing
 
     if args.record:

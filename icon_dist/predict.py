@@ -74,9 +74,9 @@ def main(argv: list[str]) -> None:
     args.box = parse_box(args.boxes) if args.kind == "box" else None
 
     with loading():
-        from icon_dist.inference import prediction
+        from icon_dist.inference import predict_files
 
-    prediction.run(args)
+    predict_files.run(args)
 
 
 if __name__ == "__main__":

@@ -276,3 +276,7 @@ class Predictions:
     keypoints: NDArray[np.float32]  # [n, K, 3] x, y, joint score
     box_score: NDArray[np.float32]  # [n]
     area: NDArray[np.float32]  # [n] of the padded box, prod(scale * 200): for OKS-NMS
+
+    def take(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> Predictions:
+        """Those rows, by number or by a mask."""
+        return Predictions(**{name: column[rows] for name, column in vars(self).items()})

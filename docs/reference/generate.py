@@ -13,7 +13,7 @@ from unittest import mock
 
 from icon_dist.__main__ import VERBS, dispatch
 from icon_dist.arguments import Parser
-from icon_dist.config import printed
+from icon_dist.config import print_config
 from icon_dist.config.schema import Config
 
 HERE = Path(__file__).parent
@@ -39,14 +39,14 @@ def section(node: Any, path: str) -> Iterator[str]:
     values = {field.name: getattr(node, field.name) for field in dataclasses.fields(node)}
     inner = {name: value for name, value in values.items() if dataclasses.is_dataclass(value)}
     own = {name: value for name, value in values.items() if name not in inner}
-    about = printed.meanings(type(node))
+    about = print_config.meanings(type(node))
     if own:
         yield from ("", f"## {path}", "")
         if path and (doc := inspect.getdoc(type(node))) and not doc.startswith(type(node).__name__):
             yield from (doc.replace("``", "`"), "")
         yield from ("| key | default | meaning |", "|---|---|---|")
     for name, value in own.items():
-        yield f"| `{path}.{name}` | {code(printed.written(value))} | {cell(about[name])} |"
+        yield f"| `{path}.{name}` | {code(print_config.written(value))} | {cell(about[name])} |"
     for name, value in inner.items():
         yield from section(value, f"{path}.{name}" if path else name)
 

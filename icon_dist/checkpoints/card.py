@@ -12,7 +12,7 @@ from pathlib import PurePath
 from typing import Any
 
 from icon_dist import storage
-from icon_dist.codec.geometry import PADDING
+from icon_dist.codec.affine import PADDING
 from icon_dist.errors import TooLargeError, note, safe
 from icon_dist.types import score_text
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from icon_dist.codec import decode, heatmap
+from icon_dist.codec import decode, flip, heatmap
 from icon_dist.codec.frame import InputFrame
 from icon_dist.config import Config
 
@@ -57,7 +57,7 @@ class Codec:
         self, maps: Float[Tensor, "N K h w"], *, flips: tuple[tuple[int, int], ...]
     ) -> Float[Tensor, "N K h w"]:
         """Heatmaps of a mirrored image as those of the image."""
-        return heatmap.flip_back(maps, flips=flips, codec=self.name)
+        return flip.flip_back(maps, flips=flips, codec=self.name)
 
 
 def codec_of(config: Config, *, stride: int) -> Codec:

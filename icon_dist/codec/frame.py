@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from icon_dist.codec.geometry import F64, affine, center_scale
+from icon_dist.codec.affine import F64, affine, center_scale
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ Three codecs; a model speaks the one it was trained with.
 - ``dark`` (Zhang et al., CVPR 2020; ``generate_target`` of ilovepose/DarkPose, MMPose ``MSRAHeatmap(unbiased=True)``):
   the peak sits on the joint itself, and nothing is cut off.
 - ``udp`` (Huang et al., CVPR 2020; HuangJunJie2017/UDP-Pose, MMPose ``UDPHeatmap``): lengths are counted between the
-  outermost pixel centers, W - 1 in place of W, in the crop (:func:`icon_dist.codec.geometry.affine`), here, and back.
+  outermost pixel centers, W - 1 in place of W, in the crop (:func:`icon_dist.codec.affine.affine`), here, and back.
   Mirror columns of the map are then mirror places of the input, and the flip average needs no shift.
 """
 
@@ -15,8 +15,6 @@ from __future__ import annotations
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-
-from icon_dist.types import mirror_order
 
 
 def unit(hw: tuple[int, int], *, stride: int, codec: str) -> tuple[float, float]:
@@ -66,26 +64,6 @@ def _profile(
         gaussian = gaussian * ((pixel - center).abs() <= 3 * sigma)
     reaches = (center - 3 * sigma < size) & (center + 3 * sigma + 1 >= 0)
     return gaussian, reaches[..., 0]
-
-
-def flip_back(
-    heatmaps: Float[Tensor, "N K h w"], *, flips: tuple[tuple[int, int], ...], codec: str = "msra"
-) -> Float[Tensor, "N K h w"]:
-    """Heatmaps of a mirrored image as those of the image, to be averaged with its own.
-
-    Shifted one pixel right, column 0 kept: with stride-4 maps of a W px image, x and W - 1 - x are not mirror columns.
-    With UDP's lengths they are.
-    """
-    mirrored = heatmaps[:, mirror_order(heatmaps.shape[1], flips)].flip(-1)
-    return mirrored if codec == "udp" else torch.cat([mirrored[..., :1], mirrored[..., :-1]], -1)
-
-
-def joints_back(
-    xy: Float[Tensor, "N K 2"], *, flips: tuple[tuple[int, int], ...], width: int
-) -> Float[Tensor, "N K 2"]:
-    """Joints in px of a mirrored image of ``width``, as those of the image."""
-    mirrored = xy[:, mirror_order(xy.shape[1], flips)]
-    return torch.stack([width - 1 - mirrored[..., 0], mirrored[..., 1]], -1)
 
 
 def to_input(

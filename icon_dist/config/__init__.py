@@ -1,14 +1,11 @@
-"""The whole configuration: what there is (``schema``), how it is read (``loading``), what may be set (``kinds``,
-``rules``), what would do nothing (``idle``) and what would never begin (``schedule``)."""
+"""The whole configuration: what there is (``schema``), how it is read (``loading``), what may be set (``value_types``,
+``rules``), what would do nothing (``unused_values``) and what would never begin (``short_runs``)."""
 
 from __future__ import annotations
 
-from icon_dist.arguments import PRESETS, presets
-from icon_dist.config.idle import refuse_idle
-from icon_dist.config.loading import Loaded, changes, config_hash, from_dict, load, load_own, to_yaml
-from icon_dist.config.printed import to_commented_yaml
+from icon_dist.config.loading import changes, config_hash, from_dict, load, load_own, to_yaml
+from icon_dist.config.print_config import to_commented_yaml
 from icon_dist.config.rules import validate
-from icon_dist.config.schedule import check_schedule
 from icon_dist.config.schema import (
     AugmentConfig,
     BankConfig,
@@ -19,21 +16,19 @@ from icon_dist.config.schema import (
     EvalConfig,
     HeatmapLossConfig,
     LossConfig,
-    ModelConfig,
     OptimConfig,
     RunConfig,
     SemiConfig,
-    Sets,
     as_sets,
     get,
     micro_batch,
-    parse_size,
     per_worker,
     sets_of,
 )
+from icon_dist.config.short_runs import check_short_run
+from icon_dist.config.unused_values import refuse_unused
 
 __all__ = [
-    "PRESETS",
     "AugmentConfig",
     "BankConfig",
     "Changes",
@@ -42,26 +37,21 @@ __all__ = [
     "DataConfig",
     "EvalConfig",
     "HeatmapLossConfig",
-    "Loaded",
     "LossConfig",
-    "ModelConfig",
     "OptimConfig",
     "RunConfig",
     "SemiConfig",
-    "Sets",
     "as_sets",
     "changes",
-    "check_schedule",
+    "check_short_run",
     "config_hash",
     "from_dict",
     "get",
     "load",
     "load_own",
     "micro_batch",
-    "parse_size",
     "per_worker",
-    "presets",
-    "refuse_idle",
+    "refuse_unused",
     "sets_of",
     "to_commented_yaml",
     "to_yaml",

@@ -23,11 +23,11 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from icon_dist.arguments import PRESETS, presets
-from icon_dist.config import kinds
-from icon_dist.config.idle import refuse_idle
+from icon_dist.config import value_types
 from icon_dist.config.rules import validate
 from icon_dist.config.safe_yaml import require_plain
 from icon_dist.config.schema import Config, as_sets, leaves, sets_of
+from icon_dist.config.unused_values import refuse_unused
 from icon_dist.errors import ConfigError, raise_all, shorten, shown
 
 MAX_BYTES = 1 << 20  # of a config file
@@ -92,7 +92,7 @@ def load_own(name_or_path: str, overrides: Sequence[str] | Mapping[str, Any] = (
     layers = [*_yaml_layers(preset_path(name_or_path)), *_override_layers(overrides)]
     config = _merge(layers)
     validate(config)
-    refuse_idle(config)
+    refuse_unused(config)
     own: dict[str, str] = {}
     for layer in layers:
         own |= dict.fromkeys(_keys(layer.values), layer.own)
@@ -157,7 +157,7 @@ def _merge(layers: Sequence[Layer]) -> Config:
     """The layers one over the other, after every fault in any of them was told."""
     found = []
     for layer in layers:
-        texts = layer.faults or list(kinds.faults(layer.values))
+        texts = layer.faults or list(value_types.faults(layer.values))
         found += [ConfigError((layer.where if text is texts[0] else "") + text) for text in texts]
     raise_all(found, most=400)  # of a file in another format every key is wrong
     config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), *(layer.values for layer in layers)))
@@ -192,7 +192,7 @@ def _yaml_layers(path: Path, *, extended_by: tuple[Path, ...] = ()) -> list[Laye
     if not isinstance(written, dict) or not written or None in written.values():
         raise ConfigError(f"{path}: expected sections such as 'optim:' with keys below them; see --print-config")
     base = written.pop("extends", None)
-    faults = [f"line {line}: {what}" for line, what in kinds.unclear(yaml.compose(text, Loader=yaml.SafeLoader))]
+    faults = [f"line {line}: {what}" for line, what in value_types.unclear(yaml.compose(text, Loader=yaml.SafeLoader))]
     printed = len([*_keys(written)]) == len(leaves(Config()))  # by --print-config, or by a run: nobody chose it all
     own = "" if path.parent == PRESETS or printed else str(path)
     layer = Layer(f"{path}: ", written, faults, own)
@@ -210,9 +210,9 @@ def _override_layers(overrides: Sequence[str] | Mapping[str, Any]) -> list[Layer
         if not equals or not re.fullmatch(r"\w+(\.\w+)*", key):
             fault = f"{shown(item)}: expected KEY=VALUE such as loss.tau=0.1"
             layers.append(Layer("", {}, [fault + _instead(key, equals)], item))
-        elif key in kinds.SETS and text.startswith("["):
+        elif key in value_types.SETS and text.startswith("["):
             layers.append(_listed(key, text, item=item))
-        elif isinstance(kinds.default(key), str):  # the text as typed: run.name=007 is not the number 7
+        elif isinstance(value_types.default(key), str):  # the text as typed: run.name=007 is not the number 7
             layers.append(_override(key, text, item=item))
         else:
             layers.append(_parsed(key, text, item=item))
@@ -222,7 +222,7 @@ def _override_layers(overrides: Sequence[str] | Mapping[str, Any]) -> list[Layer
 def _instead(key: str, equals: str) -> str:
     """What somebody probably meant who typed no KEY=VALUE."""
     key = key.strip().strip("-.")
-    if kinds.default(key) is None or not key:
+    if value_types.default(key) is None or not key:
         return ""
     return f"; did you mean {key}=...?" if equals else f"; give {key} a value"
 
@@ -237,7 +237,7 @@ def _parsed(key: str, text: str, *, item: str) -> Layer:
         why = shorten(str(error).splitlines()[0])
         return Layer("", {}, [f"{shorten(item)}: {why}; expected a plain value"], item)
     assert isinstance(value, dict)
-    return _override(key, value["value"], item=item, faults=[what for _, what in kinds.unclear(node, key)])
+    return _override(key, value["value"], item=item, faults=[what for _, what in value_types.unclear(node, key)])
 
 
 def _listed(key: str, text: str, *, item: str) -> Layer:

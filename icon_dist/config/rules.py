@@ -35,7 +35,7 @@ def refusal(config: Config, key: str, rule: str) -> str:
 
 
 def values(config: Config) -> Iterator[Rule]:
-    """Each by itself. Which names there are to choose from is looked at before (:mod:`.kinds`)."""
+    """Each by itself. Which names there are to choose from is looked at before (:mod:`.value_types`)."""
     for key, value in leaves(config):
         for text in value if isinstance(value, tuple) else (value,):
             if isinstance(text, str):

@@ -14,7 +14,7 @@ Changes = Mapping[str, Any]  # values by dotted key
 if TYPE_CHECKING:
     Sets = str | tuple[str, ...]  # one set of shards, or several; a list of one is that one
 else:
-    Sets = Any  # omegaconf has no type for "text or a list of texts"; kinds.py checks it
+    Sets = Any  # omegaconf has no type for "text or a list of texts"; value_types.py checks it
 
 SIZE = r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})"  # height x width
 SERVICES = ("wandb", "mlflow", "trackio")

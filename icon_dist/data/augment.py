@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from icon_dist.codec.affine import compose, transform
 from icon_dist.codec.frame import InputFrame
-from icon_dist.codec.geometry import compose, transform
 from icon_dist.config import AugmentConfig
 from icon_dist.rng import hashed, normal, uniforms
 from icon_dist.types import Skeleton

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 
+from icon_dist.codec.affine import compose, invert
 from icon_dist.codec.frame import InputFrame
-from icon_dist.codec.geometry import compose, invert
 from icon_dist.data.augment import Placement, place_joints
 from icon_dist.data.crops import Crops
 from icon_dist.data.loader_processes import Job, LoaderProcesses

@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 
 from icon_dist.checkpoints import weights as stored_weights
 from icon_dist.codec import Codec, codec_of
-from icon_dist.codec.geometry import invert
+from icon_dist.codec.affine import invert
 from icon_dist.config import EvalConfig
 from icon_dist.data.crops import cut
 from icon_dist.errors import ConfigError, DataError, shown
@@ -29,7 +29,7 @@ from icon_dist.inference.device import chosen_device
 from icon_dist.inference.poses import Poses
 from icon_dist.inference.predictor import Forward, predict, require_finite
 from icon_dist.metrics.calibration import Curve, calibrated
-from icon_dist.metrics.oks import rescore, select
+from icon_dist.metrics.nms import rescore
 from icon_dist.models import from_config
 from icon_dist.shards.reader import Photos, photo_source
 from icon_dist.types import Batch, Instance, Predictions, Skeleton
@@ -171,7 +171,7 @@ class PoseEstimator:
         require_finite(found)
         found = rescore(found if self._curves is None else calibrated(found, self._curves))
         for number, (image, boxes) in enumerate(images):
-            yield self._of_image(image, boxes[:, :4], select(found, found.image_id == number))
+            yield self._of_image(image, boxes[:, :4], found.take(found.image_id == number))
 
     def _of_image(self, image: RGB, boxes: NDArray[np.float64], found: Predictions) -> Poses:
         return Poses(

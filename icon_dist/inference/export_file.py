@@ -16,7 +16,7 @@ from icon_dist.checkpoints import manifest as manifests
 from icon_dist.checkpoints import weights as stored_weights
 from icon_dist.checkpoints.weights import Weights
 from icon_dist.codec import Codec, codec_of
-from icon_dist.codec.geometry import PADDING
+from icon_dist.codec.affine import PADDING
 from icon_dist.errors import ConfigError, plural, say, tell
 from icon_dist.inference import export as programs
 from icon_dist.metrics.score import main_metric

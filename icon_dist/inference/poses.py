@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from icon_dist.drawing import skeletons
-from icon_dist.metrics.oks import JOINT_THRESHOLD
+from icon_dist.metrics.nms import JOINT_THRESHOLD
 from icon_dist.types import PERSON, Skeleton
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from icon_dist import distributed
 from icon_dist.codec import Codec, heatmap
+from icon_dist.codec.flip import joints_back
 from icon_dist.config import EvalConfig
 from icon_dist.data.loader import Loader
 from icon_dist.data.sampler import EvalSampler
@@ -59,7 +60,7 @@ def predict(
             mirrored = forward(image.flip(2))
             maps = (maps + codec.flip_back(mirrored.heatmaps.float(), flips=flips)) / 2
             if refined is not None and mirrored.joints is not None:  # the public code does not average these
-                back = heatmap.joints_back(mirrored.joints[-1].float(), flips=flips, width=image.shape[2])
+                back = joints_back(mirrored.joints[-1].float(), flips=flips, width=image.shape[2])
                 refined = (refined + back) / 2
         xy, peak = codec.decode(maps, method=settings.decode)
         matrix = batch.to_photo.to(device)

@@ -14,13 +14,12 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import Any, Protocol, TextIO, runtime_checkable
 
 from icon_dist import storage
 from icon_dist.errors import StorageError, plain, shorten
-from icon_dist.launch import tempdirs
 from icon_dist.launch.events import Done, Eval, Evaluating, Event, Note, Recorded, Skip, Start, Tick, Train
+from icon_dist.launch.tensorboard import Board, scalars
 from icon_dist.storage import lock
 from icon_dist.storage.segments import SegmentedLog
 from icon_dist.types import score_text
@@ -41,7 +40,6 @@ KINDS = ("train", "eval", "skip")  # of the lines of metrics.jsonl
 FIGURES = {"img_s": "{:.0f} img/s", "step_ms": "{:.0f} ms", "data_wait": "{:.0f} % data wait", "memory_mb": "{:.0f} MB"}
 SHOW_EVERY = 10.0  # s, a line of training in a log
 FLUSH_EVERY = 30.0  # s: what a driver that is killed may lose of metrics.jsonl
-BOARD_FILE = 4 << 20  # bytes of TensorBoard events after which another file is begun
 
 
 class Progress:
@@ -61,7 +59,7 @@ class Progress:
         self._last_flush = time.monotonic()
         self._total = 0
         self._rate: tuple[int, float] | None = None  # (step, time) where this attempt's speed counts from
-        self._board: _Board | None = None
+        self._board: Board | None = None
 
     def __call__(self, event: Event) -> None:
         """Show and write down one event of the run."""
@@ -137,7 +135,7 @@ class Progress:
         if self._board is not None:
             self._board.close()
         try:
-            self._board = _Board(self._run_uri, purge_step=step + 1)
+            self._board = Board(self._run_uri, purge_step=step + 1)
         except ModuleNotFoundError:
             self._board = None
             self.say("note: no TensorBoard files, the package tensorboard is not installed; metrics.jsonl has all")
@@ -187,13 +185,6 @@ class Progress:
         self._open_line = self._live
 
 
-def scalars(event: Recorded) -> dict[str, float]:
-    """The numbers of a recorded event by their names on a board, such as ``train/heatmap`` and ``eval/AP``."""
-    record = event.record()
-    values = event.scores if isinstance(event, Eval) else {k: value for k, value in record.items() if k != "step"}
-    return {f"{record['kind']}/{name}": value for name, value in values.items() if isinstance(value, int | float)}
-
-
 def _is_until(step: int, line: bytes) -> bool | None:
     """Whether an event is of ``step`` or before; None if it is no whole event. Damage in a record ends no run."""
     try:
@@ -210,55 +201,3 @@ def _strict(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _strict(item) for key, item in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-class _Board:
-    """TensorBoard event files: written locally, copied to the run directory at every flush."""
-
-    def __init__(self, run_uri: str, *, purge_step: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        self._target = storage.join(run_uri, "tensorboard")
-        self._scratch = tempdirs.Folder("board")
-        self._writer = SummaryWriter(self._scratch.name, purge_step=purge_step)
-
-    def add(self, event: Recorded) -> None:
-        """Add all numbers of ``event`` to the local files, at its step."""
-        for name, value in scalars(event).items():
-            self._writer.add_scalar(name, value, event.step)
-
-    def upload(self) -> None:
-        """Write what is in memory to the local files and copy them to ``tensorboard/`` of the run directory.
-
-        A file that has become large is closed and not copied again: the next number opens another.
-        """
-        self._writer.flush()
-        files = [*Path(self._scratch.name).iterdir()]
-        for path in files:
-            storage.write(storage.join(self._target, path.name), path)
-        if sum(path.stat().st_size for path in files) > BOARD_FILE:
-            self._writer.close()
-            for path in files:
-                path.unlink()
-
-    def close(self) -> None:
-        """Copy the files to the run directory a last time and remove the local ones."""
-        self.upload()
-        self._writer.close()
-        self._scratch.cleanup()
-
-
-def counter(unit: str, *, out: TextIO | None = None) -> Callable[[str, int, int], None]:
-    """``show(verb, done, total)`` on stderr: a line rewritten on a terminal, one at every tenth in a log."""
-    file, shown = out or sys.stderr, ("", -1)
-
-    def show(verb: str, done: int, total: int) -> None:
-        """Print that ``done`` of ``total`` are done, unless the line would say the same as the one before."""
-        nonlocal shown
-        live = file.isatty()
-        if (now := (verb, done if live else 10 * done // total)) != shown:
-            shown = now
-            end = "\n" if done == total or not live else ""
-            print(f"{chr(13) if live else ''}{verb} {done}/{total} {unit}", end=end, file=file, flush=True)
-
-    return show

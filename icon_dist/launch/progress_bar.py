@@ -1,4 +1,4 @@
-"""How far a command is, and how long it still takes, in one line on stderr."""
+"""How far a command is, in one line on stderr."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Callable
+from typing import TextIO
 
 PATIENCE = 2.0  # s after the first item without a word; what is done by then needs none
 EVERY = (0.1, 10.0)  # s between two lines: on a terminal, where each replaces the last, and in a log
@@ -30,5 +31,21 @@ def progress_bar(verb: str, unit: str, total: int) -> Callable[[int], None]:
         text = f"{verb} {done}/{total} {unit}, {left // 60}:{left % 60:02d} left"
         # On a terminal, whatever is written next begins where this line does.
         print(f"{text:<{60 if live else 0}}", end="\r" if live else "\n", file=file, flush=True)
+
+    return show
+
+
+def counter(unit: str, *, out: TextIO | None = None) -> Callable[[str, int, int], None]:
+    """``show(verb, done, total)`` on stderr: a line rewritten on a terminal, one at every tenth in a log."""
+    file, shown = out or sys.stderr, ("", -1)
+
+    def show(verb: str, done: int, total: int) -> None:
+        """Print that ``done`` of ``total`` are done, unless the line would say the same as the one before."""
+        nonlocal shown
+        live = file.isatty()
+        if (now := (verb, done if live else 10 * done // total)) != shown:
+            shown = now
+            end = "\n" if done == total or not live else ""
+            print(f"{chr(13) if live else ''}{verb} {done}/{total} {unit}", end=end, file=file, flush=True)
 
     return show

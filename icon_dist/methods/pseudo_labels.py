@@ -86,7 +86,7 @@ def statistics_held(model: nn.Module) -> Iterator[None]:
 
     So unlabelled people act through the loss alone, and without a joint above gamma they do not act at all.
     """
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
     for norm in norms:
         norm.track_running_stats = False
     try:

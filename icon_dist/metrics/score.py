@@ -9,7 +9,6 @@ import numpy as np
 from icon_dist.errors import DataError, plural
 from icon_dist.metrics import coco, crowdpose, pck, pckh
 from icon_dist.metrics.ground_truth import STRANGER, GroundTruth
-from icon_dist.metrics.oks import select
 from icon_dist.types import Predictions, Skeleton, score_text
 
 MAIN = {"coco": "AP", "crowdpose": "AP", "pckh": "PCKh", "pck": "PCK@0.2"}
@@ -84,7 +83,7 @@ def score(
         raise DataError(f"image {predictions.image_id[~known].min()}: {STRANGER}")
     if not (np.isfinite(predictions.keypoints).all() and np.isfinite(predictions.box_score).all()):
         raise DataError("predictions: not all of them are finite; the model or the boxes are broken")
-    ours = select(predictions, known)
+    ours = predictions.take(known)
     match skeleton.metric:
         case "coco":
             return coco.score(truth, ours, skeleton, nms=nms, engine=engine)

@@ -8,7 +8,8 @@ import re
 from types import ModuleType
 
 from icon_dist.errors import ConfigError
-from icon_dist.models.pose import Heads, PoseNet
+from icon_dist.models.heads import Heads
+from icon_dist.models.pose import PoseNet
 
 __all__ = ["Heads", "PoseNet", "backbone_names", "build_model"]
 

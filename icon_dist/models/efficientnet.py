@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from icon_dist.models.batch_norm import BatchNorm2d
 from icon_dist.models.blocks import init_from_scratch
-from icon_dist.models.pose import Encoded, Heads, PoseNet, Source
+from icon_dist.models.heads import Heads, Source
+from icon_dist.models.pose import Encoded, PoseNet
 
 NAMES = ("efficientnet_lite0",)
 STEM = 32

@@ -5,7 +5,7 @@ from __future__ import annotations
 from icon_dist.checkpoints.compatibility import require_same_tensors
 from icon_dist.checkpoints.weights import Weights
 from icon_dist.config import Config
-from icon_dist.config.schedule import contrasts
+from icon_dist.config.short_runs import contrasts
 from icon_dist.errors import CheckpointError, ConfigError
 from icon_dist.models import Heads, PoseNet, build_model
 from icon_dist.models.shapes import shapes_alone

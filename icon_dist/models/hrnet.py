@@ -13,7 +13,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from icon_dist.models.blocks import BasicBlock, Bottleneck, conv_bn, init_from_scratch, stack
-from icon_dist.models.pose import Encoded, Heads, PoseNet, Source
+from icon_dist.models.heads import Heads, Source
+from icon_dist.models.pose import Encoded, PoseNet
 
 NAMES = ("hrnet_w32", "hrnet_w48", "hrnet_wN (N even, 8 or more)", "hrnet_small")
 

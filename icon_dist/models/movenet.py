@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from icon_dist.models.blocks import init_from_scratch
-from icon_dist.models.names import renamed
-from icon_dist.models.pose import Encoded, Heads, PoseNet, Source
+from icon_dist.models.heads import Heads, Source
+from icon_dist.models.pose import Encoded, PoseNet
+from icon_dist.models.rename_keys import renamed
 from icon_dist.types import Outputs
 
 NAMES = ("movenet_thunder",)

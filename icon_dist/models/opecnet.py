@@ -41,12 +41,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from icon_dist.codec.decode import decode
-from icon_dist.constants import constant
 from icon_dist.errors import ConfigError
 from icon_dist.models import hrnet, resnet
 from icon_dist.models.blocks import init_from_scratch
-from icon_dist.models.graph import GraphConv, NormedGraphConv, ResidualGraphConv, listening
-from icon_dist.models.pose import Heads, PoseNet, Source
+from icon_dist.models.graph_convolution import GraphConv, NormedGraphConv, ResidualGraphConv, listening
+from icon_dist.models.heads import Heads, Source
+from icon_dist.models.pose import PoseNet
+from icon_dist.torch_constants import constant
 from icon_dist.types import Outputs
 
 PREFIX = "opecnet_"

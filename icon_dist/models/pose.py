@@ -1,4 +1,4 @@
-"""A pose model: backbone, heatmap head and the training-only projection head (paper Fig. 2).
+"""A pose model: backbone, heatmap head and projection head.
 
 A backbone is a subclass that builds its layers as attributes of the model itself, so that official weights load by
 name, and then calls :meth:`PoseNet.add_heads`.
@@ -7,8 +7,7 @@ name, and then calls :meth:`PoseNet.add_heads`.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -19,33 +18,11 @@ from torch.nn import functional as F
 
 from icon_dist.errors import ConfigError
 from icon_dist.models.batch_norm import BatchNorm2d, count_batch
-from icon_dist.models.blocks import conv_bn, init_from_scratch
+from icon_dist.models.heads import Heads, Source, concatenate, projection_head
 from icon_dist.types import Outputs
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-
-
-@dataclass(frozen=True)
-class Heads:
-    """What to put on a backbone, and what it is built for."""
-
-    joints: int  # K
-    projection: str | None = None  # mlp | linear | None: no contrast
-    feature: str = "default"  # what the projection head reads, one of the backbone's sources
-    embedding: int = 256  # m
-    bones: tuple[tuple[int, int], ...] = ()  # joints that belong together, for models that know the skeleton
-    sigma: float = 2.0  # of the peaks of heatmaps, heatmap px, for models that read them
-    input_hw: tuple[int, int] = (256, 192)  # px, for models that are of one size
-    drop_path: float = 0.0  # stochastic depth in the last block, for models that have it
-
-
-class Source(NamedTuple):
-    """A feature map that the projection head may read."""
-
-    channels: int
-    stride: int  # input px per feature px
-    origin: float = 0.0  # where the first feature px lies, input px, right and below of the first input px
 
 
 class Encoded(NamedTuple):
@@ -153,35 +130,3 @@ class PoseNet(nn.Module):
     def _sources(self, encoded: Encoded) -> tuple[Tensor, ...]:
         """The maps that ``model.feature`` names, finest first."""
         return {"default": encoded.shared[:1], "all": encoded.shared, "deconv": (encoded.final,)}[self.heads.feature]
-
-
-def projection_head(kind: str, inputs: int, outputs: int) -> nn.Sequential:
-    """``mlp`` = 1x1 conv, BN, ReLU, 1x1 conv; ``linear`` = one 1x1 conv. The caller normalizes."""
-    if kind == "mlp":
-        layers = [*conv_bn(inputs, outputs, kernel=1), nn.ReLU(), nn.Conv2d(outputs, outputs, kernel_size=1)]
-    elif kind == "linear":
-        layers = [nn.Conv2d(inputs, outputs, kernel_size=1)]
-    else:
-        raise ConfigError(f"model.projection={kind}: not one of mlp, linear")
-    head = nn.Sequential(*layers)
-    init_from_scratch(head)
-    return head
-
-
-def concatenate(maps: Sequence[Float[Tensor, "N _ _ _"]]) -> Float[Tensor, "N _ _ _"]:
-    """Maps of one image side by side at the size of the first.
-
-    Bilinear, with pixel i of a map at input pixel ``stride * i``, unlike both modes of ``interpolate``;
-    what lies beyond the last pixel repeats it.
-    """
-    if len(maps) == 1:
-        return maps[0]
-    return torch.cat([maps[0], *(upsample(m, factor=maps[0].shape[-1] // m.shape[-1]) for m in maps[1:])], dim=1)
-
-
-def upsample(x: Float[Tensor, "N D a b"], *, factor: int) -> Float[Tensor, "N D c d"]:
-    """Bilinear, ``out[factor * i] == x[i]``."""
-    height, width = x.shape[-2:]
-    size = (factor * (height - 1) + 1, factor * (width - 1) + 1)
-    inner = F.interpolate(x, size=size, mode="bilinear", align_corners=True)
-    return F.pad(inner, (0, factor - 1, 0, factor - 1), mode="replicate")

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from icon_dist.models.batch_norm import BatchNorm2d
 from icon_dist.models.blocks import BasicBlock, Bottleneck, Residual, conv_bn, init_from_scratch, stack
-from icon_dist.models.pose import Encoded, Heads, PoseNet, Source
+from icon_dist.models.heads import Heads, Source
+from icon_dist.models.pose import Encoded, PoseNet
 
 LAYOUTS: dict[str, tuple[type[Residual], tuple[int, int, int, int]]] = {
     "resnet18": (BasicBlock, (2, 2, 2, 2)),

@@ -20,7 +20,8 @@ from torch.nn import functional as F
 
 from icon_dist.models.batch_norm import BatchNorm2d
 from icon_dist.models.drop_path import crop_keys, survivors
-from icon_dist.models.pose import Encoded, Heads, PoseNet, Source
+from icon_dist.models.heads import Heads, Source
+from icon_dist.models.pose import Encoded, PoseNet
 
 PATCH, PADDING = 16, 2  # px
 CENTER = (PATCH - 1) / 2 - PADDING  # of the first patch, px of the input

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from icon_dist.models.names import renamed
+from icon_dist.models.rename_keys import renamed
 from icon_dist.models.vit import POSITIONS
 
 MMPRETRAIN = (  # to timm's

@@ -22,11 +22,11 @@ from icon_dist.errors import (
     tell,
 )
 from icon_dist.inference.device import chosen_device
-from icon_dist.reports.arms import Arm, arms_of
-from icon_dist.reports.changes import Change, changes, pictures
 from icon_dist.reports.comparison_numbers import numbers_of
 from icon_dist.reports.comparison_page import Pictures, page, worst_of
-from icon_dist.reports.measure import Measured, Shards, measure, open_measured
+from icon_dist.reports.measured_runs import Measured, Shards, measure, open_measured
+from icon_dist.reports.pose_changes import Change, changes, pictures
+from icon_dist.reports.run_groups import Arm, arms_of
 from icon_dist.reports.runs import Run, read_runs
 from icon_dist.types import Skeleton
 

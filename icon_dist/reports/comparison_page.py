@@ -13,11 +13,11 @@ from icon_dist.metrics import embedding
 from icon_dist.metrics.error_kinds import MATCHED, WRONG
 from icon_dist.metrics.recall import DEFINITIONS, THRESHOLDS
 from icon_dist.reports import curves
-from icon_dist.reports.arms import Arm, Json
 from icon_dist.reports.comparison_numbers import SPEED
 from icon_dist.reports.diagnosis import worst_sheets
 from icon_dist.reports.diagnosis_page import MEANING
-from icon_dist.reports.measure import Measured
+from icon_dist.reports.measured_runs import Measured
+from icon_dist.reports.run_groups import Arm, Json
 from icon_dist.reports.runs import Run
 from icon_dist.types import percent
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from icon_dist.drawing import charts
 from icon_dist.drawing.charts import Curve
-from icon_dist.reports.arms import Arm
+from icon_dist.reports.run_groups import Arm
 from icon_dist.reports.runs import Run, finite, is_known
 from icon_dist.types import percent
 

@@ -30,10 +30,10 @@ from icon_dist.metrics.ground_truth import GroundTruth
 from icon_dist.metrics.recall import DEFINITIONS, THRESHOLDS, recall
 from icon_dist.metrics.score import main_metric, score
 from icon_dist.models import PoseNet
-from icon_dist.reports import suspecting
+from icon_dist.reports import label_suspects
 from icon_dist.reports.diagnosis_page import page
+from icon_dist.reports.label_suspects import Suspects
 from icon_dist.reports.pictures import Subject, tiles
-from icon_dist.reports.suspecting import Suspects
 from icon_dist.shards.reader import People, rows_of
 from icon_dist.shards.shard_set import ShardSet
 from icon_dist.types import Predictions, Skeleton
@@ -96,8 +96,10 @@ def diagnose(
     for kind, sheet in drawn.items():
         skeletons.write_png(storage.join(folder, f"worst-{kind}.png"), sheet)
     if suspects is not None:
-        numbers["suspects"] = suspecting.listed(suspects, scored.truth, skeleton.joints)
-        people = suspecting.sheet(suspects, scored.truth, shards, aspect=aspect, wide=COLUMNS if aspect < 0.9 else 4)
+        numbers["suspects"] = label_suspects.listed(suspects, scored.truth, skeleton.joints)
+        people = label_suspects.sheet(
+            suspects, scored.truth, shards, aspect=aspect, wide=COLUMNS if aspect < 0.9 else 4
+        )
         if people is not None:
             skeletons.write_png(storage.join(folder, "suspects.png"), people)
             drawn["suspects"] = people

@@ -25,11 +25,11 @@ from icon_dist.metrics import embedding, result_files
 from icon_dist.metrics.score import check_truth, main_metric, require_evaluator
 from icon_dist.models import from_config
 from icon_dist.models.opecnet import OPECNet
-from icon_dist.reports import calibrating
-from icon_dist.reports.calibrating import HELD_OUT
+from icon_dist.reports import calibration
+from icon_dist.reports.calibration import HELD_OUT
 from icon_dist.reports.diagnosis import Scored, diagnose, read_features
-from icon_dist.reports.judging import Asked, Judge, judge
 from icon_dist.reports.pictures import picture
+from icon_dist.reports.score_checks import Asked, Judge, judge
 from icon_dist.shards.shard_set import ShardSet, open_shards
 from icon_dist.types import Predictions, Skeleton, score_text
 
@@ -200,7 +200,7 @@ def score_set(args: argparse.Namespace, weights: Weights, uri: str, *, device: s
         raise DataError("--calibrate: no labelled joint of these people says what is right; take others")
     if judged is not None and (args.calibrate or judged.calibration["how"] != HELD_OUT):
         about["calibration"] = judged.calibration
-        for line in calibrating.lines(judged.calibration):
+        for line in calibration.lines(judged.calibration):
             say(line)
     aspect = codec.frame.aspect
     write(args, chosen, predictions, skeleton=people.skeleton, aspect=aspect)

@@ -27,12 +27,12 @@ from icon_dist.data.stream import EvalStream
 from icon_dist.drawing import skeletons
 from icon_dist.errors import ConfigError, DataError, note, plural, say
 from icon_dist.images.photo import Conversion, depth
-from icon_dist.inference import calibration_file, inputs, selection
+from icon_dist.inference import active_learning, calibration_file, inputs
 from icon_dist.inference.box_files import FileBoxes, read_boxes
 from icon_dist.inference.detector import OnnxDetector
 from icon_dist.inference.device import chosen_device
 from icon_dist.inference.estimator import boxes_of, read_photo
-from icon_dist.inference.prediction import boxes_by_source
+from icon_dist.inference.predict_files import boxes_by_source
 from icon_dist.launch.progress_bar import progress_bar
 from icon_dist.losses.tokens import read_points
 from icon_dist.metrics.calibration import Curve, probabilities
@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> None:
     if args.count > len(pool.photos):
         note(f"-n {args.count}: there are {plural(len(pool.photos), 'image')}; all are chosen, most doubtful first")
     looked = look(model, pool.people, weights.skeleton, codec, curves=curves, batch=args.batch, device=device)
-    chosen = selection.choose(looked.doubt, looked.embedding, pool.people.image_id, count=args.count)
+    chosen = active_learning.choose(looked.doubt, looked.embedding, pool.people.image_id, count=args.count)
     tasks = tasks_of(
         pool,
         looked,

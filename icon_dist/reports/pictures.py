@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 
-from icon_dist.codec import geometry
+from icon_dist.codec import affine
 from icon_dist.codec.frame import InputFrame
 from icon_dist.data.loader import Loader
 from icon_dist.data.sampler import EvalSampler
@@ -44,8 +44,8 @@ def tiles(people: People, subjects: Sequence[Subject], *, aspect: float) -> list
         for batch in stream:
             for i in np.flatnonzero(batch.row.numpy() >= 0):
                 subject = subjects[len(drawn)]
-                to_tile = geometry.invert(batch.to_photo[i].double().numpy())
-                pose = geometry.transform(to_tile, subject.pose)
+                to_tile = affine.invert(batch.to_photo[i].double().numpy())
+                pose = affine.transform(to_tile, subject.pose)
                 drawn.append(
                     Tile(
                         batch.image[i].numpy(),
@@ -60,7 +60,7 @@ def tiles(people: People, subjects: Sequence[Subject], *, aspect: float) -> list
 
 def _placed(truth: Float[np.ndarray, "K 3"], to_tile: NDArray[np.float64]) -> NDArray[np.float64]:
     """The labels, v included, on a tile."""
-    return np.concatenate([geometry.transform(to_tile, truth[:, :2]), truth[:, 2:]], -1)
+    return np.concatenate([affine.transform(to_tile, truth[:, :2]), truth[:, 2:]], -1)
 
 
 def picture(people: People, predictions: Predictions, *, aspect: float, count: int = 24) -> NDArray[np.uint8]:

@@ -22,19 +22,20 @@ from icon_dist.datasets import skeleton_from_dict
 from icon_dist.datasets.merged_skeleton import merged
 from icon_dist.errors import ConfigError, DataError, IconError, note, plural, say, tell
 from icon_dist.launch.connect import connect
-from icon_dist.launch.progress import counter
+from icon_dist.launch.progress_bar import counter
 from icon_dist.launch.signals import RESUMABLE
 from icon_dist.methods.teacher import load_teacher
 from icon_dist.models import from_config
 from icon_dist.search import cluster, results
 from icon_dist.search.cluster import Need
+from icon_dist.search.early_stopping import first_rung
 from icon_dist.search.journal import NAME, Journal, fail_running, finished, open_study, requeue
 from icon_dist.search.journal_lines import RESTORE
 from icon_dist.search.outputs import publish
 from icon_dist.search.progress import Screen
 from icon_dist.search.space import Space, contains, distributions, fit, point_of, require_trainable, with_values
 from icon_dist.search.spaces import Search
-from icon_dist.search.tuning import KilledError, Setup, first_rung, tune_trials
+from icon_dist.search.tuning import KilledError, Setup, tune_trials
 from icon_dist.shards.manifest import read_manifest
 from icon_dist.shards.synthetic import draw_missing
 from icon_dist.training import start_weights
@@ -72,7 +73,7 @@ def run_search(search: Search, cfg: Config, goal: Goal, *, study: str, own: Mapp
     if not base.data.val:
         raise ConfigError("data.val is empty: a search needs shards to score on; give data.val=URI")
     distributions(search.space, base)  # what is wrong with it in itself comes first
-    notes = configuration.check_schedule(base, own or {})
+    notes = configuration.check_short_run(base, own or {})
     if cfg.run.report:
         notes.append("run.report: services are not told of trials; sweep.html and their TensorBoard files show them")
     draw_missing(base.data, jobs=os.cpu_count() or 1, progress=counter("people"))
@@ -196,7 +197,7 @@ def _require_runnable(space: Space, base: Config, own: Mapping[str, str]) -> tup
     scored."""
     data = open_data(base, scorable=True)
     shards, _, plan = data
-    notes = configuration.check_schedule(base, own, steps=plan.total_steps)
+    notes = configuration.check_short_run(base, own, steps=plan.total_steps)
     require_trainable(space, base, shards=shards)
     if base.model.pretrained:
         start_weights.start_run(

@@ -43,7 +43,7 @@ def with_values(config: Config, changes: Mapping[str, Any]) -> Config:
         node[name] = value
     changed = configuration.from_dict(tree)
     configuration.validate(changed)
-    configuration.refuse_idle(changed)
+    configuration.refuse_unused(changed)
     return changed
 
 

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import optuna
@@ -21,7 +20,6 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState
 from ray import tune
 from ray.exceptions import OutOfMemoryError
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from icon_dist import errors
@@ -29,12 +27,12 @@ from icon_dist.config import Config
 from icon_dist.launch import tempdirs
 from icon_dist.search import cluster, optuna_compat
 from icon_dist.search.cluster import Need
+from icon_dist.search.early_stopping import scheduler
 from icon_dist.search.journal import Journal
 from icon_dist.search.progress import Screen
 from icon_dist.search.trial import run_trial
 from icon_dist.storage import lock
 
-REDUCTION = 3  # of the trials at a rung, so many times fewer go on
 PATIENCE_S = 60.0  # that a trial may wait for its workers in silence
 
 
@@ -102,7 +100,7 @@ def tune_trials(
             tune.with_resources(trainable, resources),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
-                scheduler=_scheduler(study, first_rung=first_rung, epochs=base.optim.epochs),
+                scheduler=scheduler(study, first_rung=first_rung, epochs=base.optim.epochs),
                 num_samples=count,
                 max_concurrent_trials=setup.at_once,
                 reuse_actors=need.inline and base.run.zero < 3,  # DeepSpeed's stage 3 never lets go of its model
@@ -131,29 +129,6 @@ def tune_trials(
     if searcher.halted:
         kind, text = searcher.halted
         raise getattr(errors, kind)(text) if kind else RuntimeError(text)
-
-
-def first_rung(cfg: Config) -> int:
-    """The first epoch whose score may stop a trial: contrast must have had its say. At or after the end: no rungs."""
-    start = int(cfg.loss.start_epoch + cfg.loss.ramp_epochs) + 1 if cfg.loss.start_epoch or cfg.loss.ramp_epochs else 1
-    return -(-start // cfg.eval.every) * cfg.eval.every
-
-
-def _scheduler(study: optuna.Study, *, first_rung: int, epochs: int) -> TrialScheduler:
-    """ASHA that knows the scores of earlier drivers; none where there is nothing to stop early."""
-    if first_rung >= epochs:
-        return FIFOScheduler()
-    asha = ASHAScheduler(
-        time_attr="rung", metric="score", mode="max", max_t=epochs, grace_period=first_rung, reduction_factor=REDUCTION
-    )
-    for trial in study.get_trials(deepcopy=False):
-        if trial.state.is_finished() and trial.intermediate_values:
-            known = SimpleNamespace(trial_id=f"journal-{trial.number}")
-            asha.on_trial_add(None, known)
-            for rung, score in sorted(trial.intermediate_values.items()):
-                if rung < epochs:
-                    asha.on_trial_result(None, known, {"rung": rung, "score": score})
-    return asha
 
 
 class _Here:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from icon_dist import storage
-from icon_dist.codec.geometry import transform
+from icon_dist.codec.affine import transform
 from icon_dist.errors import DataError, needed_for
 from icon_dist.images.image import decode
 from icon_dist.shards.shard_set import ShardSet, open_shards

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from icon_dist import storage
-from icon_dist.codec.geometry import transform
+from icon_dist.codec.affine import transform
 from icon_dist.drawing.skeletons import Tile, sheet
 from icon_dist.errors import plural, say
 from icon_dist.images.image import decode

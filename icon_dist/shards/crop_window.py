@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from icon_dist.codec.geometry import PADDING
+from icon_dist.codec.affine import PADDING
 from icon_dist.types import Instance, Skeleton
 
 ZOOM = 1.35  # the largest enlargement of a box

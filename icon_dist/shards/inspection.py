@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from icon_dist.codec.geometry import PADDING
+from icon_dist.codec.affine import PADDING
 from icon_dist.errors import DataError, note, plain, plural, say
 from icon_dist.images.photo import Conversion
 from icon_dist.shards import label_checks
 from icon_dist.shards.bytes_check import verify
+from icon_dist.shards.duplicates import near_twins
 from icon_dist.shards.left_right_check import signs, wrong_flips
 from icon_dist.shards.manifest import TRUTH, read_truth
-from icon_dist.shards.near_twins import near_twins
 from icon_dist.shards.shard_set import ShardSet, open_shards
 
 

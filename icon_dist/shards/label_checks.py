@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int64
 
-from icon_dist.codec.geometry import PADDING
+from icon_dist.codec.affine import PADDING
 from icon_dist.datasets.repair import extent, far_outside
 from icon_dist.errors import plural
 from icon_dist.types import Skeleton, Truth

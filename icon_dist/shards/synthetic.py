@@ -11,7 +11,8 @@ from icon_dist import storage
 from icon_dist.config import DataConfig
 from icon_dist.datasets import synthetic
 from icon_dist.shards.manifest import MANIFEST, ShardManifest
-from icon_dist.shards.writer import SetInfo, Settings, build
+from icon_dist.shards.tar import Settings
+from icon_dist.shards.writer import SetInfo, build
 from icon_dist.storage import lock
 
 Progress = Callable[[str, int, int], None]  # drawn | packed, people so far, people in all

@@ -39,9 +39,6 @@ from icon_dist.shards.tar import Job, Settings, tar_and_index
 from icon_dist.storage import hashed_json, local, lock
 from icon_dist.types import Annotations, Instance, Truth
 
-__all__ = ["Job", "MapJobs", "SetInfo", "Settings", "build", "pack_shard", "plan"]
-
-
 OTHER = "give another --out, or delete it first"
 
 MapJobs = Callable[[Callable[[Job], int], Sequence[Job]], Iterable[int]]

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 from icon_dist.errors import ConfigError, StorageError, holds_secret, needed_for, shorten
 from icon_dist.storage import local
-from icon_dist.storage.local import require_regular
 
 if TYPE_CHECKING:
     from icon_dist.storage import s3, s3_download  # at run time by is_remote
@@ -35,7 +34,6 @@ __all__ = [
     "read_resumed",
     "require_new",
     "require_place",
-    "require_regular",
     "size",
     "sizes",
     "write",

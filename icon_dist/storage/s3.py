@@ -15,11 +15,11 @@ from boto3.s3.transfer import TransferConfig
 from botocore import exceptions as boto
 
 from icon_dist.errors import StorageError
-from icon_dist.storage.client import client, endpoint, identity
 from icon_dist.storage.notes import note_once
-from icon_dist.storage.patience import Clock, persist
-from icon_dist.storage.refusals import code_of, status_of, transient
+from icon_dist.storage.retry import Clock, persist
+from icon_dist.storage.s3_client import client, endpoint, identity
 from icon_dist.storage.s3_download import Answer, address, download
+from icon_dist.storage.s3_errors import code_of, status_of, transient
 
 MULTIPART = TransferConfig(multipart_threshold=64 << 20, multipart_chunksize=32 << 20, max_concurrency=4)
 MULTIPART_CALLS = ("CreateMultipartUpload", "UploadPart", "CompleteMultipartUpload")

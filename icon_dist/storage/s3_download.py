@@ -12,10 +12,10 @@ from typing import Any
 from botocore import exceptions as boto
 
 from icon_dist.errors import StorageError, TooLargeError
-from icon_dist.storage.client import client, endpoint, identity
 from icon_dist.storage.notes import note_once
-from icon_dist.storage.patience import Clock, persist
-from icon_dist.storage.refusals import status_of
+from icon_dist.storage.retry import Clock, persist
+from icon_dist.storage.s3_client import client, endpoint, identity
+from icon_dist.storage.s3_errors import status_of
 
 CHUNK = 1 << 20
 DOUBT = 6  # times a body comes the same, until it is its ETag that is doubted

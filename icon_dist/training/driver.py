@@ -14,7 +14,8 @@ from icon_dist.checkpoints import manifest as manifests
 from icon_dist.config import Config, as_sets, sets_of
 from icon_dist.errors import CheckpointError, naming, note, plural, say
 from icon_dist.launch import local, reporters
-from icon_dist.launch.progress import Progress, counter
+from icon_dist.launch.progress import Progress
+from icon_dist.launch.progress_bar import counter
 from icon_dist.launch.signals import Stop
 from icon_dist.methods.teacher import load_teacher
 from icon_dist.models import from_config
@@ -23,6 +24,7 @@ from icon_dist.storage import lock
 from icon_dist.training import start_weights
 from icon_dist.training.loop import last_words, run_directory
 from icon_dist.training.plan import worker_counts
+from icon_dist.training.precision import chosen
 from icon_dist.training.scoring import headlines
 from icon_dist.training.setup import Data, open_data
 from icon_dist.training.state import numbers_of
@@ -42,7 +44,7 @@ def run(cfg: Config, own: Mapping[str, str], *, dry_run: bool) -> None:
 
 def _run(cfg: Config, own: Mapping[str, str], *, dry_run: bool) -> None:
     services = reporters.packages(cfg.run.report)
-    notes = configuration.check_schedule(cfg, own)
+    notes = configuration.check_short_run(cfg, own)
     uri = run_directory(cfg)
     with naming("run.dir"):
         storage.require_place(storage.join(uri, "config.yaml"))
@@ -54,7 +56,7 @@ def _run(cfg: Config, own: Mapping[str, str], *, dry_run: bool) -> None:
             return
     draw_missing(cfg.data, jobs=os.cpu_count() or 1, progress=counter("people"))
     data = open_data(cfg, scorable=True)
-    notes += configuration.check_schedule(cfg, own, steps=data.plan.total_steps)
+    notes += configuration.check_short_run(cfg, own, steps=data.plan.total_steps)
     newest = newest_whole(uri)
     if newest is not None:
         refuse_other(newest, cfg, data)
@@ -106,9 +108,7 @@ def setting(cfg: Config, data: Data, newest: manifests.Manifest | None) -> str:
     """Where the run lives, what computes it, what it starts from, when it is scored, how to watch it."""
     uri, run = run_directory(cfg), cfg.run
     kind = "GPU" if run.gpus_per_worker else "CPU"
-    precision = run.precision
-    if precision == "auto":
-        precision = "bf16" if run.gpus_per_worker else "fp32"
+    precision = chosen(run.precision, on_gpu=run.gpus_per_worker > 0)
     launcher = f"{plural(run.workers, 'worker')} on Ray" if run.launcher == "ray" else "this process"
     start = cfg.model.pretrained or f"random weights, seed {run.seed}"
     if newest is not None:

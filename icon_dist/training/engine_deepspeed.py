@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from icon_dist import distributed
+from icon_dist.training.deepspeed_compat import link_moments, moment_part
 from icon_dist.training.optimizer import LR_SCALE
 from icon_dist.training.optimizer_state import MOMENTS, Named, all_finite, copied, fresh, named_moments
 
@@ -102,7 +103,7 @@ class DeepSpeedEngine:
         if step is None:
             return {}
         if self._zero < 3:
-            self._link_moments()
+            link_moments(self._engine.optimizer)
         state = {"step": torch.tensor(float(step))}
         for name, parameter in self.module.named_parameters():
             for key in MOMENTS:
@@ -119,22 +120,13 @@ class DeepSpeedEngine:
         for parameter in self._partitions():
             self._adam.state[parameter] = fresh(self._adam, parameter, state["step"])
         if self._zero < 3:
-            self._link_moments()
+            link_moments(self._engine.optimizer)
         for name, key, value in named_moments(self.module, state):
             self._set_moment(self.module.get_parameter(name), key, value)
 
     def close(self) -> None:
         """Let go of the module, which hooks on gradients hold."""
         self._engine.destroy()  # hooks on gradients hold the engine, in C++ where no garbage collector sees them
-
-    def _link_moments(self) -> None:
-        """Adam's moments of all groups of parameters to where DeepSpeed looks for them.
-
-        It does so once, when the first group has moved and the others have no moments yet.
-        """
-        outer = self._engine.optimizer
-        outer._hp_optimizer_states_linked = False
-        outer._lazy_init_hp_params_optimizer_state()
 
     def _partitions(self) -> list[Tensor]:
         """The tensors that this rank's Adam moves."""
@@ -145,15 +137,12 @@ class DeepSpeedEngine:
         return flat
 
     def _set_moment(self, parameter: nn.Parameter, key: str, value: Tensor) -> None:
-        outer = self._engine.optimizer
         if self._zero < 3:
             from deepspeed.utils import safe_set_full_optimizer_state
 
             safe_set_full_optimizer_state(parameter, value.to(parameter.device), key)
         else:
-            # The public setter cannot cut a tensor whose size the world does not divide.
-            part, _ = outer._get_fp32_opt_state_partition(parameter, False, key)
-            first = part.numel() * outer._get_param_partition_rank(parameter)
+            part, first = moment_part(self._engine.optimizer, parameter, key)
             mine = value.flatten()[first : first + part.numel()]
             part[: mine.numel()].copy_(mine)
 

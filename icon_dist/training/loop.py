@@ -16,7 +16,7 @@ from icon_dist import __version__, distributed, storage
 from icon_dist import config as configuration
 from icon_dist.checkpoints.saver import Saver
 from icon_dist.codec import codec_of
-from icon_dist.config import Config, OptimConfig
+from icon_dist.config import Config
 from icon_dist.data.feeder import feed
 from icon_dist.datasets import skeleton_to_dict
 from icon_dist.errors import DivergedError
@@ -26,10 +26,12 @@ from icon_dist.launch.signals import LeavingError, unless
 from icon_dist.losses.health import collapsed
 from icon_dist.methods.supervised import unsure
 from icon_dist.models import PoseNet
+from icon_dist.training.cuda_graph import GraphedStep
 from icon_dist.training.flags import Flags
-from icon_dist.training.graph import GraphedStep
+from icon_dist.training.lr_schedule import learning_rate
 from icon_dist.training.meter import TICK_EVERY_S, Meter
 from icon_dist.training.plan import at_workers
+from icon_dist.training.precision import use_precision
 from icon_dist.training.samples import Samples
 from icon_dist.training.scoring import Scoring, conditions_of, headlines
 from icon_dist.training.setup import Data, begin, last_epoch, open_data, stream_of
@@ -45,7 +47,6 @@ UNSURE = (
     "lower it, or give a better teacher"
 )
 MAX_SKIPPED = 5  # steps in a row that are not finite end the run
-DROP = 0.1  # of the learning rate at a milestone
 SKIPPED = (
     "step {step}: the loss or its gradients are not finite, {row} steps in a row; lower optim.lr or loss.lambda_p. "
     "No such step has moved a weight: the newest checkpoint is sound"
@@ -80,14 +81,6 @@ def train(cfg: Config, *, report: Report, device: str, stop: Callable[[], bool] 
         report(Stopped(state.step))
         return
     report(Done(last_words(cfg, run.data, step=state.step, best=state.best)))
-
-
-def use_precision(precision: str) -> None:
-    """What a GPU may round products to beside bf16's autocast: nothing for fp32, else the 10 bits of TF32."""
-    exact = precision == "fp32"
-    torch.set_float32_matmul_precision("highest" if exact else "high")
-    torch.backends.cudnn.allow_tf32 = not exact  # True by default, also where products are exact
-    torch.backends.cudnn.benchmark = True  # all batches have one shape: the fastest kernels are looked for once
 
 
 def last_words(cfg: Config, data: Data, *, step: int, best: float) -> str:
@@ -269,12 +262,6 @@ class Run:
             "versions": {"icon_dist": __version__, "torch": str(torch.__version__), "numpy": np.__version__},
             **self.learner.facts,
         }
-
-
-def learning_rate(optim: OptimConfig, step: int, epoch: float) -> float:
-    """A pure function of the position: linear warm-up, then a tenth at every milestone."""
-    warm = min(1.0, (step + 1) / optim.warmup_steps) if optim.warmup_steps else 1.0
-    return optim.lr * warm * DROP ** sum(epoch >= milestone for milestone in optim.milestones)
 
 
 def run_directory(cfg: Config) -> str:

@@ -38,6 +38,7 @@ from icon_dist.training.ema import Average
 from icon_dist.training.engine import Engine, wrap
 from icon_dist.training.optimizer import adam
 from icon_dist.training.plan import Plan, plan_run
+from icon_dist.training.precision import chosen
 from icon_dist.training.state import State
 
 RESIDENT_SHARE = 0.5  # of a GPU's free memory that decoded images may take
@@ -147,7 +148,7 @@ def begin(cfg: Config, data: Data, run_uri: str, *, device: str, note: Callable[
     shards, _, plan = data
     skeleton = shards.skeleton
     model = from_config.build_trained(cfg, skeleton).to(device)
-    bf16 = cfg.run.precision == "bf16" or (cfg.run.precision == "auto" and device != "cpu")
+    bf16 = chosen(cfg.run.precision, on_gpu=device != "cpu") == "bf16"
     teacher = load_teacher(cfg, shards, plan.split, device=device, bf16=bf16) if cfg.semi.method == "pseudo" else None
     if teacher is not None:
         note(teacher.note)

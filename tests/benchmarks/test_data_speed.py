@@ -21,8 +21,8 @@ import torch
 
 from icon_dist import datasets
 from icon_dist.codec import heatmap
+from icon_dist.codec.affine import affine, center_scale, transform
 from icon_dist.codec.frame import InputFrame
-from icon_dist.codec.geometry import affine, center_scale, transform
 from icon_dist.config import AugmentConfig
 from icon_dist.data.augment import augment, draws, place_joints
 from icon_dist.data.sampler import plan_epoch

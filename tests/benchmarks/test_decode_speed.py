@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 import icon_dist.codec.decode
 import icon_dist.codec.heatmap
-from icon_dist.codec.geometry import affine, invert
+from icon_dist.codec.affine import affine, invert
 
 pytestmark = pytest.mark.slow
 N, K, H, W, KERNEL, SIGMA, ROUNDS = 32, 17, 64, 48, 11, 2.0, 25

@@ -18,8 +18,8 @@ from icon_dist.losses.bank import MemoryBank
 from icon_dist.losses.refined_joints import STAGE_WEIGHTS
 from icon_dist.methods.from_config import method_of
 from icon_dist.models import PoseNet, from_config
-from icon_dist.training.graph import GraphedStep
-from icon_dist.training.loop import use_precision
+from icon_dist.training.cuda_graph import GraphedStep
+from icon_dist.training.precision import use_precision
 from icon_dist.types import Outputs
 from tests.gpu.setting import COCO, STEPS, Learning, Row, Rows, Setting, config, crops, within
 from tests.gpu.strategies import STRATEGIES, named

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from icon_dist.codec.affine import compose, invert
 from icon_dist.codec.frame import InputFrame
-from icon_dist.codec.geometry import compose, invert
 from icon_dist.config import Config
 from icon_dist.data.augment import Augmentation, place_joints
 from icon_dist.data.crops import Crops

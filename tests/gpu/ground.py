@@ -7,7 +7,7 @@ import platform
 
 import torch
 
-from icon_dist.training.loop import use_precision
+from icon_dist.training.precision import use_precision
 from tests.gpu.setting import Row, Rows, Setting
 
 

@@ -46,7 +46,8 @@ def main(argv: list[str]) -> None:
 def pack(photos: Path, name: str, out: Path, *, limit: int | None) -> None:
     """Shards of the set ``name``, of photos made small."""
     from icon_dist import datasets
-    from icon_dist.shards.writer import SetInfo, Settings, build
+    from icon_dist.shards.tar import Settings
+    from icon_dist.shards.writer import SetInfo, build
 
     with tempfile.TemporaryDirectory() as scratch:
         document = json.loads((photos / f"{name}.json").read_text())

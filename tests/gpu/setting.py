@@ -23,12 +23,13 @@ from icon_dist.launch.events import Event, Note
 from icon_dist.methods.from_config import method_of
 from icon_dist.methods.supervised import Method
 from icon_dist.models import from_config
+from icon_dist.training.cuda_graph import GraphedStep
 from icon_dist.training.ema import Average
 from icon_dist.training.engine import wrap
 from icon_dist.training.flags import Flags
-from icon_dist.training.graph import GraphedStep
-from icon_dist.training.loop import Run, use_precision
+from icon_dist.training.loop import Run
 from icon_dist.training.optimizer import adam
+from icon_dist.training.precision import use_precision
 from icon_dist.training.setup import Learner
 from icon_dist.training.state import State
 from icon_dist.types import Batch

@@ -14,8 +14,8 @@ from typing import NamedTuple
 import torch
 from torch.autograd import DeviceType
 
+from icon_dist.training.cuda_graph import WARM, GraphedStep
 from icon_dist.training.engine_plain import PlainEngine
-from icon_dist.training.graph import WARM, GraphedStep
 from tests.gpu.setting import Learning, Row, Rows, Setting, background, config, crops, fill_banks, without_deepspeed
 
 MODES = {  # of contrast

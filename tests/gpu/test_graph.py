@@ -13,7 +13,7 @@ from torch import Tensor
 from icon_dist.checkpoints import checkpoint
 from icon_dist.launch.events import Event, Skip, Train
 from icon_dist.training import loop
-from icon_dist.training.graph import GraphedStep
+from icon_dist.training.cuda_graph import GraphedStep
 from tests.gpu.correct import different, small, whole
 from tests.gpu.setting import STEPS, Learning, Setting, crops
 from tests.gpu.strategies import named

@@ -8,7 +8,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from icon_dist.shards.writer import SetInfo, Settings, build
+from icon_dist.shards.tar import Settings
+from icon_dist.shards.writer import SetInfo, build
 from icon_dist.types import Annotations, Instance, Skeleton
 
 SIDE = 96  # px of a photo, with one thing in it

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jaxtyping import TypeCheckError
 
-from icon_dist.codec import geometry
+from icon_dist.codec import affine
 from icon_dist.shards import writer
 
 
@@ -16,6 +16,6 @@ def test_a_wrong_type_in_a_signature_is_an_error() -> None:
     single: Any = np.eye(3, dtype=np.float32)[:2]
     nobody: Any = 3
     with pytest.raises(TypeCheckError, match="outer"):
-        geometry.compose(single, np.eye(3)[:2])
+        affine.compose(single, np.eye(3)[:2])
     with pytest.raises(TypeCheckError, match="people"):
         writer.plan(nobody, per_shard=1, seed=0)

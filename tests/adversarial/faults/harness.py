@@ -126,7 +126,7 @@ def _member(
     if kill is not None and kill.rank == rank and kill.point != "time":
         _arm(kill)
     if patience is not None:
-        from icon_dist.storage import patience as limits
+        from icon_dist.storage import retry as limits
 
         limits.PATIENCE_S = limits.FIRST_PATIENCE_S = patience
     from icon_dist.launch.progress import Progress

@@ -14,11 +14,11 @@ from optuna.trial import TrialState
 
 from icon_dist import config as configuration
 from icon_dist.search import results
+from icon_dist.search.early_stopping import scheduler
 from icon_dist.search.journal import Journal, finished, open_study
 from icon_dist.search.outputs import publish
 from icon_dist.search.run import REPEATED, _open_repeats
 from icon_dist.search.space import Range, Space
-from icon_dist.search.tuning import _scheduler
 from tests.adversarial.fuzz import spoil
 
 CHOICES: dict[str, BaseDistribution] = {
@@ -71,7 +71,7 @@ def go_on(folder: Path) -> list[tuple[int, str, Any]]:
         sweep, repeats = sweep_of(journal), _open_repeats(journal)
         rows = results.rows(sweep)
         ended = [(row.number, row.state, row.score) for row in rows if row.state not in ("waiting", "running")]
-        _scheduler(sweep, first_rung=1, epochs=9)
+        scheduler(sweep, first_rung=1, epochs=9)
         for _ in range(3):
             sweep.tell(sweep.ask(CHOICES), 10.0)
         while len(finished(repeats)) < len(repeats.get_trials(deepcopy=False)):

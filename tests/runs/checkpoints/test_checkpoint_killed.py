@@ -14,7 +14,7 @@ import torch
 
 from icon_dist import storage
 from icon_dist.checkpoints import checkpoint, manifest
-from icon_dist.storage.client import client as client_of_s3
+from icon_dist.storage.s3_client import client as client_of_s3
 
 CHANGES = ["write", "write_new", "delete"]
 

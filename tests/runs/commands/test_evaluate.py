@@ -31,7 +31,8 @@ from icon_dist.reports import evaluation
 from icon_dist.shards.manifest import read_truth
 from icon_dist.shards.reader import photo_source
 from icon_dist.shards.shard_set import open_shards
-from icon_dist.shards.writer import SetInfo, Settings, build
+from icon_dist.shards.tar import Settings
+from icon_dist.shards.writer import SetInfo, build
 from icon_dist.types import percent
 from tests.support import small_sets
 from tests.support.random_poses import truth_of

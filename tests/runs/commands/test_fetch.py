@@ -27,7 +27,7 @@ from icon_dist.config import Config
 from icon_dist.datasets import load_skeleton, skeleton_to_dict
 from icon_dist.errors import CheckpointError
 from icon_dist.models import Heads, build_model
-from icon_dist.storage.client import client as client_of_s3
+from icon_dist.storage.s3_client import client as client_of_s3
 
 CONFIG = dataclasses.asdict(Config())
 SKELETON = skeleton_to_dict(load_skeleton("coco"))

@@ -19,7 +19,7 @@ from pycocotools.coco import COCO
 
 from icon_dist.__main__ import dispatch
 from icon_dist.cli import run_cli
-from icon_dist.inference import prediction
+from icon_dist.inference import predict_files
 from icon_dist.inference.estimator import PoseEstimator, load
 from icon_dist.launch import progress_bar
 from tests.support.small_models import CRATE, DOG, HAND, picture, weights_file, write, write_video
@@ -64,7 +64,7 @@ def command(
     for number in range(3):
         write(Path(f"photos/p{number}.png"), picture(number))
     write_video(Path("v.mp4"), [picture(number, hw=(64, 96)) for number in range(5)])
-    monkeypatch.setattr(prediction, "load", load_once)
+    monkeypatch.setattr(predict_files, "load", load_once)
     monkeypatch.setattr(progress_bar, "PATIENCE", float("inf"))
 
     def run(*words: str) -> Outcome:

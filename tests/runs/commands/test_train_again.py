@@ -15,7 +15,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from icon_dist.checkpoints import checkpoint
-from icon_dist.codec import heatmap
+from icon_dist.codec import flip
 from icon_dist.config import load
 from icon_dist.shards.shard_set import open_shards
 from icon_dist.storage import hashed_json
@@ -279,7 +279,7 @@ def test_a_disk_that_fills_up_in_the_middle_of_a_run(copy: Path, people: Path, c
 def test_divergence_that_shows_in_the_evaluation_ends_the_run(
     people: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(heatmap, "flip_back", lambda maps, **_: maps * math.nan)
+    monkeypatch.setattr(flip, "flip_back", lambda maps, **_: maps * math.nan)
     done = command(*one_process(people, tmp_path))
     assert done.code == 6
     assert re.search(r"the poses of (\d+) of \1 people are not finite: the model has diverged; lower", done.error)

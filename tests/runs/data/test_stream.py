@@ -16,14 +16,15 @@ import pytest
 import torch
 
 from icon_dist import storage
-from icon_dist.codec.geometry import invert, transform
+from icon_dist.codec.affine import invert, transform
 from icon_dist.config import AugmentConfig
 from icon_dist.data.stream import TrainStream
 from icon_dist.datasets import load_skeleton
 from icon_dist.errors import ClusterError, ConfigError, DataError
 from icon_dist.shards.reader import photo_source
 from icon_dist.shards.shard_set import ShardSet, open_shards
-from icon_dist.shards.writer import SetInfo, Settings, build
+from icon_dist.shards.tar import Settings
+from icon_dist.shards.writer import SetInfo, build
 from icon_dist.types import Annotations, Batch, Instance
 from tests.support.streams import eval_stream, train_stream
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from icon_dist.codec.geometry import invert, transform
+from icon_dist.codec.affine import invert, transform
 from icon_dist.datasets.synthetic import render
 from icon_dist.inference.rtmlib_heatmaps import FLOOR, PIXEL, RtmlibHeatmaps, blur_matrix
 from tests.runs.export.test_export_files import model_of

@@ -16,8 +16,8 @@ from icon_dist import config as configuration
 from icon_dist import datasets, export
 from icon_dist.checkpoints.weights import Weights, encode
 from icon_dist.codec import codec_of
+from icon_dist.codec.affine import transform
 from icon_dist.codec.frame import InputFrame
-from icon_dist.codec.geometry import transform
 from icon_dist.datasets import load_skeleton
 from icon_dist.types import Skeleton
 from tests.support.small_models import untrained

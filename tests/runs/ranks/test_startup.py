@@ -18,7 +18,7 @@ from icon_dist.datasets import skeleton_to_dict
 from icon_dist.errors import DataError, IconError, StorageError
 from icon_dist.models import Heads, PoseNet, build_model
 from icon_dist.shards.shard_set import open_shards
-from icon_dist.storage.client import client as client_of_s3
+from icon_dist.storage.s3_client import client as client_of_s3
 from icon_dist.training import start_weights
 from tests.support.on_ranks import on_ranks
 

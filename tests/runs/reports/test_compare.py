@@ -14,7 +14,7 @@ import pytest
 from icon_dist import compare, evaluate
 from icon_dist.config import load
 from icon_dist.errors import CheckpointError, ConfigError, DataError
-from icon_dist.reports.arms import arms_of, differing, method_of
+from icon_dist.reports.run_groups import arms_of, differing, method_of
 from icon_dist.reports.runs import read_runs, short_names
 from icon_dist.shards.shard_set import open_shards
 from tests.support import small_sets as objects

@@ -23,9 +23,9 @@ from icon_dist.errors import StorageError
 from icon_dist.shards.reader import ShardReader
 from icon_dist.shards.shard_set import open_shards
 from icon_dist.shards.synthetic import Crowd, generate_shards
-from icon_dist.storage import notes, patience
+from icon_dist.storage import notes, retry
 from icon_dist.storage import s3 as s3_storage
-from icon_dist.storage.client import client as client_of_s3
+from icon_dist.storage.s3_client import client as client_of_s3
 from tests.support.other_stores import CHECKSUMS, HABITS, Store, store
 
 RUN = "s3://bucket/runs/w8"
@@ -206,7 +206,7 @@ def test_a_listing_that_is_behind_hides_no_checkpoint_and_deletes_none() -> None
 
 
 def test_an_outage_on_a_store_without_conditions_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(retry, "PATIENCE_S", 0.1)
     with store("ignores if-none-match") as server:
         said: list[str] = []
         tensors = {name: {"x": torch.ones(8)} for name in ("model", "optimizer")}
@@ -296,8 +296,8 @@ CALLS = {
 
 @pytest.mark.parametrize("name", NO)
 def test_each_refusal_has_its_own_text(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience, "PATIENCE_S", 0.0)
-    monkeypatch.setattr(patience, "FIRST_PATIENCE_S", 0.0)
+    monkeypatch.setattr(retry, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(retry, "FIRST_PATIENCE_S", 0.0)
     status, headers, body, expected = NO[name]
     with store(always=(status, headers, body)) as server:
         for kind, call in CALLS.items():
@@ -325,11 +325,11 @@ def attempt(uri: str) -> None:
 def test_the_first_answer_late_and_an_outage_are_said(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(patience, "PATIENCE_S", 1.0)
+    monkeypatch.setattr(retry, "PATIENCE_S", 1.0)
     with store() as server:
         storage.write(f"{RUN}/x", b"x")
         assert capsys.readouterr().err == ""
-        monkeypatch.setattr(patience, "SIGN_S", 0.1)
+        monkeypatch.setattr(retry, "SIGN_S", 0.1)
         server.always = (503, {}, b"")
         with pytest.raises(StorageError):
             storage.read(f"{RUN}/x")
@@ -337,7 +337,7 @@ def test_the_first_answer_late_and_an_outage_are_said(
         assert capsys.readouterr().err == line, "once, however often it is tried"
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes the connection, and never says a word
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        monkeypatch.setattr(patience, "_told", False)
+        monkeypatch.setattr(retry, "_told", False)
         threading.Thread(target=attempt, args=[f"{RUN}/y"], daemon=True).start()
         while not (told := capsys.readouterr().err):
             time.sleep(0.02)
@@ -369,7 +369,7 @@ def test_the_first_answer_late_and_an_outage_are_said(
 def test_what_is_wrong_on_this_side_is_one_line(
     variables: dict[str, str], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(patience, "FIRST_PATIENCE_S", 0.0)
+    monkeypatch.setattr(retry, "FIRST_PATIENCE_S", 0.0)
     (tmp_path / "garbage").write_text("[default\nx")
     with store() as server:
         for name, value in variables.items():

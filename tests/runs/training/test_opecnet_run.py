@@ -18,7 +18,7 @@ from icon_dist.checkpoints import checkpoint
 from icon_dist.checkpoints import weights as stored_weights
 from icon_dist.codec import Codec
 from icon_dist.codec.decode import decode
-from icon_dist.codec.heatmap import flip_back
+from icon_dist.codec.flip import flip_back
 from icon_dist.config import EvalConfig
 from icon_dist.data.stream import EvalStream
 from icon_dist.inference import predictor

@@ -10,9 +10,10 @@ import torch
 from numpy.typing import NDArray
 
 from icon_dist.codec import heatmap
+from icon_dist.codec.affine import affine, invert, transform
 from icon_dist.codec.decode import decode
+from icon_dist.codec.flip import flip_back
 from icon_dist.codec.frame import InputFrame
-from icon_dist.codec.geometry import affine, invert, transform
 
 RNG = np.random.default_rng(0)
 F64 = NDArray[np.float64]
@@ -146,7 +147,7 @@ def mirrored_targets(joints: torch.Tensor, codec: str) -> tuple[torch.Tensor, to
     straight, mirrored = (
         heatmap.encode(xy.double(), labelled, hw=MAP, stride=4, sigma=2.0, codec=codec)[0] for xy in (joints, there)
     )
-    return straight, heatmap.flip_back(mirrored, flips=flips, codec=codec)
+    return straight, flip_back(mirrored, flips=flips, codec=codec)
 
 
 def test_mirrored_udp_targets_are_the_same_targets() -> None:
@@ -173,5 +174,5 @@ def test_mirrored_dark_targets_keep_a_quarter_of_a_pixel() -> None:
 def test_the_way_back_twice_is_no_way_for_udp_alone() -> None:
     maps = torch.rand(2, 5, 6, 8)
     for codec in ("msra", "dark", "udp"):
-        twice = heatmap.flip_back(heatmap.flip_back(maps, flips=((1, 2),), codec=codec), flips=((1, 2),), codec=codec)
+        twice = flip_back(flip_back(maps, flips=((1, 2),), codec=codec), flips=((1, 2),), codec=codec)
         assert torch.equal(twice, maps) == (codec == "udp")

@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from icon_dist.codec import heatmap
-from icon_dist.codec.decode import blur_kernel, decode
+from icon_dist.codec.dark import blur_kernel
+from icon_dist.codec.decode import decode
 
 RNG = np.random.default_rng(0)
 F64 = NDArray[np.float64]

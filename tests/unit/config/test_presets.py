@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from icon_dist import config as configuration
-from icon_dist.config import PRESETS, Config, from_dict, load, presets, to_yaml
+from icon_dist.arguments import PRESETS, presets
+from icon_dist.config import Config, from_dict, load, to_yaml
 
 
 def test_the_paper_has_its_presets() -> None:

@@ -147,7 +147,7 @@ def test_an_old_checkpoint_may_hold_values_without_effect() -> None:
     values["loss"]["bank"]["wire"] = "bf16"
     configuration.validate(from_dict(values))
     with pytest.raises(ConfigError, match=r"loss\.bank\.wire=bf16"):
-        configuration.refuse_idle(from_dict(values))
+        configuration.refuse_unused(from_dict(values))
 
 
 def test_joints_are_not_refined_in_udps_lengths() -> None:

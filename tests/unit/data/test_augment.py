@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
+from icon_dist.codec.affine import affine, center_scale, transform
 from icon_dist.codec.frame import InputFrame
-from icon_dist.codec.geometry import affine, center_scale, transform
 from icon_dist.config import AugmentConfig
 from icon_dist.data.augment import DRAWS, augment, draws, place_joints
 from icon_dist.datasets import load_skeleton

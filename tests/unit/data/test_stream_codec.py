@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from icon_dist.codec import heatmap
+from icon_dist.codec.affine import transform
 from icon_dist.codec.frame import InputFrame
-from icon_dist.codec.geometry import transform
 from icon_dist.config import AugmentConfig
 from icon_dist.shards.shard_set import open_shards
 from tests.support.streams import eval_stream, train_stream

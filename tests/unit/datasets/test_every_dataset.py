@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from icon_dist import datasets
-from icon_dist.codec.geometry import center_scale
+from icon_dist.codec.affine import center_scale
 from icon_dist.errors import ConfigError
 from icon_dist.types import Annotations, Skeleton
 

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from icon_dist.codec import Codec, heatmap
+from icon_dist.codec.affine import invert, transform
 from icon_dist.codec.frame import InputFrame
-from icon_dist.codec.geometry import invert, transform
 from icon_dist.config import EvalConfig
 from icon_dist.datasets import load_skeleton
 from icon_dist.inference.predictor import predict

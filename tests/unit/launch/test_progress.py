@@ -16,8 +16,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from icon_dist import storage
 from icon_dist.launch import progress as module
+from icon_dist.launch import tensorboard
 from icon_dist.launch.events import Done, Eval, Evaluating, Note, Recorded, Speed, Start, Tick, Train
-from icon_dist.launch.progress import Progress, counter
+from icon_dist.launch.progress import Progress
+from icon_dist.launch.progress_bar import counter
 from icon_dist.storage import segments
 
 SCORES = {"PCK@0.2": 61.5, "head": 80.0}
@@ -359,7 +361,7 @@ def test_a_counter_ends_its_line(kind: type[Log]) -> None:
 def test_what_a_flush_writes_does_not_grow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither of the metrics nor of TensorBoard's files; and nothing of them is lost, also when the run goes on."""
     monkeypatch.setattr(segments, "SEGMENT", 2000)
-    monkeypatch.setattr(module, "BOARD_FILE", 4000)
+    monkeypatch.setattr(tensorboard, "LARGEST_FILE", 4000)
     monkeypatch.setattr("os.fsync", lambda _: None)
     written: list[int] = []
     write = storage.write

@@ -14,11 +14,10 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from icon_dist import datasets
-from icon_dist.codec.geometry import center_scale
+from icon_dist.codec.affine import center_scale
 from icon_dist.errors import DataError
 from icon_dist.metrics.coco import NAMES
 from icon_dist.metrics.ground_truth import ground_truth
-from icon_dist.metrics.oks import select
 from icon_dist.metrics.score import ENGINES, main_metric, score
 from icon_dist.types import Annotations, Predictions
 from tests.support.random_poses import truth_of
@@ -122,7 +121,7 @@ def test_limited_to_some_images(shared: Path) -> None:
     found = datasets.read("coco", shared / "coco/mini/person_keypoints.json")
     moved = fed_back(found, noise=0.05)
     some = sorted({p.image_id for p in found.instances})[:9]
-    few = select(moved, np.isin(moved.image_id, some))
+    few = moved.take(np.isin(moved.image_id, some))
     limited = score(truth_of(found), few, found.skeleton, image_ids=some)
     part = {
         "images": [i for i in found.truth["images"] if i["id"] in some],
@@ -135,7 +134,7 @@ def test_limited_to_some_images(shared: Path) -> None:
 
 def test_no_predictions(shared: Path) -> None:
     found = datasets.read("coco", shared / "coco/four/person_keypoints.json")
-    none = select(fed_back(found), np.zeros(len(found.instances), dtype=bool))
+    none = fed_back(found).take(np.zeros(len(found.instances), dtype=bool))
     assert score(truth_of(found), none, found.skeleton)["AP"] == 0
 
 
@@ -178,7 +177,7 @@ def test_crowdpose_subsets_are_cut_as_in_the_public_api(shared: Path) -> None:
             else:
                 hard.append(item["id"])
         for name, members in (("easy", easy), ("medium", medium), ("hard", hard)):
-            only = select(right, np.isin(right.image_id, members))
+            only = right.take(np.isin(right.image_id, members))
             scores = score(truth_of(found), only, found.skeleton, image_ids=some, nms=None)
             got = {s: round(scores[f"AP {s} {label}"], 1) for s in ("easy", "medium", "hard")}
             assert got == {"easy": 0.0, "medium": 0.0, "hard": 0.0, name: 1.0}
@@ -194,7 +193,7 @@ def test_crowdpose_uses_its_own_sigmas_and_area(shared: Path) -> None:
     sigma = found.skeleton.sigmas[wrist]
     everybody = fed_back(found)
     row = everybody.instance.tolist().index(person.id)
-    only = select(everybody, np.array([row]))
+    only = everybody.take(np.array([row]))
     distance = 2 * sigma * np.sqrt(2 * area)
     only.keypoints[0, wrist, 0] += distance
     expected_oks = (n - 1 + np.exp(-1)) / n

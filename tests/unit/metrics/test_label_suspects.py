@@ -10,7 +10,6 @@ import pytest
 from icon_dist.datasets import load_skeleton
 from icon_dist.metrics.ground_truth import ground_truth
 from icon_dist.metrics.label_suspects import find
-from icon_dist.metrics.oks import select
 from icon_dist.types import Predictions
 
 COCO = load_skeleton("coco")
@@ -103,5 +102,5 @@ def test_the_most_suspicious_come_first() -> None:
         probability[person] = (0.7, 0.9, 0.8)[person]
     found = find(ground_truth(truth, joints=17), poses, probability, COCO)
     assert [suspect.person for suspect in found] == [1, 2, 0]
-    alone = select(poses, np.array([0]))
+    alone = poses.take(np.array([0]))
     assert [s.pose for s in find(ground_truth(truth, joints=17), alone, probability[:1], COCO)] == [0]

@@ -13,7 +13,6 @@ from icon_dist import datasets
 from icon_dist.datasets import load_skeleton, skeleton_from_dict, skeleton_to_dict
 from icon_dist.errors import DataError
 from icon_dist.metrics.ground_truth import ground_truth
-from icon_dist.metrics.oks import select
 from icon_dist.metrics.score import check_truth, main_metric, score
 from icon_dist.types import Annotations, Predictions
 from tests.support.random_poses import truth_of
@@ -90,7 +89,7 @@ def test_pckh_of_the_published_example(shared: Path, mpii_valid: Annotations) ->
 
 def test_pckh_does_not_depend_on_the_order_of_predictions(shared: Path, mpii_valid: Annotations) -> None:
     predicted = example(shared, mpii_valid)
-    shuffled = select(predicted, np.random.default_rng(0).permutation(len(predicted.instance)))
+    shuffled = predicted.take(np.random.default_rng(0).permutation(len(predicted.instance)))
     skeleton = mpii_valid.skeleton
     assert score(truth_of(mpii_valid), shuffled, skeleton) == score(truth_of(mpii_valid), predicted, skeleton)
 
@@ -144,7 +143,7 @@ def test_pck_is_the_naive_loop(shared: Path, file: str) -> None:
     predicted = truth_as_poses(found)
     rng = np.random.default_rng(0)
     predicted.keypoints[..., :2] += rng.normal(scale=6, size=predicted.keypoints[..., :2].shape).astype(np.float32)
-    predicted = select(predicted, rng.random(400) < 0.9)  # people without a prediction count as missed
+    predicted = predicted.take(rng.random(400) < 0.9)  # people without a prediction count as missed
     scores = score(truth_of(found), predicted, found.skeleton)
     assert scores == pytest.approx(naive_pck(found, predicted))
     assert 20 < scores["PCK@0.2"] < 90

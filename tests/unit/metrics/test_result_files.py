@@ -17,7 +17,6 @@ from icon_dist import datasets
 from icon_dist.datasets import load_skeleton
 from icon_dist.errors import ConfigError, DataError
 from icon_dist.metrics.coco import NAMES
-from icon_dist.metrics.oks import select
 from icon_dist.metrics.result_files import check_results, results
 from icon_dist.metrics.score import score
 from icon_dist.types import Annotations, Predictions
@@ -66,7 +65,7 @@ def test_pycocotools_scores_the_file_as_we_do(shared: Path, tmp_path: Path) -> N
 
 def test_a_file_of_nobody(shared: Path) -> None:
     found = datasets.read("coco", shared / "coco/four/person_keypoints.json")
-    nobody = select(poses(found, copies=1), np.zeros(len(found.instances), dtype=bool))
+    nobody = poses(found, copies=1).take(np.zeros(len(found.instances), dtype=bool))
     with pytest.raises(DataError, match="no pose was predicted, and no server scores an empty file"):
         results(nobody, found.skeleton, people=())
 
@@ -81,13 +80,13 @@ def test_pred_mat_in_the_order_of_the_annotations(shared: Path, tmp_path: Path) 
     found = datasets.read("mpii", shared / "mpii/annotations.json")
     ids = [person["id"] for person in found.truth["annotations"]]
     predicted = poses(found, copies=1)
-    shuffled = select(predicted, np.random.default_rng(1).permutation(len(ids)))
+    shuffled = predicted.take(np.random.default_rng(1).permutation(len(ids)))
     (tmp_path / "pred.mat").write_bytes(results(shuffled, found.skeleton, people=ids))
     preds = loadmat(tmp_path / "pred.mat")["preds"]
     assert preds.shape == (len(ids), 16, 2)
     np.testing.assert_array_equal(preds, predicted.keypoints[..., :2] + 1)
     with pytest.raises(DataError, match=r"no pose for 1 person \(id=2"):
-        results(select(predicted, predicted.instance != 2), found.skeleton, people=ids)
+        results(predicted.take(predicted.instance != 2), found.skeleton, people=ids)
     with pytest.raises(DataError, match="person 1 of the annotation list is missing"):
         results(predicted, found.skeleton, people=[i for i in ids if i != 1])
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from icon_dist.codec.affine import invert
 from icon_dist.codec.frame import InputFrame
-from icon_dist.codec.geometry import invert
 from icon_dist.data.crops import cut
 from icon_dist.datasets import coco, load_skeleton
 from icon_dist.datasets.coco_json import read_people

@@ -12,7 +12,7 @@ from icon_dist.codec import Codec
 from icon_dist.datasets import coco, crowdpose, load_skeleton, mpii
 from icon_dist.errors import ConfigError
 from icon_dist.models import Heads, PoseNet, build_model
-from icon_dist.models.graph import GraphConv, ResidualGraphConv, listening
+from icon_dist.models.graph_convolution import GraphConv, ResidualGraphConv, listening
 from icon_dist.models.opecnet import FeatureCascade, OPECNet, ProgressiveGraph, centroids, read
 from icon_dist.types import Skeleton
 

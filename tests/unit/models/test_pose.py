@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from icon_dist.models import Heads, build_model
-from icon_dist.models.pose import concatenate, projection_head, upsample
+from icon_dist.models.heads import concatenate, projection_head, upsample
 
 HW = (64, 64)
 

@@ -23,7 +23,8 @@ from icon_dist.models import Heads, build_model
 from icon_dist.reports.diagnosis import Scored, diagnose, read_features
 from icon_dist.shards.manifest import read_truth
 from icon_dist.shards.shard_set import ShardSet, open_shards
-from icon_dist.shards.writer import SetInfo, Settings, build
+from icon_dist.shards.tar import Settings
+from icon_dist.shards.writer import SetInfo, build
 from icon_dist.types import Annotations, Predictions
 
 SETS = {

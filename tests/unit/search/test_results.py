@@ -15,9 +15,9 @@ from optuna.distributions import FloatDistribution
 
 from icon_dist import config as configuration
 from icon_dist.metrics.intervals import half_width
+from icon_dist.search.early_stopping import first_rung
 from icon_dist.search.outputs import choose
 from icon_dist.search.results import ENOUGH, Confirmed, Row, front, gain, importances, ranking, to_csv
-from icon_dist.search.tuning import first_rung
 
 
 def row(number: int, score: float | None, *, state: str = "complete", step_ms: float = 1.0, **more: Any) -> Row:

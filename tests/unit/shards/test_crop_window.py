@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from icon_dist.codec.affine import invert, transform
 from icon_dist.codec.frame import InputFrame
-from icon_dist.codec.geometry import invert, transform
 from icon_dist.config import AugmentConfig
 from icon_dist.data.augment import augment
 from icon_dist.datasets import load_skeleton

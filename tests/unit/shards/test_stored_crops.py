@@ -10,8 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from icon_dist import datasets
+from icon_dist.codec.affine import compose, invert
 from icon_dist.codec.frame import InputFrame
-from icon_dist.codec.geometry import compose, invert
 from icon_dist.config import AugmentConfig
 from icon_dist.data.augment import augment
 from icon_dist.images.image import decode

@@ -22,7 +22,7 @@ READERS: dict[str, Callable[[str], object]] = {
     "size": storage.size,
     "copy": lambda uri: storage.copy_to(uri, NEVER),
     "upload": lambda uri: storage.write(str(NEVER), Path(uri)),
-    "require": lambda uri: storage.require_regular(Path(uri)),
+    "require": lambda uri: local.require_regular(Path(uri)),
 }
 WRITERS: dict[str, Callable[[str], object]] = {
     "write": lambda uri: storage.write(uri, b"new"),

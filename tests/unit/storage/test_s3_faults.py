@@ -11,7 +11,7 @@ import pytest
 
 from icon_dist import storage
 from icon_dist.errors import StorageError
-from icon_dist.storage import patience, s3_download
+from icon_dist.storage import retry, s3_download
 from tests.support.s3 import Proxy, refusing
 
 DATA = os.urandom(3 << 20)
@@ -84,7 +84,7 @@ def test_a_lost_answer_does_not_look_like_another_writer(s3: str, proxy: Proxy) 
 
 def test_an_outage_ends(blob: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     storage.size(blob)
-    monkeypatch.setattr(patience, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(retry, "PATIENCE_S", 0.5)
     proxy.faults = ["503"] * 1000
     with pytest.raises(StorageError, match=r"503.*retried for") as caught:
         storage.read(blob)
@@ -129,7 +129,7 @@ def test_no_profile(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_no_endpoint(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience, "FIRST_PATIENCE_S", 0.3)
+    monkeypatch.setattr(retry, "FIRST_PATIENCE_S", 0.3)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://user:hunter2@127.0.0.1:9")
     text = refusal(s3 + "/x")
     assert "127.0.0.1:9 does not answer" in text

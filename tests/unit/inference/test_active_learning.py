@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from icon_dist.inference.selection import choose
+from icon_dist.inference.active_learning import choose
 
 
 def by_loops(doubt: list[float], embedding: list[np.ndarray], image: list[int], count: int) -> list[int]:

@@ -10,8 +10,8 @@ from typing import TypeVar
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential, wait_random
 
 from icon_dist.errors import tell
-from icon_dist.storage import client
-from icon_dist.storage.refusals import FAILURES, code_of, explain, short, transient
+from icon_dist.storage import s3_client
+from icon_dist.storage.s3_errors import FAILURES, code_of, explain, short, transient
 
 PATIENCE_S = 60.0  # without progress; bytes that had not arrived before start the clock again
 FIRST_PATIENCE_S = 8.0  # before the endpoint has answered once: then it is more likely misspelt than down
@@ -48,7 +48,7 @@ class Clock:
         self.failures += 1
         error = state.outcome.exception() if state.outcome else None
         if error is not None and not code_of(error).isdecimal() and code_of(error):  # a word of S3's own
-            _answered.add(client.identity())
+            _answered.add(s3_client.identity())
         return self.waited_s() > patience_s()
 
     def sign(self, state: RetryCallState) -> None:
@@ -57,19 +57,19 @@ class Clock:
         if not _told and self.waited_s() > SIGN_S / 4:  # the next one may take long
             _told = True
             error = state.outcome.exception() if state.outcome else None
-            tell(f"{self._uri}: {client.endpoint().host} does not answer ({short(error)}); {_trying()}")
+            tell(f"{self._uri}: {s3_client.endpoint().host} does not answer ({short(error)}); {_trying()}")
 
     def first_sign(self) -> None:
         """Tell people, once an outage, that the endpoint has not answered yet and how long it is waited for."""
         global _told
         if not _told:
             _told = True
-            tell(f"{self._uri}: no answer from {client.endpoint().host or 'S3'} yet; {_trying()}")
+            tell(f"{self._uri}: no answer from {s3_client.endpoint().host or 'S3'} yet; {_trying()}")
 
 
 def patience_s() -> float:
     """Return for how many seconds without progress a store is tried: longer once it has answered this process."""
-    return PATIENCE_S if client.identity() in _answered else FIRST_PATIENCE_S
+    return PATIENCE_S if s3_client.identity() in _answered else FIRST_PATIENCE_S
 
 
 def _trying() -> str:
@@ -87,7 +87,7 @@ def persist(uri: str, call: Callable[[Clock], T]) -> T:
         before_sleep=clock.sign,
         reraise=True,
     )
-    known = client.identity() in _answered
+    known = s3_client.identity() in _answered
     watch = threading.Timer(SIGN_S, clock.first_sign)  # the first connection may hang before it fails
     watch.daemon = True
     try:
@@ -95,10 +95,10 @@ def persist(uri: str, call: Callable[[Clock], T]) -> T:
             watch.start()
         result = retrying(call, clock)
         if not known:
-            _answered.add(client.identity())
+            _answered.add(s3_client.identity())
         _told = False
         return result
     except FAILURES as error:
-        raise explain(uri, error, waited_s=clock.waited_s(), endpoint=client.endpoint()) from None
+        raise explain(uri, error, waited_s=clock.waited_s(), endpoint=s3_client.endpoint()) from None
     finally:
         watch.cancel()

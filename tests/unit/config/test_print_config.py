@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from icon_dist.config import Config, load, load_own, presets, to_commented_yaml
+from icon_dist.arguments import presets
+from icon_dist.config import Config, load, load_own, to_commented_yaml
 
 
 @pytest.mark.parametrize("name", presets())
@@ -34,7 +35,7 @@ def test_every_key_is_printed_with_its_comment_and_what_differs() -> None:
         r"  lr: 0\.001 +  # Adam",
         r"  tau: 0\.1 +  # \[default 0\.07\]",
         r"    negatives: 3 +  # \[default 4\] Hn of them",  # PRCC's own
-        r"  milestones: \[170, 200\] +  # epochs at which lr is multiplied by gamma",
+        r"  milestones: \[170, 200\] +  # epochs at which lr falls to a tenth",
     ):
         assert [line for line in lines if re.fullmatch(pattern, line)], pattern
     assert not any("[default" in line for line in to_commented_yaml(Config()).splitlines())

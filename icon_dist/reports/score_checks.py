@@ -18,13 +18,13 @@ from icon_dist.inference.boxes import first_photos
 from icon_dist.inference.calibration_file import FLIPS, Calibration
 from icon_dist.inference.counting import counted
 from icon_dist.inference.predictor import eval_stream, evaluate
-from icon_dist.launch.progress import counter
+from icon_dist.launch.progress_bar import counter
 from icon_dist.metrics.calibration import outcomes
 from icon_dist.metrics.ground_truth import GroundTruth
 from icon_dist.models import PoseNet, from_config
-from icon_dist.reports import suspecting
-from icon_dist.reports.calibrating import Fitted, calibrated
-from icon_dist.reports.suspecting import Opinion, Suspects, opinion_of
+from icon_dist.reports import label_suspects
+from icon_dist.reports.calibration import Fitted, calibrated
+from icon_dist.reports.label_suspects import Opinion, Suspects, opinion_of
 from icon_dist.shards.reader import People
 from icon_dist.shards.shard_set import ShardSet
 from icon_dist.types import Predictions
@@ -113,7 +113,7 @@ def judge(
     if second is not None:
         tell(f"predicting by {args.second}, for the people whom {args.checkpoint} has learnt")
         other_run = _opinion_of_second(asked, shards, second)
-    return Judged(fitted.numbers, suspecting.suspects_of(truth, shards, own, other_run))
+    return Judged(fitted.numbers, label_suspects.suspects_of(truth, shards, own, other_run))
 
 
 def _opinion_of_second(asked: Asked, shards: ShardSet, second: Weights) -> Opinion:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from icon_dist.codec.geometry import affine, center_scale, compose, invert, transform
+from icon_dist.codec.affine import affine, center_scale, compose, invert, transform
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from icon_dist.checkpoints.weights import Weights
 from icon_dist.config import Config
 from icon_dist.metrics.calibration import Curve
 from icon_dist.metrics.ground_truth import GroundTruth, ground_truth
-from icon_dist.reports.suspecting import Opinion, listed, opinion_of, sheet, suspects_of
+from icon_dist.reports.label_suspects import Opinion, listed, opinion_of, sheet, suspects_of
 from icon_dist.shards.label_split import split
 from icon_dist.shards.manifest import read_truth
 from icon_dist.shards.shard_set import ShardSet, open_shards

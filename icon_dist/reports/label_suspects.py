@@ -18,7 +18,6 @@ from icon_dist.errors import note, plural
 from icon_dist.metrics.calibration import Curve, probabilities
 from icon_dist.metrics.ground_truth import GroundTruth
 from icon_dist.metrics.label_suspects import Suspect, find
-from icon_dist.metrics.oks import select
 from icon_dist.reports.pictures import Subject, tiles
 from icon_dist.shards.label_split import labels_seen
 from icon_dist.shards.reader import rows_of
@@ -71,7 +70,7 @@ def suspects_of(truth: GroundTruth, shards: ShardSet, first: Opinion, second: Op
             note(f"suspects: {plural(int(both.sum()), 'person was', 'people were')} learnt by both runs; left out")
         turn = (learnt & ~both, ~learnt)
         parts = [
-            (select(one.poses, keep), one.probability[keep])
+            (one.poses.take(keep), one.probability[keep])
             for one, rows in zip((second, first), turn, strict=True)
             for keep in [rows[rows_of(shards, one.poses.instance)]]
         ]

@@ -20,8 +20,8 @@ from icon_dist.metrics.recall import THRESHOLDS
 from icon_dist.metrics.score import check_truth, main_metric, require_evaluator
 from icon_dist.models import from_config
 from icon_dist.reports.diagnosis import Diagnosis, Scored, diagnosis_of, read_features
-from icon_dist.reports.judging import Asked
 from icon_dist.reports.runs import Run
+from icon_dist.reports.score_checks import Asked
 from icon_dist.shards.manifest import read_truth
 from icon_dist.shards.shard_set import ShardSet, open_shards
 from icon_dist.types import Skeleton

@@ -10,7 +10,7 @@ import pytest
 
 from icon_dist.errors import DataError
 from icon_dist.shards import inspection
-from icon_dist.shards.near_twins import likeness, near_twins
+from icon_dist.shards.duplicates import likeness, near_twins
 from icon_dist.shards.shard_set import open_shards
 from icon_dist.shards.writer import SetInfo, build
 from icon_dist.types import Annotations, Instance

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from icon_dist import train
-from icon_dist.config import check_schedule, load, presets
+from icon_dist.arguments import presets
+from icon_dist.config import check_short_run, load
 from tests.support import small_sets
 from tests.support.refusals import dry_run
 
@@ -39,7 +40,7 @@ def test_what_a_short_run_never_reaches(
     key = item.partition("=")[0]
     config = load("coco", [*small_sets.TRAINING, item])
     for own in ({}, {"optim.lr": "own.yaml"}):
-        notes = [*check_schedule(config, own), *check_schedule(config, own, steps=16)]
+        notes = [*check_short_run(config, own), *check_short_run(config, own, steps=16)]
         assert (
             [text for text in notes if text.startswith(key)] == [text for text in notes if text.startswith(says)] != []
         )
@@ -72,4 +73,4 @@ def test_what_is_just_reached_is_fine(people: Path, tmp_path: Path, capfd: pytes
 
 @pytest.mark.parametrize("name", presets())
 def test_presets_reach_what_they_set(name: str) -> None:
-    assert check_schedule(load(name), {}) == []
+    assert check_short_run(load(name), {}) == []

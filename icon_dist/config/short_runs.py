@@ -11,7 +11,7 @@ from icon_dist.errors import ConfigError, plural, raise_all
 Unreached = tuple[str, str]  # a key, and what does not happen
 
 
-def check_schedule(config: Config, own: Mapping[str, str], *, steps: int | None = None) -> list[str]:
+def check_short_run(config: Config, own: Mapping[str, str], *, steps: int | None = None) -> list[str]:
     """What to note about the values that a preset brought; a ConfigError about those that the user set himself.
 
     ``own``: what he set -> where. Once before there are data, by epochs, and once when the plan knows the ``steps`` of

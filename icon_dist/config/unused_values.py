@@ -8,21 +8,21 @@ from icon_dist.config.rules import refusal
 from icon_dist.config.schema import Config, get
 from icon_dist.errors import ConfigError, raise_all
 
-Idle = tuple[bool, tuple[str, ...], str]  # whether these keys do nothing here, and why
+Unused = tuple[bool, tuple[str, ...], str]  # whether these keys do nothing here, and why
 
 
-def refuse_idle(config: Config) -> None:
+def refuse_unused(config: Config) -> None:
     """ConfigError where a value that is not its default has no effect."""
     default = Config()
     found: dict[str, str] = {}
-    for unused, keys, why in idle_keys(config):
+    for unused, keys, why in unused_keys(config):
         for key in keys:
             if unused and get(config, key) != (plain := get(default, key)):
                 found.setdefault(key, refusal(config, key, f"{why}; leave it at {plain}" if plain != "" else why))
     raise_all([ConfigError(text) for text in found.values()])
 
 
-def idle_keys(config: Config) -> Iterator[Idle]:
+def unused_keys(config: Config) -> Iterator[Unused]:
     """What presets set is not among these, such as ``loss.bank.slots`` and ``data.generate``: others extend them.
 
     But for what ``coco_vit_s`` and ``coco_vit_b`` set of their layers: another backbone must say that it has none.

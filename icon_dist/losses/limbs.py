@@ -1,4 +1,4 @@
-"""Relations of more than two joints: chains along the bones of a skeleton, whose tokens PRCC can compare as well."""
+"""What PRCC compares: limb pairs, or chains of more joints along the bones of a skeleton."""
 
 from __future__ import annotations
 

@@ -17,12 +17,12 @@ import botocore.session
 from botocore import exceptions as boto
 
 from icon_dist.errors import StorageError
-from icon_dist.storage.answers import refuse_foreign
+from icon_dist.storage.not_s3 import refuse_foreign
 
 AWS = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws", ".api.amazonwebservices.com.cn")
 ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 CHECKSUMS = ("request_checksum_calculation", "response_checksum_validation")
-# boto3's own retries are for the parts of a large upload; all else is retried in patience.py.
+# boto3's own retries are for the parts of a large upload; all else is retried in retry.py.
 COMMON = botocore.config.Config(
     connect_timeout=5, read_timeout=20, retries={"mode": "standard", "total_max_attempts": 2}
 )

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int64
 from icon_dist.drawing import skeletons
 from icon_dist.drawing.skeletons import Tile
 from icon_dist.metrics.oks import oks
-from icon_dist.reports.measure import Measured, Poses
+from icon_dist.reports.measured_runs import Measured, Poses
 from icon_dist.reports.pictures import Subject, tiles
 from icon_dist.shards.reader import rows_of
 

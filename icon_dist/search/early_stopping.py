@@ -1,0 +1,35 @@
+"""ASHA: weak trials are stopped early. Ray Tune's, told what the journal knows of trials before."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import optuna
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+
+from icon_dist.config import Config
+
+REDUCTION = 3  # of the trials at a rung, so many times fewer go on
+
+
+def first_rung(cfg: Config) -> int:
+    """The first epoch whose score may stop a trial: contrast must have had its say. At or after the end: no rungs."""
+    start = int(cfg.loss.start_epoch + cfg.loss.ramp_epochs) + 1 if cfg.loss.start_epoch or cfg.loss.ramp_epochs else 1
+    return -(-start // cfg.eval.every) * cfg.eval.every
+
+
+def scheduler(study: optuna.Study, *, first_rung: int, epochs: int) -> TrialScheduler:
+    """ASHA that knows the scores of earlier drivers; none where there is nothing to stop early."""
+    if first_rung >= epochs:
+        return FIFOScheduler()
+    asha = ASHAScheduler(
+        time_attr="rung", metric="score", mode="max", max_t=epochs, grace_period=first_rung, reduction_factor=REDUCTION
+    )
+    for trial in study.get_trials(deepcopy=False):
+        if trial.state.is_finished() and trial.intermediate_values:
+            known = SimpleNamespace(trial_id=f"journal-{trial.number}")
+            asha.on_trial_add(None, known)
+            for rung, score in sorted(trial.intermediate_values.items()):
+                if rung < epochs:
+                    asha.on_trial_result(None, known, {"rung": rung, "score": score})
+    return asha
