@@ -122,7 +122,8 @@ def in_ray(function: Callable[[Any], Any], jobs: Sequence[Any]) -> Iterator[Any]
 
     from icon_dist.launch.connect import connect
 
-    connect()
+    if not ray.is_initialized():  # photos are surveyed before they are packed
+        connect()
     task = ray.remote(function)
     pending = [task.remote(job) for job in jobs]
     while pending:
