@@ -269,7 +269,8 @@ class EvalSampler:
 
     def __init__(self, rows: I64, *, batch: int, rank: int = 0, world: int = 1) -> None:
         """``rows`` are those wanted of a set; ``batch`` is that of one rank."""
-        place = eval_rows(len(rows), rank=rank, world=world, batch=batch)
+        self.size = len(rows)
+        place = eval_rows(self.size, rank=rank, world=world, batch=batch)
         self._rows = np.where(place >= 0, rows[place], -1)
 
     def __len__(self) -> int:

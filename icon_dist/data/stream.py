@@ -65,6 +65,7 @@ class EvalStream:
 
     def __init__(self, sampler: EvalSampler, loader: Loader) -> None:
         self._sampler, self._loader = sampler, loader
+        self.people, self.size = loader.people, sampler.size  # whose rows are read, and how many of them on all ranks
 
     def __len__(self) -> int:
         return len(self._sampler)

@@ -6,7 +6,7 @@ Every rank predicts its share of the people; scores and predictions are then the
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from icon_dist.metrics.score import evaluator, score
 from icon_dist.shards.reader import People
 from icon_dist.types import Batch, Outputs, Predictions, Skeleton
 
+Show = Callable[[int, int], None]  # boxes so far, boxes of the set
 Forward = Callable[[UInt8[Tensor, "N H W 3"]], Outputs]
 
 
@@ -83,21 +84,23 @@ def predict(
 
 def evaluate(
     forward: Forward,
-    people: People,
+    stream: EvalStream,
     truth: GroundTruth | None,
     *,
     codec: Codec,
     settings: EvalConfig,
     device: str,
-    stream: EvalStream,
     skeleton: Skeleton | None = None,
+    show: Show | None = None,
 ) -> tuple[dict[str, float], Predictions]:
     """Scores (none without ``truth``) and predictions, the same on every rank; each rank runs its share of people.
 
-    ``stream`` is what :func:`eval_stream` makes of the same people, codec and settings. ``skeleton`` is what the model
-    predicts, where that has more joints than the people. DivergedError where the model's answer is no number.
+    ``stream`` is what :func:`eval_stream` makes of them with the same codec and settings. ``skeleton`` is what the
+    model predicts, where that has more joints than the people. ``show`` is told how many boxes all ranks have done,
+    and of how many. DivergedError where the model's answer is no number.
     """
-    share = predict(forward, stream, people, codec=codec, settings=settings, device=device, skeleton=skeleton)
+    people, batches = stream.people, stream if show is None else _shown(stream, show)
+    share = predict(forward, batches, people, codec=codec, settings=settings, device=device, skeleton=skeleton)
     predictions = join(distributed.gather_objects(share))
     require_finite(predictions)  # on every rank alike
     scores: dict[str, float] = {}
@@ -105,6 +108,14 @@ def evaluate(
         photos = photos_of(people, settings.limit)
         scores = score(truth, predictions, people.skeleton, image_ids=photos, engine=settings.engine)
     return distributed.gather_objects(scores)[0], predictions
+
+
+def _shown(stream: EvalStream, show: Show) -> Iterator[Batch]:
+    done = 0
+    for batch in stream:
+        yield batch
+        done += len(batch.row) * distributed.world_size()
+        show(min(done, stream.size), stream.size)  # the last batch is filled up
 
 
 def require_finite(predictions: Predictions) -> None:

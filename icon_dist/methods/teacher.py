@@ -110,9 +110,7 @@ def _look(teacher: Teacher, config: Config, shards: ShardSet, *, device: str) ->
     loaders, skip_bad = config.data.loaders, config.data.max_bad_fraction > 0
     with closing(eval_stream(shards, codec, settings, loaders=loaders, device=device, skip_bad=skip_bad)) as stream:
         try:
-            return evaluate(
-                teacher.forward, shards, None, codec=codec, settings=settings, device=device, stream=stream
-            )[1]
+            return evaluate(teacher.forward, stream, None, codec=codec, settings=settings, device=device)[1]
         except DivergedError:
             raise CheckpointError(
                 f"semi.teacher={config.semi.teacher}: it says poses that are not finite; give another"

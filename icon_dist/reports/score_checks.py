@@ -14,9 +14,7 @@ from icon_dist.codec import codec_of
 from icon_dist.config import EvalConfig
 from icon_dist.errors import tell
 from icon_dist.inference import calibration_file
-from icon_dist.inference.boxes import first_photos
 from icon_dist.inference.calibration_file import FLIPS, Calibration
-from icon_dist.inference.counting import counted
 from icon_dist.inference.predictor import eval_stream, evaluate
 from icon_dist.launch.progress_bar import counter
 from icon_dist.metrics.calibration import outcomes
@@ -47,18 +45,17 @@ class Asked:
     ) -> tuple[dict[str, float], Predictions]:
         """Scores and poses by a model, under these or other settings."""
         settings = settings or self.settings
-        boxes = len(first_photos(self.people, settings.limit))
         codec = codec_of(weights.config, stride=model.stride)
         with closing(eval_stream(self.people, codec, settings, loaders=self.loaders, device=self.device)) as stream:
             return evaluate(
-                counted(model, partial(counter("boxes"), "evaluated"), people=boxes, flip=settings.flip),
-                self.people,
+                model,
+                stream,
                 self.truth,
                 codec=codec,
                 settings=settings,
                 device=self.device,
-                stream=stream,
                 skeleton=weights.skeleton,
+                show=partial(counter("boxes"), "evaluated"),
             )
 
 

@@ -6,24 +6,20 @@ decides which checkpoint is the best.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from icon_dist import distributed
 from icon_dist.codec import Codec
 from icon_dist.config import Config, EvalConfig
 from icon_dist.data.stream import EvalStream
-from icon_dist.inference.boxes import first_photos
-from icon_dist.inference.counting import counted
-from icon_dist.inference.predictor import Forward, conditions, eval_stream, evaluate
+from icon_dist.inference.predictor import Forward, Show, conditions, eval_stream, evaluate
 from icon_dist.metrics.ground_truth import GroundTruth, ground_truth
 from icon_dist.metrics.score import check_truth, main_metric, require_evaluator
 from icon_dist.shards.manifest import read_truth
 from icon_dist.shards.shard_set import ShardSet
 from icon_dist.shards.union import labels_of
 from icon_dist.training.setup import Data
-
-Show = Callable[[int, int], None]  # boxes so far, boxes of the set
 
 
 class ScoredSet(NamedTuple):
@@ -76,16 +72,15 @@ class Scoring:
         scores: dict[str, float] = {}
         for student, forward in students.items():
             for one in self.sets:
-                boxes = len(first_photos(one.shards, self._settings.limit))
                 measured, _ = evaluate(
-                    counted(forward, show, people=boxes, flip=self._settings.flip),
-                    one.shards,
+                    forward,
+                    one.stream,
                     one.truth,
                     codec=self._codec,
                     settings=self._settings,
                     device=self._device,
-                    stream=one.stream,
                     skeleton=self._skeleton,
+                    show=show,
                 )
                 scores |= {student + one.prefix + name: value for name, value in measured.items()}
         return scores

@@ -215,7 +215,7 @@ def test_a_detectors_boxes_on_photos_and_in_shards_agree(
         codec, settings = codec_of(config, stride=model.stride), config.eval
         with closing(predictor.eval_stream(people, codec, settings, loaders=0, device="cpu")) as stream:
             _, predictions = predictor.evaluate(
-                model, people, truth_of(truth), codec=codec, settings=settings, device="cpu", stream=stream
+                model, stream, truth_of(truth), codec=codec, settings=settings, device="cpu"
             )
         ours.append(predictions)
     photos, shards = ours

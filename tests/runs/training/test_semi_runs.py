@@ -139,7 +139,7 @@ def test_the_teacher_looks_once(people: Path, taught: Path, tmp_path: Path, caps
     codec = codec_of(weights.config, stride=model.stride)
     settings = EvalConfig(batch=cfg.eval.batch, flip=True, decode="dark")
     with closing(eval_stream(shards, codec, settings, loaders=0, device="cpu")) as stream:
-        _, found = evaluate(model, shards, None, codec=codec, settings=settings, device="cpu", stream=stream)
+        _, found = evaluate(model, stream, None, codec=codec, settings=settings, device="cpu")
     at = {person: i for i, person in enumerate(found.instance.tolist())}
     np.testing.assert_array_equal(kept, found.keypoints[[at[person] for person in shards.instance.tolist()]])
     passed = {name: value for name, value in events(cfg)[0].items() if name.startswith("pass_")}

@@ -59,9 +59,7 @@ def test_joints_are_those_of_an_evaluation(codec: str, decode: str, flip: bool, 
     for evaluated in (photos, shards):
         codec, settings = codec_of(config, stride=model.stride), EvalConfig(batch=8, flip=flip, decode=decode)
         with closing(predictor.eval_stream(evaluated, codec, settings, loaders=0, device="cpu")) as stream:
-            _, predictions = predictor.evaluate(
-                model, evaluated, None, codec=codec, settings=settings, device="cpu", stream=stream
-            )
+            _, predictions = predictor.evaluate(model, stream, None, codec=codec, settings=settings, device="cpu")
         order = np.argsort(predictions.instance)
         found = np.concatenate([np.concatenate([one.xy, one.scores[..., None]], -1) for one in ours])
         np.testing.assert_array_equal(found, predictions.keypoints[order])
