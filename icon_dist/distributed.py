@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import accumulate
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -141,6 +141,29 @@ def from_first(read: Callable[[], T]) -> T:
         raise answer[1]
     result: T = answer[0]
     return result
+
+
+def from_first_of_host(read: Callable[[], T], *, host: object) -> T:
+    """What ``read`` returns on the first rank of each host, on every rank of that host.
+
+    ``host`` tells it from others. What goes wrong anywhere for the user is raised everywhere.
+    """
+    if world_size() == 1:
+        return read()
+    hosts = gather_objects(host)
+    first = hosts.index(host)
+    answer: tuple[T | None, Exception | None] = None, None
+    if first == rank():
+        try:
+            answer = read(), None
+        except (IconError, OSError) as error:
+            answer = None, error
+    answers = gather_objects(answer)
+    for _, wrong in answers:
+        if wrong is not None:
+            raise wrong
+    result: Any = answers[first][0]
+    return cast(T, result)
 
 
 def _initialized() -> bool:

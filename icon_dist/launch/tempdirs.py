@@ -20,7 +20,10 @@ from pathlib import Path
 from icon_dist.errors import StorageError
 
 ANY = re.compile(".+")
-KINDS, SHARED = ("board", "predict", "ray", "study", "tune"), ("shards",)  # of folders that this package makes
+KINDS, SHARED = (
+    ("board", "predict", "ray", "study", "tune"),
+    ("columns", "shards"),
+)  # of folders that this package makes
 NO_LINK = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _shared: dict[Path, int] = {}  # folders that this process shares with others, and the descriptors that lock them
 
@@ -62,6 +65,12 @@ def shared(kind: str, name: str) -> Path:
             _shared[place] = handle
     _remove_unused(root)
     return place
+
+
+def reached_from_here() -> tuple[str, int, int]:
+    """Equal in processes of one host that see the same TMPDIR, which containers may not."""
+    there = os.stat(tempfile.gettempdir())
+    return socket.gethostname(), there.st_dev, there.st_ino
 
 
 @atexit.register

@@ -31,6 +31,7 @@ from icon_dist.models.two_students import Pair
 from icon_dist.shards.label_split import hide_labels
 from icon_dist.shards.manifest import read_truth
 from icon_dist.shards.shard_set import ShardSet, open_shards
+from icon_dist.shards.shared_columns import once_a_host
 from icon_dist.shards.teacher_cache import F32
 from icon_dist.shards.union import ShardUnion, union_of
 from icon_dist.training import start_weights
@@ -85,7 +86,7 @@ def open_data(cfg: Config, *, scorable: bool = False) -> Data:
 
 
 def _open(uri: str, cfg: Config, *, max_zoom: float | None = None) -> ShardSet:
-    return distributed.from_first(lambda: open_shards(uri, input_hw=cfg.input_hw, max_zoom=max_zoom))
+    return once_a_host(lambda: open_shards(uri, input_hw=cfg.input_hw, max_zoom=max_zoom))
 
 
 def last_epoch(cfg: Config) -> int:

@@ -31,14 +31,21 @@ from icon_dist.storage import hashed_json, segments
 pytestmark = pytest.mark.slow
 CHECKPOINTS, LINES, PEOPLE, SHARDS, JOINTS = 500, 1_000_000, 1_500_000, 1000, 17
 OPEN = """
-import resource, sys, time
+import sys, time
+import torch.distributed as dist
 from icon_dist.shards.shard_set import open_shards
-before, cpu = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
-shards = open_shards(sys.argv[1])
-kept = sum(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmRSS"))
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-memory = f"{kept - before >> 10} MiB, at most {peak - before >> 10}"
-print(f"{len(shards)} people: {time.process_time() - cpu:.1f} s of CPU; {memory}")
+from icon_dist.shards.shared_columns import once_a_host
+uri, store, rank, world = *sys.argv[1:3], *map(int, sys.argv[3:])
+dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
+held = lambda what: sum(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(what))
+before, most, cpu = held("RssAnon"), held("VmRSS"), time.process_time()
+shards = once_a_host(lambda: open_shards(uri))
+shards.keypoints.sum(), shards.box.sum()  # as if an epoch had read them
+own, peak = held("RssAnon") - before >> 10, held("VmHWM") - most >> 10
+shared = [line.split()[0].split("-") for line in open("/proc/self/maps") if "icon-columns" in line]
+shared = sum(int(end, 16) - int(start, 16) for start, end in shared) >> 20
+memory = f"{own} MiB of its own, {shared} shared by all ranks; at most {peak} at once"
+print(f"rank {rank} of {world}, {len(shards)} people: {time.process_time() - cpu:.1f} s of CPU; {memory}", flush=True)
 """
 
 
@@ -145,5 +152,9 @@ def large_index(folder: Path) -> None:
 
 
 def test_opening_many_people(tmp_path: Path) -> None:
-    large_index(tmp_path)
-    subprocess.run([sys.executable, "-c", OPEN, str(tmp_path)], check=True)
+    (folder := tmp_path / "set").mkdir()
+    large_index(folder)
+    for world in (1, 2):
+        command = [sys.executable, "-c", OPEN, str(folder), str(tmp_path / f"store{world}")]
+        ranks = [subprocess.Popen([*command, str(rank), str(world)]) for rank in range(world)]
+        assert [rank.wait() for rank in ranks] == [0] * world

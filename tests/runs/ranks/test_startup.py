@@ -18,6 +18,7 @@ from icon_dist.datasets import skeleton_to_dict
 from icon_dist.errors import DataError, IconError, StorageError
 from icon_dist.models import Heads, PoseNet, build_model
 from icon_dist.shards.shard_set import open_shards
+from icon_dist.shards.shared_columns import once_a_host
 from icon_dist.storage.s3_client import client as client_of_s3
 from icon_dist.training import start_weights
 from tests.support.on_ranks import on_ranks
@@ -52,7 +53,7 @@ def start(uri: str) -> dict[str, Any]:
     torch.manual_seed(distributed.rank())
     model = fresh()
     steps = {
-        "shards": lambda: distributed.from_first(lambda: open_shards(f"{uri}/train")),
+        "shards": lambda: once_a_host(lambda: open_shards(f"{uri}/train")),
         "checkpoint": lambda: checkpoint.newest_for_all(f"{uri}/run", warn=print),
         "pretrained": lambda: start_weights.start(model, f"{uri}/weights.safetensors", joints=JOINTS),
     }
