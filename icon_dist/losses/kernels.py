@@ -8,15 +8,12 @@ Positives have the query's category and another owner, its instance or its image
 categories (:class:`icon_dist.losses.sampling.Negatives`). Each positive stands alone in its denominator with all the
 negatives (this is not SupCon). ``icon_dist/losses/reference.py`` has the same as loops.
 
-A query meets only its own and its negative categories. A tile is some queries and these (query, category) pairs. A CPU
-makes one product per category of just the pairs that are in it: the fewest operations. An accelerator makes one of all
-queries with all categories, where the other pairs are masked: the fewest launches, static shapes, no synchronization
-with the host.
+A query meets only its own and its negative categories: :mod:`icon_dist.losses.pairs` multiplies just these.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,13 +23,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from icon_dist.losses.pairs import Blocks, Span, blocked, parts
 from icon_dist.losses.sampling import Negatives, Queries, choose_negatives, limit_negatives
-from icon_dist.torch_compat import linear_pointwise
 from icon_dist.types import KeySet
 
-ROUND = 16  # rows of a product, so that few kernels do for all
-HELD = {"cpu": 1 << 22}  # similarities held at once, by device type
-HELD_ELSEWHERE = 1 << 24
+STEEP = 40  # e to this, and to minus this, times whatever there is of them, are numbers in fp32
+HELD = 1 << 24  # similarities held at once on an accelerator
 GPU_SHARE = 10  # bits: on a GPU one for 1024 bytes of its memory, so that a large one needs few launches
 
 
@@ -64,14 +60,28 @@ def consistency_sums(
             torch.cat([k.valid for k in stored], 1),
             torch.cat([k.instance for k in stored], 1),
         )
+        allowed = (
+            limit_negatives(joined.valid, negatives.most, key=negatives.draw.key) if negatives.most else joined.valid
+        )
         fixed = replace(queries, features=query.detach())
-        allowed = limit_negatives(joined.valid, negatives.most, key=negatives.draw.key) if negatives.most else None
-        chosen = choose_negatives(fixed, joined if allowed is None else replace(joined, valid=allowed), negatives)
-        problem = _Problem(fixed, joined, chosen, allowed, tau, negatives.others_only)
-        each, usable = _Consistency.apply(query, live, problem)  # type: ignore[no-untyped-call]
+        chosen = choose_negatives(fixed, replace(joined, valid=allowed), negatives)
+        width = negatives.draw.most(len(joined.valid) - 1) + 1  # categories that a query meets
+        found = []
+        for rows in _at_once(len(query), width * joined.valid.shape[1], query.device):
+            part = Queries(**{name: column[rows] for name, column in vars(fixed).items()})
+            problem = _Problem(part, joined, chosen[rows], allowed, negatives, tau)
+            found.append(_Consistency.apply(query[rows], live, problem))  # type: ignore[no-untyped-call]
+        each, usable = (torch.cat(x) for x in zip(*found, strict=True))
         # A product with the one-hot matrix: deterministic on a GPU, unlike index_add.
         by_category = F.one_hot(queries.category, chosen.shape[1]).to(wide)
         return each @ by_category, usable.to(wide) @ by_category
+
+
+def _at_once(queries: int, similarities: int, device: torch.device) -> list[slice]:
+    """Queries that are compared together, each by so many ``similarities``; a CPU holds only those of a part."""
+    held = torch.cuda.get_device_properties(device).total_memory >> GPU_SHARE if device.type == "cuda" else HELD
+    step = max(1, held // max(1, similarities) if blocked(device) else queries)
+    return [slice(start, start + step) for start in range(0, max(1, queries), step)]
 
 
 @dataclass(frozen=True)
@@ -80,10 +90,27 @@ class _Problem:
 
     queries: Queries
     keys: KeySet  # this step's, which the gradient goes to, then the bank's
-    negative: Bool[Tensor, "A C"]  # negative categories
-    allowed: Bool[Tensor, "C S"] | None  # the keys that may be negatives; None = all valid ones
+    negative: Bool[Tensor, "A C"]  # negative categories ...
+    allowed: Bool[Tensor, "C S"]  # ... whose keys may be negatives
+    negatives: Negatives
     tau: float
-    others_only: bool
+
+    def others(self, part: Span | Blocks) -> Tensor:
+        """Which keys are of another owner than the query that they are compared with."""
+        return part.of_keys(self.keys.instance) != part.of_queries(self.queries.owner)
+
+    def peak(self, negatives: Sequence[Span | Blocks], scaled: Float[Tensor, "A m"]) -> Float[Tensor, " A"] | None:
+        """The largest s_n of each query, at least that of a cosine of -1; None where e^s needs no such care."""
+        if 1 / self.tau <= STEEP:
+            return None
+        peak = scaled.new_full((len(scaled), 1), -1 / self.tau)
+        for part in negatives:
+            counted = part.of_keys(self.allowed)
+            if self.negatives.others_only:
+                counted = counted & self.others(part)
+            s = part.similarities(scaled, self.keys.features).masked_fill_(~counted, -torch.inf)
+            part.gather(peak, s.amax(-1, keepdim=True), largest=True)
+        return peak[:, 0]
 
 
 class _Consistency(torch.autograd.Function):
@@ -93,185 +120,73 @@ class _Consistency(torch.autograd.Function):
 
         dL_i/ds_p = -w_p / |P|          dL_i/ds_n = (sum_p w_p / |P|) e^{s_n} / Z
 
-    A query meets its own category and its negative ones in one product; the similarities turn into these slopes in
-    place, and a second product makes the query's gradient of them. The slopes of this step's keys are kept for theirs;
-    the bank needs none.
+    First the negatives, then the positives, which need Z: each is one product of queries and keys, that turns into
+    these slopes in place, up to a factor of the query, and a second one that makes the query's gradient of them. The
+    slopes of this step's keys are kept for theirs; the bank needs none.
     """
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, live: Tensor, problem: _Problem) -> tuple[Tensor, Tensor]:
         """Of queries [A, m] and this step's keys [C, G, m]: L_i [A], 0 where ``usable`` [A] is false, and ``usable``:
         whether a query has a positive and a negative."""
-        queries, keys = problem.queries, problem.keys
-        absent = torch.where(keys.valid, 0.0, -torch.inf).to(query.dtype)
-        own = F.one_hot(queries.category, problem.negative.shape[1]).bool()
-        member = (own | problem.negative) & queries.active[:, None]
-        each, usable, gradient = [], [], []
-        ctx.tiles, kept = [], []
-        for rows, tile in tiles(member, width=keys.valid.shape[1]):
-            s = tile.similarities(query[rows] / problem.tau, keys.features, absent)  # [pairs, G + S]
-            active, owner = queries.active[rows], queries.owner[rows]
-            pair = tile.pairs_with(queries.category[rows])  # of a query with its own category ...
-            row = tile.row.index_select(0, pair)  # ... and which query that is
-            same = keys.instance.index_select(0, tile.category[pair]) == owner.index_select(0, row)[:, None]
-            s_p = s.index_select(0, pair).masked_fill_(same, -torch.inf)
-            if problem.allowed is not None:
-                s.masked_fill_(~problem.allowed.index_select(0, tile.category), -torch.inf)
-            if problem.others_only:
-                same = keys.instance.index_select(0, tile.category) == owner.index_select(0, tile.row)[:, None]
-                s.masked_fill_(same, -torch.inf)
+        queries, keys, own = problem.queries, problem.keys, live.shape[1]
+        scaled = query / problem.tau
+        member = F.one_hot(queries.category, problem.negative.shape[1]).bool() & queries.active[:, None]
+        ctx.negative = parts(
+            problem.negative & queries.active[:, None], most=problem.negatives.draw.most(len(keys.valid) - 1)
+        )
+        ctx.positive = parts(member, most=1)
+        peak, kept = problem.peak(ctx.negative, scaled), []
 
-            negative = problem.negative[rows][tile.row, tile.category]
-            # A cosine's least where there is no negative: finite, so that exp(-inf - peak) is 0.
-            peak = tile.row_max(torch.where(negative, s.amax(1), -torch.inf)).clamp(min=-1 / problem.tau)
-            shift = torch.where(negative, peak.index_select(0, tile.row), torch.inf)
-            r = s.sub_(shift[:, None]).exp_()
-            z = tile.row_sum(r.sum(1))
-            log_z = peak + z.log()  # -inf without negatives
+        z, pull = query.new_zeros(len(query), 1), torch.zeros_like(query)  # sum_n e^{s_n}, and sum_n e^{s_n} k_n
+        counted = problem.allowed.to(query.dtype)
+        for part in ctx.negative:
+            r = part.similarities(scaled, keys.features)
+            if peak is not None:
+                r.sub_(part.of_queries(peak)).clamp_(max=0)  # above it are keys that do not count
+            r.exp_().mul_(part.of_keys(counted))
+            if problem.negatives.others_only:
+                r.mul_(problem.others(part))
+            part.gather(z, r.sum(-1, keepdim=True))
+            part.to_queries(pull, r, keys.features)
+            kept.append(r[..., :own].clone())
+        z = z[:, 0]
+        log_z = z.log() if peak is None else z.log() + peak  # -inf without negatives
 
-            t = log_z.index_select(0, row)[:, None] - s_p
-            t.masked_fill_(s_p == -torch.inf, -torch.inf)
-            zero = torch.zeros_like(z)
-            positives = zero.index_copy(0, row, (t > -torch.inf).sum(1).to(z))
-            error = zero.index_copy(0, row, F.softplus(t).sum(1))
+        totals, push = query.new_zeros(len(query), 3), torch.zeros_like(query)  # push: sum_p w_p k_p
+        for part in ctx.positive:
+            t = part.similarities(scaled, keys.features)
+            positive = part.of_keys(keys.valid) & problem.others(part)
+            torch.sub(part.of_queries(log_z), t, out=t).masked_fill_(~positive, -torch.inf)
+            error = F.softplus(t).sum(-1)
             w = t.sigmoid_()
-            weight = zero.index_copy(0, row, w.sum(1))
-            good = (positives > 0) & (z > 0) & active
-            each.append(torch.where(good, error / positives.clamp(min=1), 0.0))
-            usable.append(good)
+            part.gather(totals, torch.stack([positive.sum(-1), error, w.sum(-1)], -1))
+            part.to_queries(push, w, keys.features)
+            kept.append(w[..., :own].clone())
+        positives, error, weight = totals.unbind(1)
 
-            scale = torch.where(good, 1 / (positives.clamp(min=1) * problem.tau), 0.0)  # of dL / d(q . k)
-            r.mul_(torch.where(good, scale * weight / z, 0.0).index_select(0, tile.row)[:, None])
-            r.index_copy_(0, pair, w.mul_(-scale.index_select(0, row)[:, None]))
-            gradient.append(tile.to_queries(r, keys.features))
-            ctx.tiles.append((rows, tile))
-            kept.append(r[:, : live.shape[1]].clone())
-        ctx.save_for_backward(query, torch.cat(gradient), *kept)  # freed by the backward pass
+        usable = (positives > 0) & (z > 0)
+        scale = torch.where(usable, 1 / (positives.clamp(min=1) * problem.tau), 0.0)  # of dL / d(q . k)
+        of_negatives = torch.where(usable, scale * weight / z, 0.0)
+        slope = pull.mul_(of_negatives[:, None]).sub_(push.mul_(scale[:, None]))
+        ctx.save_for_backward(query, slope, of_negatives, -scale, *kept)  # freed by the backward pass
         ctx.live = live.shape
-        out = torch.cat(usable)
-        ctx.mark_non_differentiable(out)
-        return torch.cat(each), out
+        ctx.mark_non_differentiable(usable)
+        return torch.where(usable, error / positives.clamp(min=1), 0.0), usable
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         """The kept slopes times the gradient of each L_i, for queries and for this step's keys."""
-        query, slope, *kept = ctx.saved_tensors
+        query, slope, of_negatives, of_positives, *kept = ctx.saved_tensors
         to_query = slope * grad[:, None] if ctx.needs_input_grad[0] else None
         to_live = None
         if ctx.needs_input_grad[1]:
             to_live = query.new_zeros(ctx.live)
+            slopes = iter(kept)
             with torch.autocast(query.device.type, enabled=False):
-                weighted = query * grad[:, None]
-                for (rows, tile), slopes in zip(ctx.tiles, kept, strict=True):
-                    tile.add_to_keys(to_live, slopes, weighted[rows])
+                for which, factor in ((ctx.negative, of_negatives), (ctx.positive, of_positives)):
+                    weighted = query * (grad * factor)[:, None]
+                    for part in which:
+                        part.to_keys(to_live, next(slopes), weighted)
         return to_query, to_live, None
-
-
-class Grouped:
-    """Pairs sorted by category."""
-
-    def __init__(self, member: Tensor) -> None:  # [rows, C]
-        self.category, self.row = member.T.nonzero(as_tuple=True)  # [pairs]
-        ends = member.sum(0).cumsum(0).tolist()
-        self._spans = [(c, slice(a, b)) for c, (a, b) in enumerate(zip([0, *ends], ends, strict=False)) if b > a]
-        self._rows = len(member)
-
-    def pairs_with(self, category: Tensor) -> Tensor:
-        """The places of the pairs of rows with their category [rows]; rows that have no such pair are left out."""
-        return (self.category == category.index_select(0, self.row)).nonzero().squeeze(1)
-
-    def similarities(self, query: Tensor, keys: Tensor, bias: Tensor) -> Tensor:
-        """[pairs, S] of query [rows, m] and keys [C, S, m], plus bias [C, S]."""
-        q = query.index_select(0, self.row)
-        s = q.new_empty(len(q), keys.shape[1])
-        for c, span in self._spans:
-            s[span] = _product(q, span, keys[c].T, bias[c])
-        return s
-
-    def to_queries(self, slopes: Tensor, keys: Tensor) -> Tensor:
-        """[rows, m]: keys [C, S, m] weighted by slopes [pairs, S]."""
-        total = slopes.new_zeros(self._rows, keys.shape[2])
-        for c, span in self._spans:
-            total.index_add_(0, self.row[span], _product(slopes, span, keys[c]))
-        return total
-
-    def add_to_keys(self, keys: Tensor, slopes: Tensor, query: Tensor) -> None:
-        """Add to keys [C, S, m] the query [rows, m] weighted by slopes [pairs, S]."""
-        q = query.index_select(0, self.row)
-        for c, span in self._spans:
-            keys[c] += slopes[span].T @ q[span]
-
-    def row_sum(self, x: Tensor) -> Tensor:
-        """[rows]: the sum of x [pairs] over the pairs of a row."""
-        return x.new_zeros(self._rows).index_add_(0, self.row, x)
-
-    def row_max(self, x: Tensor) -> Tensor:
-        """[rows]: the largest x [pairs] of a row; -inf for a row without pairs."""
-        return x.new_full((self._rows,), -torch.inf).scatter_reduce_(0, self.row, x, "amax")
-
-
-class Dense:
-    """All pairs, by query."""
-
-    def __init__(self, member: Tensor) -> None:  # [rows, C]
-        self._shape = rows, categories = member.shape
-        self.row = torch.arange(rows, device=member.device).repeat_interleave(categories)
-        self.category = torch.arange(categories, device=member.device).repeat(rows)
-
-    def pairs_with(self, category: Tensor) -> Tensor:
-        """The places [rows] of the pairs of rows with their category [rows]."""
-        return torch.arange(len(category), device=category.device) * self._shape[1] + category
-
-    def similarities(self, query: Tensor, keys: Tensor, bias: Tensor) -> Tensor:
-        """[pairs, S] of query [rows, m] and keys [C, S, m], plus bias [C, S]."""
-        return torch.addmm(bias.flatten(), query, keys.flatten(0, 1).T).view(-1, keys.shape[1])
-
-    def to_queries(self, slopes: Tensor, keys: Tensor) -> Tensor:
-        """[rows, m]: keys [C, S, m] weighted by slopes [pairs, S]."""
-        return slopes.view(self._shape[0], -1) @ keys.flatten(0, 1)
-
-    def add_to_keys(self, keys: Tensor, slopes: Tensor, query: Tensor) -> None:
-        """Add to keys [C, S, m] the query [rows, m] weighted by slopes [pairs, S]."""
-        keys.flatten(0, 1).addmm_(slopes.view(self._shape[0], -1).T, query)
-
-    def row_sum(self, x: Tensor) -> Tensor:
-        """[rows]: the sum of x [pairs] over the categories of a row."""
-        return x.view(self._shape).sum(1)
-
-    def row_max(self, x: Tensor) -> Tensor:
-        """[rows]: the largest x [pairs] of a row."""
-        return x.view(self._shape).amax(1)
-
-
-def tiles(member: Tensor, *, width: int) -> Iterator[tuple[slice, Grouped | Dense]]:
-    """Rows of ``member`` [A, C] that go together, each category having ``width`` keys."""
-    layout = Grouped if grouped(member.device) else Dense
-    rows, categories = member.shape
-    held = HELD.get(member.device.type, HELD_ELSEWHERE)
-    if member.is_cuda:
-        held = torch.cuda.get_device_properties(member.device).total_memory >> GPU_SHARE
-    per_row = categories * width  # at most
-    step = max(1, held // max(1, per_row))
-    for start in range(0, rows, step):
-        part = slice(start, start + step)
-        yield part, layout(member[part])
-
-
-def _product(a: Tensor, span: slice, b: Tensor, bias: Tensor | None = None) -> Tensor:
-    """``a[span] @ b + bias`` by oneDNN, as compiled models do it: on AMD twice as fast as MKL, elsewhere no slower.
-
-    It makes a kernel for every new number of rows, which takes longer than a small product, and that number is another
-    one in every step: so it gets a round one, with the first rows of what follows the span. ``b`` or its transpose must
-    be contiguous, or oneDNN falls back on its reference kernel, a thousand times slower.
-    """
-    rows = span.stop - span.start
-    end = span.start + -(-rows // ROUND) * ROUND
-    if a.dtype == torch.float32 and linear_pointwise is not None and end <= len(a):
-        return linear_pointwise(a[span.start : end], b.T, bias, "none", [], "")[:rows]
-    return a[span] @ b if bias is None else torch.addmm(bias, a[span], b)
-
-
-def grouped(device: torch.device) -> bool:
-    """Whether a device multiplies only the pairs that are compared, category by category, or all of them at once."""
-    return device.type == "cpu"

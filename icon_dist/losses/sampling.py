@@ -34,6 +34,11 @@ class Draw:
     count: Count = 1
     key: int | Int64[Tensor, ""] = 0  # of all random numbers
 
+    def most(self, available: int) -> int:
+        """How many can be chosen of those that are ``available``."""
+        high = self.count if isinstance(self.count, int) else self.count[1]
+        return available if self.strategy == "all" else min(high, available)
+
     def mean(self, most: int) -> float:
         """How many are chosen on average, where ``all`` are ``most``."""
         if self.strategy == "all":
@@ -81,6 +86,8 @@ def draw_count(
     """How many categories each row's instance takes, clipped to the ``most`` there are."""
     low, high = (count, count) if isinstance(count, int) else count
     low, high = min(low, most), min(high, most)
+    if low == high:
+        return torch.full_like(instance, low)
     return low + (uniform(key, instance) * (high - low + 1)).long()
 
 
@@ -200,9 +207,7 @@ def query_tokens(
 def most_queries(draw: Draw, *, shape: Sequence[int], most: int) -> int:
     """How many of ``[N, C, T]`` points can be queries; ``most`` of a category, 0 = no limit."""
     rows, classes, points = shape
-    high = draw.count if isinstance(draw.count, int) else draw.count[1]
-    width = classes if draw.strategy == "all" else min(high, classes)
-    return min(rows * width * points, classes * most or rows * classes * points)
+    return min(rows * draw.most(classes) * points, classes * most or rows * classes * points)
 
 
 def first_rows(is_query: Bool[Tensor, "N C T"], limit: int) -> tuple[Int64[Tensor, " A"], Bool[Tensor, " A"]]:

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from icon_dist.losses import kernels
+from icon_dist.losses import kernels, pairs
 from icon_dist.losses.kernels import consistency_loss, consistency_sums
 from icon_dist.losses.sampling import Draw, Negatives, Queries, limit_negatives
+from icon_dist.torch_compat import linear_pointwise
 from icon_dist.types import KeySet
 from tests.support.eq1 import literal
 
@@ -59,15 +60,18 @@ def random_case(seed: int) -> tuple[Queries, KeySet, KeySet]:
     return queries, live, bank
 
 
-@pytest.fixture(params=["rows that belong", "masked tiles"])
-def both_tilings(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The accelerator's tiles, which a CPU would not take, must give the same numbers."""
-    if request.param == "masked tiles":
-        monkeypatch.setattr(kernels, "grouped", lambda _: False)
-    monkeypatch.setattr(kernels, "HELD", {"cpu": 300})  # several tiles
+@pytest.fixture(params=["spans", "blocks"])
+def both_layouts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An accelerator's pairs, as a CPU would not take them, must give the same numbers."""
+    if request.param == "blocks":
+        for module in (pairs, kernels):
+            monkeypatch.setattr(module, "blocked", lambda _: True)
+    monkeypatch.setattr(kernels, "HELD", 300)  # several times of
+    monkeypatch.setattr(pairs, "SPAN", 2)  # ... several parts,
+    monkeypatch.setattr(pairs, "BLOCK", 3)  # and blocks
 
 
-@pytest.mark.usefixtures("both_tilings")
+@pytest.mark.usefixtures("both_layouts")
 @pytest.mark.parametrize("others_only", [False, True])
 @pytest.mark.parametrize("strategy", ["hard", "all"])
 @pytest.mark.parametrize("seed", range(6))
@@ -163,7 +167,7 @@ def test_finite_at_any_temperature(tau: float) -> None:
     torch.testing.assert_close(loss.double(), exact, rtol=1e-4, atol=1e-3)
 
 
-@pytest.mark.usefixtures("both_tilings")
+@pytest.mark.usefixtures("both_layouts")
 @pytest.mark.parametrize("why", ["no query", "no key", "no positive", "no negative"])
 def test_nothing_to_compare_is_a_zero_with_a_gradient(why: str) -> None:
     """So that no rank skips a collective and no empty mean becomes NaN."""
@@ -203,11 +207,11 @@ def test_bf16_in_fp32_out() -> None:
     assert loss.item() == under.item()
 
 
-@pytest.mark.usefixtures("both_tilings")
-@pytest.mark.parametrize("operator", [kernels.linear_pointwise, None])
+@pytest.mark.usefixtures("both_layouts")
+@pytest.mark.parametrize("operator", [linear_pointwise, None])
 def test_fp32_is_the_same_loss(operator: Callable[..., Tensor] | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its products take another path on a CPU, where torch has oneDNN's operator and where it has not."""
-    monkeypatch.setattr(kernels, "linear_pointwise", operator)
+    monkeypatch.setattr(pairs, "onednn", operator)
     queries, live, bank = random_case(1)
     q, features = (x.features.detach().float().requires_grad_() for x in (queries, live))
     ours, keys = replace(queries, features=q), replace(live, features=features)
@@ -220,7 +224,7 @@ def test_fp32_is_the_same_loss(operator: Callable[..., Tensor] | None, monkeypat
         torch.testing.assert_close(low.double(), high, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.usefixtures("both_tilings")
+@pytest.mark.usefixtures("both_layouts")
 def test_max_negatives_limits_negatives_and_not_positives() -> None:
     """All embeddings equal: the loss counts the negatives, log(1 + Hn * most); every positive stays in the mean."""
     features = F.normalize(torch.ones(4, 9, 8), dim=-1)
@@ -255,7 +259,7 @@ def test_slopes_are_freed_by_the_backward_pass() -> None:
     sums.sum().backward()
     with pytest.raises(RuntimeError, match="freed"):
         _ = node.saved_tensors  # type: ignore[attr-defined]
-    kept = [value for _, tile in node.tiles for value in vars(tile).values()]  # type: ignore[attr-defined]
+    kept = [value for part in (*node.negative, *node.positive) for value in vars(part).values()]  # type: ignore[attr-defined]
     assert (
         max((value.numel() for value in kept if isinstance(value, Tensor)), default=0) <= queries.category.numel() * 6
     )
