@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import hashlib
 import io
 import json
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from icon_dist.arguments import PRESETS, presets
@@ -153,6 +154,13 @@ def _keys(node: Any, prefix: str = "") -> Iterator[str]:
         yield prefix
 
 
+@functools.cache
+def _defaults() -> DictConfig:
+    """The schema with its defaults, which a merge copies; making it takes as long as all the rest of a load."""
+    schema: DictConfig = OmegaConf.structured(Config)
+    return schema
+
+
 def _merge(layers: Sequence[Layer]) -> Config:
     """The layers one over the other, after every fault in any of them was told."""
     found = []
@@ -160,7 +168,7 @@ def _merge(layers: Sequence[Layer]) -> Config:
         texts = layer.faults or list(value_types.faults(layer.values))
         found += [ConfigError((layer.where if text is texts[0] else "") + text) for text in texts]
     raise_all(found, most=400)  # of a file in another format every key is wrong
-    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), *(layer.values for layer in layers)))
+    config = OmegaConf.to_object(OmegaConf.merge(_defaults(), *(layer.values for layer in layers)))
     assert isinstance(config, Config)
     train, val = (as_sets(sets_of(place)) for place in (config.data.train, config.data.val))
     return dataclasses.replace(config, data=dataclasses.replace(config.data, train=train, val=val))
