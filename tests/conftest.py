@@ -1,8 +1,10 @@
-"""Shared fixtures: real data, and shape checks of every annotated signature while tests run."""
+"""Shared fixtures: real data, and shape checks of every signature that has shapes while tests run."""
 
 from __future__ import annotations
 
 import os
+import shutil
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +18,11 @@ from tests.support.paths import ROOT
 from tests.support.s3 import moto_server
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # workers of pytest and ranks of tests share the cores as processes
-install_import_hook("icon_dist", "tests.support.shapes.check")
+# Signatures without shapes are called most and mypy knows them: checking all takes twice the time, and `-m slow` does.
+ALL = "slow" in sys.argv
+MODULES = [path for path in (ROOT / "icon_dist").rglob("*.py") if ALL or "jaxtyping" in path.read_text()]
+NAMES = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in MODULES]
+install_import_hook(NAMES, "tests.support.shapes.check")
 
 from tests.support.small_shards import copy, made  # noqa: E402, F401  (fixtures; what they import is checked as well)
 
@@ -41,6 +47,14 @@ def s3(s3_endpoint: str) -> str:
     """An empty ``s3://`` prefix for one test, served over real HTTP."""
     del s3_endpoint
     return f"s3://test-bucket/{uuid.uuid4().hex}"
+
+
+@pytest.fixture(scope="module")
+def module_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder for what the tests of a file share, such as runs, which is gone after the last of them."""
+    folder = tmp_path_factory.mktemp("module")
+    yield folder
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Signatures of the whole package are checked while tests run, whatever the fixtures import first."""
+"""Signatures are checked while tests run, whatever the fixtures import first."""
 
 from __future__ import annotations
 
@@ -6,13 +6,25 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from jaxtyping import TypeCheckError
 
-from icon_dist.codec import affine
+from icon_dist.codec import affine, heatmap
 from icon_dist.shards import writer
+from icon_dist.types import DeviceStep
 
 
-def test_a_wrong_type_in_a_signature_is_an_error() -> None:
+def test_a_wrong_shape_in_a_signature_is_an_error() -> None:
+    two, three = torch.zeros(1, 2, 2), torch.ones(1, 3, dtype=torch.bool)
+    with pytest.raises(TypeCheckError, match="labelled"):
+        heatmap.encode(two, three, hw=(8, 8), stride=4, sigma=1.0)
+    number: Any = 3
+    with pytest.raises(TypeCheckError, match="number"):
+        DeviceStep(number, {}, torch.ones((), dtype=torch.float64))
+
+
+@pytest.mark.slow  # which is when they are checked
+def test_so_is_a_wrong_type_in_any_other() -> None:
     single: Any = np.eye(3, dtype=np.float32)[:2]
     nobody: Any = 3
     with pytest.raises(TypeCheckError, match="outer"):

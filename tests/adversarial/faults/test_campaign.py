@@ -11,9 +11,9 @@ from tests.adversarial.faults.campaign import CASES, Campaign
 
 
 @pytest.fixture(scope="module")
-def campaign(people: Path, s3_endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Campaign:
+def campaign(people: Path, s3_endpoint: str, module_path: Path) -> Campaign:
     del s3_endpoint
-    return Campaign(people, tmp_path_factory.mktemp("faults"))
+    return Campaign(people, module_path)
 
 
 @pytest.mark.slow  # a minute or more; each promise has a fast test of its own

@@ -28,12 +28,11 @@ def command(capfd: pytest.CaptureFixture[str]) -> Command:
 
 
 @pytest.fixture(scope="module")
-def runs(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def runs(people: Path, module_path: Path) -> Path:
     """A folder with the finished run ``first``: stopped after an epoch, then the same command again."""
-    folder = tmp_path_factory.mktemp("runs")
-    train.main(one_process(people, folder, "run.stop_after_epoch=1"))
-    train.main(one_process(people, folder))
-    return folder
+    train.main(one_process(people, module_path, "run.stop_after_epoch=1"))
+    train.main(one_process(people, module_path))
+    return module_path
 
 
 @pytest.fixture

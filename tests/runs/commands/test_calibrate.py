@@ -27,15 +27,14 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(module_path: Path) -> Path:
     """A run, and ``hands``, the set it is of."""
-    folder = tmp_path_factory.mktemp("calibrate")
-    uri = two_sets.hands(folder)
+    uri = two_sets.hands(module_path)
     small = ("run.zero=0", "loss.lambda_p=0", "optim.warmup_steps=0", "optim.ema=0", "data.val=")
-    cfg = load("lsp", [*TRAINING, *small, f"data.train={uri}", f"run.dir={folder}", "run.name=run"])
+    cfg = load("lsp", [*TRAINING, *small, f"data.train={uri}", f"run.dir={module_path}", "run.name=run"])
     launch(cfg, "icon_dist.training.loop:train", Progress(run_directory(cfg)))
-    fetch.main([f"{folder}/run", "--last", "-o", f"{folder}/model.safetensors"])
-    return folder
+    fetch.main([f"{module_path}/run", "--last", "-o", f"{module_path}/model.safetensors"])
+    return module_path
 
 
 def test_the_file_is_written_read_and_said(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

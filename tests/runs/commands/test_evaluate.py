@@ -42,9 +42,10 @@ LOOSE = Settings(max_input=None)
 
 
 @pytest.fixture(scope="module")
-def run(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(people: Path, module_path: Path) -> Path:
     """A run of one epoch on two ranks."""
-    folder = tmp_path_factory.mktemp("runs")
+    folder = module_path / "runs"
+    folder.mkdir()
     run_gang(tiny(people, folder, run__name="short", optim__epochs=1), scratch=folder)
     return folder / "short"
 
@@ -234,9 +235,10 @@ def test_a_detectors_boxes_on_photos_and_in_shards_agree(
 
 
 @pytest.fixture(scope="module")
-def coco(run: Path, shared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def coco(run: Path, shared: Path, module_path: Path) -> tuple[Path, Path]:
     """The same weights, said to predict COCO's 17 joints, and four photos as shards."""
-    folder = tmp_path_factory.mktemp("coco")
+    folder = module_path / "coco"
+    folder.mkdir()
     weights = dataclasses.replace(stored_weights.load(str(run)), skeleton=load_skeleton("coco"))
     (folder / "weights.safetensors").write_bytes(stored_weights.encode(weights))
     four = shared / "coco" / "four"

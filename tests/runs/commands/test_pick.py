@@ -26,16 +26,15 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(module_path: Path) -> Path:
     """``model.safetensors``, the shards ``hands`` and their photos."""
-    folder = tmp_path_factory.mktemp("pick")
-    uri = two_sets.hands(folder)
+    uri = two_sets.hands(module_path)
     small = ("run.zero=0", "optim.warmup_steps=0", "loss.skcc.queries=2", "loss.skcc.negatives=2")
     pairs = ("loss.prcc.queries=2", "loss.prcc.negatives=2", "loss.start_epoch=0", "loss.ramp_epochs=0")
-    cfg = load("lsp", [*TRAINING, *small, *pairs, f"data.train={uri}", f"run.dir={folder}", "run.name=run"])
+    cfg = load("lsp", [*TRAINING, *small, *pairs, f"data.train={uri}", f"run.dir={module_path}", "run.name=run"])
     launch(cfg, "icon_dist.training.loop:train", Progress(run_directory(cfg)))
-    fetch.main([f"{folder}/run", "--last", "-o", f"{folder}/model.safetensors"])
-    return folder
+    fetch.main([f"{module_path}/run", "--last", "-o", f"{module_path}/model.safetensors"])
+    return module_path
 
 
 def tasks(file: Path) -> list[dict[str, Any]]:

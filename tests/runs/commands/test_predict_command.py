@@ -38,11 +38,10 @@ Command = Callable[..., Outcome]
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models")
+def models(module_path: Path) -> Path:
     for skeleton in (CRATE, DOG, HAND):
-        weights_file(folder / f"{skeleton.name}.safetensors", skeleton)
-    return folder
+        weights_file(module_path / f"{skeleton.name}.safetensors", skeleton)
+    return module_path
 
 
 @pytest.fixture(scope="module")

@@ -43,17 +43,16 @@ def browser() -> str:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(module_path: Path) -> Path:
     """A page of each kind, of a hand of 21 joints and a study of trials; beside them ``crops.png``."""
-    out = tmp_path_factory.mktemp("pages")
     hand = objects.skeleton("hand", joints=21)
     hand = dataclasses.replace(hand, joints=(LONG, *hand.joints[1:]), flips=((1, 2), (3, 4)), bones=((0, 1), (1, 5)))
-    shards = objects.shards_of(hand, out)
+    shards = objects.shards_of(hand, module_path)
     own = {"skeleton": hand, "data__dataset": "custom", "data__augment__half_body_p": 0.0, "loss__lambda_2": 0.0}
     arms = {"base": {"loss__lambda_p": 0.0}, f"{LONG}-and-more": {"loss__tau": 0.1}, "icon": {}}
     runs = [
         write_run(
-            f"{out}/runs/{name}-{seed}",
+            f"{module_path}/runs/{name}-{seed}",
             scores=[{"AP": 0.1 * epoch + 0.01 * seed} for epoch in range(5)],
             headline="AP",
             run__seed=seed,
@@ -66,14 +65,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for seed in (0, 1)
     ]
     some = ["--loaders", "0", "--limit", "4"]
-    compare.main([runs[0], runs[2], runs[4], "-o", f"{out}/comparison.html", *some])
-    compare.main([*runs, "-o", f"{out}/recorded.html", "--no-evaluation"])
-    compare.main([runs[-1], "-o", f"{out}/one.html", *some])
-    evaluate.main([runs[0], "--shards", shards, "--diagnose", str(out), *some])
+    compare.main([runs[0], runs[2], runs[4], "-o", f"{module_path}/comparison.html", *some])
+    compare.main([*runs, "-o", f"{module_path}/recorded.html", "--no-evaluation"])
+    compare.main([runs[-1], "-o", f"{module_path}/one.html", *some])
+    evaluate.main([runs[0], "--shards", shards, "--diagnose", str(module_path), *some])
     for trials in (0, 1, 20):
-        (out / f"sweep-{trials}.html").write_text(written(trials, cost=True))
-    view.main([shards, "-o", f"{out}/crops.png", "--count", "3"])
-    return out
+        (module_path / f"sweep-{trials}.html").write_text(written(trials, cost=True))
+    view.main([shards, "-o", f"{module_path}/crops.png", "--count", "3"])
+    return module_path
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])

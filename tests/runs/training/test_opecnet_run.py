@@ -34,14 +34,13 @@ OPECNET = {"model__backbone": "opecnet_hrnet_small", "optim__epochs": 2, "optim_
 
 
 @pytest.fixture(scope="module")
-def run(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(people: Path, module_path: Path) -> Path:
     """One epoch with contrast by the train command, no Ray."""
-    folder = tmp_path_factory.mktemp("opecnet")
-    config = tiny(people, folder, **OPECNET, run__name="local", run__launcher="local", run__workers=1)
-    file = folder / "config.yaml"
+    config = tiny(people, module_path, **OPECNET, run__name="local", run__launcher="local", run__workers=1)
+    file = module_path / "config.yaml"
     file.write_text(configuration.to_yaml(config))
     train.main(["--cfg", str(file), "run.stop_after_epoch=1"])
-    return folder / "local"
+    return module_path / "local"
 
 
 def test_training_logs_the_loss_of_the_joints(run: Path) -> None:

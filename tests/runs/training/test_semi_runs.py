@@ -76,11 +76,10 @@ def semi(people: Path, run_dir: Path, method: str, **more: Any) -> Config:
 
 
 @pytest.fixture(scope="module")
-def taught(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def taught(people: Path, module_path: Path) -> Path:
     """A folder with the run ``teacher``."""
-    folder = tmp_path_factory.mktemp("taught")
-    run(tiny(people, folder, run__name="teacher", **HALF))
-    return folder
+    run(tiny(people, module_path, run__name="teacher", **HALF))
+    return module_path
 
 
 @pytest.mark.parametrize("method", [pytest.param("pseudo", marks=pytest.mark.slow), "sspose"])

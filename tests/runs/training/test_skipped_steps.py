@@ -82,16 +82,17 @@ class Runs(NamedTuple):
 
 
 @pytest.fixture(scope="module", params=[(1,), pytest.param((0, 2, 3), marks=pytest.mark.slow)], ids=str)
-def runs(request: pytest.FixtureRequest, people: Path, tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    folder = tmp_path_factory.mktemp("skip")
+def runs(request: pytest.FixtureRequest, people: Path, module_path: Path) -> Runs:
 
     def config(kind: str, zero: int) -> Config:
         ema = 0.9 if zero < 3 else 0.0  # stage 3 cannot average weights
-        return tiny(people, folder, **SHORT, optim__ema=ema, run__name=f"{kind}-{zero}", run__zero=zero)
+        return tiny(people, module_path, **SHORT, optim__ema=ema, run__name=f"{kind}-{zero}", run__zero=zero)
 
     plan = [(kind, zero) for kind in ("nan", "forced") for zero in request.param]
     plan += [("plain", request.param[0]), ("grad", 2 if 2 in request.param else 1)]
-    run_gang(*[config(*what) for what in plan], scratch=folder, loop="tests.runs.training.test_skipped_steps:train")
+    run_gang(
+        *[config(*what) for what in plan], scratch=module_path, loop="tests.runs.training.test_skipped_steps:train"
+    )
     return Runs(request.param, config)
 
 
@@ -123,6 +124,7 @@ def test_a_sound_run_skips_nothing(runs: Runs) -> None:
     assert any(not torch.equal(healthy[name], spoilt[name]) for name in healthy)
 
 
+@pytest.mark.slow  # on one rank: test_late_flags.py and test_train_again.py
 def test_so_many_in_a_row_end_the_run_and_nothing_broken_is_saved(people: Path, tmp_path: Path) -> None:
     more = {"optim__ema": 0.9, "run__checkpoint_every": 0.25}
     config = tiny(people, tmp_path, **SHORT, **more, run__name="always-1")

@@ -94,15 +94,12 @@ def train(config: Config, *, report: Report, device: str) -> None:
 
 
 @pytest.fixture(scope="module", params=[1, pytest.param(2, marks=pytest.mark.slow)], ids=["alone", "two ranks"])
-def ends(
-    request: pytest.FixtureRequest, people: Path, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, list[Any]]:
+def ends(request: pytest.FixtureRequest, people: Path, module_path: Path) -> dict[str, list[Any]]:
     """By the name of a run, all that its last checkpoint holds."""
-    folder = tmp_path_factory.mktemp("state")
     names = ["straight", "stopped", "resumed", *(f"resumed-{part}" for part in PARTS)]
-    configs = [tiny(people, folder, **SMALL, run__name=name) for name in names]
-    run_gang(*configs, scratch=folder, world=request.param, loop="tests.runs.training.test_state:train")
-    found = {name: checkpoint.find(str(folder / name), warn=pytest.fail) for name in names}
+    configs = [tiny(people, module_path, **SMALL, run__name=name) for name in names]
+    run_gang(*configs, scratch=module_path, world=request.param, loop="tests.runs.training.test_state:train")
+    found = {name: checkpoint.find(str(module_path / name), warn=pytest.fail) for name in names}
     assert found["stopped"] is not None
     assert found["stopped"].step == STOP_AT
     ends = {}

@@ -32,8 +32,9 @@ LOOP = "icon_dist.training.loop:train"
 
 
 @pytest.fixture(scope="module")
-def sets(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    folder = tmp_path_factory.mktemp("union")
+def sets(module_path: Path) -> tuple[str, str]:
+    folder = module_path / "union"
+    folder.mkdir()
     return two_sets.heads(folder), two_sets.hands(folder, count=8)
 
 
@@ -84,8 +85,9 @@ def test_another_number_of_workers_goes_on_with_the_same_people(sets: tuple[str,
 
 
 @pytest.fixture(scope="module")
-def scored(sets: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("scored")
+def scored(sets: tuple[str, str], module_path: Path) -> Path:
+    folder = module_path / "scored"
+    folder.mkdir()
     cfg = config(sets, folder, f"data.val=[{sets[1]}, {sets[0]}]", "optim.ema=0.5")
     run(cfg)
     return Path(run_directory(cfg))
