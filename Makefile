@@ -32,7 +32,7 @@ unit runs adversarial: setup
 
 slow: setup
 	$(BIN)/pytest -m 'not gpu' tests/system tests/benchmarks
-	$(BIN)/pytest -m slow tests/unit tests/runs tests/adversarial
+	$(BIN)/pytest -m slow tests/unit tests/runs tests/gpu tests/adversarial
 	FUZZ_CASES=40 FUZZ_EXAMPLES=500 $(BIN)/pytest tests/adversarial/fuzz
 
 campaigns: setup

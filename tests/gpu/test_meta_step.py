@@ -89,7 +89,14 @@ def position(step: int) -> DeviceStep:
         return DeviceStep(number, dict.fromkeys(PURPOSES, number), torch.ones((), dtype=torch.float64))
 
 
-@pytest.mark.parametrize("values", STRATEGIES, ids=named)
+FEW = [0, 3, 5, 8, 10]  # of the strategies: every query, negative and network; the others take seconds each
+
+
+@pytest.mark.parametrize(
+    "values",
+    [values if i in FEW else pytest.param(values, marks=pytest.mark.slow) for i, values in enumerate(STRATEGIES)],
+    ids=named,
+)
 def test_a_step_reads_no_value_and_copies_nothing_from_the_host(
     values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -49,13 +49,14 @@ def digests(folder: Path) -> dict[str, str]:
     return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.iterdir()}
 
 
-SOME = ("--limit", 400, "--per-shard", 40)
+PEOPLE = 160
+SOME = ("--limit", PEOPLE, "--per-shard", PEOPLE // 10)
 
 
 def packed_some(shared: Path, folder: Path) -> Path:
-    """400 people, packed in one process, from a folder that is not the repository."""
+    """``PEOPLE`` of them, packed in one process, from a folder that is not the repository."""
     result = run("build.py", *lsp(shared, "some", *SOME, "--jobs", 1), cwd=folder)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.startswith("some: 400 people, 10 shards")
-    assert "packed 400/400 people" in result.stderr
+    assert result.stdout.startswith(f"some: {PEOPLE} people, 10 shards")
+    assert f"packed {PEOPLE}/{PEOPLE} people" in result.stderr
     return folder / "some"

@@ -53,6 +53,7 @@ def test_an_epoch_with_contrast(people: Path, tmp_path: Path) -> None:
         "data.train": people / "train",
         "data.val": people / "val",
         "data.loaders": 1,
+        "data.input": "32x32",
         "model.embedding": 16,
         "loss.bank.warmup": 1,
         "optim.epochs": 1,

@@ -29,6 +29,7 @@ def test_a_row_is_run_recorded_and_not_run_again(tmp_path: Path, capfd: pytest.C
     assert capfd.readouterr().out.count("$ python -m icon_dist.train --cfg people loss.lambda_2=0") == 1
 
 
+@pytest.mark.slow  # six processes
 def test_several_at_a_time_each_after_what_it_starts_from(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "results.csv"
     places = [f"data.train={tmp_path}/train", f"data.val={tmp_path}/val", f"run.dir={tmp_path}/runs"]

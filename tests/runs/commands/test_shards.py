@@ -17,7 +17,7 @@ from icon_dist import storage
 from icon_dist.shards.bytes_check import members
 from icon_dist.shards.contact_sheet import tile
 from icon_dist.shards.shard_set import open_shards
-from tests.support.builds import SOME, call, digests, lsp, packed_some, run
+from tests.support.builds import PEOPLE, SOME, call, digests, lsp, packed_some, run
 
 
 @pytest.fixture(scope="module")
@@ -72,19 +72,19 @@ def test_s3_holds_the_same_bytes(some: Path, shared: Path, s3: str, tmp_path: Pa
     assert read == digests(some)
     again = call("build.py", *lsp(shared, f"{s3}/out", *SOME), cwd=tmp_path)
     assert "already complete" in again.stdout
-    assert len(open_shards(f"{s3}/out")) == 400
+    assert len(open_shards(f"{s3}/out")) == PEOPLE
     assert not list(tmp_path.iterdir())
 
 
 def test_verify(some: Path, tmp_path: Path) -> None:
     sound = call("verify.py", some, cwd=tmp_path)
     assert sound.returncode == 0, sound.stdout + sound.stderr
-    assert "sound, every byte of 400 people" in sound.stdout
+    assert f"sound, every byte of {PEOPLE} people" in sound.stdout
     assert "left_knee" in sound.stdout
     copy = tmp_path / "copy"
     subprocess.run(["cp", "-r", str(some), str(copy)], check=True)
     raw = bytearray((copy / "shard-00003.tar").read_bytes())
-    raw[3000] ^= 1
+    raw[700] ^= 1
     (copy / "shard-00003.tar").write_bytes(raw)
     damaged = run("verify.py", copy, cwd=tmp_path)
     assert damaged.returncode == 3
@@ -179,20 +179,20 @@ def test_a_bad_photo_stops_the_build_and_it_goes_on_when_mended(some: Path, shar
     names = [p["file_name"] for p in json.loads((shared / "lsp" / "lspet_full14.json").read_text())["images"]]
     for name in names:
         (photos / name).symlink_to(shared / "lsp" / "images" / name)
-    whole = (photos / names[200]).read_bytes()
-    (photos / names[200]).unlink()
-    (photos / names[200]).write_bytes(whole[:3000])
+    whole = (photos / names[80]).read_bytes()
+    (photos / names[80]).unlink()
+    (photos / names[80]).write_bytes(whole[:3000])
     file = shared / "lsp" / "lspet_full14.json"
     arguments = ["custom", "--skeleton", "lsp", "--annotations", file, "--images", photos, "--out", "out", *SOME]
     result = run("build.py", *arguments, "--jobs", 2, cwd=tmp_path)
     assert result.returncode == 3
-    assert f"{names[200]}: the JPEG is cut off" in result.stderr
+    assert f"{names[80]}: the JPEG is cut off" in result.stderr
     assert len([line for line in result.stderr.splitlines() if not line.startswith("checked ")]) == 1
     assert not (tmp_path / "out").exists()
     left = call("build.py", *arguments, "--jobs", 1, "--drop-invalid", cwd=tmp_path)
-    assert left.stdout.startswith("out: 399 people"), left.stderr
+    assert left.stdout.startswith(f"out: {PEOPLE - 1} people"), left.stderr
     subprocess.run(["rm", "-r", str(tmp_path / "out")], check=True)
-    (photos / names[200]).write_bytes(whole)
+    (photos / names[80]).write_bytes(whole)
     assert call("build.py", *arguments, "--jobs", 1, cwd=tmp_path).returncode == 0
     assert digests(tmp_path / "out") == digests(some)
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +12,7 @@ from icon_dist.launch.local import group_of_one
 from icon_dist.training.engine_deepspeed import DeepSpeedEngine
 from icon_dist.training.engine_plain import PlainEngine
 from tests.support.engines import LR, Net, adam_of, assert_same_bits, plain, run
+from tests.support.on_ranks import on_ranks
 
 with_deepspeed = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"
@@ -64,21 +64,16 @@ def test_learning_rates_by_layer_and_weight_decay(zero: int) -> None:
     assert_same_bits(plainly, resumed)
 
 
-def test_a_model_on_the_cpu_stays_there_beside_a_gpu() -> None:
+def beside_a_gpu() -> list[str]:
+    torch.cuda.is_available = lambda: True
+    engine = deepspeed(Net(), zero=1)
+    run(engine, range(1))
+    return [p.device.type for p in engine.module.parameters()]
+
+
+def test_a_model_on_the_cpu_stays_there_beside_a_gpu(tmp_path: Path) -> None:
     """DeepSpeed takes a GPU wherever torch sees one; with run.gpus_per_worker=0 it must not."""
-    code = """
-import torch
-torch.cuda.is_available = lambda: True
-from icon_dist.launch.local import group_of_one
-from tests.support.engines import Net, run
-from tests.runs.training.test_engine_deepspeed import deepspeed
-group_of_one("gloo")
-engine = deepspeed(Net(), zero=1)
-run(engine, range(1))
-print({p.device.type for p in engine.module.parameters()})
-"""
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False)
-    assert done.stdout.splitlines()[-1:] == ["{'cpu'}"], done.stderr
+    assert set(*on_ranks(beside_a_gpu, world=1, folder=tmp_path)) == {"cpu"}
 
 
 @pytest.mark.usefixtures("alone")
