@@ -1,11 +1,10 @@
 """The whole configuration: what there is (``schema``), how it is read (``loading``), what may be set (``value_types``,
-``rules``), what would do nothing (``unused_values``) and what would never begin (``short_runs``)."""
+``validation``), what would do nothing (``unused_values``) and what would never begin (``short_runs``)."""
 
 from __future__ import annotations
 
 from icon_dist.config.loading import changes, config_hash, from_dict, load, load_own, to_yaml
 from icon_dist.config.print_config import to_commented_yaml
-from icon_dist.config.rules import validate
 from icon_dist.config.schema import (
     AugmentConfig,
     BankConfig,
@@ -27,6 +26,7 @@ from icon_dist.config.schema import (
 )
 from icon_dist.config.short_runs import check_short_run
 from icon_dist.config.unused_values import refuse_unused
+from icon_dist.config.validation import validate
 
 __all__ = [
     "AugmentConfig",

@@ -25,10 +25,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from icon_dist.arguments import PRESETS, presets
 from icon_dist.config import value_types
-from icon_dist.config.rules import validate
 from icon_dist.config.safe_yaml import require_plain
 from icon_dist.config.schema import Config, as_sets, leaves, sets_of
 from icon_dist.config.unused_values import refuse_unused
+from icon_dist.config.validation import validate
 from icon_dist.errors import ConfigError, raise_all, shorten, shown
 
 MAX_BYTES = 1 << 20  # of a config file

@@ -57,7 +57,7 @@ RISING = Rule(
 
 
 def checked(default: Any, *rules: Rule) -> Any:
-    """A field whose value must satisfy ``rules``: see :mod:`icon_dist.config.rules`."""
+    """A field whose value must satisfy ``rules``: see :mod:`icon_dist.config.validation`."""
     return field(default=default, metadata={"rules": rules})
 
 

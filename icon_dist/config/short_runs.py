@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from icon_dist.config.rules import refusal
 from icon_dist.config.schema import Config
+from icon_dist.config.validation import refusal
 from icon_dist.errors import ConfigError, plural, raise_all
 
 Unreached = tuple[str, str]  # a key, and what does not happen

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from icon_dist.config.rules import refusal
 from icon_dist.config.schema import Config, get
+from icon_dist.config.validation import refusal
 from icon_dist.errors import ConfigError, raise_all
 
 Unused = tuple[bool, tuple[str, ...], str]  # whether these keys do nothing here, and why

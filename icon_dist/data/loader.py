@@ -11,8 +11,8 @@ from icon_dist.codec.affine import compose, invert
 from icon_dist.codec.frame import InputFrame
 from icon_dist.data.augment import Placement, place_joints
 from icon_dist.data.crops import Crops
+from icon_dist.data.gpu_cache import Resident
 from icon_dist.data.loader_processes import Job, LoaderProcesses
-from icon_dist.data.resident import Resident
 from icon_dist.data.sampler import I64, Order, read_ahead
 from icon_dist.shards.reader import People
 from icon_dist.shards.shard_set import ShardSet

@@ -10,7 +10,7 @@ from icon_dist.drawing import charts, skeletons
 from icon_dist.drawing.charts import Curve
 from icon_dist.drawing.page import template
 from icon_dist.metrics import embedding
-from icon_dist.metrics.error_kinds import MATCHED, WRONG
+from icon_dist.metrics.error_analysis import MATCHED, WRONG
 from icon_dist.metrics.recall import DEFINITIONS, THRESHOLDS
 from icon_dist.reports import curves
 from icon_dist.reports.comparison_numbers import SPEED

@@ -24,7 +24,7 @@ from icon_dist.data.stream import EvalStream
 from icon_dist.drawing import skeletons
 from icon_dist.errors import plural
 from icon_dist.losses.tokens import read_points
-from icon_dist.metrics import embedding, error_kinds
+from icon_dist.metrics import embedding, error_analysis
 from icon_dist.metrics.coco import NMS, final_poses
 from icon_dist.metrics.ground_truth import GroundTruth
 from icon_dist.metrics.recall import DEFINITIONS, THRESHOLDS, recall
@@ -69,7 +69,7 @@ class Diagnosis:
 
     numbers: Json  # as in diagnosis.json: metric, scores, errors, recall, embedding, joints
     poses: Predictions  # those that count: final ones, after suppression, where the metric is AP
-    found: error_kinds.Errors  # of these poses
+    found: error_analysis.Errors  # of these poses
     features: Float[np.ndarray, "n c"]  # principal components of features at visible joints, for a picture
     joint: Int64[np.ndarray, " n"]  # of which joint they are
 
@@ -116,7 +116,7 @@ def diagnosis_of(scored: Scored, read: Features, skeleton: Skeleton) -> Diagnosi
     by_oks = skeleton.metric in ("coco", "crowdpose")
     if by_oks:  # what AP sees; the other metrics take all poses as they are
         poses = final_poses(poses, sigmas=np.array(skeleton.sigmas), nms=NMS)
-    found = error_kinds.find(scored.truth, poses, skeleton)
+    found = error_analysis.find(scored.truth, poses, skeleton)
     seen, features = describe_features(read.values, read.joint, read.person, joints=skeleton.num_joints)
     found_share = describe_errors(scored, poses, found, skeleton, metric=None if by_oks else main_metric(skeleton))
     recalled = describe_recall(scored, skeleton) if scored.boxes == "gt" else None
@@ -134,22 +134,22 @@ def diagnosis_of(scored: Scored, read: Features, skeleton: Skeleton) -> Diagnosi
 def worst_sheets(scored: Scored, made: Diagnosis, skeleton: Skeleton, *, aspect: float) -> dict[str, NDArray[np.uint8]]:
     """A picture of the worst instances for each kind of error that occurs."""
     sheets = {
-        kind: worst(scored, made.poses, made.found, skeleton, kind=kind, aspect=aspect) for kind in error_kinds.WRONG
+        kind: worst(scored, made.poses, made.found, skeleton, kind=kind, aspect=aspect) for kind in error_analysis.WRONG
     }
     return {kind: sheet for kind, sheet in sheets.items() if sheet is not None}
 
 
 def describe_errors(
-    scored: Scored, poses: Predictions, found: error_kinds.Errors, skeleton: Skeleton, *, metric: str | None
+    scored: Scored, poses: Predictions, found: error_analysis.Errors, skeleton: Skeleton, *, metric: str | None
 ) -> Json:
     """Kinds of errors of all joints and what correcting each gains: AP, and ``metric`` (all at the exact place)."""
-    count = dict(zip(error_kinds.KINDS, found.count().sum(axis=1).tolist(), strict=True))
+    count = dict(zip(error_analysis.KINDS, found.count().sum(axis=1).tolist(), strict=True))
     total = sum(count.values())
-    gains = [error_kinds.gains(scored.truth, poses, found, skeleton, to_truth=exact) for exact in (False, True)]
+    gains = [error_analysis.gains(scored.truth, poses, found, skeleton, to_truth=exact) for exact in (False, True)]
     in_metric = {}
     if metric is not None:
-        for kind in error_kinds.WRONG:
-            right = error_kinds.correct(scored.truth, poses, found, skeleton, kinds=[kind], to_truth=True)
+        for kind in error_analysis.WRONG:
+            right = error_analysis.correct(scored.truth, poses, found, skeleton, kinds=[kind], to_truth=True)
             after = score(scored.truth, right, skeleton)[metric]
             in_metric[kind] = after - scored.scores[metric]
     return {
@@ -158,8 +158,8 @@ def describe_errors(
         "count": count,
         "share": {kind: number / total if total else None for kind, number in count.items()},
         "ap": gains[0]["AP"],
-        "ap_gained": {kind: gains[0][kind] for kind in error_kinds.WRONG},
-        "ap_gained_exact": {kind: gains[1][kind] for kind in error_kinds.WRONG},
+        "ap_gained": {kind: gains[0][kind] for kind in error_analysis.WRONG},
+        "ap_gained_exact": {kind: gains[1][kind] for kind in error_analysis.WRONG},
         "metric_gained": in_metric,
     }
 
@@ -206,7 +206,7 @@ def describe_features(
 
 
 def describe_joints(
-    found: error_kinds.Errors, skeleton: Skeleton, *, recalled: Json | None, seen: Json | None
+    found: error_analysis.Errors, skeleton: Skeleton, *, recalled: Json | None, seen: Json | None
 ) -> list[Json]:
     """One row a joint."""
     count = found.count()
@@ -216,7 +216,7 @@ def describe_joints(
         similarity = found.own[found.kind[:, k] >= 0, k]
         share = {
             kind: int(n) / labelled if labelled else None
-            for kind, n in zip(error_kinds.KINDS, count[:, k], strict=True)
+            for kind, n in zip(error_analysis.KINDS, count[:, k], strict=True)
         }
         rows.append(
             {
@@ -267,17 +267,17 @@ def read_features(
 
 
 def worst(
-    scored: Scored, poses: Predictions, found: error_kinds.Errors, skeleton: Skeleton, *, kind: str, aspect: float
+    scored: Scored, poses: Predictions, found: error_analysis.Errors, skeleton: Skeleton, *, kind: str, aspect: float
 ) -> NDArray[np.uint8] | None:
     """The people who suffer most from ``kind``, worst first; None where nobody does."""
-    chosen = error_kinds.worst(found, kind, count=WORST)
+    chosen = error_analysis.worst(found, kind, count=WORST)
     if not len(chosen):
         return None
     rows = rows_of(scored.people, poses.instance[found.pose[chosen]])
     subjects = []
     for row, match in zip(rows.tolist(), chosen.tolist(), strict=True):
         person = found.person[match]
-        wrong = found.kind[match] == error_kinds.KINDS.index(kind)
+        wrong = found.kind[match] == error_analysis.KINDS.index(kind)
         labelled = int((found.kind[match] >= 0).sum())
         subjects.append(
             Subject(

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int64
 
 from icon_dist.drawing import charts
 from icon_dist.drawing.page import template
-from icon_dist.metrics.error_kinds import KINDS, MATCHED, WRONG
+from icon_dist.metrics.error_analysis import KINDS, MATCHED, WRONG
 from icon_dist.metrics.recall import THRESHOLDS
 from icon_dist.types import Skeleton, score_text
 

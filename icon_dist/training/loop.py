@@ -17,7 +17,7 @@ from icon_dist import config as configuration
 from icon_dist.checkpoints.saver import Saver
 from icon_dist.codec import codec_of
 from icon_dist.config import Config
-from icon_dist.data.feeder import feed
+from icon_dist.data.prefetch import feed
 from icon_dist.datasets import skeleton_to_dict
 from icon_dist.errors import DivergedError
 from icon_dist.inference.predictor import Forward

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from icon_dist import config as configuration
 from icon_dist.config import Config
-from icon_dist.data.resident import decoded_bytes
+from icon_dist.data.gpu_cache import decoded_bytes
 from icon_dist.data.sampler import check_streams, default_streams
 from icon_dist.datasets.merged_skeleton import missing, other_mirrors
 from icon_dist.errors import ConfigError, DataError, IconError, gathering, plural, raise_all, shorten

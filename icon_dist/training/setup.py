@@ -15,8 +15,8 @@ from icon_dist.checkpoints.saver import send_unsent
 from icon_dist.codec.frame import InputFrame
 from icon_dist.config import Config, sets_of
 from icon_dist.data.augment import Augmentation
+from icon_dist.data.gpu_cache import decoded_bytes
 from icon_dist.data.loader import Loader
-from icon_dist.data.resident import decoded_bytes
 from icon_dist.data.sampler import Division, TrainSampler
 from icon_dist.data.stream import TrainStream
 from icon_dist.errors import ConfigError, IconError, gathering, naming, raise_all

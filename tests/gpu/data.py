@@ -16,9 +16,9 @@ from icon_dist.codec.frame import InputFrame
 from icon_dist.config import Config
 from icon_dist.data.augment import Augmentation, place_joints
 from icon_dist.data.crops import Crops
-from icon_dist.data.feeder import feed
+from icon_dist.data.gpu_cache import Resident, decoded_bytes
 from icon_dist.data.loader_processes import Job
-from icon_dist.data.resident import Resident, decoded_bytes
+from icon_dist.data.prefetch import feed
 from icon_dist.data.stream import TrainStream
 from icon_dist.shards.manifest import read_manifest
 from icon_dist.shards.shard_set import ShardSet

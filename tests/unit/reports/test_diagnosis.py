@@ -16,7 +16,7 @@ import torch
 from icon_dist.codec import Codec
 from icon_dist.datasets import read
 from icon_dist.datasets.joined import first
-from icon_dist.metrics.error_kinds import KINDS, WRONG, mirror
+from icon_dist.metrics.error_analysis import KINDS, WRONG, mirror
 from icon_dist.metrics.ground_truth import ground_truth
 from icon_dist.metrics.score import score
 from icon_dist.models import Heads, build_model

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from icon_dist.datasets import coco, crowdpose, mpii
-from icon_dist.metrics import error_kinds
+from icon_dist.metrics import error_analysis
 from icon_dist.metrics.ground_truth import GroundTruth, ground_truth
 from icon_dist.types import Predictions, Skeleton
 from tests.support.random_poses import random_set
@@ -70,16 +70,16 @@ def test_every_kind_is_found_where_it_was_planted() -> None:
     truth = people((0, 0), (400, 0))
     pose = joints_of(truth, 0).copy()
     joints = ("left_eye", "left_shoulder", "left_wrist", "left_knee", "left_ankle")
-    planted = dict(zip(joints, error_kinds.KINDS, strict=True))
+    planted = dict(zip(joints, error_analysis.KINDS, strict=True))
     at = COCO.joints.index
     pose[at("left_eye")] += beside(at("left_eye"), 0.9)
     pose[at("left_shoulder")] += beside(at("left_shoulder"), 0.6)
     pose[at("left_wrist")] = joints_of(truth, 0)[at("right_wrist")]
     pose[at("left_knee")] = joints_of(truth, 1)[at("right_knee")]  # the other side of the other person
     pose[at("left_ankle")] = 900, 900
-    found = error_kinds.find(columns(truth), predict(pose), COCO)
+    found = error_analysis.find(columns(truth), predict(pose), COCO)
     assert (found.pose.tolist(), found.person.tolist()) == ([0], [0])
-    kinds = {joint: error_kinds.KINDS[found.kind[0, k]] for k, joint in enumerate(COCO.joints)}
+    kinds = {joint: error_analysis.KINDS[found.kind[0, k]] for k, joint in enumerate(COCO.joints)}
     assert {joint: kinds[joint] for joint in planted} == planted
     assert all(kind == "good" for joint, kind in kinds.items() if joint not in planted)
     assert found.count().sum(axis=1).tolist() == [13, 1, 1, 1, 1]
@@ -94,9 +94,9 @@ def test_unlabelled_joints_have_no_kind_and_attract_nobody() -> None:
     pose = joints_of(truth, 0).copy()
     pose[WRIST] = joints_of(truth, 0)[OTHER_WRIST]
     pose[COCO.joints.index("left_knee")] = joints_of(truth, 1)[COCO.joints.index("left_knee")]
-    kind = error_kinds.find(columns(truth), predict(pose), COCO).kind[0]
+    kind = error_analysis.find(columns(truth), predict(pose), COCO).kind[0]
     assert kind[COCO.joints.index("nose")] == kind[OTHER_WRIST] == -1
-    assert kind[WRIST] == kind[COCO.joints.index("left_knee")] == error_kinds.MISS
+    assert kind[WRIST] == kind[COCO.joints.index("left_knee")] == error_analysis.MISS
 
 
 def test_only_the_best_pose_is_matched_and_only_to_people_who_count() -> None:
@@ -105,20 +105,20 @@ def test_only_the_best_pose_is_matched_and_only_to_people_who_count() -> None:
     truth["annotations"][2]["area"] = 32.0**2 - 0.01
     first, second, third = (joints_of(truth, i) for i in range(3))
     poses = predict(first + 1, first, second, third, scores=(0.5, 0.9, 0.8, 0.7))
-    found = error_kinds.find(columns(truth), poses, COCO)
+    found = error_analysis.find(columns(truth), poses, COCO)
     assert (found.pose.tolist(), found.person.tolist()) == ([1], [0])
-    assert error_kinds.find(columns(truth).among([]), predict(first, image=3), COCO).pose.tolist() == []
+    assert error_analysis.find(columns(truth).among([]), predict(first, image=3), COCO).pose.tolist() == []
 
 
 def test_perfect_poses_are_good_and_have_nothing_to_gain() -> None:
     truth = people((0, 0), (400, 0), (0, 400))
     poses = predict(*(joints_of(truth, i) for i in range(3)))
-    found = error_kinds.find(columns(truth), poses, COCO)
-    assert found.count()[error_kinds.GOOD].tolist() == [3] * 17
+    found = error_analysis.find(columns(truth), poses, COCO)
+    assert found.count()[error_analysis.GOOD].tolist() == [3] * 17
     for to_truth in (False, True):
-        gains = error_kinds.gains(columns(truth), poses, found, COCO, to_truth=to_truth)
+        gains = error_analysis.gains(columns(truth), poses, found, COCO, to_truth=to_truth)
         assert gains == {"AP": pytest.approx(1), "jitter": 0, "inversion": 0, "swap": 0, "miss": 0}
-    assert not len(error_kinds.worst(found, "miss", count=5))
+    assert not len(error_analysis.worst(found, "miss", count=5))
 
 
 def test_a_correction_moves_its_kind_only_to_the_public_codes_place() -> None:
@@ -129,16 +129,16 @@ def test_a_correction_moves_its_kind_only_to_the_public_codes_place() -> None:
     pose[5] += beside(5, 0.7)  # jitter
     pose[WRIST] = true[OTHER_WRIST] + beside(WRIST, 0.8)  # inversion, .8 like the other wrist
     poses = predict(pose)
-    found = error_kinds.find(columns(truth), poses, COCO)
+    found = error_analysis.find(columns(truth), poses, COCO)
     for kind, joint, published in (("miss", 0, 0.5), ("jitter", 5, 0.85), ("inversion", WRIST, 0.8)):
-        moved = error_kinds.correct(columns(truth), poses, found, COCO, kinds=[kind]).keypoints[0]
+        moved = error_analysis.correct(columns(truth), poses, found, COCO, kinds=[kind]).keypoints[0]
         # the public code takes sigma where the similarity has 2 sigma: a quarter of the exponent
         np.testing.assert_allclose(moved[joint, :2], true[joint] + beside(joint, published**0.25), atol=1e-3)
         others = np.arange(17) != joint
         np.testing.assert_array_equal(moved[others], poses.keypoints[0][others])
-        exact = error_kinds.correct(columns(truth), poses, found, COCO, kinds=[kind], to_truth=True).keypoints[0]
+        exact = error_analysis.correct(columns(truth), poses, found, COCO, kinds=[kind], to_truth=True).keypoints[0]
         np.testing.assert_allclose(exact[joint, :2], true[joint], atol=1e-3)
-    everything = error_kinds.correct(columns(truth), poses, found, COCO, kinds=error_kinds.WRONG, to_truth=True)
+    everything = error_analysis.correct(columns(truth), poses, found, COCO, kinds=error_analysis.WRONG, to_truth=True)
     np.testing.assert_allclose(everything.keypoints[0, :, :2], true, atol=1e-3)
     assert everything.keypoints[0, :, 2].tolist() == poses.keypoints[0, :, 2].tolist()
 
@@ -146,27 +146,27 @@ def test_a_correction_moves_its_kind_only_to_the_public_codes_place() -> None:
 def test_gains_are_of_one_kind_at_a_time() -> None:
     truth = people((0, 0), (600, 0))
     inverted = joints_of(truth, 0).copy()
-    inverted[5:] = inverted[error_kinds.mirror(COCO)][5:]  # the face is right: OKS .29, a match
+    inverted[5:] = inverted[error_analysis.mirror(COCO)][5:]  # the face is right: OKS .29, a match
     missed = joints_of(truth, 1).copy()
     missed[5:] += 5000
     poses = predict(inverted, missed)
-    found = error_kinds.find(columns(truth), poses, COCO)
-    gains = error_kinds.gains(columns(truth), poses, found, COCO, to_truth=True)
+    found = error_analysis.find(columns(truth), poses, COCO)
+    gains = error_analysis.gains(columns(truth), poses, found, COCO, to_truth=True)
     assert gains["AP"] == pytest.approx(0)
     # one of two people right, below the other's score or above it: precision 1 or 1/2 up to a recall of 1/2
     assert gains["inversion"] == pytest.approx(51 / 101)
     assert gains["miss"] == pytest.approx(51 / 101 / 2)
     assert gains["jitter"] == gains["swap"] == 0
-    assert error_kinds.worst(found, "miss", count=5).tolist() == [found.pose.tolist().index(1)]
+    assert error_analysis.worst(found, "miss", count=5).tolist() == [found.pose.tolist().index(1)]
 
 
 @pytest.mark.parametrize("skeleton", [coco.SKELETON, crowdpose.SKELETON, mpii.SKELETON], ids=lambda s: s.name)
 def test_random_crowds_like_the_loop(skeleton: Skeleton, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(error_kinds, "BLOCK", 17)  # many blocks, so that their borders are seen
+    monkeypatch.setattr(error_analysis, "BLOCK", 17)  # many blocks, so that their borders are seen
     seen = np.zeros(5, int)
     for seed in range(60):
         truth, poses = random_set(seed, joints=skeleton.num_joints)
-        found = error_kinds.find(ground_truth(truth, joints=skeleton.num_joints), poses, skeleton)
+        found = error_analysis.find(ground_truth(truth, joints=skeleton.num_joints), poses, skeleton)
         got = {int(p): (int(g), kind.tolist()) for p, g, kind in zip(found.pose, found.person, found.kind, strict=True)}
         assert got == loop(truth, poses, skeleton), seed
         seen += found.count().sum(axis=1)
@@ -214,10 +214,10 @@ def loop(truth: dict[str, Any], poses: Predictions, skeleton: Skeleton) -> dict[
                 if values[0] < 0:
                     kinds.append(-1)
                 elif values[most] < 0.5:
-                    kinds.append(error_kinds.MISS)
+                    kinds.append(error_analysis.MISS)
                 elif candidates[most][0] == "own":
-                    kinds.append(error_kinds.GOOD if values[most] > 0.85 else error_kinds.JITTER)
+                    kinds.append(error_analysis.GOOD if values[most] > 0.85 else error_analysis.JITTER)
                 else:
-                    kinds.append(error_kinds.SWAP if candidates[most][0] == "other" else error_kinds.INVERSION)
+                    kinds.append(error_analysis.SWAP if candidates[most][0] == "other" else error_analysis.INVERSION)
             result[pose] = (match, kinds)
     return result

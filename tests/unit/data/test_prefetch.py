@@ -9,7 +9,7 @@ from contextlib import closing
 import pytest
 import torch
 
-from icon_dist.data.feeder import AHEAD, feed, pack, unpack
+from icon_dist.data.prefetch import AHEAD, feed, pack, unpack
 from icon_dist.errors import DataError
 from icon_dist.types import Batch
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from icon_dist.config import AugmentConfig
-from icon_dist.data.resident import Resident, cut, decoded_bytes
+from icon_dist.data.gpu_cache import Resident, cut, decoded_bytes
 from icon_dist.data.stream import TrainStream
 from icon_dist.errors import DataError
 from icon_dist.shards.shard_set import ShardSet, open_shards
