@@ -27,7 +27,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 from jaxtyping import Bool, Float, Int64, UInt8
@@ -41,6 +41,7 @@ __all__ = [
     "Category",
     "DeviceStep",
     "Instance",
+    "Json",
     "KeySet",
     "Label",
     "Origin",
@@ -54,6 +55,7 @@ __all__ = [
     "number_of",
 ]
 
+Json = dict[str, Any]  # an object of a JSON file or document
 PERSON = 1  # category id of people in COCO-format files, where a set names none
 
 

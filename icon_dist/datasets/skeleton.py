@@ -11,7 +11,7 @@ import yaml
 
 from icon_dist.datasets.annotation_file import read_mapping
 from icon_dist.errors import DataError, shorten, shown
-from icon_dist.types import Skeleton
+from icon_dist.types import Json, Skeleton
 
 T = TypeVar("T")
 MAX_JOINTS = 1000
@@ -24,7 +24,7 @@ GROUPS = ("upper", "lower")
 FIELDS = ("name", "joints", *PAIRS, "sigmas", "visible_at", *GROUPS, "metric", "torso")
 
 
-def skeleton_to_dict(skeleton: Skeleton) -> dict[str, Any]:
+def skeleton_to_dict(skeleton: Skeleton) -> Json:
     """Plain lists and names: what :func:`skeleton_from_dict` and a YAML file hold."""
     names = skeleton.joints
     return {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int64, UInt8
@@ -12,7 +11,7 @@ from PIL import Image
 
 from icon_dist.drawing import skeletons
 from icon_dist.metrics.nms import JOINT_THRESHOLD
-from icon_dist.types import PERSON, Skeleton
+from icon_dist.types import PERSON, Json, Skeleton
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class Poses:
         )
         return drawn
 
-    def to_coco(self, *, image_id: int = 1, category_id: int = PERSON) -> list[dict[str, Any]]:
+    def to_coco(self, *, image_id: int = 1, category_id: int = PERSON) -> list[Json]:
         """COCO results, one dict for each instance, such as ``pycocotools`` reads with ``COCO.loadRes``.
 
         ``keypoints`` holds x, y and score of every joint; ``score`` is the pose's, ``bbox`` its box, and ``track_id``

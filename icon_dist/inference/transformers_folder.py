@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import safetensors.torch
 
@@ -17,6 +16,7 @@ from icon_dist.errors import ConfigError, note
 from icon_dist.models import PoseNet, from_config, vit
 from icon_dist.models.vit import VisionTransformer
 from icon_dist.storage import local
+from icon_dist.types import Json
 
 WEIGHTS = "model.safetensors"
 OTHERS = "leave --hf out: -o FILE.safetensors keeps the names of the official code, icon-dist export writes ONNX"
@@ -41,7 +41,7 @@ def files(weights: Weights) -> dict[str, bytes]:
     }
 
 
-def model_config(model: VisionTransformer, weights: Weights) -> dict[str, Any]:
+def model_config(model: VisionTransformer, weights: Weights) -> Json:
     """What ``VitPoseConfig`` reads, and the skeleton."""
     names, skeleton = weights.skeleton.joints, weights.skeleton
     backbone = {
@@ -73,7 +73,7 @@ def model_config(model: VisionTransformer, weights: Weights) -> dict[str, Any]:
     }
 
 
-def processor_config(model: PoseNet, weights: Weights) -> dict[str, Any]:
+def processor_config(model: PoseNet, weights: Weights) -> Json:
     """What its image processor reads: crops of boxes that it pads by 1.25 as we do, and our normalization."""
     height, width = weights.config.input_hw
     return {
@@ -96,5 +96,5 @@ def write(folder: str, contents: dict[str, bytes]) -> None:
             local.write(place / name, data)
 
 
-def _json(value: dict[str, Any]) -> bytes:
+def _json(value: Json) -> bytes:
     return (json.dumps(value, indent=2) + "\n").encode()

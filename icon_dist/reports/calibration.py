@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -20,9 +19,8 @@ from icon_dist.metrics.calibration import (
     probability_of,
     reliability,
 )
-from icon_dist.types import Skeleton
+from icon_dist.types import Json, Skeleton
 
-Json = dict[str, Any]
 BY_FILE = "by the file beside the model"
 HELD_OUT = f"held out: {FOLDS} parts of the images"
 

@@ -9,8 +9,9 @@ from typing import Any
 from icon_dist.metrics.recall import DEFINITIONS, THRESHOLDS
 from icon_dist.reports.measured_runs import Measured
 from icon_dist.reports.pose_changes import Change
-from icon_dist.reports.run_groups import Arm, Json, changed_settings, differing, method_of, table
+from icon_dist.reports.run_groups import Arm, changed_settings, differing, method_of, table
 from icon_dist.reports.runs import Run, finite
+from icon_dist.types import Json
 
 SPEED = {  # what a run records of its speed, and how the page calls it
     "img_s": "images/s",

@@ -17,9 +17,9 @@ from icon_dist.reports.comparison_numbers import SPEED
 from icon_dist.reports.diagnosis import worst_sheets
 from icon_dist.reports.diagnosis_page import MEANING
 from icon_dist.reports.measured_runs import Measured
-from icon_dist.reports.run_groups import Arm, Json
+from icon_dist.reports.run_groups import Arm
 from icon_dist.reports.runs import Run
-from icon_dist.types import percent
+from icon_dist.types import Json, percent
 
 SCORE_DIGITS = 2  # of percent: differences over seeds are small
 RECALLED = {"peak": "peak over t", "ks": "similarity t or more", "both": "peak over t, in its place"}

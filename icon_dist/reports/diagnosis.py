@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -36,12 +36,11 @@ from icon_dist.reports.label_suspects import Suspects
 from icon_dist.reports.pictures import Subject, tiles
 from icon_dist.shards.reader import People, rows_of
 from icon_dist.shards.shard_set import ShardSet
-from icon_dist.types import Predictions, Skeleton
+from icon_dist.types import Json, Predictions, Skeleton
 
 WORST, COLUMNS = 12, 6  # people on a sheet, in a row of it (4 where the crops are wide)
 EMBEDDED_PEOPLE = 800  # whose features are read
 PER_JOINT = 150  # features kept of each joint
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
@@ -16,9 +15,8 @@ import numpy as np
 from jaxtyping import Float
 
 from icon_dist.drawing import skeletons
-from icon_dist.types import Skeleton
+from icon_dist.types import Json, Skeleton
 
-Json = dict[str, Any]
 IMAGE, BOX, JOINT, INSTANCE = "image", "box", "joint", "instance"  # names of tags, and the label of every rectangle
 LOCAL = "/data/local-files/?d="  # how Label Studio serves files of its own machine
 WIDTH = 0.6  # percent: of the dot that stands for a joint

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -22,9 +21,8 @@ from icon_dist.reports.pictures import Subject, tiles
 from icon_dist.shards.label_split import labels_seen
 from icon_dist.shards.reader import rows_of
 from icon_dist.shards.shard_set import ShardSet
-from icon_dist.types import Predictions
+from icon_dist.types import Json, Predictions
 
-Json = dict[str, Any]
 LISTED = 100  # suspects of a page
 DRAWN = 24
 

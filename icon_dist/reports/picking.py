@@ -44,7 +44,7 @@ from icon_dist.reports.pictures import Subject, tiles
 from icon_dist.shards.manifest import MANIFEST, read_truth
 from icon_dist.shards.reader import People, photo_source
 from icon_dist.shards.shard_set import open_shards
-from icon_dist.types import Instance, Skeleton
+from icon_dist.types import Instance, Json, Skeleton
 
 DRAWN = 48  # images on the picture
 PhotoFacts = tuple[str, tuple[int, int]]  # name or place, and width and height in px
@@ -214,7 +214,7 @@ def pooled(
 
 def tasks_of(
     pool: Pool, looked: Looked, chosen: Int64[np.ndarray, " n"], skeleton: Skeleton, *, prefix: str | None, version: str
-) -> list[dict[str, Any]]:
+) -> list[Json]:
     """The images of the chosen instances, with everybody in them."""
     tasks = []
     for row in chosen.tolist():

@@ -18,13 +18,13 @@ from icon_dist.config.loading import written
 from icon_dist.config.schema import leaves
 from icon_dist.metrics.intervals import difference, half_width
 from icon_dist.reports.runs import Run, finite, is_known
+from icon_dist.types import Json
 
 OWN = ("run.name", "run.dir", "run.seed")  # keys that do not make another arm
 SEEDED = (
     "model.pretrained",
     "semi.teacher",
 )  # places whose name may end with the seed of the run, as icon-dist paper's
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,10 @@ from icon_dist.config.safe_yaml import read_plain
 from icon_dist.datasets import skeleton_from_dict
 from icon_dist.errors import CheckpointError, IconError, gathering, note, plural, raise_all, shorten
 from icon_dist.storage import lock, segments
-from icon_dist.types import Skeleton
+from icon_dist.types import Json, Skeleton
 
 PLACED = ("train", "eval")  # kinds of events that stand at an epoch
 LARGEST_CONFIG = 1 << 20  # bytes
-Event = dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)  # each run is itself, and a key of dicts
@@ -38,8 +37,8 @@ class Run:
     name: str  # unique among the runs that were read together
     config: Config
     skeleton: Skeleton | None  # None before the first checkpoint
-    train: tuple[Event, ...]  # in order of their steps
-    evals: tuple[Event, ...]
+    train: tuple[Json, ...]  # in order of their steps
+    evals: tuple[Json, ...]
     skips: int  # steps whose loss or gradients were not finite
     damaged: int  # lines of metrics.jsonl that are not whole events; a last one that is cut does not count
     checkpoints: tuple[Manifest, ...]
@@ -66,7 +65,7 @@ class Run:
         return list(several) if isinstance(several, list) and named else [last["headline"]]
 
     @property
-    def best(self) -> Event | None:
+    def best(self) -> Json | None:
         """The evaluation with the highest score; of equals the earliest."""
         scored = [event for event in self.evals if finite(event["scores"].get(event["headline"])) is not None]
         return max(scored, key=lambda event: event["scores"][event["headline"]], default=None)
@@ -178,7 +177,7 @@ def _skeleton(checkpoints: Sequence[Manifest]) -> Skeleton | None:
         return None
 
 
-def _events(uri: str) -> tuple[list[Event], int]:
+def _events(uri: str) -> tuple[list[Json], int]:
     """The events of ``metrics.jsonl``, and the number of damaged lines; a last line without end is being written."""
     place = storage.join(uri, "metrics.jsonl")
     try:
@@ -190,7 +189,7 @@ def _events(uri: str) -> tuple[list[Event], int]:
     return events, len(read) - len(events)
 
 
-def _event(line: bytes) -> Event | None:
+def _event(line: bytes) -> Json | None:
     try:
         event = json.loads(line)
     except (ValueError, RecursionError):
@@ -200,11 +199,11 @@ def _event(line: bytes) -> Event | None:
     return event if event.get("kind") not in PLACED or finite(event.get("epoch")) is not None else None
 
 
-def _is_scored(event: Event) -> bool:
+def _is_scored(event: Json) -> bool:
     return isinstance(event.get("scores"), dict) and all(type(event.get(name)) is str for name in ("headline", "what"))
 
 
-def _once(events: Any) -> tuple[Event, ...]:
+def _once(events: Any) -> tuple[Json, ...]:
     """By step, the last of equals: a run that was killed and went on may have recorded a step twice."""
     by_step = {event["step"]: event for event in events}
     return tuple(by_step[step] for step in sorted(by_step))

@@ -7,7 +7,6 @@ import dataclasses
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from icon_dist.checkpoints.weights import Weights
 from icon_dist.codec import codec_of
@@ -25,9 +24,7 @@ from icon_dist.reports.calibration import Fitted, calibrated
 from icon_dist.reports.label_suspects import Opinion, Suspects, opinion_of
 from icon_dist.shards.reader import People
 from icon_dist.shards.shard_set import ShardSet
-from icon_dist.types import Predictions
-
-Json = dict[str, Any]
+from icon_dist.types import Json, Predictions
 
 
 @dataclass(frozen=True)

@@ -133,7 +133,7 @@ def test_without_contrast_there_is_no_head_and_no_bank(
     assert not any(
         name.startswith("projection") for name, _ in from_config.build(config, shards.skeleton).named_parameters()
     )
-    without_bank = tiny(people, tmp_path, loss__bank__enabled=False, **off)
+    without_bank = tiny(people, tmp_path, loss__bank__slots=0, **off)
     assert plan_run(config, shards).checkpoint_bytes == plan_run(without_bank, shards).checkpoint_bytes
 
 
