@@ -121,7 +121,7 @@ def test_a_lost_node_shrinks_the_run(nodes: Nodes, people: Path, s3: str, tmp_pa
         assert [len(nodes.workers(node)) for node in range(3)] == [1, 1, 1]
         goes_on_after(job, 2, nodes)
         said = job.log.read_text()
-    assert re.findall(r"^(\d) workers \(run.workers=3, run.workers_min=2\)", said, re.MULTILINE) == ["3", "2"]
+    assert re.findall(r"^starting (\d) workers \(run.workers=3, run.workers_min=2\)", said, re.MULTILINE) == ["3", "2"]
     straight = tiny(people, tmp_path, run__name="straight", **LONG, **SPLIT)
     run_gang(straight, scratch=tmp_path)
     seen = batches(job.run)
