@@ -99,9 +99,11 @@ def _member(rank: int, world: int, store: str, runs: list[dict[str, Any]], loop:
         for values in runs:
             config = configuration.from_dict(values)
             report = Progress(run_directory(config), out=io.StringIO()) if rank == 0 else (lambda _: None)
-            pkgutil.resolve_name(loop)(config, report=report, device="cpu")
-            if isinstance(report, Progress):
-                report.flush()
+            try:
+                pkgutil.resolve_name(loop)(config, report=report, device="cpu")
+            finally:
+                if isinstance(report, Progress):
+                    report.close()  # a forked process has no end at which what is left would be tidied
     finally:
         with contextlib.suppress(RuntimeError):
             dist.destroy_process_group()
