@@ -8,6 +8,7 @@ import gc
 import itertools
 import re
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,20 +18,26 @@ from icon_dist.errors import ConfigError, shorten, shown
 
 DASHES = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212"  # that word processors put in the place of a hyphen
 NEGATIVE = r"-(\d+|\d*\.\d+)"  # argparse takes such a word for a value
+QUIET_S = 1.0  # of an import: what is said after it comes within two seconds of the start
 PRESETS = Path(__file__).parent / "config/presets"
 
 
 @contextmanager
-def loading() -> Iterator[None]:
+def loading(what: str = "") -> Iterator[None]:
     """Around the import of what does the work of a command, such as torch: an eighth less time without the collector.
 
-    It would look at all that has been imported again and again, and none of it is garbage.
+    It would look at all that has been imported again and again, and none of it is garbage. ``what`` is said on stderr
+    where the import takes longer than ``QUIET_S``.
     """
     enabled = gc.isenabled()
     gc.disable()
+    sign = threading.Timer(QUIET_S, print, [f"loading {what}"], {"file": sys.stderr, "flush": True})
+    if what:
+        sign.start()
     try:
         yield
     finally:
+        sign.cancel()
         if enabled:
             gc.enable()
 

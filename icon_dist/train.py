@@ -27,7 +27,7 @@ def main(argv: list[str]) -> None:
         print(configuration.to_commented_yaml(cfg), end="")
         return
 
-    with loading():
+    with loading("" if args.dry_run else "torch and what trains"):
         from icon_dist.training import driver
 
     driver.run(cfg, own, dry_run=args.dry_run)

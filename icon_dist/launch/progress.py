@@ -11,8 +11,10 @@ import json
 import math
 import shutil
 import sys
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, Protocol, TextIO, runtime_checkable
 
@@ -39,6 +41,7 @@ class Reporter(Protocol):
 KINDS = ("train", "eval", "skip")  # of the lines of metrics.jsonl
 FIGURES = {"img_s": "{:.0f} img/s", "step_ms": "{:.0f} ms", "data_wait": "{:.0f} % data wait", "memory_mb": "{:.0f} MB"}
 SHOW_EVERY = 10.0  # s, a line of training in a log
+WAITING_S = 5.0  # of silence while Ray or its workers start
 FLUSH_EVERY = 30.0  # s: what a driver that is killed may lose of metrics.jsonl
 
 
@@ -87,6 +90,28 @@ class Progress:
         self._end_line()
         self._out.write(plain(text) + "\n")
         self._out.flush()
+
+    @contextmanager
+    def waiting(self, text: str) -> Iterator[threading.Event]:
+        """Say that ``text`` still goes on, again and again until the event is set or the block ends.
+
+        After ``WAITING_S`` seconds at first, later once a minute: nodes may come in hours.
+        """
+        over, began = threading.Event(), time.monotonic()
+
+        def tell() -> None:
+            pause = WAITING_S
+            while not over.wait(pause):
+                self.say(f"{text}, {time.monotonic() - began:.0f} s so far")
+                pause = min(1.3 * pause, 60.0)
+
+        teller = threading.Thread(target=tell, daemon=True)
+        teller.start()
+        try:
+            yield over
+        finally:
+            over.set()
+            teller.join()
 
     def flush(self) -> None:
         """Write what has been recorded to the run directory."""

@@ -44,7 +44,8 @@ def launch(config: Config, loop: str, progress: Progress, *, counts: Sequence[in
         try:
             for left in reversed(range(config.run.max_failures + 1)):
                 try:
-                    _join(config, progress, workers=counts[-1])
+                    with progress.waiting("starting Ray"):
+                        _join(config, progress, workers=counts[-1])
                     supervise(config, loop, progress, counts=counts, stop=stop)
                     break
                 except _ControllerLostError as error:
@@ -109,7 +110,7 @@ def _attempt(config: Config, loop: str, progress: Progress, *, workers: int, pat
     lives = {"max_restarts": -1, "max_task_retries": -1}  # Ray may kill it, too, when memory is short
     mailbox = ray.remote(num_cpus=0, scheduling_strategy=here, **lives)(Mailbox).remote()
     stop.heard = False
-    with tempdirs.Folder("ray") as storage_path:
+    with tempdirs.Folder("ray") as storage_path, progress.waiting("waiting for the first step") as started:
         trainer = ray.train.torch.TorchTrainer(
             work,
             train_loop_config={
@@ -158,6 +159,7 @@ def _attempt(config: Config, loop: str, progress: Progress, *, workers: int, pat
                     case Listening():
                         stop.heard = True
                     case _:
+                        started.set()
                         end.step = getattr(event, "step", end.step)
                         end.stopped |= isinstance(event, Stopped)
                         progress(event)

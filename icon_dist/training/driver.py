@@ -84,7 +84,8 @@ def _run(cfg: Config, own: Mapping[str, str], *, dry_run: bool) -> None:
             address = os.environ.get("RAY_ADDRESS")
             progress.say(f"joining the Ray cluster at {address}" if address else "starting Ray on this machine")
 
-            from icon_dist.launch import ray  # which takes seconds
+            with progress.waiting("loading Ray"):
+                from icon_dist.launch import ray  # which takes seconds
 
             ray.launch(cfg, LOOP, progress, counts=worker_counts(cfg))
         lock.tidy(uri, over=True)

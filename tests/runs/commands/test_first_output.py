@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
 import icon_dist
+from icon_dist import arguments
 from icon_dist.config import load
 from icon_dist.datasets import load_skeleton
 from icon_dist.models import from_config
@@ -93,6 +95,16 @@ def test_a_signal_while_packages_load(
     done = python(heard + MEANWHILE.format(module=module, what=kill), *dry_run(people, tmp_path))
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (code, "", 1), done.stderr
     assert done.stderr.startswith(f"icon_dist: {said}")
+
+
+def test_an_import_that_takes_long_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    with arguments.loading("torch"):
+        pass
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(arguments, "QUIET_S", 0.01)
+    with arguments.loading("torch"):
+        time.sleep(0.5)
+    assert capsys.readouterr().err == "loading torch\n"
 
 
 @pytest.mark.parametrize("module", ["torch", "omegaconf"])

@@ -392,3 +392,20 @@ def test_what_a_flush_writes_does_not_grow(tmp_path: Path, monkeypatch: pytest.M
     assert len(list((tmp_path / "tensorboard").iterdir())) > 10
     found = steps(tmp_path / "tensorboard", "train/total")  # files of one second are read in the order of their names
     assert sorted(found) == [*range(1, 152)]
+
+
+def test_what_takes_long_is_said_again_until_it_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WAITING_S", 0.02)
+    out = io.StringIO()
+    progress = Progress(str(tmp_path), out=out)
+    with progress.waiting("starting Ray") as over:
+        while out.getvalue().count("starting Ray, 0 s so far\n") < 2:
+            time.sleep(0.01)
+        over.set()
+        time.sleep(0.1)
+        told = out.getvalue()
+        time.sleep(0.1)
+        assert out.getvalue() == told
+    with progress.waiting("loading"):
+        pass
+    assert out.getvalue() == told
