@@ -306,3 +306,40 @@ def test_a_users_own_values_are_known(tmp_path: Path) -> None:
 def test_a_dotted_key_in_yaml_is_explained(tmp_path: Path) -> None:
     (tmp_path / "own.yaml").write_text("loss.tau: 0.1\n")
     assert "write 'loss:' and 'tau: ...' indented below it" in refused(tmp_path / "own.yaml")
+
+
+# ------------------------------------------------------------------------------------------------ keys that are gone
+
+
+def of_old(**changed: object) -> dict[str, Any]:
+    """The config of a checkpoint from when these keys were there."""
+    values = dataclasses.asdict(load("coco"))
+    former = {"run": ("max_skipped", 5), "optim": ("gamma", 0.1), "semi": ("cutout", 5)}
+    sections = {**{name: values[name] for name in former}, "augment": values["data"]["augment"]}
+    for name, (key, value) in {**former, "augment": ("rotation_p", 0.6)}.items():
+        sections[name][key] = changed.pop(key, value)
+    values["loss"]["bank"]["enabled"] = changed.pop("enabled", True)
+    assert not changed
+    return values
+
+
+def test_a_saved_config_may_hold_keys_that_became_constants() -> None:
+    assert from_dict(of_old()) == load("coco")
+    assert from_dict(of_old(enabled=False)) == load("coco", ["loss.bank.slots=0"])
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("max_skipped", "run.max_skipped: no such key; it is always 5 now, leave it out"),
+        ("rotation_p", "data.augment.rotation_p: no such key; it is always 0.6 now, leave it out"),
+        ("gamma", "optim.gamma: no such key; it is always 0.1 now, leave it out"),
+        ("cutout", "semi.cutout: no such key; it is always 5 now, leave it out"),
+        ("enabled", "loss.bank.enabled: no such key; loss.bank.slots=0 is no bank"),
+    ],
+)
+def test_a_key_that_is_gone_says_what_holds_now(key: str, said: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        from_dict(of_old(**{key: 0.3}))
+    assert str(error.value) == f"config: {said}"
+    assert refused("coco", [f"{said.partition(':')[0]}=0.3"]) == said
