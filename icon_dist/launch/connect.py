@@ -39,7 +39,7 @@ def connect(*, otherwise: str = "local", cpus: int = 0) -> str:
         }
     _require_open(address)
     try:
-        with _own_signals():
+        with own_signals():
             ray.init(address=address, log_to_driver=False, logging_level="ERROR", **here)
     except IconError:
         raise
@@ -52,8 +52,8 @@ def connect(*, otherwise: str = "local", cpus: int = 0) -> str:
 
 
 @contextmanager
-def _own_signals() -> Iterator[None]:
-    """Handlers stay ours, and what hangs up a terminal is no signal to Ray's processes: they are needed to save."""
+def own_signals() -> Iterator[None]:
+    """Keep our handlers while Ray starts, and what hangs up a terminal from its processes: they are needed to save."""
     main = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGTERM)
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # inherited

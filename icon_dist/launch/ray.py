@@ -179,7 +179,7 @@ def _attempt(config: Config, loop: str, progress: Progress, *, workers: int, pat
         raise _ControllerLostError(f"Ray's controller of the workers was lost ({reason})")
     if not isinstance(lost, ray.train.TrainingFailedError):
         raise lost
-    end.lost, end.died = _reason(lost)
+    end.lost, end.died = why_lost(lost)
     return end
 
 
@@ -210,8 +210,8 @@ def _join(config: Config, progress: Progress, *, workers: int) -> None:
             progress.say(f"{text}; waiting for more nodes to join")
 
 
-def _reason(error: Exception) -> tuple[str, bool]:
-    """What to say of a lost group in one line, and whether a process died; Ray's own text is pages long."""
+def why_lost(error: Exception) -> tuple[str, bool]:
+    """Return what to say of a lost group in one line, and whether a process died; Ray's own text is pages long."""
     if isinstance(getattr(error, "controller_failure", None), ray.exceptions.RayActorError):
         return "a worker died before all had started", True
     failures: dict[int, Exception] = getattr(error, "worker_failures", {})

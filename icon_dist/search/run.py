@@ -100,7 +100,7 @@ def run_search(search: Search, cfg: Config, goal: Goal, *, study: str, own: Mapp
         )
         repeats = None
         if confirm or REPEATS in journal.studies():  # what was confirmed once counts, whatever is asked for now
-            repeats = _open_repeats(journal)
+            repeats = open_repeats(journal)
 
         def write() -> list[str]:
             return publish(journal, sweep, repeats, config=cfg, space=space, metric=metric)
@@ -230,8 +230,8 @@ def _open_sweep(
     return sweep
 
 
-def _open_repeats(journal: Journal) -> optuna.Study:
-    """The study of repeats, each of which says what it repeats, with which seed."""
+def open_repeats(journal: Journal) -> optuna.Study:
+    """Open the study of repeats; DataError where one does not say what it repeats and with which seed."""
     about = {"of": "sweep"}
     repeats = open_study(journal, REPEATS, directions=["maximize"], seed=0, about=about, space={}, prefix=REPEATED)
     for trial in repeats.get_trials(deepcopy=False):

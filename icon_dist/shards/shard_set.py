@@ -169,7 +169,7 @@ def open_shards(uri: str, *, input_hw: tuple[int, int] | None = None, max_zoom: 
             raise DataError(f"{place}: missing ({len(missing)} of {len(names)} shards); copy again")
         room = sum(present[name] for name in names) // LEAST_BYTES
         most = (room + 1) * row_bytes(skeleton.num_joints) + MOST_FOOTER
-        columns = _read_index(uri, verified(uri, INDEX, manifest, most=most), skeleton, room=room)
+        columns = read_index(uri, verified(uri, INDEX, manifest, most=most), skeleton, room=room)
         _check_settings(uri, manifest, input_hw=input_hw, max_zoom=max_zoom)
         return _shard_set(uri, manifest, skeleton, names, columns)
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError, OSError, pa.ArrowException) as error:
@@ -177,8 +177,8 @@ def open_shards(uri: str, *, input_hw: tuple[int, int] | None = None, max_zoom: 
         raise DataError(f"{uri}: manifest and index cannot be read ({why}); build the shards again") from None
 
 
-def _read_index(uri: str, raw: bytes, skeleton: Skeleton, *, room: int) -> dict[str, NDArray[Any] | Texts]:
-    """The columns, whose size is known before they are unpacked: a few kilobytes of parquet can say gigabytes.
+def read_index(uri: str, raw: bytes, skeleton: Skeleton, *, room: int) -> dict[str, NDArray[Any] | Texts]:
+    """Read the columns, whose size is known before they are unpacked: a few kilobytes of parquet can say gigabytes.
 
     No more rows than people fit into the tars (``room``), no longer texts than are written.
     """

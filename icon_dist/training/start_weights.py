@@ -62,7 +62,7 @@ def start_run(model: PoseNet | Pair, uri: str, shards: ShardSet, known: Split) -
 def start(model: PoseNet, uri: str, *, joints: Sequence[str]) -> Start:
     """Load what ``model.pretrained`` names into ``model``, which predicts ``joints``, and set its channel order."""
     uri = imagenet_file(model.backbone_name) if uri == IMAGENET else uri
-    found, sha256 = distributed.from_first(lambda: _read(uri))
+    found, sha256 = distributed.from_first(lambda: read(uri))
     own = found if isinstance(found, Weights) else None
     if isinstance(found, Weights):
         adapted = _own(found, model, uri=uri, joints=joints)
@@ -102,8 +102,8 @@ def imagenet_file(backbone: str) -> str:
     return str(files[0])
 
 
-def _read(uri: str) -> tuple[dict[str, Tensor] | Weights, str]:
-    """Weights, as one of our own checkpoints describes them or as the bare tensors of another code, and a hash."""
+def read(uri: str) -> tuple[dict[str, Tensor] | Weights, str]:
+    """Return weights, as one of our own checkpoints describes them or as another code's bare tensors, and a hash."""
     uri = storage.absolute(uri)
     if storage.exists(storage.join(uri, manifests.FOLDER)):
         weights = stored_weights.load(uri)
@@ -112,12 +112,12 @@ def _read(uri: str) -> tuple[dict[str, Tensor] | Weights, str]:
         data = storage.read(uri)
     except (FileNotFoundError, IsADirectoryError):
         raise CheckpointError(f"model.pretrained={uri}: no such file, nor a run with checkpoints") from None
-    found = stored_weights.decode(data, name=uri) if _is_own(data, uri) else pretrained.unpack(data, name=uri)
+    found = stored_weights.decode(data, name=uri) if is_own(data, uri) else pretrained.unpack(data, name=uri)
     return found, hashlib.sha256(data).hexdigest()
 
 
-def _is_own(data: bytes, uri: str) -> bool:
-    """Whether ``fetch`` wrote this: it also hashes, so that damage is named; other files are taken as they are."""
+def is_own(data: bytes, uri: str) -> bool:
+    """Return whether ``fetch`` wrote this: its hash names damage, and other files are taken as they are."""
     if not uri.endswith(".safetensors"):
         return False
     try:

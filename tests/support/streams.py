@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import multiprocessing
+from multiprocessing.process import BaseProcess
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +19,12 @@ from icon_dist.shards.reader import People
 from icon_dist.shards.shard_set import ShardSet
 
 I64 = NDArray[np.int64]
+
+
+def loader_workers() -> list[BaseProcess]:
+    """The loader processes of this one, in their order."""
+    children = [one for one in multiprocessing.active_children() if one.name.startswith("loader-")]
+    return sorted(children, key=lambda child: child.name)
 
 
 def train_stream(

@@ -17,7 +17,7 @@ from icon_dist.search import results
 from icon_dist.search.early_stopping import scheduler
 from icon_dist.search.journal import Journal, finished, open_study
 from icon_dist.search.outputs import publish
-from icon_dist.search.run import REPEATED, _open_repeats
+from icon_dist.search.run import REPEATED, open_repeats
 from icon_dist.search.space import Range, Space
 from tests.adversarial.fuzz import spoil
 
@@ -59,7 +59,7 @@ def write(folder: Path) -> None:
             state = {"complete": TrialState.COMPLETE, "stopped": TrialState.PRUNED, "failed": TrialState.FAIL}[ended]
             sweep.tell(trial, 42.0 + number if state == TrialState.COMPLETE else None, state=state)
         sweep.enqueue_trial(FIRST | {"loss.tau": 0.5}, user_attrs={"label": "preset"})
-        repeats = _open_repeats(journal)
+        repeats = open_repeats(journal)
         for seed in (1, 2):
             repeats.enqueue_trial({}, user_attrs={"of": "paper", "set": FIRST | {"run.seed": seed}})
         repeats.tell(repeats.ask({}), 50.0)
@@ -68,7 +68,7 @@ def write(folder: Path) -> None:
 def go_on(folder: Path) -> list[tuple[int, str, Any]]:
     """What a driver that starts again reads, asks, tells and publishes; number, state and score of what had ended."""
     with Journal(str(folder)) as journal:
-        sweep, repeats = sweep_of(journal), _open_repeats(journal)
+        sweep, repeats = sweep_of(journal), open_repeats(journal)
         rows = results.rows(sweep)
         ended = [(row.number, row.state, row.score) for row in rows if row.state not in ("waiting", "running")]
         scheduler(sweep, first_rung=1, epochs=9)

@@ -12,7 +12,7 @@ import pytest
 
 from icon_dist.errors import IconError
 from icon_dist.search.journal import NAME, Journal
-from icon_dist.search.run import _open_repeats
+from icon_dist.search.run import open_repeats
 from tests.adversarial.fuzz import journals
 
 SEEDS = int(os.environ.get("FUZZ_CASES", "40"))
@@ -42,7 +42,7 @@ def attempt(folder: Path, *, further: bool) -> str:
         else:
             with Journal(str(folder)) as journal:
                 journals.sweep_of(journal)
-                _open_repeats(journal)
+                open_repeats(journal)
     except IconError as error:
         return str(error)
     return ""

@@ -19,7 +19,7 @@ from icon_dist.data.stream import EvalStream
 from icon_dist.errors import DataError
 from icon_dist.shards.reader import ShardReader
 from icon_dist.shards.shard_set import ShardSet, open_shards
-from tests.support.streams import eval_stream
+from tests.support.streams import eval_stream, loader_workers
 
 
 def stream_of(shards: ShardSet, *, processes: int) -> EvalStream:
@@ -53,7 +53,8 @@ def test_a_stuck_loader_is_named_and_goes_on(
     shards = open_shards(str(made))
     expected = images(stream_of(shards, processes=0))
     with closing(stream_of(shards, processes=1)) as stream:
-        pid = stream._loader._cutter._workers[0][0].pid
+        (loader,) = loader_workers()
+        pid = loader.pid
         assert pid is not None
         for said in ("it has read nothing", f"the last that it began to read is {ShardReader(shards).name(8)}"):
             with stopped(pid, caplog.records):

@@ -26,7 +26,7 @@ from icon_dist.shards.shard_set import ShardSet, open_shards
 from icon_dist.shards.tar import Settings
 from icon_dist.shards.writer import SetInfo, build
 from icon_dist.types import Annotations, Batch, Instance
-from tests.support.streams import eval_stream, train_stream
+from tests.support.streams import eval_stream, loader_workers, train_stream
 
 N, HW = 43, (64, 48)
 SKELETON = load_skeleton("coco")
@@ -214,7 +214,7 @@ def test_a_killed_loader_is_an_error_and_not_a_hang(shards: ShardSet) -> None:
     with closing(stream_of(shards, loaders=2, micro=1)) as stream:
         batches = stream.epoch(0)
         next(batches)
-        process = stream.loader._cutter._workers[1][0]
+        process = loader_workers()[1]
         assert process.pid is not None
         os.kill(process.pid, signal.SIGKILL)
         with pytest.raises(ClusterError, match=r"loader process 1 .* died with exit code -9"):
@@ -226,7 +226,7 @@ def test_loaders_work_on_after_a_signal_to_the_whole_group(shards: ShardSet) -> 
     with closing(stream_of(shards, loaders=2, micro=1)) as stream:
         batches = stream.epoch(0)
         next(batches)
-        for process, _ in stream.loader._cutter._workers:
+        for process in loader_workers():
             assert process.pid is not None
             os.kill(process.pid, signal.SIGTERM)
             os.kill(process.pid, signal.SIGINT)
@@ -235,7 +235,8 @@ def test_loaders_work_on_after_a_signal_to_the_whole_group(shards: ShardSet) -> 
 
 def test_loaders_end_with_the_stream(shards: ShardSet) -> None:
     stream = stream_of(shards, loaders=2)
-    processes = [process for process, _ in stream.loader._cutter._workers]
+    processes = loader_workers()
+    assert len(processes) == 2
     assert all(process.is_alive() for process in processes)
     del stream
     assert [process.exitcode for process in processes] == [-9, -9]
@@ -245,9 +246,9 @@ def test_loaders_do_not_outlive_a_killed_trainer(shards: ShardSet) -> None:
     here, there = os.pipe()
     trainer = os.fork()
     if trainer == 0:
-        stream = stream_of(shards, loaders=2)
-        os.write(there, b" ".join(str(p.pid).encode() for p, _ in stream.loader._cutter._workers))
-        time.sleep(60)
+        with closing(stream_of(shards, loaders=2)):
+            os.write(there, b" ".join(str(p.pid).encode() for p in loader_workers()))
+            time.sleep(60)
         os._exit(0)
     pids = [int(word) for word in os.read(here, 100).split()]
     os.kill(trainer, signal.SIGKILL)

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import pytest
 
 from icon_dist.errors import ClusterError
-from icon_dist.launch.connect import _own_signals, connect
+from icon_dist.launch.connect import connect, own_signals
 from tests.support.paths import ROOT
 from tests.support.s3 import free_port
 
@@ -75,7 +75,7 @@ run_cli(lambda _: call({arguments}), [])
 
 def test_handlers_stay_ours_and_rays_processes_do_not_hang_up() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with _own_signals():
+    with own_signals():
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # as Ray does with one of its own
         assert signal.SIGHUP in signal.pthread_sigmask(signal.SIG_BLOCK, ()), "and so in what is started here"
     assert signal.getsignal(signal.SIGTERM) == before

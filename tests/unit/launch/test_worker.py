@@ -78,14 +78,14 @@ def test_what_is_said_of_a_lost_group() -> None:
     from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
     from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 
-    from icon_dist.launch.ray import _reason
+    from icon_dist.launch.ray import why_lost
 
     seen, bug, dead = RuntimeError(GLOO), RuntimeError("Traceback\nshapes do not fit"), ray.exceptions.ActorDiedError()
-    assert _reason(WorkerGroupError("", {0: seen, 2: dead})) == ("worker 2 died", True)
+    assert why_lost(WorkerGroupError("", {0: seen, 2: dead})) == ("worker 2 died", True)
     unheard = WorkerHealthCheckFailedError("A worker health check failed.", failure=dead)
-    assert _reason(WorkerGroupError("", {0: unheard, 1: unheard, 2: seen})) == ("workers 0, 1 died", True)
-    assert _reason(WorkerGroupError("", {0: seen, 1: bug})) == ("shapes do not fit", False)
+    assert why_lost(WorkerGroupError("", {0: unheard, 1: unheard, 2: seen})) == ("workers 0, 1 died", True)
+    assert why_lost(WorkerGroupError("", {0: seen, 1: bug})) == ("shapes do not fit", False)
     broken = "a connection between workers broke: Read error [127.0.0.1]:15000: Connection reset by peer"
-    assert _reason(WorkerGroupError("", {0: seen})) == (broken, True)
-    assert _reason(ControllerError(dead)) == ("a worker died before all had started", True)
-    assert _reason(ControllerError(ValueError("no such node"))) == ("no such node", False)
+    assert why_lost(WorkerGroupError("", {0: seen})) == (broken, True)
+    assert why_lost(ControllerError(dead)) == ("a worker died before all had started", True)
+    assert why_lost(ControllerError(ValueError("no such node"))) == ("no such node", False)

@@ -61,7 +61,7 @@ def test_a_sound_file_unpacks_to_what_its_writer_says(options: dict[str, object]
     assert 0 <= headers < 200 * 14 * 10 * len(groups)
     widths = {field.name: getattr(field.type, "list_size", 1) for field in shard_set.index_schema(17)}
     assert (rows, values) == (PEOPLE, {name: PEOPLE * width for name, width in widths.items()})
-    assert len(shard_set._read_index("x", raw, COCO, room=PEOPLE)["key"]) == PEOPLE
+    assert len(shard_set.read_index("x", raw, COCO, room=PEOPLE)["key"]) == PEOPLE
 
 
 def patched(raw: bytes, change: Callable[[bytes], bytes]) -> bytes:
@@ -100,7 +100,7 @@ def test_what_is_no_parquet(raw: bytes, says: str) -> None:
 )
 def test_columns_without_end(schema: list[bytes]) -> None:
     with pytest.raises((DataError, OSError), match=r"columns differ|too deeply|Malformed|has 500\d columns"):
-        shard_set._read_index("x", weapons.parquet(schema), COCO, room=PEOPLE)
+        shard_set.read_index("x", weapons.parquet(schema), COCO, room=PEOPLE)
 
 
 def test_pages_that_hold_more_than_the_footer_says() -> None:
@@ -110,7 +110,7 @@ def test_pages_that_hold_more_than_the_footer_says() -> None:
     raw = written(long, compression="zstd", use_dictionary=False, write_statistics=False)
     assert len(raw) < 100_000
     with pytest.raises(DataError, match="unpacks to more than 200 people take"):
-        shard_set._read_index("x", raw, COCO, room=PEOPLE)
+        shard_set.read_index("x", raw, COCO, room=PEOPLE)
 
 
 def test_runs_that_hold_more_than_the_rows() -> None:
@@ -124,7 +124,7 @@ def test_runs_that_hold_more_than_the_rows() -> None:
     raw = written(pa.table(columns, schema=loose), compression="zstd")
     assert unpacked(raw)[2]["keypoints"] == 5_000_000 + PEOPLE - 1
     with pytest.raises(DataError, match="columns differ"):
-        shard_set._read_index("x", raw, COCO, room=PEOPLE)
+        shard_set.read_index("x", raw, COCO, room=PEOPLE)
 
 
 def test_random_damage_ends_no_process() -> None:
@@ -141,7 +141,7 @@ def test_random_damage_ends_no_process() -> None:
             at = rng.randrange(len(raw) - 8 - length, len(raw) - 8) if seed % 3 == 1 else rng.randrange(4, len(raw) - 8)
             damaged[at] = rng.choice((0, 127, 128, 255, rng.randrange(256)))
         try:
-            shard_set._read_index("x", bytes(damaged), COCO, room=PEOPLE)
+            shard_set.read_index("x", bytes(damaged), COCO, room=PEOPLE)
         except (DataError, ValueError, KeyError, OSError, pa.ArrowException):  # what open_shards explains
             refused += 1
     assert refused > 70
