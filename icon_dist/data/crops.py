@@ -27,6 +27,12 @@ U8 = NDArray[np.uint8]
 Bad = tuple[int, str]  # a place that stays empty, and why
 
 
+def cached_ends(stored_wh: NDArray[np.int32], *, budget: int) -> NDArray[np.int64]:
+    """Where decoded images of the first rows end one after the other, bytes: of as many as fit."""
+    end = np.cumsum(stored_wh.astype(np.int64).prod(1) * 4)
+    return end[end <= budget]
+
+
 class CropCache:
     """Decoded images of the first rows, as many as fit; memory that forked loader processes share.
 
@@ -35,10 +41,8 @@ class CropCache:
     """
 
     def __init__(self, stored_wh: NDArray[np.int32], *, budget: int) -> None:
-        size = stored_wh.astype(np.int64).prod(1) * 4
-        self._end = np.cumsum(size)
-        self._end = self._end[self._end <= budget]
-        self._start = self._end - size[: len(self._end)]
+        self._end = cached_ends(stored_wh, budget=budget)
+        self._start = np.append(0, self._end)
         self._wh = stored_wh
         # An anonymous map takes memory page by page when touched, and is not subject to the size of /dev/shm.
         self._pixels: U8 = np.frombuffer(mmap.mmap(-1, max(1, int(self._end[-1]) if len(self) else 0)), np.uint8)

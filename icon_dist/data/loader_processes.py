@@ -36,6 +36,7 @@ from icon_dist.types import Batch
 
 log = logging.getLogger(__name__)
 
+AHEAD = 4  # micro-batches under way beside one for each process: enough to even out
 HELD = 3  # micro-batches that the caller may hold without a copy
 ASKED = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}  # the parent answers
 GRACE = 30  # seconds that a loader works on after SIGTERM
@@ -94,7 +95,7 @@ class LoaderProcesses:
         self.skipped: list[str] = []  # why people were left out of the batches so far, if ``crops`` tolerates that
         if not processes:
             return
-        self._depth = processes + 4  # micro-batches under way: enough to even out
+        self._depth = processes + AHEAD  # micro-batches under way
         self._slots = self._depth + HELD
         self._free = deque(range(self._slots))
         self._ring = Ring(self._slots, micro_batch, crops.input_hw)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from icon_dist.errors import ClusterError, IconError, StorageError
-from icon_dist.launch import tempdirs
+from icon_dist.launch import process_memory, tempdirs
 
 GIB = 2**30
 MEMORY_GIB = 4.0  # Ray, its dashboard, a driver and two small workers
@@ -130,8 +130,9 @@ def memory() -> Iterator[Finding]:
     group = Path("/sys/fs/cgroup")
     with suppress(OSError, ValueError):  # no limit
         free = min(free, int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
-    text = f"{free / GIB:.1f} GiB available"
-    short = f"{text}, a run with two workers takes {MEMORY_GIB:g}; lower run.workers or data.loaders, or end others"
+    each = f"a worker takes {process_memory.WORKER:g} GB and its network, each loader {process_memory.LOADER:g}"
+    text = f"{free / GIB:.1f} GiB available; {each}, driver and Ray {process_memory.DRIVER + process_memory.RAY:g}"
+    short = f"{text}, a run with two small workers {MEMORY_GIB:g}; lower run.workers or data.loaders, or end others"
     yield ok("memory", text) if free >= MEMORY_GIB * GIB else warn("memory", short)
 
 

@@ -21,6 +21,7 @@ from icon_dist.shards.label_split import Split, check_stored, split
 from icon_dist.shards.shard_set import ShardSet
 from icon_dist.shards.union import ShardUnion, describe, union_notes
 from icon_dist.training.contrast_check import check_contrast, switched_on, unseen
+from icon_dist.training.memory import Memory, memory_of
 
 FP32 = 4  # bytes
 
@@ -41,6 +42,7 @@ class Plan:
     epochs: int
     parameters: int
     checkpoint_bytes: int
+    memory: Memory
     split: Split = field(compare=False)  # who has labels
     unlabelled_batch: int  # of each batch
     union: tuple[str, ...] = ()  # of several sets: what each brings, and lacks
@@ -70,6 +72,7 @@ class Plan:
                 f"streams     {self.streams}, {self.streams // self.workers} per worker",
                 f"model       {self.parameters / 1e6:.2f} M parameters, trained",
                 f"checkpoint  {_bytes(self.checkpoint_bytes)}",
+                str(self.memory),
             ]
         )
 
@@ -166,6 +169,7 @@ def plan_run(config: Config, shards: ShardSet, *, val: Sequence[ShardSet] = ()) 
         epochs=config.optim.epochs,
         parameters=weights,
         checkpoint_bytes=copies * FP32,
+        memory=memory_of(config, shards, val, network=(copies + weights) * FP32, checkpoint=copies * FP32),
         split=known,
         unlabelled_batch=others,
         resident_bytes=0 if config.data.resident == "never" else decoded_bytes(shards),

@@ -25,6 +25,7 @@ from icon_dist.codec.affine import affine, center_scale, transform
 from icon_dist.codec.frame import InputFrame
 from icon_dist.config import AugmentConfig
 from icon_dist.data.augment import augment, draws, place_joints
+from icon_dist.data.crops import cut
 from icon_dist.data.sampler import plan_epoch
 from icon_dist.data.stream import TrainStream
 from icon_dist.datasets.joined import first
@@ -127,6 +128,12 @@ def figures(people: Annotations, folder: Path, shards: ShardSet, hw: tuple[int, 
             simplejpeg.decode_jpeg(data, buffer=scratch)
         return len(encoded)
 
+    def codes() -> int:
+        """An eighth of the pixels each way: what is left is undoing the Huffman codes."""
+        for data in encoded:
+            simplejpeg.decode_jpeg(data, buffer=scratch, min_height=1, min_width=1, min_factor=8)
+        return len(encoded)
+
     def hashing() -> int:
         for data in encoded:
             hashlib.sha256(data).hexdigest()
@@ -153,7 +160,7 @@ def figures(people: Annotations, folder: Path, shards: ShardSet, hw: tuple[int, 
             heatmap.encode(joints, labelled > 0, hw=(hw[0] // 4, hw[1] // 4), stride=4, sigma=2.0)
         return 320
 
-    decode, peer, hashed = cheapest(pure), cheapest(plain), cheapest(hashing)
+    decode, coded, peer, hashed = (cheapest(work) for work in (pure, codes, plain, hashing))
     ours, hot = cheapest(lambda: whole_epoch(fresh)), cheapest(lambda: whole_epoch(cached))
     start = time.perf_counter()
     stream = stream_of(repeated(shards, LOADED), hw, loaders=2)
@@ -171,7 +178,7 @@ def figures(people: Annotations, folder: Path, shards: ShardSet, hw: tuple[int, 
     stream.close()
     print(
         f"\n{len(shards)} people, stored {wh.mean(0).round().tolist()} px, input {hw}, us per sample"
-        f"\n  pure decode {decode:.0f}; plain __getitem__ + collate {peer:.0f}; targets {cheapest(targets):.0f}; "
+        f"\n  pure decode {decode:.0f}, its Huffman codes alone {coded:.0f}; plain __getitem__ + collate {peer:.0f}; targets {cheapest(targets):.0f}; "
         f"sha256 {hashed:.1f} = {hashed / ours:.1%} of ours"
         f"\n  ours {ours:.0f} = {ours / decode:.2f} x pure decode, {peer / ours:.1f} x faster than plain, "
         f"{1e6 / ours:.0f} images/s per core"
@@ -196,6 +203,25 @@ def test_coco(shared: Path, tmp_path: Path) -> None:
     folder = shared / "coco" / "mini" / "images"
     people = datasets.read("coco", shared / "coco" / "mini" / "person_keypoints.json")
     figures(people, folder, packed(people, folder, tmp_path / "s", "coco"), (256, 192))
+
+
+def test_warp() -> None:
+    rng = np.random.default_rng(0)
+    for (height, width), (h, w) in (((184, 181), (64, 64)), ((330, 336), (256, 192))):
+        turned = cv2.getRotationMatrix2D((w / 2, h / 2), 20, height / h / 1.9)
+        turned[:, 2] += (width - w) / 2, (height - h) / 2
+        took = []
+        for channels in (3, 4):
+            image, out = (np.empty((*hw, channels), np.uint8) for hw in ((height, width), (h, w)))
+            image[:] = rng.integers(0, 256, image.shape, dtype=np.uint8)
+
+            def work(image: np.ndarray = image, out: np.ndarray = out, matrix: np.ndarray = turned) -> int:
+                for _ in range(100):
+                    cut(image, matrix, out=out)
+                return 100
+
+            took.append(cheapest(work))
+        print(f"\nwarp to {h}x{w}: {took[0]:.0f} us with three channels, {took[1]:.0f} with four")
 
 
 def test_plan_of_150_000_people() -> None:

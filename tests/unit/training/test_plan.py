@@ -17,6 +17,7 @@ from icon_dist.models import from_config
 from icon_dist.shards.label_split import split
 from icon_dist.shards.shard_set import ShardSet, Texts, open_shards
 from icon_dist.training.contrast_check import check_contrast
+from icon_dist.training.memory import Memory
 from icon_dist.training.plan import Plan, plan_run
 from icon_dist.types import Skeleton
 from tests.support.training import tiny
@@ -80,6 +81,7 @@ def test_text() -> None:
         epochs=210,
         parameters=28_536_113,
         checkpoint_bytes=346_000_000,
+        memory=Memory(network=460_000_000, checkpoint=346_000_000, crops=0, index=57_000_000, loaders=4, ray=True),
         split=split(np.arange(149_813), share=1, seed=0),
         unlabelled_batch=0,
     )
@@ -90,6 +92,8 @@ def test_text() -> None:
         "streams     128, 32 per worker",
         "model       28.54 M parameters, trained",
         "checkpoint  346.0 MB",
+        "memory      a worker 1.3 GB and activations: program 0.5, network 0.5, a checkpoint under way 0.3",
+        "            index 0.1 a host, each loader 0.1, driver 0.4, Ray 2.7 a node",
     ]
     even = dataclasses.replace(
         plan,
