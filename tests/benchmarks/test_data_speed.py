@@ -178,7 +178,8 @@ def figures(people: Annotations, folder: Path, shards: ShardSet, hw: tuple[int, 
     stream.close()
     print(
         f"\n{len(shards)} people, stored {wh.mean(0).round().tolist()} px, input {hw}, us per sample"
-        f"\n  pure decode {decode:.0f}, its Huffman codes alone {coded:.0f}; plain __getitem__ + collate {peer:.0f}; targets {cheapest(targets):.0f}; "
+        f"\n  pure decode {decode:.0f}, its Huffman codes alone {coded:.0f}; plain __getitem__ + collate {peer:.0f}; "
+        f"targets {cheapest(targets):.0f}; "
         f"sha256 {hashed:.1f} = {hashed / ours:.1%} of ours"
         f"\n  ours {ours:.0f} = {ours / decode:.2f} x pure decode, {peer / ours:.1f} x faster than plain, "
         f"{1e6 / ours:.0f} images/s per core"
