@@ -250,7 +250,7 @@ class Outputs:
 class KeySet:
     """The keys that queries are compared with: this step's gathered tokens, the bank, or both."""
 
-    features: Float[Tensor, "C S m"]  # unit norm where valid
+    features: Float[Tensor, "C S m"]  # unit norm where valid, and nowhere longer: e^s is multiplied by 0 there
     valid: Bool[Tensor, "C S"]
     instance: Int64[Tensor, "C S"]
 

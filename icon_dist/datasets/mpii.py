@@ -154,7 +154,7 @@ def _entries(annotations: str | Path) -> list[Any]:
 
 
 def _boxes(entries: list[Entry]) -> NDArray[np.float64]:
-    """Squares ``[n, 4]`` that ``codec.geometry.center_scale`` turns into the official center and scale."""
+    """Squares ``[n, 4]`` that ``codec.affine.center_scale`` turns into the official center and scale."""
     center = np.array([e["center"] for e in entries], dtype=np.float64).reshape(-1, 2)
     scale = np.array([e["scale"] for e in entries], dtype=np.float64)
     known = center[:, 0] != -1

@@ -18,12 +18,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from icon_dist.errors import StorageError
+from icon_dist.storage import lock
 
 ANY = re.compile(".+")
-KINDS, SHARED = (
-    ("board", "predict", "ray", "study", "tune"),
-    ("columns", "shards"),
-)  # of folders that this package makes
+KINDS = ("board", "columns", "predict", "ray", "study", "tune")  # of folders that one process makes
+SHARED = ("shards",)  # ... and that several share
 NO_LINK = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _shared: dict[Path, int] = {}  # folders that this process shares with others, and the descriptors that lock them
 
@@ -32,6 +31,7 @@ class Folder(tempfile.TemporaryDirectory[str]):
     """``icon-KIND-PID-HOST-...`` below TMPDIR, which several hosts may share: a folder of this process."""
 
     def __init__(self, kind: str) -> None:
+        assert kind in KINDS, kind
         self._lock: int | None = None
         prefix = f"icon-{kind}-{os.getpid()}-{socket.gethostname()}-"
         try:
@@ -56,6 +56,7 @@ def shared(kind: str, name: str) -> Path:
 
     Others of the kind that nobody uses any more are removed.
     """
+    assert kind in SHARED, kind
     root = Path(tempfile.gettempdir()) / f"icon-{kind}-{os.getuid()}"
     place = root / name
     while place not in _shared:
@@ -67,10 +68,10 @@ def shared(kind: str, name: str) -> Path:
     return place
 
 
-def reached_from_here() -> tuple[str, int, int]:
-    """Equal in processes of one host that see the same TMPDIR, which containers may not."""
+def reached_from_here() -> tuple[str, str, int, int]:
+    """Equal in processes of one host that see the same TMPDIR: containers may not, and two hosts may have one name."""
     there = os.stat(tempfile.gettempdir())
-    return socket.gethostname(), there.st_dev, there.st_ino
+    return socket.gethostname(), lock.machine(), there.st_dev, there.st_ino
 
 
 @atexit.register

@@ -50,7 +50,7 @@ class Draw:
 class Queries:
     """The queries of a batch, one a row (i in the paper's Eq. 1)."""
 
-    features: Float[Tensor, "A m"]
+    features: Float[Tensor, "A m"]  # unit norm
     category: Int64[Tensor, " A"]
     owner: Int64[Tensor, " A"]  # the instance that the token belongs to, or its image: a positive has another owner
     instance: Int64[Tensor, " A"]  # random numbers are drawn for it

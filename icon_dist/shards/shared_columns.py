@@ -18,8 +18,6 @@ from icon_dist.errors import StorageError
 from icon_dist.launch import tempdirs
 from icon_dist.shards.shard_set import ShardSet, Texts
 
-WHOLE = "whole"  # the folder of the files; there as soon as all of them are
-
 
 @dataclass(frozen=True)
 class StoredSet:

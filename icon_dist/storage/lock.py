@@ -221,13 +221,13 @@ def _myself() -> dict[str, str | int]:
     return {
         "host": socket.gethostname(),
         "pid": pid,
-        "machine": _machine(),
+        "machine": machine(),
         "born": _stat(pid)[1],
         "command": shorten(plain(command), 200),
     }
 
 
-def _machine() -> str:
+def machine() -> str:
     """Within which a process number means something: this boot of a kernel and a PID namespace of it. "" = unknown."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -248,7 +248,7 @@ def _stat(pid: int) -> tuple[str, str]:
 def _state(owner: Mapping[str, object]) -> str:
     """Of an owner: ``lives``, ``gone``, or ``unseen``: elsewhere, or stopped."""
     pid, born = owner.get("pid"), owner.get("born")
-    if type(pid) is not int or pid <= 0 or not _machine() or owner.get("machine") != _machine():
+    if type(pid) is not int or pid <= 0 or not machine() or owner.get("machine") != machine():
         return "unseen"
     try:
         os.kill(pid, 0)

@@ -167,10 +167,11 @@ def test_leftovers_of_dead_runs_only(home: Path) -> None:
     assert only(machine_checks.leftovers(fix=False)).level == "ok"
 
 
-def test_a_killed_run_leaves_what_the_doctor_finds(home: Path) -> None:
-    script = "import os; from icon_dist.launch import tempdirs; f = tempdirs.Folder('ray'); os.kill(os.getpid(), 9)"
+@pytest.mark.parametrize("kind", ["columns", "ray"])
+def test_a_killed_run_leaves_what_the_doctor_finds(kind: str, home: Path) -> None:
+    script = f"import os; from icon_dist.launch import tempdirs; f = tempdirs.Folder('{kind}'); os.kill(os.getpid(), 9)"
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False)
-    assert only(machine_checks.leftovers(fix=False)).text.startswith(f"{home}/tmp/icon-ray-")
+    assert only(machine_checks.leftovers(fix=False)).text.startswith(f"{home}/tmp/icon-{kind}-")
 
 
 def test_the_token_is_judged_from_outside(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

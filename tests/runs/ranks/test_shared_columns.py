@@ -14,6 +14,7 @@ from icon_dist.errors import IconError
 from icon_dist.launch import tempdirs
 from icon_dist.shards.shard_set import open_shards
 from icon_dist.shards.shared_columns import once_a_host
+from icon_dist.storage import lock
 from tests.support.on_ranks import on_ranks
 
 
@@ -45,6 +46,20 @@ def test_ranks_map_the_same_files(people: Path, tmp_path: Path) -> None:
     assert ranks[0]["files"] == ranks[1]["files"] == ranks[2]["files"]
     assert [rank["own"] for rank in ranks] == [0, 1, 2]
     assert not list(tmp_path.glob("icon-columns-*")), "still there"
+
+
+def test_hosts_of_one_name_map_each_their_own(people: Path, tmp_path: Path) -> None:
+    first, second = on_ranks(on_two_hosts, f"{people}/train", str(tmp_path), world=2, folder=tmp_path)
+    assert first["equal"]
+    assert second["equal"]
+    assert len(first["files"]) == len(second["files"]) == 15
+    assert not set(first["files"]) & set(second["files"])
+
+
+def on_two_hosts(uri: str, temporary: str) -> dict[str, Any]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lock, "machine", lambda: f"boot {distributed.rank()}")
+        return opened(uri, temporary)
 
 
 @pytest.mark.parametrize("world", [1, 2])
