@@ -61,7 +61,10 @@ def ends(values: dict[str, Any], *, graph: bool) -> tuple[Learning, list[dict[st
     return learning, states
 
 
-@pytest.mark.parametrize("values", CASES, ids=named)
+SLOW = [pytest.param(values, marks=pytest.mark.slow) for values in CASES[2:]]  # their branches are in the meta step
+
+
+@pytest.mark.parametrize("values", [*CASES[:2], *SLOW], ids=named)
 def test_replayed_steps_have_the_bits_of_the_loop(values: dict[str, Any]) -> None:
     plain, right = ends(values, graph=False)
     graphed, found = ends(values, graph=True)
