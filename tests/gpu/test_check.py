@@ -13,7 +13,6 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 PHASES = ("ground", "correct", "speed", "data", "train")
 
 
-@pytest.mark.slow  # most of a minute, and a compiler; the parts have fast tests beside it
 @pytest.mark.timeout(900)  # of a machine that is busy
 def test_every_phase_on_the_cpu(people: Path, tmp_path: Path) -> None:
     options = {"--device": "cpu", "--budget": "3000", "--data": str(people), "--out": str(tmp_path)}
