@@ -252,7 +252,8 @@ def test_a_gpu_that_is_not_there_is_not_replaced(people: Path, tmp_path: Path, c
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(people: Path, tmp_path: Path, command: Command) -> None:
-    done = command(*one_process(people, tmp_path, "optim.lr=1e17", "optim.warmup_steps=0"))
+    later = ("eval.every=2", "run.checkpoint_every=2")  # than five steps
+    done = command(*one_process(people, tmp_path, "optim.lr=1e17", "optim.warmup_steps=0", *later))
     assert done.code == 6
     assert "the loss or its gradients are not finite, 5 steps in a row" in done.error
     assert "lower optim.lr" in done.error

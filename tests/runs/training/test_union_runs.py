@@ -134,6 +134,7 @@ def test_flips_are_those_of_the_model(scored: Path, sets: tuple[str, str]) -> No
     """A pose of a set is the part of the whole pose: no joint changes places with a wrong one."""
     from icon_dist.codec import codec_of
     from icon_dist.config import EvalConfig
+    from icon_dist.inference.predictor import eval_stream
     from icon_dist.inference.predictor import evaluate as predicted
     from icon_dist.models import from_config
     from icon_dist.shards.shard_set import open_shards
@@ -141,10 +142,13 @@ def test_flips_are_those_of_the_model(scored: Path, sets: tuple[str, str]) -> No
 
     weights = stored_weights.load(str(scored))
     model = from_config.restore(weights).eval()
-    words: dict[str, Any] = {"codec": codec_of(weights.config, stride=4), "settings": EvalConfig(), "loaders": 0}
+    words: dict[str, Any] = {"codec": codec_of(weights.config, stride=4), "settings": EvalConfig()}
     hands = open_shards(sets[1])
-    _, own = predicted(model, hands, None, device="cpu", skeleton=weights.skeleton, **words)
-    _, whole = predicted(model, on_joints(hands, weights.skeleton), None, device="cpu", **words)
+    of_hands, of_all = (
+        eval_stream(p, loaders=0, device="cpu", **words) for p in (hands, on_joints(hands, weights.skeleton))
+    )
+    _, own = predicted(model, of_hands, None, device="cpu", skeleton=weights.skeleton, **words)
+    _, whole = predicted(model, of_all, None, device="cpu", **words)
     at = [weights.skeleton.joints.index(joint) for joint in two_sets.HANDS.joints]
     np.testing.assert_array_equal(own.keypoints, whole.keypoints[:, at])
 
