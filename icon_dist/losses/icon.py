@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor, nn
 
 from icon_dist.distributed import sum_over_ranks, world_size
@@ -35,7 +35,7 @@ from icon_dist.losses.intra import intra_sums
 from icon_dist.losses.kernels import consistency_sums, mean_of_categories
 from icon_dist.losses.options import PRCC, SKCC, Bank, Inputs, Options, Term, check_inputs, check_settings, pairs_of
 from icon_dist.losses.sampling import Negatives
-from icon_dist.losses.tokens import TokenBatch, Tokens, limb_tokens, pixel_offsets, pixel_set, read_points
+from icon_dist.losses.tokens import TokenBatch, Tokens, limb_tokens, pixel_offsets, pixel_set, pixels_under, read_points
 from icon_dist.types import DeviceStep, KeySet
 
 
@@ -143,6 +143,19 @@ class IconLoss(nn.Module):
         zero = torch.zeros_like(total.detach())
         return IconOutput(total, values.get("skcc", zero), values.get("prcc", zero), measure)
 
+    def pixels(
+        self, joints: Float[Tensor, "N K 2"], visible: Bool[Tensor, "N K"], *, hw: Sequence[int]
+    ) -> Int64[Tensor, "N pixels"]:
+        """The pixels of the embedding map, flattened, that a call will read of images of ``hw`` px, and some others.
+
+        All are different, and as many whatever the joints. A projection head need not compute the rest of its map.
+        """
+        own = self.options
+        points = self._points(joints, visible & joints.isfinite().all(2)) / own.stride
+        aligned = own.stride == own.heatmap_stride and not own.origin  # all points but the joint itself are pixels
+        each = 4 + (1 if aligned else 4) * len(self._offsets)
+        return pixels_under(points, (hw[0] // own.stride, hw[1] // own.stride), most=self.num_joints * each)
+
     @property
     def pending(self) -> int | DeviceStep | None:
         """The number of the step that waits for ``commit()`` or ``discard()``, if one does."""
@@ -162,12 +175,10 @@ class IconLoss(nn.Module):
     def _tokens(self, inputs: Inputs) -> dict[str, Tokens]:
         """The joints of the batch and, for PRCC, its limbs (Eq. 2, 3), with how hard each is."""
         own = self.options
-        self._offsets, self._limbs = (x.to(inputs.joints.device) for x in (self._offsets, self._limbs))  # copied once
+        self._limbs = self._limbs.to(inputs.joints.device)  # copied once
         visible = inputs.visible & inputs.joints.isfinite().all(2)
-        joints = torch.where(visible[..., None], inputs.joints, 0.0)  # that of a joint nobody knows may be NaN
-        points = pixel_set(joints, self._offsets, stride=own.heatmap_stride)
-        on_map = points - own.origin if own.origin else points
-        features, inside = read_points(inputs.embedding, on_map, stride=own.stride, read=own.read)
+        points = self._points(inputs.joints, visible)
+        features, inside = read_points(inputs.embedding, points, stride=own.stride, read=own.read)
         present = visible & inside[:, :, 0]  # a joint exists where its own embedding can be read
         active = inside & present[..., None]
         if inputs.heatmaps is None or inputs.errors is None:
@@ -180,6 +191,13 @@ class IconLoss(nn.Module):
             limbs = limb_tokens(features, active, self._limbs)
             tokens["prcc"] = Tokens(*limbs, sampling.limb_scores(scores, self._limbs))
         return tokens
+
+    def _points(self, joints: Float[Tensor, "N K 2"], visible: Bool[Tensor, "N K"]) -> Float[Tensor, "N K T 2"]:
+        """Where embeddings are read, input px from the first px of their map."""
+        self._offsets = self._offsets.to(joints.device)  # copied once
+        known = torch.where(visible[..., None], joints, 0.0)  # that of a joint nobody knows may be NaN
+        points = pixel_set(known, self._offsets, stride=self.options.heatmap_stride)
+        return points - self.options.origin if self.options.origin else points
 
     def _share(self, batch: TokenBatch, *, keep: bool = True) -> dict[str, Centers]:
         """The center tokens of all ranks by term; kept for the bank, or only to be looked at. Collective."""

@@ -75,6 +75,18 @@ def read_points(
     return F.normalize(features, dim=-1), inside
 
 
+def pixels_under(points: Float[Tensor, "N K T 2"], hw: tuple[int, int], *, most: int) -> Int64[Tensor, "N pixels"]:
+    """The pixels of a map of ``hw`` px, flattened, that bilinear reading at points (map px) touches.
+
+    All are different: the first ``most`` of those touched, then of the others, or the whole map where it is smaller.
+    """
+    x, y = torch.stack([points.floor(), points.ceil()]).unbind(-1)
+    place = (y.clamp(0, hw[0] - 1)[:, None] * hw[1] + x.clamp(0, hw[1] - 1)).long()  # [2, 2, N, K, T]
+    touched = torch.zeros(len(points), hw[0] * hw[1], dtype=torch.int64, device=points.device)
+    touched.scatter_(1, place.flatten(0, 1).transpose(0, 1).flatten(1), 1)
+    return touched.argsort(dim=1, descending=True, stable=True)[:, :most]
+
+
 def limb_tokens(
     features: Float[Tensor, "rows K T m"], active: Bool[Tensor, "rows K T"], limbs: Int64[Tensor, "P R"]
 ) -> tuple[Float[Tensor, "rows P T m"], Bool[Tensor, "rows P T"]]:

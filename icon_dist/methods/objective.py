@@ -11,7 +11,7 @@ import dataclasses
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from icon_dist.config import ContrastConfig, LossConfig
@@ -73,8 +73,9 @@ class Objective:
         sigma: float,
         lambda_u: float = 0.0,
         seed: int,
+        read_alone: bool = False,
     ) -> None:
-        self._cfg, self._lambda_u = cfg, lambda_u
+        self._cfg, self._lambda_u, self._read_alone = cfg, lambda_u, read_alone
         options = Options(
             stride=embedding_stride,
             origin=embedding_origin,
@@ -125,7 +126,7 @@ class Objective:
         found = self._icon(
             outputs.embedding,
             batch.joints,
-            batch.visible if self._cfg.counted == "visible" else batch.labelled,
+            self._counted(batch),
             batch.instance,
             heatmaps=outputs.heatmaps,
             errors=errors,
@@ -140,6 +141,15 @@ class Objective:
             health.watch_gradients(outputs)
             losses.watched = outputs
         return losses
+
+    def pixels(self, batch: Batch) -> tuple[Int64[Tensor, "N pixels"], ...]:
+        """What the model is told beside the images: the pixels that are read, where it shall project no others."""
+        if self._icon is None or not self._read_alone:
+            return ()
+        return (self._icon.pixels(batch.joints, self._counted(batch), hw=batch.image.shape[1:3]),)
+
+    def _counted(self, batch: Batch) -> Bool[Tensor, "N K"]:
+        return batch.visible if self._cfg.counted == "visible" else batch.labelled
 
     def _supervised(
         self,

@@ -54,7 +54,8 @@ class Supervised:
     ) -> Losses:
         """The losses of one micro-batch: Eq. 5."""
         target, weight = self.codec.encode(batch.joints, batch.labelled)
-        return self.objective(forward(batch.image), batch, target, weight, step=step, epoch=epoch, diagnose=diagnose)
+        outputs = forward(batch.image, *self.objective.pixels(batch))
+        return self.objective(outputs, batch, target, weight, step=step, epoch=epoch, diagnose=diagnose)
 
     def commit(self, keep: Bool[Tensor, ""] | None = None) -> None:
         """Commit the step in the banks, where ``keep`` holds."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -117,9 +117,9 @@ class MoveNet(PoseNet):
             x = self.merges[i](x + self.laterals[i](skips[i]))
         return Encoded(final=self.head(x), shared=(skips[-1],))
 
-    def apply_heads(self, encoded: Encoded) -> Outputs:
+    def apply_heads(self, encoded: Encoded, pixels: Int64[Tensor, "N pixels"] | None = None) -> Outputs:
         """See PoseNet; the heatmaps are between 0 and 1."""
-        outputs = super().apply_heads(encoded)
+        outputs = super().apply_heads(encoded, pixels)
         outputs.heatmaps = outputs.heatmaps.sigmoid()
         return outputs
 

@@ -36,7 +36,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -85,14 +85,14 @@ class OPECNet(PoseNet):
         self.read_base = torch.compiler.disable(decode)  # type: ignore[no-untyped-call]
         super().add_heads(channels, sources)
 
-    def forward(self, image: UInt8[Tensor, "N H W 3"]) -> Outputs:
+    def forward(self, image: UInt8[Tensor, "N H W 3"], pixels: Int64[Tensor, "N pixels"] | None = None) -> Outputs:
         """Return the base's outputs, with ``joints`` [4, N, K, 2] in input px.
 
         The first are where the CFA looks for each joint, the others the joints after each of the three stages of the
         graph; the last is the result. They are computed in float32 under autocast too.
         """
         encoded = self.encode(self.normalize(image))
-        outputs = self.apply_heads(encoded)
+        outputs = self.apply_heads(encoded, pixels)
         adapted, searched = self.cascade(encoded.pyramid)
         # fp32 also under autocast: bf16 has 8 bits for a coordinate.
         with torch.autocast(image.device.type, enabled=False):

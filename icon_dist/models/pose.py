@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -97,11 +97,15 @@ class PoseNet(nn.Module):
             image = image.flip(-1)
         return (image * self._scale + self._shift).permute(0, 3, 1, 2)
 
-    def forward(self, image: UInt8[Tensor, "N H W 3"]) -> Outputs:
-        """Heatmaps of RGB crops at ``stride``; in training the embeddings as well, at ``embedding_stride``."""
-        return self.apply_heads(self.encode(self.normalize(image)))
+    def forward(self, image: UInt8[Tensor, "N H W 3"], pixels: Int64[Tensor, "N pixels"] | None = None) -> Outputs:
+        """Heatmaps of RGB crops at ``stride``; in training the embeddings as well, at ``embedding_stride``.
 
-    def apply_heads(self, encoded: Encoded) -> Outputs:
+        Of the embeddings only those at ``pixels``, places in the flattened map, all different; the others are 0. None =
+        all of them.
+        """
+        return self.apply_heads(self.encode(self.normalize(image)), pixels)
+
+    def apply_heads(self, encoded: Encoded, pixels: Int64[Tensor, "N pixels"] | None = None) -> Outputs:
         """Heatmaps, and in training the embeddings; counts the batch."""
         if self.training:
             count_batch(self._norms)
@@ -113,7 +117,15 @@ class PoseNet(nn.Module):
             return Outputs(heatmaps)
         feature, *coarser = self._sources(encoded)
         tap = feature.view_as(feature)
-        embedding = F.normalize(self.projection(concatenate([tap, *coarser])).float(), dim=1)
+        x = concatenate([tap, *coarser])
+        if pixels is None:
+            embedding = F.normalize(self.projection(x).float(), dim=1)
+        else:
+            place = pixels[:, None]  # [N, 1, pixels]
+            some = x.flatten(2).gather(2, place.expand(-1, x.shape[1], -1))[:, :, None]
+            found = F.normalize(self.projection(some).float(), dim=1)[:, :, 0]  # [N, m, pixels]
+            empty = found.new_zeros(*found.shape[:2], x[0, 0].numel())
+            embedding = empty.scatter(2, place.expand_as(found), found).view(*found.shape[:2], *x.shape[2:])
         return Outputs(heatmaps, embedding, feature=feature, tap=tap)
 
     def features(self, image: UInt8[Tensor, "N H W 3"]) -> Float[Tensor, "N D he we"]:

@@ -138,7 +138,7 @@ class Side:
         leaves = [None if x is None else x.to(self.device).requires_grad_() for x in (heatmaps, embedding, refined)]
         assert leaves[0] is not None
         outputs = Outputs(leaves[0], leaves[1], joints=leaves[2])
-        total = self.method(lambda _: outputs, batch.to(self.device), step=step, epoch=1.0, diagnose=False).total
+        total = self.method(lambda *_: outputs, batch.to(self.device), step=step, epoch=1.0, diagnose=False).total
         total.backward()
         self.method.commit()
         return total, [None if x is None else x.grad for x in leaves]

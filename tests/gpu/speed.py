@@ -14,14 +14,17 @@ from typing import NamedTuple
 import torch
 from torch.autograd import DeviceType
 
+from icon_dist.losses import pairs
 from icon_dist.training.cuda_graph import WARM, GraphedStep
 from icon_dist.training.engine_plain import PlainEngine
+from icon_dist.training.precision import use_precision
 from tests.gpu.setting import Learning, Row, Rows, Setting, background, config, crops, fill_banks, without_deepspeed
 
 MODES = {  # of contrast
     "none": {"loss__lambda_p": 0},
     "default": {},
     "caps": {"loss__max_queries": 256, "loss__max_negatives": 512},  # the paper's
+    "read": {"model__project": "read"},
 }
 
 
@@ -59,7 +62,7 @@ def speed(setting: Setting) -> Rows:
     yield launches(setting, f"N={sizes[0]}", loop_step(alone, sizes[0]))
     for people in sizes:
         yield timed(setting, f"N={people} graph", graph(alone, people), people)[0]
-    for mode in ("default", "caps"):
+    for mode in ("default", "caps", "read"):
         yield from with_contrast(setting, mode, base)
     alone.model.compile(backend=backend(setting), dynamic=False)
     yield timed(setting, f"N={sizes[0]} compile", loop_step(alone, sizes[0]), sizes[0])[0]
@@ -78,8 +81,22 @@ def with_contrast(setting: Setting, mode: str, base: dict[int, float]) -> Rows:
             yield Row(f"N={people} {mode} contrast costs", 100 * (ms / base[people] - 1), "%", note="with its head")
     people = sizes_of(setting)[0]
     yield timed(setting, f"N={people} {mode} contrast alone", contrast_alone(learning, people), 0)[0]
+    if mode == "default":
+        yield from other_ways(learning, people, setting)
     yield launches(setting, f"N={people} {mode} contrast", loop_step(learning, people))
     yield timed(setting, f"N={people} {mode} contrast graph", graph(learning, people), people)[0]
+
+
+def other_ways(learning: Learning, people: int, setting: Setting) -> Rows:
+    """The loss with its pairs in other blocks, and with all products in fp32."""
+    rows = pairs.BLOCK
+    for pairs.BLOCK in (rows // 2, 2 * rows):
+        name = f"N={people} contrast alone, blocks of {pairs.BLOCK}"
+        yield timed(setting, name, contrast_alone(learning, people), 0)[0]
+    pairs.BLOCK = rows
+    use_precision("fp32")
+    yield timed(setting, f"N={people} contrast alone, fp32 products", contrast_alone(learning, people), 0)[0]
+    use_precision(learning.cfg.run.precision)
 
 
 def arrange(learning: Learning, arrangement: Arrangement, setting: Setting) -> None:
@@ -137,7 +154,7 @@ def contrast_alone(learning: Learning, people: int) -> Make:
 
         def one() -> None:
             embedding.grad = None
-            learning.method(lambda _: outputs, batch, step=0, epoch=0.0, diagnose=False).total.backward()
+            learning.method(lambda *_: outputs, batch, step=0, epoch=0.0, diagnose=False).total.backward()
             learning.method.commit()
 
         return one

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from icon_dist.losses.tokens import limb_tokens, pixel_offsets, pixel_set, read_points
+from icon_dist.losses.tokens import limb_tokens, pixel_offsets, pixel_set, pixels_under, read_points
 
 
 def gaussian(offset: tuple[float, float], sigma: float) -> float:
@@ -125,3 +125,18 @@ def test_opposite_ends_make_a_finite_pair_and_gradient() -> None:
     (grad,) = torch.autograd.grad(pairs.sum(), features)
     assert pairs.isfinite().all()
     assert grad.isfinite().all()
+
+
+def test_pixels_under_points_are_all_that_bilinear_reading_touches_and_all_different() -> None:
+    points = torch.rand(3, 4, 2, 2, generator=torch.Generator().manual_seed(0)) * 12 - 1  # some beyond the map
+    points[:, 0] = points[:, 0].round()
+    height, width = 9, 7
+    found = pixels_under(points, (height, width), most=40)
+    assert found.shape == (3, 40)
+    for mine, pixels in zip(points, found.tolist(), strict=True):
+        assert len(set(pixels)) == 40
+        for x, y in mine.flatten(0, 1).tolist():
+            for column in (math.floor(x), math.ceil(x)):
+                for row in (math.floor(y), math.ceil(y)):
+                    assert not (0 <= column < width and 0 <= row < height) or row * width + column in pixels
+    assert pixels_under(points, (height, width), most=999).sort(1).values.tolist() == [[*range(63)]] * 3
