@@ -12,11 +12,11 @@ STRATEGIES: list[dict[str, Any]] = [
     {"loss__skcc__category_score": "max", "loss__negatives_from_others": True},
     {"loss__max_queries": 8, "loss__max_negatives": 8, "loss__query_scope": "batch"},
     {"loss__contrast": "intra"},
-    {"model__project": "read"},
     {"loss__lambda_p": 0},
     {"data__codec": "dark", "loss__read": "nearest", "loss__entropy": "peak"},
     {"data__codec": "udp", "loss__counted": "labelled", "loss__positives_from": "images"},
     {"model__backbone": "opecnet_hrnet_small"},
+    {"model__project": "read"},
 ]
 
 
