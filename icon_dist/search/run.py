@@ -42,7 +42,7 @@ from icon_dist.training import start_weights
 from icon_dist.training.driver import anchored
 from icon_dist.training.scoring import headlines
 from icon_dist.training.setup import open_data
-from icon_dist.types import Skeleton
+from icon_dist.types import Skeleton, percent
 
 REPEATS = "confirm"  # name of the study that repeats the best of "sweep"
 REPEATED = "confirm-"  # begins the names of its runs
@@ -219,7 +219,9 @@ def _open_sweep(
 ) -> optuna.Study:
     """The study, new with its first points in the queue, or as it was left."""
     directions = ["maximize", "minimize"][: len(objectives)]
-    about = {"space": str(dict(space)), "objectives": " ".join(objectives)}
+    # Studies were told AP in 0..1 once: those scores and these have no best.
+    named = [f"{name} in percent" if percent(name, 1.0) != 1 else name for name in objectives]
+    about = {"space": str(dict(space)), "objectives": " ".join(named)}
     sweep = open_study(journal, "sweep", directions=directions, seed=base.run.seed, about=about, space=choices)
     _require_same_config(sweep, base, journal)
     if not sweep.get_trials(deepcopy=False):
