@@ -156,7 +156,15 @@ class _Training:
         out, error = (None, None) if alone else (subprocess.PIPE, subprocess.STDOUT)
         share = {} if alone else {"OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // jobs))}
         command = [sys.executable, *run.command]
-        self.process = subprocess.Popen(command, stdout=out, stderr=error, env={**share, **os.environ}, text=True)
+        self.process = subprocess.Popen(
+            command,
+            stdout=out,
+            stderr=error,
+            env={**share, **os.environ},
+            encoding="utf-8",
+            errors="replace",
+            process_group=0,  # a terminal signals the whole group: with what this process sends it would be the second
+        )
         self._reader = threading.Thread(target=self._pass_on)
         self._reader.start()
 
@@ -290,7 +298,7 @@ def _run_rows(args: Namespace, recipes: dict[str, Recipe]) -> None:
     if args.record:
         storage.require_place(str(args.record.absolute()))
     rows = [(recipe, preset_of(recipe, args.cfg)) for recipe in select(args.run, recipes)]
-    runs = [Run(recipe, cfg, seed, args.set) for seed in args.seeds or [0] for recipe, cfg in rows]
+    runs = [Run(recipe, cfg, seed, args.set) for seed in dict.fromkeys(args.seeds or [0]) for recipe, cfg in rows]
     configs = {run.name: configuration.load(run.cfg, run.overrides) for run in runs}  # mistakes show before the first
     known = read_results(args.record) if args.record else []
     for run in runs:
@@ -307,7 +315,7 @@ def _run_rows(args: Namespace, recipes: dict[str, Recipe]) -> None:
 
     def done(run: Run, seconds: float) -> None:
         result = figures(run, seconds=seconds)
-        say(f"{run.recipe.id} on {run.cfg}, seed {run.seed}: {result.metric} {result.score:.2f}")
+        say(f"{run.recipe.id} on {run.cfg}, seed {run.seed}: {result.metric} {result.percent:.2f}")
         if args.record:
             append_result(args.record, result)
 

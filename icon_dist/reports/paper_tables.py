@@ -16,6 +16,7 @@ import yaml
 from icon_dist import storage
 from icon_dist.errors import ConfigError
 from icon_dist.storage import local
+from icon_dist.types import percent
 
 TABLES = Path(__file__).with_suffix(".yaml")
 WIDTH = 100  # columns of the list
@@ -56,6 +57,11 @@ class Result:
     device: str
     commit: str
     command: str
+
+    @property
+    def percent(self) -> float:
+        """The score in percent, as the paper has AP too."""
+        return percent(self.metric, self.score)
 
 
 def read_recipes() -> tuple[dict[str, str], dict[str, Recipe]]:
@@ -130,7 +136,7 @@ def measured(results: Sequence[Result]) -> list[str]:
         by_setting: dict[str, list[float]] = {}
         for r in results:
             if (r.cfg, r.metric) == (cfg, metric):
-                by_setting.setdefault(r.overrides, []).append(r.score)
+                by_setting.setdefault(r.overrides, []).append(r.percent)
         means = [statistics.fmean(scores) for scores in by_setting.values()]
         found = f"{min(means):.2f} to {max(means):.2f}, {len(means)} settings"
         if len(means) == 1:
@@ -145,7 +151,7 @@ def _commands(recipe: Recipe, results: Sequence[Result]) -> Iterator[str]:
         own = [r for r in results if (r.cfg, r.overrides) == (cfg, given)]
         seeds = " ".join(str(seed) for seed in sorted({r.seed for r in own}))
         line = f"icon-dist paper --run {recipe.id} --cfg {cfg} --seeds {seeds}" + (f" --set {given}" if given else "")
-        yield f"{line}  # {own[0].metric} {spread([r.score for r in own])}"
+        yield f"{line}  # {own[0].metric} {spread([r.percent for r in own])}"
     if not results:
         yield f"icon-dist paper --run {recipe.id}" + ("" if recipe.paper else " --cfg NAME")
 
@@ -166,7 +172,7 @@ def markdown(recipes: dict[str, Recipe], results: list[Result]) -> str:
             rows = [r for r in own if r.recipe == recipe.id]
             if rows:
                 health = [_average([getattr(r, name) for r in rows]) for name in DIAGNOSTICS[:3]]
-                score = spread([r.score for r in rows])
+                score = spread([r.percent for r in rows])
                 lines.append(f"| `{recipe.id}` {recipe.what} | {score} | {' | '.join(health)} |")
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)

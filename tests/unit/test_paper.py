@@ -118,6 +118,13 @@ def test_results_are_listed_with_their_spread(tmp_path: Path) -> None:
     assert "| `T5.base` no contrast | 80.00 (1) |" in started
 
 
+def test_ap_is_shown_in_percent_as_the_paper_has_it() -> None:
+    ap = [replace(RESULT, cfg="coco", metric="AP", score=score) for score in (0.74, 0.76)]
+    assert paper_tables.measured(ap) == ["measured: coco AP 75.00 ± 1.41 (2)"]
+    assert "| `T5.base` no contrast | 75.00 ± 1.41 (2) |" in paper_tables.markdown(ROWS, ap)
+    assert "# AP 75.00 ± 1.41 (2)" in paper_tables.listing(TITLES, [ROWS["T5.base"]], ap, commands=True)
+
+
 def test_the_list_has_100_columns_and_commands_on_demand(capsys: pytest.CaptureFixture[str]) -> None:
     paper.main([])
     whole = capsys.readouterr().out
@@ -138,7 +145,7 @@ def test_the_list_has_100_columns_and_commands_on_demand(capsys: pytest.CaptureF
 def test_a_dry_run_prints_what_would_be_started(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "results.csv"
     paper_tables.append_result(file, RESULT)
-    paper.main(["--run", "T5.base", "--cfg", "people", "--seeds", "0", "1", "--record", str(file), "--dry-run"])
+    paper.main(["--run", "T5.base", "--cfg", "people", "--seeds", "0", "1", "1", "--record", str(file), "--dry-run"])
     out, err = capsys.readouterr()
     assert out.startswith("icon-dist train --cfg people loss.lambda_p=0")
     assert out.endswith("run.seed=1 run.name=people-T5.base-s1\n")

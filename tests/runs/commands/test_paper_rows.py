@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from icon_dist import paper
 from icon_dist.reports.paper_tables import read_results
+from tests.support.paths import ROOT
 
 TINY = [
     *("data.generate=64", "optim.epochs=1", "optim.milestones=[]", "optim.batch=8", "optim.micro_batch=8"),
@@ -42,6 +48,43 @@ def test_several_at_a_time_each_after_what_it_starts_from(tmp_path: Path, capfd:
         assert [r.recipe for r in results if r.seed == seed] == ["T4.sup_30", "T4.pseudo_30"]
         assert f"people-T4.sup_30-s{seed}: complete: step " in shown
         assert f"people-T4.pseudo_30-s{seed}: complete: step " in shown
+
+
+TWO_RUNS = """
+import sys
+from icon_dist.cli import run_cli
+from icon_dist.paper import Run, train_all
+
+class Saving(Run):
+    name, command, starts_from = "saving", ["-c", sys.argv[2]], set()
+
+run_cli(lambda _: train_all([Saving(None, "", seed, []) for seed in (0, 1)], jobs=int(sys.argv[1]), done=print))
+"""
+SAVING = """
+import os, signal, sys, time
+heard = []
+for one in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(one, lambda number, _: heard.append(number))
+open(f"{os.getpid()}.ready", "w").close()
+while not heard:
+    time.sleep(0.01)
+time.sleep(1)
+open(f"{os.getpid()}.heard", "w").write(str(heard))
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_signal_to_all_is_one_to_each_run(jobs: int, number: signal.Signals, code: int, tmp_path: Path) -> None:
+    """A second one would end it before it has saved; a terminal and a batch system signal the whole group."""
+    words = [sys.executable, "-c", TWO_RUNS, str(jobs), SAVING]
+    process = subprocess.Popen(words, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, process_group=0)
+    while len([*tmp_path.glob("*.ready")]) < jobs:
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.killpg(process.pid, number)
+    assert process.wait(60) == code
+    assert [file.read_text() for file in tmp_path.glob("*.heard")] == [str([15])] * jobs
 
 
 def test_one_that_fails_ends_the_others(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
