@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from icon_dist import storage
 from icon_dist.launch import progress as module
 from icon_dist.launch import tensorboard
-from icon_dist.launch.events import Done, Eval, Evaluating, Note, Recorded, Speed, Start, Tick, Train
+from icon_dist.launch.events import Done, Eval, Evaluating, Note, Recorded, Skip, Speed, Start, Tick, Train
 from icon_dist.launch.progress import Progress
 from icon_dist.launch.progress_bar import counter
 from icon_dist.storage import segments
@@ -119,6 +119,22 @@ def shown(screen: Log) -> list[str]:
 @pytest.fixture(params=["local", "s3"])
 def run(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return str(tmp_path / "run") if request.param == "local" else str(request.getfixturevalue("s3")) + "/run"
+
+
+def test_the_lines_that_other_programs_read() -> None:
+    """Names and order of metrics.jsonl, as files of earlier runs have them."""
+    speed = Speed(500, "2026-01-02T03:04:05+00:00", img_s=3.0, step_ms=4.0, data_wait=5.0)
+    scored = Eval(8, 2, "split=val", ("a/AP", "b/PCK@0.2"), {"a/AP": 0.5, "b/PCK@0.2": 60.0})
+    assert [
+        json.dumps(event.record()) for event in (Train(7, 1.5, 0.1, {"heatmap": 1.0}, speed), scored, Skip(9, 2))
+    ] == [
+        '{"kind": "train", "step": 7, "epoch": 1.5, "lr": 0.1, "heatmap": 1.0, "memory_mb": 500, '
+        '"time": "2026-01-02T03:04:05+00:00", "img_s": 3.0, "step_ms": 4.0, "data_wait": 5.0}',
+        '{"kind": "eval", "step": 8, "epoch": 2, "what": "split=val", "headline": "a/AP", '
+        '"scores": {"a/AP": 0.5, "b/PCK@0.2": 60.0}, "headlines": ["a/AP", "b/PCK@0.2"]}',
+        '{"kind": "skip", "step": 9, "skipped": 2}',
+    ]
+    assert '"headlines"' not in json.dumps(evaluation(1).record()), "of one set"
 
 
 def test_events_become_lines_and_board_files(run: str, tmp_path: Path) -> None:
