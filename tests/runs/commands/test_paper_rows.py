@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from icon_dist import paper
+from icon_dist.paper import Run, train_all
+from icon_dist.reports import paper_tables
 from icon_dist.reports.paper_tables import read_results
 from tests.support.paths import ROOT
 
@@ -48,6 +50,39 @@ def test_several_at_a_time_each_after_what_it_starts_from(tmp_path: Path, capfd:
         assert [r.recipe for r in results if r.seed == seed] == ["T4.sup_30", "T4.pseudo_30"]
         assert f"people-T4.sup_30-s{seed}: complete: step " in shown
         assert f"people-T4.pseudo_30-s{seed}: complete: step " in shown
+
+
+class Short(Run):
+    """A run of half a second that leaves a file of its name, and needs those of ``extra``."""
+
+    @property
+    def name(self) -> str:
+        return self.cfg
+
+    @property
+    def starts_from(self) -> set[str]:
+        return {*self.extra}
+
+    @property
+    def command(self) -> list[str]:
+        needed = "".join(f"open('{name}').close(); " for name in self.extra)
+        return ["-c", f"{needed}import time; time.sleep(0.5); open('{self.cfg}', 'w').close()"]
+
+
+@pytest.mark.parametrize("jobs", [1, 2, 9])
+def test_a_run_waits_for_those_that_it_starts_from(jobs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    row = paper_tables.read_recipes()[1]["T5.base"]
+    needs = {"c": ["b"], "b": ["a"], "a": [], "d": ["a"]}
+    runs = [Short(row, name, 0, extra) for name, extra in needs.items()]
+    ended: list[str] = []
+    train_all(runs, jobs=jobs, done=lambda run, _: ended.append(run.name))
+    assert sorted(ended) == ["a", "b", "c", "d"]
+    assert ended.index("a") < ended.index("b") < ended.index("c")
+    for needed in ("e", "not trained here"):  # a run that needs itself, or another one, says what it lacks
+        with pytest.raises(SystemExit) as left:
+            train_all([Short(row, "e", 0, [needed])], jobs=jobs, done=lambda *_: None)
+        assert left.value.code == 1
 
 
 TWO_RUNS = """
