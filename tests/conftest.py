@@ -19,8 +19,8 @@ from tests.support.s3 import moto_server
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # workers of pytest and ranks of tests share the cores as processes
 # Signatures without shapes are called most and mypy knows them: checking all takes twice the time, and `-m slow` does.
-ALL = "slow" in sys.argv
-MODULES = [path for path in (ROOT / "icon_dist").rglob("*.py") if ALL or "jaxtyping" in path.read_text()]
+CHECKED = os.environ.setdefault("CHECKED", "all" if "slow" in sys.argv else "shapes")  # pytest's workers inherit it
+MODULES = [path for path in (ROOT / "icon_dist").rglob("*.py") if CHECKED == "all" or "jaxtyping" in path.read_text()]
 NAMES = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in MODULES]
 install_import_hook(NAMES, "tests.support.shapes.check")
 
