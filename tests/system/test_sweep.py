@@ -233,7 +233,7 @@ def test_trials_that_go_wrong(people: Path, tmp_path: Path, start: Start) -> Non
         space={"optim.lr": [0.004, 1e17], "loss.bank.slots": [32, 10**10]},
         first={"optim.lr": 0.004, "loss.bank.slots": 32},
     )
-    given = command(people, tmp_path, "--trials", "6", "optim.epochs=8", "optim.milestones=[6]", "eval.every=4")
+    given = command(people, tmp_path, "--trials", "9", "optim.epochs=8", "optim.milestones=[6]", "eval.every=4")
     line = [*own, *given[2:], "--max-concurrent", "1"]
     log = tmp_path / "log"
     since = time.time()
@@ -258,7 +258,7 @@ def test_trials_that_go_wrong(people: Path, tmp_path: Path, start: Start) -> Non
         assert (trial.user_attrs["ended"], trial.state) == (ended, state)
         assert why in trial.user_attrs.get("why", "")
     assert {t.user_attrs["ended"] for t in found} == {"complete", "diverged", "failed"}
-    require_whole(tmp_path, count=6)
+    require_whole(tmp_path, count=9)
 
 
 @pytest.mark.timeout(400)
