@@ -130,12 +130,7 @@ def from_first(read: Callable[[], T]) -> T:
     """
     if world_size() == 1:
         return read()
-    answer: list[Any] = [None, None]
-    if rank() == 0:
-        try:
-            answer[0] = read()
-        except (IconError, OSError) as error:
-            answer[1] = error
+    answer: list[Any] = [*_attempt(read)] if rank() == 0 else [None, None]
     dist.broadcast_object_list(answer, src=0)
     if answer[1] is not None:
         raise answer[1]
@@ -152,18 +147,20 @@ def from_first_of_host(read: Callable[[], T], *, host: object) -> T:
         return read()
     hosts = gather_objects(host)
     first = hosts.index(host)
-    answer: tuple[T | None, Exception | None] = None, None
-    if first == rank():
-        try:
-            answer = read(), None
-        except (IconError, OSError) as error:
-            answer = None, error
-    answers = gather_objects(answer)
+    answers = gather_objects(_attempt(read) if first == rank() else (None, None))
     for _, wrong in answers:
         if wrong is not None:
             raise wrong
     result: Any = answers[first][0]
     return cast(T, result)
+
+
+def _attempt(read: Callable[[], T]) -> tuple[T | None, Exception | None]:
+    """What ``read`` returns, or what goes wrong there for the user."""
+    try:
+        return read(), None
+    except (IconError, OSError) as error:
+        return None, error
 
 
 def _initialized() -> bool:

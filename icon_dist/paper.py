@@ -19,7 +19,7 @@ from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from icon_dist import __version__, storage
 from icon_dist.arguments import Once, Parser, at_least, did_you_mean
@@ -36,6 +36,9 @@ from icon_dist.reports.paper_tables import (
     read_results,
 )
 from icon_dist.storage import segments
+
+if TYPE_CHECKING:
+    from icon_dist.config import Config
 
 RESULTS = Path(__file__).parents[1] / "results/cpu.csv"  # of a checkout; the installed package brings none
 
@@ -186,14 +189,13 @@ class _Training:
             pass
 
 
-def figures(run: Run, *, seconds: float) -> Result:
-    """What a finished run has measured; ``seconds`` is how long it took."""
+def figures(run: Run, config: Config, *, seconds: float) -> Result:
+    """What a finished run has measured, ``config`` being its own; ``seconds`` is how long it took."""
     import torch
 
-    from icon_dist import config as configuration
     from icon_dist.training.loop import run_directory
 
-    log = storage.join(run_directory(configuration.load(run.cfg, run.overrides)), "metrics.jsonl")
+    log = storage.join(run_directory(config), "metrics.jsonl")
     try:
         events = [json.loads(line) for line in segments.read(log).splitlines()]
     except ValueError:
@@ -301,10 +303,12 @@ def _run_rows(args: Namespace, recipes: dict[str, Recipe]) -> None:
     runs = [Run(recipe, cfg, seed, args.set) for seed in dict.fromkeys(args.seeds or [0]) for recipe, cfg in rows]
     configs = {run.name: configuration.load(run.cfg, run.overrides) for run in runs}  # mistakes show before the first
     known = read_results(args.record) if args.record else []
+    todo = []
     for run in runs:
         if run.is_recorded(known):
             tell(f"{run.name} is recorded already")
-    todo = [run for run in runs if not run.is_recorded(known)]
+        else:
+            todo.append(run)
     if args.dry_run:
         for run in todo:
             say(shlex.join(["icon-dist", "train", *run.command[2:]]))
@@ -314,7 +318,7 @@ def _run_rows(args: Namespace, recipes: dict[str, Recipe]) -> None:
         draw_missing(configs[run.name].data, jobs=os.cpu_count() or 1, progress=counter("people"))
 
     def done(run: Run, seconds: float) -> None:
-        result = figures(run, seconds=seconds)
+        result = figures(run, configs[run.name], seconds=seconds)
         say(f"{run.recipe.id} on {run.cfg}, seed {run.seed}: {result.metric} {result.percent:.2f}")
         if args.record:
             append_result(args.record, result)

@@ -87,9 +87,8 @@ def last_words(cfg: Config, data: Data, *, step: int, best: float) -> str:
     """Of a run that ends here."""
     total = data.plan.total_steps
     end = "stopped early" if step < total else "complete"
-    of = (
-        f" of {total}" if step <= total else f", of which this config asks for {total}"
-    )  # it is over, and asked for less
+    asked_for_less = f", of which this config asks for {total}"  # of a run that is over
+    of = f" of {total}" if step <= total else asked_for_less
     name = headlines(data)[0]
     scored = f", best {name} {score_text(name, best)} ({conditions_of(cfg, data)})"
     return f"{end}: step {step}{of}{scored if math.isfinite(best) else ''}; {run_directory(cfg)}"

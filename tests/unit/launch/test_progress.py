@@ -1,93 +1,25 @@
-"""What a run leaves behind and what a person sees of it: metrics.jsonl, TensorBoard files, progress lines."""
+"""What a run leaves behind: metrics.jsonl and TensorBoard files."""
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import time
-from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from icon_dist import storage
 from icon_dist.launch import progress as module
 from icon_dist.launch import tensorboard
-from icon_dist.launch.events import Done, Eval, Evaluating, Note, Recorded, Skip, Speed, Start, Tick, Train
+from icon_dist.launch.events import Eval, Note, Recorded, Skip, Speed, Train
 from icon_dist.launch.progress import Progress
-from icon_dist.launch.progress_bar import counter
 from icon_dist.storage import segments
-
-SCORES = {"PCK@0.2": 61.5, "head": 80.0}
-
-
-def start(step: int = 0) -> Start:
-    return Start(step, 100)
-
-
-def train(step: int, *, lr: float = 1e-3, **more: float) -> Train:
-    losses = {"total": 2.0 / step, "heatmap": 1.0 / step, "skcc": 3.0, "prcc": 4.0, "scale": 0.5}
-    return Train(step, step / 10, lr, losses | more)
-
-
-def evaluation(step: int) -> Eval:
-    return Eval(step, 1, "split=val boxes=gt", ("PCK@0.2",), SCORES)
+from tests.support.progress import Clock, Log, board, evaluation, recorded, start, steps, train
 
 
 def lines(*events: Recorded) -> list[dict[str, object]]:
     return [event.record() for event in events]
-
-
-def recorded(run: str) -> list[dict[str, Any]]:
-    text = storage.read(f"{run}/metrics.jsonl").decode()
-    assert text.endswith("\n") or not text
-
-    def strict(constant: str) -> Any:
-        pytest.fail(f"{constant} is not JSON")
-
-    return [json.loads(line, parse_constant=strict) for line in text.splitlines()]
-
-
-def board(folder: Path) -> EventAccumulator:
-    accumulator = EventAccumulator(str(folder), purge_orphaned_data=True)
-    accumulator.Reload()
-    return accumulator
-
-
-def steps(folder: Path, tag: str) -> list[int]:
-    return [scalar.step for scalar in board(folder).Scalars(tag)]
-
-
-class Log(io.TextIOWrapper):
-    """A text file in memory; io.StringIO lacks mode and name, which beartype wants of a TextIO."""
-
-    mode, name = "w", "memory"
-
-    def __init__(self) -> None:
-        self._bytes = io.BytesIO()
-        super().__init__(self._bytes, encoding="utf-8", newline="")
-
-    def text(self) -> str:
-        self.flush()
-        return self._bytes.getvalue().decode()
-
-
-class Terminal(Log):
-    def isatty(self) -> bool:
-        return True
-
-
-class Clock:
-    """Stands still until it is moved."""
-
-    now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
 
 
 def until_the_next_second() -> None:
@@ -100,20 +32,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(module, "time", clock)
     return clock
-
-
-def shown(screen: Log) -> list[str]:
-    """The lines a terminal shows: a carriage return starts the line again, longer old text stays behind."""
-    lines = []
-    for raw in screen.text().split("\n"):
-        line = ""
-        for part in raw.split("\r"):
-            line = part + line[len(part) :]
-        lines.append(line.rstrip())
-    return lines
-
-
-# ------------------------------------------------------------------------------------------------------------ files
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -253,127 +171,6 @@ def test_what_is_no_number_is_null(tmp_path: Path) -> None:
     assert (line["gradient_ratio"], line["total"], line["heatmap"]) == (None, None, 1.0)
 
 
-def test_nothing_is_written_before_the_run_has_started(tmp_path: Path) -> None:
-    out = Log()
-    progress = Progress(str(tmp_path / "run"), out=out)
-    progress(Note("hello"))
-    progress.close()
-    assert out.text() == "hello\n"
-    assert not (tmp_path / "run").exists()
-
-
-# ------------------------------------------------------------------------------------------------------------ lines
-
-
-def test_a_log_gets_whole_lines_some_seconds_apart(tmp_path: Path, clock: Clock) -> None:
-    out = Log()
-    progress = Progress(str(tmp_path), out=out)
-    progress(start())
-    for step in range(1, 31):
-        clock.now += 1
-        progress(train(step))
-    progress(train(100))  # the last one is shown whenever it comes
-    progress(evaluation(30))
-    progress(Done("complete"))
-    progress.close()
-    text = out.text()
-    assert "\r" not in text
-    assert text.endswith("\n")
-    said = text.splitlines()
-    assert [line.split()[1] for line in said[:3]] == ["1/100", "11/100", "21/100"]
-    assert said[0] == "step 1/100  epoch 0.10  heatmap 1.0000  skcc 3.000  prcc 4.000"
-    # one step a second; the first event is where the clock of the rate starts
-    assert said[1] == "step 11/100  epoch 1.10  heatmap 0.0909  skcc 3.000  prcc 4.000  1:29 left"
-    assert said[3].startswith("step 100/100  epoch 10.00  heatmap 0.0100")
-    assert said[4:] == ["epoch 1  PCK@0.2 61.5  split=val boxes=gt", "complete"]
-
-
-def test_between_two_steps_that_are_logged(tmp_path: Path, clock: Clock) -> None:
-    """Ticks and evaluations in progress are seen, and not kept."""
-    out = Log()
-    progress = Progress(str(tmp_path), out=out)
-    moment = "2026-01-02T03:04:05+00:00"
-    figures = Speed(1210, moment, img_s=85.2, step_ms=187.6, data_wait=2.6)
-    first, later = (Tick(step, step / 100, figures) for step in (1, 31))
-    for event in (start(), first, replace(train(20), speed=figures), later, Evaluating(40, 63), evaluation(31)):
-        progress(event)
-        clock.now += 10
-    progress.close()
-    local = datetime.fromisoformat(moment).astimezone()
-    speed = f"85 img/s  188 ms  3 % data wait  1210 MB  {local:%H:%M:%S}"
-    assert out.text().splitlines() == [
-        f"step 1/100  epoch 0.01  {speed}",
-        f"step 20/100  epoch 2.00  heatmap 0.0500  skcc 3.000  prcc 4.000  {speed}  0:42 left",
-        f"step 31/100  epoch 0.31  heatmap 0.0500  skcc 3.000  prcc 4.000  {speed}  0:46 left",
-        "evaluated 40/63 boxes",
-        "epoch 1  PCK@0.2 61.5  split=val boxes=gt",
-    ]
-    assert [event["step"] for event in recorded(str(tmp_path))] == [20, 31]
-    assert steps(tmp_path / "tensorboard", "train/img_s") == [20]
-
-
-def test_contrast_that_is_off_is_not_shown(tmp_path: Path, clock: Clock) -> None:
-    out = Log()
-    progress = Progress(str(tmp_path), out=out)
-    progress(start())
-    for step in (1, 2):
-        clock.now += 1
-        progress(train(step, scale=0.0))
-    progress.close()
-    assert "skcc" not in out.text()
-    assert "heatmap 1.0" in out.text()
-
-
-def test_a_terminal_has_one_line_that_changes(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "60")
-    screen = Terminal()
-    progress = Progress(str(tmp_path), out=screen)
-    progress(start())
-    for step in (1, 2, 3):
-        clock.now += 1
-        progress(train(step))
-    assert screen.text().count("\n") == 0
-    assert [part.split()[1] for part in screen.text().split("\r")[1:]] == ["1/100", "2/100", "3/100"]
-    assert all(len(part) < 60 for part in screen.text().split("\r")), "a full line would wrap"
-    progress(Note("a note"))
-    progress(train(4))
-    progress(evaluation(4))
-    progress(Done("complete"))
-    progress.close()
-    lines = shown(screen)
-    assert [line.split()[1] for line in lines[::2][:2]] == ["3/100", "4/100"]
-    assert lines[1] == "a note"
-    assert lines[3:] == ["epoch 1  PCK@0.2 61.5  split=val boxes=gt", "complete", ""]
-
-
-def test_an_error_after_half_a_line_begins_a_new_one(tmp_path: Path, clock: Clock) -> None:
-    screen = Terminal()
-    progress = Progress(str(tmp_path), out=screen)
-    progress(start())
-    for step in (1, 2):
-        clock.now += 1
-        progress(train(step))
-    assert not screen.text().endswith("\n")
-    progress.close()
-    assert screen.text().endswith("\n")
-    progress.close()
-    assert screen.text().count("\n") == 1
-
-
-@pytest.mark.parametrize("kind", [Log, Terminal])
-def test_a_counter_ends_its_line(kind: type[Log]) -> None:
-    out = kind()
-    show = counter("people", out=out)
-    for done in range(101):
-        show("drawn", done, 100)
-    assert out.text().endswith("drawn 100/100 people\n")
-    assert out.text().count("\n") == (1 if out.isatty() else 11)
-    assert shown(out)[-2] == "drawn 100/100 people"
-
-
-# ---------------------------------------------------------------------------------------------------------- long runs
-
-
 def test_what_a_flush_writes_does_not_grow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither of the metrics nor of TensorBoard's files; and nothing of them is lost, also when the run goes on."""
     monkeypatch.setattr(segments, "SEGMENT", 2000)
@@ -410,18 +207,10 @@ def test_what_a_flush_writes_does_not_grow(tmp_path: Path, monkeypatch: pytest.M
     assert sorted(found) == [*range(1, 152)]
 
 
-def test_what_takes_long_is_said_again_until_it_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "WAITING_S", 0.02)
-    out = io.StringIO()
-    progress = Progress(str(tmp_path), out=out)
-    with progress.waiting("starting Ray") as over:
-        while out.getvalue().count("starting Ray, 0 s so far\n") < 2:
-            time.sleep(0.01)
-        over.set()
-        time.sleep(0.1)
-        told = out.getvalue()
-        time.sleep(0.1)
-        assert out.getvalue() == told
-    with progress.waiting("loading"):
-        pass
-    assert out.getvalue() == told
+def test_nothing_is_written_before_the_run_has_started(tmp_path: Path) -> None:
+    out = Log()
+    progress = Progress(str(tmp_path / "run"), out=out)
+    progress(Note("hello"))
+    progress.close()
+    assert out.text() == "hello\n"
+    assert not (tmp_path / "run").exists()

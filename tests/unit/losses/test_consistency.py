@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -252,14 +253,14 @@ def test_slopes_are_freed_by_the_backward_pass() -> None:
     """They are the largest tensors of a step, and would else live until the next one has made its own."""
     queries, keys, bank = random_case(0)
     sums, _ = consistency_sums(queries, keys, negatives=among(2), tau=TAU, bank=bank)
-    node = sums.grad_fn
+    node: Any = sums.grad_fn
     while type(node).__name__ != "_ConsistencyBackward":
         assert node is not None
         node = node.next_functions[0][0]
     sums.sum().backward()
     with pytest.raises(RuntimeError, match="freed"):
-        _ = node.saved_tensors  # type: ignore[attr-defined]
-    kept = [value for part in (*node.negative, *node.positive) for value in vars(part).values()]  # type: ignore[attr-defined]
+        _ = node.saved_tensors
+    kept = [value for part in (*node.negative, *node.positive) for value in vars(part).values()]
     assert (
         max((value.numel() for value in kept if isinstance(value, Tensor)), default=0) <= queries.category.numel() * 6
     )
