@@ -17,7 +17,7 @@ import threading
 import time
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ from icon_dist.reports.paper_tables import (
     DIAGNOSTICS,
     Recipe,
     Result,
-    append_result,
+    append_results,
     listing,
     markdown,
     read_recipes,
@@ -189,8 +189,8 @@ class _Training:
             pass
 
 
-def figures(run: Run, config: Config, *, seconds: float) -> Result:
-    """What a finished run has measured, ``config`` being its own; ``seconds`` is how long it took."""
+def figures(run: Run, config: Config, *, seconds: float) -> list[Result]:
+    """What a finished run has measured on each set of ``data.val``, ``config`` being its own; it took ``seconds``."""
     import torch
 
     from icon_dist.training.loop import run_directory
@@ -205,7 +205,7 @@ def figures(run: Run, config: Config, *, seconds: float) -> Result:
         raise ConfigError(f"{run.cfg}: has no data.val, so there is no score to record")
     last = scored[-1]
     late = [e for e in events if e["kind"] == "train" and e["epoch"] > last["epoch"] - 1]
-    return Result(
+    first = Result(
         recipe=run.recipe.id,
         cfg=run.cfg,
         overrides=shlex.join(run.extra),
@@ -219,6 +219,8 @@ def figures(run: Run, config: Config, *, seconds: float) -> Result:
         command=f"python {shlex.join(run.command)}",
         **{name: _mean(late, name) for name in DIAGNOSTICS},
     )
+    others = last.get("headlines", [])[1:]
+    return [first, *(replace(first, metric=name, score=last["scores"][name]) for name in others)]
 
 
 def _mean(events: list[Mapping[str, Any]], name: str) -> str:
@@ -318,10 +320,11 @@ def _run_rows(args: Namespace, recipes: dict[str, Recipe]) -> None:
         draw_missing(configs[run.name].data, jobs=os.cpu_count() or 1, progress=counter("people"))
 
     def done(run: Run, seconds: float) -> None:
-        result = figures(run, configs[run.name], seconds=seconds)
-        say(f"{run.recipe.id} on {run.cfg}, seed {run.seed}: {result.metric} {result.percent:.2f}")
+        results = figures(run, configs[run.name], seconds=seconds)
+        scores = ", ".join(f"{result.metric} {result.percent:.2f}" for result in results)
+        say(f"{run.recipe.id} on {run.cfg}, seed {run.seed}: {scores}")
         if args.record:
-            append_result(args.record, result)
+            append_results(args.record, results)
 
     train_all(todo, jobs=args.jobs or 1, done=done)
 

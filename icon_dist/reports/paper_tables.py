@@ -39,13 +39,13 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Result:
-    """One finished run, a row of the CSV file."""
+    """One finished run on one set of ``data.val``, a row of the CSV file."""
 
     recipe: str
     cfg: str
     overrides: str  # beyond the recipe's own
     seed: int
-    metric: str
+    metric: str  # behind the name of its set where the run has several: val/AP
     score: float
     gradient_ratio: str  # empty without contrast
     purity: str
@@ -95,13 +95,13 @@ def _result(row: Mapping[str, Any]) -> Result:
     return Result(**{**row, **numbers})
 
 
-def append_result(path: Path, result: Result) -> None:
+def append_results(path: Path, results: Sequence[Result]) -> None:
     """The whole file again in one move: an interruption leaves the old one. Two commands may record in one file."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([f.name for f in fields(Result)])
     with local.alone_in(path.absolute().parent):
-        for row in [*read_results(path), result]:
+        for row in [*read_results(path), *results]:
             writer.writerow([getattr(row, f.name) for f in fields(Result)])
         storage.write(str(path.absolute()), out.getvalue().encode())
 

@@ -103,8 +103,8 @@ RESULT = Result(
 
 def test_results_are_listed_with_their_spread(tmp_path: Path) -> None:
     file = tmp_path / "results.csv"
-    paper_tables.append_result(file, RESULT)
-    paper_tables.append_result(file, replace(RESULT, seed=1, score=72.0, purity="0.5"))
+    paper_tables.append_results(file, [RESULT])
+    paper_tables.append_results(file, [replace(RESULT, seed=1, score=72.0, purity="0.5")])
     results = paper_tables.read_results(file)
     assert results == [RESULT, replace(RESULT, seed=1, score=72.0, purity="0.5")]
     rows = [*ROWS.values()]
@@ -144,7 +144,7 @@ def test_the_list_has_100_columns_and_commands_on_demand(capsys: pytest.CaptureF
 
 def test_a_dry_run_prints_what_would_be_started(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "results.csv"
-    paper_tables.append_result(file, RESULT)
+    paper_tables.append_results(file, [RESULT])
     paper.main(["--run", "T5.base", "--cfg", "people", "--seeds", "0", "1", "1", "--record", str(file), "--dry-run"])
     out, err = capsys.readouterr()
     assert out.startswith("icon-dist train --cfg people loss.lambda_p=0")

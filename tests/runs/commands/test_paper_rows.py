@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from icon_dist import paper
 from icon_dist.paper import Run, train_all
 from icon_dist.reports import paper_tables
 from icon_dist.reports.paper_tables import read_results
+from tests.support.builds import call
 from tests.support.paths import ROOT
 
 TINY = [
@@ -35,6 +37,19 @@ def test_a_row_is_run_recorded_and_not_run_again(tmp_path: Path, capfd: pytest.C
     assert 0 <= result.score <= 100
     assert float(result.purity) >= 0
     assert capfd.readouterr().out.count("$ python -m icon_dist.train --cfg people loss.lambda_2=0") == 1
+
+
+def test_each_scored_set_is_a_row(tmp_path: Path) -> None:
+    file = tmp_path / "results.csv"
+    for name in ("val", "other"):
+        assert call("synthesize.py", "--people", 8, "--split", name, "--out", name, cwd=tmp_path).returncode == 0
+    places = [f"data.val=[{tmp_path}/val, {tmp_path}/other]", f"data.train={tmp_path}/train", f"run.dir={tmp_path}/runs"]
+    paper.main(["--run", "T5.base", "--cfg", "people", "--record", str(file), "--set", *places, *TINY, *ALONE])
+    log = (tmp_path / "runs/people-T5.base-s0/metrics.jsonl").read_text().splitlines()
+    scores = [json.loads(line)["scores"] for line in log if '"eval"' in line][-1]
+    assert {r.metric: r.score for r in read_results(file)} == {
+        name: scores[name] for name in ("val/PCK@0.2", "other/PCK@0.2")
+    }
 
 
 @pytest.mark.slow  # six processes
