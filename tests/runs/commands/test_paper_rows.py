@@ -43,7 +43,8 @@ def test_each_scored_set_is_a_row(tmp_path: Path) -> None:
     file = tmp_path / "results.csv"
     for name in ("val", "other"):
         assert call("synthesize.py", "--people", 8, "--split", name, "--out", name, cwd=tmp_path).returncode == 0
-    places = [f"data.val=[{tmp_path}/val, {tmp_path}/other]", f"data.train={tmp_path}/train", f"run.dir={tmp_path}/runs"]
+    val = f"data.val=[{tmp_path}/val, {tmp_path}/other]"
+    places = [val, f"data.train={tmp_path}/train", f"run.dir={tmp_path}/runs"]
     paper.main(["--run", "T5.base", "--cfg", "people", "--record", str(file), "--set", *places, *TINY, *ALONE])
     log = (tmp_path / "runs/people-T5.base-s0/metrics.jsonl").read_text().splitlines()
     scores = [json.loads(line)["scores"] for line in log if '"eval"' in line][-1]
