@@ -1,6 +1,5 @@
-"""The whole configuration: what there is (``schema``) and no longer is (``former_keys``), how it is read (``loading``),
-what may be set (``value_types``, ``validation``), what would do nothing (``unused_values``) and what would never begin
-(``short_runs``)."""
+"""The whole configuration: what there is (``schema``), how it is read (``loading``), what may be set (``value_types``,
+``validation``), what would do nothing (``unused_values``) and what would never begin (``short_runs``)."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from icon_dist.arguments import PRESETS, presets
-from icon_dist.config import former_keys, value_types
+from icon_dist.config import value_types
 from icon_dist.config.safe_yaml import require_plain
 from icon_dist.config.schema import Config, as_sets, leaves, sets_of
 from icon_dist.config.unused_values import refuse_unused
@@ -101,10 +101,8 @@ def load_own(name_or_path: str, overrides: Sequence[str] | Mapping[str, Any] = (
 
 
 def from_dict(values: Mapping[str, Any]) -> Config:
-    """Inverse of ``dataclasses.asdict``: how a config travels to workers and out of checkpoints, also of old ones."""
-    plain = _plain(dict(values))
-    former_keys.forget(plain)
-    return _merge([Layer("config: ", plain, [], "")])
+    """Inverse of ``dataclasses.asdict``: how a config travels to workers and out of checkpoints."""
+    return _merge([Layer("config: ", _plain(dict(values)), [], "")])
 
 
 def to_yaml(config: Config) -> str:

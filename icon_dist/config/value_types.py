@@ -10,7 +10,6 @@ from typing import Any
 
 import yaml
 
-from icon_dist.config import former_keys
 from icon_dist.config.schema import Config, choices, get, leaves
 from icon_dist.errors import shorten, shown
 
@@ -126,8 +125,6 @@ def _written(value: Any) -> str:
 
 def _suggestion(key: str, section: str, names: list[str]) -> str:
     """The keys that were probably meant, in this section or another one, or else a list of this section's."""
-    if gone := former_keys.instead(key):
-        return gone
     every, name = [name for name, _ in leaves(DEFAULTS)], key.rpartition(".")[2]
     near = []
     if section and key.count(".") > section.count(".") + 1:  # the name between is wrong, not the last one

@@ -100,19 +100,19 @@ def _has_folders(place: str, names: Iterable[str]) -> bool:
     return any("/" in name or os.path.isdir(os.path.join(place, name)) for name in names)
 
 
-def survey(places: Sequence[str], *, skip_bad: bool, progress: Callable[[int], None]) -> list[Source]:
+def survey(places: Sequence[str], *, skip_bad: bool, progress: Callable[[int, int], None]) -> list[Source]:
     """Every photo and the first frame of every video, looked at: all that cannot be read are in one DataError.
 
     With ``skip_bad`` they are left out, each named in a note, unless none is left.
     """
     found: list[Source] = []
     faults: list[IconError] = []
-    for done, place in enumerate(places, 1):
+    for done, place in enumerate(places):
+        progress(done, len(places))
         try:
             found.append(_look(place))
         except IconError as error:
             faults.append(error)
-        progress(done)
     if faults and (not skip_bad or not found):
         hint = "; --skip-bad passes over what cannot be read" if found else ""
         try:

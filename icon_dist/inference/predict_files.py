@@ -22,7 +22,7 @@ from icon_dist.inference.inputs import Source
 from icon_dist.inference.poses import Poses
 from icon_dist.inference.results import FILE, results
 from icon_dist.inference.tracking import Tracker
-from icon_dist.launch.progress_bar import progress_bar
+from icon_dist.launch.progress_line import ProgressLine
 
 Image = tuple[Source, int | None, RGB]  # of a photo, or a frame of a video with its number from 0
 BoxesOf = Callable[[Source, int | None], ArrayLike | Detector | None]
@@ -34,8 +34,7 @@ def run(args: argparse.Namespace) -> None:
     places = inputs.find(args.inputs)
     pose = load(args.model, device=chosen_device(args.device), flip=args.flip, batch=args.batch)
     detector = detector_of(args) if args.kind == "detector" else None
-    show = progress_bar("looking at", "files", len(places))
-    sources = inputs.survey(places, skip_bad=args.skip_bad, progress=show)
+    sources = inputs.survey(places, skip_bad=args.skip_bad, progress=ProgressLine("looking at", "files"))
     inputs.require_outputs(sources, args.inputs, args.out, result=FILE, force=args.force)
     if args.track and not any(source.video for source in sources):
         raise ConfigError("--track: follows instances through a video, and no input is one; leave it out")
@@ -46,12 +45,13 @@ def run(args: argparse.Namespace) -> None:
     for text in unusual(sources, boxes=args.boxes):
         note(text)
     images = images_of(sources, skip_bad=args.skip_bad)
-    show = progress_bar("predicting", "images", sum(source.images for source in sources))
+    line, every = ProgressLine("predicting", "images"), sum(source.images for source in sources)
+    line(0, every)
     conditions = {"icon_dist": __version__, **pose.conditions, "boxes": args.boxes or "whole"}
     with results(out, pose.skeleton, conditions, image_ids=file.image_ids) as written:
         for done, (source, frame, poses) in enumerate(predicted(pose, images, boxes_of, track=args.track), 1):
             written.add(source, poses, frame=frame)
-            show(done)
+            line(done, every)
     count, total = plural(written.instances, "instance"), plural(len(written.images), "image")
     said = f"step={conditions['step']} flip={'yes' if args.flip else 'no'} "
     said += " ".join(f"{key}={conditions[key]}" for key in ("decode", "codec", "boxes", "scores") if key in conditions)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import takewhile
@@ -33,7 +32,7 @@ from icon_dist.inference.detector import OnnxDetector
 from icon_dist.inference.device import chosen_device
 from icon_dist.inference.estimator import boxes_of, read_photo
 from icon_dist.inference.predict_files import boxes_by_source
-from icon_dist.launch.progress_bar import progress_bar
+from icon_dist.launch.progress_line import ProgressLine
 from icon_dist.losses.tokens import read_points
 from icon_dist.metrics.calibration import Curve, probabilities
 from icon_dist.metrics.oks import oks
@@ -120,8 +119,7 @@ def pool_of(args: argparse.Namespace, skeleton: Skeleton, *, input_hw: tuple[int
 def _photos(args: argparse.Namespace, skeleton: Skeleton) -> Pool:
     """The instances that ``--boxes`` says or finds in photos, which are numbered in order."""
     places = inputs.find(args.inputs)
-    show = progress_bar("looking at", "files", len(places))
-    sources = inputs.survey(places, skip_bad=args.skip_bad, progress=show)
+    sources = inputs.survey(places, skip_bad=args.skip_bad, progress=ProgressLine("looking at", "files"))
     if video := next((source for source in sources if source.video), None):
         raise ConfigError(f"{video.place}: is a video; give photos")
     remote = [storage.is_remote(source.place) for source in sources]
@@ -172,7 +170,8 @@ def look(
     ``curves`` make probabilities of its scores.
     """
     stream = EvalStream(EvalSampler(np.arange(len(people)), batch=batch), Loader(people, codec.frame, batch=batch))
-    show: Callable[[int], None] = progress_bar("predicting", "instances", len(people))
+    line = ProgressLine("predicting", "instances")
+    line(0, len(people))
     joints, mirrored, embedding = [], [], []
     with closing(stream):
         for images in stream:
@@ -186,7 +185,7 @@ def look(
                 back = codec.flip_back(model(image.flip(2)).heatmaps.float(), flips=skeleton.flips)
                 other, _ = codec.decode(back, method="quarter")
                 mirrored.append(to_photo(other, matrix=matrix).cpu()[real].numpy())
-            show(sum(map(len, joints)))
+            line(sum(map(len, joints)), len(people))
     found = np.concatenate(joints).astype(np.float64)
     if curves is not None:
         found[..., 2] = np.where(found[..., 2] > 0, probabilities(found[..., 2], curves), 0)

@@ -6,7 +6,6 @@ import argparse
 import dataclasses
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 
 from icon_dist.checkpoints.weights import Weights
 from icon_dist.codec import codec_of
@@ -15,7 +14,7 @@ from icon_dist.errors import tell
 from icon_dist.inference import calibration_file
 from icon_dist.inference.calibration_file import FLIPS, Calibration
 from icon_dist.inference.predictor import eval_stream, evaluate
-from icon_dist.launch.progress_bar import counter
+from icon_dist.launch.progress_line import ProgressLine
 from icon_dist.metrics.calibration import outcomes
 from icon_dist.metrics.ground_truth import GroundTruth
 from icon_dist.models import PoseNet, from_config
@@ -52,7 +51,7 @@ class Asked:
                 settings=settings,
                 device=self.device,
                 skeleton=weights.skeleton,
-                show=partial(counter("boxes"), "evaluated"),
+                show=ProgressLine("evaluated", "boxes"),
             )
 
 

@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -22,7 +23,7 @@ from icon_dist.datasets import skeleton_from_dict
 from icon_dist.datasets.merged_skeleton import merged
 from icon_dist.errors import ConfigError, DataError, IconError, note, plural, say, tell
 from icon_dist.launch.connect import connect
-from icon_dist.launch.progress_bar import counter
+from icon_dist.launch.progress_line import ProgressLine
 from icon_dist.launch.signals import RESUMABLE
 from icon_dist.methods.teacher import load_teacher
 from icon_dist.models import from_config
@@ -42,7 +43,7 @@ from icon_dist.training import start_weights
 from icon_dist.training.driver import anchored
 from icon_dist.training.scoring import headlines
 from icon_dist.training.setup import open_data
-from icon_dist.types import Skeleton, percent
+from icon_dist.types import Skeleton
 
 REPEATS = "confirm"  # name of the study that repeats the best of "sweep"
 REPEATED = "confirm-"  # begins the names of its runs
@@ -76,7 +77,7 @@ def run_search(search: Search, cfg: Config, goal: Goal, *, study: str, own: Mapp
     notes = configuration.check_short_run(base, own or {})
     if cfg.run.report:
         notes.append("run.report: services are not told of trials; sweep.html and their TensorBoard files show them")
-    draw_missing(base.data, jobs=os.cpu_count() or 1, progress=counter("people"))
+    draw_missing(base.data, jobs=os.cpu_count() or 1, progress=partial(ProgressLine, unit="people"))
     space, paper, changes, unfit = fit(search.space, search.first, base, _skeleton(base))
     base, cfg = with_values(base, changes), with_values(cfg, changes)
     choices = distributions(space, base)
@@ -219,9 +220,7 @@ def _open_sweep(
 ) -> optuna.Study:
     """The study, new with its first points in the queue, or as it was left."""
     directions = ["maximize", "minimize"][: len(objectives)]
-    # Studies were told AP in 0..1 once: those scores and these have no best.
-    named = [f"{name} in percent" if percent(name, 1.0) != 1 else name for name in objectives]
-    about = {"space": str(dict(space)), "objectives": " ".join(named)}
+    about = {"space": str(dict(space)), "objectives": " ".join(objectives)}
     sweep = open_study(journal, "sweep", directions=directions, seed=base.run.seed, about=about, space=choices)
     _require_same_config(sweep, base, journal)
     if not sweep.get_trials(deepcopy=False):

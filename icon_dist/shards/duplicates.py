@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from icon_dist import storage
 from icon_dist.errors import DataError, plural
 from icon_dist.images.image import decode
-from icon_dist.launch.progress_bar import progress_bar
+from icon_dist.launch.progress_line import ProgressLine
 from icon_dist.shards.manifest import read_truth
 from icon_dist.shards.shard_set import ShardSet
 
@@ -104,15 +104,15 @@ def _coarse(pictures: list[Picture]) -> Float32[np.ndarray, "n d"]:
 def _pictures(shards: ShardSet) -> list[Picture]:
     """Grey pictures of all people, at most ``SIDE`` px high and wide; 1 px of one that cannot be decoded."""
     pictures = [np.zeros((1, 1), np.uint8)] * len(shards)
-    show = progress_bar("looking at", "shards", len(shards.shard_names))
-    for number in range(len(shards.shard_names)):
+    line, total = ProgressLine("looking at", "shards"), len(shards.shard_names)
+    for number in range(total):
+        line(number, total)
         data = storage.read(shards.shard_uri(number))
         for row in np.flatnonzero(shards.shard == number).tolist():
             start = int(shards.offset[row])
             with suppress(DataError):
                 pixels = decode(data[start : start + int(shards.size[row])], name=shards.key[row])
                 pictures[row] = _small(cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY))
-        show(number + 1)
     return pictures
 
 

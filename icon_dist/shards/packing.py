@@ -6,9 +6,7 @@ import argparse
 import multiprocessing
 import os
 import signal
-import sys
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -23,6 +21,7 @@ from icon_dist.datasets import joined
 from icon_dist.datasets.detections import detected
 from icon_dist.datasets.skeleton import skeleton_yaml
 from icon_dist.errors import ClusterError, ConfigError, note, plural, say
+from icon_dist.launch.progress_line import ProgressLine
 from icon_dist.shards import label_checks
 from icon_dist.shards.manifest import SKELETON
 from icon_dist.shards.photo_survey import MapItems, Rule, survey
@@ -139,32 +138,6 @@ def in_process(function: Callable[[Any], Any], jobs: Sequence[Any]) -> Iterable[
     return map(function, jobs)
 
 
-class Progress:
-    """One line on stderr: rewritten on a terminal, a line every few seconds in a log."""
-
-    def __init__(self, verb: str, noun: str, *, announce: bool) -> None:
-        """``announce``: say so too when all is done before there was anything to say."""
-        self.verb, self.noun, self.announce = verb, noun, announce
-        self.start = self.last = time.monotonic()
-        self.there: int | None = None
-        self.rate = 0.0
-
-    def __call__(self, done: int, total: int) -> None:
-        """Show that ``done`` of ``total`` are finished."""
-        now, live = time.monotonic(), sys.stderr.isatty()
-        if self.there is None:
-            self.there, self.start, self.last = done, now, now
-            if 0 < done < total:
-                print(f"{done}/{total} {self.noun} are {self.verb} already; going on", file=sys.stderr)
-            return
-        self.rate = (done - self.there) / max(now - self.start, 1e-9)
-        if live or now - self.last > 5 or (done == total and self.announce):
-            self.last, self.announce = now, True
-            eta = f"{(total - done) / self.rate:.0f} s left" if done < total else f"{now - self.start:.0f} s"
-            line = f"{self.verb} {done}/{total} {self.noun}, {self.rate:.0f}/s, {eta}"
-            print(f"\r{line}\033[K" if live else line, end="\n" if not live or done == total else "", file=sys.stderr)
-
-
 def run(options: argparse.Namespace) -> None:
     """Check everything, then pack it; the options are those of ``icon-dist shards build``."""
     storage.require_place(storage.join(storage.absolute(options.out), "manifest.json"))
@@ -177,13 +150,13 @@ def run(options: argparse.Namespace) -> None:
         usual=USUAL.get(options.dataset),
         drop=options.drop_invalid,
         map_items=map_jobs,
-        progress=Progress("checked", "photos", announce=False),
+        progress=ProgressLine("checked", "photos"),
     )
     findings, odd = label_checks.check(whole.truth, whole.skeleton)
     for text in (*whole.truth.get("notes", []), *findings, *odd):
         note(text)
     settings = Settings(max_input=options.max_input, per_shard=options.per_shard, seed=options.seed, photos=photos)
-    progress = Progress("packed", "people", announce=True)
+    progress = ProgressLine("packed", "people")
     manifest = build(
         whole,
         images,
@@ -204,4 +177,4 @@ def run(options: argparse.Namespace) -> None:
     size = sum(file["bytes"] for file in manifest["files"].values())
     who = label_checks.packed(manifest["people"], whole.truth) if not options.boxes else f"{manifest['people']} people"
     facts = f"{who}, {plural(len(manifest['shards']), 'shard')}, {size / 2**20:.1f} MiB"
-    say(f"{options.out}: {facts}" + (", already complete" if progress.rate == 0 else ""))
+    say(f"{options.out}: {facts}" + (", already complete" if progress.found == manifest["people"] else ""))

@@ -45,7 +45,9 @@ def main(argv: list[str]) -> int:
     if not options.split.isprintable():
         raise ConfigError(f"--split={options.split!r}: expected a name that can be printed")
 
-    from icon_dist.launch.progress_bar import counter
+    from functools import partial
+
+    from icon_dist.launch.progress_line import ProgressLine
     from icon_dist.shards.synthetic import Crowd, generate_shards
 
     manifest = generate_shards(
@@ -55,7 +57,7 @@ def main(argv: list[str]) -> int:
         per_shard=options.per_shard,
         photos=options.photos,
         jobs=options.jobs,
-        progress=counter("people"),
+        progress=partial(ProgressLine, unit="people"),
     )
     size = sum(file["bytes"] for file in manifest["files"].values())
     facts = f"{plural(manifest['people'], 'person')}, {plural(len(manifest['shards']), 'shard')}"

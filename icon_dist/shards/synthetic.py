@@ -15,7 +15,7 @@ from icon_dist.shards.tar import Settings
 from icon_dist.shards.writer import SetInfo, build
 from icon_dist.storage import lock
 
-Progress = Callable[[str, int, int], None]  # drawn | packed, people so far, people in all
+Progress = Callable[[str], Callable[[int, int], None]]  # drawn | packed -> what is told people so far, and in all
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,7 @@ def generate_shards(
     The bytes depend on ``crowd``, ``split`` and ``per_shard`` only. A build that was
     interrupted goes on. ``jobs`` processes draw; packing is quicker than starting processes for it.
     """
-
-    def part(verb: str) -> Callable[[int, int], None] | None:
-        return None if progress is None else (lambda done, total: progress(verb, done, total))
-
+    drawn, packed = map(progress, ("drawn", "packed")) if progress else (None, None)
     with lock.hold(out, fix="give another place"), tempfile.TemporaryDirectory() as scratch:
         file = synthetic.generate(
             photos or Path(scratch),
@@ -53,7 +50,7 @@ def generate_shards(
             seed=crowd.seed,
             difficulty=crowd.difficulty,
             jobs=jobs,
-            progress=part("drawn"),
+            progress=drawn,
         )
         return build(
             synthetic.read(file),
@@ -61,7 +58,7 @@ def generate_shards(
             out,
             SetInfo(dataset="synthetic", split=split),
             settings=Settings(per_shard=per_shard),
-            progress=part("packed"),
+            progress=packed,
         )
 
 

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from icon_dist import storage
 from icon_dist.datasets import skeleton_to_dict
-from icon_dist.errors import ConfigError, DataError
+from icon_dist.errors import ConfigError, DataError, tell
 from icon_dist.shards.label_split import stored_splits
 from icon_dist.shards.manifest import (
     BUILDING,
@@ -240,6 +240,8 @@ def _pack(out: str, jobs: Sequence[Job], map_jobs: MapJobs, report: Progress) ->
     total = sum(len(job.people) for job in jobs)
     done = total - sum(len(job.people) for job in pending)
     report(done, total)
+    if done:
+        tell(f"{done}/{total} people are packed already; going on")
     for count in map_jobs(pack_shard, pending):
         lock.check()
         done += count

@@ -52,7 +52,7 @@ class SegmentedLog:
     def __init__(self, uri: str, keep: Keep) -> None:
         """Go on with the log ``uri`` after its last line that ``keep`` wants; what is behind it is left out.
 
-        Only the end is read: all before a line that is kept is taken to be kept as well.
+        Only the last segment is read: all before a line that is kept is taken to be kept as well.
         """
         self.lines = self.damaged = 0  # of those that were read at the end: how many, and how many of them are damaged
         self._uri, self._keep = uri, keep
@@ -66,35 +66,17 @@ class SegmentedLog:
 
     def _resume(self, place: str) -> bool:
         """Go on with the segment ``place``; returns False if no line of it is kept."""
-        begin, lines = self._end(place)
+        try:
+            lines = storage.read(place).splitlines(keepends=True)
+        except FileNotFoundError:
+            lines = []
         verdicts = [self._keep(line) for line in lines]
         self.lines += len(lines)
         self.damaged += verdicts.count(None)
         kept = [line for line, keep in zip(lines, verdicts, strict=True) if keep]
         self._changed = kept != lines or not lines
-        if begin:  # of a version that had one file for all: it is left as it is, and followed by segments
-            if self._changed:
-                storage.write(place, storage.read(place, 0, begin) + b"".join(kept))
-                self._changed = False
-            self._number += 1
-            return True
         self._pending = [kept]
         return bool(kept)
-
-    def _end(self, place: str) -> tuple[int, list[bytes]]:
-        """Lines at the end of a segment, from one on that is kept, and the byte at which they begin."""
-        try:
-            begin = storage.size(place)
-        except FileNotFoundError:
-            return 0, []
-        data, most = b"", 2 * SEGMENT
-        while True:
-            size = min(begin, most)
-            begin, data, most = begin - size, storage.read(place, begin - size, size) + data, 2 * most
-            cut = data.find(b"\n") + 1 if begin else 0
-            lines = data[cut:].splitlines(keepends=True)
-            if not begin or next((keep for line in lines if (keep := self._keep(line)) is not None), False):
-                return begin + cut, lines
 
     def add(self, line: bytes) -> None:
         """Append a line, its end included. It is written by the next flush."""

@@ -6,6 +6,7 @@ import dataclasses
 import os
 import sys
 from collections.abc import Mapping
+from functools import partial
 
 from icon_dist import config as configuration
 from icon_dist import storage
@@ -15,7 +16,7 @@ from icon_dist.config import Config, as_sets, sets_of
 from icon_dist.errors import CheckpointError, naming, note, plural, say
 from icon_dist.launch import local, reporters
 from icon_dist.launch.progress import Progress
-from icon_dist.launch.progress_bar import counter
+from icon_dist.launch.progress_line import ProgressLine
 from icon_dist.launch.signals import Stop
 from icon_dist.methods.teacher import load_teacher
 from icon_dist.models import from_config
@@ -54,7 +55,7 @@ def _run(cfg: Config, own: Mapping[str, str], *, dry_run: bool) -> None:
             for text in notes:
                 note(text)
             return
-    draw_missing(cfg.data, jobs=os.cpu_count() or 1, progress=counter("people"))
+    draw_missing(cfg.data, jobs=os.cpu_count() or 1, progress=partial(ProgressLine, unit="people"))
     data = open_data(cfg, scorable=True)
     notes += configuration.check_short_run(cfg, own, steps=data.plan.total_steps)
     newest = newest_whole(uri)

@@ -78,25 +78,21 @@ def test_a_save_beside_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     print(f"reading all, as before: {cpu(lambda: save(20_000)):.3f} s of CPU, {len(reads)} reads")
 
 
-@pytest.mark.parametrize("one_file", [False, True])
-def test_metrics_of_a_long_run(one_file: bool, tmp_path: Path) -> None:
+def test_metrics_of_a_long_run(tmp_path: Path) -> None:
     losses = {"total": 0.123456, "heatmap": 0.001234, "skcc": 3.4, "prcc": 4.5, "scale": 1.0}
     events = (Train(step, 1.5, 1e-3, losses) for step in range(1, LINES + 1))
     lines = [json.dumps(event.record()).encode() + b"\n" for event in events]
     uri = f"{tmp_path}/metrics.jsonl"
-    if one_file:
-        storage.write(uri, b"".join(lines))
-    else:
-        log = segments.SegmentedLog(uri, lambda _: True)
-        for line in lines:
-            log.add(line)
-        log.flush()
+    log = segments.SegmentedLog(uri, lambda _: True)
+    for line in lines:
+        log.add(line)
+    log.flush()
     progress = Progress(str(tmp_path))
     begin = cpu(lambda: progress(Start(LINES, 2 * LINES)))
     progress(Train(LINES + 1, 1.5, 1e-3, losses))
     flush = cpu(progress.flush)
     progress.close()
-    print(f"{LINES} lines{' in one file' * one_file}: {begin:.3f} s of CPU to resume, {flush:.4f} s a flush")
+    print(f"{LINES} lines: {begin:.3f} s of CPU to resume, {flush:.4f} s a flush")
 
     def parse() -> None:
         found = [json.loads(line.decode()) for line in b"".join(lines).splitlines(keepends=True)]

@@ -21,7 +21,7 @@ from icon_dist.__main__ import dispatch
 from icon_dist.cli import run_cli
 from icon_dist.inference import predict_files
 from icon_dist.inference.estimator import PoseEstimator, load
-from icon_dist.launch import progress_bar
+from icon_dist.launch import progress_line
 from tests.support.small_models import CRATE, DOG, HAND, picture, weights_file, write, write_video
 
 Result = dict[str, Any]
@@ -64,7 +64,7 @@ def command(
         write(Path(f"photos/p{number}.png"), picture(number))
     write_video(Path("v.mp4"), [picture(number, hw=(64, 96)) for number in range(5)])
     monkeypatch.setattr(predict_files, "load", load_once)
-    monkeypatch.setattr(progress_bar, "PATIENCE", float("inf"))
+    monkeypatch.setattr(progress_line, "PATIENCE", float("inf"))
 
     def run(*words: str) -> Outcome:
         capfd.readouterr()

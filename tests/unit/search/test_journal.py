@@ -15,8 +15,7 @@ from icon_dist import storage
 from icon_dist.errors import ConfigError, DataError, StorageError, TakenError
 from icon_dist.search.journal import NAME, Journal, fail_running, finished, open_study, requeue
 from icon_dist.search.results import Row
-from icon_dist.search.run import _open_sweep, enqueue_repeats
-from icon_dist.search.space import Range, Space
+from icon_dist.search.run import enqueue_repeats
 from tests.support.studies import SPACE, study_of
 
 
@@ -225,26 +224,6 @@ def test_another_space_is_another_study(place: str) -> None:
         study_of(journal, space="a")
         with pytest.raises(ConfigError, match="a study with space a, not b; give another --study"):
             study_of(journal, space="b")
-
-
-@pytest.mark.parametrize("metric", ["AP", "mine/AP", "PCK@0.2"])
-def test_a_study_that_was_told_ap_in_0_to_1_does_not_go_on(metric: str, tmp_path: Path) -> None:
-    space: Space = {"loss.tau": Range(0.01, 1.0, log=True)}
-    base = configuration.load("demo")
-
-    def go_on(journal: Journal) -> None:
-        _open_sweep(journal, space, SPACE, base, paper={"loss.tau": 0.07}, objectives=[metric])
-
-    with Journal(str(tmp_path)) as journal:
-        about = {"space": str(space), "objectives": metric}
-        open_study(journal, "sweep", directions=["maximize"], seed=0, about=about, space=SPACE)
-        if metric == "PCK@0.2":
-            go_on(journal)
-            return
-        with pytest.raises(ConfigError) as error:
-            go_on(journal)
-        text = f"a study with objectives {metric}, not {metric} in percent; give another --study"
-        assert str(error.value) == f"{tmp_path}: {text}"
 
 
 def test_what_is_repeated_already_is_not_repeated_again(tmp_path: Path) -> None:

@@ -122,23 +122,6 @@ def test_a_flush_writes_the_end_and_a_start_reads_it(tmp_path: Path, monkeypatch
     assert max(written) < SIZE + 14
 
 
-@pytest.mark.parametrize("last", [400, 395, 200, 3])
-def test_one_large_file_of_an_earlier_version(last: int, uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    storage.write(uri, lines(1, 400))
-    got: list[int] = []
-    read = storage.read
-    monkeypatch.setattr(storage, "read", lambda *a, **k: got.append(1) or read(*a, **k))
-    growing = log(uri, last)
-    assert len(got) <= 8
-    if last == 400:
-        assert got == [1], "the end alone"
-    growing.add(line(500))
-    growing.flush()
-    assert segments.read(uri) == lines(1, last) + line(500)
-    assert len(segments.places(uri)) == (1 if last == 3 else 2)
-    assert (growing.damaged, growing.lines <= 400) == (0, True)
-
-
 @pytest.mark.parametrize(
     ("damage", "count"),
     [(b"\xff\x00\n", 1), (b"\n\n", 2), (b"x" * 5000 + b"\n", 1), (b"\n" * 300, 300), (b"000041 cut", 1)],
