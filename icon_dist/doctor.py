@@ -11,7 +11,6 @@ import os
 import platform
 import re
 import secrets
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +23,7 @@ from typing import NamedTuple
 from icon_dist.arguments import Parser
 from icon_dist.cli import run_cli
 from icon_dist.errors import ClusterError, IconError, StorageError, plain
-from icon_dist.launch import machine_checks
+from icon_dist.launch import machine_checks, tempdirs
 from icon_dist.launch.machine_checks import NAMED, Finding, fail, ok, warn
 
 CLUSTER_PATIENCE_S = 60.0
@@ -161,7 +160,7 @@ def main(argv: list[str]) -> int:
         "gpu": machine_checks.gpu,
         "memory": machine_checks.memory,
         "shared": machine_checks.shared_memory,
-        "tmp": partial(machine_checks.disk, "tmp", Path(tempfile.gettempdir())),
+        "tmp": lambda: machine_checks.disk("tmp", tempdirs.root()),
         "locks": partial(machine_checks.extension_locks, fix=args.fix),
         "leftovers": partial(machine_checks.leftovers, fix=args.fix),
         "token": partial(machine_checks.ray_token, fix=args.fix),

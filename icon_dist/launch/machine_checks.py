@@ -208,7 +208,7 @@ def leftovers(*, fix: bool) -> Iterator[Finding]:
 
     ``fix`` removes them; without it they are a warning.
     """
-    root = Path(tempfile.gettempdir())
+    root = tempdirs.root()
     found = list(tempdirs.leftovers(root, remove=fix))
     first, more = (f"{found[0]}" if found else ""), (f" and {len(found) - 1} more" if len(found) > 1 else "")
     if not found:

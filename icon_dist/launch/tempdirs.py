@@ -21,10 +21,18 @@ from icon_dist.errors import StorageError
 from icon_dist.storage import lock
 
 ANY = re.compile(".+")
-KINDS = ("board", "columns", "predict", "ray", "study", "tune")  # of folders that one process makes
+KINDS = ("board", "columns", "people", "predict", "ray", "study", "tune")  # of folders that one process makes
 SHARED = ("shards",)  # ... and that several share
 NO_LINK = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _shared: dict[Path, int] = {}  # folders that this process shares with others, and the descriptors that lock them
+
+
+def root() -> Path:
+    """The folder that TMPDIR names, or the system's; StorageError where none can be written."""
+    try:
+        return Path(tempfile.gettempdir())
+    except FileNotFoundError as error:
+        raise StorageError(f"TMPDIR: {error.strerror}; set it to a folder with free space") from None
 
 
 class Folder(tempfile.TemporaryDirectory[str]):
@@ -57,38 +65,38 @@ def shared(kind: str, name: str) -> Path:
     Others of the kind that nobody uses any more are removed.
     """
     assert kind in SHARED, kind
-    root = Path(tempfile.gettempdir()) / f"icon-{kind}-{os.getuid()}"
-    place = root / name
+    folder = root() / f"icon-{kind}-{os.getuid()}"
+    place = folder / name
     while place not in _shared:
-        for one in (root, place):
+        for one in (folder, place):
             _make(one)
         if (handle := _locked(place)) is not None:
             _shared[place] = handle
-    _remove_unused(root)
+    _remove_unused(folder)
     return place
 
 
 def reached_from_here() -> tuple[str, str, int, int]:
     """Equal in processes of one host that see the same TMPDIR: containers may not, and two hosts may have one name."""
-    there = os.stat(tempfile.gettempdir())
+    there = os.stat(root())
     return socket.gethostname(), lock.machine(), there.st_dev, there.st_ino
 
 
 @atexit.register
 def leave() -> None:
     """Give up what this process shares; what nobody else uses is removed."""
-    roots = {place.parent for place in _shared}
+    folders = {place.parent for place in _shared}
     while _shared:
         os.close(_shared.popitem()[1])
-    for root in roots:
-        _remove_unused(root)
+    for folder in folders:
+        _remove_unused(folder)
 
 
-def leftovers(root: Path, *, remove: bool = False) -> Iterator[Path]:
-    """Those of this host and user below ``root`` that nobody uses any more, as they are found or were removed."""
+def leftovers(below: Path, *, remove: bool = False) -> Iterator[Path]:
+    """Those of this host and user in the folder ``below`` that nobody uses any more, as they are found or removed."""
     own = re.compile(rf"icon-({'|'.join(KINDS)})-\d+-{re.escape(socket.gethostname())}-\w+")
-    yield from _unused(root, os.open(root, os.O_RDONLY), names=own, remove=remove)
-    for several in sorted(root / f"icon-{kind}-{os.getuid()}" for kind in SHARED):
+    yield from _unused(below, os.open(below, os.O_RDONLY), names=own, remove=remove)
+    for several in sorted(below / f"icon-{kind}-{os.getuid()}" for kind in SHARED):
         yield from _unused(several, _open(several), remove=remove)
 
 
@@ -129,13 +137,13 @@ def _locked(place: Path) -> int | None:
     return None
 
 
-def _remove_unused(root: Path) -> None:
-    for _ in _unused(root, _open(root), remove=True):
+def _remove_unused(below: Path) -> None:
+    for _ in _unused(below, _open(below), remove=True):
         pass
 
 
-def _unused(root: Path, within: int | None, *, names: re.Pattern[str] = ANY, remove: bool) -> Iterator[Path]:
-    """Folders of this user in ``root``, which ``within`` is a descriptor of, that nobody has locked."""
+def _unused(below: Path, within: int | None, *, names: re.Pattern[str] = ANY, remove: bool) -> Iterator[Path]:
+    """Folders of this user in ``below``, which ``within`` is a descriptor of, that nobody has locked."""
     if within is None:
         return
     try:
@@ -144,7 +152,7 @@ def _unused(root: Path, within: int | None, *, names: re.Pattern[str] = ANY, rem
                 if remove:  # relative to the descriptor: nothing on the way can be exchanged for a link
                     shutil.rmtree(name, ignore_errors=True, dir_fd=within)
                 os.close(handle)
-                yield root / name
+                yield below / name
     finally:
         os.close(within)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from icon_dist import storage
 from icon_dist.config import DataConfig
 from icon_dist.datasets import synthetic
+from icon_dist.launch import tempdirs
 from icon_dist.shards.manifest import MANIFEST, ShardManifest
 from icon_dist.shards.tar import Settings
 from icon_dist.shards.writer import SetInfo, build
@@ -43,7 +43,7 @@ def generate_shards(
     interrupted goes on. ``jobs`` processes draw; packing is quicker than starting processes for it.
     """
     drawn, packed = map(progress, ("drawn", "packed")) if progress else (None, None)
-    with lock.hold(out, fix="give another place"), tempfile.TemporaryDirectory() as scratch:
+    with lock.hold(out, fix="give another place"), tempdirs.Folder("people") as scratch:
         file = synthetic.generate(
             photos or Path(scratch),
             people=crowd.people,

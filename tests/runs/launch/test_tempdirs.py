@@ -134,3 +134,12 @@ def test_where_nothing_can_be_written_the_variable_is_named(tmp: Path, monkeypat
     monkeypatch.setattr(tempfile, "tempdir", str(tmp / "gone"))
     with pytest.raises(StorageError, match="TMPDIR: No such file or directory; set it to a folder"):
         tempdirs.Folder("ray")
+
+
+def test_where_there_is_no_such_folder_the_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container whose file systems are all read-only; a folder that cannot be made stands for them."""
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/proc/nothing"])
+    for use in (tempdirs.reached_from_here, lambda: tempdirs.shared("shards", "x"), lambda: tempdirs.Folder("ray")):
+        with pytest.raises(StorageError, match=r"^TMPDIR: No usable temporary directory found"):
+            use()
