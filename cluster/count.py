@@ -63,7 +63,7 @@ def counted() -> Iterator[list[Counter[str]]]:
     def counting(name: str) -> Any:
         def call(*args: Any, **options: Any) -> Any:
             filled = args[0] if args else next(options[key] for key in FILLED if key in options)
-            what = kind(sys._getframe(1))
+            what = kind(sys._getframe(1))  # noqa: SLF001
             tensors = [filled] if isinstance(filled, Tensor) else filled
             steps[-1][f"messages {what}"] += 1
             steps[-1][f"bytes {what}"] += sum(t.numel() * t.element_size() for t in tensors)

@@ -64,7 +64,7 @@ class Saver:
 
         def work() -> None:
             try:
-                self._commit(step, tensors, state, manifest, files or {})
+                self.commit(step, tensors, state, manifest, files or {})
             except Exception as error:
                 self._error = error
 
@@ -101,7 +101,7 @@ class Saver:
         if self._unsent:
             raise StorageError(f"{self._unsent}; the same command on this machine sends it")
 
-    def _commit(
+    def commit(
         self,
         step: int,
         tensors: Mapping[str, Mapping[str, Tensor]],
@@ -109,12 +109,13 @@ class Saver:
         manifest: Mapping[str, Any],
         files: Mapping[str, bytes],
     ) -> None:
+        """Write one checkpoint, in the thread that calls; DivergedError for weights that are not finite."""
         if not all(t.isfinite().all() for name in ("model", "optimizer") for t in tensors[name].values()):
             raise DivergedError(f"step {step}: the weights are not finite; lower optim.lr")
 
         self._owed |= files
 
-        def commit(run_uri: str, keep: int) -> str:
+        def write(run_uri: str, keep: int) -> str:
             """Write the owed files and the checkpoint to a run directory, whose lock must be held; returns its URI."""
             lock.require(run_uri)
             for name, data in self._owed.items():
@@ -133,12 +134,12 @@ class Saver:
         try:
             if self._unsent:
                 _send(self._local, self._run_uri)  # first: they are older, and one may be the best
-            commit(self._run_uri, self._keep)
+            write(self._run_uri, self._keep)
         except StorageError as error:
             if not self._local:
                 raise
             try:
-                kept = commit(self._local, 1)
+                kept = write(self._local, 1)
             except StorageError as full:
                 raise StorageError(
                     f"step {step} is lost: {error}; nor can it be kept on this machine: {full}"

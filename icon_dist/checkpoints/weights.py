@@ -181,7 +181,7 @@ def find(run_uri: str, which: str | int | None, *, parts: Path | None = None) ->
         which=which if which is not None else _default(run_uri),
         warn=lambda line: print(f"icon_dist: warning: {plain(line)}", file=sys.stderr),
         weights_only=True,
-        progress=_Progress(),
+        progress=DownloadProgress(),
         parts=parts,
     )
     assert found is not None
@@ -193,13 +193,14 @@ def _default(run_uri: str) -> str:
     return "best" if any(manifests.score(whole) is not None for whole in wholes if whole) else "last"
 
 
-class _Progress:
+class DownloadProgress:
     """Prints to stderr what has arrived, only once a download takes long."""
 
     def __init__(self) -> None:
         self.next = time.monotonic() + 3.0
 
     def __call__(self, file: str, done: int, total: int) -> None:
+        """Hear that ``done`` of ``total`` bytes of a file have arrived."""
         if time.monotonic() >= self.next:
             self.next = time.monotonic() + 3.0
             print(f"{file}: {done / 1e6:.0f} of {total / 1e6:.0f} MB", file=sys.stderr)

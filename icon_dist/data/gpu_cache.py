@@ -43,7 +43,7 @@ class Resident:
         self._shards, self._input_hw, self._device, self._skip_bad = shards, input_hw, device, skip_bad
         size = shards.stored_wh.astype(np.int64).prod(1)
         self._end = np.cumsum(size)
-        self._pixels = torch.empty(int(size.sum()), 3, dtype=torch.uint8, device=device)
+        self.pixels: UInt8[Tensor, "pixels 3"] = torch.empty(int(size.sum()), 3, dtype=torch.uint8, device=device)
         self._bad: dict[int, str] = {}
         chunks = np.split(np.arange(len(shards)), np.flatnonzero(np.diff((self._end - 1) // CHUNK)) + 1)
         with ThreadPoolExecutor(max(1, threads), "decode") as pool:
@@ -68,7 +68,7 @@ class Resident:
                 parts.append(np.zeros((int(width) * int(height), 3), np.uint8))
         pixels = torch.from_numpy(np.concatenate(parts))
         end = int(self._end[rows[-1]])
-        self._pixels[end - len(pixels) : end].copy_(pixels)
+        self.pixels[end - len(pixels) : end].copy_(pixels)
         return bad
 
     def run(self, jobs: Iterator[Job]) -> Iterator[Batch]:
@@ -87,12 +87,12 @@ class Resident:
             rows, sampling = (x.to(self._device, non_blocking=True) for x in (rows, sampling))
             there = rows.clamp(min=0)
             wh = torch.where(rows[:, None] >= 0, self._wh[there], 0)
-            batch.image = cut(self._pixels, self._start[there], wh, sampling, hw=self._input_hw)
+            batch.image = cut(self.pixels, self._start[there], wh, sampling, hw=self._input_hw)
             yield batch
 
     def close(self) -> None:
         """Give the memory back."""
-        self._pixels = self._pixels[:0].clone()
+        self.pixels = self.pixels[:0].clone()
 
 
 def cut(

@@ -47,7 +47,7 @@ class OnnxDetector:
         self._net = _read(uri)
         self._outputs = self._net.getUnconnectedOutLayersNames()
         self._hw = _input_hw(self._net)
-        found = self._run(np.full((1, 3, *self._hw), GRAY, np.float32))
+        found = self.answer(np.full((1, 3, *self._hw), GRAY, np.float32))
         self._cells = self._has_cells(found)
         self._normalized = not self._cells and not re.search("yolox", uri.rpartition("/")[2], re.IGNORECASE)
         if self._normalized and not re.search("rtmdet", uri.rpartition("/")[2], re.IGNORECASE):
@@ -58,7 +58,7 @@ class OnnxDetector:
         pixels, zoom = _letterbox(image, self._hw)
         if self._normalized:
             pixels = (pixels - RTMDET_MEAN) / RTMDET_STD
-        found = self._run(np.ascontiguousarray(pixels.transpose(2, 0, 1)[None]))
+        found = self.answer(np.ascontiguousarray(pixels.transpose(2, 0, 1)[None]))
         corners, scores = self._of_cells(found[0][0]) if self._cells else self._of_nms(found)
         height, width = image.shape[:2]
         corners = (corners / zoom).reshape(-1, 2, 2).clip(0, (width, height))
@@ -67,7 +67,8 @@ class OnnxDetector:
         boxes = boxes[kept]
         return boxes[np.argsort(-boxes[:, 4], kind="stable")]
 
-    def _run(self, pixels: F32) -> list[NDArray[np.generic]]:
+    def answer(self, pixels: F32) -> list[NDArray[np.generic]]:
+        """Return the network's outputs for pixels [1, 3, H, W]; DataError where it does not take them."""
         try:
             self._net.setInput(pixels)
             return [np.asarray(one) for one in self._net.forward(self._outputs)]

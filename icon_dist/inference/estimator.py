@@ -91,7 +91,7 @@ class PoseEstimator:
     """A trained model that gives the poses of images; :func:`load` makes one.
 
     ``skeleton`` says what its joints are and ``conditions`` how it predicts: model, step, channel order, flip, decode,
-    codec.
+    codec. ``forward`` is the network.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class PoseEstimator:
         self.skeleton = skeleton
         self.conditions = conditions
         self._curves = curves
-        self._forward, self._codec, self._settings, self._device = forward, codec, settings, device
+        self.forward, self._codec, self._settings, self._device = forward, codec, settings, device
 
     @overload
     def __call__(self, images: Input, boxes: ArrayLike | Detector | None = None) -> Poses: ...
@@ -161,7 +161,7 @@ class PoseEstimator:
     def _poses(self, images: Sequence[tuple[RGB, NDArray[np.float64]]]) -> Iterator[Poses]:
         people = _instances([boxes for _, boxes in images], self.skeleton)
         found = predict(
-            self._forward,
+            self.forward,
             self._batches([image for image, _ in images], people),
             people,
             codec=self._codec,

@@ -251,7 +251,7 @@ def ray_ports() -> Iterator[Finding]:
     if open_to := [a for a in listening.get(DASHBOARD, ()) if a not in ("127.0.0.1", "::1")]:
         reach = f"port {DASHBOARD} (Ray's dashboard) listens on {open_to[0]}"
         yield warn("ports", f"{reach}: others can reach it; start Ray with --dashboard-host 127.0.0.1")
-    if used and not _head_runs():
+    if used and not head_runs():
         flags = ", ".join(f"{names[port]} for {port}" for port in used)
         yield warn("ports", f"taken by something else than a Ray head; 'ray start --head' needs another {flags}")
     else:
@@ -273,7 +273,8 @@ def _listening() -> dict[int, set[str]]:
     return found
 
 
-def _head_runs() -> bool:
+def head_runs() -> bool:
+    """Return whether a head node of Ray runs on this machine."""
     for command in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):
             if b"gcs_server" in command.read_bytes().split(b"\0")[0]:

@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from icon_dist.errors import StorageError
-from icon_dist.storage import lock
+from icon_dist.storage import lock_owner
 
 ANY = re.compile(".+")
 KINDS = ("board", "columns", "people", "predict", "ray", "study", "tune")  # of folders that one process makes
@@ -79,7 +79,7 @@ def shared(kind: str, name: str) -> Path:
 def reached_from_here() -> tuple[str, str, int, int]:
     """Equal in processes of one host that see the same TMPDIR: containers may not, and two hosts may have one name."""
     there = os.stat(root())
-    return socket.gethostname(), lock.machine(), there.st_dev, there.st_ino
+    return socket.gethostname(), lock_owner.machine(), there.st_dev, there.st_ino
 
 
 @atexit.register

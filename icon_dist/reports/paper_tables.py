@@ -120,7 +120,7 @@ def listing(titles: dict[str, str], recipes: Sequence[Recipe], results: list[Res
         lines += [""] * bool(lines and rows) + textwrap.wrap(f"{table}  {title}", WIDTH) * bool(rows)
         for recipe in rows:
             own = [r for r in results if r.recipe == recipe.id]
-            paper = "  ".join(f"{cfg} {_figures(value)}".replace(" ", "\0") for cfg, value in recipe.paper.items())
+            paper = "  ".join(f"{cfg} {figures(value)}".replace(" ", "\0") for cfg, value in recipe.paper.items())
             start = f"  {recipe.id:<22}{recipe.what:<26}"
             wrapped = textwrap.wrap(start + paper, WIDTH, subsequent_indent=" " * 50, break_long_words=False)
             lines += [line.replace("\0", " ") for line in wrapped or [start.rstrip()]]
@@ -157,7 +157,8 @@ def _commands(recipe: Recipe, results: Sequence[Result]) -> Iterator[str]:
         yield f"icon-dist paper --run {recipe.id}" + ("" if recipe.paper else " --cfg NAME")
 
 
-def _figures(value: Any) -> str:
+def figures(value: Any) -> str:
+    """Return what the paper gives for a row, one number or several, as the list shows it."""
     return "/".join(map(str, value)) if isinstance(value, list) else str(value)
 
 

@@ -17,10 +17,7 @@ import json
 import math
 import os
 import secrets
-import shlex
 import signal
-import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -29,8 +26,9 @@ from pathlib import Path
 from types import FrameType
 
 from icon_dist import storage
-from icon_dist.errors import StoppedError, StorageError, TakenError, plain, shorten, tell
+from icon_dist.errors import StoppedError, StorageError, TakenError, tell
 from icon_dist.storage import local
+from icon_dist.storage.lock_owner import described, parsed, state, this_process
 
 BEAT_S = 15.0
 FIRST_BEAT_S = 1.0
@@ -54,7 +52,7 @@ class Lock:
         self.lost_to: bytes | None = None
         self._at = storage.join(uri, storage.LOCK)
         self.began = time.time()
-        self._about = {"token": self.token, "since": int(self.began), **_myself()}
+        self._about = {"token": self.token, "since": int(self.began), **this_process()}
         self._made: list[Path] = []  # folders that were not there before
         self._beats = 0
         self._end = threading.Event()
@@ -75,20 +73,22 @@ class Lock:
                     raise StorageError(f"{self._at}: is a link that leads nowhere; remove it")
                 if raw is not None:
                     first = first or raw
-                    state = _state(_parsed(raw))
-                    if state != "gone" and (raw != first or state == "lives"):
-                        raise TakenError(f"{self.uri}: is being written by {_named(raw)}; wait for its end, or {fix}")
-                    if state == "gone" or time.monotonic() - began > PATIENCE_S:
+                    found = state(parsed(raw))
+                    if found != "gone" and (raw != first or found == "lives"):
+                        raise TakenError(
+                            f"{self.uri}: is being written by {described(raw)}; wait for its end, or {fix}"
+                        )
+                    if found == "gone" or time.monotonic() - began > PATIENCE_S:
                         storage.write(self._at, self._record())
                         break
             if raw is not None and not announced:
                 announced = True
-                say(f"{self.uri}: {_named(raw)} may still write it; looking {PATIENCE_S:.0f} s for a sign of life")
+                say(f"{self.uri}: {described(raw)} may still write it; looking {PATIENCE_S:.0f} s for a sign of life")
             time.sleep(LOOK_EVERY_S)
         if raw is not None and storage.is_remote(self.uri):
             time.sleep(SETTLE_S)
         if (now := _read(self._at)) is not None and not self._is_mine(now):
-            raise TakenError(f"{self.uri}: is being written by {_named(now)}; wait for its end, or {fix}")
+            raise TakenError(f"{self.uri}: is being written by {described(now)}; wait for its end, or {fix}")
         _held[self.uri], _tokens[self.uri] = self, self.token
         self._heart.start()
 
@@ -116,7 +116,7 @@ class Lock:
         return json.dumps(self._about | {"beat": self._beats}).encode() + b"\n"
 
     def _is_mine(self, raw: bytes | None) -> bool:
-        return raw is not None and _parsed(raw).get("token") == self.token
+        return raw is not None and parsed(raw).get("token") == self.token
 
     def _beat(self) -> None:
         wait = FIRST_BEAT_S
@@ -167,7 +167,7 @@ def hold(uri: str, *, fix: str) -> Iterator[None]:
 def owner(uri: str) -> str:
     """Who seems to write at ``uri``, for a message; empty if nobody does."""
     raw = _read(storage.join(uri, storage.LOCK))
-    return "" if raw is None or _state(_parsed(raw)) == "gone" else _named(raw)
+    return "" if raw is None or state(parsed(raw)) == "gone" else described(raw)
 
 
 def tidy(uri: str, *, over: bool = False) -> None:
@@ -197,7 +197,7 @@ def require(uri: str) -> None:
     for place, token in _tokens.items():
         if uri == place or uri.startswith(place + "/"):
             raw = _read(storage.join(place, storage.LOCK))
-            if raw is not None and _parsed(raw).get("token") != token:
+            if raw is not None and parsed(raw).get("token") != token:
                 raise _lost(place, raw)
 
 
@@ -212,84 +212,13 @@ def check() -> None:
         lock.check()
 
 
-# ------------------------------------------------------------------------------------------------------------ owners
-
-
-def _myself() -> dict[str, str | int]:
-    pid = os.getpid()
-    command = shlex.join([os.path.basename(sys.orig_argv[0]), *sys.orig_argv[1:]]) if sys.orig_argv else ""
-    return {
-        "host": socket.gethostname(),
-        "pid": pid,
-        "machine": machine(),
-        "born": _stat(pid)[1],
-        "command": shorten(plain(command), 200),
-    }
-
-
-def machine() -> str:
-    """Within which a process number means something: this boot of a kernel and a PID namespace of it. "" = unknown."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {os.stat('/proc/self/ns/pid').st_ino}"
-    except OSError:
-        return ""
-
-
-def _stat(pid: int) -> tuple[str, str]:
-    """State and start time of a process; empty where nothing can be seen of it."""
-    try:
-        after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return after_name[0], after_name[19]
-    except (OSError, IndexError):
-        return "", ""
-
-
-def _state(owner: Mapping[str, object]) -> str:
-    """Of an owner: ``lives``, ``gone``, or ``unseen``: elsewhere, or stopped."""
-    pid, born = owner.get("pid"), owner.get("born")
-    if type(pid) is not int or pid <= 0 or not machine() or owner.get("machine") != machine():
-        return "unseen"
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return "gone"
-    except PermissionError:  # of another user, who may hide it
-        pass
-    state, began = _stat(pid)
-    if state in ("Z", "X") or (began and began != born):  # its number is used again
-        return "gone"
-    return "unseen" if state in ("T", "t") else "lives"
-
-
 def _lost(uri: str, to: bytes) -> TakenError:
-    return TakenError(f"{uri}: is being written by {_named(to)} now, because this process stood still; it ends here")
-
-
-def _named(raw: bytes) -> str:
-    owner = _parsed(raw)
-    if not owner:
-        return f"somebody whose {storage.LOCK} cannot be read"
-    began = ""
-    with contextlib.suppress(KeyError, TypeError, ValueError, OverflowError, OSError):
-        then = time.localtime(float(str(owner["since"])))
-        today = time.strftime("%F", then) == time.strftime("%F")
-        began = f" since {time.strftime('%R' if today else '%F %R', then)}"
-    pid, host, command = (shorten(str(owner.get(key, "?")), 200) for key in ("pid", "host", "command"))
-    return f"pid {pid} on {host}{began} ({command})"
-
-
-def _parsed(raw: bytes) -> dict[str, object]:
-    try:
-        value = json.loads(raw)
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
+    return TakenError(f"{uri}: is being written by {described(to)} now, because this process stood still; it ends here")
 
 
 def _read(uri: str) -> bytes | None:
     try:
-        return storage.read(uri, 0, MOST_BYTES, sound=lambda raw: bool(_parsed(raw)))
+        return storage.read(uri, 0, MOST_BYTES, sound=lambda raw: bool(parsed(raw)))
     except FileNotFoundError:
         return None
 

@@ -6,11 +6,11 @@ import os
 
 from icon_dist.errors import note
 
-_said: set[tuple[int, str]] = set()
+said: set[tuple[int, str]] = set()
 
 
 def note_once(text: str) -> None:
     """Print ``text`` as a note on stderr, unless this process has printed it before."""
-    if (os.getpid(), text) not in _said:
-        _said.add((os.getpid(), text))
+    if (os.getpid(), text) not in said:
+        said.add((os.getpid(), text))
         note(text)

@@ -19,7 +19,7 @@ SIGN_S = 2.0  # until people are told that something is waited for
 
 T = TypeVar("T")
 _answered: set[tuple[object, ...]] = set()  # clients, by what they are made from, that have worked
-_told = False  # that an outage goes on
+told = False  # that an outage goes on
 
 
 class Clock:
@@ -53,17 +53,17 @@ class Clock:
 
     def sign(self, state: RetryCallState) -> None:
         """Once an outage, before a retry."""
-        global _told
-        if not _told and self.waited_s() > SIGN_S / 4:  # the next one may take long
-            _told = True
+        global told
+        if not told and self.waited_s() > SIGN_S / 4:  # the next one may take long
+            told = True
             error = state.outcome.exception() if state.outcome else None
             tell(f"{self._uri}: {s3_client.endpoint().host} does not answer ({short(error)}); {_trying()}")
 
     def first_sign(self) -> None:
         """Tell people, once an outage, that the endpoint has not answered yet and how long it is waited for."""
-        global _told
-        if not _told:
-            _told = True
+        global told
+        if not told:
+            told = True
             tell(f"{self._uri}: no answer from {s3_client.endpoint().host or 'S3'} yet; {_trying()}")
 
 
@@ -78,7 +78,7 @@ def _trying() -> str:
 
 def persist(uri: str, call: Callable[[Clock], T]) -> T:
     """``call`` until it works, fails for good, or the patience is over."""
-    global _told
+    global told
     clock = Clock(uri)
     retrying = Retrying(
         stop=clock.give_up,
@@ -96,7 +96,7 @@ def persist(uri: str, call: Callable[[Clock], T]) -> T:
         result = retrying(call, clock)
         if not known:
             _answered.add(s3_client.identity())
-        _told = False
+        told = False
         return result
     except FAILURES as error:
         raise explain(uri, error, waited_s=clock.waited_s(), endpoint=s3_client.endpoint()) from None

@@ -67,7 +67,7 @@ class GraphedStep:
         self._arguments = Arguments(cfg, device=device)
         self._batches: list[Batch] = []
         self._made = {True: 0, False: 0}  # steps, by whether contrast has started
-        self._recorded: dict[bool, Recorded] = {}
+        self.recorded: dict[bool, Recorded] = {}  # by whether contrast has started
         self._stream = None if device == "cpu" else torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._pool = None if device == "cpu" else torch.cuda.graph_pool_handle()  # one graph runs at a time
 
@@ -89,9 +89,9 @@ class GraphedStep:
         self._made[contrasts] += 1
         if self._made[contrasts] <= WARM:
             return self._make(position)
-        if contrasts not in self._recorded:
-            self._recorded[contrasts] = self._record(lambda: self._make(position))
-        recorded = self._recorded[contrasts]
+        if contrasts not in self.recorded:
+            self.recorded[contrasts] = self._record(lambda: self._make(position))
+        recorded = self.recorded[contrasts]
         recorded.replay()
         return recorded.flags
 

@@ -38,7 +38,7 @@ class Clock:
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.spent: dict[str, list[float]] = {}
         self.on_step: Callable[[int], None] = lambda _: None
-        functions = ((State, "tensors"), (State, "advance"), (Saver, "save"), (Saver, "_commit"))
+        functions = ((State, "tensors"), (State, "advance"), (Saver, "save"), (Saver, "commit"))
         for owner, name in functions:
             patch.setattr(owner, name, self._timed(name, getattr(owner, name)))
 
@@ -67,7 +67,7 @@ def test_what_a_checkpoint_costs_the_loop(people: Path, tmp_path: Path, monkeypa
     times: list[tuple[float, float]] = []  # after each step
     clock.on_step = lambda _: times.append((time.perf_counter(), time.process_time()))
     train.main(one_process(people, tmp_path, *SIZE, f"optim.epochs={EPOCHS}"))
-    copying, waiting, beside = ([s / EPOCHS for s in clock.spent[name]] for name in ("tensors", "save", "_commit"))
+    copying, waiting, beside = ([s / EPOCHS for s in clock.spent[name]] for name in ("tensors", "save", "commit"))
     stopped, work = copying[0] + waiting[0], copying[1] + waiting[1] + beside[1]
     # between the first step and the last there is a checkpoint for every epoch but one
     wall, cpu = (last - first for first, last in zip(times[0], times[-1], strict=True))

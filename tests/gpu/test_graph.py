@@ -13,7 +13,8 @@ from torch import Tensor
 from icon_dist.checkpoints import checkpoint
 from icon_dist.launch.events import Event, Skip, Train
 from icon_dist.training import loop
-from icon_dist.training.cuda_graph import GraphedStep
+from icon_dist.training.cuda_graph import Arguments, GraphedStep
+from icon_dist.training.step import Position
 from tests.gpu.correct import different, small, whole
 from tests.gpu.setting import STEPS, Learning, Setting, crops
 from tests.gpu.strategies import named
@@ -96,7 +97,7 @@ def test_one_graph_before_contrast_and_one_after() -> None:
     late = {"loss__start_epoch": LATE}
     learning, _ = ends(late, graph=True)
     assert learning.graphed is not None
-    assert set(learning.graphed._recorded) == {False, True}
+    assert set(learning.graphed.recorded) == {False, True}
 
 
 def test_what_a_replay_reads_is_filled_anew(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,19 +107,16 @@ def test_what_a_replay_reads_is_filled_anew(monkeypatch: pytest.MonkeyPatch) -> 
     learning.graphed = graphed
     for i in range(5):
         learning.step(crops(learning.cfg, 4, device="cpu", seed=i))
-    frozen = graphed._arguments.fill
-    stale = frozen(_position(learning))
-    monkeypatch.setattr(graphed._arguments, "fill", lambda _: stale)
+    fill, filled = Arguments.fill, list[Position]()
+
+    def fill_once(self: Arguments, at: Position) -> Position:
+        filled[:] = filled or [fill(self, at)]
+        return filled[0]
+
+    monkeypatch.setattr(Arguments, "fill", fill_once)
     for i in range(5, 7):
         learning.step(crops(learning.cfg, 4, device="cpu", seed=i))
     straight = small(HERE, "cpu", **SIZES)
     for i in range(7):
         straight.step(crops(straight.cfg, 4, device="cpu", seed=i))
     assert different(whole(learning), whole(straight)) > 0
-
-
-def _position(learning: Learning) -> Any:
-    from icon_dist.training.step import Position
-
-    step = learning.state.step
-    return Position(step, step + 1, step / STEPS, learning.cfg.optim.lr, lambda: False)

@@ -131,7 +131,7 @@ def test_the_list_has_100_columns_and_commands_on_demand(capsys: pytest.CaptureF
     assert max(map(len, whole.splitlines())) <= 100
     assert all(f"  {row.id} " in whole for row in ROWS.values())
     for row in ROWS.values():
-        assert all(f"{cfg} {paper_tables._figures(value)}" in whole for cfg, value in row.paper.items()), row.id
+        assert all(f"{cfg} {paper_tables.figures(value)}" in whole for cfg, value in row.paper.items()), row.id
     assert "$ " not in whole
     paper.main(["--commands", "T4.sup_30", "T1"])
     shown = capsys.readouterr().out

@@ -49,7 +49,7 @@ def write(folder: Path) -> None:
             (folder / "trials" / f"{number:04d}").mkdir(parents=True)
             (folder / "trials" / f"{number:04d}" / "config.yaml").write_text("")
             for epoch in (1, 2):
-                journal.storage.set_trial_intermediate_value(trial._trial_id, epoch, 40.0 + number + epoch)
+                trial.report(40.0 + number + epoch, epoch)
             if number == 13:
                 break
             ended = ("complete", "stopped", "failed")[number % 3 if number > 8 else 0]

@@ -195,7 +195,7 @@ def test_ports_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("0.0.0.0", 0)) as open_to_all, socket.create_server(("127.0.0.1", 0)) as own:
         monkeypatch.setattr(machine_checks, "DASHBOARD", open_to_all.getsockname()[1])
         monkeypatch.setattr(machine_checks, "GCS", own.getsockname()[1])
-        monkeypatch.setattr(machine_checks, "_head_runs", lambda: False)
+        monkeypatch.setattr(machine_checks, "head_runs", lambda: False)
         first, second = machine_checks.ray_ports()
         assert "listens on 0.0.0.0" in first.text
         assert f"another --port for {machine_checks.GCS}" in second.text

@@ -277,7 +277,7 @@ def test_the_command_on_a_full_disk(local_run: str, tmp_path: Path) -> None:
 def test_a_long_download_is_told(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
-    progress = stored_weights._Progress()
+    progress = stored_weights.DownloadProgress()
     for second in range(10):
         now[0] = 100.0 + second
         progress("model.safetensors", second * 1_000_000, 10_000_000)
@@ -306,7 +306,7 @@ def test_an_interrupted_download_goes_on_where_it_stopped(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(stored_weights._Progress, "__call__", interrupted)
+        patch.setattr(stored_weights.DownloadProgress, "__call__", interrupted)
         assert exit_code(s3, "-o", str(out)) == 130
     (part,) = tmp_path.iterdir()
     begun = part.stat().st_size

@@ -17,7 +17,7 @@ from icon_dist.checkpoints import manifest
 from icon_dist.errors import DataError, TakenError
 from icon_dist.shards.manifest import BUILDING
 from icon_dist.shards.shard_set import open_shards
-from icon_dist.storage import lock
+from icon_dist.storage import lock, lock_owner
 from icon_dist.training import driver
 from tests.support.paths import ROOT
 from tests.support.training import tiny
@@ -74,7 +74,7 @@ def test_a_run_has_one_writer(people: Path, tmp_path: Path, capsys: pytest.Captu
     assert "Traceback" not in log.read_text()
     assert contents(run) == before, "it has written nothing more"
 
-    gone = lock._myself() | {"token": "of a killed one", "born": "1"}
+    gone = lock_owner.this_process() | {"token": "of a killed one", "born": "1"}
     (run / storage.LOCK).write_text(json.dumps(gone))
     leftover = run / "checkpoints" / ".model.safetensors.0123abcd.partial"
     leftover.touch()

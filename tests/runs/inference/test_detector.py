@@ -60,7 +60,7 @@ def test_the_pixels_are_those_of_rtmlib(name: str, tmp_path: Path, monkeypatch: 
     image = picture(hw=(100, 130))
     ours = OnnxDetector(with_nms(tmp_path / f"{name}_tiny.onnx"))
     pixels: list[NDArray[np.float32]] = []
-    monkeypatch.setattr(ours, "_run", lambda given: pixels.append(given) or [np.zeros((1, 0, 5), np.float32)])
+    monkeypatch.setattr(ours, "answer", lambda given: pixels.append(given) or [np.zeros((1, 0, 5), np.float32)])
     ours(image)
     theirs = (rtmlib.RTMDet if name == "rtmdet" else rtmlib.YOLOX)(of_cells(tmp_path / "any.onnx"), HW)
     expected, _ = theirs.preprocess(np.ascontiguousarray(image[..., ::-1]))

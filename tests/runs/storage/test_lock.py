@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import pytest
 
 from icon_dist import storage
 from icon_dist.errors import StorageError, TakenError
-from icon_dist.storage import lock
+from icon_dist.storage import lock, lock_owner
 from tests.support.paths import ROOT
 from tests.support.s3 import Handler, Proxy
 
@@ -26,7 +25,7 @@ OTHER = """
 import sys
 from icon_dist.cli import run_cli
 from icon_dist.storage import lock
-lock.FIRST_BEAT_S = lock.BEAT_S = 0.1
+lock.FIRST_BEAT_S, lock.BEAT_S = {first_beat}, 0.1
 def main(argv):
     with lock.hold(argv[0], fix="give another name"):
         print("held", flush=True)
@@ -39,9 +38,9 @@ ELSEWHERE = {"token": "t", "host": "node7", "pid": 12, "machine": "another 1", "
 class Other:
     """A process that holds the lock of a place until it is told to end."""
 
-    def __init__(self, place: str, *, before: str = "") -> None:
+    def __init__(self, place: str, *, before: str = "", first_beat: float = 0.1) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-c", before + OTHER, place],
+            [sys.executable, "-c", before + OTHER.replace("{first_beat}", str(first_beat)), place],
             cwd=ROOT,
             text=True,
             stdin=subprocess.PIPE,
@@ -62,7 +61,7 @@ class Other:
 def other() -> Iterator[Callable[..., Other]]:
     started: list[Other] = []
 
-    def start(place: str, **options: str) -> Other:
+    def start(place: str, **options: Any) -> Other:
         started.append(Other(place, **options))
         return started[-1]
 
@@ -126,7 +125,7 @@ def test_one_that_was_killed_is_followed_at_once(place: str, other: Callable[...
 
 
 def owner_state(place: str) -> str:
-    return lock._state(owner(place))
+    return lock_owner.state(owner(place))
 
 
 @pytest.mark.usefixtures("hasty")
@@ -186,17 +185,17 @@ def test_a_lock_that_says_nothing_is_waited_for(tmp_path: Path, raw: bytes) -> N
 def test_a_number_that_is_used_again_is_not_the_owner(tmp_path: Path) -> None:
     with lock.hold(str(tmp_path), fix=""):
         mine = owner(str(tmp_path))
-    assert lock._state(mine) == "lives"
-    assert lock._state(mine | {"born": "1"}) == "gone"
-    assert lock._state(mine | {"pid": 1, "born": lock._stat(1)[1]}) == "lives"
-    assert lock._state(mine | {"pid": 2**22 + 1}) == "gone"
-    assert lock._state(mine | {"pid": 2**70}) == "gone"
-    assert lock._state(mine | {"machine": "a reboot 1"}) == "unseen"
+    assert lock_owner.state(mine) == "lives"
+    assert lock_owner.state(mine | {"born": "1"}) == "gone"
+    assert lock_owner.state(mine | {"pid": 1, "born": lock_owner.process_stat(1)[1]}) == "lives"
+    assert lock_owner.state(mine | {"pid": 2**22 + 1}) == "gone"
+    assert lock_owner.state(mine | {"pid": 2**70}) == "gone"
+    assert lock_owner.state(mine | {"machine": "a reboot 1"}) == "unseen"
 
 
 def test_of_many_that_follow_a_killed_one_one_gets_it(tmp_path: Path, other: Callable[..., Other]) -> None:
     place = str(tmp_path)
-    (tmp_path / storage.LOCK).write_text(json.dumps(lock._myself() | {"pid": 2**22 + 1, "token": "dead"}))
+    (tmp_path / storage.LOCK).write_text(json.dumps(lock_owner.this_process() | {"pid": 2**22 + 1, "token": "dead"}))
     start = "import sys; sys.stdin.readline(); "
     many = [other(place, before=start) for _ in range(4)]
     for one in many:
@@ -208,7 +207,9 @@ def test_of_many_that_follow_a_killed_one_one_gets_it(tmp_path: Path, other: Cal
 
 
 @pytest.mark.usefixtures("hasty")
-def test_where_new_names_are_not_refused_the_first_beat_decides(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_new_names_are_not_refused_the_first_beat_decides(
+    s3: str, other: Callable[..., Other], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A store that ignores If-None-Match: the last to write has it."""
     forward = Handler.forward
 
@@ -217,24 +218,33 @@ def test_where_new_names_are_not_refused_the_first_beat_decides(s3: str, monkeyp
         forward(self)
 
     monkeypatch.setattr(Handler, "do_PUT", deaf)
-    with Proxy.between(), ExitStack() as stack:
-        first = lock.take(f"{s3}/one", fix="")
-        stack.callback(first.release)
-        second = lock.Lock(f"{s3}/one")
-        read, looks = lock._read, [None]
+    place = f"{s3}/one"
+    with Proxy.between():
+        first = other(place, first_beat=1.0)
+        assert first.held()
+        first.process.send_signal(signal.SIGSTOP)  # before that beat
+        read, looks = storage.read, [None]
 
-        def too_early(uri: str) -> bytes | None:
-            return looks.pop() if looks and threading.current_thread() is threading.main_thread() else read(uri)
+        def too_early(uri: str, *where: Any, **how: Any) -> bytes:
+            if looks and threading.current_thread() is threading.main_thread():
+                looks.pop()
+                raise FileNotFoundError(uri)
+            return read(uri, *where, **how)
 
         with monkeypatch.context() as patch:
-            patch.setattr(lock, "_read", too_early)  # as if both had looked before either wrote
+            patch.setattr(storage, "read", too_early)  # as if both had looked before either wrote
             patch.setattr(storage, "write_new", lambda uri, data: storage.write(uri, data) is None)
-            second.take(fix="", say=lambda _: None)
-        stack.callback(second._heart.join)
-        stack.callback(second._end.set)
-        until(lambda: first.lost_to is not None)
-        with pytest.raises(TakenError, match="because this process stood still"):
-            first.check()
+            second = lock.take(place, fix="", say=pytest.fail)
+        assert not looks
+        first.process.send_signal(signal.SIGCONT)
+        beat = owner(place)["beat"]
+        until(lambda: owner(place)["beat"] > beat + 30)  # meanwhile the first beats as well, and finds out
+        code, error = first.end()
+        assert code == 7
+        assert f"{place}: is being written by pid {os.getpid()} on" in error
+        assert "because this process stood still" in error
+        second.release()
+        assert not storage.exists(place)
 
 
 @pytest.mark.usefixtures("hasty")

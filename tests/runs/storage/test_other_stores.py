@@ -40,7 +40,7 @@ def credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name, value in values.items():
         monkeypatch.setenv(f"AWS_{name}", value)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(notes, "_said", set())
+    monkeypatch.setattr(notes, "said", set())
 
 
 @pytest.fixture
@@ -337,7 +337,7 @@ def test_the_first_answer_late_and_an_outage_are_said(
         assert capsys.readouterr().err == line, "once, however often it is tried"
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes the connection, and never says a word
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        monkeypatch.setattr(retry, "_told", False)
+        monkeypatch.setattr(retry, "told", False)
         threading.Thread(target=attempt, args=[f"{RUN}/y"], daemon=True).start()
         while not (told := capsys.readouterr().err):
             time.sleep(0.02)

@@ -44,7 +44,7 @@ def slow_to_start(config: Config, *, report: Report, device: str, stop: Callable
 def slow_to_save(config: Config, *, report: Report, device: str, stop: Callable[[], bool]) -> None:
     from icon_dist.training.loop import train
 
-    commit = Saver._commit
+    commit = Saver.commit
 
     def slow(self: Saver, *args: object) -> None:
         if stop():
@@ -52,7 +52,7 @@ def slow_to_save(config: Config, *, report: Report, device: str, stop: Callable[
             time.sleep(600)
         commit(self, *args)  # type: ignore[arg-type]
 
-    Saver._commit = slow  # type: ignore[method-assign, assignment]
+    Saver.commit = slow  # type: ignore[method-assign, assignment]
     train(config, report=report, device=device, stop=stop)
 
 

@@ -78,9 +78,9 @@ def test_it_cuts_as_opencv_does() -> None:
 def test_how_much_memory_it_takes(made: Path) -> None:
     shards = open_shards(str(made))
     resident = Resident(shards, input_hw=HW, device="cpu", threads=2)
-    assert resident._pixels.nbytes == decoded_bytes(shards) == 3 * sum(w * h for w, h in shards.stored_wh.tolist())
+    assert resident.pixels.nbytes == decoded_bytes(shards) == 3 * sum(w * h for w, h in shards.stored_wh.tolist())
     resident.close()
-    assert resident._pixels.nbytes == 0
+    assert resident.pixels.nbytes == 0
 
 
 def test_a_bad_image_ends_the_run_or_leaves_an_empty_place(copy: Path) -> None:

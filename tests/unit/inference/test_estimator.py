@@ -153,7 +153,7 @@ def test_a_batch_goes_across_photos_and_few_photos_are_held(
             yield one, None
 
     batches: list[int] = []
-    monkeypatch.setattr(dog, "_forward", lambda image, real=dog._forward: batches.append(len(image)) or real(image))
+    monkeypatch.setattr(dog, "forward", lambda image, real=dog.forward: batches.append(len(image)) or real(image))
     monkeypatch.setattr(estimator, "HELD", 10 * 64 * 64 * 3)
     poses = [one.xy for one in dog.stream(images())]
     assert len(poses) == 40
@@ -238,13 +238,13 @@ def test_models_that_are_none(tmp_path: Path) -> None:
 
 
 def test_a_model_that_answers_with_no_number(dog: PoseEstimator, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = dog._forward
+    real = dog.forward
 
     def broken(image: torch.Tensor) -> object:
         out = real(image)
         out.heatmaps.fill_(torch.nan)
         return out
 
-    monkeypatch.setattr(dog, "_forward", broken)
+    monkeypatch.setattr(dog, "forward", broken)
     with pytest.raises(DivergedError, match="not finite"):
         dog(picture())
