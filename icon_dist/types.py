@@ -46,6 +46,7 @@ __all__ = [
     "Label",
     "Origin",
     "Outputs",
+    "Pixels",
     "Predictions",
     "Skeleton",
     "SplitRecord",
@@ -229,10 +230,20 @@ class Batch:
         self.row[gone] = -1
 
 
+@dataclass(frozen=True)
+class Pixels:
+    """Some pixels of the maps of a batch, in an image all different."""
+
+    place: Int64[Tensor, "N pixels"]  # in the flattened map
+    hw: tuple[int, int]  # he and we of the map
+
+
 @dataclass
 class Outputs:
     """What a pose model returns. ``embedding`` is unit norm over m; outside training only ``heatmaps`` exist, and
     ``joints`` of a model that refines them.
+
+    With ``pixels`` the model was asked for these alone, and ``embedding`` is [N, m, 1, pixels].
 
     ``feature`` is the encoder map (D channels) that both heads depend on: the one that the projection head reads, the
     finest if it reads several. ``tap`` is the same map seen by the projection head alone. With ``retain_grad()`` on
@@ -240,10 +251,11 @@ class Outputs:
     """
 
     heatmaps: Float[Tensor, "N K h w"]
-    embedding: Float[Tensor, "N m he we"] | None = None
+    embedding: Float[Tensor, "N m _ _"] | None = None
     feature: Float[Tensor, "_ D he we"] | None = None  # in a semi-supervised step of the labelled people alone
     tap: Float[Tensor, "_ D he we"] | None = None
     joints: Float[Tensor, "R N K 2"] | None = None  # input px
+    pixels: Pixels | None = None
 
 
 @dataclass

@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int, Int64
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from icon_dist.distributed import sum_over_ranks, world_size
@@ -36,7 +36,7 @@ from icon_dist.losses.kernels import consistency_sums, mean_of_categories
 from icon_dist.losses.options import PRCC, SKCC, Bank, Inputs, Options, Term, check_inputs, check_settings, pairs_of
 from icon_dist.losses.sampling import Negatives
 from icon_dist.losses.tokens import TokenBatch, Tokens, limb_tokens, pixel_offsets, pixel_set, pixels_under, read_points
-from icon_dist.types import DeviceStep, KeySet
+from icon_dist.types import DeviceStep, KeySet, Pixels
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class IconLoss(nn.Module):
 
     def forward(
         self,
-        embedding: Float[Tensor, "N m he we"],
+        embedding: Float[Tensor, "N m _ _"],
         joints: Float[Tensor, "N K 2"],
         visible: Bool[Tensor, "N K"],
         instance_id: Int[Tensor, " N"],
@@ -102,17 +102,20 @@ class IconLoss(nn.Module):
         errors: Float[Tensor, "N K"] | None = None,
         image_id: Int[Tensor, " N"] | None = None,
         step: int | DeviceStep | None = None,
+        pixels: Pixels | None = None,
     ) -> IconOutput:
         """The loss of a batch of N instances. Collective: all ranks call it, each with the same N.
 
         ``joints`` are xy in input px; ``visible`` says which count; ``instance_id`` is unique in the dataset. Hard
         queries are those whose ``heatmaps`` are uncertain and whose ``errors`` are large; neither gets a gradient. With
         ``image_id`` positives are of other images. Micro-batches of an optimizer step are calls with the same ``step``.
+        ``embedding`` is the whole map [N, m, he, we]; or, at the ``pixels`` that :meth:`pixels` gave for these joints,
+        [N, m, 1, pixels].
 
         After ``optimizer.step()``, call ``commit()``, or ``discard()`` if the step was skipped: another call before is
         a RuntimeError. In ``eval()`` mode nothing is remembered. ValueError, in one line, for inputs that do not fit.
         """
-        inputs = Inputs(embedding, joints, visible, instance_id, heatmaps, errors, image_id)
+        inputs = Inputs(embedding, joints, visible, instance_id, heatmaps, errors, image_id, pixels)
         hard = any(term.query == "hard" for term in self.terms.values())
         check_inputs(inputs, num_joints=self.num_joints, dim=self.dim, hard=hard)
         owner = instance_id if image_id is None else image_id
@@ -143,18 +146,21 @@ class IconLoss(nn.Module):
         zero = torch.zeros_like(total.detach())
         return IconOutput(total, values.get("skcc", zero), values.get("prcc", zero), measure)
 
-    def pixels(
-        self, joints: Float[Tensor, "N K 2"], visible: Bool[Tensor, "N K"], *, hw: Sequence[int]
-    ) -> Int64[Tensor, "N pixels"]:
-        """The pixels of the embedding map, flattened, that a call will read of images of ``hw`` px, and some others.
+    def pixels(self, joints: Float[Tensor, "N K 2"], visible: Bool[Tensor, "N K"], *, hw: Sequence[int]) -> Pixels:
+        """The pixels of the embedding map that a call will read of images of ``hw`` px, and some others.
 
         All are different, and as many whatever the joints. A projection head need not compute the rest of its map.
         """
         own = self.options
         points = self._points(joints, visible & joints.isfinite().all(2)) / own.stride
-        aligned = own.stride == own.heatmap_stride and not own.origin  # all points but the joint itself are pixels
-        each = 4 + (1 if aligned else 4) * len(self._offsets)
-        return pixels_under(points, (hw[0] // own.stride, hw[1] // own.stride), most=self.num_joints * each)
+        each = 4 + (1 if self._aligned else 4) * len(self._offsets)
+        map_hw = hw[0] // own.stride, hw[1] // own.stride
+        return Pixels(pixels_under(points, map_hw, most=self.num_joints * each), map_hw)
+
+    @property
+    def _aligned(self) -> bool:
+        """Whether all points but the joint itself are pixels of the embedding map."""
+        return self.options.stride == self.options.heatmap_stride and not self.options.origin
 
     @property
     def pending(self) -> int | DeviceStep | None:
@@ -178,7 +184,9 @@ class IconLoss(nn.Module):
         self._limbs = self._limbs.to(inputs.joints.device)  # copied once
         visible = inputs.visible & inputs.joints.isfinite().all(2)
         points = self._points(inputs.joints, visible)
-        features, inside = read_points(inputs.embedding, points, stride=own.stride, read=own.read)
+        features, inside = read_points(
+            inputs.embedding, points, stride=own.stride, read=own.read, pixels=inputs.pixels, aligned=self._aligned
+        )
         present = visible & inside[:, :, 0]  # a joint exists where its own embedding can be read
         active = inside & present[..., None]
         if inputs.heatmaps is None or inputs.errors is None:

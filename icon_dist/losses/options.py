@@ -15,6 +15,7 @@ from torch import Tensor
 
 from icon_dist.errors import shown
 from icon_dist.losses.sampling import Draw
+from icon_dist.types import Pixels
 
 STRATEGIES = ("hard", "random", "all")
 
@@ -94,13 +95,14 @@ AT_LEAST_ONE = ("queries", "negatives", "stride", "points", "heatmap_stride", "s
 class Inputs:
     """A batch as it is given to the loss: N instances, K joints, m = ``dim``."""
 
-    embedding: Float[Tensor, "N m he we"]  # of any norm
+    embedding: Float[Tensor, "N m _ _"]  # of any norm
     joints: Float[Tensor, "N K 2"]  # xy, input px
     visible: Bool[Tensor, "N K"]
     instance_id: Int[Tensor, " N"]  # an instance may come back: its tokens are never each other's positives
     heatmaps: Float[Tensor, "N K h w"] | None = None
     errors: Float[Tensor, "N K"] | None = None
     image_id: Int[Tensor, " N"] | None = None
+    pixels: Pixels | None = None  # that the embedding is of
 
 
 LAYOUT = {  # of the inputs; letters that are no number may be any size
@@ -227,6 +229,16 @@ def _wrong_inputs(inputs: Inputs, sizes: dict[str, int], *, hard: bool) -> Itera
         device = device or x.device
         if x.device != device:
             yield f"{name} is on {x.device}, the embedding on {device}"
+    if inputs.pixels is not None and isinstance(inputs.embedding, Tensor):
+        yield from _wrong_pixels(inputs.pixels, list(inputs.embedding.shape))
+
+
+def _wrong_pixels(pixels: Pixels, have: list[int]) -> Iterator[str]:
+    """``have`` is the shape of the embedding."""
+    if not isinstance(pixels, Pixels):
+        yield f"pixels is {type(pixels).__name__}, expected what IconLoss.pixels returns"
+    elif have[:1] + have[2:] != [len(pixels.place), 1, pixels.place.shape[1]]:
+        yield f"embedding is {have}, expected [N, dim, 1, pixels] at pixels of {list(pixels.place.shape)}"
 
 
 def _is_integer(x: Tensor) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import operator
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +13,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
-from icon_dist.types import DeviceStep
+from icon_dist.types import DeviceStep, Pixels
 
 
 @dataclass(frozen=True)
@@ -56,23 +57,62 @@ def pixel_set(
 
 
 def read_points(
-    embedding: Float[Tensor, "N m he we"], points: Float[Tensor, "N K T 2"], *, stride: int, read: str = "bilinear"
+    embedding: Float[Tensor, "N m _ _"],
+    points: Float[Tensor, "N K T 2"],
+    *,
+    stride: int,
+    read: str = "bilinear",
+    pixels: Pixels | None = None,
+    aligned: bool = False,
 ) -> tuple[Float[Tensor, "N K T m"], Bool[Tensor, "N K T"]]:
     """Unit embeddings at points (input px), ``bilinear`` or of the ``nearest`` pixel, and which points lie on the map.
 
-    A strided convolution with odd kernel and symmetric padding is centered on ``stride * i``, hence no half pixel.
+    Of the whole map, or [N, m, 1, pixels] of those ``pixels`` that are read. ``aligned``: all points but the first of
+    a joint are pixels of the map. A strided convolution with odd kernel and symmetric padding is centered on
+    ``stride * i``, hence no half pixel.
     """
-    n, k, t, _ = points.shape
-    embedding = embedding.to(torch.promote_types(embedding.dtype, torch.float32))  # bf16 cannot hold coordinates
-    right, bottom = embedding.shape[3] - 1, embedding.shape[2] - 1
-    x, y = (points / stride).unbind(-1)
-    inside = (x >= 0) & (x <= right) & (y >= 0) & (y <= bottom)
-    if read == "nearest":
-        x, y = torch.floor(x + 0.5), torch.floor(y + 0.5)  # halves go up, as in targets; grid_sample's go to even
-    grid = torch.stack([2 * x / max(right, 1) - 1, 2 * y / max(bottom, 1) - 1], -1).to(embedding.dtype)
-    values = F.grid_sample(embedding, grid.view(n, k * t, 1, 2), mode=read, align_corners=True)  # [N, m, K*T, 1]
-    features = values.squeeze(3).transpose(1, 2).reshape(n, k, t, -1)
-    return F.normalize(features, dim=-1), inside
+    embedding = embedding.to(torch.promote_types(embedding.dtype, torch.float32))
+    hw = embedding.shape[2:] if pixels is None else pixels.hw
+    xy = points / stride
+    x, y = xy.unbind(-1)
+    inside = (x >= 0) & (x <= hw[1] - 1) & (y >= 0) & (y <= hw[0] - 1)
+    n, k, t = inside.shape
+    mixed = 0 if read == "nearest" else 1 if aligned else t  # points that lie between pixels
+    corners, share = corners_of(xy[:, :, :mixed])
+    nearest = torch.floor(xy[:, :, mixed:] + 0.5)  # halves go up, as in targets
+    place = flattened(torch.cat([corners.flatten(2, 3), nearest], 2), hw).flatten(1)  # [N, K (4 mixed + T - mixed)]
+    if pixels is not None:
+        place = numbers_of(pixels).gather(1, place)
+    rows = embedding.permute(0, 2, 3, 1).flatten(0, 2)  # free of a map that is laid out channels-last
+    first = torch.arange(n, device=place.device)[:, None] * (len(rows) // n)
+    found = rows.index_select(0, (first + place).flatten()).view(n, k, 3 * mixed + t, rows.shape[1])
+    around, alone = torch.split(found, [4 * mixed, t - mixed], 2)
+    between = (around.reshape(n, k, mixed, 4, rows.shape[1]) * share.to(around)[..., None]).sum(3)
+    return F.normalize(torch.cat([between, alone], 2), dim=-1), inside
+
+
+def numbers_of(pixels: Pixels) -> Int64[Tensor, "N map"]:
+    """At the place of each of these pixels in the flattened map its number among them; 0 elsewhere."""
+    n, some = pixels.place.shape
+    number = torch.arange(some, device=pixels.place.device).expand(n, some)
+    empty = torch.zeros(n, pixels.hw[0] * pixels.hw[1], dtype=torch.int64, device=number.device)
+    return empty.scatter_(1, pixels.place, number)
+
+
+def corners_of(xy: Float[Tensor, "*points 2"]) -> tuple[Float[Tensor, "*points 4 2"], Float[Tensor, "*points 4"]]:
+    """The four pixels around points (map px), and their shares in what lies between them."""
+    low, high = xy.floor(), xy.ceil()
+    right, down = (xy - low).unbind(-1)
+    (x0, y0), (x1, y1) = low.unbind(-1), high.unbind(-1)
+    corners = torch.stack([x0, y0, x1, y0, x0, y1, x1, y1], -1).view(*x0.shape, 4, 2)
+    left, up = 1 - right, 1 - down
+    return corners, torch.stack([left * up, right * up, left * down, right * down], -1)
+
+
+def flattened(xy: Float[Tensor, "*points 2"], hw: Sequence[int]) -> Int64[Tensor, "*points"]:
+    """Places of pixels in the flattened map, of the nearest one for what lies beyond it."""
+    x, y = xy.unbind(-1)
+    return (y.clamp(0, hw[0] - 1) * hw[1] + x.clamp(0, hw[1] - 1)).long()
 
 
 def pixels_under(points: Float[Tensor, "N K T 2"], hw: tuple[int, int], *, most: int) -> Int64[Tensor, "N pixels"]:
@@ -80,10 +120,9 @@ def pixels_under(points: Float[Tensor, "N K T 2"], hw: tuple[int, int], *, most:
 
     All are different: the first ``most`` of those touched, then of the others, or the whole map where it is smaller.
     """
-    x, y = torch.stack([points.floor(), points.ceil()]).unbind(-1)
-    place = (y.clamp(0, hw[0] - 1)[:, None] * hw[1] + x.clamp(0, hw[1] - 1)).long()  # [2, 2, N, K, T]
+    corners, _ = corners_of(points)
     touched = torch.zeros(len(points), hw[0] * hw[1], dtype=torch.int64, device=points.device)
-    touched.scatter_(1, place.flatten(0, 1).transpose(0, 1).flatten(1), 1)
+    touched.scatter_(1, flattened(corners, hw).flatten(1), 1)
     return touched.argsort(dim=1, descending=True, stable=True)[:, :most]
 
 

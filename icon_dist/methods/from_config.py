@@ -42,7 +42,6 @@ def method_of(
             sigma=config.data.sigma,
             lambda_u=lambda_u,
             seed=config.run.seed,
-            read_alone=config.model.project == "read",
         )
 
     unlabelled = round(micro_batch * semi.unlabelled_share)

@@ -8,6 +8,7 @@ The mean over ranks of what N ranks find is the loss of one rank with the joined
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 
 import torch
@@ -73,9 +74,8 @@ class Objective:
         sigma: float,
         lambda_u: float = 0.0,
         seed: int,
-        read_alone: bool = False,
     ) -> None:
-        self._cfg, self._lambda_u, self._read_alone = cfg, lambda_u, read_alone
+        self._cfg, self._lambda_u = cfg, lambda_u
         options = Options(
             stride=embedding_stride,
             origin=embedding_origin,
@@ -132,6 +132,7 @@ class Objective:
             errors=errors,
             image_id=batch.image_id if self._cfg.positives_from == "images" else None,
             step=step,
+            pixels=outputs.pixels,
         )
         scale = step.scale.to(losses.total.dtype) if isinstance(step, DeviceStep) else losses.scale
         losses.total = losses.total + scale * found.total
@@ -143,10 +144,11 @@ class Objective:
         return losses
 
     def pixels(self, batch: Batch) -> tuple[Int64[Tensor, "N pixels"], ...]:
-        """What the model is told beside the images: the pixels that are read, where it shall project no others."""
-        if self._icon is None or not self._read_alone:
+        """What the model is told beside the images: the pixels that are read, unless that is the whole map."""
+        if self._icon is None:
             return ()
-        return (self._icon.pixels(batch.joints, self._counted(batch), hw=batch.image.shape[1:3]),)
+        some = self._icon.pixels(batch.joints, self._counted(batch), hw=batch.image.shape[1:3])
+        return () if some.place.shape[1] == math.prod(some.hw) else (some.place,)
 
     def _counted(self, batch: Batch) -> Bool[Tensor, "N K"]:
         return batch.visible if self._cfg.counted == "visible" else batch.labelled

@@ -50,9 +50,10 @@ class Pseudo(Supervised):
         """The losses of one micro-batch, whose last people have no labels: Eq. 6-7."""
         n = len(batch.row) - self._unlabelled  # labelled people
         pseudo, target, weight = self._lesson(batch, n)
-        known = forward(batch.image[:n])
+        places = self.objective.pixels(pseudo)
+        known = forward(batch.image[:n], *(some[:n] for some in places))
         with statistics_held(self._model):
-            unknown = forward(batch.image[n:])
+            unknown = forward(batch.image[n:], *(some[n:] for some in places))
         losses = self.objective(
             joined(known, unknown),
             pseudo,

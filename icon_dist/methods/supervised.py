@@ -127,10 +127,14 @@ def joined(known: Outputs, unknown: Outputs) -> Outputs:
     def cat(a: Tensor | None, b: Tensor | None, dim: int) -> Tensor | None:
         return None if a is None or b is None else torch.cat([a, b], dim)
 
+    some = None
+    if known.pixels is not None and unknown.pixels is not None:
+        some = replace(known.pixels, place=torch.cat([known.pixels.place, unknown.pixels.place]))
     return Outputs(
         torch.cat([known.heatmaps, unknown.heatmaps]),
         cat(known.embedding, unknown.embedding, 0),
         feature=known.feature,
         tap=known.tap,
         joints=cat(known.joints, unknown.joints, 1),
+        pixels=some,
     )

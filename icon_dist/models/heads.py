@@ -1,4 +1,4 @@
-"""Heads on a backbone: which there are, and the training-only projection head (paper Fig. 2)."""
+"""Heads on a backbone: which there are, and what the projection head reads."""
 
 from __future__ import annotations
 
@@ -8,11 +8,8 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
-
-from icon_dist.errors import ConfigError
-from icon_dist.models.blocks import conv_bn, init_from_scratch
 
 
 @dataclass(frozen=True)
@@ -21,6 +18,7 @@ class Heads:
 
     joints: int  # K
     projection: str | None = None  # mlp | linear | None: no contrast
+    project: str = "map"  # map | read: of which pixels the norm of the projection head has its statistics
     feature: str = "default"  # what the projection head reads, one of the backbone's sources
     embedding: int = 256  # m
     bones: tuple[tuple[int, int], ...] = ()  # joints that belong together, for models that know the skeleton
@@ -35,19 +33,6 @@ class Source(NamedTuple):
     channels: int
     stride: int  # input px per feature px
     origin: float = 0.0  # where the first feature px lies, input px, right and below of the first input px
-
-
-def projection_head(kind: str, inputs: int, outputs: int) -> nn.Sequential:
-    """``mlp`` = 1x1 conv, BN, ReLU, 1x1 conv; ``linear`` = one 1x1 conv. The caller normalizes."""
-    if kind == "mlp":
-        layers = [*conv_bn(inputs, outputs, kernel=1), nn.ReLU(), nn.Conv2d(outputs, outputs, kernel_size=1)]
-    elif kind == "linear":
-        layers = [nn.Conv2d(inputs, outputs, kernel_size=1)]
-    else:
-        raise ConfigError(f"model.projection={kind}: not one of mlp, linear")
-    head = nn.Sequential(*layers)
-    init_from_scratch(head)
-    return head
 
 
 def concatenate(maps: Sequence[Float[Tensor, "N _ _ _"]]) -> Float[Tensor, "N _ _ _"]:

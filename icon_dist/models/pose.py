@@ -18,8 +18,9 @@ from torch.nn import functional as F
 
 from icon_dist.errors import ConfigError
 from icon_dist.models.batch_norm import BatchNorm2d, count_batch
-from icon_dist.models.heads import Heads, Source, concatenate, projection_head
-from icon_dist.types import Outputs
+from icon_dist.models.heads import Heads, Source, concatenate
+from icon_dist.models.projection import ProjectionHead
+from icon_dist.types import Outputs, Pixels
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -72,7 +73,7 @@ class PoseNet(nn.Module):
         self.projection = (
             None
             if heads.projection is None
-            else projection_head(heads.projection, sources[heads.feature].channels, heads.embedding)
+            else ProjectionHead(heads.projection, sources[heads.feature].channels, heads.embedding)
         )
 
     def encode(self, x: Float[Tensor, "N 3 H W"]) -> Encoded:
@@ -100,8 +101,7 @@ class PoseNet(nn.Module):
     def forward(self, image: UInt8[Tensor, "N H W 3"], pixels: Int64[Tensor, "N pixels"] | None = None) -> Outputs:
         """Heatmaps of RGB crops at ``stride``; in training the embeddings as well, at ``embedding_stride``.
 
-        Of the embeddings only those at ``pixels``, places in the flattened map, all different; the others are 0. None =
-        all of them.
+        Of the embeddings only those at ``pixels``, places in the flattened map, all different. None = all of them.
         """
         return self.apply_heads(self.encode(self.normalize(image)), pixels)
 
@@ -119,14 +119,11 @@ class PoseNet(nn.Module):
         tap = feature.view_as(feature)
         x = concatenate([tap, *coarser])
         if pixels is None:
-            embedding = F.normalize(self.projection(x).float(), dim=1)
+            projected, some = self.projection(x), None
         else:
-            place = pixels[:, None]  # [N, 1, pixels]
-            some = x.flatten(2).gather(2, place.expand(-1, x.shape[1], -1))[:, :, None]
-            found = F.normalize(self.projection(some).float(), dim=1)[:, :, 0]  # [N, m, pixels]
-            empty = found.new_zeros(*found.shape[:2], x[0, 0].numel())
-            embedding = empty.scatter(2, place.expand_as(found), found).view(*found.shape[:2], *x.shape[2:])
-        return Outputs(heatmaps, embedding, feature=feature, tap=tap)
+            projected = self.projection.at(x, pixels, of_map=self.heads.project == "map")
+            some = Pixels(pixels, (x.shape[2], x.shape[3]))
+        return Outputs(heatmaps, F.normalize(projected.float(), dim=1), feature=feature, tap=tap, pixels=some)
 
     def features(self, image: UInt8[Tensor, "N H W 3"]) -> Float[Tensor, "N D he we"]:
         """What the projection head reads, or would read; also outside training (Fig. 5).

@@ -88,6 +88,21 @@ def test_equals_the_loops_of_the_reference(name: str) -> None:
     assert compared >= 2
 
 
+@pytest.mark.parametrize("name", VARIANTS)
+def test_embeddings_of_the_pixels_that_are_read_do_for_the_whole_map(name: str) -> None:
+    whole, part = IconLoss(**SIZES | VARIANTS[name]), IconLoss(**SIZES | VARIANTS[name])
+    for step, (right, expected) in enumerate(steps(whole, range(3))):
+        inputs = batch(step)
+        some = part.pixels(inputs["joints"], inputs["visible"], hw=(32, 32))
+        place = some.place[:, None].expand(-1, M, -1)
+        embedding = inputs["embedding"].flatten(2).gather(2, place)[:, :, None]
+        out = part(**inputs | {"embedding": embedding}, pixels=some)
+        torch.testing.assert_close(out.total, right.total, rtol=1e-9, atol=1e-9)
+        grad = torch.autograd.grad(out.total, inputs["embedding"])[0]
+        torch.testing.assert_close(grad, expected, rtol=1e-7, atol=1e-9)
+        part.commit()
+
+
 def test_positives_of_other_images() -> None:
     image = torch.tensor([0, 0, 1, 1, 1])
     ours, reference = IconLoss(**SIZES), ReferenceLoss(**SIZES)

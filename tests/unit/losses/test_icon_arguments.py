@@ -11,6 +11,7 @@ import torch
 
 from icon_dist.losses.icon import IconLoss
 from icon_dist.losses.options import Bank, Options, Term
+from icon_dist.types import Pixels
 from tests.unit.losses.test_icon import SIZES, K, M, N, batch
 
 
@@ -94,6 +95,11 @@ def test_wrong_settings_are_one_line(arguments: dict[str, Any], parts: list[str]
         ({"image_id": torch.zeros(N, 1).long()}, ["image_id is [5, 1], expected [N]"]),
         ({"joints": torch.zeros(N, K, 2, device="meta")}, ["joints is on meta, the embedding on cpu"]),
         ({"visible": torch.ones(N, K), "errors": torch.zeros(N)}, ["visible is torch.float32", "; errors is [5]"]),
+        ({"pixels": torch.zeros(N, 3).long()}, ["pixels is Tensor, expected what IconLoss.pixels returns"]),
+        (
+            {"pixels": Pixels(torch.zeros(N, 3).long(), (8, 8))},
+            ["embedding is [5, 6, 8, 8], expected [N, dim, 1, pixels] at pixels of [5, 3]"],
+        ),
     ],
 )
 def test_wrong_inputs_are_one_line(change: dict[str, Any], parts: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""A projection head that sees only the pixels that contrast reads (``model.project=read``)."""
+"""Only the pixels that contrast reads are projected; ``model.project`` says whose statistics the head's norm has."""
 
 from __future__ import annotations
 
@@ -28,49 +28,56 @@ def people() -> Batch:
     return Batch(image, joints, known, known, number, number, number, torch.eye(2, 3).repeat(PEOPLE, 1, 1))
 
 
-def gradients(values: dict[str, Any], project: str) -> tuple[Tensor, list[Tensor], list[Outputs]]:
-    """The loss of a step, of all parameters the gradients, and what the model said."""
-    cfg = config(data__input=f"{SIDE}x{SIDE}", model__project=project, model__embedding=8, **values)
+def gradients(values: dict[str, Any], *, whole: bool = False) -> tuple[Tensor, list[Tensor], Outputs]:
+    """The loss of a step, the gradients of all parameters, and what the model said; ``whole``: it projects its map."""
+    cfg = config(data__input=f"{SIDE}x{SIDE}", model__embedding=8, **values)
     torch.manual_seed(0)
     model = from_config.build(cfg, COCO).train()
     said: list[Outputs] = []
 
-    def forward(*inputs: Tensor) -> Outputs:
-        said.append(model(*inputs))
+    def forward(image: Tensor, *pixels: Tensor) -> Outputs:
+        said.append(model(image, *() if whole else pixels))
         return said[-1]
 
     method = method_of(cfg, COCO, model, micro_batch=PEOPLE, teacher=None)
     total = method(forward, people(), step=0, epoch=1.0, diagnose=False).total
     torch.autograd.backward(total)
-    return total.detach(), [p.grad for p in model.parameters() if p.grad is not None], said
+    return total.detach(), [p.grad for p in model.parameters() if p.grad is not None], said[-1]
 
 
 CASES: list[dict[str, Any]] = [
     {},
     {"loss__points": 3, "loss__read": "nearest"},
     {"model__feature": "all"},
-    {"model__backbone": "resnet18"},  # a map of stride 16
+    {"model__backbone": "resnet18", "loss__points": 1, "loss__read": "nearest"},  # a map of stride 16
     {"loss__contrast": "intra", "loss__points": 4},
 ]
 
 
+@pytest.mark.parametrize(
+    "head", [{"model__projection": "mlp"}, {"model__projection": "linear", "model__project": "read"}]
+)
 @pytest.mark.parametrize("values", CASES, ids=str)
-def test_without_batch_norm_the_loss_and_all_gradients_are_those_of_the_whole_map(values: dict[str, Any]) -> None:
-    (right, expected, _), (found, got, _) = (
-        gradients({"model__projection": "linear", **values}, project) for project in ("map", "read")
+def test_the_loss_and_all_gradients_are_those_of_the_whole_map(values: dict[str, Any], head: dict[str, Any]) -> None:
+    (right, expected, all_of_it), (found, got, said) = (
+        gradients(values | head, whole=whole) for whole in (True, False)
     )
     assert float(right) > 0.1
     torch.testing.assert_close(found, right, rtol=1e-5, atol=0)
     assert len(got) == len(expected)
     for mine, theirs in zip(got, expected, strict=True):
         assert (mine - theirs).norm() <= 1e-4 * theirs.norm()
+    assert said.embedding is not None
+    assert all_of_it.embedding is not None
+    assert (said.pixels is None) == (said.embedding.shape == all_of_it.embedding.shape)
 
 
-def test_the_head_sees_a_third_of_the_map_and_its_batch_norm_no_more() -> None:
-    (_, _, (whole,)), (_, grads, (some,)) = (gradients({"loss__points": 16}, project) for project in ("map", "read"))
-    assert whole.embedding is not None
-    assert some.embedding is not None
-    projected = some.embedding.abs().sum(1) > 0
-    assert (projected.sum((1, 2)) == 17 * (15 + 4)).all()
-    assert not torch.equal(some.embedding[:, :, projected[0]][0], whole.embedding[:, :, projected[0]][0])
+def test_of_all_pixels_a_third_is_projected_and_read_means_that_batch_norm_sees_no_more() -> None:
+    (_, _, by_map), (_, grads, by_read) = (
+        gradients({"loss__points": 16, "model__project": project}) for project in ("map", "read")
+    )
+    assert by_map.embedding is not None
+    assert by_read.embedding is not None
+    assert by_map.embedding.shape == by_read.embedding.shape == (PEOPLE, 8, 1, 17 * (15 + 4))
+    assert not torch.allclose(by_map.embedding, by_read.embedding, atol=1e-3)
     assert all(grad.isfinite().all() for grad in grads)

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from icon_dist.models import Heads, build_model
-from icon_dist.models.heads import concatenate, projection_head, upsample
+from icon_dist.models.heads import concatenate, upsample
+from icon_dist.models.projection import ProjectionHead
 
 HW = (64, 64)
 
@@ -40,9 +41,9 @@ def test_state_dict_holds_no_constants() -> None:
 
 
 def test_projection_heads() -> None:
-    mlp = [type(layer).__name__ for layer in projection_head("mlp", 32, 8)]
+    mlp = [type(layer).__name__ for layer in ProjectionHead("mlp", 32, 8)]
     assert mlp == ["Conv2d", "BatchNorm2d", "ReLU", "Conv2d"]
-    shapes = {key: tuple(p.shape) for key, p in projection_head("mlp", 32, 8).named_parameters()}
+    shapes = {key: tuple(p.shape) for key, p in ProjectionHead("mlp", 32, 8).named_parameters()}
     assert shapes == {
         "0.weight": (8, 32, 1, 1),
         "1.weight": (8,),
@@ -50,14 +51,14 @@ def test_projection_heads() -> None:
         "3.weight": (8, 8, 1, 1),
         "3.bias": (8,),
     }
-    assert [tuple(p.shape) for p in projection_head("linear", 32, 8).parameters()] == [(8, 32, 1, 1), (8,)]
+    assert [tuple(p.shape) for p in ProjectionHead("linear", 32, 8).parameters()] == [(8, 32, 1, 1), (8,)]
 
 
 def test_an_embedding_has_a_direction_where_all_features_are_dead() -> None:
     """A zero bias in the last layer would give the zero vector there."""
     torch.manual_seed(0)
     for kind in ("mlp", "linear"):
-        head = projection_head(kind, 32, 8).eval()
+        head = ProjectionHead(kind, 32, 8).eval()
         assert head(torch.zeros(1, 32, 1, 1)).norm() > 1e-3
 
 
