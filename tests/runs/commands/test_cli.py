@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -304,6 +305,17 @@ for words in (["shards", "verify", "none"], ["sweep", "lambdas", "--cfg", "demo"
     first, second = done.stderr.splitlines()
     assert "none: no shards here" in first
     assert "is not installed; pip install" in second or "does not load" in second
+
+
+@pytest.mark.parametrize(("own", "policy"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")])
+def test_threads_of_torch_sleep_while_they_wait(own: dict[str, str], policy: str) -> None:
+    """By what libgomp says of itself when torch loads it; what the user has set holds."""
+    code = "from icon_dist.cli import run_cli\nrun_cli(lambda _: print(__import__('torch').__name__))"
+    clean = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    environment = clean | own | {"OMP_DISPLAY_ENV": "TRUE"}
+    ran = [sys.executable, "-W", "ignore", "-c", code]
+    done = subprocess.run(ran, capture_output=True, text=True, cwd=ROOT, env=environment, check=True)
+    assert f"OMP_WAIT_POLICY = '{policy}'" in done.stderr
 
 
 def test_an_old_python_is_one_line() -> None:
