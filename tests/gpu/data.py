@@ -70,8 +70,8 @@ def arriving(setting: Setting, stream: TrainStream, epoch: int, name: str) -> Ro
             people += len(batch.row)
             if setting.left < 1 or time.perf_counter() - began > 4:
                 break
-    setting.finish()
-    seconds, busy = time.perf_counter() - began, time.process_time() - busy
+        setting.finish()
+        seconds, busy = time.perf_counter() - began, time.process_time() - busy  # before the rest is dropped
     people -= len(batch.row)  # of the first
     return Row(name, people / seconds, "img/s", note=f"{1e6 * busy / max(1, people):.0f} us an image in this process")
 

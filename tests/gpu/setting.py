@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -56,6 +57,12 @@ Rows = Iterator[Row]
 def within(name: str, value: float, most: float, unit: str = "") -> Row:
     """A figure that must not be larger; NaN is."""
     return Row(name, value, unit, ok=value <= most, note=f"at most {most:g}")
+
+
+def failed(name: str, error: Exception, *, ok: bool | None = None) -> Row:
+    """What could not run: why, and below that where."""
+    why = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    return Row(name, "fails", ok=ok, note=f"{why}\n{''.join(traceback.format_exception(error))}")
 
 
 @dataclass(frozen=True)

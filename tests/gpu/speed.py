@@ -1,24 +1,20 @@
-"""What a step costs: resident crops, arrangement by arrangement; the whole step as one graph; contrast."""
+"""What a step costs, one launch at a time: resident crops, arrangement by arrangement; contrast."""
 
 from __future__ import annotations
 
-import argparse
 import math
-import subprocess
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
+from contextlib import suppress
 from typing import NamedTuple
 
 import torch
 from torch.autograd import DeviceType
 
 from icon_dist.losses import pairs
-from icon_dist.training.cuda_graph import WARM, GraphedStep
 from icon_dist.training.engine_plain import PlainEngine
 from icon_dist.training.precision import use_precision
-from tests.gpu.setting import Learning, Row, Rows, Setting, background, config, crops, fill_banks, without_deepspeed
+from tests.gpu.setting import Learning, Row, Rows, Setting, config, crops, failed, fill_banks
 
 MODES = {  # of contrast
     "none": {"loss__lambda_p": 0},
@@ -33,14 +29,13 @@ class Arrangement(NamedTuple):
 
     name: str
     channels_last: bool = True
-    benchmark: bool = True
     fused: bool = True
 
 
+# All with cuDNN's search. Its plans are kept by shape alone: a step without would leave its own to all that follow.
 ARRANGEMENTS = (
-    Arrangement("NCHW, foreach Adam", channels_last=False, benchmark=False, fused=False),
-    Arrangement("+ channels_last", benchmark=False, fused=False),
-    Arrangement("+ benchmark", fused=False),
+    Arrangement("NCHW, foreach Adam", channels_last=False, fused=False),
+    Arrangement("+ channels_last", fused=False),
     Arrangement("+ fused Adam"),  # as the loop has it
 )
 Make = Callable[[], Callable[[], object]]  # a step, made when it is timed: making it may fail
@@ -59,21 +54,15 @@ def speed(setting: Setting) -> Rows:
         for people in sizes:
             row, base[people] = timed(setting, f"N={people} {arrangement.name}", loop_step(alone, people), people)
             yield row
-    yield launches(setting, f"N={sizes[0]}", loop_step(alone, sizes[0]))
-    for people in sizes:
-        yield timed(setting, f"N={people} graph", graph(alone, people), people)[0]
-    for mode in ("default", "caps", "read"):
+    yield launches(setting, f"N={sizes[0]} launches", loop_step(alone, sizes[0]))
+    for mode in ("default", "read", "caps"):
         yield from with_contrast(setting, mode, base)
-    alone.model.compile(backend=backend(setting), dynamic=False)
-    yield timed(setting, f"N={sizes[0]} compile", loop_step(alone, sizes[0]), sizes[0])[0]
-    yield timed(setting, f"N={sizes[0]} compile + graph", graph(alone, sizes[0]), sizes[0])[0]
 
 
 def with_contrast(setting: Setting, mode: str, base: dict[int, float]) -> Rows:
     """``base``: milliseconds of a step without, by its people."""
     learning = Learning(config(setting, **MODES[mode]), device=setting.device)
     fill_banks(learning.method)
-    arrange(learning, ARRANGEMENTS[-1], setting)
     for people in base:
         row, ms = timed(setting, f"N={people} {mode} contrast", loop_step(learning, people), people)
         yield row
@@ -83,8 +72,7 @@ def with_contrast(setting: Setting, mode: str, base: dict[int, float]) -> Rows:
     yield timed(setting, f"N={people} {mode} contrast alone", contrast_alone(learning, people), 0)[0]
     if mode == "default":
         yield from other_ways(learning, people, setting)
-    yield launches(setting, f"N={people} {mode} contrast", loop_step(learning, people))
-    yield timed(setting, f"N={people} {mode} contrast graph", graph(learning, people), people)[0]
+    yield launches(setting, f"N={people} {mode} contrast launches", loop_step(learning, people))
 
 
 def other_ways(learning: Learning, people: int, setting: Setting) -> Rows:
@@ -100,13 +88,10 @@ def other_ways(learning: Learning, people: int, setting: Setting) -> Rows:
 
 
 def arrange(learning: Learning, arrangement: Arrangement, setting: Setting) -> None:
-    """The same network with other strides, another search for kernels, another Adam."""
-    torch.backends.cudnn.benchmark = arrangement.benchmark
+    """The same network with other strides, another Adam."""
     parameters = list(learning.model.parameters())
     adam = torch.optim.Adam(
         parameters,
-        lr=1e-6,
-        capturable=setting.cuda,
         fused=arrangement.fused and setting.cuda,
         foreach=not arrangement.fused,
     )
@@ -124,20 +109,8 @@ def loop_step(learning: Learning, people: int) -> Make:
 
     def make() -> Callable[[], object]:
         learning.graphed = None
+        learning.model.zero_grad()  # of a step that failed
         batch = crops(learning.cfg, people, device=learning.device)
-        return lambda: learning.step(batch)
-
-    return make
-
-
-def graph(learning: Learning, people: int) -> Make:
-    """The same as a graph (``run.graph``), recorded before it is timed; off CUDA the same calls one by one."""
-
-    def make() -> Callable[[], object]:
-        batch = crops(learning.cfg, people, device=learning.device)
-        learning.graphed = GraphedStep(learning.cfg, learning.learner, accumulation=1, device=learning.device)
-        for _ in range(WARM + 1):
-            learning.step(batch)
         return lambda: learning.step(batch)
 
     return make
@@ -167,7 +140,8 @@ def timed(setting: Setting, name: str, make: Make, people: int) -> tuple[Row, fl
     if setting.left < 2:
         return Row(name, "left out", note="no time"), math.nan
     if setting.cuda:
-        torch.cuda.empty_cache()
+        with suppress(RuntimeError):  # after a recording that failed
+            torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     try:
         began = time.perf_counter()
@@ -177,7 +151,7 @@ def timed(setting: Setting, name: str, make: Make, people: int) -> tuple[Row, fl
         first = time.perf_counter() - began
         ms = setting.milliseconds(one, most=max(5, min(30, 2000 // max(1, people))))
     except Exception as error:  # too large, or not to be captured: the next one is still of interest
-        return Row(name, "fails", note=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"), math.nan
+        return failed(name, error), math.nan
     peak = torch.cuda.max_memory_allocated() / 2**30 if setting.cuda else 0.0
     note = f"{ms:.2f} ms, {peak:.1f} GiB, first {first:.1f} s"
     return (Row(name, 1e3 * people / ms, "img/s", note=note) if people else Row(name, ms, "ms", note=note)), ms
@@ -185,43 +159,16 @@ def timed(setting: Setting, name: str, make: Make, people: int) -> tuple[Row, fl
 
 def launches(setting: Setting, name: str, make: Make) -> Row:
     """Kernels of a step; off CUDA, calls of operators."""
-    one = make()
-    one()
-    setting.finish()
     activity = torch.profiler.ProfilerActivity
-    with torch.profiler.profile(activities=[activity.CPU, activity.CUDA] if setting.cuda else [activity.CPU]) as found:
+    try:
+        one = make()
         one()
         setting.finish()
+        kinds = [activity.CPU, activity.CUDA] if setting.cuda else [activity.CPU]
+        with torch.profiler.profile(activities=kinds) as found:
+            one()
+            setting.finish()
+    except Exception as error:  # a machine may refuse to be profiled
+        return failed(name, error)
     kind = DeviceType.CUDA if setting.cuda else DeviceType.CPU
-    return Row(f"{name} launches", sum(event.device_type == kind for event in found.events()))
-
-
-def backend(setting: Setting) -> str:
-    return "eager" if setting.tiny else "inductor"
-
-
-def start_compiling(setting: Setting) -> subprocess.Popen[bytes]:
-    """What it finds is kept in a folder (TORCHINDUCTOR_CACHE_DIR), from where :func:`speed` has it minutes later."""
-    words = ["tests.gpu.speed", "--device", setting.device, *(["--tiny"] if setting.tiny else [])]
-    return background(*words, log=setting.out / "compile.log")
-
-
-def compile_ahead(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--device", required=True)
-    parser.add_argument("--tiny", action="store_true")
-    args = parser.parse_args(argv)
-    nowhere = Path()
-    setting = Setting(args.device, args.tiny, nowhere, nowhere, nowhere, math.inf)
-    without_deepspeed()
-    learning = Learning(config(setting, **MODES["none"]), device=setting.device)
-    arrange(learning, ARRANGEMENTS[-1], setting)
-    learning.model.compile(backend=backend(setting), dynamic=False)
-    began = time.perf_counter()
-    loop_step(learning, sizes_of(setting)[0])()()
-    setting.finish()
-    print(f"compiled and ran one step in {time.perf_counter() - began:.1f} s")
-
-
-if __name__ == "__main__":
-    compile_ahead(sys.argv[1:])
+    return Row(name, sum(event.device_type == kind for event in found.events()))
