@@ -117,6 +117,12 @@ class ClusterError(IconError):
     exit_code = 7
 
 
+def out_of_memory(error: Exception) -> ClusterError:
+    """What to say of torch's OutOfMemoryError, whose own text goes on about its allocator."""
+    what, free, _ = str(error).splitlines()[0].partition(" is free.")
+    return ClusterError(f"{what}{free} Lower optim.micro_batch; the same command resumes")
+
+
 class TakenError(ClusterError):
     """Another process writes there: one writer at a time."""
 

@@ -12,7 +12,7 @@ import torch
 
 from icon_dist import distributed
 from icon_dist.config import Config
-from icon_dist.errors import ClusterError
+from icon_dist.errors import ClusterError, out_of_memory
 from icon_dist.launch.events import Event, Stopped
 from icon_dist.launch.progress import Progress
 from icon_dist.launch.signals import Stop
@@ -41,6 +41,8 @@ def launch(config: Config, loop: str, progress: Progress) -> None:
     with Stop() as stop:
         try:
             pkgutil.resolve_name(loop)(config, report=report, device=device, stop=stop)
+        except torch.OutOfMemoryError as error:
+            raise out_of_memory(error) from None
         finally:
             progress.close()
         if ended_at:

@@ -103,7 +103,7 @@ def fatal(error: Exception) -> Fatal | None:
     """What ends the run; None for a lost process and for what the others see of it: worth another start."""
     kind, text = type(error).__name__, str(error)
     if isinstance(error, torch.OutOfMemoryError):
-        kind, text = "ClusterError", f"{text.splitlines()[0]} Lower optim.micro_batch; the same command resumes"
+        kind, text = "ClusterError", str(errors.out_of_memory(error))
     elif isinstance(error, torch.AcceleratorError):  # the process has lost its GPU for good, and the next one may too
         kind, text = "ClusterError", f"{text.splitlines()[0]}; look at the GPU (nvidia-smi), then resume"
     elif isinstance(error, errors.ClusterError | RuntimeError | OSError) and not isinstance(error, errors.TakenError):
