@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from torch import Tensor
+from torch.autograd.graph import get_gradient_edge
 
 from icon_dist.checkpoints import checkpoint
 from icon_dist.launch.events import Event, Skip, Train
@@ -98,6 +101,34 @@ def test_one_graph_before_contrast_and_one_after() -> None:
     learning, _ = ends(late, graph=True)
     assert learning.graphed is not None
     assert set(learning.graphed.recorded) == {False, True}
+
+
+class Mark:
+    """Lives as long as the node that holds it."""
+
+
+def test_no_step_leaves_anything_of_its_autograd_graph() -> None:
+    """Else the next step would take over its nodes that sum up gradients. They keep the stream on which they were made,
+    that of a logged step for one, and a graph cannot record what waits for another stream."""
+    learning = small(HERE, "cpu", **SIZES, run__log_every=2)
+    weight, marks = learning.model.final_layer.weight, list[weakref.ref[Mark]]()
+
+    def mark(*_: object) -> None:
+        held = Mark()
+        get_gradient_edge(weight).node.metadata["mark"] = held
+        marks.append(weakref.ref(held))
+
+    learning.model.final_layer.register_forward_hook(mark)
+    gc.disable()  # what refers to itself would live on until it is collected
+    try:
+        for i in range(4):
+            learning.step(crops(learning.cfg, 4, device="cpu", seed=i))
+        assert [one() for one in marks] == [None] * 4
+        outputs = learning.engine(crops(learning.cfg, 4, device="cpu").image)
+        assert marks[4]() is not None
+        del outputs
+    finally:
+        gc.enable()
 
 
 def test_what_a_replay_reads_is_filled_anew(monkeypatch: pytest.MonkeyPatch) -> None:
