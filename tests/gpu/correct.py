@@ -196,7 +196,9 @@ def small(setting: Setting, device: str, **values: object) -> Learning:
     """A small network in fp32 with every part of the loss."""
     base = {"run__precision": "fp32", "data__input": "64x64", "data__sigma": 1, "model__backbone": "hrnet_small"}
     sizes = {"model__embedding": 16, "loss__bank__slots": 32, "loss__bank__warmup": 1, "optim__lr": 1e-4}
-    return Learning(config(setting, **(base | sizes | values)), device=device)
+    learning = Learning(config(setting, **(base | sizes | values)), device=device)
+    torch.backends.cudnn.benchmark = False  # a search for the fastest kernels takes longer than these few steps
+    return learning
 
 
 def measured(learning: Learning, batch: object) -> float:

@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from icon_dist import config as configuration
+from tests.gpu import train
 from tests.gpu.correct import waited
+from tests.gpu.setting import Setting
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PHASES = ("ground", "correct", "speed", "data", "graphs", "train")
@@ -52,3 +55,14 @@ def test_only_what_waits_is_counted() -> None:
     assert len(places) == 2
     assert len({*places}) == 1
     assert places[0].startswith("test_check.py:")
+
+
+def test_the_run_with_graphs_is_one_that_the_rules_allow(people: Path, tmp_path: Path) -> None:
+    """It needs a GPU: on the CPU it is not rehearsed."""
+    setting = Setting("cuda", tiny=False, data=people, out=tmp_path, scratch=tmp_path, ends=0.0)
+    preset, name, *overrides = train.with_graphs(setting)
+    assert preset == "--cfg"
+    config, _ = configuration.load_own(name, overrides)
+    assert config.run.graph
+    assert config.data.resident == "always"
+    assert config.run.gpus_per_worker == 1

@@ -36,15 +36,18 @@ def train(setting: Setting) -> Rows:
     yield Row("epochs without contrast", base, note=f"{seeds} seeds in parallel, {len(shards)} people")
     began = time.monotonic()
     children = [start(setting, seed, base) for seed in range(seeds)]
+    beside = [run_with_graphs(setting)] if setting.cuda else []
     try:
         with suppress(subprocess.TimeoutExpired):  # what is there by then counts
-            for child in children:
+            for child in children + beside:
                 child.wait(max(1.0, setting.left - 3))
     finally:
-        for child in children:
+        for child in children + beside:
             child.kill()
             child.wait()
     yield Row("all seeds", time.monotonic() - began, "s", note=f"exit codes {[child.returncode for child in children]}")
+    for child in beside:
+        yield Row("a run with graphs", child.returncode, "exit", ok=child.returncode == 0, note="train-graphs.log")
     metric = main_metric(shards.skeleton)
     found = [{run: record(setting, seed, run) for run in RUNS} for seed in range(seeds)]
     gains = []
@@ -73,6 +76,17 @@ def start(setting: Setting, seed: int, base: int) -> subprocess.Popen[bytes]:
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
     words += ["--tiny"] if setting.tiny else []
     return background("tests.gpu.train", *words, log=setting.out / f"train-{seed}.log")
+
+
+def run_with_graphs(setting: Setting) -> subprocess.Popen[bytes]:
+    return background("icon_dist.train", *with_graphs(setting), log=setting.out / "train-graphs.log")
+
+
+def with_graphs(setting: Setting) -> list[str]:
+    """A short run of all that only a GPU has: steps recorded while a thread feeds them with crops from its memory."""
+    args = argparse.Namespace(**vars(setting), runs=setting.scratch, seed=0)
+    less = ["model.backbone=hrnet_small", "model.embedding=64", "loss.start_epoch=0.5"]
+    return [*words(args, "graphs", 1, CONTRAST), *less, "run.zero=0", "run.graph=true", "data.resident=always"]
 
 
 def record(setting: Setting, seed: int, run: str) -> tuple[dict[str, float], dict[str, float]]:
