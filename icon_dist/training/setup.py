@@ -123,6 +123,7 @@ def is_resident(resident: str, shards: ShardSet, *, device: str) -> bool:
     """Whether a device is to hold all decoded images; ConfigError where it must and cannot."""
     if resident == "never" or device == "cpu":
         return False
+    torch.cuda.empty_cache()  # what torch keeps of an earlier run of this process is free, too
     free, _ = torch.cuda.mem_get_info(device)
     size = decoded_bytes(shards)
     if resident == "always" and size > RESIDENT_SHARE * free:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from icon_dist.config import load
 from icon_dist.errors import ConfigError
@@ -52,3 +53,17 @@ def test_the_plan_says_what_they_take(people: Path, tmp_path: Path, resident: st
     said = f"resident    {size / 1e6:.1f} MB decoded, on every GPU"
     assert (said in str(plan_run(config, shards))) == (resident == "auto")
     assert not is_resident(resident, shards, device="cpu")
+
+
+def test_memory_that_an_earlier_trial_left_to_torch_is_free(people: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trials of a sweep follow each other in one process; torch keeps what it has taken, the driver calls it taken."""
+    shards = open_shards(str(people / "train"))
+    size = 3 * sum(w * h for w, h in shards.stored_wh.tolist())
+    whole, kept = 2 * size, [size]
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (whole - sum(kept), whole))
+    monkeypatch.setattr(torch.cuda, "empty_cache", kept.clear)
+    assert is_resident("always", shards, device="cuda:0")
+    whole -= 1
+    assert not is_resident("auto", shards, device="cuda:0")
+    with pytest.raises(ConfigError, match=r"data\.resident=always: .* 50% of the .* free on cuda:0"):
+        is_resident("always", shards, device="cuda:0")
