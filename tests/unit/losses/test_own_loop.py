@@ -23,7 +23,7 @@ def test_the_example_learns() -> None:
 
 
 def test_the_lines_on_the_page_run() -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", (DOCS / "loss.md").read_text(), re.S)
+    code, some_pixels = re.findall(r"```python\n(.*?)```", (DOCS / "loss.md").read_text(), re.S)
     head = nn.Conv2d(3, 17 + 256, 8, stride=4, padding=2)
 
     def model(images: torch.Tensor) -> list[torch.Tensor]:
@@ -40,6 +40,10 @@ def test_the_lines_on_the_page_run() -> None:
     exec(code, names)  # noqa: S102  (our own page)
     assert names["out"].total > 0
     assert names["icon"].state_dict()["step"] == 3
+    names |= {"features": torch.rand(4, 32, 16, 12), "head": nn.Conv2d(32, 256, kernel_size=1)}
+    exec(some_pixels, names)  # noqa: S102
+    assert names["out"].total > 0
+    assert names["embedding"].shape == (4, 256, 1, 16 * 12)
 
 
 def test_the_page_names_every_argument() -> None:
