@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,6 @@ from icon_dist import paper
 from icon_dist.paper import Run, train_all
 from icon_dist.reports import paper_tables
 from icon_dist.reports.paper_tables import read_results
-from tests.support.builds import call
 from tests.support.paths import ROOT
 
 TINY = [
@@ -26,31 +26,28 @@ TINY = [
 ALONE = ["run.launcher=local", "run.workers=1", "run.zero=0", "data.loaders=0"]
 
 
-def test_a_row_is_run_recorded_and_not_run_again(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_row_is_run_recorded_and_not_run_again(
+    people: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The people to train on are drawn, as they are absent; each set that is scored is a row."""
     file = tmp_path / "results.csv"
-    places = [f"data.train={tmp_path}/train", f"data.val={tmp_path}/val", f"run.dir={tmp_path}/runs"]
-    command = ["--run", "T5.skcc", "--cfg", "people", "--seeds", "3", "--record", str(file), "--set", *places, *TINY]
+    shutil.copytree(people / "val", tmp_path / "other")
+    places = [f"data.train={tmp_path}/train", f"data.val=[{people}/val, {tmp_path}/other]", f"run.dir={tmp_path}/runs"]
+    more = ["--record", str(file), "--set", *places, *TINY, *ALONE]
+    command = ["--run", "T5.skcc", "--cfg", "people", "--seeds", "3", *more]
     paper.main(command)
     paper.main(command)
-    (result,) = read_results(file)
-    assert (result.recipe, result.cfg, result.seed, result.metric) == ("T5.skcc", "people", 3, "PCK@0.2")
-    assert 0 <= result.score <= 100
-    assert float(result.purity) >= 0
-    assert capfd.readouterr().out.count("$ python -m icon_dist.train --cfg people loss.lambda_2=0") == 1
-
-
-def test_each_scored_set_is_a_row(tmp_path: Path) -> None:
-    file = tmp_path / "results.csv"
-    for name in ("val", "other"):
-        assert call("synthesize.py", "--people", 8, "--split", name, "--out", name, cwd=tmp_path).returncode == 0
-    val = f"data.val=[{tmp_path}/val, {tmp_path}/other]"
-    places = [val, f"data.train={tmp_path}/train", f"run.dir={tmp_path}/runs"]
-    paper.main(["--run", "T5.base", "--cfg", "people", "--record", str(file), "--set", *places, *TINY, *ALONE])
-    log = (tmp_path / "runs/people-T5.base-s0/metrics.jsonl").read_text().splitlines()
+    results = read_results(file)
+    assert {(one.recipe, one.cfg, one.seed) for one in results} == {("T5.skcc", "people", 3)}
+    assert all(float(one.purity) >= 0 for one in results)
+    log = (tmp_path / "runs/people-T5.skcc-s3/metrics.jsonl").read_text().splitlines()
     scores = [json.loads(line)["scores"] for line in log if '"eval"' in line][-1]
-    assert {r.metric: r.score for r in read_results(file)} == {
+    assert len(results) == 2
+    assert {one.metric: one.score for one in results} == {
         name: scores[name] for name in ("val/PCK@0.2", "other/PCK@0.2")
     }
+    assert all(0 <= one.score <= 100 for one in results)
+    assert capfd.readouterr().out.count("$ python -m icon_dist.train --cfg people loss.lambda_2=0") == 1
 
 
 @pytest.mark.slow  # six processes
@@ -138,7 +135,40 @@ def test_a_signal_to_all_is_one_to_each_run(jobs: int, number: signal.Signals, c
     assert [file.read_text() for file in tmp_path.glob("*.heard")] == [str([15])] * jobs
 
 
-def test_one_that_fails_ends_the_others(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+class Named(Run):
+    """A run of the name ``cfg`` that is the code in ``extra``."""
+
+    name = property(lambda self: self.cfg)  # type: ignore[assignment]
+    command = property(lambda self: ["-c", *self.extra])  # type: ignore[assignment]
+    starts_from = frozenset()  # type: ignore[assignment]
+
+
+FAILS = """
+import pathlib, sys, time
+while not [*pathlib.Path().glob("*.ready")]:
+    time.sleep(0.01)
+sys.exit("icon_dist: error: no")
+"""
+
+
+def test_one_that_fails_ends_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """In order: the others save."""
+    monkeypatch.chdir(tmp_path)
+    row = paper_tables.read_recipes()[1]["T5.base"]
+    runs = [Named(row, name, 0, [code]) for name, code in {"saves": SAVING, "fails": FAILS, "waits": FAILS}.items()]
+    with pytest.raises(SystemExit) as left:
+        train_all(runs, jobs=2, done=lambda *_: pytest.fail("none ends well"))
+    assert left.value.code == 1
+    assert [file.read_text() for file in tmp_path.glob("*.heard")] == [str([15])]
+    out, err = capfd.readouterr()
+    assert err == "fails: icon_dist: error: no\n"
+    assert out.count("$ python -c") == 2, "the third was never started"
+
+
+@pytest.mark.slow  # two processes that train; what ends them is said above
+def test_a_training_that_fails_ends_the_others(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "results.csv"
     places = [f"data.train={tmp_path}/train", f"data.val={tmp_path}/val", f"run.dir={tmp_path}/runs"]
     rows = ["--run", "WARM.base", "--cfg", "people", "--seeds", "0", "1", "--jobs", "2", "--record", str(file)]
