@@ -46,7 +46,9 @@ def contents(run: Path) -> dict[str, bytes]:
 
 
 def test_a_run_has_one_writer(people: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = tiny(people, tmp_path, run__launcher="local", run__workers=1, run__name="one", eval__every=3)
+    alone = {"run__launcher": "local", "run__workers": 1, "run__zero": 0}
+    short = {"optim__epochs": 2, "optim__milestones": (1,), "eval__every": 2}
+    config = tiny(people, tmp_path, **alone, **short, run__name="one")
     file, run, log = tmp_path / "one.yaml", tmp_path / "one", tmp_path / "log"
     file.write_text(configuration.to_yaml(config))
     first = start("tests.runs.training.test_stop:ready_to_be_asked", file, log)
@@ -79,7 +81,7 @@ def test_a_run_has_one_writer(people: Path, tmp_path: Path, capsys: pytest.Captu
     leftover = run / "checkpoints" / ".model.safetensors.0123abcd.partial"
     leftover.touch()
     assert start(driver.LOOP, file, log).wait() == 0, log.read_text()
-    assert manifest.newest_step(str(run)) == 12
+    assert manifest.newest_step(str(run)) == 8
     assert "sign of life" not in log.read_text(), "a dead owner is followed at once"
     assert not leftover.exists()
     assert not (run / storage.LOCK).exists()
