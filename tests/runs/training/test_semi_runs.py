@@ -90,8 +90,7 @@ def test_resume_in_the_middle_bit_for_bit(people: Path, taught: Path, method: st
     straight, told = final(config), events(config)
     steps = sorted((taught / method / "checkpoints").iterdir())
     assert [int(step.name.split("-")[1]) for step in steps] == [2, 4, 6, 8]  # 32 labelled people, 8 of each batch
-    for late in steps[1:]:
-        shutil.rmtree(late)
+    shutil.rmtree(steps[-1])  # on from the middle of the second epoch, with the banks in use
     run(config)
     assert_equal(straight, final(config))
     assert [e["total"] for e in events(config)] == [e["total"] for e in told]

@@ -15,7 +15,7 @@ from icon_dist.models import Heads, PoseNet, backbone_names, build_model
 from icon_dist.models.batch_norm import BatchNorm2d
 
 CONCRETE = [name for name in backbone_names() if re.fullmatch(r"\w+", name)]  # not the pattern hrnet_wN (...)
-LARGE = ("w48", "101", "152", "vit_b", "vit_s6")  # seconds each; their small siblings are of the same code
+LARGE = ("w32", "w48", "101", "152", "vit_b", "vit_s6")  # seconds each; their small siblings are of the same code
 NAMES = [pytest.param(name, marks=pytest.mark.slow) if name.endswith(LARGE) else name for name in CONCRETE]
 NAMES.append("hrnet_w18")
 JOINTS, DIM, HW = 14, 16, (64, 96)
