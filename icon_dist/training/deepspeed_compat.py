@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 from torch import Tensor, nn
@@ -26,3 +27,17 @@ def moment_part(optimizer: Any, parameter: nn.Parameter, key: str) -> tuple[Tens
     """
     part, _ = optimizer._get_fp32_opt_state_partition(parameter, False, key)
     return part, part.numel() * optimizer._get_param_partition_rank(parameter)
+
+
+def load_muon() -> None:
+    """Import DeepSpeed's Muon, which every engine asks for, without making ready what compiles it: that takes a second.
+
+    No run of ours uses it.
+    """
+    from deepspeed.runtime import compiler
+
+    compiles, compiler.compile = compiler.compile, lambda: lambda function: function
+    try:
+        importlib.import_module("deepspeed.runtime.zero.muon.muon_optimizer")
+    finally:
+        compiler.compile = compiles

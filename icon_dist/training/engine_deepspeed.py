@@ -16,9 +16,17 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from icon_dist import distributed
-from icon_dist.training.deepspeed_compat import link_moments, moment_part
+from icon_dist.training.deepspeed_compat import link_moments, load_muon, moment_part
 from icon_dist.training.optimizer import LR_SCALE
 from icon_dist.training.optimizer_state import MOMENTS, Named, all_finite, copied, fresh, named_moments
+
+# What costs time and is of no use here. Stage 1 has all gradients when it reduces them: a copy side by side spares no
+# memory. Their norm is for clipping, with a message of its own; what is not finite, the loop has asked for before.
+_SPARED: dict[int, dict[str, bool]] = {
+    1: {"contiguous_gradients": False, "compute_grad_norm": False},
+    2: {"compute_grad_norm": False},
+    3: {},
+}
 
 
 class DeepSpeedEngine:
@@ -40,7 +48,7 @@ class DeepSpeedEngine:
             "train_micro_batch_size_per_gpu": micro_batch,
             "gradient_accumulation_steps": accumulation,
             "train_batch_size": micro_batch * accumulation * world,
-            "zero_optimization": {"stage": zero},
+            "zero_optimization": {"stage": zero, **_SPARED[zero]},
             "zero_allow_untested_optimizer": True,
             "gradient_clipping": 0.0,  # its default is 1: the paper does not clip
             # bf16 in autocast: parameters and BatchNorm stay fp32 ("bf16": enabled breaks BatchNorm's buffers).
@@ -157,6 +165,7 @@ def _import_deepspeed(device: torch.device) -> Any:
     if device.type == "cpu":
         # Otherwise the first collective compiles a shared-memory extension for over a minute.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    load_muon()
     return deepspeed
 
 

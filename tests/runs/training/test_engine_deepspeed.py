@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -64,16 +65,17 @@ def test_learning_rates_by_layer_and_weight_decay(zero: int) -> None:
     assert_same_bits(plainly, resumed)
 
 
-def beside_a_gpu() -> list[str]:
+def beside_a_gpu() -> tuple[set[str], bool]:
     torch.cuda.is_available = lambda: True
     engine = deepspeed(Net(), zero=1)
     run(engine, range(1))
-    return [p.device.type for p in engine.module.parameters()]
+    return {p.device.type for p in engine.module.parameters()}, "functorch.compile" in sys.modules
 
 
-def test_a_model_on_the_cpu_stays_there_beside_a_gpu(tmp_path: Path) -> None:
-    """DeepSpeed takes a GPU wherever torch sees one; with run.gpus_per_worker=0 it must not."""
-    assert set(*on_ranks(beside_a_gpu, world=1, folder=tmp_path)) == {"cpu"}
+def test_a_model_on_the_cpu_stays_there_beside_a_gpu_and_loads_no_compiler(tmp_path: Path) -> None:
+    """DeepSpeed takes a GPU wherever torch sees one; with run.gpus_per_worker=0 it must not. Its Muon, which every
+    engine imports, would load what compiles: a second of every start."""
+    assert on_ranks(beside_a_gpu, world=1, folder=tmp_path) == [({"cpu"}, False)]
 
 
 @pytest.mark.usefixtures("alone")
