@@ -11,6 +11,7 @@ from icon_dist.config import DataConfig
 from icon_dist.datasets import synthetic
 from icon_dist.launch import tempdirs
 from icon_dist.shards.manifest import MANIFEST, ShardManifest
+from icon_dist.shards.packing import in_processes
 from icon_dist.shards.tar import Settings
 from icon_dist.shards.writer import SetInfo, build
 from icon_dist.storage import lock
@@ -40,7 +41,7 @@ def generate_shards(
     """Shards at ``out`` (path or s3://); returns their manifest. Photos go to ``photos``, or nowhere.
 
     The bytes depend on ``crowd``, ``split`` and ``per_shard`` only. A build that was
-    interrupted goes on. ``jobs`` processes draw; packing is quicker than starting processes for it.
+    interrupted goes on. ``jobs`` processes draw and pack.
     """
     drawn, packed = map(progress, ("drawn", "packed")) if progress else (None, None)
     with lock.hold(out, fix="give another place"), tempdirs.Folder("people") as scratch:
@@ -58,6 +59,7 @@ def generate_shards(
             out,
             SetInfo(dataset="synthetic", split=split),
             settings=Settings(per_shard=per_shard),
+            map_jobs=map if jobs == 1 else in_processes(jobs),
             progress=packed,
         )
 

@@ -113,6 +113,7 @@ def _mapping(jobs: int) -> Iterator[Callable[..., Iterator[Photo]]]:
     if jobs == 1:
         yield map
         return
-    context = multiprocessing.get_context("forkserver")  # imports torch once, not once a process
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])  # torch comes with it: imported once, not once a process
     with ProcessPoolExecutor(jobs, mp_context=context, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
         yield partial(pool.map, chunksize=4)
