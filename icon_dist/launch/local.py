@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import gc
 import importlib.util
 import os
 import pkgutil
@@ -45,6 +46,7 @@ def launch(config: Config, loop: str, progress: Progress) -> None:
             raise out_of_memory(error) from None
         finally:
             progress.close()
+            gc.collect()  # a run refers to itself: its networks and graphs would stay on the GPU in the next trial
         if ended_at:
             raise stop.stopped(ended_at[0])
 

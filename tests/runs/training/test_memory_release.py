@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from icon_dist.launch.local import group_of_one
+from icon_dist.launch.local import launch
+from icon_dist.launch.progress import Progress
 from icon_dist.models import PoseNet
-from icon_dist.training.loop import train
+from icon_dist.training.driver import LOOP
 from tests.support.training import tiny
 
 
@@ -17,8 +18,10 @@ from tests.support.training import tiny
 @pytest.mark.parametrize("zero", [*(pytest.param(stage, marks=pytest.mark.slow) for stage in (0, 2)), 1])
 def test_a_finished_run_lets_go_of_its_model(people: Path, tmp_path: Path, zero: int) -> None:
     config = tiny(people, tmp_path, run__launcher="local", run__workers=1, run__zero=zero, optim__epochs=1)
-    group_of_one("gloo")
     before = {id(thing) for thing in gc.get_objects() if isinstance(thing, PoseNet)}
-    train(config, report=print, device="cpu")
-    gc.collect()
-    assert not [thing for thing in gc.get_objects() if isinstance(thing, PoseNet) and id(thing) not in before]
+    gc.disable()  # it comes by itself when it pleases
+    try:
+        launch(config, LOOP, Progress(f"{tmp_path}/{config.run.name}"))
+        assert not [thing for thing in gc.get_objects() if isinstance(thing, PoseNet) and id(thing) not in before]
+    finally:
+        gc.enable()
