@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 from onnx import TensorProto as T
 from onnx import helper, numpy_helper
 
@@ -16,7 +17,7 @@ SCORES = np.array([0.9, 0.8, 0.6, 0.2], np.float32)
 CELLS = HW[0] * HW[1] * (1 / 64 + 1 / 256 + 1 / 1024)
 
 
-def save(path: Path, nodes: list[onnx.NodeProto], constants: dict[str, NDArray[np.generic]], **outputs: object) -> str:
+def save(path: Path, nodes: list[onnx.NodeProto], constants: dict[str, ArrayLike], **outputs: Any) -> str:
     graph = helper.make_graph(
         nodes,
         "detector",
@@ -45,7 +46,7 @@ def with_nms(path: Path, labels: list[int] | None = None) -> str:
         node("Gather", ["classes", "rows"], ["their_classes"], axis=0),
         node("Unsqueeze", ["their_classes"], ["labels"], axes=[0]),
     ]
-    constants = {
+    constants: dict[str, ArrayLike] = {
         "none": np.float32(0),
         "corners": CORNERS[None],
         "scores": SCORES[None, None],
@@ -56,7 +57,7 @@ def with_nms(path: Path, labels: list[int] | None = None) -> str:
         "least": np.array([0.05], np.float32),
         "two": np.int64(2),
     }
-    outputs: dict[str, object] = {"dets": (T.FLOAT, [1, "N", 5])}
+    outputs: dict[str, Any] = {"dets": (T.FLOAT, [1, "N", 5])}
     if labels is None:
         nodes = nodes[:-2]
     else:

@@ -40,7 +40,8 @@ def adam_of(net: Net) -> torch.optim.Adam:
 def micro_batches(count: int, dtype: torch.dtype = torch.float32) -> list[tuple[Tensor, Tensor]]:
     generator = torch.Generator().manual_seed(1)
     shapes = ((4, 3, 6, 5), (4, 2, 6, 5))
-    return [tuple(torch.randn(s, generator=generator, dtype=dtype) for s in shapes) for _ in range(count)]
+    pairs = ([torch.randn(s, generator=generator, dtype=dtype) for s in shapes] for _ in range(count))
+    return [(image, target) for image, target in pairs]
 
 
 def loss_of(out: Outputs, target: Tensor) -> Tensor:

@@ -94,7 +94,8 @@ def full_size(shared: Path, *, seed: int = 0) -> tuple[dict[str, Any], Predictio
     """
     rng = np.random.default_rng(seed)
     found = datasets.read("coco", shared / "coco/person_keypoints_val2017_rebuilt.json.gz").truth
-    people, images = list(found["annotations"]), list(found["images"])
+    people: list[dict[str, Any]] = [{**person} for person in found["annotations"]]
+    images: list[dict[str, Any]] = [{**image} for image in found["images"]]
     last = max(image["id"] for image in images)
     with_people = [image["id"] for image in images] + list(range(last + 1, last + 348))
     images += [{"id": i} for i in range(last + 1, last + 1 + 5000 - len(images))]

@@ -10,7 +10,7 @@ import numpy as np
 
 from icon_dist.shards.tar import Settings
 from icon_dist.shards.writer import SetInfo, build
-from icon_dist.types import Annotations, Instance, Skeleton
+from icon_dist.types import Annotations, Instance, Skeleton, TruthImage, TruthPerson
 
 SIDE = 96  # px of a photo, with one thing in it
 TRAINING = (
@@ -47,7 +47,7 @@ def shards_of(
     random = np.random.default_rng(seed)
     photos = folder / f"{shape.name}-photos"
     photos.mkdir(parents=True)
-    things, annotations = [], []
+    things, annotations = list[Instance](), list[TruthPerson]()
     for number in range(count):
         cv2.imwrite(str(photos / f"{number}.jpg"), random.integers(0, 255, (SIDE, SIDE, 3), dtype=np.uint8))
         points = np.zeros((shape.num_joints, 3), np.float32)
@@ -65,7 +65,7 @@ def shards_of(
                 "keypoints": points.reshape(-1).tolist(),
             }
         )
-    images = [{"id": n, "file_name": f"{n}.jpg", "width": SIDE, "height": SIDE} for n in range(count)]
+    images: list[TruthImage] = [{"id": n, "file_name": f"{n}.jpg", "width": SIDE, "height": SIDE} for n in range(count)]
     whole = Annotations(shape, things, {"images": images, "annotations": annotations})
     out = str(folder / shape.name)
     build(whole, str(photos), out, SetInfo(dataset="custom", split=shape.name, boxes=boxes), settings=Settings())

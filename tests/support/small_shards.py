@@ -12,7 +12,7 @@ import pytest
 from icon_dist.datasets import load_skeleton
 from icon_dist.shards.tar import Settings
 from icon_dist.shards.writer import SetInfo, build
-from icon_dist.types import Annotations, Instance
+from icon_dist.types import Annotations, Instance, TruthImage
 
 
 @pytest.fixture(scope="session")
@@ -20,7 +20,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Nine people in three shards, of photos made here."""
     root = tmp_path_factory.mktemp("made")
     rng = np.random.default_rng(0)
-    instances, images = [], []
+    instances, images = list[Instance](), list[TruthImage]()
     for i in range(9):
         cv2.imwrite(str(root / f"{i}.jpg"), rng.integers(0, 255, (300, 200, 3), dtype=np.uint8))
         images.append({"id": i, "file_name": f"{i}.jpg", "width": 200, "height": 300})

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from torch.multiprocessing.spawn import start_processes
 
 from icon_dist import config as configuration
 from icon_dist.config import Config
@@ -81,7 +81,8 @@ def run_gang(*configs: Config, scratch: Path, world: int = 2, loop: str = "icon_
 def start(member: Callable[..., None], *arguments: Any, world: int) -> None:
     """``member(rank, *arguments)`` in ``world`` processes as new as ``mp.spawn``'s, without its imports."""
     multiprocessing.get_context("forkserver").set_forkserver_preload(WARM)
-    mp.start_processes(_enter, (dict(os.environ), member, arguments), nprocs=world, start_method="forkserver")
+    passed = (dict(os.environ), member, arguments)
+    start_processes(_enter, passed, nprocs=world, start_method="forkserver")  # type: ignore[no-untyped-call]
 
 
 def _enter(rank: int, environment: dict[str, str], member: Callable[..., None], arguments: tuple[Any, ...]) -> None:
