@@ -151,11 +151,15 @@ class IconLoss(nn.Module):
 
         All are different, and as many whatever the joints. A projection head need not compute the rest of its map.
         """
-        own = self.options
-        points = self._points(joints, visible & joints.isfinite().all(2)) / own.stride
-        each = 4 + (1 if self._aligned else 4) * len(self._offsets)
-        map_hw = hw[0] // own.stride, hw[1] // own.stride
-        return Pixels(pixels_under(points, map_hw, most=self.num_joints * each), map_hw)
+        stride = self.options.stride
+        points = self._points(joints, visible & joints.isfinite().all(2)) / stride
+        map_hw = hw[0] // stride, hw[1] // stride
+        return Pixels(pixels_under(points, map_hw, most=self.most_pixels), map_hw)
+
+    @property
+    def most_pixels(self) -> int:
+        """How many pixels of an embedding map a call can read."""
+        return self.num_joints * (4 + (1 if self._aligned else 4) * len(self._offsets))
 
     @property
     def _aligned(self) -> bool:

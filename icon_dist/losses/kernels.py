@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
@@ -66,14 +66,15 @@ def consistency_sums(
         fixed = replace(queries, features=query.detach())
         chosen = choose_negatives(fixed, replace(joined, valid=allowed), negatives)
         width = negatives.draw.most(len(joined.valid) - 1) + 1  # categories that a query meets
+        odd = _odd(joined, allowed, queries.owner)
         found = []
         for rows in _at_once(len(query), width * joined.valid.shape[1], query.device):
             part = Queries(**{name: column[rows] for name, column in vars(fixed).items()})
-            problem = _Problem(part, joined, chosen[rows], allowed, negatives, tau)
+            problem = _Problem(part, joined, chosen[rows], allowed, negatives, tau, odd)
             found.append(_Consistency.apply(query[rows], live, problem))  # type: ignore[no-untyped-call]
         each, usable = (torch.cat(x) for x in zip(*found, strict=True))
         # A product with the one-hot matrix: deterministic on a GPU, unlike index_add.
-        by_category = F.one_hot(queries.category, chosen.shape[1]).to(wide)
+        by_category = _members(queries.category, chosen.shape[1]).to(wide)
         return each @ by_category, usable.to(wide) @ by_category
 
 
@@ -82,6 +83,22 @@ def _at_once(queries: int, similarities: int, device: torch.device) -> list[slic
     held = torch.cuda.get_device_properties(device).total_memory >> GPU_SHARE if device.type == "cuda" else HELD
     step = max(1, held // max(1, similarities) if blocked(device) else queries)
     return [slice(start, start + step) for start in range(0, max(1, queries), step)]
+
+
+def _odd(keys: KeySet, allowed: Bool[Tensor, "C S"], owner: Int64[Tensor, " A"]) -> int:
+    """How many keys, the first of each category, have to be looked at; the others count for every query.
+
+    In a bank that is full that is none of the stored keys, unless it holds people of this batch. All of them where
+    only the device knows.
+    """
+    if blocked(allowed.device):
+        return allowed.shape[1]
+    places = (~allowed | torch.isin(keys.instance, torch.unique(owner))).any(0).nonzero()
+    return int(places[-1]) + 1 if len(places) else 0
+
+
+def _members(category: Int64[Tensor, " A"], categories: int) -> Bool[Tensor, "A C"]:
+    return category[:, None] == torch.arange(categories, device=category.device)
 
 
 @dataclass(frozen=True)
@@ -94,10 +111,11 @@ class _Problem:
     allowed: Bool[Tensor, "C S"]  # ... whose keys may be negatives
     negatives: Negatives
     tau: float
+    odd: int  # keys of a category that have to be looked at; those after them count for every query
 
     def others(self, part: Span | Blocks) -> Tensor:
-        """Which keys are of another owner than the query that they are compared with."""
-        return part.of_keys(self.keys.instance) != part.of_queries(self.queries.owner)
+        """Which of the first keys are of another owner than the query that they are compared with."""
+        return part.of_keys(self.keys.instance[:, : self.odd]) != part.of_queries(self.queries.owner)
 
     def peak(self, negatives: Sequence[Span | Blocks], scaled: Float[Tensor, "A m"]) -> Float[Tensor, " A"] | None:
         """The largest s_n of each query, at least that of a cosine of -1; None where e^s needs no such care."""
@@ -105,10 +123,11 @@ class _Problem:
             return None
         peak = scaled.new_full((len(scaled), 1), -1 / self.tau)
         for part in negatives:
-            counted = part.of_keys(self.allowed)
+            counted = part.of_keys(self.allowed[:, : self.odd])
             if self.negatives.others_only:
                 counted = counted & self.others(part)
-            s = part.similarities(scaled, self.keys.features).masked_fill_(~counted, -torch.inf)
+            s = part.similarities(scaled, self.keys.features)
+            s[..., : self.odd].masked_fill_(~counted, -torch.inf)
             part.gather(peak, s.amax(-1, keepdim=True), largest=True)
         return peak[:, 0]
 
@@ -131,7 +150,7 @@ class _Consistency(torch.autograd.Function):
         whether a query has a positive and a negative."""
         queries, keys, own = problem.queries, problem.keys, live.shape[1]
         scaled = query / problem.tau
-        member = F.one_hot(queries.category, problem.negative.shape[1]).bool() & queries.active[:, None]
+        member = _members(queries.category, problem.negative.shape[1]) & queries.active[:, None]
         ctx.negative = parts(
             problem.negative & queries.active[:, None], most=problem.negatives.draw.most(len(keys.valid) - 1)
         )
@@ -139,14 +158,15 @@ class _Consistency(torch.autograd.Function):
         peak, kept = problem.peak(ctx.negative, scaled), []
 
         z, pull = query.new_zeros(len(query), 1), torch.zeros_like(query)  # sum_n e^{s_n}, and sum_n e^{s_n} k_n
-        counted = problem.allowed.to(query.dtype)
+        odd, counted = problem.odd, problem.allowed[:, : problem.odd].to(query.dtype)
         for part in ctx.negative:
             r = part.similarities(scaled, keys.features)
             if peak is not None:
                 r.sub_(part.of_queries(peak)).clamp_(max=0)  # above it are keys that do not count
-            r.exp_().mul_(part.of_keys(counted))
+            r.exp_()
+            r[..., :odd].mul_(part.of_keys(counted))
             if problem.negatives.others_only:
-                r.mul_(problem.others(part))
+                r[..., :odd].mul_(problem.others(part))
             part.gather(z, r.sum(-1, keepdim=True))
             part.to_queries(pull, r, keys.features)
             kept.append(r[..., :own].clone())
@@ -156,11 +176,11 @@ class _Consistency(torch.autograd.Function):
         totals, push = query.new_zeros(len(query), 3), torch.zeros_like(query)  # push: sum_p w_p k_p
         for part in ctx.positive:
             t = part.similarities(scaled, keys.features)
-            positive = part.of_keys(keys.valid) & problem.others(part)
-            torch.sub(part.of_queries(log_z), t, out=t).masked_fill_(~positive, -torch.inf)
+            positive = part.of_keys(keys.valid[:, :odd]) & problem.others(part)
+            torch.sub(part.of_queries(log_z), t, out=t)[..., :odd].masked_fill_(~positive, -torch.inf)
             error = F.softplus(t).sum(-1)
             w = t.sigmoid_()
-            part.gather(totals, torch.stack([positive.sum(-1), error, w.sum(-1)], -1))
+            part.gather(totals, torch.stack([positive.sum(-1) + (t.shape[-1] - odd), error, w.sum(-1)], -1))
             part.to_queries(push, w, keys.features)
             kept.append(w[..., :own].clone())
         positives, error, weight = totals.unbind(1)

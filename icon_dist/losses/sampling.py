@@ -142,11 +142,9 @@ def heatmap_entropy(heatmaps: Float[Tensor, "N K h w"]) -> Float[Tensor, "N K"]:
     A heatmap without any positive pixel says nothing about the joint: its entropy is that largest one.
     """
     mass = heatmaps.flatten(2).relu()
-    total = mass.sum(2, keepdim=True)
-    even = torch.full_like(mass, 1 / mass.shape[2])
-    share = torch.where(total > 0, mass / total, even)
-    entropy: Tensor = torch.special.entr(share).sum(2) / math.log(mass.shape[2])
-    return entropy
+    total = mass.sum(2)
+    entropy = torch.special.entr(mass).sum(2) / total + total.log()  # sum_i -p_i log p_i of p = mass / total
+    return torch.where(total > 0, entropy / math.log(mass.shape[2]), 1.0)
 
 
 def peak_entropy(heatmaps: Float[Tensor, "N K h w"]) -> Float[Tensor, "N K"]:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
-from torch.nn import functional as F
 
+from icon_dist.torch_unit import unit
 from icon_dist.types import DeviceStep, Pixels
 
 
@@ -81,22 +81,19 @@ def read_points(
     corners, share = corners_of(xy[:, :, :mixed])
     nearest = torch.floor(xy[:, :, mixed:] + 0.5)  # halves go up, as in targets
     place = flattened(torch.cat([corners.flatten(2, 3), nearest], 2), hw).flatten(1)  # [N, K (4 mixed + T - mixed)]
-    if pixels is not None:
-        place = numbers_of(pixels).gather(1, place)
     rows = embedding.permute(0, 2, 3, 1).flatten(0, 2)  # free of a map that is laid out channels-last
-    first = torch.arange(n, device=place.device)[:, None] * (len(rows) // n)
-    found = rows.index_select(0, (first + place).flatten()).view(n, k, 3 * mixed + t, rows.shape[1])
+    row = torch.arange(len(rows), device=place.device).view(n, -1)
+    row = (row if pixels is None else in_the_map(row, pixels)).gather(1, place)
+    found = rows.index_select(0, row.flatten()).view(n, k, 3 * mixed + t, rows.shape[1])
     around, alone = torch.split(found, [4 * mixed, t - mixed], 2)
     between = (around.reshape(n, k, mixed, 4, rows.shape[1]) * share.to(around)[..., None]).sum(3)
-    return F.normalize(torch.cat([between, alone], 2), dim=-1), inside
+    return unit(torch.cat([between, alone], 2)), inside
 
 
-def numbers_of(pixels: Pixels) -> Int64[Tensor, "N map"]:
-    """At the place of each of these pixels in the flattened map its number among them; 0 elsewhere."""
-    n, some = pixels.place.shape
-    number = torch.arange(some, device=pixels.place.device).expand(n, some)
-    empty = torch.zeros(n, pixels.hw[0] * pixels.hw[1], dtype=torch.int64, device=number.device)
-    return empty.scatter_(1, pixels.place, number)
+def in_the_map(x: Int64[Tensor, "N pixels"], pixels: Pixels) -> Int64[Tensor, "N map"]:
+    """What some pixels have at their places in the flattened map; 0 elsewhere."""
+    empty = x.new_zeros(len(x), pixels.hw[0] * pixels.hw[1])
+    return empty.scatter_(1, pixels.place, x)
 
 
 def corners_of(xy: Float[Tensor, "*points 2"]) -> tuple[Float[Tensor, "*points 4 2"], Float[Tensor, "*points 4"]]:
@@ -133,4 +130,4 @@ def limb_tokens(
     Point t of one goes with t of the others."""
     ends = limbs.unbind(1)
     middle = functools.reduce(operator.add, (features[:, end] for end in ends)) / len(ends)
-    return F.normalize(middle, dim=-1), functools.reduce(operator.and_, (active[:, end] for end in ends))
+    return unit(middle), functools.reduce(operator.and_, (active[:, end] for end in ends))

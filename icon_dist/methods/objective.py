@@ -145,10 +145,10 @@ class Objective:
 
     def pixels(self, batch: Batch) -> tuple[Int64[Tensor, "N pixels"], ...]:
         """What the model is told beside the images: the pixels that are read, unless that is the whole map."""
-        if self._icon is None:
+        hw = batch.image.shape[1:3]
+        if self._icon is None or self._icon.most_pixels * self._icon.options.stride**2 >= math.prod(hw):
             return ()
-        some = self._icon.pixels(batch.joints, self._counted(batch), hw=batch.image.shape[1:3])
-        return () if some.place.shape[1] == math.prod(some.hw) else (some.place,)
+        return (self._icon.pixels(batch.joints, self._counted(batch), hw=hw).place,)
 
     def _counted(self, batch: Batch) -> Bool[Tensor, "N K"]:
         return batch.visible if self._cfg.counted == "visible" else batch.labelled

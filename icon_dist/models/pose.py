@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from icon_dist.errors import ConfigError
 from icon_dist.models.batch_norm import BatchNorm2d, count_batch
 from icon_dist.models.heads import Heads, Source, concatenate
 from icon_dist.models.projection import ProjectionHead
+from icon_dist.torch_unit import unit
 from icon_dist.types import Outputs, Pixels
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -123,7 +123,7 @@ class PoseNet(nn.Module):
         else:
             projected = self.projection.at(x, pixels, of_map=self.heads.project == "map")
             some = Pixels(pixels, (x.shape[2], x.shape[3]))
-        return Outputs(heatmaps, F.normalize(projected.float(), dim=1), feature=feature, tap=tap, pixels=some)
+        return Outputs(heatmaps, unit(projected.float(), dim=1), feature=feature, tap=tap, pixels=some)
 
     def features(self, image: UInt8[Tensor, "N H W 3"]) -> Float[Tensor, "N D he we"]:
         """What the projection head reads, or would read; also outside training (Fig. 5).

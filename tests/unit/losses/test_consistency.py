@@ -90,6 +90,20 @@ def test_equals_the_loops_over_eq_1(seed: int, strategy: str, others_only: bool)
         torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-9)
 
 
+@pytest.mark.parametrize("stranger", [True, False])
+def test_keys_after_the_last_odd_one_count_without_being_looked_at(stranger: bool) -> None:
+    """A full bank without people of the batch; or with one of them, at a place that is found."""
+    queries, live, bank = random_case(0)
+    bank = replace(bank, valid=torch.ones_like(bank.valid), instance=bank.instance + 1000)
+    if not stranger:
+        bank.instance[4, 2] = int(queries.owner[queries.category == 4][0])
+    for others_only in (False, True):
+        negatives = among(2, others_only=others_only)
+        loss = consistency_loss(queries, live, bank=bank, negatives=negatives, tau=TAU)
+        expected = literal(queries, [live, bank], hn=2, strategy="hard", others_only=others_only, tau=TAU)
+        torch.testing.assert_close(loss, expected, rtol=1e-9, atol=1e-9)
+
+
 def test_one_key_set_may_hold_everything() -> None:
     queries, live, bank = random_case(0)
     joined = KeySet(
