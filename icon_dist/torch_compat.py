@@ -21,6 +21,11 @@ foreach_sub = torch._foreach_sub
 linear_pointwise: Callable[..., Tensor] | None = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 
 
+def bmm_of_bf16(a: Tensor, b: Tensor) -> Tensor:
+    """``torch.bmm`` of bf16 tensors with its result in fp32, as which it sums; only CUDA has an operation for it."""
+    return torch.bmm(a, b, out_dtype=torch.float32) if a.is_cuda else torch.bmm(a.float(), b.float())
+
+
 def all_gather_single(received: Tensor, sent: Tensor, **options: Any) -> Any:
     """``dist.all_gather_single``, by its old name before torch 2.13, which warns about it since."""
     gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor

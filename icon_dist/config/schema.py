@@ -185,6 +185,7 @@ class LossConfig:
     query_scope: Literal["person", "batch"] = "person"  # among whose joints the hard queries are chosen
     max_queries: int = 0  # per category and worker (Table 8); 0 = no limit
     max_negatives: int = 0  # candidates per category that a query is compared with (Table 8); 0 = all
+    products: Literal["fp32", "bf16"] = "fp32"  # of queries and keys in Eq. 1, sums in fp32; bf16 is for GPUs
     heatmap: HeatmapLossConfig = field(default_factory=HeatmapLossConfig)
     skcc: ContrastConfig = field(default_factory=ContrastConfig)
     prcc: ContrastConfig = field(default_factory=lambda: ContrastConfig(query="all", queries=8, negatives=4))

@@ -37,7 +37,7 @@ def unused_keys(config: Config) -> Iterator[Unused]:
         ranks = f"only {term}.negative=hard ranks categories"
         yield section.negative != "hard", (f"{term}.category_score",), ranks
     others = (
-        *("loss.positives_from", "loss.negatives_from_others", "loss.max_negatives"),
+        *("loss.positives_from", "loss.negatives_from_others", "loss.max_negatives", "loss.products"),
         *("loss.bank.exchange", "loss.bank.wire", "loss.bank.budget"),
     )
     yield loss.contrast == "intra", others, "loss.contrast=intra compares the points of one person, nobody else's"

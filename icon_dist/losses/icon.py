@@ -238,7 +238,9 @@ class IconLoss(nn.Module):
         queries = sampling.query_rows(
             tokens, these.is_query, instance=batch.instance, owner=batch.owner, limit=these.most
         )
-        return consistency_sums(queries, these.keys, bank=these.bank, negatives=negatives, tau=self.tau)
+        return consistency_sums(
+            queries, these.keys, bank=these.bank, negatives=negatives, tau=self.tau, products=self.options.products
+        )
 
     def _health(
         self, name: str, these: _Compared, centers: Centers, *, loss: Float[Tensor, ""], counts: Float[Tensor, " C"]

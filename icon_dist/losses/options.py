@@ -72,6 +72,7 @@ class Options:
     query_scope: str = "person"  # person | batch: among whose joints hard queries are chosen
     max_queries: int = 0  # per category and rank (paper Table 8); 0 = no limit
     max_negatives: int = 0  # keys per category that a query is compared with (paper Table 8); 0 = all
+    products: str = "fp32"  # fp32 | bf16: of queries and keys; sums are fp32. bf16 is for GPUs
     seed: int = 0  # of all random numbers
 
 
@@ -85,6 +86,7 @@ CHOICES = {
     "contrast": ("inter", "intra"),
     "entropy": ("heatmap", "peak"),
     "query_scope": ("person", "batch"),
+    "products": ("fp32", "bf16"),
 }
 KINDS = {"int": Integral, "float": Real, "str": str, "bool": bool}  # of fields, by their annotation
 WORDS = {"int": "a whole number", "float": "a number", "str": "a word", "bool": "True or False"}

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from icon_dist.torch_compat import linear_pointwise
+from icon_dist.torch_compat import bmm_of_bf16, linear_pointwise
 
 ROUND = 16  # rows of a product, so that few kernels do for all
 SPAN = 256  # pairs of a part on a CPU, at most
@@ -83,7 +83,7 @@ class Span:
 class Blocks:
     """All pairs, in blocks of one category each; what is left of a category's last block belongs to no pair.
 
-    ``pairs`` are [blocks, rows].
+    ``pairs`` are [blocks, rows]. With keys or queries in bf16, products are of bf16 and sums in fp32.
     """
 
     def __init__(self, member: Tensor, most: int) -> None:
@@ -113,7 +113,7 @@ class Blocks:
 
     def similarities(self, queries: Tensor, keys: Tensor) -> Tensor:
         """[pairs, S]: queries [A, m] times keys [C, S, m]."""
-        return torch.bmm(self._queries(queries), keys.index_select(0, self._category).mT)
+        return product(self._queries(queries.to(keys.dtype)), keys.index_select(0, self._category).mT)
 
     def gather(self, total: Tensor, x: Tensor, *, largest: bool = False) -> None:
         """Add x [pairs, k] to total [A, k]; or, of k = 1, keep the largest."""
@@ -125,12 +125,12 @@ class Blocks:
 
     def to_queries(self, total: Tensor, weights: Tensor, keys: Tensor) -> None:
         """Add to total [A, m] the keys [C, S, m] weighted by weights [pairs, S]."""
-        found = torch.bmm(weights, keys.index_select(0, self._category)).flatten(0, 1)
+        found = product(weights.to(keys.dtype), keys.index_select(0, self._category)).flatten(0, 1)
         total.add_(torch.bmm(self._pair.mT.to(found), found[self._place])[:, 0])
 
     def to_keys(self, total: Tensor, weights: Tensor, queries: Tensor) -> None:
         """Add to total [C, S, m] the queries [A, m] weighted by weights [pairs, S]."""
-        found = torch.bmm(weights.mT, self._queries(queries))  # [blocks, S, m]
+        found = product(weights.mT.to(queries.dtype), self._queries(queries))  # [blocks, S, m]
         # A product with the one-hot matrix: deterministic on a GPU, unlike index_add.
         total.flatten(1).addmm_(self._of_category.to(found), found.flatten(1))
 
@@ -163,6 +163,11 @@ def spans(member: Tensor) -> list[Span]:
             first, places = start, {}
         places[c] = slice(start - first, stop - first)
     return [*found, Span(row[first:], category[first:], places)] if places else found
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """``a @ b`` of batches of matrices; in fp32 of bf16."""
+    return bmm_of_bf16(a, b) if a.dtype == torch.bfloat16 else torch.bmm(a, b)
 
 
 def multiply(a: Tensor, b: Tensor, *, out: Tensor) -> None:

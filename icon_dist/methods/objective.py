@@ -89,6 +89,7 @@ class Objective:
             query_scope=cfg.query_scope,
             max_queries=cfg.max_queries,
             max_negatives=cfg.max_negatives,
+            products=cfg.products,
             seed=seed,
         )
         self._icon = icon_of(cfg, skeleton, dim=embedding_dim, options=options)

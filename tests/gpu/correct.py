@@ -107,7 +107,7 @@ def losses(setting: Setting) -> Rows:
         for step in range(steps):
             (right, here), (found, there) = (side.step(step) for side in sides)
             worst = max(worst, apart(found, right), furthest(zip(there, here, strict=True)))
-        yield within(f"loss {named(values)}", worst, LOSS)
+        yield within(f"loss {named(values)}", worst, BF16 if values.get("loss__products") == "bf16" else LOSS)
 
 
 class Side:

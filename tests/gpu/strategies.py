@@ -17,6 +17,7 @@ STRATEGIES: list[dict[str, Any]] = [
     {"data__codec": "udp", "loss__counted": "labelled", "loss__positives_from": "images"},
     {"model__backbone": "opecnet_hrnet_small"},
     {"model__project": "read"},
+    {"loss__products": "bf16"},
 ]
 
 

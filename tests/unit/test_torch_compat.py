@@ -49,3 +49,12 @@ def test_the_product_of_onednn_is_a_linear_layer() -> None:
 def test_this_torch_has_collectives_of_a_single_tensor() -> None:
     assert callable(torch_compat.all_gather_single)
     assert callable(torch_compat.reduce_scatter_single)
+
+
+def test_products_of_bf16_are_summed_in_fp32() -> None:
+    g = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(2, 3, 64, generator=g).bfloat16(), torch.randn(2, 64, 5, generator=g).bfloat16())
+    found = torch_compat.bmm_of_bf16(a, b)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), a.double() @ b.double(), rtol=1e-5, atol=1e-5)
+    assert torch.bmm(a.to("meta"), b.to("meta"), out_dtype=torch.float32).dtype == torch.float32  # what CUDA is asked

@@ -240,6 +240,30 @@ def test_fp32_is_the_same_loss(operator: Callable[..., Tensor] | None, monkeypat
 
 
 @pytest.mark.usefixtures("both_layouts")
+@pytest.mark.parametrize("seed", range(3))
+def test_products_of_bf16_are_off_by_their_rounding(seed: int) -> None:
+    """8 bits round a factor by 2^-9 of it, hence s of unit vectors by 2^-8 / tau, and L_i, which is the log of a ratio
+    of such, by twice that; a slope is a weight times keys, each rounded once, of weights that are off as s is."""
+    queries, live, bank = random_case(seed)
+    q, features = (x.features.detach().float().requires_grad_() for x in (queries, live))
+    ours, keys, stored = (
+        replace(queries, features=q),
+        replace(live, features=features),
+        replace(bank, features=bank.features.float()),
+    )
+    losses, slopes = [], []
+    for products in ("fp32", "bf16"):
+        loss = consistency_loss(ours, keys, bank=stored, negatives=among(3, "all"), tau=TAU, products=products)
+        losses.append(loss.item())
+        slopes.append(torch.autograd.grad(loss, [q, features]))
+    off = 2**-8 / TAU
+    assert 0 < abs(losses[1] - losses[0]) <= 2 * off
+    for exact, found in zip(*slopes, strict=True):
+        assert 0 < (found - exact).norm() <= (2 * off + 2**-8) * exact.norm()
+        assert found.dtype == torch.float32
+
+
+@pytest.mark.usefixtures("both_layouts")
 def test_max_negatives_limits_negatives_and_not_positives() -> None:
     """All embeddings equal: the loss counts the negatives, log(1 + Hn * most); every positive stays in the mean."""
     features = F.normalize(torch.ones(4, 9, 8), dim=-1)
