@@ -25,10 +25,11 @@ from icon_dist.errors import plural
 from icon_dist.launch import capacity, tempdirs
 from icon_dist.launch.connect import connect
 from icon_dist.launch.events import Fatal, Listening, Stopped, Up
+from icon_dist.launch.mailbox import Mailbox
 from icon_dist.launch.progress import Progress
 from icon_dist.launch.ray_compat import draining_nodes
 from icon_dist.launch.signals import Stop
-from icon_dist.launch.worker import Mailbox, work
+from icon_dist.launch.worker import work
 from icon_dist.storage import lock
 
 
@@ -64,6 +65,7 @@ def supervise(
     """The same on the cluster that this process is part of already, as a trial of a sweep is."""
     # Read when the trainer starts; 2 s by default, and every wait for a worker pays it.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # a process more, for what is watched here
     counts, stop = counts or (config.run.workers,), stop or Stop()
     losses: list[tuple[int, str]] = []
     while True:

@@ -1,4 +1,4 @@
-"""What runs on a Ray Train worker around the loop, and the mailbox between rank 0 and the driver."""
+"""What runs on a Ray Train worker around the loop."""
 
 from __future__ import annotations
 
@@ -20,34 +20,8 @@ from icon_dist import errors
 from icon_dist.launch.events import Event, Fatal, Listening, Up
 from icon_dist.storage import lock
 
-Mail = Event | Up | Listening | Fatal
 DELIVERY_S = 30  # of the last words of a worker that fails
 ASK_EVERY_S = 0.25  # whether the driver wants the run to stop
-
-
-class Mailbox:
-    """An actor; calls of one sender arrive in order."""
-
-    def __init__(self) -> None:
-        self._events: list[Mail] = []
-        self._stop = False
-
-    def put(self, event: Mail) -> None:
-        """Add an event of the training loop, for the driver."""
-        self._events.append(event)
-
-    def take(self) -> list[Mail]:
-        """Return the events that came since the last call, oldest first, and forget them."""
-        events, self._events = self._events, []
-        return events
-
-    def ask_to_stop(self) -> None:
-        """Record that the driver wants the training loop to end after the current step."""
-        self._stop = True
-
-    def asked_to_stop(self) -> bool:
-        """Return whether the driver has asked the training loop to end."""
-        return self._stop
 
 
 class _Asked:
