@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 from icon_dist.errors import needed_for
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
     from jinja2 import Template
 
 
+@functools.cache
 def template(package: str, name: str) -> Template:
     """The template ``name`` beside the modules of ``package``, which extends the base; values are escaped."""
     require_pages()

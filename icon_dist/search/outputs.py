@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import optuna
 
 from icon_dist import config as configuration
@@ -30,11 +32,10 @@ def publish(
     chosen = choose(found, confirmed, metric=metric)
     if chosen is not None:
         values, why = chosen
-        best = with_values(config, {**values, "run.name": f"{config.run.name}-best"})
         lines = [*why, "  ".join(f"{key}={text(value)}" for key, value in values.items())]
         comments = [*lines, "icon-dist train --cfg " + journal.at("best.yaml")]
         head = "".join(f"# {line}\n" for line in comments)
-        storage.write(journal.at("best.yaml"), (head + configuration.to_yaml(best)).encode())
+        storage.write(journal.at("best.yaml"), (head + _best(config, tuple(values.items()))).encode())
         names.insert(0, "best.yaml")
     storage.write(journal.at("trials.csv"), results.to_csv([*found, *repeated], metric=metric))
     html = page(
@@ -49,6 +50,12 @@ def publish(
     )
     storage.write(journal.at("sweep.html"), html.encode())
     return [*lines, *(journal.at(name) for name in names)]
+
+
+@functools.lru_cache(maxsize=1)  # few trials are the best so far, and all are published
+def _best(config: Config, values: tuple[tuple[str, object], ...]) -> str:
+    """The whole config with these values, as YAML."""
+    return configuration.to_yaml(with_values(config, {**dict(values), "run.name": f"{config.run.name}-best"}))
 
 
 def choose(

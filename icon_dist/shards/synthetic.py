@@ -8,12 +8,8 @@ from pathlib import Path
 
 from icon_dist import storage
 from icon_dist.config import DataConfig
-from icon_dist.datasets import synthetic
 from icon_dist.launch import tempdirs
 from icon_dist.shards.manifest import MANIFEST, ShardManifest
-from icon_dist.shards.packing import in_processes
-from icon_dist.shards.tar import Settings
-from icon_dist.shards.writer import SetInfo, build
 from icon_dist.storage import lock
 
 Progress = Callable[[str], Callable[[int, int], None]]  # drawn | packed -> what is told people so far, and in all
@@ -43,6 +39,11 @@ def generate_shards(
     The bytes depend on ``crowd``, ``split`` and ``per_shard`` only. A build that was
     interrupted goes on. ``jobs`` processes draw and pack.
     """
+    from icon_dist.datasets import synthetic  # here: a run whose people are there needs none of it
+    from icon_dist.shards.packing import in_processes
+    from icon_dist.shards.tar import Settings
+    from icon_dist.shards.writer import SetInfo, build
+
     drawn, packed = map(progress, ("drawn", "packed")) if progress else (None, None)
     with lock.hold(out, fix="give another place"), tempdirs.Folder("people") as scratch:
         file = synthetic.generate(
