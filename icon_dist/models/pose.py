@@ -6,7 +6,6 @@ name, and then calls :meth:`PoseNet.add_heads`.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -75,6 +74,8 @@ class PoseNet(nn.Module):
             if heads.projection is None
             else ProjectionHead(heads.projection, sources[heads.feature].channels, heads.embedding)
         )
+        # Whose batches are counted. Not looked for in the first pass: a compiler would cut the model in two there.
+        self.norms = [part for part in self.modules() if isinstance(part, BatchNorm2d)]
 
     def encode(self, x: Float[Tensor, "N 3 H W"]) -> Encoded:
         """The backbone."""
@@ -108,7 +109,7 @@ class PoseNet(nn.Module):
     def apply_heads(self, encoded: Encoded, pixels: Int64[Tensor, "N pixels"] | None = None) -> Outputs:
         """Heatmaps, and in training the embeddings; counts the batch."""
         if self.training:
-            count_batch(self._norms)
+            count_batch(self.norms)
         final = encoded.final
         # fp32 also under autocast: with the 8 bits of bf16 neighboring pixels tie and argmax becomes coarse.
         with torch.autocast(final.device.type, enabled=False):
@@ -131,10 +132,6 @@ class PoseNet(nn.Module):
         Its px (x, y) lies at ``embedding_origin + embedding_stride * (x, y)`` of the input.
         """
         return concatenate(self._sources(self.encode(self.normalize(image))))
-
-    @functools.cached_property
-    def _norms(self) -> list[BatchNorm2d]:
-        return [part for part in self.modules() if isinstance(part, BatchNorm2d)]
 
     def _sources(self, encoded: Encoded) -> tuple[Tensor, ...]:
         """The maps that ``model.feature`` names, finest first."""

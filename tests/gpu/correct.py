@@ -126,7 +126,7 @@ class Side:
         (h, w), (he, we) = ([side // stride for side in self.cfg.input_hw] for stride in (4, self.stride))
         maps = torch.rand(self.people, COCO.num_joints, h, w, generator=g)
         vectors = F.normalize(torch.randn(self.people, self.cfg.model.embedding, he, we, generator=g), dim=1)
-        # As a network on a GPU lays them: cuDNN, which reads the embeddings there, is told their strides.
+        # As a network on a GPU lays them.
         heatmaps, embedding = (x.contiguous(memory_format=torch.channels_last) for x in (maps, vectors))
         joints = batch.joints + torch.randn(len(STAGE_WEIGHTS), *batch.joints.shape, generator=g)
         refined = joints if self.refines else None

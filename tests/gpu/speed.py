@@ -46,6 +46,11 @@ def sizes_of(setting: Setting) -> tuple[int, ...]:
     return (2,) if setting.tiny else (64, 16, 256)
 
 
+def modes_of(setting: Setting) -> tuple[str, ...]:
+    """With contrast; caps are other numbers only."""
+    return ("default", "read") if setting.tiny else ("default", "read", "caps")
+
+
 def speed(setting: Setting) -> Rows:
     sizes, base = sizes_of(setting), dict[int, float]()
     alone = Learning(config(setting, **MODES["none"]), device=setting.device)
@@ -55,7 +60,7 @@ def speed(setting: Setting) -> Rows:
             row, base[people] = timed(setting, f"N={people} {arrangement.name}", loop_step(alone, people), people)
             yield row
     yield launches(setting, f"N={sizes[0]} launches", loop_step(alone, sizes[0]))
-    for mode in ("default", "read") if setting.tiny else ("default", "read", "caps"):  # caps are other numbers
+    for mode in modes_of(setting):
         yield from with_contrast(setting, mode, base)
 
 
