@@ -21,6 +21,7 @@ MODES = {  # of contrast
     "default": {},
     "caps": {"loss__max_queries": 256, "loss__max_negatives": 512},  # the paper's
     "read": {"model__project": "read"},
+    "bf16": {"loss__products": "bf16"},
 }
 
 
@@ -47,8 +48,8 @@ def sizes_of(setting: Setting) -> tuple[int, ...]:
 
 
 def modes_of(setting: Setting) -> tuple[str, ...]:
-    """With contrast; caps are other numbers only."""
-    return ("default", "read") if setting.tiny else ("default", "read", "caps")
+    """With contrast; on a CPU the others are other numbers only."""
+    return ("default", "read") if setting.tiny else ("default", "read", "bf16", "caps")
 
 
 def speed(setting: Setting) -> Rows:
