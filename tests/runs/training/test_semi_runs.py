@@ -41,9 +41,12 @@ HALF: dict[str, Any] = {
     "run__keep": 9,
     "run__launcher": "local",
     "run__workers": 1,
+    "optim__batch": 32,
+    "optim__micro_batch": 16,
     "optim__epochs": 1,
     "optim__milestones": (),
 }
+LABELLED = {"optim__batch": 16, "optim__micro_batch": 8}  # their half of a batch, alone
 
 
 def run(*configs: Config) -> None:
@@ -89,7 +92,7 @@ def test_resume_in_the_middle_bit_for_bit(people: Path, taught: Path, method: st
     run(config)
     straight, told = final(config), events(config)
     steps = sorted((taught / method / "checkpoints").iterdir())
-    assert [int(step.name.split("-")[1]) for step in steps] == [2, 4, 6, 8]  # 32 labelled people, 8 of each batch
+    assert [int(step.name.split("-")[1]) for step in steps] == [1, 2, 3, 4]  # 32 labelled people, 16 of each batch
     shutil.rmtree(steps[-1])  # on from the middle of the second epoch, with the banks in use
     run(config)
     assert_equal(straight, final(config))
@@ -198,7 +201,7 @@ def test_a_teacher_that_is_never_sure_leaves_supervised_training(
     people: Path, taught: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """gamma above every peak: the labelled half of each batch trains as if it were alone, bit for bit."""
-    plain = tiny(people, taught, run__name="alone", **HALF, optim__batch=8, optim__micro_batch=4, loss__lambda_p=0)
+    plain = tiny(people, taught, run__name="alone", **HALF | LABELLED, loss__lambda_p=0)
     never = semi(people, taught, "pseudo", run__name="never", semi__gamma=1.1, loss__lambda_p=0)
     sure = semi(people, taught, "pseudo", run__name="sure", semi__gamma=0.0, loss__lambda_p=0)
     run(plain, never, sure)
@@ -230,7 +233,7 @@ def test_students_that_are_never_sure_teach_nothing(
 
 @pytest.mark.slow  # the test before it, with contrast: only roundings may differ
 def test_with_contrast_the_unsure_teacher_changes_rounding_at_most(people: Path, taught: Path) -> None:
-    plain = tiny(people, taught, run__name="alone-icon", **HALF, optim__batch=8, optim__micro_batch=4)
+    plain = tiny(people, taught, run__name="alone-icon", **HALF | LABELLED)
     never = semi(people, taught, "pseudo", run__name="never-icon", semi__gamma=1.1)
     run(plain, never)
     for name in ("total", "heatmap", "skcc", "prcc"):
@@ -283,5 +286,5 @@ def test_other_labelled_people_are_refused(people: Path, taught: Path) -> None:
     with pytest.raises(ConfigError, match=r"model.pretrained=.*: was trained with the labels of .*, unlabelled here"):
         run(tiny(people, taught, run__name="start", **start, **{**HALF, "data__split_seed": 1}))
     run(tiny(people, taught, run__name="start", **start, **HALF))
-    with pytest.raises(CheckpointError, match=r"checkpoint of step 2: split was .*use another run.name"):
+    with pytest.raises(CheckpointError, match=r"checkpoint of step 1: split was .*use another run.name"):
         run(tiny(people, taught, run__name="teacher", **{**HALF, "data__split_seed": 1}))
