@@ -30,7 +30,8 @@ def people() -> Batch:
 
 def gradients(values: dict[str, Any], *, whole: bool = False) -> tuple[Tensor, list[Tensor], Outputs]:
     """The loss of a step, the gradients of all parameters, and what the model said; ``whole``: it projects its map."""
-    cfg = config(data__input=f"{SIDE}x{SIDE}", model__embedding=8, **values)
+    base: dict[str, Any] = {"model__backbone": "hrnet_small", "model__embedding": 8}  # its map has stride 4
+    cfg = config(data__input=f"{SIDE}x{SIDE}", **base | values)
     torch.manual_seed(0)
     model = from_config.build(cfg, COCO).train()
     said: list[Outputs] = []
