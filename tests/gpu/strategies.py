@@ -6,7 +6,7 @@ from typing import Any
 
 STRATEGIES: list[dict[str, Any]] = [
     {},
-    {"loss__points": 1},
+    {"loss__points": 1, "model__backbone": "hrnet_small"},  # reads a part of its map
     {"loss__skcc__query": "all", "loss__skcc__negative": "all", "loss__prcc__negative": "all"},
     {"loss__skcc__query": "random", "loss__skcc__negative": "random", "loss__prcc__negative": "random"},
     {"loss__skcc__category_score": "max", "loss__negatives_from_others": True},
