@@ -128,7 +128,6 @@ class ModelConfig:
     feature: Literal["default", "all", "deconv"] = "default"  # of the projection head; all: of HRNet; deconv: stride 4
     embedding: int = checked(256, ABOVE_ZERO)  # m
     projection: Literal["mlp", "linear"] = "mlp"
-    project: Literal["map", "read"] = "map"  # whose statistics its BatchNorm has; read: of what contrast reads
     drop_path: float = checked(0.0, NOT_ALL)  # vit only: share of people that skip the last block in training
 
 

@@ -111,7 +111,5 @@ def semi(config: Config) -> Iterator[Rule]:
     yield streams == 0 or others % streams == known % streams == 0, "data.streams", both
     some = f"semi.method={method} needs people without labels; give a share below 1"
     yield config.data.labelled < 1, "data.labelled", some
-    place = f"what contrast reads of people without labels is not known beforehand with semi.method={method}"
-    yield config.model.project == "map", "model.project", place
     teacher = "semi.method=pseudo needs a trained run or a fetched file"
     yield method != "pseudo" or own.teacher != "", "semi.teacher", teacher

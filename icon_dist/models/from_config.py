@@ -50,7 +50,6 @@ def _build(config: Config, skeleton: Skeleton, *, projection: str | None) -> Pos
         Heads(
             joints=skeleton.num_joints,
             projection=projection,
-            project=config.model.project,
             feature=config.model.feature,
             embedding=config.model.embedding,
             bones=skeleton.bones + skeleton.limbs,

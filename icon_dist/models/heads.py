@@ -18,7 +18,6 @@ class Heads:
 
     joints: int  # K
     projection: str | None = None  # mlp | linear | None: no contrast
-    project: str = "map"  # map | read: of which pixels the norm of the projection head has its statistics
     feature: str = "default"  # what the projection head reads, one of the backbone's sources
     embedding: int = 256  # m
     bones: tuple[tuple[int, int], ...] = ()  # joints that belong together, for models that know the skeleton

@@ -122,7 +122,7 @@ class PoseNet(nn.Module):
         if pixels is None:
             projected, some = self.projection(x), None
         else:
-            projected = self.projection.at(x, pixels, of_map=self.heads.project == "map")
+            projected = self.projection.at(x, pixels)
             some = Pixels(pixels, (x.shape[2], x.shape[3]))
         return Outputs(heatmaps, unit(projected.float(), dim=1), feature=feature, tap=tap, pixels=some)
 

@@ -29,15 +29,13 @@ class ProjectionHead(nn.Sequential):
         super().__init__(*layers)
         init_from_scratch(self)
 
-    def at(
-        self, x: Float[Tensor, "N D he we"], pixels: Int64[Tensor, "N pixels"], *, of_map: bool
-    ) -> Float[Tensor, "N m 1 pixels"]:
+    def at(self, x: Float[Tensor, "N D he we"], pixels: Int64[Tensor, "N pixels"]) -> Float[Tensor, "N m 1 pixels"]:
         """What the head makes of some pixels of its map, places in the flattened one.
 
-        With ``of_map`` its BatchNorm has the statistics of the whole map, else of these pixels. Mean and variance of
-        ``W x`` follow from mean and covariance of ``x``, so that other pixels need not be projected for them.
+        Its BatchNorm has the statistics of the whole map. Mean and variance of ``W x`` follow from mean and covariance
+        of ``x``, so that other pixels need not be projected for them.
         """
-        if not of_map or len(self) == 1:
+        if len(self) == 1:
             return cast(Tensor, self(taken(x, pixels)))
         conv, norm, *rest = self
         assert isinstance(norm, BatchNorm2d)

@@ -17,11 +17,7 @@ import torch
 
 from tests.gpu.setting import Learning, Setting, config, crops, fill_banks
 
-ARMS: dict[str, dict[str, Any]] = {
-    "without": {"loss__lambda_p": 0},
-    "model.project=map": {},
-    "model.project=read": {"model__project": "read"},
-}
+ARMS: dict[str, dict[str, Any]] = {"without": {"loss__lambda_p": 0}, "with": {}}
 
 
 @pytest.mark.slow

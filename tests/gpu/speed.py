@@ -20,7 +20,6 @@ MODES = {  # of contrast
     "none": {"loss__lambda_p": 0},
     "default": {},
     "caps": {"loss__max_queries": 256, "loss__max_negatives": 512},  # the paper's
-    "read": {"model__project": "read"},
     "bf16": {"loss__products": "bf16"},
 }
 
@@ -49,7 +48,7 @@ def sizes_of(setting: Setting) -> tuple[int, ...]:
 
 def modes_of(setting: Setting) -> tuple[str, ...]:
     """With contrast; on a CPU the others are other numbers only."""
-    return ("default", "read") if setting.tiny else ("default", "read", "bf16", "caps")
+    return ("default",) if setting.tiny else ("default", "bf16", "caps")
 
 
 def speed(setting: Setting) -> Rows:

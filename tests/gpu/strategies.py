@@ -16,7 +16,6 @@ STRATEGIES: list[dict[str, Any]] = [
     {"data__codec": "dark", "loss__read": "nearest", "loss__entropy": "peak"},
     {"data__codec": "udp", "loss__counted": "labelled", "loss__positives_from": "images"},
     {"model__backbone": "opecnet_hrnet_small"},
-    {"model__project": "read"},
     {"loss__products": "bf16"},
 ]
 

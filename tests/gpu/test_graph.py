@@ -30,7 +30,7 @@ SIZES = {"data__input": "32x32", "optim__batch": 4, "optim__micro_batch": 4}
 CASES: list[dict[str, Any]] = [
     {"optim__ema": 0.9, "optim__milestones": (1,), "optim__warmup_steps": 5},
     {"loss__start_epoch": LATE, "loss__ramp_epochs": LATE, "loss__bank__warmup": 2},
-    {"loss__max_queries": 8, "loss__max_negatives": 8, "loss__bank__budget": 4, "model__project": "read"},
+    {"loss__max_queries": 8, "loss__max_negatives": 8, "loss__bank__budget": 4},
     {"loss__skcc__query": "random", "loss__skcc__negative": "random", "loss__prcc__negative": "random"},
 ]
 

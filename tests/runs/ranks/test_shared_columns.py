@@ -14,7 +14,7 @@ from icon_dist.errors import IconError
 from icon_dist.launch import tempdirs
 from icon_dist.shards.shard_set import open_shards
 from icon_dist.shards.shared_columns import once_a_host
-from icon_dist.storage import lock
+from icon_dist.storage import lock_owner
 from tests.support.on_ranks import on_ranks
 
 
@@ -58,7 +58,7 @@ def test_hosts_of_one_name_map_each_their_own(people: Path, tmp_path: Path) -> N
 
 def on_two_hosts(uri: str, temporary: str) -> dict[str, Any]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lock, "machine", lambda: f"boot {distributed.rank()}")
+        patch.setattr(lock_owner, "machine", lambda: f"boot {distributed.rank()}")
         return opened(uri, temporary)
 
 

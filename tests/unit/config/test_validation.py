@@ -133,7 +133,6 @@ def test_options_that_would_do_nothing_are_refused(items: list[str], says: str) 
             ["semi.compat=true"],
             "semi.compat=True: only semi.method=sspose has two students and a hard view; leave it at False",
         ),
-        (["data.labelled=0.3", "semi.method=sspose", "model.project=read"], "what contrast reads of people without"),
         (["data.labelled=0.3", "semi.method=sspose", "semi.lambda_u=1"], "only semi.method=pseudo has a teacher"),
     ],
 )

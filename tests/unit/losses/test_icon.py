@@ -354,7 +354,7 @@ def test_sampling_has_the_defaults_of_the_config() -> None:
     assert vars(SKCC) == {"weight": cfg.lambda_1} | vars(cfg.skcc)
     assert vars(PRCC) == {"weight": cfg.lambda_2} | vars(cfg.prcc)
     shared = {name: value for name, value in vars(Options()).items() if hasattr(cfg, name)}
-    assert len(shared) == 8
+    assert len(shared) == 9
     assert shared == {name: getattr(cfg, name) for name in shared}
     assert vars(Bank()) == {name: getattr(cfg.bank, name) for name in vars(Bank())}
     assert replace(Bank(), slots=0) != Bank()

@@ -1,4 +1,4 @@
-"""Only the pixels that contrast reads are projected; ``model.project`` says whose statistics the head's norm has."""
+"""Only the pixels that contrast reads are projected; the head's norm has the statistics of the whole map."""
 
 from __future__ import annotations
 
@@ -55,13 +55,11 @@ CASES: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(
-    "head", [{"model__projection": "mlp"}, {"model__projection": "linear", "model__project": "read"}]
-)
+@pytest.mark.parametrize("kind", ["mlp", "linear"])
 @pytest.mark.parametrize("values", CASES, ids=str)
-def test_the_loss_and_all_gradients_are_those_of_the_whole_map(values: dict[str, Any], head: dict[str, Any]) -> None:
+def test_the_loss_and_all_gradients_are_those_of_the_whole_map(values: dict[str, Any], kind: str) -> None:
     (right, expected, all_of_it), (found, got, said) = (
-        gradients(values | head, whole=whole) for whole in (True, False)
+        gradients(values | {"model__projection": kind}, whole=whole) for whole in (True, False)
     )
     assert float(right) > 0.1
     torch.testing.assert_close(found, right, rtol=1e-5, atol=0)
@@ -73,12 +71,7 @@ def test_the_loss_and_all_gradients_are_those_of_the_whole_map(values: dict[str,
     assert (said.pixels is None) == (said.embedding.shape == all_of_it.embedding.shape)
 
 
-def test_of_all_pixels_a_third_is_projected_and_read_means_that_batch_norm_sees_no_more() -> None:
-    (_, _, by_map), (_, grads, by_read) = (
-        gradients({"loss__points": 16, "model__project": project}) for project in ("map", "read")
-    )
-    assert by_map.embedding is not None
-    assert by_read.embedding is not None
-    assert by_map.embedding.shape == by_read.embedding.shape == (PEOPLE, 8, 1, 17 * (15 + 4))
-    assert not torch.allclose(by_map.embedding, by_read.embedding, atol=1e-3)
-    assert all(grad.isfinite().all() for grad in grads)
+def test_of_all_pixels_a_third_is_projected() -> None:
+    _, _, said = gradients({"loss__points": 16})
+    assert said.embedding is not None
+    assert said.embedding.shape == (PEOPLE, 8, 1, 17 * (15 + 4))
