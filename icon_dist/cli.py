@@ -31,8 +31,9 @@ def run_cli(main: Callable[[list[str]], int | None], argv: list[str] | None = No
     has handlers of its own, with 75, since the same command goes on. Output that nobody reads any more (``| head``, a
     terminal that is gone) ends nothing and changes no exit code.
     """
-    # Read once, when torch loads: its threads else burn their cores while they wait, which loaders and others need.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if "OMP_WAIT_POLICY" not in os.environ:
+        # Read once, when torch loads: its threads else burn for milliseconds cores that loaders and others need.
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     _open_standard_streams()
     args = list(sys.argv[1:] if argv is None else argv)
     own = args.index("--") if "--" in args else len(args)

@@ -307,15 +307,23 @@ for words in (["shards", "verify", "none"], ["sweep", "lambdas", "--cfg", "demo"
     assert "is not installed; pip install" in second or "does not load" in second
 
 
-@pytest.mark.parametrize(("own", "policy"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")])
-def test_threads_of_torch_sleep_while_they_wait(own: dict[str, str], policy: str) -> None:
+@pytest.mark.parametrize(
+    ("own", "turns"),
+    [
+        ({}, "10000"),
+        ({"GOMP_SPINCOUNT": "7"}, "7"),
+        ({"OMP_WAIT_POLICY": "PASSIVE"}, "0"),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, "30000000000"),
+    ],
+)
+def test_threads_of_torch_sleep_when_they_wait_for_long(own: dict[str, str], turns: str) -> None:
     """By what libgomp says of itself when torch loads it; what the user has set holds."""
     code = "from icon_dist.cli import run_cli\nrun_cli(lambda _: print(__import__('torch').__name__))"
-    clean = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
-    environment = clean | own | {"OMP_DISPLAY_ENV": "TRUE"}
+    clean = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+    environment = clean | own | {"OMP_DISPLAY_ENV": "VERBOSE"}
     ran = [sys.executable, "-W", "ignore", "-c", code]
     done = subprocess.run(ran, capture_output=True, text=True, cwd=ROOT, env=environment, check=True)
-    assert f"OMP_WAIT_POLICY = '{policy}'" in done.stderr
+    assert f"GOMP_SPINCOUNT = '{turns}'" in done.stderr
 
 
 def test_an_old_python_is_one_line() -> None:
