@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from functools import partial
 from pathlib import Path
 
 from icon_dist import storage
@@ -44,8 +45,6 @@ def main(argv: list[str]) -> int:
     storage.require_place(storage.join(options.out, "manifest.json"))
     if not options.split.isprintable():
         raise ConfigError(f"--split={options.split!r}: expected a name that can be printed")
-
-    from functools import partial
 
     from icon_dist.launch.progress_line import ProgressLine
     from icon_dist.shards.synthetic import Crowd, generate_shards

@@ -65,12 +65,24 @@ def test_several_at_a_time_each_after_what_it_starts_from(tmp_path: Path, capfd:
         assert f"people-T4.pseudo_30-s{seed}: complete: step " in shown
 
 
-class Short(Run):
-    """A run of half a second that leaves a file of its name, and needs those of ``extra``."""
+class Named(Run):
+    """A run of the name ``cfg`` that is the code in ``extra``."""
 
     @property
     def name(self) -> str:
         return self.cfg
+
+    @property
+    def starts_from(self) -> set[str]:
+        return set()
+
+    @property
+    def command(self) -> list[str]:
+        return ["-c", *self.extra]
+
+
+class Short(Named):
+    """One of half a second that leaves a file of its name, and needs those of ``extra``."""
 
     @property
     def starts_from(self) -> set[str]:
@@ -133,14 +145,6 @@ def test_a_signal_to_all_is_one_to_each_run(jobs: int, number: signal.Signals, c
     os.killpg(process.pid, number)
     assert process.wait(60) == code
     assert [file.read_text() for file in tmp_path.glob("*.heard")] == [str([15])] * jobs
-
-
-class Named(Run):
-    """A run of the name ``cfg`` that is the code in ``extra``."""
-
-    name = property(lambda self: self.cfg)  # type: ignore[assignment]
-    command = property(lambda self: ["-c", *self.extra])  # type: ignore[assignment]
-    starts_from = frozenset()  # type: ignore[assignment]
 
 
 FAILS = """
