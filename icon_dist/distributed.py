@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from icon_dist.errors import ClusterError, IconError, shorten
-from icon_dist.torch_compat import all_gather_single, foreach_copy_, reduce_scatter_single
+from icon_dist.tensors.torch_compat import all_gather_single, foreach_copy_, reduce_scatter_single
 
 T = TypeVar("T")
 

@@ -37,3 +37,15 @@ def test_no_folder_has_a_name_that_pytest_skips() -> None:
     folders = [path.name for path in (ROOT / "tests").rglob("*") if path.is_dir()]
     assert not {"build", "dist", "node_modules", "venv", "CVS", "_darcs"} & set(folders)
     assert [name for name in folders if name.startswith(".") or name.endswith(".egg")] == []
+
+
+def test_a_unit_test_is_named_after_what_it_tests() -> None:
+    """Its name begins with that of a module at its place, or of its folder, so that it is found by one guess."""
+    package, unit = ROOT / "icon_dist", ROOT / "tests" / "unit"
+    lost = []
+    for file in unit.rglob("test_*.py"):
+        place = package / file.parent.relative_to(unit)
+        names = [place.name, *(path.stem for path in place.iterdir() if path.suffix == ".py" or path.is_dir())]
+        if not any(file.stem.removeprefix("test_").startswith(name) for name in names):
+            lost.append(str(file.relative_to(unit)))
+    assert lost == []

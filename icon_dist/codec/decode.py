@@ -9,7 +9,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from icon_dist.codec.dark import blur_kernel, taylor
-from icon_dist.torch_constants import constant
+from icon_dist.tensors.constants import constant
 
 
 def decode(

@@ -1,1 +1,1 @@
-"""From shards to batches: who reads what, crops, augmentation, target heatmaps and their decoding."""
+"""From shards to batches: who reads what, crops, augmentation, and on a GPU what waits there."""

@@ -1,4 +1,1 @@
-"""Running a training: launching workers, wrapping the optimizer, checkpoints. Ray and DeepSpeed are imported only here.
-
-Importing the package itself, or ``engine.checkpoint``, needs neither.
-"""
+"""Where a run's workers live: on Ray or in this process, what they tell, and who shows it."""

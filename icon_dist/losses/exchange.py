@@ -28,7 +28,7 @@ from icon_dist.losses import sampling
 from icon_dist.losses.bank import LARGEST_ID, MemoryBank
 from icon_dist.losses.options import Bank
 from icon_dist.losses.tokens import limb_tokens
-from icon_dist.torch_rng import uniform
+from icon_dist.tensors.random import uniform
 from icon_dist.types import DeviceStep, KeySet, number_of
 
 BUDGET = 0  # what a random key is for; the terms of the loss use 1, 2, ...

@@ -1,5 +1,6 @@
-"""The contrastive loss of ICON (Xu et al., *Inter-image Contrastive Consistency for Multi-Person Pose Estimation*, AAAI
-2023), from top to bottom with the paper's equations; docs/loss.md says how to use it, ``reference.py`` has it as loops.
+"""The contrastive loss of ICON: SKCC over joints and PRCC over limbs (Xu et al., *Inter-image Contrastive Consistency
+for Multi-Person Pose Estimation*, AAAI 2023), from top to bottom with the paper's equations. docs/loss.md says how to
+use it, ``reference.py`` has it as loops.
 
 A token is a unit vector: f_k, read from the embedding map at joint k of an instance, or, of a limb (a, b),
 
@@ -29,10 +30,10 @@ from torch import Tensor, nn
 
 from icon_dist.distributed import sum_over_ranks, world_size
 from icon_dist.losses import health, sampling
+from icon_dist.losses.consistency import consistency_sums, mean_of_categories
 from icon_dist.losses.exchange import Centers, SharedKeys
 from icon_dist.losses.health import Health
 from icon_dist.losses.intra import intra_sums
-from icon_dist.losses.kernels import consistency_sums, mean_of_categories
 from icon_dist.losses.options import PRCC, SKCC, Bank, Inputs, Options, Term, check_inputs, check_settings, pairs_of
 from icon_dist.losses.sampling import Negatives
 from icon_dist.losses.tokens import TokenBatch, Tokens, limb_tokens, pixel_offsets, pixel_set, pixels_under, read_points

@@ -19,7 +19,7 @@ from torch import Tensor
 from icon_dist.losses.options import PRCC, SKCC, Bank, Inputs, Options, Term
 from icon_dist.losses.sampling import key_of
 from icon_dist.losses.tokens import pixel_offsets
-from icon_dist.torch_rng import uniform
+from icon_dist.tensors.random import uniform
 
 Place = tuple[int, int, int]  # instance of the batch, category, point
 Tokens = Mapping[Place, Tensor]

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from icon_dist.distributed import sum_over_ranks, world_size
-from icon_dist.torch_constants import constant
+from icon_dist.tensors.constants import constant
 
 # Where the features are read, and the joints after each of the three scales of features.
 STAGE_WEIGHTS = (1.0, 0.3, 0.5, 1.0)

@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from icon_dist.losses.tokens import Tokens
-from icon_dist.torch_rng import uniform
+from icon_dist.tensors.random import uniform
 from icon_dist.types import DeviceStep, KeySet
 
 PURPOSES = (0, 1, 2, 3, 4, 100, 101, 102)  # of the keys of a step: exchange, queries and negatives, hard views

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from icon_dist.torch_unit import unit
+from icon_dist.tensors.unit_vectors import unit
 from icon_dist.types import DeviceStep, Pixels
 
 

@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
-from icon_dist.torch_rng import uniform
+from icon_dist.tensors.random import uniform
 
 MEAN_COLOR = (124, 116, 104)  # ImageNet's, in gray levels
 HEIGHT = 256  # px, of the input that the published lengths are meant for

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from icon_dist.torch_compat import foreach_add_
+from icon_dist.tensors.torch_compat import foreach_add_
 
 
 class Statistics(NamedTuple):

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from icon_dist.torch_rng import splitmix64, uniform
+from icon_dist.tensors.random import splitmix64, uniform
 
 STEP = 4  # px between those that are hashed
 

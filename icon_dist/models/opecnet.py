@@ -47,7 +47,7 @@ from icon_dist.models.blocks import init_from_scratch
 from icon_dist.models.graph_convolution import GraphConv, NormedGraphConv, ResidualGraphConv, listening
 from icon_dist.models.heads import Heads, Source
 from icon_dist.models.pose import PoseNet
-from icon_dist.torch_constants import constant
+from icon_dist.tensors.constants import constant
 from icon_dist.types import Outputs
 
 PREFIX = "opecnet_"

@@ -18,7 +18,7 @@ from icon_dist.errors import ConfigError
 from icon_dist.models.batch_norm import BatchNorm2d, count_batch
 from icon_dist.models.heads import Heads, Source, concatenate
 from icon_dist.models.projection import ProjectionHead
-from icon_dist.torch_unit import unit
+from icon_dist.tensors.unit_vectors import unit
 from icon_dist.types import Outputs, Pixels
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

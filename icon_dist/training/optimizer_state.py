@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
-from icon_dist.torch_compat import foreach_norm
+from icon_dist.tensors.torch_compat import foreach_norm
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 Named = dict[str, Tensor]

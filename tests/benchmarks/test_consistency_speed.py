@@ -18,7 +18,7 @@ from pytorch_metric_learning.losses import CrossBatchMemory, SupConLoss
 from torch import Tensor
 from torch.nn import functional as F
 
-from icon_dist.losses.kernels import consistency_loss, mean_of_categories
+from icon_dist.losses.consistency import consistency_loss, mean_of_categories
 from icon_dist.losses.sampling import Draw, Negatives, Queries, choose_negatives
 from icon_dist.types import KeySet
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from icon_dist.errors import CheckpointError
 from icon_dist.losses.bank import MemoryBank
-from icon_dist.losses.kernels import consistency_loss
+from icon_dist.losses.consistency import consistency_loss
 from icon_dist.losses.sampling import Draw, Negatives, Queries
 from icon_dist.types import KeySet
 

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from icon_dist.losses import kernels, pairs
-from icon_dist.losses.kernels import consistency_loss, consistency_sums
+from icon_dist.losses import consistency, products
+from icon_dist.losses.consistency import consistency_loss, consistency_sums
 from icon_dist.losses.sampling import Draw, Negatives, Queries, limit_negatives
-from icon_dist.torch_compat import linear_pointwise
+from icon_dist.tensors.torch_compat import linear_pointwise
 from icon_dist.types import KeySet
 from tests.support.eq1 import literal
 
@@ -65,11 +65,11 @@ def random_case(seed: int) -> tuple[Queries, KeySet, KeySet]:
 def both_layouts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """An accelerator's pairs, as a CPU would not take them, must give the same numbers."""
     if request.param == "blocks":
-        for module in (pairs, kernels):
+        for module in (products, consistency):
             monkeypatch.setattr(module, "blocked", lambda _: True)
-    monkeypatch.setattr(kernels, "HELD", 300)  # several times of
-    monkeypatch.setattr(pairs, "SPAN", 2)  # ... several parts,
-    monkeypatch.setattr(pairs, "BLOCK", 3)  # and blocks
+    monkeypatch.setattr(consistency, "HELD", 300)  # several times of
+    monkeypatch.setattr(products, "SPAN", 2)  # ... several parts,
+    monkeypatch.setattr(products, "BLOCK", 3)  # and blocks
 
 
 @pytest.mark.usefixtures("both_layouts")
@@ -226,7 +226,7 @@ def test_bf16_in_fp32_out() -> None:
 @pytest.mark.parametrize("operator", [linear_pointwise, None])
 def test_fp32_is_the_same_loss(operator: Callable[..., Tensor] | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its products take another path on a CPU, where torch has oneDNN's operator and where it has not."""
-    monkeypatch.setattr(pairs, "onednn", operator)
+    monkeypatch.setattr(products, "onednn", operator)
     queries, live, bank = random_case(1)
     q, features = (x.features.detach().float().requires_grad_() for x in (queries, live))
     ours, keys = replace(queries, features=q), replace(live, features=features)
@@ -252,8 +252,8 @@ def test_products_of_bf16_are_off_by_their_rounding(seed: int) -> None:
         replace(bank, features=bank.features.float()),
     )
     losses, slopes = [], []
-    for products in ("fp32", "bf16"):
-        loss = consistency_loss(ours, keys, bank=stored, negatives=among(3, "all"), tau=TAU, products=products)
+    for dtype in ("fp32", "bf16"):
+        loss = consistency_loss(ours, keys, bank=stored, negatives=among(3, "all"), tau=TAU, products=dtype)
         losses.append(loss.item())
         slopes.append(torch.autograd.grad(loss, [q, features]))
     off = 2**-8 / TAU

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from icon_dist.losses.intra import intra_sums
 from icon_dist.losses.sampling import Draw, Negatives, choose, draw_count
-from icon_dist.torch_rng import uniform
+from icon_dist.tensors.random import uniform
 
 N, C, M, TAU, KEY = 3, 5, 4, 0.2, 11
 HARD = Negatives(Draw("hard", 2))

@@ -11,7 +11,7 @@ import torch
 from icon_dist.codec import Codec
 from icon_dist.methods import hard_view
 from icon_dist.methods.hard_view import Turns, erase, erased_boxes, turns, warp, warp_image
-from icon_dist.torch_rng import uniform
+from icon_dist.tensors.random import uniform
 
 HW = (24, 16)
 

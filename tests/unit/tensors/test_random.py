@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from icon_dist.torch_rng import uniform
+from icon_dist.tensors.random import uniform
 
 
 def test_random_numbers_are_uniform_and_depend_on_every_counter() -> None:

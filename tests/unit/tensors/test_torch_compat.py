@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from icon_dist import torch_compat
+from icon_dist.tensors import torch_compat
 
 
 def lists() -> tuple[list[Tensor], list[Tensor]]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from icon_dist.torch_compat import bmm_of_bf16, linear_pointwise
+from icon_dist.tensors.torch_compat import bmm_of_bf16, linear_pointwise
 
 ROUND = 16  # rows of a product, so that few kernels do for all
 SPAN = 256  # pairs of a part on a CPU, at most

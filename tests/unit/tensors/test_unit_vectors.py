@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from icon_dist.torch_unit import unit
+from icon_dist.tensors.unit_vectors import unit
 
 
 @pytest.mark.parametrize("dim", [1, -1])

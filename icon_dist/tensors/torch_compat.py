@@ -1,4 +1,4 @@
-"""Members of torch without a public name, in one place: ``tests/unit/test_torch_compat.py`` says what is relied on."""
+"""Members of torch without a public name; what is relied on of each: ``tests/unit/tensors/test_torch_compat.py``."""
 
 from __future__ import annotations
 
