@@ -54,7 +54,7 @@ def section(node: Any, path: str) -> Iterator[str]:
 def cli_page() -> Iterator[str]:
     yield from ("# Every command", "", WRITTEN, "")
     yield "`icon-dist VERB` and `python -m icon_dist VERB` are the same. Every command takes `--help`, and `--debug`,"
-    yield "which shows the traceback of an error. [Exit codes](../training.md#exit-codes)."
+    yield "which shows the traceback of an error. [Exit codes](../troubleshooting.md#exit-codes)."
     for verb, (_, about) in VERBS.items():
         yield from ("", f"## {verb}", "", f"{about[0].upper()}{about[1:]}.".replace("|", "or"), "")
         usage, parsers = captured(verb)

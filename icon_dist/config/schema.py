@@ -226,7 +226,7 @@ class EvalConfig:
 
     every: int = checked(10, ABOVE_ZERO)  # epochs; the last epoch is always evaluated
     batch: int = checked(32, ABOVE_ZERO)  # per worker
-    flip: bool = True
+    flip: bool = True  # average with the mirrored image
     decode: Literal["quarter", "argmax", "dark"] = "quarter"
     refine_below: float = 0.2  # joints with lower peaks are the refined ones of an OPEC-Net; 0 = its base alone
     engine: Literal["pycocotools", "fast"] = "pycocotools"  # what computes AP
