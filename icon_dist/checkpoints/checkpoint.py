@@ -24,15 +24,12 @@ from torch import Tensor
 
 from icon_dist import distributed, storage
 from icon_dist.checkpoints import manifest as manifests
-from icon_dist.checkpoints.index import Index
 from icon_dist.checkpoints.manifest import OTHER, DamagedError, Entry, Manifest, Progress
 from icon_dist.checkpoints.no_run import no_run
+from icon_dist.checkpoints.retention import POINTERS, by_score, keep_newest_and_best
 from icon_dist.errors import CheckpointError, StorageError, TooLargeError, shorten, tell
 from icon_dist.storage import hashed_json, lock
 
-POINTERS = ("last.json", "best.json")
-READ = 8  # of the newest checkpoints that a save reads again, before it removes an older one
-REMOVED = 16  # checkpoints at most that one save removes
 RUN_ID = "run.id"  # in the directory of a run that is not on this machine: random, written once
 
 
@@ -112,7 +109,7 @@ def save(
 
     ``tensors[name]`` becomes ``name.safetensors``. ``manifest`` says what this is (config, skeleton, metrics, score,
     versions, world_size, ``evaluated``: model | ema ...); format, step, attempt and hashes are added. Kept are the
-    ``keep`` newest and the one with the highest score; of the others each save removes ``REMOVED`` at most.
+    ``keep`` newest and the one with the highest score (:mod:`icon_dist.checkpoints.retention`).
     """
     assert keep >= 1
     assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]*", attempt), attempt
@@ -137,7 +134,7 @@ def save(
         raise CheckpointError(f"{uri}: another writer committed the same attempt; start the run only once")
     saved = _seen(run_uri, Entry(step, attempt, uri, files={}))
     try:
-        _tidy(run_uri, saved, keep=keep)
+        keep_newest_and_best(run_uri, saved, keep=keep)
     except StorageError as error:
         warn(f"warning: {uri} is saved, but what is older could not be tidied up: {error}")
     return uri
@@ -158,43 +155,6 @@ def _seen(run_uri: str, saved: Entry) -> Entry:
     if found is None or manifests.whole(found) is None:
         raise StorageError(f"{saved.uri}: incomplete right after it was written; check the disk or bucket")
     return found
-
-
-def _tidy(run_uri: str, saved: Entry, *, keep: int) -> None:
-    """Point at the newest and the best, remove what is older than the ``keep`` newest. Nothing newer is touched.
-
-    What is chosen rests on manifests that are read here: of the best, of what is removed, and of the ``READ`` newest.
-    So the cost does not grow with the checkpoints that stay.
-    """
-    older = [_by_name(run_uri, entry) for entry in manifests.entries(run_uri) if entry < saved]
-    found = [*older, saved]
-    index = Index(run_uri)
-    again = True
-    while again:
-        whole = {entry: facts for entry in found if (facts := index.facts(entry)).whole}
-        kept = sorted(whole)[-keep:]
-        best = _by_score({entry: facts.score for entry, facts in whole.items()})[:1]
-        half_written = [entry for entry in older if not entry.committed]
-        removed = sorted({*half_written, *(entry for entry in found if entry < kept[0])} - {*best})[:REMOVED]
-        again = index.read([*best, *removed, *kept[-READ:]])
-    for name, entry in zip(POINTERS, [saved, *best], strict=False):
-        place = entry.uri.removeprefix(run_uri + "/")
-        hint = {"checkpoint": place, "step": entry.step, "score": whole[entry].score}
-        storage.write(storage.join(run_uri, name), json.dumps(hint).encode() + b"\n")
-    for entry in removed:
-        storage.delete(storage.join(entry.uri, manifests.NAME))  # first, so that it is never half a checkpoint
-        storage.delete(entry.uri, tree=True)
-    index.write(entry for entry in found if entry not in removed)
-
-
-def _by_name(run_uri: str, entry: Entry) -> Entry:
-    """``entry``, or as its files are found by name where a listing without its manifest may be behind the writes."""
-    return entry if entry.committed else manifests.unlisted(run_uri, entry.uri.rpartition("/")[2]) or entry
-
-
-def _by_score(score_of: Mapping[Entry, float | None]) -> list[Entry]:
-    """Evaluated ones, best first; of equals the newest first."""
-    return [entry for _, entry in sorted(((s, e) for e, s in score_of.items() if s is not None), reverse=True)]
 
 
 # --------------------------------------------------------------------------------------------------------- find
@@ -287,7 +247,7 @@ def _in_order(run_uri: str, found: Sequence[Entry], which: str | int, warn: Call
                 readable[entry] = manifests.read(entry)
             except DamagedError as error:
                 warn(f"{entry.uri}: skipped: {error}")
-        if not (scored := _by_score({entry: manifests.score(manifest) for entry, manifest in readable.items()})):
+        if not (scored := by_score({entry: manifests.score(manifest) for entry, manifest in readable.items()})):
             raise CheckpointError(f"{run_uri}: no checkpoint has a score; ask for the last one, or set data.val")
         return scored
     assert isinstance(which, int), which

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from icon_dist import storage
-from icon_dist.checkpoints import checkpoint, index, manifest
+from icon_dist.checkpoints import checkpoint, index, manifest, retention
 from icon_dist.storage import hashed_json
 from tests.support.other_stores import store
 
@@ -86,7 +86,7 @@ def test_many_old_ones_go_by_and_by(tmp_path: Path) -> None:
     for step in range(41, 45):
         save(run, step, keep=2, score=0.1)
         left.append(len(steps(run)))
-    assert left == [41 - checkpoint.REMOVED, 42 - 2 * checkpoint.REMOVED, 3, 3]
+    assert left == [41 - retention.REMOVED, 42 - 2 * retention.REMOVED, 3, 3]
     assert steps(run) == [7, 43, 44]
 
 

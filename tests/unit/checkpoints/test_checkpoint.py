@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from icon_dist import storage
-from icon_dist.checkpoints import checkpoint, compatibility, manifest
+from icon_dist.checkpoints import checkpoint, compatibility, manifest, retention
 from icon_dist.errors import CheckpointError
 
 
@@ -260,7 +260,7 @@ def test_weights_only_reads_only_weights(run: str, monkeypatch: pytest.MonkeyPat
     read = storage.read
     monkeypatch.setattr(storage, "read", lambda uri, *a, **k: reads.append(uri) or read(uri, *a, **k))
     find(run, weights_only=True)
-    in_checkpoint = sorted(place for place in reads if not place.endswith(checkpoint.POINTERS))
+    in_checkpoint = sorted(place for place in reads if not place.endswith(retention.POINTERS))
     assert in_checkpoint == [f"{uri}/MANIFEST.json", f"{uri}/model.safetensors"]
 
 

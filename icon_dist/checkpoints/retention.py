@@ -1,0 +1,52 @@
+"""Which checkpoints of a run stay: the newest ``run.keep``, and the best. A save removes the others."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from icon_dist import storage
+from icon_dist.checkpoints import manifest as manifests
+from icon_dist.checkpoints.index import Index
+from icon_dist.checkpoints.manifest import Entry
+
+POINTERS = ("last.json", "best.json")
+READ = 8  # of the newest checkpoints that a save reads again, before it removes an older one
+REMOVED = 16  # checkpoints at most that one save removes
+
+
+def keep_newest_and_best(run_uri: str, saved: Entry, *, keep: int) -> None:
+    """Point at the newest and the best, remove what is older than the ``keep`` newest. Nothing newer is touched.
+
+    What is chosen rests on manifests that are read here: of the best, of what is removed, and of the ``READ`` newest.
+    So the cost does not grow with the checkpoints that stay.
+    """
+    older = [_by_name(run_uri, entry) for entry in manifests.entries(run_uri) if entry < saved]
+    found = [*older, saved]
+    index = Index(run_uri)
+    again = True
+    while again:
+        whole = {entry: facts for entry in found if (facts := index.facts(entry)).whole}
+        kept = sorted(whole)[-keep:]
+        best = by_score({entry: facts.score for entry, facts in whole.items()})[:1]
+        half_written = [entry for entry in older if not entry.committed]
+        removed = sorted({*half_written, *(entry for entry in found if entry < kept[0])} - {*best})[:REMOVED]
+        again = index.read([*best, *removed, *kept[-READ:]])
+    for name, entry in zip(POINTERS, [saved, *best], strict=False):
+        place = entry.uri.removeprefix(run_uri + "/")
+        hint = {"checkpoint": place, "step": entry.step, "score": whole[entry].score}
+        storage.write(storage.join(run_uri, name), json.dumps(hint).encode() + b"\n")
+    for entry in removed:
+        storage.delete(storage.join(entry.uri, manifests.NAME))  # first, so that it is never half a checkpoint
+        storage.delete(entry.uri, tree=True)
+    index.write(entry for entry in found if entry not in removed)
+
+
+def by_score(score_of: Mapping[Entry, float | None]) -> list[Entry]:
+    """Evaluated ones, best first; of equals the newest first."""
+    return [entry for _, entry in sorted(((s, e) for e, s in score_of.items() if s is not None), reverse=True)]
+
+
+def _by_name(run_uri: str, entry: Entry) -> Entry:
+    """``entry``, or as its files are found by name where a listing without its manifest may be behind the writes."""
+    return entry if entry.committed else manifests.unlisted(run_uri, entry.uri.rpartition("/")[2]) or entry
