@@ -29,6 +29,7 @@ from icon_dist.launch.mailbox import Mailbox
 from icon_dist.launch.progress import Progress
 from icon_dist.launch.ray_compat import draining_nodes
 from icon_dist.launch.signals import Stop
+from icon_dist.launch.trainer_compat import Trainer
 from icon_dist.launch.worker import work
 from icon_dist.storage import lock
 
@@ -46,8 +47,8 @@ def launch(config: Config, loop: str, progress: Progress, *, counts: Sequence[in
             for left in reversed(range(config.run.max_failures + 1)):
                 try:
                     with progress.waiting("starting Ray"):
-                        _join(config, progress, workers=counts[-1])
-                    supervise(config, loop, progress, counts=counts, stop=stop)
+                        own = _join(config, progress, workers=counts[-1])
+                    supervise(config, loop, progress, counts=counts, stop=stop, own_cluster=own)
                     break
                 except _ControllerLostError as error:
                     if not left or stop.reason:
@@ -60,9 +61,18 @@ def launch(config: Config, loop: str, progress: Progress, *, counts: Sequence[in
 
 
 def supervise(
-    config: Config, loop: str, progress: Progress, *, counts: Sequence[int] = (), stop: Stop | None = None
+    config: Config,
+    loop: str,
+    progress: Progress,
+    *,
+    counts: Sequence[int] = (),
+    stop: Stop | None = None,
+    own_cluster: bool = False,
 ) -> None:
-    """The same on the cluster that this process is part of already, as a trial of a sweep is."""
+    """The same on the cluster that this process is part of already, as a trial of a sweep is.
+
+    ``own_cluster``: it was started for this run and ends with it.
+    """
     # Read when the trainer starts; 2 s by default, and every wait for a worker pays it.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # a process more, for what is watched here
@@ -72,7 +82,8 @@ def supervise(
         workers = capacity.choose(counts, config.run)
         of = f" (run.workers={counts[0]}, run.workers_min={config.run.workers_min})" if len(counts) > 1 else ""
         progress.say(f"starting {plural(workers, 'worker')}{of}")
-        end = _attempt(config, loop, progress, workers=workers, patient=workers == counts[-1], stop=stop)
+        patient = workers == counts[-1]
+        end = _attempt(config, loop, progress, workers=workers, patient=patient, stop=stop, own_cluster=own_cluster)
         if end.stopped and end.lost:
             if stop.reason or capacity.room(config.run) < counts[-1] or len(counts) == 1:
                 stop.reason = stop.reason or end.lost
@@ -105,7 +116,9 @@ class _End:
     died: bool = False  # that is, a process or a node did
 
 
-def _attempt(config: Config, loop: str, progress: Progress, *, workers: int, patient: bool, stop: Stop) -> _End:
+def _attempt(
+    config: Config, loop: str, progress: Progress, *, workers: int, patient: bool, stop: Stop, own_cluster: bool
+) -> _End:
     """One worker group from start to end; ``patient``: where it has no room, it waits for nodes as long as it takes."""
     # On the driver's own node: the loss of another one must not take the mailbox with it.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
@@ -113,7 +126,7 @@ def _attempt(config: Config, loop: str, progress: Progress, *, workers: int, pat
     mailbox = ray.remote(num_cpus=0, scheduling_strategy=here, **lives)(Mailbox).remote()
     stop.heard = False
     with tempdirs.Folder("ray") as storage_path, progress.waiting("waiting for the first step") as started:
-        trainer = ray.train.torch.TorchTrainer(
+        trainer = Trainer(
             work,
             train_loop_config={
                 "config": dataclasses.asdict(config),
@@ -137,6 +150,7 @@ def _attempt(config: Config, loop: str, progress: Progress, *, workers: int, pat
                 ),
             ),
         )
+        trainer.own_cluster = own_cluster
         # Beside the main thread, because in it Ray would turn Ctrl-C into exit code 0.
         fit: Future[object] = Future()
         threading.Thread(target=_fulfil, args=(fit, trainer.fit), daemon=True).start()
@@ -200,9 +214,10 @@ class _BugError(Exception):
     """A worker's traceback."""
 
 
-def _join(config: Config, progress: Progress, *, workers: int) -> None:
+def _join(config: Config, progress: Progress, *, workers: int) -> bool:
+    """Return whether the cluster was started here, for this run."""
     need = {"CPU": workers * config.run.cpus_per_worker, "GPU": workers * config.run.gpus_per_worker}
-    address = connect(cpus=need["CPU"])
+    address = connect(cpus=need["CPU"], dashboard=False)
     have = ray.cluster_resources()
     for kind, amount in need.items():
         if have.get(kind, 0) < amount:
@@ -210,6 +225,7 @@ def _join(config: Config, progress: Progress, *, workers: int) -> None:
             if address == "local":
                 raise errors.ClusterError(f"{text}; lower run.workers or run.gpus_per_worker")
             progress.say(f"{text}; waiting for more nodes to join")
+    return address == "local"
 
 
 def why_lost(error: Exception) -> tuple[str, bool]:
