@@ -19,12 +19,11 @@ ANSWER_S = 5.0
 HTTP2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"  # as gRPC begins, with a frame of settings
 
 
-def connect(*, otherwise: str = "local", cpus: int = 0, dashboard: bool = True) -> str:
+def connect(*, otherwise: str = "local", cpus: int = 0) -> str:
     """Join the cluster that RAY_ADDRESS names (``ray job submit`` sets it); returns its address.
 
     Without it, ``otherwise``: "local" starts one here with this machine's CPUs, or ``cpus`` if these are more; "auto"
-    joins one that runs here. ``dashboard``: with what watches over placement groups of trainers that are lost, in a
-    cluster that outlives them. ClusterError if that fails.
+    joins one that runs here. ClusterError if that fails.
     """
     address = os.environ.get("RAY_ADDRESS") or otherwise
     here: dict[str, object] = {}
@@ -34,7 +33,7 @@ def connect(*, otherwise: str = "local", cpus: int = 0, dashboard: bool = True) 
         auth_token.keep_private()
         here = {
             "num_cpus": max(os.cpu_count() or 1, cpus),
-            "include_dashboard": dashboard,
+            "include_dashboard": True,  # without it Train leaks placement groups
             "dashboard_host": "127.0.0.1",
             "dashboard_port": _free_port(),
         }

@@ -29,7 +29,6 @@ from icon_dist.launch.mailbox import Mailbox
 from icon_dist.launch.progress import Progress
 from icon_dist.launch.ray_compat import draining_nodes
 from icon_dist.launch.signals import Stop
-from icon_dist.launch.trainer_compat import Trainer
 from icon_dist.launch.worker import work
 from icon_dist.storage import lock
 
@@ -47,8 +46,8 @@ def launch(config: Config, loop: str, progress: Progress, *, counts: Sequence[in
             for left in reversed(range(config.run.max_failures + 1)):
                 try:
                     with progress.waiting("starting Ray"):
-                        own = _join(config, progress, workers=counts[-1])
-                    supervise(config, loop, progress, counts=counts, stop=stop, own_cluster=own)
+                        _join(config, progress, workers=counts[-1])
+                    supervise(config, loop, progress, counts=counts, stop=stop)
                     break
                 except _ControllerLostError as error:
                     if not left or stop.reason:
@@ -61,18 +60,9 @@ def launch(config: Config, loop: str, progress: Progress, *, counts: Sequence[in
 
 
 def supervise(
-    config: Config,
-    loop: str,
-    progress: Progress,
-    *,
-    counts: Sequence[int] = (),
-    stop: Stop | None = None,
-    own_cluster: bool = False,
+    config: Config, loop: str, progress: Progress, *, counts: Sequence[int] = (), stop: Stop | None = None
 ) -> None:
-    """The same on the cluster that this process is part of already, as a trial of a sweep is.
-
-    ``own_cluster``: it was started for this run and ends with it.
-    """
+    """The same on the cluster that this process is part of already, as a trial of a sweep is."""
     # Read when the trainer starts; 2 s by default, and every wait for a worker pays it.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # a process more, for what is watched here
@@ -82,8 +72,7 @@ def supervise(
         workers = capacity.choose(counts, config.run)
         of = f" (run.workers={counts[0]}, run.workers_min={config.run.workers_min})" if len(counts) > 1 else ""
         progress.say(f"starting {plural(workers, 'worker')}{of}")
-        patient = workers == counts[-1]
-        end = _attempt(config, loop, progress, workers=workers, patient=patient, stop=stop, own_cluster=own_cluster)
+        end = _attempt(config, loop, progress, workers=workers, patient=workers == counts[-1], stop=stop)
         if end.stopped and end.lost:
             if stop.reason or capacity.room(config.run) < counts[-1] or len(counts) == 1:
                 stop.reason = stop.reason or end.lost
@@ -116,9 +105,7 @@ class _End:
     died: bool = False  # that is, a process or a node did
 
 
-def _attempt(
-    config: Config, loop: str, progress: Progress, *, workers: int, patient: bool, stop: Stop, own_cluster: bool
-) -> _End:
+def _attempt(config: Config, loop: str, progress: Progress, *, workers: int, patient: bool, stop: Stop) -> _End:
     """One worker group from start to end; ``patient``: where it has no room, it waits for nodes as long as it takes."""
     # On the driver's own node: the loss of another one must not take the mailbox with it.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
@@ -126,7 +113,7 @@ def _attempt(
     mailbox = ray.remote(num_cpus=0, scheduling_strategy=here, **lives)(Mailbox).remote()
     stop.heard = False
     with tempdirs.Folder("ray") as storage_path, progress.waiting("waiting for the first step") as started:
-        trainer = Trainer(
+        trainer = ray.train.torch.TorchTrainer(
             work,
             train_loop_config={
                 "config": dataclasses.asdict(config),
@@ -150,7 +137,6 @@ def _attempt(
                 ),
             ),
         )
-        trainer.own_cluster = own_cluster
         # Beside the main thread, because in it Ray would turn Ctrl-C into exit code 0.
         fit: Future[object] = Future()
         threading.Thread(target=_fulfil, args=(fit, trainer.fit), daemon=True).start()
@@ -214,10 +200,9 @@ class _BugError(Exception):
     """A worker's traceback."""
 
 
-def _join(config: Config, progress: Progress, *, workers: int) -> bool:
-    """Return whether the cluster was started here, for this run."""
+def _join(config: Config, progress: Progress, *, workers: int) -> None:
     need = {"CPU": workers * config.run.cpus_per_worker, "GPU": workers * config.run.gpus_per_worker}
-    address = connect(cpus=need["CPU"], dashboard=False)
+    address = connect(cpus=need["CPU"])
     have = ray.cluster_resources()
     for kind, amount in need.items():
         if have.get(kind, 0) < amount:
@@ -225,7 +210,6 @@ def _join(config: Config, progress: Progress, *, workers: int) -> bool:
             if address == "local":
                 raise errors.ClusterError(f"{text}; lower run.workers or run.gpus_per_worker")
             progress.say(f"{text}; waiting for more nodes to join")
-    return address == "local"
 
 
 def why_lost(error: Exception) -> tuple[str, bool]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -49,8 +48,6 @@ def test_a_killed_process_changes_nothing(people: Path, tmp_path: Path, victim: 
         family = psutil.Process(driver.pid).children(recursive=True)
         victims = training_workers(family)
         assert len(victims) == 2
-        idle = re.compile("DatasetManager|PlacementGroupCleaner|AutoscalingCoordinator")
-        assert not [process for process in family if idle.search(" ".join(process.cmdline()))]
         if victim != "a worker":
             victims = [process.pid for process in family if victim in " ".join(process.cmdline())]
         os.kill(victims[-1], signal.SIGKILL)
