@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from icon_dist.datasets.annotation_file import Entry, Faults, are_numbers, load
+from icon_dist.datasets.annotation_file import Entry, Faults, is_vector, load
 from icon_dist.datasets.coco_json import people_of
 from icon_dist.datasets.derived_skeleton import find_skeleton
 from icon_dist.errors import DataError, shown
@@ -59,9 +59,9 @@ def _entry_fault(entry: Any) -> str | None:
 
 
 def _person_fault(box: Any, points: Any) -> str | None:
-    if type(box) is not list or len(box) != 4 or not are_numbers(box) or box[2] < box[0] or box[3] < box[1]:
+    if not is_vector(box, 4) or box[2] < box[0] or box[3] < box[1]:
         return f"human_annotations={shown(box)}: expected [x1, y1, x2, y2]"
-    if type(points) is not list or len(points) not in (0, 3 * JOINTS) or not are_numbers(points):
+    if points != [] and not is_vector(points, 3 * JOINTS):
         return f"keypoint_annotations={shown(points)}: expected {3 * JOINTS} numbers ({JOINTS} x [x,y,v])"
     if wrong := [v for v in points[2::3] if v not in VISIBILITY]:
         return f"keypoint_annotations: visibility {wrong[0]:g}, expected 1 (visible), 2 (hidden) or 3 (not labelled)"

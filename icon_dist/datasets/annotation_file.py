@@ -158,9 +158,9 @@ class Faults:
             raise DataError(f"{self.source}#{text}; fix the file or pass --drop-invalid")
         self.texts.append(text)
 
-    def note(self, text: str) -> None:
+    def note(self, *texts: str) -> None:
         """Notes go into shards: of the file only its name, without folders."""
-        self.notes.append(plain(f"{Path(self.source).name}: {text}"))
+        self.notes += [plain(f"{Path(self.source).name}: {text}") for text in texts]
 
     def warn(self) -> None:
         """Print one note on stderr with the number of dropped entries and the first; nothing if none was dropped."""
@@ -181,8 +181,13 @@ class Faults:
 
 
 def are_numbers(values: Iterable[object]) -> bool:
-    """Finite, and of a size that a coordinate can have."""
+    """Whether all are numbers, finite, and of a size that a coordinate can have."""
     return all(type(v) in NUMBER and abs(v) < LARGEST for v in values)  # type: ignore[arg-type]
+
+
+def is_vector(values: object, length: int) -> bool:
+    """Whether ``values`` is a list of so many such numbers."""
+    return type(values) is list and len(values) == length and are_numbers(values)
 
 
 def is_id(value: object) -> bool:
@@ -213,12 +218,23 @@ def name_fault(name: object) -> str | None:
     return None
 
 
-def with_slashes(name: object, images: str | Path | None) -> object:
-    """``name`` with ``/`` for ``\\`` if that is a file in the folder ``images``: a list made on Windows."""
-    if images is None or type(name) is not str or "\\" not in name:
-        return name
-    other = name.replace("\\", "/")
-    return other if name_fault(other) is None and (Path(images) / other).is_file() else name
+def mend_slashes(entries: Iterable[Any], key: str, images: str | Path | None, faults: Faults) -> None:
+    """Write ``/`` for ``\\`` in the names of photos, where that is a file in the folder ``images``; with a note."""
+    if images is None:
+        return
+    mended = 0
+    for entry in entries:
+        name = entry.get(key) if type(entry) is dict else None
+        if type(name) is str and "\\" in name and is_file_of(images, other := name.replace("\\", "/")):
+            entry[key] = other
+            mended += 1
+    if mended:
+        faults.note(f"{plural(mended, 'file name')} with a backslash; read with '/' between folders")
+
+
+def is_file_of(folder: str | Path, name: str) -> bool:
+    """Whether ``name`` is a relative path to a file in ``folder``."""
+    return name_fault(name) is None and (Path(folder) / name).is_file()
 
 
 def folders_below(folder: str | Path) -> Iterator[tuple[str, list[str]]]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from icon_dist.datasets.coco_json import read_people
+from icon_dist.datasets.annotation_file import Faults, load
+from icon_dist.datasets.coco_json import people_of
 from icon_dist.types import Annotations, Skeleton
 
 SIDES = ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
@@ -36,4 +37,4 @@ COCO_LIMBS = SKELETON.limbs  # public: for IconLoss in other people's loops
 
 def read(annotations: str | Path, *, images: str | Path | None = None, drop_invalid: bool = False) -> Annotations:
     """``person_keypoints_*.json[.gz]``; crowds and people without a labelled joint stay in the truth only."""
-    return read_people(annotations, skeleton=SKELETON, images=images, drop_invalid=drop_invalid)
+    return people_of(load(annotations), Faults(annotations, drop=drop_invalid), skeleton=SKELETON, images=images)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, cast
 
-from icon_dist.datasets.annotation_file import Entry, Faults, are_numbers, is_id, load, name_fault, with_slashes
+from icon_dist.datasets.annotation_file import Entry, Faults, are_numbers, is_id, load, mend_slashes, name_fault
 from icon_dist.datasets.joint_names import standard
 from icon_dist.errors import DataError, plural, shorten, shown
 from icon_dist.images.size import photo_size
@@ -86,12 +86,9 @@ def images_of(
     """Images by id. Sizes that the file does not say are read from the photos in the folder ``images``."""
     fields = ["id", "file_name", "width", "height", *([image_field] if image_field else [])]
     photos: dict[int, TruthImage] = {}
-    measured = renamed = 0
+    measured = 0
+    mend_slashes(entries, "file_name", images, faults)
     for number, entry in enumerate(entries):
-        if type(entry) is dict:
-            name = entry.get("file_name")
-            entry["file_name"] = with_slashes(name, images)
-            renamed += entry["file_name"] is not name
         fault = None
         try:
             measured += _measure(entry, images)
@@ -104,8 +101,6 @@ def images_of(
             faults.add(f"image {entry_name(entry, number)} {fault}")
             continue
         photos[entry["id"]] = cast(TruthImage, {k: entry[k] for k in fields})
-    if renamed:
-        faults.note(f"{plural(renamed, 'file name')} with a backslash; read with '/' between folders")
     if measured:
         faults.note(f"{plural(measured, 'image')} without width and height; taken from the photos")
     return photos

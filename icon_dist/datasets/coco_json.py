@@ -22,7 +22,6 @@ from icon_dist.datasets.annotation_file import (
     Faults,
     collector_off,
     is_id,
-    load,
     missing_files,
 )
 from icon_dist.datasets.coco_document import categories_of, check_sections, images_of
@@ -41,32 +40,6 @@ def clean_boxes(boxes: F64, wh: F64) -> F64:
     return np.concatenate([low, high - low], axis=1)
 
 
-def read_people(
-    annotations: str | Path,
-    *,
-    skeleton: Skeleton,
-    images: str | Path | None,
-    drop_invalid: bool,
-    counted_joints: int | None = None,
-    box_area: float | None = None,
-    image_field: str | None = None,
-) -> Annotations:
-    """Read a COCO-format file.
-
-    ``counted_joints``: ``num_keypoints`` counts the first so many joints (all). ``box_area``: the file has no ``area``,
-    it is this share of the box. ``image_field``: a number of every image to keep in the truth.
-    """
-    return people_of(
-        load(annotations),
-        Faults(annotations, drop=drop_invalid),
-        skeleton=skeleton,
-        images=images,
-        counted_joints=counted_joints,
-        box_area=box_area,
-        image_field=image_field,
-    )
-
-
 @collector_off()
 def people_of(
     document: Any,
@@ -78,9 +51,11 @@ def people_of(
     box_area: float | None = None,
     image_field: str | None = None,
 ) -> Annotations:
-    """The people of a COCO-format ``document``, which readers of other formats make, as :func:`read_people` has them.
+    """The people of a COCO-format ``document``, a file's or what a reader of another format makes; it is changed.
 
-    ``document`` is changed. ``faults`` take what is wrong with it; the DataError of the first names ``faults.source``.
+    ``faults`` take what is wrong with it; the DataError of the first names ``faults.source``. ``counted_joints``:
+    ``num_keypoints`` counts the first so many joints (all). ``box_area``: the file has no ``area``, it is this share of
+    the box. ``image_field``: a number of every image to keep in the truth.
     """
     annotations = faults.source
     check_sections(document, source=annotations)
@@ -96,7 +71,8 @@ def people_of(
     wild_points, wild_boxes = _wild(keypoints), _wild(boxes)
     keypoints_in_use = np.where(wild_points[:, None, None], 0, keypoints)
     boxes_in_use = np.where(wild_boxes[:, None], 0, boxes)
-    sizes = np.array([_size(photos.get(i)) for i in image_ids.tolist()], dtype=np.float64).reshape(-1, 2)
+    size_of = {i: (photo["width"], photo["height"]) for i, photo in photos.items()}
+    sizes = np.array([size_of.get(i, (0, 0)) for i in image_ids.tolist()], dtype=np.float64).reshape(-1, 2)
     _recount(entries, (keypoints_in_use[:, :counted_joints, 2] > 0).sum(axis=1), faults=faults)
     far = repair.forget_far_joints(keypoints_in_use, sizes, ids=ids, joints=skeleton.joints, faults=faults)
     for i in far.tolist():
@@ -273,10 +249,6 @@ def _floats(values: Iterable[float]) -> F64:
 def _wild(values: F64) -> NDArray[np.bool_]:
     """Rows with a number that is not finite, or too large to be a coordinate."""
     return np.asarray(~(np.abs(values) < LARGEST).all(axis=tuple(range(1, values.ndim))))
-
-
-def _size(photo: TruthImage | None) -> tuple[int, int]:
-    return (photo["width"], photo["height"]) if photo else (0, 0)
 
 
 def _visibility(values: F64, skeleton: Skeleton) -> str:

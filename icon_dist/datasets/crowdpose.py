@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from icon_dist.datasets.coco_json import read_people
+from icon_dist.datasets.annotation_file import Faults, load
+from icon_dist.datasets.coco_json import people_of
 from icon_dist.types import Annotations, Skeleton
 
 SKELETON = Skeleton(
@@ -30,11 +31,11 @@ SKELETON = Skeleton(
 
 def read(annotations: str | Path, *, images: str | Path | None = None, drop_invalid: bool = False) -> Annotations:
     """``crowdpose_*.json[.gz]``. ``num_keypoints`` leaves out head and neck; evaluation ignores people with 0."""
-    return read_people(
-        annotations,
+    return people_of(
+        load(annotations),
+        Faults(annotations, drop=drop_invalid),
         skeleton=SKELETON,
         images=images,
-        drop_invalid=drop_invalid,
         counted_joints=12,
         box_area=0.53,
         image_field="crowdIndex",

@@ -9,11 +9,11 @@ import numpy as np
 from icon_dist.datasets.annotation_file import Entry, Faults, are_numbers, is_id, load
 from icon_dist.datasets.coco_document import check_sections
 from icon_dist.datasets.coco_json import people_of
-from icon_dist.datasets.derived_skeleton import Evidence, Pairs, derive, find_skeleton, numbered, shipped_as
+from icon_dist.datasets.derived_skeleton import Evidence, Pairs, derived_for, find_skeleton, numbered, shipped_as
 from icon_dist.datasets.joint_names import standard
 from icon_dist.datasets.photo_links import find_by_ends
 from icon_dist.datasets.skeleton import LONGEST_NAME, MAX_JOINTS
-from icon_dist.errors import DataError, naming, plural, shorten
+from icon_dist.errors import DataError, plural, shorten
 from icon_dist.types import Annotations, Skeleton
 
 STORED = {"halpe26": 136}  # joints that the set's own files hold, of which the skeleton's come first
@@ -34,34 +34,31 @@ def read(
     check_sections(document, source=annotations)
     if images is not None:
         find_by_ends(document["images"], images, faults)
-    _require_poses(document, faults)
-    found = named or _derived(document, faults, sigmas)
-    _cut(document, found, faults)
+    people = [entry for entry in document["annotations"] if type(entry) is dict]  # the others are named by people_of
+    _require_poses(document, people, faults)
+    found = named or _derived(document, people, faults, sigmas)
+    _cut(document["categories"], people, found, faults)
     return people_of(document, faults, skeleton=found, images=images)
 
 
-def _require_poses(document: Entry, faults: Faults) -> None:
+def _require_poses(document: Entry, people: list[Entry], faults: Faults) -> None:
     """DataError where every joint is an annotation of its own, of a category with its name; a note on Label Studio."""
-    poses = [a for a in document["annotations"] if type(a) is dict and a.get("keypoints")]
-    kinds = {a["category_id"] for a in poses if is_id(a.get("category_id"))}
+    poses = [person for person in people if person.get("keypoints")]
+    kinds = {pose["category_id"] for pose in poses if is_id(pose.get("category_id"))}
     label_studio = type(info := document.get("info")) is dict and info.get("contributor") == "Label Studio"
     export = "Label Studio's JSON export says who is who: icon-dist shards build labelstudio"
-    if len(kinds) > 1 and all(len(_flat(a)) == 3 for a in poses):
+    if len(kinds) > 1 and all(len(_flat(pose)) == 3 for pose in poses):
         what = f"{plural(len(poses), 'annotation')} of one joint each, in {len(kinds)} categories: nobody has a pose"
         raise DataError(f"{faults.source}: {what}; {export if label_studio else 'export poses'}")
     if label_studio and poses:
         faults.note(f"joints of all people in a photo are one person's in this export; {export}")
 
 
-def _derived(document: Entry, faults: Faults, sigmas: tuple[float, ...]) -> Skeleton:
+def _derived(document: Entry, people: list[Entry], faults: Faults, sigmas: tuple[float, ...]) -> Skeleton:
     """The skeleton of the category with the most poses; its joints take the place of the names in the file."""
     poses: dict[tuple[int, int], list[list[float]]] = {}  # by category and number of joints
-    for annotation in document["annotations"]:
-        if (
-            type(annotation) is dict
-            and is_id(number := annotation.get("category_id", -1))
-            and (pose := _flat(annotation))
-        ):
+    for person in people:
+        if is_id(number := person.get("category_id", -1)) and (pose := _flat(person)):
             poses.setdefault((number, len(pose) // 3), []).append(pose)
     number, joints = max(poses, key=lambda kind: len(poses[kind]), default=(-1, 0))
     category = next((c for c in document["categories"] if c["id"] == number), document["categories"][0])
@@ -71,22 +68,18 @@ def _derived(document: Entry, faults: Faults, sigmas: tuple[float, ...]) -> Skel
     if not joints:
         hint = "no annotation has keypoints that are numbers in threes"
         raise DataError(f"{faults.source}: {hint}, so no skeleton can be derived; export them, or pass --skeleton")
-    names, named = _names(given, joints)
     keypoints = np.array(poses.get((number, joints), []), np.float64).reshape(-1, joints, 3)
-    bones, unclear = _bones(category.get("skeleton"), joints)
-    with naming(str(faults.source)):
-        found, notes = derive(
-            Evidence(
-                name=shorten(str(category.get("name") or Path(faults.source).stem), LONGEST_NAME),
-                joints=names,
-                bones=bones,
-                visible_at=2 if (keypoints[..., 2] == 2).any() or not len(keypoints) else 1,
-                keypoints=keypoints,
-                sigmas=sigmas,
-            )
-        )
-    for text in (*named, *unclear, *notes, *_more_joints(document)):
-        faults.note(text)
+    evidence = Evidence(
+        name=shorten(str(category.get("name") or Path(faults.source).stem), LONGEST_NAME),
+        joints=_names(given, joints, faults),
+        bones=_bones(category.get("skeleton"), joints, faults),
+        visible_at=2 if (keypoints[..., 2] == 2).any() or not len(keypoints) else 1,
+        keypoints=keypoints,
+        sigmas=sigmas,
+    )
+    found = derived_for(faults, evidence)
+    if any(all(key in person for key in WHOLE_BODY) for person in people[:1000]):
+        faults.note("has joints of feet, face and hands too; icon-dist shards build wholebody133 reads them")
     for other in document["categories"]:
         if other.get("keypoints") == stated and stated is not None:
             other["keypoints"] = list(found.joints)
@@ -103,58 +96,49 @@ def _flat(annotation: Entry) -> list[float]:
     return points if len(points) % 3 == 0 and are_numbers(points) else []
 
 
-def _names(given: list[str], joints: int) -> tuple[tuple[str, ...], list[str]]:
+def _names(given: list[str], joints: int, faults: Faults) -> tuple[str, ...]:
     """Different names of so many joints: the file's, those of a public set that begins with them, else numbers."""
-    if not all(name and name.isprintable() and len(name) <= LONGEST_NAME for name in given) or len({*given}) < len(
-        given
-    ):
+    fit = all(name and name.isprintable() and len(name) <= LONGEST_NAME for name in given)
+    if not fit or len({*given}) < len(given):
         why = "names that are empty, too long or given twice"
-    elif len(given) == joints:
-        return tuple(given), []
-    elif len(given) > joints:
-        return tuple(given[:joints]), [f"{plural(len(given), 'joint')} are named, people have {joints}; the first"]
+    elif len(given) >= joints:
+        if len(given) > joints:
+            faults.note(f"{plural(len(given), 'joint')} are named, people have {joints}; the first")
+        return tuple(given[:joints])
     elif (known := shipped_as(given, joints)) is not None:
-        return known, []
+        return known
     else:
         why = f"{plural(len(given), 'name')} for {plural(joints, 'joint')}" if given else "no names"
-    return numbered(joints), [f"keypoints of the category: {why}; numbered instead"]
+    faults.note(f"keypoints of the category: {why}; numbered instead")
+    return numbered(joints)
 
 
-def _bones(links: object, joints: int) -> tuple[Pairs, list[str]]:
+def _bones(links: object, joints: int, faults: Faults) -> Pairs:
     """Pairs of the category's ``skeleton``, which are counted from 1, or from 0 where there is a 0."""
     if type(links) is not list or not links:
-        return (), []
+        return ()
     pairs = [link for link in links if type(link) is list and len(link) == 2 and all(type(end) is int for end in link)]
     ends = [end for pair in pairs for end in pair]
     if len(pairs) < len(links):
-        return (), ["skeleton of the category: no pairs of numbers; left out"]
+        faults.note("skeleton of the category: no pairs of numbers; left out")
+        return ()
     first = 0 if min(ends) == 0 else 1
     if min(ends) < 0 or max(ends) - first >= joints:
-        return (), [f"skeleton of the category: numbers up to {max(ends)} for {plural(joints, 'joint')}; left out"]
-    return tuple(dict.fromkeys((min(a, b) - first, max(a, b) - first) for a, b in pairs if a != b)), []
+        faults.note(f"skeleton of the category: numbers up to {max(ends)} for {plural(joints, 'joint')}; left out")
+        return ()
+    return tuple(dict.fromkeys((min(a, b) - first, max(a, b) - first) for a, b in pairs if a != b))
 
 
-def _more_joints(document: Entry) -> list[str]:
-    """A word where joints of feet, faces and hands stand elsewhere than a COCO file has joints."""
-    whole = any(type(a) is dict and all(key in a for key in WHOLE_BODY) for a in document["annotations"][:1000])
-    return ["has joints of feet, face and hands too; icon-dist shards build wholebody133 reads them"] if whole else []
-
-
-def _cut(document: Entry, skeleton: Skeleton, faults: Faults) -> None:
+def _cut(categories: list[Entry], people: list[Entry], skeleton: Skeleton, faults: Faults) -> None:
     """Leave of a set's joints those of the skeleton, of which the file has more, or names more."""
     joints, stored = skeleton.num_joints, STORED.get(skeleton.name, 0)
-    cut = 0
-    for entry in document["annotations"]:
-        points = entry.get("keypoints") if type(entry) is dict else None
-        if stored and type(points) is list and len(points) == 3 * stored:
-            entry["keypoints"] = points[: 3 * joints]
-            cut += 1
-    if cut:
-        faults.note(f"the first {joints} of {stored} joints of {plural(cut, 'person')}")
-    lengths = {
-        len(a["keypoints"]) for a in document["annotations"] if type(a) is dict and type(a.get("keypoints")) is list
-    }
-    for category in document["categories"]:
+    listed = [person for person in people if type(person.get("keypoints")) is list]
+    if whole := [person for person in listed if stored and len(person["keypoints"]) == 3 * stored]:
+        for person in whole:
+            person["keypoints"] = person["keypoints"][: 3 * joints]
+        faults.note(f"the first {joints} of {stored} joints of {plural(len(whole), 'person')}")
+    lengths = {len(person["keypoints"]) for person in listed}
+    for category in categories:
         names = category.get("keypoints")
         if type(names) is list and len(names) > joints and lengths <= {0, 3 * joints}:
             first = [standard(str(name)) for name in names[:joints]]

@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from icon_dist.datasets import coco, crowdpose, mpii
+from icon_dist.datasets.annotation_file import Faults
 from icon_dist.datasets.joint_names import mirror_pairs, standard
 from icon_dist.datasets.skeleton import SMALLEST_SIGMA, read_skeleton, skeleton_from_dict, skeleton_to_dict
-from icon_dist.errors import ConfigError, DataError, plural, shown
+from icon_dist.errors import ConfigError, DataError, naming, plural, shown
 from icon_dist.types import Skeleton, mirror_order
 
 F64 = NDArray[np.float64]
@@ -81,22 +82,26 @@ def derive(said: Evidence) -> tuple[Skeleton, list[str]]:
     return skeleton, [f"skeleton derived: {parts}", *_contradictions(skeleton)]
 
 
+def derived_for(faults: Faults, said: Evidence) -> Skeleton:
+    """What :func:`derive` makes for the file of ``faults``, which take its notes; an error of it names the file."""
+    with naming(str(faults.source)):
+        skeleton, notes = derive(said)
+    faults.note(*notes)
+    return skeleton
+
+
 def shipped(joints: Sequence[str]) -> Skeleton | None:
     """The skeleton of a public set with these joints in this order, whatever way the names are written."""
-    names = [standard(name) for name in joints]
-    for known in _all_shipped():
-        if [standard(name) for name in known.joints] == names:
-            return dataclasses.replace(known, joints=tuple(joints))
-    return None
+    names = tuple(map(standard, joints))
+    return next((dataclasses.replace(one, joints=tuple(joints)) for known, one in _shipped() if known == names), None)
 
 
 def order_of(names: Iterable[str]) -> tuple[str, ...]:
     """Names of joints in the order of a public set that has the same ones, else COCO's first and the others by name."""
     written = {standard(name): name for name in sorted(names)}
-    for known in _all_shipped():
-        joints = [standard(joint) for joint in known.joints]
-        if set(joints) == set(written):
-            return tuple(known.joints)
+    for known, one in _shipped():
+        if set(known) == set(written):
+            return one.joints
     at = {joint: number for number, joint in enumerate(coco.SKELETON.joints)}
     order = sorted(written, key=lambda name: (at.get(name, len(at)), [*map(_natural, re.findall(r"\d+|\D+", name))]))
     return tuple(written[name] for name in order)
@@ -108,11 +113,10 @@ def _natural(word: str) -> tuple[int, str]:
 
 def shipped_as(names: Sequence[str], joints: int) -> tuple[str, ...] | None:
     """Joints of the public set of so many ``joints`` that begins with these names, five at least."""
-    first = [standard(name) for name in names]
-    for known in _all_shipped() if len(first) >= FEWEST_NAMES else ():
-        if known.num_joints == joints and [standard(name) for name in known.joints[: len(first)]] == first:
-            return known.joints
-    return None
+    first = tuple(map(standard, names))
+    if len(first) < FEWEST_NAMES:
+        return None
+    return next((o.joints for known, o in _shipped() if len(known) == joints and known[: len(first)] == first), None)
 
 
 def find_skeleton(name_or_yaml: str | Path | Skeleton) -> Skeleton:
@@ -127,8 +131,10 @@ def find_skeleton(name_or_yaml: str | Path | Skeleton) -> Skeleton:
 
 
 @functools.cache
-def _all_shipped() -> tuple[Skeleton, ...]:
-    return (*CODED.values(), *map(read_skeleton, sorted(SHIPPED.glob("*.yaml"))))
+def _shipped() -> list[tuple[tuple[str, ...], Skeleton]]:
+    """Skeletons of public sets, each with the standard names of its joints."""
+    every = (*CODED.values(), *map(read_skeleton, sorted(SHIPPED.glob("*.yaml"))))
+    return [(tuple(map(standard, one.joints)), one) for one in every]
 
 
 def numbered(count: int) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from icon_dist import storage
-from icon_dist.datasets.annotation_file import Entry, are_numbers, is_id, parse
+from icon_dist.datasets.annotation_file import Entry, are_numbers, is_id, is_vector, parse
 from icon_dist.errors import DataError, note, plural, raise_all, shown
 from icon_dist.types import PERSON, Annotations, Instance, Truth
 
@@ -144,7 +144,7 @@ def _entries(detections: str) -> list[Any]:
 def _shapeless(entry: Entry) -> str:
     """What is wrong with the numbers of a box by themselves, or nothing."""
     box, score = entry["bbox"], entry["score"]
-    if type(box) is list and len(box) == 4 and are_numbers([*box, score]) and min(box[2:]) > 0:
+    if is_vector(box, 4) and are_numbers([score]) and min(box[2:]) > 0:
         return ""
     hint = "expected four finite numbers x, y, width > 0, height > 0 and a finite score"
     return f"bbox={shown(box)} score={shown(score)}: not a box with a score, {hint}"

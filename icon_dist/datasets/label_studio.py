@@ -16,11 +16,11 @@ import numpy as np
 
 from icon_dist.datasets.annotation_file import Entry, Faults, is_id, load
 from icon_dist.datasets.coco_json import people_of
-from icon_dist.datasets.derived_skeleton import F64, Evidence, derive, find_skeleton, order_of
+from icon_dist.datasets.derived_skeleton import F64, Evidence, derived_for, find_skeleton, order_of
 from icon_dist.datasets.joint_names import standard
 from icon_dist.datasets.label_studio_regions import PERCENT, Drawn, Person, Region, RegionError
 from icon_dist.datasets.photo_links import PhotoFolder
-from icon_dist.errors import ConfigError, DataError, naming, plural, shown
+from icon_dist.errors import ConfigError, DataError, plural, shown
 from icon_dist.images.photo import Exif
 from icon_dist.images.size import size_as_read
 from icon_dist.types import Annotations, Skeleton
@@ -95,8 +95,7 @@ def read(
         raise DataError(f"{annotations}: expected a list of tasks, as Label Studio exports them as JSON{_other(tasks)}")
     faults, tally = Faults(annotations, drop=drop_invalid), _Tally()
     photos = [*_photos(tasks, PhotoFolder(images), Path(images), faults, tally, exif=exif or "apply")]
-    for text in tally.notes():
-        faults.note(text)
+    faults.note(*tally.notes())
     labels = {label for photo in photos for person in photo.people for label in person.joints}
     if not labels:
         facts = [f"{tally.unlabelled} without an annotation or with skipped ones only"] if tally.unlabelled else []
@@ -105,7 +104,7 @@ def read(
         why = f" ({', '.join(facts)})" if facts else ""
         count = plural(len(tasks), "task")
         raise DataError(f"{annotations}: no keypoints in {count}{why}; label some, or export as JSON")
-    found = named or _derived(labels, photos, Path(annotations), sigmas, faults)
+    found = named or _derived(labels, photos, sigmas, faults)
     document = _document(photos, found, faults)
     return people_of(document, faults, skeleton=found, images=images)
 
@@ -205,26 +204,18 @@ def _address(task: Entry, tags: set[str]) -> str:
     return found
 
 
-def _derived(
-    labels: set[str], photos: list[_Photo], source: Path, sigmas: tuple[float, ...], faults: Faults
-) -> Skeleton:
+def _derived(labels: set[str], photos: list[_Photo], sigmas: tuple[float, ...], faults: Faults) -> Skeleton:
     """A skeleton of all labels of keypoints, in the order of a public set that has them, else by name."""
     joints = order_of(labels)
     poses = [_pose(person, joints, photo.wh) for photo in photos for person in photo.people if person.joints]
-    keypoints = np.array(poses, np.float64).reshape(-1, len(joints), 3)
     evidence = Evidence(
-        name=source.name.partition(".")[0] or "skeleton",
+        name=Path(faults.source).name.partition(".")[0] or "skeleton",
         joints=joints,
-        visible_at=2,
-        keypoints=keypoints,
+        keypoints=np.array(poses, np.float64).reshape(-1, len(joints), 3),
         twice=[*_twice(photos, joints)],
         sigmas=sigmas,
     )
-    with naming(str(source)):
-        found, notes = derive(evidence)
-    for text in notes:
-        faults.note(text)
-    return found
+    return derived_for(faults, evidence)
 
 
 def _document(photos: list[_Photo], skeleton: Skeleton, faults: Faults) -> Entry:

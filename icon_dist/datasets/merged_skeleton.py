@@ -70,14 +70,9 @@ def columns(whole: Skeleton, part: Skeleton) -> NDArray[np.int64]:
     return np.array([whole.joints.index(joint) for joint in part.joints], dtype=np.int64)
 
 
-def missing(whole: Skeleton, part: Skeleton) -> list[str]:
-    """Joints of ``part`` that ``whole`` does not have."""
-    return [joint for joint in part.joints if joint not in whole.joints]
-
-
-def absent(whole: Skeleton, part: Skeleton) -> list[str]:
-    """Joints of ``whole`` that ``part`` does not have."""
-    return missing(part, whole)
+def missing(skeleton: Skeleton, other: Skeleton) -> list[str]:
+    """Joints of ``other`` that ``skeleton`` does not have."""
+    return [joint for joint in other.joints if joint not in skeleton.joints]
 
 
 def other_mirrors(whole: Skeleton, part: Skeleton) -> list[str]:

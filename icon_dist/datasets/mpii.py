@@ -14,12 +14,13 @@ from icon_dist.datasets.annotation_file import (
     Entry,
     Faults,
     are_numbers,
+    is_vector,
     load,
+    mend_slashes,
     missing_files,
     name_fault,
-    with_slashes,
 )
-from icon_dist.errors import DataError, plural, shown
+from icon_dist.errors import DataError, shown
 from icon_dist.images.size import photo_size
 from icon_dist.storage import local
 from icon_dist.types import Annotations, Instance, Skeleton, Truth, TruthImage, TruthPerson
@@ -65,20 +66,15 @@ def read(
     """
     document = _entries(annotations)
     faults = Faults(annotations, drop=drop_invalid)
-    _forward_slashes(document, images, faults)
+    mend_slashes(document, "image", images, faults)
     absent = _absent(document, images)
     sizes: dict[str, tuple[int, int]] = {}
     rows = []
     for row, entry in enumerate(document):
-        fault = _place_fault(entry) or _joints_fault(entry)
-        if fault is None and entry["image"] in absent:
-            fault = f"image={entry['image']!r}: not in {images}"
-        if fault is None:
-            fault = _photo_fault(entry, images, sizes)
-        if fault is None:
-            rows.append(row)
-        else:
+        if fault := _place_fault(entry) or _joints_fault(entry) or _photo_fault(entry, images, absent, sizes):
             faults.add(f"ann id={row} {fault}")
+        else:
+            rows.append(row)
     entries = [document[row] for row in rows]
     files = list(dict.fromkeys(e["image"] for e in entries))
     image_ids = {f: i for i, f in enumerate(files)}
@@ -89,44 +85,37 @@ def read(
     wh = np.array([sizes[e["image"]] for e in entries], dtype=np.float64).reshape(-1, 2)
     repair.require_pixels(keypoints + np.array([1, 1, 0]), boxes, wh, source=annotations)
     repair.forget_far_joints(keypoints, wh, ids=rows, joints=SKELETON.joints, faults=faults)
-    people = [
-        Instance(
-            id=row,
-            image_id=image_ids[e["image"]],
-            file=e["image"],
-            wh=sizes[e["image"]],
-            box=(box[0], box[1], box[2], box[3]),
-            area=box[2] * box[3],
-            keypoints=points,
-        )
-        for row, e, box, points in zip(rows, entries, boxes.tolist(), keypoints.astype(np.float32), strict=True)
-        if (points[:, 2] > 0).any()
-    ]
-    if not people:
+    if not (keypoints[..., 2] > 0).any():
         raise faults.nobody(people=len(document), crowds=0, unlabelled=len(rows))
     faults.warn()
     truth, heads = (keypoints, None) if headboxes is None else _ground_truth(headboxes, keypoints, rows, annotations)
-    photos = [TruthImage(id=image_ids[f], file_name=f, width=sizes[f][0], height=sizes[f][1]) for f in files]
-    records: list[TruthPerson] = [
-        {
-            "id": row,
-            "image_id": image_ids[e["image"]],
-            "category_id": 1,
-            "bbox": box,
-            "area": box[2] * box[3],
-            "iscrowd": 0,
-            "num_keypoints": int((points[:, 2] > 0).sum()),
-            "keypoints": points.ravel().tolist(),
-        }
-        for row, e, box, points in zip(rows, entries, boxes.tolist(), truth, strict=True)
-    ]
+    people: list[Instance] = []
+    records: list[TruthPerson] = []
+    columns = zip(rows, entries, boxes.tolist(), keypoints.astype(np.float32), truth, strict=True)
+    for row, entry, (x, y, w, h), points, true in columns:
+        file = entry["image"]
+        if (points[:, 2] > 0).any():
+            people.append(Instance(row, image_ids[file], file, sizes[file], (x, y, w, h), w * h, points))
+        records.append(
+            {
+                "id": row,
+                "image_id": image_ids[file],
+                "category_id": 1,
+                "bbox": [x, y, w, h],
+                "area": w * h,
+                "iscrowd": 0,
+                "num_keypoints": int((true[:, 2] > 0).sum()),
+                "keypoints": true.ravel().tolist(),
+            }
+        )
     if heads is not None:
         for record, head in zip(records, heads.tolist(), strict=True):
             record["head"] = head
-    file = Truth(images=photos, annotations=records)
+    photos = [TruthImage(id=image_ids[f], file_name=f, width=sizes[f][0], height=sizes[f][1]) for f in files]
+    found = Truth(images=photos, annotations=records)
     if faults.notes:
-        file["notes"] = faults.notes
-    return Annotations(SKELETON, people, file)
+        found["notes"] = faults.notes
+    return Annotations(SKELETON, people, found)
 
 
 def read_places(annotations: str | Path) -> Annotations:
@@ -169,7 +158,7 @@ def _place_fault(entry: Any) -> str | None:
         return "is not an object"
     if (fault := name_fault(entry.get("image"))) is not None:
         return f"image={fault}"
-    if not _numbers(entry.get("center"), 2):
+    if not is_vector(entry.get("center"), 2):
         return f"center={shown(entry.get('center'))}: expected [x, y]"
     if not are_numbers([entry.get("scale")]) or entry["scale"] <= 0:
         return f"scale={shown(entry.get('scale'))}: expected a number > 0"
@@ -180,15 +169,11 @@ def _joints_fault(entry: Entry) -> str | None:
     joints, visible = entry.get("joints"), entry.get("joints_vis")
     if type(joints) is not list or type(visible) is not list:
         return "joints, joints_vis: missing; the test set has none, use train.json or valid.json"
-    if len(joints) != 16 or not all(_numbers(xy, 2) for xy in joints):
+    if len(joints) != 16 or not all(is_vector(xy, 2) for xy in joints):
         return f"joints: {len(joints)} entries, expected 16 x [x, y] of finite numbers"
     if len(visible) != 16 or not all(type(v) in NUMBER and v in (0, 1) for v in visible):
         return f"joints_vis={shown(visible)}: expected 16 x 0 or 1"
     return None
-
-
-def _numbers(values: object, length: int) -> bool:
-    return type(values) is list and len(values) == length and are_numbers(values)
 
 
 def _absent(document: list[Any], images: str | Path | None) -> set[str]:
@@ -198,20 +183,13 @@ def _absent(document: list[Any], images: str | Path | None) -> set[str]:
     return missing_files({name for name in given if type(name) is str and name_fault(name) is None}, images)
 
 
-def _forward_slashes(document: list[Any], images: str | Path | None, faults: Faults) -> None:
-    renamed = 0
-    for entry in document:
-        if type(entry) is dict:
-            name = entry.get("image")
-            entry["image"] = with_slashes(name, images)
-            renamed += entry["image"] is not name
-    if renamed:
-        faults.note(f"{plural(renamed, 'file name')} with a backslash; read with '/' between folders")
-
-
-def _photo_fault(entry: Entry, images: str | Path | None, sizes: dict[str, tuple[int, int]]) -> str | None:
+def _photo_fault(
+    entry: Entry, images: str | Path | None, absent: set[str], sizes: dict[str, tuple[int, int]]
+) -> str | None:
     """Why a photo is not that of a person; its size goes into ``sizes``, (0, 0) without ``images``."""
     name = entry["image"]
+    if name in absent:
+        return f"image={name!r}: not in {images}"
     if name not in sizes:
         try:
             sizes[name] = photo_size(Path(images) / name) if images else (0, 0)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from icon_dist.datasets.annotation_file import Faults, folders_below, name_fault
+from icon_dist.datasets.annotation_file import Faults, folders_below, is_file_of
 from icon_dist.errors import DataError, plural, shown
 
 DEEPEST = 64  # folders of an address that are compared
@@ -56,7 +56,8 @@ def find_by_ends(images: list[Any], folder: str | Path, faults: Faults) -> None:
     Tools write folders of their own machine. Where some names are files, the others are missing photos.
     """
     named = [entry for entry in images if type(entry) is dict and type(entry.get("file_name")) is str]
-    if not named or not Path(folder).is_dir() or any(_is_file(folder, entry["file_name"]) for entry in named):
+    names = [entry["file_name"].replace("\\", "/") for entry in named]
+    if not named or not Path(folder).is_dir() or any(is_file_of(folder, name) for name in names):
         return
     files, of = PhotoFolder(folder), dict[str, str]()  # of: the name that each file was found by
     for entry in named:
@@ -71,10 +72,6 @@ def find_by_ends(images: list[Any], folder: str | Path, faults: Faults) -> None:
         entry["file_name"] = file
     if of:
         faults.note(f"{plural(len(of), 'file name')} with other folders, found by the end ({min(of)} the first)")
-
-
-def _is_file(folder: str | Path, name: str) -> bool:
-    return name_fault(name.replace("\\", "/")) is None and (Path(folder) / name.replace("\\", "/")).is_file()
 
 
 def _plain(name: str) -> str:

@@ -16,11 +16,11 @@ import numpy as np
 from icon_dist.datasets import coco
 from icon_dist.datasets.annotation_file import Entry, Faults, name_fault
 from icon_dist.datasets.coco_json import people_of
-from icon_dist.datasets.derived_skeleton import Evidence, derive, find_skeleton, numbered
+from icon_dist.datasets.derived_skeleton import Evidence, derived_for, find_skeleton, numbered
 from icon_dist.datasets.joint_names import mirror_pairs
 from icon_dist.datasets.yolo_labels import LabelFiles
 from icon_dist.datasets.yolo_yaml import SHAPE, YoloYaml, read_yolo_yaml
-from icon_dist.errors import DataError, naming, plural
+from icon_dist.errors import DataError, plural
 from icon_dist.images.photo import Exif
 from icon_dist.images.size import size_as_read
 from icon_dist.types import Annotations, Skeleton
@@ -54,8 +54,7 @@ def read(
             raise DataError(f"{said.file} kpt_shape: missing, and its label lines do not show it; {SHAPE}")
         said = read_yolo_yaml(said.file, shape=shape)
         faults.note(f"kpt_shape is missing; {[*shape]} is what all lines of poses have")
-    for text in said.notes:
-        faults.note(text)
+    faults.note(*said.notes)
     for text in wrong:
         faults.add(text)
     folder = os.path.commonpath([file.parent for file in files])
@@ -90,8 +89,7 @@ def _document(
     if not labels.photo_folders:
         where = labels.expected(files[0])
         raise DataError(f"{said.file}: none of {plural(len(files), 'photo')} has a label file; {where}")
-    for text in labels.notes():
-        faults.note(text)
+    faults.note(*labels.notes())
     categories = [{"id": number, "name": name} for number, name in sorted(said.classes.items())]
     return {"images": photos, "annotations": people, "categories": categories}
 
@@ -130,11 +128,7 @@ def _skeleton(
         keypoints=keypoints,
         sigmas=sigmas,
     )
-    with naming(str(said.file)):
-        found, notes = derive(evidence)
-    for text in notes:
-        faults.note(text)
-    return found
+    return derived_for(faults, evidence)
 
 
 def _name(file: Path) -> str:

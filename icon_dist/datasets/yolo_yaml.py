@@ -19,25 +19,11 @@ from icon_dist.errors import DataError, note, plural, shown
 MAX_BYTES = 1 << 20  # of a data.yaml; a thousand names of classes take twenty kilobytes
 MAX_LIST = 1 << 28  # of a list of photos
 SPLITS = ("train", "val", "test", "minival", "valid", "validation")
-PHOTOS = frozenset(
-    [
-        "avif",
-        "bmp",
-        "dng",
-        "gif",
-        "heic",
-        "heif",
-        "jfif",
-        "jpeg",
-        "jpe",
-        "jpg",
-        "mpo",
-        "pfm",
-        "png",
-        "tif",
-        "tiff",
-        "webp",
-    ]
+PHOTOS = frozenset(  # endings
+    (
+        *("avif", "bmp", "dng", "gif", "heic", "heif", "jfif", "jpeg"),
+        *("jpe", "jpg", "mpo", "pfm", "png", "tif", "tiff", "webp"),
+    )
 )
 SHAPE = "expected [joints, 3] (x, y, visibility) or [joints, 2] (x, y)"
 CLASSES = "classes.txt"

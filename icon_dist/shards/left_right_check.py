@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from icon_dist.datasets.joint_names import mirror_pairs
 from icon_dist.types import Skeleton
 
 Keypoints = NDArray[np.float32]  # [n, K, 3]
@@ -52,22 +53,13 @@ class Sign:
         return self.people >= FEWEST and self.share < self.expected - 3 * error
 
 
-def mirror_name(name: str) -> str:
-    """The joint of the other side, as names go: left_knee - right_knee, lkne - rkne."""
-    for here, there in (("left", "right"), ("right", "left")):
-        if here in name:
-            return name.replace(here, there)
-    return {"l": "r", "r": "l"}.get(name[0], name[0]) + name[1:]
-
-
 def wrong_flips(skeleton: Skeleton) -> list[str]:
-    """Joints whose name has a mirror image that is not the joint ``flips`` exchanges them with."""
+    """Joints that are left and right by their names, and are not exchanged with each other by ``flips``."""
     other, joints = skeleton.mirrored, skeleton.joints
-    mirrored = [(j, joints.index(mirror_name(n))) for j, n in enumerate(joints) if mirror_name(n) in joints]
     return [
         f"skeleton {skeleton.name}: {joints[a]} and {joints[b]} are not a pair of its flips; correct the skeleton"
-        for a, b in mirrored
-        if a < b and other[a] != b
+        for a, b in sorted(map(sorted, mirror_pairs(joints)))
+        if other[a] != b
     ]
 
 

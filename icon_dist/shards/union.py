@@ -18,7 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from icon_dist import storage
-from icon_dist.datasets.merged_skeleton import absent, columns, merged, near_names
+from icon_dist.datasets.merged_skeleton import columns, merged, missing, near_names
 from icon_dist.errors import plural, shorten
 from icon_dist.shards.manifest import ShardManifest
 from icon_dist.shards.shard_set import ShardSet, Texts
@@ -135,7 +135,7 @@ def describe(union: ShardUnion) -> list[str]:
     lines = [f"joints      {union.skeleton.num_joints}: {', then '.join(brought)}"]
     width = max(map(len, union.labels))
     for part, label in zip(union.parts, union.labels, strict=True):
-        lacks = absent(union.skeleton, part.skeleton)
+        lacks = missing(part.skeleton, union.skeleton)
         said = f"without {shorten(', '.join(lacks), 200)}" if lacks else "all of them"
         have = f"{plural(len(part), 'person')}, {plural(part.skeleton.num_joints, 'joint')}"
         lines.append(f"            {label:<{width}}  {have}: {said}")

@@ -1,7 +1,7 @@
 """Generated people: seeded photos with COCO-17 labels, for the demo and for tests without data.
 
 Photo ``i`` is a pure function of (seed, i, difficulty), so any number of processes draws the same set. Pictures come
-from fake_scene (place and labels) < fake_place, fake_body (clothes) < fake_pose (kinematics), fake_canvas (z-buffer).
+from scene (people and labels) < place, body (clothes) < pose (kinematics), canvas (z-buffer).
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ import cv2
 
 from icon_dist import storage
 from icon_dist.datasets import coco
-from icon_dist.datasets.coco_json import read_people
+from icon_dist.datasets.annotation_file import Faults, load
+from icon_dist.datasets.coco_json import people_of
 from icon_dist.datasets.synthetic.scene import LEVELS, render
 from icon_dist.errors import ConfigError
 from icon_dist.types import Annotations, Label, Skeleton, TruthImage, TruthPerson
@@ -36,7 +37,7 @@ Photo = tuple[bytes, tuple[int, int], list[Label]]  # JPEG, width and height, an
 
 def read(annotations: str | Path, *, images: str | Path | None = None, drop_invalid: bool = False) -> Annotations:
     """The ``annotations.json`` of :func:`generate`; people hardly in sight stay in the truth only."""
-    return read_people(annotations, skeleton=SKELETON, images=images, drop_invalid=drop_invalid)
+    return people_of(load(annotations), Faults(annotations, drop=drop_invalid), skeleton=SKELETON, images=images)
 
 
 def generate(

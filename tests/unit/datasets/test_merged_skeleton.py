@@ -8,7 +8,7 @@ import pytest
 
 from icon_dist.datasets import load_skeleton
 from icon_dist.datasets.joint_names import meaning
-from icon_dist.datasets.merged_skeleton import absent, columns, merged, missing, near_names, other_mirrors
+from icon_dist.datasets.merged_skeleton import columns, merged, missing, near_names, other_mirrors
 from icon_dist.errors import DataError
 from icon_dist.types import Skeleton
 from tests.support.two_sets import HANDS, HEADS, JOINTS
@@ -31,7 +31,7 @@ def test_joints_of_the_first_then_new_ones_of_the_next() -> None:
     assert (whole.visible_at, whole.metric, whole.upper, whole.lower) == (2, "coco", (0, 1, 2), (3, 4))
     assert whole.torso == (JOINTS.index("neck"), JOINTS.index("tail"))  # the first skeleton names none
     assert columns(whole, HANDS).tolist() == [5, 4, 3, 6]
-    assert absent(whole, HANDS) == ["nose", "left_eye", "right_eye"]
+    assert missing(HANDS, whole) == ["nose", "left_eye", "right_eye"]
     assert missing(HEADS, HANDS) == ["neck", "tail"]
     assert merged([HEADS], names=["a"]) is HEADS
 

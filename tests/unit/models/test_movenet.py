@@ -14,8 +14,7 @@ from torch.nn import functional as F
 from icon_dist.codec.affine import invert
 from icon_dist.codec.frame import InputFrame
 from icon_dist.data.crops import cut
-from icon_dist.datasets import coco, load_skeleton
-from icon_dist.datasets.coco_json import read_people
+from icon_dist.datasets import coco, load_skeleton, read
 from icon_dist.errors import CheckpointError
 from icon_dist.inference.estimator import read_photo
 from icon_dist.models import Heads, PoseNet, build_model
@@ -126,7 +125,7 @@ def test_the_public_file_has_these_names(public: dict[str, Tensor]) -> None:
 def pck(model: PoseNet, folder: Path, *, size: int, people: int) -> float:
     """PCK@0.2 of the 12 joints that LSP and COCO have, on the first people of lsp_train: plain argmax, no flip."""
     skeleton, theirs = load_skeleton("lsp"), coco.SKELETON.joints
-    found = read_people(folder / "lsp_train.json", skeleton=skeleton, images=None, drop_invalid=False)
+    found = read("custom", folder / "lsp_train.json", skeleton=skeleton)
     frame = InputFrame((size, size))
     rows = [(i, theirs.index(joint)) for i, joint in enumerate(skeleton.joints) if joint in theirs]
     right = []
