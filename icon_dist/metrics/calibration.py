@@ -23,7 +23,7 @@ from scipy.optimize import isotonic_regression
 from icon_dist.metrics import pck, pckh
 from icon_dist.metrics.ground_truth import GroundTruth
 from icon_dist.metrics.matching import match
-from icon_dist.metrics.oks import similarity
+from icon_dist.metrics.oks import at_distance
 from icon_dist.rng import hashed
 from icon_dist.types import Predictions, Skeleton
 
@@ -69,16 +69,12 @@ def outcomes(truth: GroundTruth, predictions: Predictions, skeleton: Skeleton) -
     matched = match(truth, predictions, skeleton)
     counted = matched.labelled & np.isfinite(matched.error)
     if skeleton.metric == "pck":
-        first, second = skeleton.torso
-        unit = np.linalg.norm(matched.xy[:, first] - matched.xy[:, second], axis=1)
-        counted &= (matched.labelled[:, [first]] & matched.labelled[:, [second]]) & (unit > 0)[:, None]
-        right = matched.error <= pck.THRESHOLD * unit[:, None]
+        counts, right = pck.judged(matched, skeleton)
+        counted &= counts
     elif skeleton.metric == "pckh":
         right = matched.error <= 0.5 * (pckh.HEAD * matched.people.head)[:, None]
     else:
-        error = np.where(counted, matched.error, 0.0)
-        away = np.stack([error, np.zeros_like(error)], -1)
-        right = similarity(away, np.zeros_like(away), area=matched.people.area, sigmas=np.array(skeleton.sigmas)) >= 0.5
+        right = at_distance(matched.error**2, area=matched.people.area, sigmas=np.array(skeleton.sigmas)) >= 0.5
     person, joint = np.nonzero(counted)
     return Outcomes(matched.peak[counted], right[counted], joint, matched.people.image_id[person])
 

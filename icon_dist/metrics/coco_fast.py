@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from numpy.typing import NDArray
 
 from icon_dist.metrics.ground_truth import GroundTruth
+from icon_dist.metrics.oks import at_distance
 from icon_dist.types import Predictions
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
@@ -105,7 +106,6 @@ def _similarity(
     sigmas: NDArray[np.float64],
 ) -> Float[np.ndarray, " pairs"]:
     """OKS over the labelled joints; to somebody without any, by the distance of all joints to the doubled box."""
-    variance = (sigmas * 2) ** 2
     labelled = people.keypoints[..., 2] > 0
     counts = labelled.sum(axis=1)
     labelled_first = np.argsort(~labelled, axis=1, kind="stable")
@@ -123,8 +123,8 @@ def _similarity(
             xy = poses.xy[other]
             apart = np.maximum(0, low[one] - xy) + np.maximum(0, xy - high[one])
         squared = apart[..., 0] ** 2 + apart[..., 1] ** 2
-        e = squared / variance[joints] / (people.area[one] + EPS)[:, None] / 2
-        oks[rows] = np.exp(-e).sum(axis=1) / e.shape[1]
+        similar = at_distance(squared, area=people.area[one], sigmas=sigmas[joints])
+        oks[rows] = similar.sum(axis=1) / similar.shape[1]
     return oks
 
 

@@ -6,7 +6,6 @@ The numbers are exact, on the features as they are; the picture (t-SNE of 50 pri
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
 
 import numpy as np
 from jaxtyping import Float, Int64
@@ -73,9 +72,11 @@ def purity(
     """
     unit = _unit(features)
     same = np.full(len(label), np.nan)
-    for rows in _rows(len(label)):
+    number = np.arange(len(label))
+    for start in range(0, len(label), ROWS):
+        rows = slice(start, start + ROWS)
         cosine = unit[rows] @ unit.T
-        excluded = np.arange(len(label)) == np.arange(rows.start, rows.stop)[:, None]
+        excluded = number == number[rows, None]
         if person is not None:
             excluded |= person[rows, None] == person
         cosine[excluded] = -np.inf
@@ -120,7 +121,3 @@ def _unit(features: Float[np.ndarray, "n D"]) -> F64:
     rows = features.astype(np.float64)
     unit: F64 = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(float).tiny)
     return unit
-
-
-def _rows(count: int) -> Iterator[slice]:
-    yield from (slice(start, min(start + ROWS, count)) for start in range(0, count, ROWS))

@@ -80,19 +80,11 @@ def find(truth: GroundTruth, poses: Predictions, skeleton: Skeleton) -> Errors:
     pose, person = _match(people, poses, sigmas=sigmas)
     xy = poses.keypoints[..., :2].astype(np.float64)
     blocks = [
-        _kinds(xy[pose[rows]], person[rows], people, sigmas=sigmas, mirror=mirror(skeleton))
+        _kinds(xy[pose[rows]], person[rows], people, sigmas=sigmas, mirror=skeleton.mirrored)
         for rows in _blocks(_neighbors(people, people.image_id[person])[1])
     ]
     kind, own, best = (np.concatenate(part) for part in zip(*blocks, strict=True))
     return Errors(pose, people.row[person], kind, own, best)
-
-
-def mirror(skeleton: Skeleton) -> list[int]:
-    """For each joint its left-right counterpart, or itself."""
-    order = list(range(skeleton.num_joints))
-    for a, b in skeleton.flips:
-        order[a], order[b] = b, a
-    return order
 
 
 def correct(
@@ -228,5 +220,5 @@ def _kinds(
     kind[own == best] = JITTER
     kind[(own == best) & (own > FINE)] = GOOD
     kind[best < COARSE] = MISS
-    kind[own < 0] = -1
+    kind[own < 0] = UNLABELLED
     return kind, np.maximum(own, 0.0), np.maximum(best, 0.0)

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Bool, Float
 
+from icon_dist.metrics.oks import at_distance
 from icon_dist.types import Predictions
 
 JOINT_THRESHOLD = 0.2  # joints scored below it do not count for the score of a pose
@@ -35,8 +36,7 @@ def survivors(
     first, second = np.nonzero(np.tri(area.shape[1], k=-1, dtype=bool).T)
     x, y = (np.ascontiguousarray(xy[..., i]) for i in range(2))
     squared = (x[:, first] - x[:, second]) ** 2 + (y[:, first] - y[:, second]) ** 2
-    mean_area = (area[:, first] + area[:, second]) / 2 + np.spacing(1)
-    similar = np.exp(-(squared / (2 * sigmas) ** 2 / mean_area[..., None] / 2)).mean(axis=-1)
+    similar = at_distance(squared, area=(area[:, first] + area[:, second]) / 2, sigmas=sigmas).mean(axis=-1)
     image, pair = np.nonzero(similar > threshold)  # within an image in order of the better pose
     alive = [True] * area.size
     for better, worse in zip(*((image * area.shape[1] + of[pair]).tolist() for of in (first, second)), strict=True):

@@ -9,6 +9,14 @@ from numpy.typing import NDArray
 F64 = NDArray[np.float64]
 
 
+def at_distance(
+    squared: Float[np.ndarray, "*#n K"], *, area: Float[np.ndarray, "*#n"], sigmas: Float[np.ndarray, "*#n K"]
+) -> Float[np.ndarray, "*#n K"]:
+    """The similarity of joints at distances d, given as ``squared`` px^2: ``exp(-d^2 / (2 area (2 sigma)^2))``."""
+    similar: F64 = np.exp(-squared / (2 * sigmas) ** 2 / (area[..., None] + np.spacing(1)) / 2)
+    return similar
+
+
 def similarity(
     xy: Float[np.ndarray, "*#n K 2"],
     other: Float[np.ndarray, "*#n K 2"],
@@ -16,10 +24,8 @@ def similarity(
     area: Float[np.ndarray, "*#n"],
     sigmas: Float[np.ndarray, " K"],
 ) -> Float[np.ndarray, "*#n K"]:
-    """Of each joint: ``exp(-d^2 / (2 area (2 sigma)^2))``."""
-    squared = ((xy - other) ** 2).sum(axis=-1)
-    similar: F64 = np.exp(-squared / (2 * sigmas) ** 2 / (area[..., None] + np.spacing(1)) / 2)
-    return similar
+    """That of each joint to another."""
+    return at_distance(((xy - other) ** 2).sum(axis=-1), area=area, sigmas=sigmas)
 
 
 def oks(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+from jaxtyping import Bool
 
 from icon_dist.errors import DataError
 from icon_dist.metrics.ground_truth import GroundTruth
-from icon_dist.metrics.matching import match, percent
+from icon_dist.metrics.matching import Matched, match, percent
 from icon_dist.types import Predictions, Skeleton
 
 THRESHOLD = 0.2
@@ -26,13 +27,17 @@ def require_torso(people: GroundTruth, skeleton: Skeleton) -> None:
         )
 
 
-def score(truth: GroundTruth, predictions: Predictions, skeleton: Skeleton) -> dict[str, float]:
-    """Percent, per joint and over all labelled joints of the people whose two torso ends are labelled and apart."""
-    matched = match(truth, predictions, skeleton)
+def judged(matched: Matched, skeleton: Skeleton) -> tuple[Bool[np.ndarray, "n K"], Bool[np.ndarray, "n K"]]:
+    """Which joints count, the labelled of people whose two torso ends are labelled and apart; and which are right."""
     first, second = skeleton.torso
     torso = np.linalg.norm(matched.xy[:, first] - matched.xy[:, second], axis=1)
-    counts = matched.labelled & (matched.labelled[:, [first]] & matched.labelled[:, [second]] & (torso > 0)[:, None])
-    hits = (counts & (matched.error <= THRESHOLD * torso[:, None])).sum(axis=0).tolist()
-    count = counts.sum(axis=0).tolist()
+    whole = matched.labelled[:, first] & matched.labelled[:, second] & (torso > 0)
+    return matched.labelled & whole[:, None], matched.error <= THRESHOLD * torso[:, None]
+
+
+def score(truth: GroundTruth, predictions: Predictions, skeleton: Skeleton) -> dict[str, float]:
+    """Percent, per joint and over all joints that count."""
+    counts, right = judged(match(truth, predictions, skeleton), skeleton)
+    hits, count = (counts & right).sum(axis=0).tolist(), counts.sum(axis=0).tolist()
     per_joint = {joint: percent(hits[i], count[i]) for i, joint in enumerate(skeleton.joints)}
     return {**per_joint, "PCK@0.2": percent(sum(hits), sum(count))}

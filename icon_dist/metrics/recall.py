@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from icon_dist.metrics.ground_truth import GroundTruth
 from icon_dist.metrics.matching import match
+from icon_dist.metrics.oks import at_distance
 from icon_dist.types import Predictions, Skeleton
 
 THRESHOLDS = tuple(t / 10 for t in range(1, 10))
@@ -28,9 +29,7 @@ def recall(truth: GroundTruth, predictions: Predictions, skeleton: Skeleton) -> 
     ``predictions`` of ground-truth boxes, not rescored; a person without one is missed.
     """
     matched = match(truth, predictions, skeleton)
-    area = matched.people.area[:, None]
-    sigmas = np.array(skeleton.sigmas)
-    similarity = np.exp(-(matched.error**2) / (2 * sigmas) ** 2 / (area + np.spacing(1)) / 2)
+    similarity = at_distance(matched.error**2, area=matched.people.area, sigmas=np.array(skeleton.sigmas))
     return {
         name: shares(matched.peak, similarity, matched.labelled, definition=name, thresholds=THRESHOLDS)
         for name in DEFINITIONS

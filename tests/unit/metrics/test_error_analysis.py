@@ -146,7 +146,7 @@ def test_a_correction_moves_its_kind_only_to_the_public_codes_place() -> None:
 def test_gains_are_of_one_kind_at_a_time() -> None:
     truth = people((0, 0), (600, 0))
     inverted = joints_of(truth, 0).copy()
-    inverted[5:] = inverted[error_analysis.mirror(COCO)][5:]  # the face is right: OKS .29, a match
+    inverted[5:] = inverted[COCO.mirrored][5:]  # the face is right: OKS .29, a match
     missed = joints_of(truth, 1).copy()
     missed[5:] += 5000
     poses = predict(inverted, missed)

@@ -16,7 +16,7 @@ import torch
 from icon_dist.codec import Codec
 from icon_dist.datasets import read
 from icon_dist.datasets.joined import first
-from icon_dist.metrics.error_analysis import KINDS, WRONG, mirror
+from icon_dist.metrics.error_analysis import KINDS, WRONG
 from icon_dist.metrics.ground_truth import ground_truth
 from icon_dist.metrics.score import score
 from icon_dist.models import Heads, build_model
@@ -54,7 +54,7 @@ def wrong_predictions(shards: ShardSet) -> Predictions:
     size = np.sqrt(shards.box[:, 2] * shards.box[:, 3])[:, None, None]
     inverted = np.arange(n) % 3 == 0
     exchanged = inverted[:, None, None] & (rng.random((n, joints, 1)) < 0.5)
-    xy = np.where(exchanged, xy[:, mirror(shards.skeleton)], xy)
+    xy = np.where(exchanged, xy[:, shards.skeleton.mirrored], xy)
     order = np.argsort(shards.image_id, kind="stable")
     neighbor = np.empty(n, np.int64)
     neighbor[order] = np.roll(order, 1)
