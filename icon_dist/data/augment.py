@@ -71,81 +71,56 @@ class Augmentation:
 
         ``has_halves [n]``: whose crops have margin for one half of the body; None = all.
         """
-        return augment(
-            box,
-            keypoints,
-            random=draws(self.seed, epoch, instance),
-            config=self.config,
-            skeleton=self.skeleton,
-            frame=self.frame,
-            has_halves=has_halves,
-        )
+        return self.placed(box, keypoints, draws(self.seed, epoch, instance), has_halves=has_halves)
 
+    def placed(
+        self, box: F64, keypoints: NDArray[np.float32], random: F64, *, has_halves: NDArray[np.bool_] | None = None
+    ) -> Placement:
+        """The same by the numbers ``random [n, DRAWS]``."""
+        u = np.moveaxis(random, -1, 0)
+        config = self.config
+        center, scale = self.frame.center_scale(box)
+        if self.skeleton.upper or self.skeleton.lower:
+            those = np.flatnonzero((u[0] < config.half_body_p) & (True if has_halves is None else has_halves))
+            upper_first = normal(u[1], u[2])[those] < 0.5  # a normal number in the official code too: upper in 69 %
+            whole = center[those], scale[those]
+            center[those], scale[those] = self._half_body(*whole, keypoints[those], upper_first)
+        zoom = np.clip(1 + normal(u[3], u[4]) * config.scale, 1 - config.scale, 1 + config.scale)
+        turn = np.clip(normal(u[5], u[6]) * config.rotation, -2 * config.rotation, 2 * config.rotation)
+        turn = np.where(u[7] < ROTATED, turn, 0.0)
+        flipped = u[8] < config.flip_p
 
-def augment(
-    box: F64,
-    keypoints: NDArray[np.float32],
-    *,
-    random: F64,
-    config: AugmentConfig,
-    skeleton: Skeleton,
-    frame: InputFrame,
-    has_halves: NDArray[np.bool_] | None = None,
-) -> Placement:
-    """Boxes ``[n, 4]``, keypoints ``[n, K, 3]`` and ``random [n, DRAWS]`` to where training sees these people."""
-    u = np.moveaxis(random, -1, 0)
-    center, scale = frame.center_scale(box)
-    if skeleton.upper or skeleton.lower:
-        those = np.flatnonzero((u[0] < config.half_body_p) & (True if has_halves is None else has_halves))
-        upper_first = normal(u[1], u[2])[those] < 0.5  # a normal number in the official code too: upper in 69 %
-        whole = center[those], scale[those]
-        center[those], scale[those] = _half_body(
-            *whole, keypoints[those], upper_first, skeleton, least=config.half_body_min, aspect=frame.aspect
-        )
-    zoom = np.clip(1 + normal(u[3], u[4]) * config.scale, 1 - config.scale, 1 + config.scale)
-    turn = np.clip(normal(u[5], u[6]) * config.rotation, -2 * config.rotation, 2 * config.rotation)
-    turn = np.where(u[7] < ROTATED, turn, 0.0)
-    flipped = u[8] < config.flip_p
+        matrix = self.frame.affine(center, scale * zoom[:, None], turn)
+        # The official code mirrors the photo and its box center, then rotates. About the center that mirror is
+        # diag(-1, 1), whatever the width of the photo.
+        to_origin = np.tile(np.eye(2, 3), (len(box), 1, 1))
+        to_origin[:, 0, 0] = np.where(flipped, -1.0, 1.0)
+        to_origin[:, 0, 2] = np.where(flipped, 2 * center[:, 0], 0.0)
+        return Placement(matrix=compose(matrix, to_origin), flipped=flipped)
 
-    matrix = frame.affine(center, scale * zoom[:, None], turn)
-    # The official code mirrors the photo and its box center, then rotates. About the center that mirror is
-    # diag(-1, 1), whatever the width of the photo.
-    to_origin = np.tile(np.eye(2, 3), (len(box), 1, 1))
-    to_origin[:, 0, 0] = np.where(flipped, -1.0, 1.0)
-    to_origin[:, 0, 2] = np.where(flipped, 2 * center[:, 0], 0.0)
-    return Placement(matrix=compose(matrix, to_origin), flipped=flipped)
+    def _half_body(
+        self, center: F64, scale: F64, keypoints: NDArray[np.float32], upper_first: NDArray[np.bool_]
+    ) -> tuple[F64, F64]:
+        """Official ``half_body_transform``: the upper or the lower half of a person, padded by 1.5."""
+        labelled = keypoints[..., 2] > 0
+        groups = np.zeros((2, self.skeleton.num_joints), dtype=bool)  # upper, lower
+        groups[0, list(self.skeleton.upper)] = True
+        groups[1, list(self.skeleton.lower)] = True
+        upper, lower = labelled & groups[0], labelled & groups[1]
+        take_upper = (upper_first & (upper.sum(-1) > 2)) | (lower.sum(-1) <= 2)
+        chosen = np.where(take_upper[:, None], upper, lower)
+        count = chosen.sum(-1)
+        use = (labelled.sum(-1) > self.config.half_body_min) & (count >= 2)
 
-
-def _half_body(
-    center: F64,
-    scale: F64,
-    keypoints: NDArray[np.float32],
-    upper_first: NDArray[np.bool_],
-    skeleton: Skeleton,
-    *,
-    least: int,
-    aspect: float,
-) -> tuple[F64, F64]:
-    """Official ``half_body_transform``: the upper or the lower half of a person, padded by 1.5."""
-    labelled = keypoints[..., 2] > 0
-    groups = np.zeros((2, skeleton.num_joints), dtype=bool)  # upper, lower
-    groups[0, list(skeleton.upper)] = True
-    groups[1, list(skeleton.lower)] = True
-    upper, lower = labelled & groups[0], labelled & groups[1]
-    take_upper = (upper_first & (upper.sum(-1) > 2)) | (lower.sum(-1) <= 2)
-    chosen = np.where(take_upper[:, None], upper, lower)
-    count = chosen.sum(-1)
-    use = (labelled.sum(-1) > least) & (count >= 2)
-
-    xy = keypoints[..., :2].astype(np.float64)
-    inside = chosen[..., None]
-    mean = np.where(inside, xy, 0).sum(1) / np.maximum(count, 1)[:, None]
-    extent = np.where(inside, xy, -np.inf).max(1) - np.where(inside, xy, np.inf).min(1)
-    wide = np.maximum(extent[:, 0], extent[:, 1] * aspect)
-    # two joints at one place have no extent: a matrix of infinite zoom helps nobody
-    use &= wide > 0
-    half = np.stack([wide, wide / aspect], -1) / 200 * 1.5
-    return np.where(use[:, None], mean, center), np.where(use[:, None], half, scale)
+        xy = keypoints[..., :2].astype(np.float64)
+        inside = chosen[..., None]
+        mean = np.where(inside, xy, 0).sum(1) / np.maximum(count, 1)[:, None]
+        extent = np.where(inside, xy, -np.inf).max(1) - np.where(inside, xy, np.inf).min(1)
+        wide = np.maximum(extent[:, 0], extent[:, 1] * self.frame.aspect)
+        # two joints at one place have no extent: a matrix of infinite zoom helps nobody
+        use &= wide > 0
+        half = np.stack([wide, wide / self.frame.aspect], -1) / 200 * 1.5
+        return np.where(use[:, None], mean, center), np.where(use[:, None], half, scale)
 
 
 def place_joints(keypoints: NDArray[np.float32], placement: Placement, *, skeleton: Skeleton) -> Joints:

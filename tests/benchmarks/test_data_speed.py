@@ -24,7 +24,7 @@ from icon_dist.codec import heatmap
 from icon_dist.codec.affine import affine, center_scale, transform
 from icon_dist.codec.frame import InputFrame
 from icon_dist.config import AugmentConfig
-from icon_dist.data.augment import augment, draws, place_joints
+from icon_dist.data.augment import Augmentation, place_joints
 from icon_dist.data.crops import cut
 from icon_dist.data.sampler import plan_epoch
 from icon_dist.data.stream import TrainStream
@@ -236,11 +236,10 @@ def test_augmentation() -> None:
     rng = np.random.default_rng(0)
     box, keypoints = rng.uniform(10, 200, (256, 4)), rng.uniform(0, 200, (256, 17, 3)).astype(np.float32)
 
+    augmentation = Augmentation(AugmentConfig(), skeleton, InputFrame((256, 192)), 0)
+
     def work() -> int:
-        random = draws(0, 1, np.arange(256))
-        placed = augment(
-            box, keypoints, random=random, config=AugmentConfig(), skeleton=skeleton, frame=InputFrame((256, 192))
-        )
+        placed = augmentation(box, keypoints, np.arange(256), 1)
         place_joints(keypoints, placed, skeleton=skeleton)
         return 256
 

@@ -12,7 +12,7 @@ from scipy import stats
 from icon_dist.codec.affine import affine, center_scale, transform
 from icon_dist.codec.frame import InputFrame
 from icon_dist.config import AugmentConfig
-from icon_dist.data.augment import DRAWS, augment, draws, place_joints
+from icon_dist.data.augment import DRAWS, Augmentation, draws, place_joints
 from icon_dist.datasets import load_skeleton
 from icon_dist.rng import hashed, normal, uniforms
 
@@ -73,7 +73,7 @@ def test_joints_equal_the_official_code(photo_width: int) -> None:
     box, keypoints = people(400)
     config = AugmentConfig(half_body_p=0.8)
     random = draws(1, 2, np.arange(400))
-    placement = augment(box, keypoints, random=random, config=config, skeleton=COCO, frame=InputFrame(HW))
+    placement = Augmentation(config, COCO, InputFrame(HW), 0).placed(box, keypoints, random)
     joints = place_joints(keypoints, placement, skeleton=COCO)
     assert 100 < placement.flipped.sum() < 300
     for n in range(400):
@@ -89,9 +89,8 @@ def test_flip_keeps_left_and_right() -> None:
     keypoints[0, 5], keypoints[0, 6] = (80, 50, 2), (20, 50, 1)
     config = AugmentConfig(rotation=0.0, scale=0.0, flip_p=1.0, half_body_p=0.0)
     box = np.array([[0.0, 0.0, 100.0, 100.0]])
-    placement = augment(
-        box, keypoints, random=draws(0, 0, np.array([7])), config=config, skeleton=COCO, frame=InputFrame((128, 128))
-    )
+    augmentation = Augmentation(config, COCO, InputFrame((128, 128)), 0)
+    placement = augmentation(box, keypoints, np.array([7]), 0)
     joints = place_joints(keypoints, placement, skeleton=COCO)
     unflipped = transform(InputFrame((128, 128)).boxes(box), keypoints[..., :2])[0]
     mirrored = 128 - unflipped[:, 0]
@@ -107,30 +106,18 @@ def test_no_group_means_no_half_body() -> None:
     random = draws(0, 0, np.arange(200))
     config = AugmentConfig(half_body_p=1.0)
     bare = dataclasses.replace(COCO, upper=(), lower=())
-    without = augment(box, keypoints, random=random, config=config, skeleton=bare, frame=InputFrame(HW))
-    never = augment(
-        box,
-        keypoints,
-        random=random,
-        config=dataclasses.replace(config, half_body_p=0.0),
-        skeleton=COCO,
-        frame=InputFrame(HW),
-    )
-    always = augment(box, keypoints, random=random, config=config, skeleton=COCO, frame=InputFrame(HW))
+    without = Augmentation(config, bare, InputFrame(HW), 0).placed(box, keypoints, random)
+    rarely = dataclasses.replace(config, half_body_p=0.0)
+    never = Augmentation(rarely, COCO, InputFrame(HW), 0).placed(box, keypoints, random)
+    always = Augmentation(config, COCO, InputFrame(HW), 0).placed(box, keypoints, random)
     np.testing.assert_array_equal(without.matrix, never.matrix)
     assert (without.matrix != always.matrix).any()
 
 
 def test_two_joints_at_one_place_do_not_break_half_body() -> None:
     keypoints = np.full((1, 17, 3), 50, np.float32)
-    placement = augment(
-        np.array([[0.0, 0.0, 100.0, 100.0]]),
-        keypoints,
-        random=draws(0, 0, np.array([0])),
-        config=AugmentConfig(half_body_p=1.0),
-        skeleton=COCO,
-        frame=InputFrame(HW),
-    )
+    augmentation = Augmentation(AugmentConfig(half_body_p=1.0), COCO, InputFrame(HW), 0)
+    placement = augmentation(np.array([[0.0, 0.0, 100.0, 100.0]]), keypoints, np.array([0]), 0)
     assert np.isfinite(placement.matrix).all()
 
 

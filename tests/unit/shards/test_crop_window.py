@@ -8,7 +8,7 @@ import pytest
 from icon_dist.codec.affine import invert, transform
 from icon_dist.codec.frame import InputFrame
 from icon_dist.config import AugmentConfig
-from icon_dist.data.augment import augment
+from icon_dist.data.augment import Augmentation
 from icon_dist.datasets import load_skeleton
 from icon_dist.shards import crop_window as windows
 from icon_dist.types import Instance
@@ -39,7 +39,7 @@ def test_no_augmentation_leaves_the_window(hw: tuple[int, int], codec: str) -> N
         box, keypoints = np.tile(one.box, (200, 1)), np.tile(one.keypoints, (200, 1, 1))
         random = rng.random((200, 9))
         random[0] = [1, 0, 0, 1e-12, 0.0, 1e-12, 0.0, 0, 0]
-        placed = augment(box, keypoints, random=random, config=config, skeleton=skeleton, frame=InputFrame(hw, codec))
+        placed = Augmentation(config, skeleton, InputFrame(hw, codec), 0).placed(box, keypoints, random)
         reached = transform(invert(placed.matrix), np.tile(np.array(corners, float), (200, 1, 1)))
         slack = np.minimum(reached - (x, y), (x + w - 1, y + h - 1) - reached).min()
         assert slack >= 1  # and one pixel more for bilinear sampling

@@ -13,7 +13,7 @@ from icon_dist import datasets
 from icon_dist.codec.affine import compose, invert
 from icon_dist.codec.frame import InputFrame
 from icon_dist.config import AugmentConfig
-from icon_dist.data.augment import augment
+from icon_dist.data.augment import Augmentation
 from icon_dist.images.image import decode
 from icon_dist.shards.shard_set import ShardSet, open_shards
 from icon_dist.shards.tar import Settings
@@ -35,9 +35,7 @@ def pairs(request: pytest.FixtureRequest, shared: Path, tmp_path_factory: pytest
     files = {p.id: p.file for p in people.instances}
     random = np.random.default_rng(0).random((len(shards), 9))
     config = AugmentConfig(half_body_min=4)
-    placed = augment(
-        shards.box, shards.keypoints, random=random, config=config, skeleton=shards.skeleton, frame=InputFrame(HW)
-    )
+    placed = Augmentation(config, shards.skeleton, InputFrame(HW), 0).placed(shards.box, shards.keypoints, random)
     to_stored = shards.to_stored(np.arange(len(shards)))
     found = []
     for row in range(len(shards)):
