@@ -14,7 +14,7 @@ from icon_dist import paper
 from icon_dist.datasets import coco, crowdpose, mpii
 from icon_dist.errors import ConfigError
 from icon_dist.models import build_model, from_config
-from icon_dist.reports import paper_tables
+from icon_dist.reports import paper_runs, paper_tables
 from icon_dist.reports.paper_tables import Recipe, Result
 from icon_dist.training.contrast_check import check_contrast
 
@@ -28,7 +28,7 @@ PAPER = [(row, cfg) for row in ROWS.values() for cfg in row.paper]
 def test_every_row_of_the_paper_has_a_config_and_a_model(
     row: Recipe, cfg: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = configuration.load(cfg, paper.overrides(row, cfg, seed=1))
+    config = configuration.load(cfg, paper_runs.overrides(row, cfg, seed=1))
     assert config.run.seed == 1
     for key, value in row.changes.items():
         got = configuration.get(config, key)
@@ -60,15 +60,15 @@ def test_the_papers_numbers_are_those_of_the_method_notes() -> None:
 
 
 def test_random_sampling_has_the_papers_ranges() -> None:
-    loss = configuration.load("coco", paper.overrides(ROWS["T7.skcc_random"], "coco", seed=0)).loss
+    loss = configuration.load("coco", paper_runs.overrides(ROWS["T7.skcc_random"], "coco", seed=0)).loss
     assert (loss.skcc.queries, loss.skcc.queries_to) == (6, 9)
     assert (loss.skcc.negatives, loss.skcc.negatives_to) == (5, 10)
-    pair = configuration.load("coco", paper.overrides(ROWS["T7.prcc_random"], "coco", seed=0)).loss.prcc
+    pair = configuration.load("coco", paper_runs.overrides(ROWS["T7.prcc_random"], "coco", seed=0)).loss.prcc
     assert (pair.query, pair.negatives, pair.negatives_to) == ("all", 4, 7)
 
 
 def test_another_rows_run_is_named_by_its_id() -> None:
-    given = paper.overrides(ROWS["T4.pseudo_30"], "coco_r50", seed=2, extra=["run.dir=s3://bucket/runs"])
+    given = paper_runs.overrides(ROWS["T4.pseudo_30"], "coco_r50", seed=2, extra=["run.dir=s3://bucket/runs"])
     assert "semi.teacher=s3://bucket/runs/coco_r50-T4.sup_30-s2" in given
     assert "run.name=coco_r50-T4.pseudo_30-s2" in given
 

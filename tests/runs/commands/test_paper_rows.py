@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from icon_dist import paper
-from icon_dist.paper import Run, train_all
 from icon_dist.reports import paper_tables
+from icon_dist.reports.paper_runs import Run, train_all
 from icon_dist.reports.paper_tables import read_results
 from tests.support.paths import ROOT
 
@@ -113,7 +113,7 @@ def test_a_run_waits_for_those_that_it_starts_from(jobs: int, tmp_path: Path, mo
 TWO_RUNS = """
 import sys
 from icon_dist.cli import run_cli
-from icon_dist.paper import Run, train_all
+from icon_dist.reports.paper_runs import Run, train_all
 
 class Saving(Run):
     name, command, starts_from = "saving", ["-c", sys.argv[2]], set()
