@@ -5,6 +5,7 @@ Raise one of these for the user (what, where, value, fix); use ``assert`` for ou
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -181,6 +182,16 @@ def tell(text: str) -> None:
 def note(text: str) -> None:
     """A line on stderr about something unusual with which the command goes on."""
     tell(f"note: {text}")
+
+
+_noted: set[tuple[int, str]] = set()
+
+
+def note_once(text: str) -> None:
+    """:func:`note`, unless this process has printed it before."""
+    if (os.getpid(), text) not in _noted:
+        _noted.add((os.getpid(), text))
+        note(text)
 
 
 def safe(text: str) -> str:

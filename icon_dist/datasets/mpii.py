@@ -67,7 +67,9 @@ def read(
     document = _entries(annotations)
     faults = Faults(annotations, drop=drop_invalid)
     mend_slashes(document, "image", images, faults)
-    absent = _absent(document, images)
+    given = (entry.get("image") for entry in document if type(entry) is dict)
+    names = {name for name in given if type(name) is str and name_fault(name) is None}
+    absent = missing_files(names, images) if images is not None else set()
     sizes: dict[str, tuple[int, int]] = {}
     rows = []
     for row, entry in enumerate(document):
@@ -174,13 +176,6 @@ def _joints_fault(entry: Entry) -> str | None:
     if len(visible) != 16 or not all(type(v) in NUMBER and v in (0, 1) for v in visible):
         return f"joints_vis={shown(visible)}: expected 16 x 0 or 1"
     return None
-
-
-def _absent(document: list[Any], images: str | Path | None) -> set[str]:
-    if images is None:
-        return set()
-    given = (e.get("image") for e in document if type(e) is dict)
-    return missing_files({name for name in given if type(name) is str and name_fault(name) is None}, images)
 
 
 def _photo_fault(

@@ -88,8 +88,11 @@ def skeleton_from_dict(fields: Mapping[str, Any], *, source: str = "skeleton") -
     torso = (0, 0) if fields["torso"] == [] else at("torso", fields["torso"], length=2)
     if metric == "pck" and torso[0] == torso[1]:
         raise DataError(f"{source} torso=[]: metric pck measures by two joints; name them, or use metric: coco")
+    name = fields["name"]
+    if type(name) is not str or not name or not name.isprintable():
+        raise DataError(f"{source} name={shown(name)}: expected a name")
     return Skeleton(
-        name=_name(fields["name"], source=source),
+        name=name,
         joints=tuple(joints),
         flips=flips,
         limbs=pairs("limbs"),
@@ -121,12 +124,6 @@ def _check_keys(fields: Mapping[str, Any], *, source: str) -> None:
 
 def _is_list(value: object, kind: type) -> bool:
     return type(value) is list and all(type(v) is kind for v in value)
-
-
-def _name(value: object, *, source: str) -> str:
-    if type(value) is not str or not value or not value.isprintable():
-        raise DataError(f"{source} name={shown(value)}: expected a name")
-    return value
 
 
 def _choice(key: str, value: T, choices: Iterable[T], *, source: str) -> T:

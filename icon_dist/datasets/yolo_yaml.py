@@ -72,7 +72,8 @@ class YoloYaml:
                 fix = "correct path, or pass --images with the folder that it is in"
                 raise DataError(f"{self.file} {split}={shown(entry)}: no such folder or list in {places}; {fix}")
             if place.is_dir():
-                files += sorted(_in_folder(place))
+                below = (Path(parent, name) for parent, names in folders_below(place) for name in names)
+                files += sorted(file for file in below if is_photo(file.name))
             elif place.suffix.lower() == ".txt":
                 some, wrong = _in_list(place, roots)
                 if wrong and not some:
@@ -267,13 +268,6 @@ def _place(entry: str, roots: list[Path], *, ends: bool = False) -> Path | None:
             if os.path.exists(place := os.path.normpath(root / form)):  # False, where Path's raises, of endless names
                 return Path(place)
     return None
-
-
-def _in_folder(folder: Path) -> Iterator[Path]:
-    for parent, names in folders_below(folder):
-        for name in names:
-            if is_photo(name):
-                yield Path(parent, name)
 
 
 def is_photo(name: str) -> bool:

@@ -21,7 +21,7 @@ cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what is wro
 
 def check_image(data: bytes, *, name: str) -> tuple[int, int]:
     """(width, height) from the header of a JPEG or PNG; anything else, or anything too large, is refused undecoded."""
-    wh = jpeg_size(data) if data[:3] == b"\xff\xd8\xff" else _png_size(data)
+    wh = jpeg_size(data) or png_size(data)
     if wh is None:
         raise DataError(f"{name}: not a JPEG or PNG image; replace the file")
     check_limits(data, wh, name=name)
@@ -46,7 +46,8 @@ def many_scans(data: bytes) -> bool:
     return progressive and data.count(b"\xff\xda") > MAX_SCANS  # in the coded pixels 0xFF is followed by 0
 
 
-def _png_size(data: bytes) -> tuple[int, int] | None:
+def png_size(data: bytes) -> tuple[int, int] | None:
+    """(width, height) in px as the header of a PNG says; None if it has none."""
     if data[:8] != b"\x89PNG\r\n\x1a\n" or data[12:16] != b"IHDR" or len(data) < 24:
         return None
     width, height = struct.unpack(">II", data[16:24])

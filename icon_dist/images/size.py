@@ -9,7 +9,7 @@ import numpy as np
 
 from icon_dist.errors import DataError, StorageError
 from icon_dist.images import photo
-from icon_dist.images.image import MAX_BYTES
+from icon_dist.images.image import MAX_BYTES, jpeg_size, png_size
 from icon_dist.storage import local
 
 HEADER = 1 << 16  # bytes that nearly always hold a jpeg's size
@@ -19,10 +19,7 @@ def photo_size(path: str | Path) -> tuple[int, int]:
     """(width, height) of the pixels as they are stored: EXIF orientation is ignored."""
     try:
         head = local.read(Path(path), 0, HEADER)
-        if head[:8] == b"\x89PNG\r\n\x1a\n" and len(head) >= 24:
-            return int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big")
-        size = _jpeg_size(head) if head[:3] == b"\xff\xd8\xff" else None
-        return size or _decoded_size(local.read(Path(path), 0, None))
+        return png_size(head) or jpeg_size(head) or _decoded_size(local.read(Path(path), 0, None))
     except (FileNotFoundError, StorageError, ValueError, cv2.error) as error:
         raise DataError(f"{path}: not a readable photo ({error})") from None
 
@@ -42,18 +39,8 @@ def size_as_read(path: str | Path, exif: photo.Exif) -> tuple[int, int]:
     raise AssertionError("the second look raises or returns")
 
 
-def _jpeg_size(head: bytes) -> tuple[int, int] | None:
-    """None where that needs more of the file, or simplejpeg, which not every machine has."""
-    try:
-        import simplejpeg
-
-        height, width, *_ = simplejpeg.decode_jpeg_header(head)
-    except (ImportError, ValueError):  # ValueError: a long comment or thumbnail in front of the size
-        return None
-    return width, height
-
-
 def _decoded_size(data: bytes) -> tuple[int, int]:
+    """Of a file of another kind, or one whose header is longer than :data:`HEADER`: a thumbnail, a long comment."""
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
     if pixels is None:
         raise ValueError("cannot be decoded")

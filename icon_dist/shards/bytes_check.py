@@ -20,6 +20,8 @@ from icon_dist.shards.manifest import MANIFEST, SKELETON, read_truth
 from icon_dist.shards.shard_set import ShardSet
 
 BLOCK = tarfile.BLOCKSIZE
+FIELDS = ("id", "image_id", "box", "area", "score", "keypoints", "window", "stored_wh", "photo_wh")  # of a json
+COLUMNS = {"id": "instance"}  # of the index, that are called otherwise
 Member = tuple[str, int, bytes]  # name, offset and bytes of the data
 
 
@@ -110,16 +112,6 @@ def _sample(shards: ShardSet, key: str, row: int, found: dict[str, tuple[int, by
 
 
 def _differing(fields: Mapping[str, Any], shards: ShardSet, row: int) -> list[str]:
-    expected: dict[str, NDArray[Any]] = {
-        "id": shards.instance[row],
-        "image_id": shards.image_id[row],
-        "box": shards.box[row],
-        "area": shards.area[row],
-        "score": shards.score[row],
-        "keypoints": shards.keypoints[row],
-        "window": shards.window[row],
-        "stored_wh": shards.stored_wh[row],
-        "photo_wh": shards.photo_wh[row],
-    }
-    same = {name: np.array_equal(np.asarray(fields[name], value.dtype), value) for name, value in expected.items()}
-    return [name for name in expected if not same[name]]
+    """Fields of a person's json that say something else than the index."""
+    expected = {name: np.asarray(getattr(shards, COLUMNS.get(name, name))[row]) for name in FIELDS}
+    return [key for key, value in expected.items() if not np.array_equal(np.asarray(fields[key], value.dtype), value)]

@@ -131,7 +131,7 @@ def _misread(people: Labels) -> Iterator[str]:
     nearest = np.stack([_distance(b, h) for b, h in zip(boxes, hulls, strict=True)])
     judged = people.labelled.sum(axis=1) >= JUDGED
     better = judged & (nearest.min(axis=0) < np.minimum(_distance(_ends(people), hull) / 2, FITS))
-    if better.sum() >= min(FEWEST, len(better)) and better.mean() > SHARE:
+    if _is_habit(better):
         chosen = Counter(nearest.argmin(axis=0)[better].tolist()).most_common(1)[0][0]
         fit = f"{names[chosen]}: read so they fit for {people.some(better)}"
         beyond = f"; {_beyond(people).sum()} boxes reach beyond the image" if _beyond(people).any() else ""
@@ -144,7 +144,7 @@ def _corners(people: Labels) -> Iterator[str]:
     width, height = people.wh.T
     beyond = _beyond(people)
     inside = (x1 >= 0) & (y1 >= 0) & (x2 > x1) & (y2 > y1) & (x2 <= width) & (y2 <= height)
-    if beyond.sum() >= min(FEWEST, len(beyond)) and beyond.mean() > SHARE and inside.all():
+    if _is_habit(beyond) and inside.all():
         said = f"boxes of {people.some(beyond)} reach beyond the image, as x1, y1, x2, y2 none would"
         yield f"{said}; expected pixels, boxes as x, y, w, h"
 
@@ -153,7 +153,7 @@ def _off_their_boxes(people: Labels) -> Iterator[str]:
     center, size = people.boxes[:, None, :2] + people.boxes[:, None, 2:] / 2, people.boxes[:, None, 2:] * PADDING
     inside = (np.abs(people.keypoints[..., :2] - center) <= size / 2).all(axis=2) & people.labelled
     off = inside.sum(axis=1) < people.labelled.sum(axis=1) / 2
-    if off.sum() >= min(FEWEST, len(off)) and off.mean() > SHARE:
+    if _is_habit(off):
         yield f"most joints of {people.some(off)} lie outside their own padded box; boxes and joints do not match"
 
 
@@ -196,6 +196,11 @@ def _twins(people: Labels) -> Iterator[str]:
         of = plural(len(pairs), "person is in the set twice", "people are in the set twice")
         ids = " and ".join(str(people.ids[row]) for row in pairs[0])
         yield f"{of}, with equal joints in the same photo (ids {ids} the first); remove one of each"
+
+
+def _is_habit(rows: People) -> bool:
+    """Whether so many people have a mistake that it is one of the file."""
+    return bool(rows.sum() >= min(FEWEST, len(rows)) and rows.mean() > SHARE)
 
 
 def _ends(people: Labels) -> Corners:

@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
@@ -90,8 +90,10 @@ def _worker() -> None:
 def in_processes(count: int) -> MapItems:
     """Return a function that runs jobs in at most ``count`` processes and yields their results as they are done.
 
-    It raises what a job raises, and a ClusterError if a process dies.
+    It raises what a job raises, and a ClusterError if a process dies. Of one process: ``map``, in this one.
     """
+    if count == 1:
+        return map
 
     def map_jobs(function: Callable[[Any], Any], jobs: Sequence[Any]) -> Iterator[Any]:
         """Yield ``function(job)`` of all jobs as they are done."""
@@ -133,16 +135,11 @@ def in_ray(function: Callable[[Any], Any], jobs: Sequence[Any]) -> Iterator[Any]
             raise error.cause from None
 
 
-def in_process(function: Callable[[Any], Any], jobs: Sequence[Any]) -> Iterable[Any]:
-    """Return the results of ``function(job)`` of all jobs, computed in this process and in their order."""
-    return map(function, jobs)
-
-
 def run(options: argparse.Namespace) -> None:
     """Check everything, then pack it; the options are those of ``icon-dist shards build``."""
     storage.require_place(storage.join(storage.absolute(options.out), "manifest.json"))
     whole, images = read(options)
-    map_jobs = in_ray if options.ray else in_processes(options.jobs) if options.jobs > 1 else in_process
+    map_jobs = in_ray if options.ray else in_processes(options.jobs)
     whole, photos = survey(
         whole,
         images,

@@ -60,7 +60,7 @@ def generate_shards(
             out,
             SetInfo(dataset="synthetic", split=split),
             settings=Settings(per_shard=per_shard),
-            map_jobs=map if jobs == 1 else in_processes(jobs),
+            map_jobs=in_processes(jobs),
             progress=packed,
         )
 

@@ -13,7 +13,6 @@ from typing import Any
 import cv2
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from icon_dist import storage
 from icon_dist.errors import DataError
@@ -87,11 +86,6 @@ def crop(
     return encode(view, settings.quality), part, stored_wh
 
 
-def _short(values: NDArray[np.float32]) -> list[list[float]]:
-    """Fewest digits that give the same float32 back."""
-    return [[float(str(value)) for value in row] for row in values]
-
-
 def _member(person: Instance, part: Window, stored_wh: tuple[int, int]) -> bytes:
     """The json beside a crop: all an outside user needs, in px of the original photo."""
     fields = {
@@ -102,7 +96,7 @@ def _member(person: Instance, part: Window, stored_wh: tuple[int, int]) -> bytes
         "box": person.box,
         "area": person.area,
         "score": person.score,
-        "keypoints": _short(person.keypoints),
+        "keypoints": [[float(str(v)) for v in row] for row in person.keypoints],  # fewest digits of the same float32
         "window": part,
         "stored_wh": stored_wh,
         "scale": [stored / size for stored, size in zip(stored_wh, part[2:], strict=True)],

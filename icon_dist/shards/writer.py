@@ -188,10 +188,6 @@ def _head(annotations: Annotations, info: SetInfo, settings: Settings) -> BuildH
     return plain
 
 
-def _silent(done: int, total: int) -> None:
-    del done, total
-
-
 def build(
     annotations: Annotations,
     images: str,
@@ -213,7 +209,7 @@ def build(
     if not people:
         raise DataError(f"{out}: no people to pack; the annotations hold none with keypoints")
     head = _head(annotations, info, settings)
-    report = progress or _silent
+    report = progress or (lambda *_: None)
     jobs = [
         Job(number, some, annotations.skeleton, images, out, settings, _digest(head))
         for number, some in enumerate(plan(people, per_shard=settings.per_shard, seed=settings.seed))

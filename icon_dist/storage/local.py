@@ -110,12 +110,17 @@ def _make_place(folder: Path) -> None:
         raise StorageError(f"{folder}: is a file, not a folder; write elsewhere") from None
 
 
+def _unused_name(path: Path) -> Path:
+    """A place beside ``path``, as :func:`partials` finds it; a name has 255 bytes at most."""
+    return path.parent / f".{path.name[:32]}.{secrets.token_hex(4)}{PARTIAL}"
+
+
 @contextmanager
 def _temporary(path: Path) -> Iterator[tuple[BufferedRandom, Path]]:
     """A temporary file beside ``path``, gone afterwards unless it was renamed."""
     _require_target(path)
     _make_place(path.parent)
-    temporary = path.parent / f".{path.name[:32]}.{secrets.token_hex(4)}{PARTIAL}"  # a name has 255 bytes at most
+    temporary = _unused_name(path)
     try:
         with open(temporary, "x+b") as file:
             yield file, temporary
@@ -171,7 +176,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     require_new_folder(path)
     with _explained(path):
         _make_place(path.parent)
-        temporary = path.parent / f".{path.name[:32]}.{secrets.token_hex(4)}{PARTIAL}"
+        temporary = _unused_name(path)
         temporary.mkdir()
         try:
             yield temporary

@@ -14,8 +14,7 @@ from urllib.parse import unquote_plus
 from boto3.s3.transfer import TransferConfig
 from botocore import exceptions as boto
 
-from icon_dist.errors import StorageError
-from icon_dist.storage.notes import note_once
+from icon_dist.errors import StorageError, note_once
 from icon_dist.storage.retry import Clock, persist
 from icon_dist.storage.s3_client import client, endpoint, identity
 from icon_dist.storage.s3_download import Answer, address, download
@@ -168,11 +167,10 @@ def write(uri: str, data: bytes | Path) -> None:
 
 def write_new(uri: str, data: bytes) -> bool:
     """Conditional where the store can. What exists is never overwritten by a writer that comes later."""
-    known = _conditional.get(identity())
-    if not known and _head(uri) is not None:
+    if not _conditional.get(identity()) and _head(uri) is not None:
         return False
     won = _put_new(uri, data)
-    if won and has_conditions(uri, data) is False:
+    if won and not has_conditions(uri, data):
         return _holds(uri, data)  # the last of several writers, as far as can be seen
     return won
 

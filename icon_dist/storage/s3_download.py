@@ -11,8 +11,7 @@ from typing import Any
 
 from botocore import exceptions as boto
 
-from icon_dist.errors import StorageError, TooLargeError
-from icon_dist.storage.notes import note_once
+from icon_dist.errors import StorageError, TooLargeError, note_once
 from icon_dist.storage.retry import Clock, persist
 from icon_dist.storage.s3_client import client, endpoint, identity
 from icon_dist.storage.s3_errors import status_of
