@@ -238,6 +238,7 @@ def _shortest_tree(distances: F64, named: Iterable[tuple[int, int]], flips: Pair
     order, group = mirror_order(joints, flips), list(range(joints))
 
     def join(a: int, b: int) -> bool:
+        """Make one group of those of ``a`` and ``b``; whether they were two."""
         first, second = group[a], group[b]
         group[:] = [first if g == second else g for g in group]
         return first != second

@@ -10,6 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain, starmap
 from typing import Any
 
 import numpy as np
@@ -94,9 +95,8 @@ class Drawn:
         links = [(str(one.get("from_id")), str(one.get("to_id"))) for one in results if one.get("type") == "relation"]
         kinds: Counter[str] = Counter()
         regions = []
-        for name, parts in ((name, parts) for given, of in by_id.items() for name, parts in _apart(given, of)):
-            region = _region(name, parts)
-            if region is not None:
+        for name, parts in chain.from_iterable(starmap(_apart, by_id.items())):
+            if (region := _region(name, parts)) is not None:
                 regions.append(region)
             else:
                 kinds.update(str(part.get("type")) for part in parts if part.get("type") not in ("relation", "choices"))

@@ -65,7 +65,7 @@ def find(
             sure=(joints[person, :, 2] > 0) & (probability[number] >= SURE),
             skeleton=skeleton,
         )
-        if (verdict := pose.verdict(others)) is not None:
+        if (verdict := next(pose.verdicts(others), None)) is not None:
             kind, wrong = verdict
             suspicion = float((probability[number] * (1 - pose.to_label))[wrong].mean())
             found.append(Suspect(person, number, kind, wrong, suspicion))
@@ -93,11 +93,8 @@ class _Pose:
         )[0]
         return np.where(place[:, 2] > 0, near, 0.0)
 
-    def verdict(self, others: F64) -> tuple[str, NDArray[np.bool_]] | None:
-        """Which kind of suspect this is, and by which joints; None for one who is none."""
-        return next(self._verdicts(others), None)
-
-    def _verdicts(self, others: F64) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+    def verdicts(self, others: F64) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+        """Which kinds of suspect this is, the gravest first, and by which joints."""
         own, mirrored = self.to_label, self.skeleton.mirrored
         far = self.sure & (own < FAR)
         if not far.any():

@@ -67,7 +67,7 @@ class Lock:
         while True:
             with self._guarded():
                 raw = _read(self._at)
-                if raw is None and self._create():
+                if raw is None and storage.write_new(self._at, self._record()):
                     break
                 if raw is None and Path(self._at).is_symlink():
                     raise StorageError(f"{self._at}: is a link that leads nowhere; remove it")
@@ -109,9 +109,6 @@ class Lock:
         if self.lost_to is not None:
             raise _lost(self.uri, self.lost_to)
 
-    def _create(self) -> bool:
-        return storage.write_new(self._at, self._record())
-
     def _record(self) -> bytes:
         return json.dumps(self._about | {"beat": self._beats}).encode() + b"\n"
 
@@ -126,7 +123,7 @@ class Lock:
                 raw = _read(self._at)
                 self._beats += 1
                 if raw is None:  # removed by hand
-                    self._create()
+                    storage.write_new(self._at, self._record())
                 elif self._is_mine(raw):
                     storage.write(self._at, self._record())
                 else:
