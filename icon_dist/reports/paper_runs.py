@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,11 @@ def train_all(runs: Sequence[Run], *, jobs: int, done: Callable[[Run, float], No
     stopped, keep a checkpoint: the same command goes on. Of several at a time the lines begin with the name of the run.
     """
     waiting, running = [*runs], list[_Training]()
+    starter = ThreadPoolExecutor(1)  # signals strike the main thread: no process starts without standing in the list
+
+    def start(run: Run) -> None:
+        running.append(_Training(run, jobs))
+
     try:
         while waiting or running:
             unfinished = {run.name for run in waiting} | {one.run.name for one in running}
@@ -94,7 +100,7 @@ def train_all(runs: Sequence[Run], *, jobs: int, done: Callable[[Run, float], No
             ready = ready or ([] if running else waiting[:1])  # of a circle: it says what it lacks
             for run in ready[: jobs - len(running)]:
                 waiting.remove(run)
-                running.append(_Training(run, jobs))
+                starter.submit(start, run).result()
             time.sleep(0.1)
             for one in [one for one in running if one.has_ended()]:
                 running.remove(one)
@@ -102,6 +108,7 @@ def train_all(runs: Sequence[Run], *, jobs: int, done: Callable[[Run, float], No
                     raise SystemExit(one.process.returncode)
                 done(one.run, time.monotonic() - one.started)
     finally:
+        starter.shutdown()
         for one in running:
             one.process.terminate()
         for one in running:
