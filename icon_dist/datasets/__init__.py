@@ -49,7 +49,7 @@ def read(
 ) -> Annotations:
     """Read and validate ``annotations`` as dataset ``name``; with ``images``, every photo must be there.
 
-    ``drop_invalid`` leaves bad entries out, plural in one warning, instead of raising a DataError on the first.
+    ``drop_invalid`` leaves bad entries out, counted in one warning, instead of raising a DataError on the first.
     """
     if not _is_dataset(name):
         raise ConfigError(f"dataset {name!r}: unknown; there are {', '.join(names())}")
