@@ -28,7 +28,7 @@ VERBS = {
     "sweep": ("search.command", "search loss weights (lambdas), sampling, or a space of your own, with Optuna"),
     "paper": ("paper", "the paper's tables row by row: list them, run them, record what they give"),
     "doctor": ("doctor", "is this machine, storage and cluster fit to train, and what to do about it"),
-    "demo": ("demo", "the whole system on generated people, in about three minutes"),
+    "demo": ("demo", "the whole system on generated people, in about two minutes"),
 }
 
 

@@ -25,7 +25,7 @@ from icon_dist.errors import ConfigError
 from icon_dist.storage import lock, segments
 
 MIN_PCK = 40.0  # the best fixed pose stays below 30 (CONSTANT_PCK in tests/unit/datasets/test_synthetic.py)
-STOP_AFTER = 5  # epochs before the interruption
+STOP_AFTER = 4  # epochs before the interruption
 PLACES = {"data.train": "train", "data.val": "val", "run.dir": "runs"}  # below --out
 
 

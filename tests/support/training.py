@@ -51,6 +51,7 @@ TINY = {
     "optim.epochs": 3,
     "optim.batch": 16,
     "optim.micro_batch": 8,
+    "optim.lr": 4e-3,
     "optim.milestones": (2,),
     "run.log_every": 1,
     "eval.every": 1,

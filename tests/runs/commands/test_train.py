@@ -141,7 +141,7 @@ def test_a_dry_run_of_the_demo_draws_nobody(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     train.main(["--cfg", "demo", "--dry-run"])
-    assert "1600 people would be rendered to" in capsys.readouterr().out
+    assert "1200 people would be rendered to" in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
 
 
