@@ -11,6 +11,8 @@ from icon_dist.codec import decode, flip, heatmap
 from icon_dist.codec.frame import InputFrame
 from icon_dist.config import Config
 
+STRIDE = 4  # input px per heatmap px of every model
+
 
 @dataclass(frozen=True)
 class Codec:
@@ -60,6 +62,6 @@ class Codec:
         return flip.flip_back(maps, flips=flips, codec=self.name)
 
 
-def codec_of(config: Config, *, stride: int) -> Codec:
-    """Of a model of this stride that is, or was, trained with ``config``."""
-    return Codec(config.data.codec, config.input_hw, stride, config.data.sigma)
+def codec_of(config: Config) -> Codec:
+    """Of a model that is, or was, trained with ``config``."""
+    return Codec(config.data.codec, config.input_hw, STRIDE, config.data.sigma)

@@ -16,21 +16,19 @@ from jaxtyping import Float, UInt8
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageOps
 
-from icon_dist.checkpoints import weights as stored_weights
-from icon_dist.codec import Codec, codec_of
+from icon_dist.codec import Codec
 from icon_dist.codec.affine import invert
 from icon_dist.config import EvalConfig
 from icon_dist.data.crops import cut
 from icon_dist.errors import ConfigError, DataError, shown
 from icon_dist.images import photo
 from icon_dist.images.photo import Conversion
-from icon_dist.inference import calibration_file
+from icon_dist.inference import calibration_file, trained
 from icon_dist.inference.device import chosen_device
 from icon_dist.inference.poses import Poses
 from icon_dist.inference.predictor import Forward, predict, require_finite
 from icon_dist.metrics.calibration import Curve, calibrated
 from icon_dist.metrics.nms import rescore
-from icon_dist.models import from_config
 from icon_dist.shards.reader import Photos, photo_source
 from icon_dist.types import Batch, Instance, Predictions, Skeleton
 
@@ -58,10 +56,9 @@ def load(
     if batch < 1:
         raise ConfigError(f"batch={batch}: expected 1 or more instances")
     place = chosen_device(device, option="device")
-    weights = stored_weights.load(name)
-    config, model = weights.config, from_config.restore(weights).to(place).eval()
+    model, weights, codec = trained.load(name, device=place)
+    config = weights.config
     settings = EvalConfig(batch=batch, flip=flip, decode=config.eval.decode, refine_below=config.eval.refine_below)
-    codec = codec_of(config, stride=model.stride)
     conditions = {
         "model": name,
         "checkpoint": weights.checkpoint,

@@ -6,40 +6,22 @@ import argparse
 import hashlib
 import json
 from pathlib import PurePath
-from typing import NamedTuple
 
 import safetensors.torch
 import torch
 
 from icon_dist import __version__, storage
 from icon_dist.checkpoints import manifest as manifests
-from icon_dist.checkpoints import weights as stored_weights
-from icon_dist.checkpoints.weights import Weights
-from icon_dist.codec import Codec, codec_of
 from icon_dist.codec.affine import PADDING
 from icon_dist.errors import ConfigError, plural, say, tell
 from icon_dist.inference import export as programs
+from icon_dist.inference import trained
+from icon_dist.inference.trained import Trained
 from icon_dist.metrics.score import main_metric
-from icon_dist.models import PoseNet, from_config
 from icon_dist.models.opecnet import OPECNet
 
 KINDS = (".onnx", ".pt2")
 CROPS = 8  # to compare on
-
-
-class Trained(NamedTuple):
-    """A model and what its file says of it."""
-
-    model: PoseNet
-    weights: Weights
-    codec: Codec
-
-
-def load(args: argparse.Namespace) -> Trained:
-    """The model that the command line names, on the CPU."""
-    weights = stored_weights.load(args.model, which=args.which, net=args.net or 1)
-    model = from_config.restore(weights).eval()
-    return Trained(model, weights, codec_of(weights.config, stride=model.stride))
 
 
 def check_arguments(args: argparse.Namespace) -> str:
@@ -61,7 +43,7 @@ def check_arguments(args: argparse.Namespace) -> str:
 def run(args: argparse.Namespace) -> None:
     """Write what the options of ``icon-dist export`` ask for. Raises IconErrors; then nothing is left behind."""
     kind = check_arguments(args)
-    found = load(args)
+    found = trained.load(args.model, which=args.which, net=args.net or 1)
     decode, refine_below = args.decode or found.weights.config.eval.decode, found.weights.config.eval.refine_below
     joints = programs.JointsProgram(found.model, found.codec, decode=decode, refine_below=refine_below).eval()
     program = programs.RtmlibProgram(joints).eval() if args.use == "rtmlib" else joints

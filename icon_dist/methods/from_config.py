@@ -30,7 +30,7 @@ def method_of(
     not with ``semi.cache``. ``has_joint``: of a union of sets, which joints each has.
     """
     semi = config.semi
-    codec = codec_of(config, stride=model.stride)
+    codec = codec_of(config)
 
     def objective(lambda_u: float) -> Objective:
         return Objective(

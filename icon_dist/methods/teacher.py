@@ -106,7 +106,7 @@ def sure_joints(teacher: Teacher, config: Config, shards: ShardSet, *, device: s
 
 
 def _look(teacher: Teacher, config: Config, shards: ShardSet, *, device: str) -> Predictions:
-    codec, settings = codec_of(config, stride=teacher.model.stride), EvalConfig(batch=config.eval.batch, decode="dark")
+    codec, settings = codec_of(config), EvalConfig(batch=config.eval.batch, decode="dark")
     loaders, skip_bad = config.data.loaders, config.data.max_bad_fraction > 0
     with closing(eval_stream(shards, codec, settings, loaders=loaders, device=device, skip_bad=skip_bad)) as stream:
         try:

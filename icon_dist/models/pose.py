@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
+from icon_dist.codec import STRIDE
 from icon_dist.errors import ConfigError
 from icon_dist.models.batch_norm import BatchNorm2d, count_batch
 from icon_dist.models.heads import Heads, Source, concatenate
@@ -39,7 +40,7 @@ class PoseNet(nn.Module):
     ``channel_order`` is the channel order that the weights expect; batches are always RGB.
     """
 
-    stride = 4  # input px per heatmap px
+    stride = STRIDE  # input px per heatmap px
     mean: tuple[float, float, float] = IMAGENET_MEAN  # of the normalized input, whose range is 0..1
     std: tuple[float, float, float] = IMAGENET_STD
     _scale: Tensor

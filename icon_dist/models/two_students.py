@@ -17,7 +17,6 @@ class Pair(nn.Module):
     def __init__(self, net1: PoseNet, net2: PoseNet) -> None:
         super().__init__()
         self.net1, self.net2 = net1, net2
-        self.stride = net1.stride
         self.embedding_stride, self.embedding_origin = net1.embedding_stride, net1.embedding_origin
 
     @property

@@ -11,7 +11,6 @@ from contextlib import nullcontext
 from icon_dist import storage
 from icon_dist.checkpoints import weights as stored_weights
 from icon_dist.checkpoints.weights import Weights
-from icon_dist.codec import codec_of
 from icon_dist.config import Config, EvalConfig, sets_of
 from icon_dist.datasets.merged_skeleton import columns, missing, other_mirrors
 from icon_dist.drawing import skeletons
@@ -21,15 +20,15 @@ from icon_dist.inference import calibration_file
 from icon_dist.inference.boxes import photos_of
 from icon_dist.inference.device import chosen_device
 from icon_dist.inference.predictor import conditions
+from icon_dist.inference.trained import restored
 from icon_dist.metrics import embedding, result_files
 from icon_dist.metrics.score import check_truth, main_metric, require_evaluator
-from icon_dist.models import from_config
 from icon_dist.models.opecnet import OPECNet
 from icon_dist.reports import calibration
 from icon_dist.reports.calibration import HELD_OUT
 from icon_dist.reports.diagnosis import Scored, diagnose, read_features
 from icon_dist.reports.pictures import picture
-from icon_dist.reports.score_checks import Asked, Judge, judge
+from icon_dist.reports.score_checks import Asked, judge
 from icon_dist.shards.shard_set import ShardSet, open_shards
 from icon_dist.types import Predictions, Skeleton, score_text
 
@@ -175,17 +174,17 @@ def score_set(args: argparse.Namespace, weights: Weights, uri: str, *, device: s
         check_truth(truth, people.skeleton, boxes=chosen.boxes, image_ids=photos)
         require_evaluator(people.skeleton, engine=args.engine)
         truth = truth.among(photos)
-    model = from_config.restore(weights).to(device).eval()
+    trained = restored(weights, device=device)
+    model, codec = trained.model, trained.codec
     if settings.refine_below != EvalConfig().refine_below and not isinstance(model, OPECNet):
         raise ConfigError(f"--refine-below: {args.checkpoint} is {config.model.backbone}, which does not refine joints")
-    codec = codec_of(config, stride=model.stride)
     what = conditions(settings, people.skeleton, codec=codec.name, split=chosen.split, boxes=chosen.boxes)
     say(f"conditions: {what}")
     asked = Asked(people, truth, settings, loaders=args.loaders, device=device)
     second = None if args.second is None else stored_weights.load(args.second)
     if second is not None:
         require_same_joints(second.skeleton, people.skeleton, checkpoint=args.second, shards=uri)
-    scores, predictions = asked.predicted(model, weights)
+    scores, predictions = asked.predicted(trained)
     for line in table(scores):
         say(line)
     for text in doubts(scores, people.skeleton, poses=len(predictions.instance)) if scores else ():
@@ -193,7 +192,7 @@ def score_set(args: argparse.Namespace, weights: Weights, uri: str, *, device: s
     about: dict[str, object] = {"checkpoint": weights.checkpoint, "step": weights.step, "conditions": what}
     judged = None
     if shards is not None and chosen.boxes == "gt":
-        judged = judge(args, asked, shards, Judge(model, weights, predictions), second)
+        judged = judge(args, asked, shards, trained, predictions, second)
     elif args.calibrate:
         raise DataError(f"--calibrate: the boxes of these shards are {chosen.boxes}; take shards of annotated people")
     if judged is None and args.calibrate:

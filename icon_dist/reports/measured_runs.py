@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int64
 
-from icon_dist.checkpoints import weights as stored_weights
-from icon_dist.codec import codec_of
 from icon_dist.config import EvalConfig
+from icon_dist.inference import trained
 from icon_dist.inference.boxes import photos_of
 from icon_dist.inference.predictor import conditions
 from icon_dist.metrics.ground_truth import GroundTruth, ground_truth
@@ -18,7 +17,6 @@ from icon_dist.metrics.matching import match
 from icon_dist.metrics.oks import similarity
 from icon_dist.metrics.recall import THRESHOLDS
 from icon_dist.metrics.score import check_truth, main_metric, require_evaluator
-from icon_dist.models import from_config
 from icon_dist.reports.diagnosis import Diagnosis, Scored, diagnosis_of, read_features
 from icon_dist.reports.runs import Run
 from icon_dist.reports.score_checks import Asked
@@ -91,31 +89,29 @@ def measure(run: Run, shards: Shards, *, settings: EvalConfig, loaders: int, dev
 
     CheckpointError about the weights, DataError about the images, DivergedError where the poses are not finite.
     """
-    weights = stored_weights.load(run.uri)
+    found = trained.load(run.uri, device=device)
     index = shards.index
     truth = shards.truth.among(photos_of(index, settings.limit))
     check_truth(truth, index.skeleton)
     require_evaluator(index.skeleton, engine=settings.engine)
-    model = from_config.restore(weights).to(device).eval()
-    codec = codec_of(weights.config, stride=model.stride)
     asked = Asked(index, truth, settings, loaders=loaders, device=device)
-    scores, predictions = asked.predicted(model, weights)
+    scores, predictions = asked.predicted(found)
     scored = Scored(index, truth, predictions, scores, "gt")
     features = read_features(
-        model, index, truth.images, codec=codec, batch=settings.batch, loaders=loaders, device=device
+        found.model, index, truth.images, codec=found.codec, batch=settings.batch, loaders=loaders, device=device
     )
     return Measured(
-        checkpoint=weights.checkpoint,
-        step=weights.step,
+        checkpoint=found.weights.checkpoint,
+        step=found.weights.step,
         conditions=conditions(
             settings,
             index.skeleton,
-            codec=codec.name,
+            codec=found.codec.name,
             split=str(index.manifest["split"]),
             boxes=str(index.manifest["boxes"]),
         ),
         skeleton=index.skeleton,
-        aspect=codec.frame.aspect,
+        aspect=found.codec.frame.aspect,
         scored=scored,
         diagnosis=diagnosis_of(scored, features, index.skeleton),
         poses=_beside_truth(scored, index.skeleton),

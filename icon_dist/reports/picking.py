@@ -17,8 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from icon_dist import storage
-from icon_dist.checkpoints import weights as stored_weights
-from icon_dist.codec import Codec, codec_of
+from icon_dist.codec import Codec
 from icon_dist.codec.heatmap import to_photo
 from icon_dist.data.loader import Loader
 from icon_dist.data.sampler import EvalSampler
@@ -26,7 +25,7 @@ from icon_dist.data.stream import EvalStream
 from icon_dist.drawing import skeletons
 from icon_dist.errors import ConfigError, DataError, note, plural, say
 from icon_dist.images.photo import Conversion, depth
-from icon_dist.inference import active_learning, calibration_file, inputs
+from icon_dist.inference import active_learning, calibration_file, inputs, trained
 from icon_dist.inference.box_files import FileBoxes, read_boxes
 from icon_dist.inference.detector import OnnxDetector
 from icon_dist.inference.device import chosen_device
@@ -36,7 +35,7 @@ from icon_dist.launch.progress_line import ProgressLine
 from icon_dist.losses.tokens import read_points
 from icon_dist.metrics.calibration import Curve, probabilities
 from icon_dist.metrics.oks import oks
-from icon_dist.models import PoseNet, from_config
+from icon_dist.models import PoseNet
 from icon_dist.reports import label_studio
 from icon_dist.reports.label_studio import Predicted
 from icon_dist.reports.pictures import Subject, tiles
@@ -73,11 +72,9 @@ def run(args: argparse.Namespace) -> None:
     places = {kind: storage.absolute(f"{out}.{kind}") for kind in ("json", "xml", "jpg")}
     storage.require_new(f"-o {args.out}", *places.values(), force=args.force)
     device = chosen_device(args.device)
-    weights = stored_weights.load(args.model)
+    model, weights, codec = trained.load(args.model, device=device)
     calibration = calibration_file.read(args.model, weights)
     curves = None if calibration is None else calibration.of(flip=False)
-    model = from_config.restore(weights).to(device).eval()
-    codec = codec_of(weights.config, stride=model.stride)
     pool = pool_of(args, weights.skeleton, input_hw=weights.config.input_hw)
     if args.count > len(pool.photos):
         note(f"-n {args.count}: there are {plural(len(pool.photos), 'image')}; all are chosen, most doubtful first")

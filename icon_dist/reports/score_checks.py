@@ -8,16 +8,15 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from icon_dist.checkpoints.weights import Weights
-from icon_dist.codec import codec_of
 from icon_dist.config import EvalConfig
 from icon_dist.errors import tell
 from icon_dist.inference import calibration_file
 from icon_dist.inference.calibration_file import FLIPS, Calibration
 from icon_dist.inference.predictor import eval_stream, evaluate
+from icon_dist.inference.trained import Trained, restored
 from icon_dist.launch.progress_line import ProgressLine
 from icon_dist.metrics.calibration import outcomes
 from icon_dist.metrics.ground_truth import GroundTruth
-from icon_dist.models import PoseNet, from_config
 from icon_dist.reports import label_suspects
 from icon_dist.reports.calibration import Fitted, calibrated
 from icon_dist.reports.label_suspects import Opinion, Suspects, opinion_of
@@ -36,32 +35,20 @@ class Asked:
     loaders: int
     device: str
 
-    def predicted(
-        self, model: PoseNet, weights: Weights, settings: EvalConfig | None = None
-    ) -> tuple[dict[str, float], Predictions]:
+    def predicted(self, by: Trained, settings: EvalConfig | None = None) -> tuple[dict[str, float], Predictions]:
         """Scores and poses by a model, under these or other settings."""
         settings = settings or self.settings
-        codec = codec_of(weights.config, stride=model.stride)
-        with closing(eval_stream(self.people, codec, settings, loaders=self.loaders, device=self.device)) as stream:
+        with closing(eval_stream(self.people, by.codec, settings, loaders=self.loaders, device=self.device)) as stream:
             return evaluate(
-                model,
+                by.model,
                 stream,
                 self.truth,
-                codec=codec,
+                codec=by.codec,
                 settings=settings,
                 device=self.device,
-                skeleton=weights.skeleton,
+                skeleton=by.weights.skeleton,
                 show=ProgressLine("evaluated", "boxes"),
             )
-
-
-@dataclass(frozen=True)
-class Judge:
-    """The model of an evaluation, and what it said."""
-
-    model: PoseNet
-    weights: Weights
-    poses: Predictions
 
 
 @dataclass(frozen=True)
@@ -76,19 +63,21 @@ def judge(
     args: argparse.Namespace,
     asked: Asked,
     shards: ShardSet,
-    first: Judge,
+    first: Trained,
+    poses: Predictions,
     second: Weights | None,
 ) -> Judged | None:
     """Of people in their own boxes; None where nothing is asked, or none of their joints says what is right.
 
-    With ``--calibrate`` the functions are written beside the model. ``second`` judges whom the first has learnt.
+    ``poses`` are what the model of the evaluation, the ``first``, has said. With ``--calibrate`` the functions are
+    written beside it. ``second`` judges whom it has learnt.
     """
     truth = asked.truth
     assert truth is not None
     known = None if args.calibrate else calibration_file.read(args.checkpoint, first.weights)
     if known is None and not (args.calibrate or args.diagnose):
         return None
-    found = outcomes(truth, first.poses, shards.skeleton)
+    found = outcomes(truth, poses, shards.skeleton)
     if not len(found.peak):
         return None
     curves = None if known is None else known.of(flip=asked.settings.flip)
@@ -96,13 +85,13 @@ def judge(
     if args.calibrate:
         tell("predicting once more, for the scores of the other setting of --no-flip")
         flip = asked.settings.flip
-        poses = asked.predicted(first.model, first.weights, dataclasses.replace(asked.settings, flip=not flip))[1]
-        other = outcomes(truth, poses, shards.skeleton)
+        mirrored = asked.predicted(first, dataclasses.replace(asked.settings, flip=not flip))[1]
+        other = outcomes(truth, mirrored, shards.skeleton)
         again = calibrated(other, shards.skeleton, first.weights.skeleton)
         keep(args.checkpoint, first.weights, {flip: fitted, not flip: again})
     if not args.diagnose:
         return Judged(fitted.numbers, None)
-    own, other_run = opinion_of(first.weights, first.poses, fitted.curves, shards), None
+    own, other_run = opinion_of(first.weights, poses, fitted.curves, shards), None
     if second is not None:
         tell(f"predicting by {args.second}, for the people whom {args.checkpoint} has learnt")
         other_run = _opinion_of_second(asked, shards, second)
@@ -110,9 +99,8 @@ def judge(
 
 
 def _opinion_of_second(asked: Asked, shards: ShardSet, second: Weights) -> Opinion:
-    model = from_config.restore(second).to(asked.device).eval()
     assert asked.truth is not None
-    poses = asked.predicted(model, second)[1]
+    poses = asked.predicted(restored(second, device=asked.device))[1]
     found = outcomes(asked.truth, poses, shards.skeleton)
     return opinion_of(second, poses, calibrated(found, shards.skeleton, second.skeleton).curves, shards)
 

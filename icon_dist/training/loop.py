@@ -25,7 +25,6 @@ from icon_dist.launch.events import Done, Eval, Evaluating, Note, Report, Skip, 
 from icon_dist.launch.signals import LeavingError, unless
 from icon_dist.losses.health import collapsed
 from icon_dist.methods.supervised import unsure
-from icon_dist.models import PoseNet
 from icon_dist.training.cuda_graph import GraphedStep
 from icon_dist.training.flags import Flags
 from icon_dist.training.lr_schedule import learning_rate
@@ -103,7 +102,7 @@ class Run:
         self.data = data = open_data(at_workers(cfg, distributed.world_size()))
         self.shards, _, self.plan = data
         # streams fork: before there is anything on a GPU
-        self.scoring = Scoring(cfg, data, codec=codec_of(cfg, stride=PoseNet.stride), device=device)
+        self.scoring = Scoring(cfg, data, codec=codec_of(cfg), device=device)
         stream = None if cfg.semi.cache else stream_of(cfg, data, device=device)
         self.learner = begin(cfg, data, self.uri, device=device, note=self.note)
         self.state = self.learner.state

@@ -164,7 +164,7 @@ def codecs(setting: Setting) -> Rows:
     use_precision("auto")
     for name in ("msra", "dark", "udp"):
         cfg = config(setting, data__codec=name)
-        codec: Codec = codec_of(cfg, stride=4)
+        codec: Codec = codec_of(cfg)
         batch = crops(cfg, 8, device="cpu")
         there = batch.to(setting.device)
         right, weight = codec.encode(batch.joints, batch.labelled)

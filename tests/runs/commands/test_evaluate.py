@@ -212,7 +212,7 @@ def test_a_detectors_boxes_on_photos_and_in_shards_agree(
     config, model = weights.config, from_config.restore(weights).eval()
     ours = []
     for people in (photo_source(str(four / "images"), boxes.instances, skeleton=truth.skeleton), open_shards(packed)):
-        codec, settings = codec_of(config, stride=model.stride), config.eval
+        codec, settings = codec_of(config), config.eval
         with closing(predictor.eval_stream(people, codec, settings, loaders=0, device="cpu")) as stream:
             _, predictions = predictor.evaluate(
                 model, stream, truth_of(truth), codec=codec, settings=settings, device="cpu"

@@ -45,7 +45,7 @@ def run(file: Path, image: Tensor) -> list[Tensor]:
 def model_of(weights: Path) -> tuple[PoseNet, Codec, Skeleton, EvalConfig]:
     found = stored_weights.load(str(weights))
     model = from_config.restore(found).eval()
-    return model, codec_of(found.config, stride=model.stride), found.skeleton, found.config.eval
+    return model, codec_of(found.config), found.skeleton, found.config.eval
 
 
 def by_predictor(weights: Path, crops: Tensor) -> tuple[Tensor, Tensor]:

@@ -72,7 +72,7 @@ def taught(file: Path, shared: Path, *, steps: int = 120, **more: Any) -> Path:
     config = configuration.load("demo", TINY | {key.replace("__", "."): value for key, value in more.items()})
     torch.manual_seed(0)
     model = untrained(config, skeleton)
-    codec = codec_of(config, stride=model.stride)
+    codec = codec_of(config)
     crops, joints = lsp_crops(shared, 400, hw=config.input_hw, codec=codec.name, start=200)
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
     for _ in range(steps):

@@ -137,7 +137,7 @@ def test_the_teacher_looks_once(people: Path, taught: Path, tmp_path: Path, caps
     cfg = pseudo("looks")
     weights = stored_weights.load(str(taught / "teacher"))
     model = from_config.restore(weights).eval()
-    codec = codec_of(weights.config, stride=model.stride)
+    codec = codec_of(weights.config)
     settings = EvalConfig(batch=cfg.eval.batch, flip=True, decode="dark")
     with closing(eval_stream(shards, codec, settings, loaders=0, device="cpu")) as stream:
         _, found = evaluate(model, stream, None, codec=codec, settings=settings, device="cpu")

@@ -142,7 +142,7 @@ def test_flips_are_those_of_the_model(scored: Path, sets: tuple[str, str]) -> No
 
     weights = stored_weights.load(str(scored))
     model = from_config.restore(weights).eval()
-    words: dict[str, Any] = {"codec": codec_of(weights.config, stride=4), "settings": EvalConfig()}
+    words: dict[str, Any] = {"codec": codec_of(weights.config), "settings": EvalConfig()}
     hands = open_shards(sets[1])
     of_hands, of_all = (
         eval_stream(p, loaders=0, device="cpu", **words) for p in (hands, on_joints(hands, weights.skeleton))

@@ -57,7 +57,7 @@ def test_joints_are_those_of_an_evaluation(codec: str, decode: str, flip: bool, 
     pose = icon_dist.load(weights, device="cpu", flip=flip, batch=8)
     ours = pose([tmp_path / "thing-photos" / f"{i}.jpg" for i in range(8)], [[box]] * 8)
     for evaluated in (photos, shards):
-        codec, settings = codec_of(config, stride=model.stride), EvalConfig(batch=8, flip=flip, decode=decode)
+        codec, settings = codec_of(config), EvalConfig(batch=8, flip=flip, decode=decode)
         with closing(predictor.eval_stream(evaluated, codec, settings, loaders=0, device="cpu")) as stream:
             _, predictions = predictor.evaluate(model, stream, None, codec=codec, settings=settings, device="cpu")
         order = np.argsort(predictions.instance)

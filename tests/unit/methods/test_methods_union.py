@@ -120,7 +120,7 @@ def test_a_teacher_says_nothing_of_joints_that_a_set_does_not_have(union: ShardU
     model = from_config.build_trained(cfg, union.skeleton)
     batch = people(union, [8, 9, 10, 11])
     batch.labelled[:] = batch.visible[:] = False
-    maps = torch.zeros(2, union.skeleton.num_joints, *codec_of(cfg, stride=4).hw)
+    maps = torch.zeros(2, union.skeleton.num_joints, *codec_of(cfg).hw)
     maps[:, :, 4, 4] = 1.0
     of_sets = JointsOfSets(union.starts.tolist(), union.has_joint)
     teacher = (lambda _: Outputs(maps)) if how == "pseudo" else None
