@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,10 @@ if TYPE_CHECKING:
 
 @functools.cache
 def template(package: str, name: str) -> Template:
-    """The template ``name`` beside the modules of ``package``, which extends the base; values are escaped."""
+    """The template ``name`` beside the modules of ``package``, which extends the base; values are escaped.
+
+    ``image|base64`` is the bytes of a picture as text, for ``data:`` addresses.
+    """
     require_pages()
     import jinja2
 
@@ -24,6 +28,7 @@ def template(package: str, name: str) -> Template:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
     )
+    environment.filters["base64"] = lambda image: base64.b64encode(image).decode()
     return environment.get_template(name)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -73,8 +72,8 @@ def page(numbers: Json, arms: Sequence[Arm], measured: Mapping[Run, Measured], p
         planes=_planes(arms, measured),
         picture_kind="t-SNE" if embedding.has_tsne() else "principal components",
         joints_legend=first and charts.scatter_legend(first.skeleton.joints, first.skeleton.flips),
-        changed={name: {i: _base64(jpeg) for i, jpeg in found.items()} for name, found in pictures.changed.items()},
-        worst=[(kind, _base64(jpeg)) for kind, jpeg in pictures.worst.items()],
+        changed=pictures.changed,
+        worst=pictures.worst,
         speed_names=SPEED | {"hours": "hours from first to last record"},
     )
 
@@ -208,7 +207,3 @@ def _planes(arms: Sequence[Arm], measured: Mapping[Run, Measured]) -> list[tuple
         picture = charts.scatter(plane, made.joint, names=skeleton.joints, pairs=skeleton.flips, label=label)
         planes.append((arm.name, picture))
     return planes
-
-
-def _base64(image: bytes) -> str:
-    return base64.b64encode(image).decode()

@@ -33,12 +33,12 @@ from icon_dist.models import PoseNet
 from icon_dist.reports import label_suspects
 from icon_dist.reports.diagnosis_page import page
 from icon_dist.reports.label_suspects import Suspects
-from icon_dist.reports.pictures import Subject, tiles
+from icon_dist.reports.pictures import Subject, sheet
 from icon_dist.shards.reader import People, rows_of
 from icon_dist.shards.shard_set import ShardSet
 from icon_dist.types import Json, Predictions, Skeleton
 
-WORST, COLUMNS = 12, 6  # people on a sheet, in a row of it (4 where the crops are wide)
+WORST = 12  # people on a sheet
 EMBEDDED_PEOPLE = 800  # whose features are read
 PER_JOINT = 150  # features kept of each joint
 
@@ -92,17 +92,15 @@ def diagnose(
     made = diagnosis_of(scored, features, skeleton)
     numbers = {**about, **made.numbers}
     drawn = worst_sheets(scored, made, skeleton, aspect=aspect)
-    for kind, sheet in drawn.items():
-        skeletons.write_png(storage.join(folder, f"worst-{kind}.png"), sheet)
+    for kind, picture in drawn.items():
+        skeletons.write_png(storage.join(folder, f"worst-{kind}.png"), picture)
     if suspects is not None:
         numbers["suspects"] = label_suspects.listed(suspects, scored.truth, skeleton.joints)
-        people = label_suspects.sheet(
-            suspects, scored.truth, shards, aspect=aspect, wide=COLUMNS if aspect < 0.9 else 4
-        )
+        people = label_suspects.sheet_of(suspects, scored.truth, shards, aspect=aspect)
         if people is not None:
             skeletons.write_png(storage.join(folder, "suspects.png"), people)
             drawn["suspects"] = people
-    images = {kind: skeletons.encode(sheet, ".jpg") for kind, sheet in drawn.items()}
+    images = {kind: skeletons.encode(picture, ".jpg") for kind, picture in drawn.items()}
     plane = embedding.tsne(made.features) if numbers["embedding"] else made.features
     text = page(numbers, skeleton, plane=plane, joint=made.joint, sheets=images)
     storage.write(storage.join(folder, "diagnosis.html"), text.encode())
@@ -135,7 +133,7 @@ def worst_sheets(scored: Scored, made: Diagnosis, skeleton: Skeleton, *, aspect:
     sheets = {
         kind: worst(scored, made.poses, made.found, skeleton, kind=kind, aspect=aspect) for kind in error_analysis.WRONG
     }
-    return {kind: sheet for kind, sheet in sheets.items() if sheet is not None}
+    return {kind: picture for kind, picture in sheets.items() if picture is not None}
 
 
 def describe_errors(
@@ -287,9 +285,7 @@ def worst(
                 wrong=wrong,
             )
         )
-    return skeletons.sheet(
-        tiles(scored.people, subjects, aspect=aspect), skeleton, columns=COLUMNS if aspect < 0.9 else 4
-    )
+    return sheet(scored.people, subjects, skeleton, aspect=aspect)
 
 
 def _mean(values: Float[np.ndarray, " n"]) -> float | None:

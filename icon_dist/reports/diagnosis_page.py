@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
 from typing import Any
 
@@ -62,10 +61,8 @@ def page(
         and charts.scatter(plane, joint, names=skeleton.joints, pairs=skeleton.flips, label="t-SNE by joint"),
         joints_legend=charts.scatter_legend(skeleton.joints, skeleton.flips),
         reliability=reliability(diagnosis.get("calibration")),
-        suspects_sheet=_base64(sheets.get("suspects")),
-        sheets=[
-            (kind, MEANING[kind] if kind in sheets else "None found.", _base64(sheets.get(kind))) for kind in WRONG
-        ],
+        suspects_sheet=sheets.get("suspects"),
+        sheets=[(kind, MEANING[kind] if kind in sheets else "None found.", sheets.get(kind)) for kind in WRONG],
     )
 
 
@@ -101,7 +98,3 @@ def heat(kind: str, share: float | None) -> str:
 
 def _spoken(share: Mapping[str, float | None]) -> str:
     return "Shares of labelled joints: " + ", ".join(f"{k} {100 * (v or 0):.1f} percent" for k, v in share.items())
-
-
-def _base64(image: bytes | None) -> str:
-    return "" if image is None else base64.b64encode(image).decode()

@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 
 from icon_dist.checkpoints.weights import Weights
 from icon_dist.datasets.merged_skeleton import columns
-from icon_dist.drawing import skeletons
 from icon_dist.errors import note, plural
 from icon_dist.metrics.calibration import Curve, probabilities
 from icon_dist.metrics.ground_truth import GroundTruth
 from icon_dist.metrics.label_suspects import Suspect, find
-from icon_dist.reports.pictures import Subject, tiles
+from icon_dist.reports.pictures import Subject, sheet
 from icon_dist.shards.label_split import labels_seen
 from icon_dist.shards.reader import rows_of
 from icon_dist.shards.shard_set import ShardSet
@@ -101,9 +100,7 @@ def listed(found: Suspects, truth: GroundTruth, joints: Sequence[str]) -> list[J
     ]
 
 
-def sheet(
-    found: Suspects, truth: GroundTruth, shards: ShardSet, *, aspect: float, wide: int
-) -> NDArray[np.uint8] | None:
+def sheet_of(found: Suspects, truth: GroundTruth, shards: ShardSet, *, aspect: float) -> NDArray[np.uint8] | None:
     """The first of them: the pose in color, the label in white, and where they disagree; None without any."""
     if not found.found:
         return None
@@ -114,4 +111,4 @@ def sheet(
         label, name = truth.keypoints[suspect.person], f"#{truth.id[suspect.person]}: {suspect.kind}"
         pose = found.poses.keypoints[suspect.pose, :, :2].astype(np.float64)
         subjects.append(Subject(row, pose, label, name, suspect.joints))
-    return skeletons.sheet(tiles(shards, subjects, aspect=aspect), shards.skeleton, columns=wide)
+    return sheet(shards, subjects, shards.skeleton, aspect=aspect)

@@ -8,7 +8,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import PurePosixPath
-from typing import Any
 
 import numpy as np
 import torch
@@ -38,7 +37,7 @@ from icon_dist.metrics.oks import oks
 from icon_dist.models import PoseNet
 from icon_dist.reports import label_studio
 from icon_dist.reports.label_studio import Predicted
-from icon_dist.reports.pictures import Subject, tiles
+from icon_dist.reports.pictures import Subject, sheet
 from icon_dist.shards.manifest import MANIFEST, read_truth
 from icon_dist.shards.reader import People, photo_source
 from icon_dist.shards.shard_set import open_shards
@@ -88,7 +87,8 @@ def run(args: argparse.Namespace) -> None:
         prefix=args.prefix,
         version=f"{PurePosixPath(args.model).stem} step {weights.step}",
     )
-    picture = _sheet(pool, looked, chosen[:DRAWN], weights.skeleton, aspect=codec.frame.aspect)
+    drawn = [Subject(r, looked.joints[r, :, :2], None, f"doubt {looked.doubt[r]:.2f}") for r in chosen[:DRAWN].tolist()]
+    picture = sheet(pool.people, drawn, weights.skeleton, aspect=codec.frame.aspect)
     storage.write(places["json"], (json.dumps(tasks, indent=1) + "\n").encode())
     storage.write(places["xml"], label_studio.interface(weights.skeleton).encode())
     storage.write(places["jpg"], skeletons.encode(picture, ".jpg"))
@@ -222,13 +222,3 @@ def tasks_of(
         one = label_studio.task(url, wh, people, skeleton.joints, version=version)
         tasks.append({**one, "meta": {"file": name, "doubt": round(float(looked.doubt[row]), 4)}})
     return tasks
-
-
-def _sheet(
-    pool: Pool, looked: Looked, chosen: Int64[np.ndarray, " n"], skeleton: Skeleton, *, aspect: float
-) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """The chosen instances with their predicted poses."""
-    subjects = [
-        Subject(row, looked.joints[row, :, :2], None, f"doubt {looked.doubt[row]:.2f}") for row in chosen.tolist()
-    ]
-    return skeletons.sheet(tiles(pool.people, subjects, aspect=aspect), skeleton, columns=6 if aspect < 0.9 else 4)

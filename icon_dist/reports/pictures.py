@@ -18,9 +18,10 @@ from icon_dist.data.stream import EvalStream
 from icon_dist.drawing import skeletons
 from icon_dist.drawing.skeletons import Tile
 from icon_dist.shards.reader import People
-from icon_dist.types import Predictions
+from icon_dist.types import Predictions, Skeleton
 
 HEIGHT = 256  # of a crop, px
+COLUMNS, WIDE_COLUMNS = 6, 4  # crops in a row, and where they are wide
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,12 @@ def tiles(people: People, subjects: Sequence[Subject], *, aspect: float) -> list
     return drawn
 
 
+def sheet(people: People, subjects: Sequence[Subject], skeleton: Skeleton, *, aspect: float) -> NDArray[np.uint8]:
+    """The :func:`tiles` in rows, with titles and a legend."""
+    columns = COLUMNS if aspect < 0.9 else WIDE_COLUMNS
+    return skeletons.sheet(tiles(people, subjects, aspect=aspect), skeleton, columns=columns)
+
+
 def _placed(truth: Float[np.ndarray, "K 3"], to_tile: NDArray[np.float64]) -> NDArray[np.float64]:
     """The labels, v included, on a tile."""
     return np.concatenate([affine.transform(to_tile, truth[:, :2]), truth[:, 2:]], -1)
@@ -71,4 +78,4 @@ def picture(people: People, predictions: Predictions, *, aspect: float, count: i
     for row, instance in zip(rows.tolist(), people.instance[rows].tolist(), strict=True):
         pose = predictions.keypoints[chosen[instance], :, :2].astype(np.float64)
         subjects.append(Subject(row, pose, people.keypoints[row].astype(np.float64), title=str(instance)))
-    return skeletons.sheet(tiles(people, subjects, aspect=aspect), people.skeleton, columns=6)
+    return skeletons.sheet(tiles(people, subjects, aspect=aspect), people.skeleton, columns=COLUMNS)

@@ -12,7 +12,7 @@ from icon_dist.checkpoints.weights import Weights
 from icon_dist.config import Config
 from icon_dist.metrics.calibration import Curve
 from icon_dist.metrics.ground_truth import GroundTruth, ground_truth
-from icon_dist.reports.label_suspects import Opinion, listed, opinion_of, sheet, suspects_of
+from icon_dist.reports.label_suspects import Opinion, listed, opinion_of, sheet_of, suspects_of
 from icon_dist.shards.label_split import split
 from icon_dist.shards.manifest import read_truth
 from icon_dist.shards.shard_set import ShardSet, open_shards
@@ -90,8 +90,8 @@ def test_what_a_page_is_given(shards: ShardSet) -> None:
     (row,) = listed(found, truth, HEADS.joints)
     assert (row["id"], row["file"], row["kind"], row["joints"]) == (3, "3.jpg", "far from the label", ["nose"])
     assert row["suspicion"] == pytest.approx(0.9)
-    drawn = sheet(found, truth, shards, aspect=1.0, wide=4)
+    drawn = sheet_of(found, truth, shards, aspect=1.0)
     assert drawn is not None
     assert drawn.shape[2] == 3
     nothing = suspects_of(truth, shards, opinion(shards, off=[]), None)
-    assert sheet(nothing, truth, shards, aspect=1.0, wide=4) is None
+    assert sheet_of(nothing, truth, shards, aspect=1.0) is None
