@@ -132,7 +132,7 @@ def save(
     lock.require(run_uri)  # files may have taken minutes
     if not storage.write_new(storage.join(uri, manifests.NAME), hashed_json.sealed(whole)):
         raise CheckpointError(f"{uri}: another writer committed the same attempt; start the run only once")
-    saved = _seen(run_uri, Entry(step, attempt, uri, files={}))
+    saved = require_whole(run_uri, manifests.folder_name(step, attempt), after="written; check the disk or bucket")
     try:
         keep_newest_and_best(run_uri, saved, keep=keep)
     except StorageError as error:
@@ -149,11 +149,15 @@ def _free(run_uri: str, step: int, attempt: str) -> str:
     return name
 
 
-def _seen(run_uri: str, saved: Entry) -> Entry:
-    """``saved`` with its files as they are in storage; StorageError if they are not."""
-    found = manifests.unlisted(run_uri, saved.uri.rpartition("/")[2])
+def require_whole(run_uri: str, folder: str, *, after: str) -> Entry:
+    """The checkpoint in ``folder`` with its files as they are in storage; StorageError where one is missing.
+
+    ``after`` ends the message: what was just done to it, and what to check.
+    """
+    found = manifests.unlisted(run_uri, folder)
     if found is None or manifests.whole(found) is None:
-        raise StorageError(f"{saved.uri}: incomplete right after it was written; check the disk or bucket")
+        uri = storage.join(run_uri, manifests.FOLDER, folder)
+        raise StorageError(f"{uri}: incomplete right after it was {after}")
     return found
 
 

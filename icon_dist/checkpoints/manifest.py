@@ -80,6 +80,12 @@ def unlisted(run_uri: str, folder: str) -> Entry | None:
     return entry
 
 
+def newest_whole(run_uri: str) -> tuple[Entry, Manifest] | None:
+    """The newest checkpoint that looks whole, see :func:`whole`, and its manifest; None without one."""
+    wholes = ((entry, whole(entry)) for entry in reversed(entries(run_uri)))
+    return next(((entry, manifest) for entry, manifest in wholes if manifest is not None), None)
+
+
 def newest_step(run_uri: str) -> int:
     """Of the newest committed checkpoint, intact or not; -1 without one."""
     return max((entry.step for entry in entries(run_uri) if entry.committed), default=-1)

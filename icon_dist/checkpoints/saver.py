@@ -226,8 +226,6 @@ def _send(folder: str, run_uri: str) -> list[str]:
             raise StorageError(f"{target}: is another checkpoint than {folder}/{name}; move one of them away")
     sent = [name.rpartition("/")[0] for name in sealing]
     for name in sent:
-        found = manifests.unlisted(run_uri, name.rpartition("/")[2])
-        if found is None or manifests.whole(found) is None:
-            raise StorageError(f"{storage.join(run_uri, name)}: incomplete right after it was sent; check the bucket")
+        checkpoint.require_whole(run_uri, name.rpartition("/")[2], after="sent; check the bucket")
     storage.delete(folder, tree=True)
     return [storage.join(run_uri, name) for name in sent]

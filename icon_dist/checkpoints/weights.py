@@ -7,10 +7,10 @@ itself loads flipped bits in silence.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import sys
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -29,6 +29,7 @@ from icon_dist.checkpoints.no_run import FILES, no_run
 from icon_dist.config import Config
 from icon_dist.datasets import skeleton_from_dict, skeleton_to_dict
 from icon_dist.errors import CheckpointError, ConfigError, DataError, plain
+from icon_dist.launch.progress_line import ProgressLine
 from icon_dist.types import Origin, Skeleton, SplitRecord
 
 FORMAT = 1
@@ -176,12 +177,13 @@ def find(run_uri: str, which: str | int | None, *, parts: Path | None = None) ->
     of the download go to stderr. In the folder ``parts`` an interrupted download leaves what it had, and goes on from
     it. Raises CheckpointError where there is no such intact checkpoint.
     """
+    line_of = functools.cache(lambda file: ProgressLine(f"{file}:", "MB"))
     found = checkpoint.find(
         run_uri,
         which=which if which is not None else _default(run_uri),
         warn=lambda line: print(f"icon_dist: warning: {plain(line)}", file=sys.stderr),
         weights_only=True,
-        progress=DownloadProgress(),
+        progress=lambda file, done, total: line_of(file)(done // 1_000_000, total // 1_000_000),
         parts=parts,
     )
     assert found is not None
@@ -191,16 +193,3 @@ def find(run_uri: str, which: str | int | None, *, parts: Path | None = None) ->
 def _default(run_uri: str) -> str:
     wholes = [manifests.whole(entry) for entry in checkpoint.entries(run_uri)]
     return "best" if any(manifests.score(whole) is not None for whole in wholes if whole) else "last"
-
-
-class DownloadProgress:
-    """Prints to stderr what has arrived, only once a download takes long."""
-
-    def __init__(self) -> None:
-        self.next = time.monotonic() + 3.0
-
-    def __call__(self, file: str, done: int, total: int) -> None:
-        """Hear that ``done`` of ``total`` bytes of a file have arrived."""
-        if time.monotonic() >= self.next:
-            self.next = time.monotonic() + 3.0
-            print(f"{file}: {done / 1e6:.0f} of {total / 1e6:.0f} MB", file=sys.stderr)

@@ -16,7 +16,7 @@ from icon_dist import distributed
 from icon_dist.errors import StoppedError
 from icon_dist.storage import lock
 
-RESUMABLE = 75  # EX_TEMPFAIL
+RESUMABLE = StoppedError.exit_code
 T = TypeVar("T")
 
 

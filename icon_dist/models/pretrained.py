@@ -21,6 +21,7 @@ from torch import Tensor
 from icon_dist.errors import CheckpointError, shorten
 from icon_dist.models.pose import PoseNet
 from icon_dist.models.public_weights import KINDS, Kind
+from icon_dist.models.rename_keys import renamed
 from icon_dist.models.vit import LAYOUTS, VisionTransformer
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -133,7 +134,7 @@ def adapt(
     _require_normalization(tensors, model, name=name)
     own = model.state_dict()
     dropped = [key for key in tensors if re.fullmatch(kind.dropped, key)]
-    kept = {_renamed(key, kind.renamed): value for key, value in tensors.items() if key not in dropped}
+    kept = {renamed(key, kind.renamed): value for key, value in tensors.items() if key not in dropped}
     state: dict[str, Tensor] = {}
     try:
         translated = {key: model.fitted(key, value) for key, value in kind.translate(kept).items()}
@@ -240,10 +241,3 @@ def load(adapted: Adapted, model: PoseNet) -> None:
     kept = {key: value for key, value in own.items() if key in adapted.new or key.endswith(".num_batches_tracked")}
     model.load_state_dict({**kept, **adapted.state})
     model.channel_order = adapted.kind.channel_order
-
-
-def _renamed(key: str, beginnings: Mapping[str, str]) -> str:
-    for theirs, ours in beginnings.items():
-        if key.startswith(theirs):
-            return ours + key.removeprefix(theirs)
-    return key

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -20,21 +20,21 @@ class Kind:
     family: str  # what the names of the backbones that it fits have in common
     seen: tuple[str, ...]
     unseen: tuple[str, ...] = ()
-    renamed: Mapping[str, str] = field(default_factory=dict)  # beginning of their names -> of ours
+    renamed: Sequence[tuple[str, str]] = ()  # rules of :mod:`icon_dist.models.rename_keys`: theirs to ours
     dropped: str = ""  # their names without a place here, as a pattern
-    translate: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = dict  # what renaming beginnings does not do
+    translate: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = dict  # what renaming does not do
     missing: str = ""  # our names that they lack
     channel_order: str = "rgb"
     per_head: int = 0  # channels of an attention head, where all of the family have as many
 
 
-MMPOSE_0 = {"backbone.": "", "keypoint_head.": ""}
-MMPOSE_1 = {"backbone.": "", "head.": ""}
+MMPOSE_0 = ((r"backbone\.", ""), (r"keypoint_head\.", ""))
+MMPOSE_1 = ((r"backbone\.", ""), (r"head\.", ""))
 # MMCV's EMAHook keeps the weights before averaging as buffers ema_NAME_WITHOUT_DOTS: averaged are those by plain names.
 MMPOSE_ASIDE = r"ema_\w+|data_preprocessor\.(mean|std)"
 OTHER_TASKS = r"associate_keypoint_heads\..*|backbone\.cls_token"  # of ViTPose's weights of several data sets
 VIT_HEADS = r"head\..*|final_layer\..*"
-VITPOSE = {"head.conv.": "final_layer."}
+VITPOSE = ((r"head\.conv\.", "final_layer."),)
 HRNET_CLASSIFIER = r"(head|incre_modules|downsamp_modules|final_layer\.[01]|classifier)\..*"
 KINDS = (
     Kind(

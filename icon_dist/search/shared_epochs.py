@@ -43,19 +43,16 @@ def begin(run: str, *, shared: str, epoch: int, train: Callable[[], object]) -> 
         _copy(run, shared)
 
 
-def _newest(run: str) -> manifests.Entry | None:
-    return next((entry for entry in reversed(manifests.entries(run)) if manifests.whole(entry)), None)
-
-
 def _epoch(run: str) -> float:
-    entry = _newest(run)
-    return 0.0 if entry is None else float(manifests.read(entry)["epoch"])
+    found = manifests.newest_whole(run)
+    return 0.0 if found is None else float(found[1]["epoch"])
 
 
 def _copy(source: str, target: str) -> None:
     """The log and the newest checkpoint, which counts once its manifest is there: two writers do no harm."""
-    entry = _newest(source)
-    assert entry is not None
+    found = manifests.newest_whole(source)
+    assert found is not None
+    entry, _ = found
     folder = storage.join(manifests.FOLDER, manifests.folder_name(entry.step, entry.attempt))
     files = sorted(entry.files, key=lambda name: name == manifests.NAME)
     log = [place.removeprefix(f"{source}/") for place in segments.places(storage.join(source, "metrics.jsonl"))]

@@ -58,7 +58,7 @@ def _run(cfg: Config, own: Mapping[str, str], *, dry_run: bool) -> None:
     draw_missing(cfg.data, jobs=os.cpu_count() or 1, progress=partial(ProgressLine, unit="people"))
     data = open_data(cfg, scorable=True)
     notes += configuration.check_short_run(cfg, own, steps=data.plan.total_steps)
-    newest = newest_whole(uri)
+    _, newest = manifests.newest_whole(uri) or (None, None)  # the workers look at every byte
     if newest is not None:
         refuse_other(newest, cfg, data)
         changed = ", ".join(compatibility.changes(newest, cfg))
@@ -90,12 +90,6 @@ def _run(cfg: Config, own: Mapping[str, str], *, dry_run: bool) -> None:
 
             ray.launch(cfg, LOOP, progress, counts=worker_counts(cfg))
         lock.tidy(uri, over=True)
-
-
-def newest_whole(uri: str) -> manifests.Manifest | None:
-    """The manifest of the newest checkpoint of a run that looks whole; the workers look at every byte."""
-    wholes = (manifests.whole(entry) for entry in reversed(manifests.entries(uri)))
-    return next((whole for whole in wholes if whole is not None), None)
 
 
 def refuse_other(newest: manifests.Manifest, cfg: Config, data: Data) -> None:

@@ -32,7 +32,7 @@ from icon_dist.checkpoints.manifest import OTHER
 from icon_dist.errors import CheckpointError, shown
 from icon_dist.tensors.torch_compat import foreach_copy_
 from icon_dist.training.engine import Engine
-from icon_dist.training.optimizer_state import MOMENTS
+from icon_dist.training.optimizer_state import MOMENTS, copied
 
 Named = Mapping[str, Tensor]
 LARGEST = 1e18  # of a score
@@ -96,7 +96,7 @@ class State:
         """Copies in this machine's memory, on rank 0; nothing on the others. Every rank must call it."""
         saved = {"model": self._engine.weights(), "optimizer": self._engine.optimizer_state()}
         if distributed.rank() == 0:
-            saved |= {name: on_host(one.state_dict()) for name, one in self._others.items()}
+            saved |= {name: copied(one.state_dict()) for name, one in self._others.items()}
         return saved
 
     @torch.no_grad()
@@ -179,11 +179,6 @@ def _require_moments(saved: Named, own: Named, *, step: int) -> None:
         raise CheckpointError(f"checkpoint: optimizer step is {moved:g}, expected 0 to {step}; {OTHER}")
     if negative := [name for name, tensor in saved.items() if name.startswith("exp_avg_sq.") and (tensor < 0).any()]:
         raise CheckpointError(f"checkpoint: optimizer {negative[0]} has values below 0; {OTHER}")
-
-
-def on_host(tensors: Named) -> dict[str, Tensor]:
-    """Copies on the CPU."""
-    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
 
 
 def flat(tensors: list[Tensor]) -> Tensor:

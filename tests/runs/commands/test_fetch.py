@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import fcntl
+import itertools
 import json
 import os
 import pickle
@@ -12,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,6 +28,7 @@ from icon_dist.cli import run_cli
 from icon_dist.config import Config
 from icon_dist.datasets import load_skeleton, skeleton_to_dict
 from icon_dist.errors import CheckpointError
+from icon_dist.launch import progress_line
 from icon_dist.models import Heads, build_model
 from icon_dist.storage.s3_client import client as client_of_s3
 
@@ -274,23 +277,31 @@ def test_the_command_on_a_full_disk(local_run: str, tmp_path: Path) -> None:
     assert out.read_bytes() == b"old"
 
 
-def test_a_long_download_is_told(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [100.0]
-    monkeypatch.setattr("time.monotonic", lambda: now[0])
-    progress = stored_weights.DownloadProgress()
-    for second in range(10):
-        now[0] = 100.0 + second
-        progress("model.safetensors", second * 1_000_000, 10_000_000)
-    assert capsys.readouterr().err.splitlines() == [f"model.safetensors: {second} of 10 MB" for second in (3, 6, 9)]
+def save_megabytes(uri: str) -> Tensor:
+    """A checkpoint of 4 MB at ``uri``, and what it holds."""
+    values = torch.arange(1 << 20, dtype=torch.float32)
+    said = {"score": None, "evaluated": "model", "config": CONFIG, "skeleton": SKELETON, "metrics": {}}
+    checkpoint.save(uri, step=1, attempt="a", tensors={"model": {"x": values}}, state={}, manifest=said, keep=1)
+    return values
+
+
+def test_a_long_download_is_told(
+    s3: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_megabytes(s3)
+    seconds = itertools.count(step=20.0)
+    monkeypatch.setattr(progress_line, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
+    assert exit_code(s3, "-o", str(tmp_path / "x.safetensors")) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("model.safetensors: ")
+    assert lines[-1].startswith("model.safetensors: 4/4 MB, ")
 
 
 def test_an_interrupted_download_goes_on_where_it_stopped(
     s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ctrl-C in the middle; the same command then asks for the rest, and nothing stays beside the file."""
-    big = {"model": {"x": torch.arange(1 << 20, dtype=torch.float32)}}
-    said = {"score": None, "evaluated": "model", "config": CONFIG, "skeleton": SKELETON, "metrics": {}}
-    checkpoint.save(s3, step=1, attempt="a", tensors=big, state={}, manifest=said, keep=1)
+    big = save_megabytes(s3)
     out = tmp_path / "x.safetensors"
     ranges: list[str] = []
 
@@ -300,20 +311,20 @@ def test_an_interrupted_download_goes_on_where_it_stopped(
     events = client_of_s3().meta.events
     events.register("before-call.s3.GetObject", asked, unique_id="asked")
 
-    def interrupted(self: object, file: str, done: int, total: int) -> None:
-        del self, file, total
-        if done > 2_000_000:
+    def interrupted(self: object, done: int, total: int) -> None:
+        del self, total
+        if done >= 2:  # MB
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(stored_weights.DownloadProgress, "__call__", interrupted)
+        patch.setattr(progress_line.ProgressLine, "__call__", interrupted)
         assert exit_code(s3, "-o", str(out)) == 130
     (part,) = tmp_path.iterdir()
     begun = part.stat().st_size
     assert 0 < begun < 4_000_000
     assert exit_code(s3, "-o", str(out)) == 0
     assert ranges[-1] == f"bytes={begun}-"
-    assert torch.equal(stored_weights.load(str(out)).tensors["x"], big["model"]["x"])
+    assert torch.equal(stored_weights.load(str(out)).tensors["x"], big)
     assert set(tmp_path.iterdir()) == {out, out.with_suffix(".md")}
 
     part.write_bytes(os.urandom(1000))  # not the beginning of this file
@@ -322,7 +333,7 @@ def test_an_interrupted_download_goes_on_where_it_stopped(
     assert set(tmp_path.iterdir()) == {out, out.with_suffix(".md")}
     part.write_bytes(b"x" * 9_000_000)  # longer than it
     assert exit_code(s3, "-o", str(out), "--force") == 0
-    assert torch.equal(stored_weights.load(str(out)).tensors["x"], big["model"]["x"])
+    assert torch.equal(stored_weights.load(str(out)).tensors["x"], big)
     events.unregister("before-call.s3.GetObject", unique_id="asked")
 
     with part.open("w") as other:
