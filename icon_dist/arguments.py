@@ -6,6 +6,7 @@ import argparse
 import difflib
 import gc
 import itertools
+import os
 import re
 import sys
 import threading
@@ -136,16 +137,24 @@ class Parser(argparse.ArgumentParser):
             self.register("type", kind, reader)
         self.add_argument("--debug", action="store_true", help="show the traceback of an error")  # run_cli sees to it
 
-    def add_config(self, *, required: bool = True, overrides: str = "such as loss.tau=0.1 run.name=mine") -> None:
+    def add_config(self, *, overrides: str = "such as loss.tau=0.1 run.name=mine") -> None:
         """``--cfg NAME|PATH`` and the values that go on top of it; read them with ``parse_intermixed_args``."""
         about = f"a YAML file, or a preset: {', '.join(presets())}"
-        self.add_argument("--cfg", action=Once, required=required, metavar="NAME|PATH", help=about)
+        self.add_argument("--cfg", action=Once, required=True, metavar="NAME|PATH", help=about)
         self.add_argument("overrides", nargs="*", default=[], metavar="a.b=c", help=overrides)
 
     def add_force(self) -> None:
         """``--force`` of a command that writes files which the user names; :func:`icon_dist.storage.require_new`."""
         text = "replace what is there already; without it an existing file is an error, and stays"
         self.add_argument("--force", action="store_true", help=text)
+
+    def add_evaluation(self) -> None:
+        """``--limit``, ``--batch``, ``--loaders`` and ``--device`` of a command that scores checkpoints on shards."""
+        self.add_argument("--limit", type=at_least(0), default=0, metavar="N", help="only the first N boxes of the set")
+        self.add_argument("--batch", type=at_least(1), default=32, help="default %(default)s")
+        cores = max(1, (os.cpu_count() or 1) - 1)
+        self.add_argument("--loaders", type=at_least(0), default=cores, help="decoding processes; default %(default)s")
+        self.add_argument("--device", help="such as cuda:1; default: cuda where torch can use a GPU, else cpu")
 
     def error(self, message: str) -> NoReturn:
         """Raise a ConfigError with argparse's ``message`` and where the help is, instead of leaving the process."""

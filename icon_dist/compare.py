@@ -7,9 +7,8 @@ first arm is the one that others are compared with. What it does is in :mod:`ico
 from __future__ import annotations
 
 import argparse
-import os
 
-from icon_dist.arguments import Parser, at_least, loading
+from icon_dist.arguments import Parser, loading
 from icon_dist.cli import run_cli
 from icon_dist.errors import ConfigError
 
@@ -20,21 +19,13 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser = Parser("icon-dist compare", __doc__.splitlines()[0])
     add = parser.add_argument
     add("runs", nargs="+", metavar="RUN", help="folder of a run (run.dir/run.name), path or s3://; the first leads")
-    add(
-        "-o",
-        "--out",
-        default="compare.html",
-        metavar="FILE.html",
-        help="default %(default)s; numbers in FILE.json",
-    )
+    numbers = "default %(default)s; numbers in FILE.json"
+    add("-o", "--out", default="compare.html", metavar="FILE.html", help=numbers)
     parser.add_force()
-    add("--shards", metavar="URI", help="score and diagnose the best checkpoints on this set; default: their data.val")
+    text = "score and diagnose the best checkpoints on this set; default: their data.val, of several the first"
+    add("--shards", metavar="URI", help=text)
     add("--no-evaluation", action="store_true", help="only what the runs have recorded: no checkpoint is loaded")
-    add("--limit", type=at_least(0), default=0, metavar="N", help="only the first N boxes of the set")
-    add("--batch", type=at_least(1), default=32, help="default %(default)s")
-    cores = max(1, (os.cpu_count() or 1) - 1)
-    add("--loaders", type=at_least(0), default=cores, help="decoding processes; default %(default)s")
-    add("--device", help="such as cuda:1; default: cuda where torch can use a GPU, else cpu")
+    parser.add_evaluation()
     args = parser.parse_args(argv)
     if args.no_evaluation and (args.shards or args.limit):
         raise ConfigError("--no-evaluation: does not go with --shards or --limit, which are of the evaluation")

@@ -7,9 +7,8 @@ FILE``. This is the command line; what it does is in :mod:`icon_dist.reports.eva
 from __future__ import annotations
 
 import argparse
-import os
 
-from icon_dist.arguments import Parser, at_least, loading, number
+from icon_dist.arguments import Parser, loading, number
 from icon_dist.cli import run_cli
 from icon_dist.errors import ConfigError, note, shown
 
@@ -40,12 +39,8 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     add("--metric", choices=("coco", "pck"), help="instead of that of the shards' skeleton: COCO's AP, or PCK@0.2")
     engines = ("pycocotools", "fast")
     add("--engine", choices=engines, default=engines[0], help="what computes AP; default %(default)s")
-    add("--batch", type=at_least(1), default=32, help="default %(default)s")
-    add("--limit", type=at_least(0), default=0, metavar="N", help="only the first N boxes")
-    cores = max(1, (os.cpu_count() or 1) - 1)
-    add("--loaders", type=at_least(0), default=cores, help="decoding processes; default %(default)s")
-    add("--device", help="such as cuda:1; default: cuda where torch can use a GPU, else cpu")
-    text = "fit what turns scores into probabilities on these people, and keep it beside the model"
+    parser.add_evaluation()
+    text = "fit what turns scores into probabilities on these people; kept beside the model, instead of one before"
     add("--calibrate", action="store_true", help=text)
     add("--json", metavar="FILE", help="also write conditions and scores here")
     add("--results", metavar="FILE", help="also write the poses for the test server: FILE.json, MPII's is FILE.mat")

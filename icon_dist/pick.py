@@ -8,7 +8,7 @@ from __future__ import annotations
 from icon_dist.arguments import Once, Parser, at_least
 from icon_dist.cli import run_cli
 from icon_dist.errors import ConfigError
-from icon_dist.predict import kind_of, parse_box
+from icon_dist.predict import parse_boxes
 
 
 def main(argv: list[str]) -> None:
@@ -32,9 +32,7 @@ def main(argv: list[str]) -> None:
     args = parser.parse_intermixed_args(argv)
     if not args.out.endswith(".json"):
         raise ConfigError(f"-o {args.out}: tasks are a JSON file; name it FILE.json")
-    args.kind = kind_of(args.boxes or "whole")
-    args.box = parse_box(args.boxes) if args.kind == "box" else None
-    args.track, args.flip, args.min_score = False, False, None
+    parse_boxes(args)
 
     from icon_dist.reports import picking
 

@@ -37,24 +37,26 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     add("--device", metavar="NAME", help="such as cpu or cuda:1; default: a GPU if there is one")
     add("--batch", type=at_least(1), default=32, help="instances at once; default %(default)s")
     args = parser.parse_intermixed_args(argv)
-    args.kind = kind_of(args.boxes or WHOLE)
+    parse_boxes(args)
     if args.min_score is not None and args.kind not in ("file", "detector"):
         raise ConfigError("--min-score: is about boxes with scores; give --boxes FILE.json or DETECTOR.onnx")
     return args
 
 
-def kind_of(boxes: str) -> str:
-    """``whole``, ``box``, ``file`` or ``detector``: what ``--boxes`` is."""
+def parse_boxes(args: argparse.Namespace) -> None:
+    """Set ``args.kind`` to what ``--boxes`` is: ``whole``, ``box``, ``file`` or ``detector``; ``args.box`` to a box."""
+    boxes, args.box = args.boxes or WHOLE, None
     if boxes == WHOLE:
-        return "whole"
-    if re.search(r"\.json(\.gz)?$", boxes, re.IGNORECASE):
-        return "file"
-    if boxes.lower().endswith(".onnx"):
-        return "detector"
-    if "," in boxes:
-        parse_box(boxes)
-        return "box"
-    raise ConfigError(f"--boxes {shown(boxes)}: expected whole, x,y,w,h in px, a COCO FILE.json, or a DETECTOR.onnx")
+        args.kind = "whole"
+    elif re.search(r"\.json(\.gz)?$", boxes, re.IGNORECASE):
+        args.kind = "file"
+    elif boxes.lower().endswith(".onnx"):
+        args.kind = "detector"
+    elif "," in boxes:
+        args.kind, args.box = "box", parse_box(boxes)
+    else:
+        expected = "expected whole, x,y,w,h in px, a COCO FILE.json, or a DETECTOR.onnx"
+        raise ConfigError(f"--boxes {shown(boxes)}: {expected}")
 
 
 def parse_box(text: str) -> list[float]:
@@ -71,7 +73,6 @@ def parse_box(text: str) -> list[float]:
 def main(argv: list[str]) -> None:
     """Run ``icon-dist predict`` with these words: write and draw the poses of images and videos."""
     args = arguments(argv)
-    args.box = parse_box(args.boxes) if args.kind == "box" else None
 
     with loading():
         from icon_dist.inference import predict_files

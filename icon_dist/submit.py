@@ -274,8 +274,7 @@ def main(argv: list[str]) -> int:
         return _ask(cluster, newest, run, stop=args.stop, logs=args.logs)
     if newest is not None and newest.status in ACTIVE:
         say(f"{newest.submission} is {newest.status} already: nothing is submitted (the same line with --stop ends it)")
-        log = ["ray", "job", "logs", "--address", cluster.address, "--follow", newest.submission]
-        return _follow(cluster, newest.submission, run, log) if args.follow else 0
+        return _follow(cluster, newest.submission, run, _log_of(cluster, newest.submission)) if args.follow else 0
     folder = None
     if not args.no_working_dir:
         folder = Path(args.working_dir).resolve()

@@ -30,7 +30,7 @@ from icon_dist.inference.predictor import Forward, predict, require_finite
 from icon_dist.metrics.calibration import Curve, calibrated
 from icon_dist.metrics.nms import rescore
 from icon_dist.shards.reader import Photos, photo_source
-from icon_dist.types import Batch, Instance, Predictions, Skeleton
+from icon_dist.types import Batch, Instance, Skeleton
 
 HELD = 256 << 20  # bytes of images that wait for their batch; large photos make smaller batches
 LONGEST_SIDE = 32766  # px, of an image that OpenCV can warp
@@ -168,17 +168,15 @@ class PoseEstimator:
         require_finite(found)
         found = rescore(found if self._curves is None else calibrated(found, self._curves))
         for number, (image, boxes) in enumerate(images):
-            yield self._of_image(image, boxes[:, :4], found.take(found.image_id == number))
-
-    def _of_image(self, image: RGB, boxes: NDArray[np.float64], found: Predictions) -> Poses:
-        return Poses(
-            xy=found.keypoints[..., :2],
-            scores=found.keypoints[..., 2],
-            boxes=boxes,
-            pose_scores=found.box_score,
-            skeleton=self.skeleton,
-            image=image,
-        )
+            own = found.take(found.image_id == number)
+            yield Poses(
+                xy=own.keypoints[..., :2],
+                scores=own.keypoints[..., 2],
+                boxes=boxes[:, :4],
+                pose_scores=own.box_score,
+                skeleton=self.skeleton,
+                image=image,
+            )
 
     def _batches(self, images: Sequence[RGB], people: Photos) -> Iterator[Batch]:
         """Network inputs, as :class:`icon_dist.data.stream.EvalStream` makes them of files."""

@@ -33,7 +33,8 @@ def run(args: argparse.Namespace) -> None:
     out = storage.absolute(args.out)
     places = inputs.find(args.inputs)
     pose = load(args.model, device=chosen_device(args.device), flip=args.flip, batch=args.batch)
-    detector = detector_of(args) if args.kind == "detector" else None
+    least = MIN_SCORE if args.min_score is None else args.min_score
+    detector = OnnxDetector(args.boxes, least_score=least) if args.kind == "detector" else None
     sources = inputs.survey(places, skip_bad=args.skip_bad, progress=ProgressLine("looking at", "files"))
     inputs.require_outputs(sources, args.inputs, args.out, result=FILE, force=args.force)
     if args.track and not any(source.video for source in sources):
@@ -128,8 +129,3 @@ def boxes_by_source(
                 raise ConfigError(f"--boxes {args.boxes}: {fault} ({source.place}); give x,y,w,h in px of every image")
         return lambda *_: [box]
     return lambda *_: detector
-
-
-def detector_of(args: argparse.Namespace) -> OnnxDetector:
-    """The detector in the ONNX file that ``--boxes`` names."""
-    return OnnxDetector(args.boxes, least_score=MIN_SCORE if args.min_score is None else args.min_score)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 import sys
 import threading
 import time
@@ -21,6 +20,7 @@ from typing import Any, Protocol, TextIO, runtime_checkable
 from icon_dist import storage
 from icon_dist.errors import StorageError, plain, shorten
 from icon_dist.launch.events import Done, Eval, Evaluating, Event, Note, Recorded, Skip, Start, Tick, Train
+from icon_dist.launch.progress_line import clock, live
 from icon_dist.launch.tensorboard import Board, scalars
 from icon_dist.storage import lock
 from icon_dist.storage.segments import SegmentedLog
@@ -195,7 +195,7 @@ class Progress:
             parts += [f"{datetime.fromisoformat(event.speed.time).astimezone():%H:%M:%S}"]
         if step > self._rate[0]:
             left = int((now - self._rate[1]) / (step - self._rate[0]) * (self._total - step))
-            parts += [f"{left // 60}:{left % 60:02d} left"]
+            parts += [f"{clock(left)} left"]
         self._show_line("  ".join(filter(None, parts)), last=step == self._total and isinstance(event, Train))
 
     def _show_line(self, text: str, *, last: bool = False) -> None:
@@ -204,8 +204,7 @@ class Progress:
         if not self._live and not last and now - self._last_print < SHOW_EVERY:
             return
         self._last_print = now
-        width = shutil.get_terminal_size().columns - 1  # a full line would wrap, and the next one not replace it
-        self._out.write(f"\r{text[:width]:<{width}}" if self._live else text + "\n")
+        self._out.write(live(text) if self._live else text + "\n")
         self._out.flush()
         self._open_line = self._live
 

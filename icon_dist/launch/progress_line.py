@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import sys
 import time
 from typing import TextIO
@@ -32,11 +33,18 @@ class ProgressLine:
             return
         self._next, self._shown = now + EVERY[not live], not ended
         rate = (done - self.found) / max(now - self._start, 1e-9)
-        left = f", {_clock((total - done) / rate)} left" if rate and not ended else ""
+        left = f", {clock((total - done) / rate)} left" if rate and not ended else ""
         text = f"{self._verb} {done}/{total} {self._unit}, {rate:.0f}/s{left}"
         # On a terminal, whatever is written next begins where this line does.
         print(f"{text:<{60 if live else 0}}", end="\r" if live and not ended else "\n", file=self._out, flush=True)
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Minutes and seconds, such as 1:05."""
     return f"{round(seconds) // 60}:{round(seconds) % 60:02d}"
+
+
+def live(text: str) -> str:
+    """``text`` as a line of a terminal that takes the place of the one before; what is too long for it is cut."""
+    width = shutil.get_terminal_size().columns - 1  # a full line would wrap, and the next one not replace it
+    return f"\r{text[:width]:<{width}}"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 import time
 from collections.abc import Mapping
 from typing import Any, TextIO
 
 from icon_dist.errors import plain
+from icon_dist.launch.progress_line import clock, live
 from icon_dist.search.space import text as spoken
 
 REFRESH_S = 1.0
@@ -33,7 +33,7 @@ class Screen:
     def say(self, line: str) -> None:
         """A line that stays."""
         if self._open:
-            self._out.write("\r" + " " * (self._width() - 1) + "\r")
+            self._out.write(live("") + "\r")
             self._open = False
         self._out.write(plain(line) + "\n")
         self._out.flush()
@@ -75,7 +75,7 @@ class Screen:
             parts.append(f"{self._metric} {score:.4g}")
             if how == "complete":
                 self.best(score, number)
-        parts.append(_clock(time.monotonic() - began))
+        parts.append(clock(int(time.monotonic() - began)))
         if text:
             parts.append(text)
         self.say(", ".join(parts) + f"  [{self._status()}]")
@@ -92,21 +92,13 @@ class Screen:
             return
         self._shown = now
         running = "  ".join(
-            f"#{number} {epoch / self._epochs:.0%} {_clock(now - began)}"
+            f"#{number} {epoch / self._epochs:.0%} {clock(int(now - began))}"
             for number, (epoch, began) in self._running.items()
         )
-        width = self._width() - 1
-        self._out.write(f"\r{f'{self._status()}  {running}'[:width]:<{width}}")
+        self._out.write(live(f"{self._status()}  {running}"))
         self._out.flush()
         self._open = True
 
     def _status(self) -> str:
         best = f", best {self._best[0]:.4g} (trial {self._best[1]})" if self._best else ""
         return f"{self._done} of {self._trials} done, {len(self._running)} running{best}"
-
-    def _width(self) -> int:
-        return shutil.get_terminal_size().columns
-
-
-def _clock(seconds: float) -> str:
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

@@ -56,7 +56,8 @@ def distributions(space: Space, config: Config) -> dict[str, BaseDistribution]:
         for value in _ends(key, values):
             _explained(config, {key: value})
         default = configuration.get(config, key)
-        out[key] = _range(key, values, whole=isinstance(default, int)) if isinstance(values, Range) else _choice(values)
+        whole = isinstance(default, int)
+        out[key] = _range(key, values, whole=whole) if isinstance(values, Range) else CategoricalDistribution(values)
     return out
 
 
@@ -147,10 +148,6 @@ def _range(key: str, values: Range, *, whole: bool) -> BaseDistribution:
     if whole:
         return IntDistribution(int(values.low), int(values.high), log=values.log)
     return FloatDistribution(values.low, values.high, log=values.log)
-
-
-def _choice(values: tuple[Any, ...]) -> BaseDistribution:
-    return CategoricalDistribution(values)
 
 
 def contains(space: Space, point: Mapping[str, Any]) -> bool:

@@ -100,8 +100,7 @@ class Teller(Progress):
     def __init__(self, cfg: Config, *, metric: str, whole: bool) -> None:
         """``metric``: that trials are compared by; ``whole``: not to be stopped early, since others are held to it."""
         super().__init__(run_directory(cfg))
-        self._uri, self._metric = run_directory(cfg), metric
-        self._epochs, self._whole = cfg.optim.epochs, whole
+        self._metric, self._epochs, self._whole = metric, cfg.optim.epochs, whole
         self._last_told = 0.0
         self._from: tuple[int, float] | None = None  # (step, time) since when steps have followed each other
         self._steps, self._seconds = 0, 0.0
@@ -128,7 +127,7 @@ class Teller(Progress):
 
     def retell(self) -> None:
         """The last score of an earlier attempt, from what it saved with its weights."""
-        last = manifests.read(max(entry for entry in manifests.entries(self._uri) if entry.committed))
+        last = manifests.read(max(entry for entry in manifests.entries(self._run_uri) if entry.committed))
         self._tell(last["epoch"], last["score"])
 
     def _tell(self, epoch: float, score: float) -> None:

@@ -216,12 +216,7 @@ class _Searcher(_Here, Searcher):  # type: ignore[misc]  # Ray has no types
             state = TrialState.FAIL if live.ended == "failed" else TrialState.PRUNED
         live.trial.set_user_attr("ended", live.ended or "stopped")
         live.trial.set_user_attr("epoch", live.epoch)
-        for name, value in (
-            ("step_ms", live.step_ms),
-            ("score", live.score),
-            ("epoch", live.epoch),
-            ("why", live.text),
-        ):
+        for name, value in (("step_ms", live.step_ms), ("score", live.score), ("why", live.text)):
             if value:
                 live.trial.set_user_attr(name, value)
         self._study.tell(live.trial, values, state=state)
