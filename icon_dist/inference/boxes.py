@@ -32,6 +32,11 @@ class Subjects:
     category: int  # id of people in the set, for files of results
 
 
+def truth_of(shards: ShardSet) -> GroundTruth:
+    """What poses of the people of ``shards`` are scored by, read from beside them."""
+    return ground_truth(read_truth(shards.uri), joints=shards.skeleton.num_joints)
+
+
 def annotated(shards: ShardSet, *, boxes: str, images: str | None) -> Subjects:
     """``boxes``: gt for those of the shards, or a detector's file, for which ``images`` is the folder of the photos."""
     file, split = read_truth(shards.uri), str(shards.manifest["split"])

@@ -26,6 +26,7 @@ from icon_dist.inference.boxes import first_photos, photos_of
 from icon_dist.metrics.ground_truth import GroundTruth
 from icon_dist.metrics.score import evaluator, score
 from icon_dist.shards.reader import People
+from icon_dist.shards.shard_set import ShardSet
 from icon_dist.types import Batch, Outputs, Predictions, Skeleton
 
 Show = Callable[[int, int], None]  # boxes so far, boxes of the set
@@ -147,6 +148,12 @@ def join(parts: list[Predictions]) -> Predictions:
     whole = {f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in dataclasses.fields(Predictions)}
     order = np.lexsort((whole["instance"], whole["image_id"]))
     return Predictions(**{name: values[order] for name, values in whole.items()})
+
+
+def conditions_on(shards: ShardSet, settings: EvalConfig, *, codec: str) -> str:
+    """The :func:`conditions` of a set that is scored by its own boxes and the metric of its skeleton."""
+    split, boxes = str(shards.manifest["split"]), str(shards.manifest["boxes"])
+    return conditions(settings, shards.skeleton, codec=codec, split=split, boxes=boxes)
 
 
 def conditions(settings: EvalConfig, skeleton: Skeleton, *, codec: str, split: str, boxes: str) -> str:

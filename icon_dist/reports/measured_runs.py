@@ -10,9 +10,9 @@ from jaxtyping import Bool, Float, Int64
 
 from icon_dist.config import EvalConfig
 from icon_dist.inference import trained
-from icon_dist.inference.boxes import photos_of
-from icon_dist.inference.predictor import conditions
-from icon_dist.metrics.ground_truth import GroundTruth, ground_truth
+from icon_dist.inference.boxes import photos_of, truth_of
+from icon_dist.inference.predictor import conditions_on
+from icon_dist.metrics.ground_truth import GroundTruth
 from icon_dist.metrics.matching import match
 from icon_dist.metrics.oks import similarity
 from icon_dist.metrics.recall import THRESHOLDS
@@ -20,7 +20,6 @@ from icon_dist.metrics.score import check_truth, main_metric, require_evaluator
 from icon_dist.reports.diagnosis import Diagnosis, Scored, diagnosis_of, read_features
 from icon_dist.reports.runs import Run
 from icon_dist.reports.score_checks import Asked
-from icon_dist.shards.manifest import read_truth
 from icon_dist.shards.shard_set import ShardSet, open_shards
 from icon_dist.types import Skeleton
 
@@ -81,7 +80,7 @@ def open_measured(uri: str, inputs: Iterable[tuple[int, int]]) -> Shards:
     """The shards at ``uri``, for networks with inputs of these sizes (H, W). DataError where they do not fit."""
     for input_hw in dict.fromkeys(inputs):
         index = open_shards(uri, input_hw=input_hw)
-    return Shards(uri, index, ground_truth(read_truth(uri), joints=index.skeleton.num_joints))
+    return Shards(uri, index, truth_of(index))
 
 
 def measure(run: Run, shards: Shards, *, settings: EvalConfig, loaders: int, device: str) -> Measured:
@@ -103,13 +102,7 @@ def measure(run: Run, shards: Shards, *, settings: EvalConfig, loaders: int, dev
     return Measured(
         checkpoint=found.weights.checkpoint,
         step=found.weights.step,
-        conditions=conditions(
-            settings,
-            index.skeleton,
-            codec=found.codec.name,
-            split=str(index.manifest["split"]),
-            boxes=str(index.manifest["boxes"]),
-        ),
+        conditions=conditions_on(index, settings, codec=found.codec.name),
         skeleton=index.skeleton,
         aspect=found.codec.frame.aspect,
         scored=scored,

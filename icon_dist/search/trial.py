@@ -29,10 +29,9 @@ from icon_dist.search.space import with_values
 from icon_dist.shards import teacher_cache
 from icon_dist.shards.manifest import MANIFEST, read_manifest
 from icon_dist.storage import lock
-from icon_dist.training.loop import run_directory
+from icon_dist.training.loop import LOOP, run_directory
 from icon_dist.types import percent
 
-LOOP = "icon_dist.training.loop:train"
 TELL_EVERY = 2.0  # s, how far training is
 _crops = SharedCache()  # of the trials that run in this process
 

@@ -23,14 +23,12 @@ from icon_dist.models import from_config
 from icon_dist.shards.synthetic import draw_missing, missing_sets
 from icon_dist.storage import lock
 from icon_dist.training import start_weights
-from icon_dist.training.loop import last_words, run_directory
+from icon_dist.training.loop import LOOP, last_words, run_directory
 from icon_dist.training.plan import worker_counts
 from icon_dist.training.precision import chosen
 from icon_dist.training.scoring import headlines
 from icon_dist.training.setup import Data, open_data
 from icon_dist.training.state import numbers_of
-
-LOOP = "icon_dist.training.loop:train"
 
 
 def run(cfg: Config, own: Mapping[str, str], *, dry_run: bool) -> None:

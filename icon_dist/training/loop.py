@@ -37,6 +37,7 @@ from icon_dist.training.setup import Data, begin, last_epoch, open_data, stream_
 from icon_dist.training.step import Position, one_step
 from icon_dist.types import Batch, score_text
 
+LOOP = f"{__name__}:train"  # as launchers are told of it
 COLLAPSED = (
     "warning: the embeddings have collapsed (all alike, loss at chance): contrast started before the features tell "
     "joints apart; raise loss.start_epoch, start from pretrained weights or lower loss.lambda_p"

@@ -13,10 +13,10 @@ from icon_dist import distributed
 from icon_dist.codec import Codec
 from icon_dist.config import Config, EvalConfig
 from icon_dist.data.stream import EvalStream
-from icon_dist.inference.predictor import Forward, Show, conditions, eval_stream, evaluate
-from icon_dist.metrics.ground_truth import GroundTruth, ground_truth
+from icon_dist.inference.boxes import truth_of
+from icon_dist.inference.predictor import Forward, Show, conditions_on, eval_stream, evaluate
+from icon_dist.metrics.ground_truth import GroundTruth
 from icon_dist.metrics.score import check_truth, main_metric, require_evaluator
-from icon_dist.shards.manifest import read_truth
 from icon_dist.shards.shard_set import ShardSet
 from icon_dist.shards.union import labels_of
 from icon_dist.training.setup import Data
@@ -44,13 +44,10 @@ def headlines(data: Data) -> list[str]:
 
 def conditions_of(cfg: Config, data: Data) -> str:
     """Of the scores that this run measures; empty where it measures none."""
-
-    def of(one: ShardSet) -> str:
-        split, boxes = one.manifest["split"], one.manifest["boxes"]
-        return conditions(cfg.eval, one.skeleton, codec=cfg.data.codec, split=split, boxes=boxes)
-
     sets = zip(prefixes(data.val), data.val, strict=True)
-    return " | ".join(f"{prefix.replace('/', ': ') if prefix else ''}{of(one)}" for prefix, one in sets)
+    return " | ".join(
+        prefix.replace("/", ": ") + conditions_on(one, cfg.eval, codec=cfg.data.codec) for prefix, one in sets
+    )
 
 
 class Scoring:
@@ -95,7 +92,7 @@ def _truth_of(shards: ShardSet, settings: EvalConfig) -> GroundTruth | None:
     """What the set is scored by, on rank 0; errors now about what would fail after an epoch."""
     if distributed.rank() != 0:
         return None
-    truth = ground_truth(read_truth(shards.uri), joints=shards.skeleton.num_joints)
+    truth = truth_of(shards)
     check_truth(truth, shards.skeleton)
     require_evaluator(shards.skeleton, engine=settings.engine)
     return truth

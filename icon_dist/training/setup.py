@@ -20,16 +20,14 @@ from icon_dist.data.loader import Loader
 from icon_dist.data.sampler import Division, TrainSampler
 from icon_dist.data.stream import TrainStream
 from icon_dist.errors import ConfigError, IconError, gathering, naming, raise_all
-from icon_dist.inference.boxes import photos_of
+from icon_dist.inference.boxes import photos_of, truth_of
 from icon_dist.methods.from_config import method_of
 from icon_dist.methods.supervised import JointsOfSets, Method
 from icon_dist.methods.teacher import load_teacher, sure_joints
-from icon_dist.metrics.ground_truth import ground_truth
 from icon_dist.metrics.score import check_truth
 from icon_dist.models import PoseNet, from_config
 from icon_dist.models.two_students import Pair
 from icon_dist.shards.label_split import hide_labels
-from icon_dist.shards.manifest import read_truth
 from icon_dist.shards.shard_set import ShardSet, open_shards
 from icon_dist.shards.shared_columns import once_a_host
 from icon_dist.shards.teacher_cache import F32
@@ -78,8 +76,7 @@ def open_data(cfg: Config, *, scorable: bool = False) -> Data:
     for uri, one in zip(sets_of(cfg.data.val), val if scorable else (), strict=scorable):
         with gathering(errors), naming(f"data.val={uri}", WITHOUT):
             boxes, photos = str(one.manifest["boxes"]), photos_of(one, cfg.eval.limit)
-            truth = ground_truth(read_truth(uri), joints=one.skeleton.num_joints)
-            check_truth(truth, one.skeleton, boxes=boxes, image_ids=photos)
+            check_truth(truth_of(one), one.skeleton, boxes=boxes, image_ids=photos)
     raise_all(errors)
     assert plan is not None
     return Data(shards, val, plan)
