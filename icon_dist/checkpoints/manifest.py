@@ -205,24 +205,24 @@ def read_file(
     if expected is None:
         raise DamagedError(f"has no {name}, which {NAME} says is evaluated; it holds {', '.join(manifest['files'])}")
     follow = None if progress is None else (lambda done: progress(name, done, expected["bytes"]))
+    place, sha256 = storage.join(uri, name), str(expected["sha256"])
+
+    def holds(data: bytes) -> bool:
+        return hashlib.sha256(data).hexdigest() == sha256
+
     try:
         if parts is None:
-            data = storage.read(storage.join(uri, name), sound=_with(expected["sha256"]), progress=follow)
+            data = storage.read(place, sound=holds, progress=follow)
         else:
-            sha256 = expected["sha256"]
             part = parts / f".{name}.{sha256[:16]}.partial"
-            data = storage.read_resumed(storage.join(uri, name), part, sha256=sha256, progress=follow)
+            data = storage.read_resumed(place, part, sha256=sha256, progress=follow)
     except FileNotFoundError:
         raise DamagedError(f"{name} is missing") from None
     if len(data) != expected["bytes"]:
         raise DamagedError(f"{name} has {len(data)} bytes, expected {expected['bytes']}")
-    if hashlib.sha256(data).hexdigest() != expected["sha256"]:
+    if not holds(data):
         raise DamagedError(f"{name} has another sha256 than its manifest says")
     return data
-
-
-def _with(sha256: str) -> Callable[[bytes], bool]:
-    return lambda data: hashlib.sha256(data).hexdigest() == sha256
 
 
 def score(manifest: Manifest) -> float | None:

@@ -88,11 +88,11 @@ def plot(
     return svg("".join(parts), width=width, height=height, label=f"{title} over {x_label}: {spoken}", size=12)
 
 
-def thinned(points: Sequence[tuple[float, float]], most: int = MOST_POINTS) -> list[tuple[float, float]]:
-    """At most so many points: the means of neighbors."""
-    if len(points) <= most:
+def thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """At most ``MOST_POINTS``: the means of neighbors."""
+    if len(points) <= MOST_POINTS:
         return list(points)
-    groups = np.array_split(np.array(points, np.float64), most)
+    groups = np.array_split(np.array(points, np.float64), MOST_POINTS)
     return [(float(group[:, 0].mean()), float(group[:, 1].mean())) for group in groups]
 
 

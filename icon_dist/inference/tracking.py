@@ -19,6 +19,8 @@ from icon_dist.metrics.oks import oks
 
 F64 = NDArray[np.float64]
 GAIN = 0.5  # of the velocity: how much of a surprise it takes up
+LEAST = 0.1  # similarity of a pose to where a track is expected; below it is another instance
+PATIENCE = 30  # frames for which a track may not be seen before it ends
 
 
 @dataclass
@@ -39,10 +41,9 @@ class _Track:
 class Tracker:
     """Gives the instances of frame after frame their track numbers, from 1."""
 
-    def __init__(self, sigmas: Float[np.ndarray, " K"], *, least: float = 0.1, patience: int = 30) -> None:
-        """``sigmas`` are the skeleton's OKS constants. A pose less similar than ``least`` to where a track is expected
-        is another instance; a track that is not seen for more than ``patience`` frames ends."""
-        self._sigmas, self._least, self._patience = sigmas, least, patience
+    def __init__(self, sigmas: Float[np.ndarray, " K"]) -> None:
+        """``sigmas`` are the skeleton's OKS constants."""
+        self._sigmas = sigmas
         self._tracks: list[_Track] = []
         self._count = 0
 
@@ -62,7 +63,7 @@ class Tracker:
         seen = set(numbers.tolist())
         for track in self._tracks:
             track.missed = 0 if track.number in seen else track.missed + 1
-        self._tracks = [track for track in self._tracks if track.missed <= self._patience]
+        self._tracks = [track for track in self._tracks if track.missed <= PATIENCE]
         return numbers
 
     def _assigned(self, points: F64, certain: NDArray[np.bool_], areas: F64) -> dict[int, int]:
@@ -70,9 +71,9 @@ class Tracker:
         if not self._tracks or not len(points):
             return {}
         similar = np.stack([self._similarities(track, points, certain, areas) for track in self._tracks], -1)
-        rows, tracks = linear_sum_assignment(-np.where(similar >= self._least, similar, 0))
+        rows, tracks = linear_sum_assignment(-np.where(similar >= LEAST, similar, 0))
         pairs = zip(rows.tolist(), tracks.tolist(), strict=True)
-        return {row: track for row, track in pairs if similar[row, track] >= self._least}
+        return {row: track for row, track in pairs if similar[row, track] >= LEAST}
 
     def _similarities(self, track: _Track, points: F64, certain: NDArray[np.bool_], areas: F64) -> F64:
         """OKS of every pose with where the track is expected, over the joints that are certain in both."""

@@ -209,13 +209,12 @@ def icon_of(cfg: LossConfig, skeleton: Skeleton, *, dim: int, options: Options) 
     prcc = cfg.lambda_2 if limbs else 0.0
     if cfg.lambda_p == 0 or cfg.lambda_1 == prcc == 0:
         return None
-    bank = cfg.bank
     return IconLoss(
         num_joints=skeleton.num_joints,
         limbs=limbs,
         dim=dim,
         tau=cfg.tau,
-        bank=Bank(**dataclasses.asdict(bank)),
+        bank=Bank(**dataclasses.asdict(cfg.bank)),
         skcc=term(cfg.lambda_1, cfg.skcc),
         prcc=term(prcc, cfg.prcc),
         options=options,

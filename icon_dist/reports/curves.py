@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from icon_dist.drawing import charts
 from icon_dist.drawing.charts import Curve
 from icon_dist.reports.run_groups import Arm
-from icon_dist.reports.runs import Run, finite, is_known
+from icon_dist.reports.runs import Run, finite, measured
 from icon_dist.types import percent
 
 FIRST = {
@@ -59,6 +59,5 @@ def _records(run: Run, name: str) -> list[tuple[float, float]]:
 
 
 def _scores(run: Run, name: str) -> list[tuple[float, float]]:
-    values = ((finite(event.get("epoch")), finite(event["scores"].get(name))) for event in run.evals)
-    known = [(epoch, value) for epoch, value in values if epoch is not None and value is not None and is_known(value)]
-    return [(epoch, percent(name, value)) for epoch, value in known]
+    values = ((float(event["epoch"]), measured(event["scores"].get(name))) for event in run.evals)
+    return [(epoch, percent(name, value)) for epoch, value in values if value is not None]

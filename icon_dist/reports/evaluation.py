@@ -119,19 +119,15 @@ def sets_to_score(args: argparse.Namespace, config: Config) -> tuple[str, ...]:
     return uris
 
 
-def open_set(uri: str, config: Config, *, checkpoint: str, own: bool) -> ShardSet:
-    """The shards at ``uri``, where ``own``, those that the checkpoint's own run was scored on."""
-    with naming(f"data.val of {checkpoint}", "; give --shards URI") if own else nullcontext():
-        return open_shards(uri, input_hw=config.input_hw)
-
-
 def whom(
     args: argparse.Namespace, config: Config, skeleton: Skeleton, *, uri: str
 ) -> tuple[who.Subjects, ShardSet | None]:
     """Whose poses are asked for, and the shards that they are in (None: on the photos of a test set)."""
     if args.photos:
         return who.unlabelled(args.photos, skeleton=skeleton, boxes=args.boxes, images=args.images), None
-    shards = open_set(uri, config, checkpoint=args.checkpoint, own=args.shards is None)
+    own = args.shards is None  # those that the checkpoint's run was scored on
+    with naming(f"data.val of {args.checkpoint}", "; give --shards URI") if own else nullcontext():
+        shards = open_shards(uri, input_hw=config.input_hw)
     require_same_joints(skeleton, shards.skeleton, checkpoint=args.checkpoint, shards=args.shards or shards.uri)
     shards = dataclasses.replace(shards, skeleton=measured_by(args.metric, shards.skeleton))
     return who.annotated(shards, boxes=args.boxes, images=args.images), shards

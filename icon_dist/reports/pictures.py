@@ -21,6 +21,7 @@ from icon_dist.shards.reader import People
 from icon_dist.types import Predictions, Skeleton
 
 HEIGHT = 256  # of a crop, px
+FIRST = 24  # people of a picture
 COLUMNS, WIDE_COLUMNS = 6, 4  # crops in a row, and where they are wide
 
 
@@ -70,9 +71,9 @@ def _placed(truth: Float[np.ndarray, "K 3"], to_tile: NDArray[np.float64]) -> ND
     return np.concatenate([affine.transform(to_tile, truth[:, :2]), truth[:, 2:]], -1)
 
 
-def picture(people: People, predictions: Predictions, *, aspect: float, count: int = 24) -> NDArray[np.uint8]:
+def picture(people: People, predictions: Predictions, *, aspect: float) -> NDArray[np.uint8]:
     """Predicted poses of the first people, drawn on their crops over the thin ground truth."""
-    rows = np.flatnonzero(np.isin(people.instance, predictions.instance))[:count]
+    rows = np.flatnonzero(np.isin(people.instance, predictions.instance))[:FIRST]
     chosen = {int(p): k for k, p in enumerate(predictions.instance)}
     subjects = []
     for row, instance in zip(rows.tolist(), people.instance[rows].tolist(), strict=True):

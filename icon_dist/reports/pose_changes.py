@@ -28,14 +28,14 @@ class Change:
     after: float
 
 
-def changes(before: Measured, after: Measured, *, most: int = MOST) -> tuple[list[Change], list[Change]]:
+def changes(before: Measured, after: Measured) -> tuple[list[Change], list[Change]]:
     """The instances whose OKS has risen most, and those whose OKS has fallen most, among those of both models."""
     _, first, second = np.intersect1d(before.poses.instance, after.poses.instance, return_indices=True)
     quality = _quality(before.poses, first, before), _quality(after.poses, second, after)
     gain = quality[1] - quality[0]
     found = [Change(int(i), float(a), float(b)) for i, a, b in zip(before.poses.instance[first], *quality, strict=True)]
-    rising = [found[k] for k in np.argsort(-gain, kind="stable")[:most] if gain[k] > 0]
-    falling = [found[k] for k in np.argsort(gain, kind="stable")[:most] if gain[k] < 0]
+    rising = [found[k] for k in np.argsort(-gain, kind="stable")[:MOST] if gain[k] > 0]
+    falling = [found[k] for k in np.argsort(gain, kind="stable")[:MOST] if gain[k] < 0]
     return rising, falling
 
 

@@ -17,7 +17,7 @@ from icon_dist.config import Config
 from icon_dist.config.loading import written
 from icon_dist.config.schema import leaves
 from icon_dist.metrics.intervals import difference, half_width
-from icon_dist.reports.runs import Run, finite, is_known
+from icon_dist.reports.runs import Run, measured
 from icon_dist.types import Json
 
 OWN = ("run.name", "run.dir", "run.seed")  # keys that do not make another arm
@@ -107,8 +107,7 @@ def _by_seed(arm: Arm, values: Mapping[Run, Mapping[str, Any]], name: str) -> di
     """The number by seed; runs of one seed count as their mean."""
     of: dict[int, list[float]] = {}
     for run in arm.runs:
-        value = finite(values.get(run, {}).get(name))
-        if value is not None and is_known(value):
+        if (value := measured(values.get(run, {}).get(name))) is not None:
             of.setdefault(run.seed, []).append(value)
     return {seed: statistics.fmean(found) for seed, found in of.items()}
 

@@ -6,7 +6,6 @@ Nothing is written and no lock is taken, so a run that is still training can be 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -61,8 +60,9 @@ class Run:
             return []
         last = self.evals[-1]
         several = last.get("headlines")
-        named = isinstance(several, list) and all(type(name) is str for name in several)
-        return list(several) if isinstance(several, list) and named else [last["headline"]]
+        if isinstance(several, list) and all(type(name) is str for name in several):
+            return several
+        return [last["headline"]]
 
     @property
     def best(self) -> Json | None:
@@ -88,6 +88,12 @@ def finite(value: object) -> float | None:
     if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300:
         return float(value)
     return None
+
+
+def measured(value: object) -> float | None:
+    """A score, or None where it is none or -1, which stands for nothing to count."""
+    score = finite(value)
+    return None if score == -1 else score
 
 
 def read_runs(places: Sequence[str]) -> list[Run]:
@@ -207,8 +213,3 @@ def _once(events: Any) -> tuple[Json, ...]:
     """By step, the last of equals: a run that was killed and went on may have recorded a step twice."""
     by_step = {event["step"]: event for event in events}
     return tuple(by_step[step] for step in sorted(by_step))
-
-
-def is_known(value: float | None) -> bool:
-    """Whether a score was measured: -1 stands for nothing to count."""
-    return value is not None and math.isfinite(value) and value != -1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any, TextIO
+from typing import Any
 
 from icon_dist.errors import plain
 from icon_dist.launch.progress_line import clock, live
@@ -15,15 +15,15 @@ REFRESH_S = 1.0
 
 
 class Screen:
-    """The lines that a running sweep prints on stderr or ``out``.
+    """The lines that a running sweep prints on stderr.
 
     ``metric`` names the score. The sweep has ``trials`` trials in the end, of which ``done`` have ended before; each
     trains for ``epochs`` epochs.
     """
 
-    def __init__(self, *, metric: str, trials: int, done: int, epochs: int, out: TextIO | None = None) -> None:
+    def __init__(self, *, metric: str, trials: int, done: int, epochs: int) -> None:
         self._metric, self._trials, self._done, self._epochs = metric, trials, done, epochs
-        self._out = out or sys.stderr
+        self._out = sys.stderr
         self._terminal = self._out.isatty()
         self._running: dict[int, tuple[float, float]] = {}  # number -> epoch reached, when it began
         self._best: tuple[float, int] | None = None

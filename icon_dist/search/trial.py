@@ -36,12 +36,6 @@ TELL_EVERY = 2.0  # s, how far training is
 _crops = SharedCache()  # of the trials that run in this process
 
 
-def config_of(base: Config, changes: Changes, *, runs: str, name: str) -> Config:
-    """The config of one run of a sweep."""
-    places = {"run.dir": runs, "run.name": name, "run.keep": 1, "run.stop_after_epoch": 0}
-    return with_values(base, {**changes, **places})
-
-
 def run_trial(point: Changes, *, base: Config, metric: str, study: str, inline: bool, locks: dict[str, str]) -> None:
     """Train one point to its end and tell Tune its scores by ``metric``, in percent.
 
@@ -50,7 +44,8 @@ def run_trial(point: Changes, *, base: Config, metric: str, study: str, inline: 
     """
     lock.adopt(locks)
     try:
-        cfg = config_of(base, point["changes"], runs=storage.join(study, "trials"), name=point["name"])
+        place = {"run.dir": storage.join(study, "trials"), "run.name": point["name"]}
+        cfg = with_values(base, {**point["changes"], **place, "run.keep": 1, "run.stop_after_epoch": 0})
 
         def train(last: int) -> Teller:
             """Train up to epoch ``last`` (0: to the end) and return the reporter with the scores it has told."""

@@ -49,7 +49,8 @@ class Meter:
         for taken in count():
             self._count()
             if taken and taken % self._accumulation == 0 and self._counted_to - self._ticked > TICK_EVERY_S:
-                self._tick(step + taken // self._accumulation)
+                self._ticked, at = self._counted_to, step + taken // self._accumulation
+                self._report(Tick(at, at / self._steps_per_epoch, self._speed(at)))
             micro = next(micros, None)
             self._waited += self._count()
             if micro is None:
@@ -62,10 +63,6 @@ class Meter:
         passed, self._counted_to = now - self._counted_to, now
         self._seconds += passed
         return passed
-
-    def _tick(self, step: int) -> None:
-        self._ticked = self._counted_to
-        self._report(Tick(step, step / self._steps_per_epoch, self._speed(step)))
 
     def _speed(self, step: int) -> Speed:
         self._count()

@@ -26,7 +26,6 @@ class ScoredSet(NamedTuple):
     """One set of ``data.val``."""
 
     prefix: str  # of its scores
-    shards: ShardSet
     truth: GroundTruth | None  # on rank 0, which scores
     stream: EvalStream
 
@@ -55,14 +54,12 @@ class Scoring:
 
     def __init__(self, cfg: Config, data: Data, *, codec: Codec, device: str) -> None:
         self._settings, self._codec, self._device = cfg.eval, codec, device
-        self._loaders, self._skeleton = cfg.data.loaders, data.shards.skeleton
-        self.sets = [
-            ScoredSet(prefix, shards, _truth_of(shards, cfg.eval), self._stream_of(shards))
-            for prefix, shards in zip(prefixes(data.val), data.val, strict=True)
-        ]
-
-    def _stream_of(self, shards: ShardSet) -> EvalStream:
-        return eval_stream(shards, self._codec, self._settings, loaders=self._loaders, device=self._device)
+        self._skeleton = data.shards.skeleton
+        self.sets: list[ScoredSet] = []
+        for prefix, shards in zip(prefixes(data.val), data.val, strict=True):
+            truth = _truth_of(shards, cfg.eval)
+            stream = eval_stream(shards, codec, cfg.eval, loaders=cfg.data.loaders, device=device)
+            self.sets.append(ScoredSet(prefix, truth, stream))
 
     def __call__(self, students: Mapping[str, Forward], show: Show) -> dict[str, float]:
         """Scores of every student on every set, the same on all ranks. Collective."""
