@@ -15,7 +15,6 @@ import subprocess
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -166,7 +165,6 @@ def _list_rows(args: Namespace, titles: dict[str, str], recipes: dict[str, Recip
 def _run_rows(args: Namespace, recipes: dict[str, Recipe]) -> None:
     """Run the chosen rows, or print their commands, but for those that ``--record`` holds already."""
     from icon_dist import config as configuration
-    from icon_dist.launch.progress_line import ProgressLine
     from icon_dist.shards.synthetic import draw_missing
 
     if args.record:
@@ -187,7 +185,7 @@ def _run_rows(args: Namespace, recipes: dict[str, Recipe]) -> None:
         return
 
     for run in todo:
-        draw_missing(configs[run.name].data, jobs=os.cpu_count() or 1, progress=partial(ProgressLine, unit="people"))
+        draw_missing(configs[run.name].data)
 
     def done(run: Run, seconds: float) -> None:
         results = figures(run, configs[run.name], seconds=seconds)

@@ -10,6 +10,7 @@ from icon_dist import config as configuration
 from icon_dist import storage
 from icon_dist.config import Config
 from icon_dist.errors import plural
+from icon_dist.metrics.intervals import difference
 from icon_dist.search import results
 from icon_dist.search.journal import Journal
 from icon_dist.search.page import page
@@ -68,10 +69,10 @@ def choose(
         why = [f"{best.label}: {metric} {best.mean:.2f} ± {best.half_width:.2f} over {seeds} (95 %)"]
         for other in confirmed[1:]:
             if other.label in ("paper", "no contrast"):
-                mean, half = results.gain(best, other)
+                gain = difference(best.scores, other.scores)
                 name = "the paper's values" if other.label == "paper" else "no contrast"
-                doubt = "" if abs(mean) > half else ", which may be chance"
-                why.append(f"gain over {name}: {mean:+.2f} ± {half:.2f}{doubt}")
+                doubt = "" if abs(gain.mean) > gain.half_width else ", which may be chance"
+                why.append(f"gain over {name}: {gain.mean:+.2f} ± {gain.half_width:.2f}{doubt}")
         return dict(best.values), why
     ranked = results.ranking(found)
     if not ranked:

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from icon_dist.drawing.charts import bars, intervals
 from icon_dist.drawing.page import template
+from icon_dist.metrics.intervals import difference
 from icon_dist.search import plots
-from icon_dist.search.results import ENOUGH, Confirmed, Row, front, gain, ranking
+from icon_dist.search.results import ENOUGH, Confirmed, Row, front, ranking
 from icon_dist.search.space import Range, Space, text
 
 
@@ -46,7 +47,7 @@ def page(
         slices=[plots.slice_of(found, key, values, metric=metric) for key, values in space.items()] if ranked else [],
         front=plots.front(ranked, front(found), metric=metric) if cost else "",
         confirmed=confirmed,
-        gains={point.label: gain(point, reference) for point in confirmed} if reference else {},
+        gains={point.label: difference(point.scores, reference.scores) for point in confirmed} if reference else {},
         intervals=_intervals(confirmed, metric=metric) if confirmed else "",
     )
 

@@ -57,14 +57,6 @@ class Confirmed:
         return half_width(list(self.scores.values()))
 
 
-def gain(one: Confirmed, other: Confirmed) -> tuple[float, float]:
-    """How much better ``one`` is, and its half-width: differences seed by seed, so that what seeds share cancels."""
-    differences = [one.scores[seed] - other.scores[seed] for seed in one.scores.keys() & other.scores.keys()]
-    if not differences:
-        return math.nan, math.nan
-    return statistics.fmean(differences), half_width(differences)
-
-
 def rows(study: optuna.Study, *, prefix: str = "") -> list[Row]:
     """Return all trials of ``study`` as rows; the runs of the trials are named with ``prefix``."""
     return [_row(trial, prefix) for trial in study.get_trials(deepcopy=False)]

@@ -9,7 +9,6 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -23,7 +22,6 @@ from icon_dist.datasets import skeleton_from_dict
 from icon_dist.datasets.merged_skeleton import merged
 from icon_dist.errors import ConfigError, DataError, IconError, note, plural, say, tell
 from icon_dist.launch.connect import connect
-from icon_dist.launch.progress_line import ProgressLine
 from icon_dist.launch.signals import RESUMABLE
 from icon_dist.methods.teacher import load_teacher
 from icon_dist.models import from_config
@@ -77,7 +75,7 @@ def run_search(search: Search, cfg: Config, goal: Goal, *, study: str, own: Mapp
     notes = configuration.check_short_run(base, own or {})
     if cfg.run.report:
         notes.append("run.report: services are not told of trials; sweep.html and their TensorBoard files show them")
-    draw_missing(base.data, jobs=os.cpu_count() or 1, progress=partial(ProgressLine, unit="people"))
+    draw_missing(base.data)
     space, paper, changes, unfit = fit(search.space, search.first, base, _skeleton(base))
     base, cfg = with_values(base, changes), with_values(cfg, changes)
     choices = distributions(space, base)

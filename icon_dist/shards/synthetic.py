@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from icon_dist import storage
 from icon_dist.config import DataConfig
 from icon_dist.launch import tempdirs
+from icon_dist.launch.progress_line import ProgressLine
 from icon_dist.shards.manifest import MANIFEST, ShardManifest
 from icon_dist.storage import lock
 
@@ -78,13 +81,13 @@ def missing_sets(config: DataConfig) -> list[tuple[str, str, int, int]]:
     return missing
 
 
-def draw_missing(config: DataConfig, *, jobs: int, progress: Progress | None = None) -> None:
-    """Render and pack what ``data.dataset=synthetic`` still lacks."""
+def draw_missing(config: DataConfig) -> None:
+    """Render and pack what ``data.dataset=synthetic`` still lacks, on all cores."""
     for uri, split, people, seed in missing_sets(config) if config.dataset == "synthetic" else []:
         generate_shards(
             uri,
             Crowd(people=people, seed=seed, difficulty=config.difficulty),
             split=split,
-            jobs=jobs,
-            progress=progress,
+            jobs=os.cpu_count() or 1,
+            progress=partial(ProgressLine, unit="people"),
         )

@@ -6,7 +6,6 @@ import dataclasses
 import os
 import sys
 from collections.abc import Mapping
-from functools import partial
 
 from icon_dist import config as configuration
 from icon_dist import storage
@@ -16,7 +15,6 @@ from icon_dist.config import Config, as_sets, sets_of
 from icon_dist.errors import CheckpointError, naming, note, plural, say
 from icon_dist.launch import local, reporters
 from icon_dist.launch.progress import Progress
-from icon_dist.launch.progress_line import ProgressLine
 from icon_dist.launch.signals import Stop
 from icon_dist.methods.teacher import load_teacher
 from icon_dist.models import from_config
@@ -53,7 +51,7 @@ def _run(cfg: Config, own: Mapping[str, str], *, dry_run: bool) -> None:
             for text in notes:
                 note(text)
             return
-    draw_missing(cfg.data, jobs=os.cpu_count() or 1, progress=partial(ProgressLine, unit="people"))
+    draw_missing(cfg.data)
     data = open_data(cfg, scorable=True)
     notes += configuration.check_short_run(cfg, own, steps=data.plan.total_steps)
     _, newest = manifests.newest_whole(uri) or (None, None)  # the workers look at every byte

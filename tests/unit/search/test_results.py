@@ -14,10 +14,10 @@ import pytest
 from optuna.distributions import FloatDistribution
 
 from icon_dist import config as configuration
-from icon_dist.metrics.intervals import half_width
+from icon_dist.metrics.intervals import difference
 from icon_dist.search.early_stopping import first_rung
 from icon_dist.search.outputs import choose
-from icon_dist.search.results import ENOUGH, Confirmed, Row, front, gain, importances, ranking, to_csv
+from icon_dist.search.results import ENOUGH, Confirmed, Row, front, importances, ranking, to_csv
 
 
 def row(number: int, score: float | None, *, state: str = "complete", step_ms: float = 1.0, **more: Any) -> Row:
@@ -25,21 +25,14 @@ def row(number: int, score: float | None, *, state: str = "complete", step_ms: f
     return Row(number=number, score=score, state=state, step_ms=step_ms, **values)
 
 
-def test_students_interval() -> None:
-    """t(.975, 2) = 4.303, of any table."""
-    values = [70.0, 71.0, 73.0]
-    assert half_width(values) == pytest.approx(4.3027 * np.std(values, ddof=1) / math.sqrt(3), rel=1e-4)
-    assert math.isnan(half_width([1.0]))
-
-
 def test_a_gain_is_of_differences_seed_by_seed() -> None:
     """Seeds differ by ten points and the gain not at all: its interval is small."""
     one = Confirmed("a", {}, {1: 51.0, 2: 61.2, 3: 70.8})
     other = Confirmed("paper", {}, {3: 70.0, 1: 50.0, 2: 60.0})
-    mean, half = gain(one, other)
-    assert mean == pytest.approx(1.0)
-    assert half == pytest.approx(4.3027 * 0.2 / math.sqrt(3), rel=1e-4)
-    assert half < one.half_width / 40
+    gain = difference(one.scores, other.scores)
+    assert gain.mean == pytest.approx(1.0)
+    assert gain.half_width == pytest.approx(4.3027 * 0.2 / math.sqrt(3), rel=1e-4)
+    assert gain.half_width < one.half_width / 40
 
 
 def test_only_whole_runs_are_ranked() -> None:
