@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from icon_dist.metrics.ground_truth import GroundTruth
 from icon_dist.metrics.oks import similarity
-from icon_dist.types import Predictions, Skeleton
+from icon_dist.types import Predictions, Skeleton, mirror_order
 
 F64 = NDArray[np.float64]
 KINDS = ("sides exchanged", "somebody else", "joints exchanged", "far from the label")
@@ -106,9 +106,7 @@ class _Pose:
             yield KINDS[1], far
         for a in np.flatnonzero(far).tolist():
             for b in np.flatnonzero(far).tolist():
-                order = list(range(len(mirrored)))
-                order[a], order[b] = b, a
-                crossed = self._to(self.label, order)
+                crossed = self._to(self.label, mirror_order(len(mirrored), [(a, b)]))
                 if a < b and mirrored[a] != b and min(crossed[a], crossed[b]) >= NEAR:
                     both = np.zeros_like(far)
                     both[[a, b]] = True

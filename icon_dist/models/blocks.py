@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from icon_dist.models.batch_norm import BatchNorm2d
 
 
-def conv_bn(inputs: int, outputs: int, *, kernel: int, stride: int = 1) -> tuple[nn.Conv2d, BatchNorm2d]:
+def conv_bn(
+    inputs: int, outputs: int, *, kernel: int, stride: int = 1, groups: int = 1, eps: float = 1e-5
+) -> tuple[nn.Conv2d, BatchNorm2d]:
     """A convolution without bias that keeps the size up to ``stride``, and its batch norm."""
-    conv = nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=False)
-    return conv, BatchNorm2d(outputs)
+    conv = nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=False)
+    return conv, BatchNorm2d(outputs, eps=eps)
 
 
 class Residual(nn.Module):

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from icon_dist.models.batch_norm import BatchNorm2d
-from icon_dist.models.blocks import init_from_scratch
+from icon_dist.models.blocks import conv_bn, init_from_scratch
 from icon_dist.models.heads import Heads, Source
 from icon_dist.models.pose import Encoded, PoseNet
 
@@ -61,8 +61,7 @@ class EfficientNet(PoseNet):
 
     def __init__(self, name: str, heads: Heads) -> None:
         super().__init__(name, heads)
-        self._conv_stem = convolution(3, STEM, kernel=3, stride=2)
-        self._bn0 = norm(STEM)
+        self._conv_stem, self._bn0 = conv_bn(3, STEM, kernel=3, stride=2, eps=EPSILON)
         self.relu = nn.ReLU6()
         self._blocks = nn.ModuleList()
         widths = [STEM]  # of the input of each block
@@ -106,10 +105,10 @@ class MBConv(nn.Module):
         inner = inputs * expansion
         self.expands, self.adds = expansion > 1, stride == 1 and inputs == outputs
         if self.expands:
-            self._expand_conv, self._bn0 = convolution(inputs, inner, kernel=1), norm(inner)
-        self._depthwise_conv = convolution(inner, inner, kernel=kernel, stride=stride, groups=inner)
-        self._bn1 = norm(inner)
-        self._project_conv, self._bn2 = convolution(inner, outputs, kernel=1), norm(outputs)
+            self._expand_conv, self._bn0 = conv_bn(inputs, inner, kernel=1, eps=EPSILON)
+        depthwise = conv_bn(inner, inner, kernel=kernel, stride=stride, groups=inner, eps=EPSILON)
+        self._depthwise_conv, self._bn1 = depthwise
+        self._project_conv, self._bn2 = conv_bn(inner, outputs, kernel=1, eps=EPSILON)
         self.relu = nn.ReLU6()
 
     def forward(self, x: Float[Tensor, "N _ _ _"]) -> Float[Tensor, "N _ _ _"]:
@@ -128,21 +127,10 @@ class Upsampler(nn.Module):
         self.deconv = nn.ConvTranspose2d(inputs, outputs, kernel_size=4, stride=2, padding=1, bias=False)
         nn.init.normal_(self.deconv.weight, std=0.001)  # as in SimpleBaseline
         self.bn1 = BatchNorm2d(outputs)
-        self.lateral = convolution(skip, outputs, kernel=1)
-        self.bn2 = BatchNorm2d(outputs)
+        self.lateral, self.bn2 = conv_bn(skip, outputs, kernel=1)
         self.relu = nn.ReLU()
 
     def forward(self, x: Float[Tensor, "N _ _ _"], skip: Float[Tensor, "N _ _ _"]) -> Float[Tensor, "N _ _ _"]:
         """Twice the size of ``x``, which is that of ``skip``."""
         out: Tensor = self.relu(self.bn1(self.deconv(x)) + self.bn2(self.lateral(skip)))
         return out
-
-
-def convolution(inputs: int, outputs: int, *, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
-    """Without bias; keeps the size up to ``stride``."""
-    return nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=False)
-
-
-def norm(channels: int) -> BatchNorm2d:
-    """Batch norm with the epsilon of the public weights."""
-    return BatchNorm2d(channels, eps=EPSILON)

@@ -37,33 +37,16 @@ VIT_HEADS = r"head\..*|final_layer\..*"
 VITPOSE = ((r"head\.conv\.", "final_layer."),)
 HRNET_CLASSIFIER = r"(head|incre_modules|downsamp_modules|final_layer\.[01]|classifier)\..*"
 KINDS = (
-    Kind(
-        "MMPose 0.x HRNet",
-        "hrnet",
-        ("backbone.stage4.", "keypoint_head.final_layer.weight"),
-        renamed=MMPOSE_0,
-        dropped=MMPOSE_ASIDE,
-    ),
-    Kind(
-        "MMPose 0.x ResNet",
-        "resnet",
-        ("backbone.layer4.", "keypoint_head.deconv_layers."),
-        renamed=MMPOSE_0,
-        dropped=MMPOSE_ASIDE,
-    ),
-    Kind(
-        "MMPose 1.x HRNet",
-        "hrnet",
-        ("backbone.stage4.", "head.final_layer.weight"),
-        renamed=MMPOSE_1,
-        dropped=MMPOSE_ASIDE,
-    ),
-    Kind(
-        "MMPose 1.x ResNet",
-        "resnet",
-        ("backbone.layer4.", "head.deconv_layers."),
-        renamed=MMPOSE_1,
-        dropped=MMPOSE_ASIDE,
+    *(
+        Kind(
+            f"MMPose {version} {name}",
+            name.lower(),
+            (f"backbone.{last}.", f"{head}.{part}"),
+            renamed=rules,
+            dropped=MMPOSE_ASIDE,
+        )
+        for version, head, rules in (("0.x", "keypoint_head", MMPOSE_0), ("1.x", "head", MMPOSE_1))
+        for name, last, part in (("HRNet", "stage4", "final_layer.weight"), ("ResNet", "layer4", "deconv_layers."))
     ),
     Kind("official pose_hrnet", "hrnet", ("stage4.", "final_layer.weight")),
     Kind("official pose_resnet", "resnet", ("layer4.", "deconv_layers.", "final_layer.weight"), channel_order="bgr"),

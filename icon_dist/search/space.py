@@ -26,6 +26,10 @@ class Range:
     high: float
     log: bool = False
 
+    def __contains__(self, value: object) -> bool:
+        """Whether ``value`` is a number in the range, as choices know whether it is one of them."""
+        return isinstance(value, int | float) and type(value) is not bool and self.low <= value <= self.high
+
 
 Space = Mapping[str, Range | tuple[Any, ...]]  # dotted key -> a range, or the choices
 
@@ -152,9 +156,7 @@ def _range(key: str, values: Range, *, whole: bool) -> BaseDistribution:
 
 def contains(space: Space, point: Mapping[str, Any]) -> bool:
     """Whether a point has every key, each within its range."""
-    if space.keys() != point.keys():
-        return False
-    return all(v.low <= point[key] <= v.high if isinstance(v, Range) else point[key] in v for key, v in space.items())
+    return space.keys() == point.keys() and all(point[key] in values for key, values in space.items())
 
 
 def point_of(config: Config, space: Space) -> Changes:

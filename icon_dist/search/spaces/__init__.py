@@ -56,7 +56,7 @@ def read_search(name_or_path: str) -> Search:
         raise ConfigError(f"{path}: {'; '.join(faults)}")
     space = {key: Range(**v) if isinstance(v, dict) else tuple(v) for key, v in fields["space"].items()}
     first = fields.get("first") or {}
-    wrong = [key for key in {**space, **first} if key not in space or not _inside(first.get(key), space[key])]
+    wrong = [key for key in {**space, **first} if key not in space or first.get(key) not in space[key]]
     if first and wrong:
         raise ConfigError(f"{path}: first: {', '.join(map(str, wrong))}: expected every key of space, in its range")
     return Search(path.stem, fields.get("about", f"Search {path.stem}."), space, first)
@@ -103,12 +103,6 @@ def _faults(fields: Mapping[str, Any]) -> Iterator[str]:
             yield f"space: {key}={shown(values)}: low and high: expected numbers (in YAML write 0.001 or 1.0e-3)"
         elif type(values.get("log", False)) is not bool:
             yield f"space: {key}={shown(values)}: log: expected true or false"
-
-
-def _inside(value: object, values: Range | tuple[Any, ...]) -> bool:
-    if isinstance(values, Range):
-        return _is_number(value) and values.low <= value <= values.high
-    return value in values
 
 
 def _is_number(value: object) -> TypeGuard[float]:
