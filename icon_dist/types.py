@@ -34,28 +34,6 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = [
-    "PERSON",
-    "Annotations",
-    "Batch",
-    "Category",
-    "DeviceStep",
-    "Instance",
-    "Json",
-    "KeySet",
-    "Label",
-    "Origin",
-    "Outputs",
-    "Pixels",
-    "Predictions",
-    "Skeleton",
-    "SplitRecord",
-    "Truth",
-    "TruthImage",
-    "TruthPerson",
-    "number_of",
-]
-
 Json = dict[str, Any]  # an object of a JSON file or document
 PERSON = 1  # category id of people in COCO-format files, where a set names none
 

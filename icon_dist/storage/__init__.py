@@ -20,26 +20,6 @@ from icon_dist.storage import local
 if TYPE_CHECKING:
     from icon_dist.storage import s3, s3_download  # at run time by is_remote
 
-__all__ = [
-    "LOCK",
-    "absolute",
-    "copy_to",
-    "delete",
-    "exists",
-    "has_conditions",
-    "is_remote",
-    "join",
-    "listing",
-    "read",
-    "read_resumed",
-    "require_new",
-    "require_place",
-    "size",
-    "sizes",
-    "write",
-    "write_new",
-]
-
 LONGEST_KEY = 1024  # of S3
 Sound = Callable[[bytes], bool]
 LOCK = ".lock.json"  # of the process that writes in a folder (lock.py); never listed
