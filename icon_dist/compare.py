@@ -15,7 +15,6 @@ from icon_dist.errors import ConfigError
 
 def arguments(argv: list[str]) -> argparse.Namespace:
     """What was asked, as far as the words themselves can be wrong."""
-    assert __doc__ is not None
     parser = Parser("icon-dist compare", __doc__.splitlines()[0])
     add = parser.add_argument
     add("runs", nargs="+", metavar="RUN", help="folder of a run (run.dir/run.name), path or s3://; the first leads")

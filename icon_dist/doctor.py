@@ -147,7 +147,6 @@ def examined(check: Callable[[], Iterator[Finding]], what: str, *, code: int = 0
 
 def main(argv: list[str]) -> int:
     """Run ``icon-dist doctor`` with these words; returns the exit code of the first check that failed, or 0."""
-    assert __doc__ is not None
     parser = Parser("icon-dist doctor", __doc__.splitlines()[0])
     parser.add_argument(
         "uri", nargs="?", default="runs", metavar="URI", help="where runs go: path or s3://; default %(default)s"

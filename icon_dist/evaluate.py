@@ -22,7 +22,6 @@ def from_zero(text: str) -> float:
 
 def arguments(argv: list[str]) -> argparse.Namespace:
     """What was asked, as far as the words themselves can be wrong."""
-    assert __doc__ is not None
     parser = Parser("icon-dist evaluate", __doc__.splitlines()[0])
     add = parser.add_argument
     add("checkpoint", metavar="CKPT", help="a fetched .safetensors file, or a run (its best checkpoint); path or s3://")

@@ -24,7 +24,7 @@ def which_checkpoint(value: str) -> str | int:
 
 def arguments(argv: list[str]) -> argparse.Namespace:
     """Return the parsed words of ``icon-dist export``; raises ConfigError for a mistake in them."""
-    parser = Parser("icon-dist export", (__doc__ or "").splitlines()[0])
+    parser = Parser("icon-dist export", __doc__.splitlines()[0])
     add = parser.add_argument
     add("model", metavar="MODEL", help="a run, or a fetched .safetensors file; path or s3://")
     add("-o", "--out", required=True, metavar="FILE", help="FILE.onnx, or FILE.pt2 for torch.export.load")

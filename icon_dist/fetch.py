@@ -63,7 +63,7 @@ def main(argv: list[str]) -> None:
 
     Raises ConfigError for a mistake in the words, CheckpointError where no intact checkpoint is found.
     """
-    parser = Parser("icon-dist fetch", (__doc__ or "").splitlines()[0])
+    parser = Parser("icon-dist fetch", __doc__.splitlines()[0])
     parser.add_argument("run", help="folder of a run: path or s3://bucket/runs/name")
     wanted = parser.add_mutually_exclusive_group()
     wanted.add_argument("--best", action="store_const", dest="which", const="best", help="highest score")

@@ -114,7 +114,6 @@ def main(argv: list[str]) -> None:
 
     All configs are checked before the first run starts; raises ConfigError for a mistake in them or in the words.
     """
-    assert __doc__ is not None
     parser = Parser("icon-dist paper", __doc__.splitlines()[0])
     add = parser.add_argument
     add(

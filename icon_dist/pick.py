@@ -13,7 +13,6 @@ from icon_dist.predict import parse_boxes
 
 def main(argv: list[str]) -> None:
     """Run ``icon-dist pick`` with these words: write tasks, the labelling interface and a picture."""
-    assert __doc__ is not None
     parser = Parser("icon-dist pick", __doc__.splitlines()[0])
     add = parser.add_argument
     add("model", metavar="MODEL", help="a run (its best checkpoint) or a fetched .safetensors file; path or s3://")

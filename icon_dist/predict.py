@@ -17,7 +17,6 @@ WHOLE = "whole"
 
 def arguments(argv: list[str]) -> argparse.Namespace:
     """What the command line says, checked as far as it can be by itself."""
-    assert __doc__ is not None
     parser = Parser("icon-dist predict", __doc__.splitlines()[0])
     add = parser.add_argument
     add("model", metavar="MODEL", help="a run (its best checkpoint) or a fetched .safetensors file; path or s3://")

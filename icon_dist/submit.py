@@ -243,7 +243,7 @@ def main(argv: list[str]) -> int:
     own, train = _divided(argv)
     parser = Parser(
         "icon-dist submit",
-        (__doc__ or "").splitlines()[0],
+        __doc__.splitlines()[0],
         usage="%(prog)s [options] -- --cfg NAME [a.b=c ...]",
         epilog="After -- stands what `icon-dist train` takes.",
     )

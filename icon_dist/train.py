@@ -12,7 +12,6 @@ from icon_dist.cli import run_cli
 
 def main(argv: list[str]) -> None:
     """Run ``icon-dist train`` with these words: train a model, resume its run, or only print what would be done."""
-    assert __doc__ is not None
     parser = Parser("icon-dist train", __doc__.splitlines()[0])
     parser.add_config()
     parser.add_argument("--print-config", action="store_true", help="print the whole config and leave")
