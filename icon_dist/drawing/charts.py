@@ -68,12 +68,7 @@ def plot(
         return ""
     x = around((px for curve in drawn for px, _ in curve.points), left, width - right, room=0.0)
     y = _y_axis([py for curve in drawn for _, py in curve.points], height - bottom, top, y_range, logarithmic)
-    parts = [f'<text x="0" y="14" font-weight="600">{escape(title)}</text>']
-    parts += [
-        f'<line x1="{left}" y1="{y.at(tick):.1f}" x2="{width - right}" y2="{y.at(tick):.1f}" stroke="{GRID}"/>'
-        f'<text x="{left - 6}" y="{y.at(tick) + 4:.1f}" text-anchor="end">{short(tick)}</text>'
-        for tick in y.ticks(5)
-    ]
+    parts = [f'<text x="0" y="14" font-weight="600">{escape(title)}</text>', levels(y, left, width - right, 5, gap=6)]
     parts += [
         f'<text x="{x.at(tick):.1f}" y="{height - bottom + 17}" text-anchor="middle">{short(tick)}</text>'
         for tick in x.ticks(6)
@@ -86,6 +81,15 @@ def plot(
         f"{curve.name} from {short(curve.points[0][1])} to {short(curve.points[-1][1])}" for curve in drawn
     )
     return svg("".join(parts), width=width, height=height, label=f"{title} over {x_label}: {spoken}", size=12)
+
+
+def levels(y: Axis, left: float, right: float, most: int = 6, *, gap: int = 8) -> str:
+    """Lines across a picture at the ticks of ``y``, and ``gap`` px left of each its number."""
+    return "".join(
+        f'<line x1="{left}" y1="{y.at(tick):.1f}" x2="{right}" y2="{y.at(tick):.1f}" stroke="{GRID}"/>'
+        f'<text x="{left - gap}" y="{y.at(tick) + 4:.1f}" text-anchor="end">{short(tick)}</text>'
+        for tick in y.ticks(most)
+    )
 
 
 def thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

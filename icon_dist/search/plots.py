@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from icon_dist.drawing.axes import Axis, around
-from icon_dist.drawing.charts import GRID, INK, LINE_COLORS, PAPER, short, svg
+from icon_dist.drawing.charts import INK, LINE_COLORS, PAPER, levels, short, svg
 from icon_dist.search.results import Row, ranking
 from icon_dist.search.space import Range, Space, text
 
@@ -38,7 +38,7 @@ def history(rows: Sequence[Row], *, metric: str) -> str:
     height, left, right, top, bottom = 330, 56, 20, 24, 46
     x = Axis(-0.5, max(row.number for row in rows) + 0.5, left, WIDTH - right)
     y = _score_axis(scored, height - bottom, top)
-    parts = [_grid(y, left, WIDTH - right), _across(x, height - bottom, whole=True)]
+    parts = [levels(y, left, WIDTH - right), _across(x, height - bottom, whole=True)]
     best: float | None = None
     path: list[str] = []
     for row in scored:
@@ -116,7 +116,7 @@ def slice_of(rows: Sequence[Row], key: str, values: Range | tuple[Any, ...], *, 
     width, height, left, right, top, bottom = 320, 230, 44, 14, 12, 44
     x = _axis(values, left + 8, width - right - 8)
     y = _score_axis(scored, height - bottom, top)
-    parts = [_grid(y, left, width - right)]
+    parts = [levels(y, left, width - right)]
     for place, words in _labels(values, x, most=5):
         parts.append(_middle(place, height - bottom + 18, words))
     parts += [
@@ -134,7 +134,7 @@ def front(rows: Sequence[Row], best: Sequence[Row], *, metric: str) -> str:
     height, left, right, top, bottom = 320, 56, 20, 24, 46
     x = around((row.step_ms or 0.0 for row in timed), left, WIDTH - right)
     y = around((row.score or 0.0 for row in timed), height - bottom, top)
-    parts = [_grid(y, left, WIDTH - right), _across(x, height - bottom)]
+    parts = [levels(y, left, WIDTH - right), _across(x, height - bottom)]
     line = " ".join(f"{x.at(row.step_ms or 0.0):.1f},{y.at(row.score or 0.0):.1f}" for row in best if row.step_ms)
     parts.append(f'<polyline points="{line}" fill="none" stroke="{GREEN}" stroke-width="2"/>')
     parts += [_marked(x.at(row.step_ms or 0.0), y.at(row.score or 0.0), row, metric=metric) for row in timed]
@@ -190,14 +190,6 @@ def _spoken(row: Row, metric: str) -> str:
     head = f"trial {row.number}{f' ({row.label})' if row.label else ''}, {row.state}"
     score = f", {metric} {row.score:.2f}" if row.score is not None else ""
     return escape(f"{head}{score}: " + ", ".join(f"{key} {text(value)}" for key, value in row.values.items()))
-
-
-def _grid(y: Axis, left: float, right: float) -> str:
-    return "".join(
-        f'<line x1="{left}" y1="{y.at(t):.1f}" x2="{right}" y2="{y.at(t):.1f}" stroke="{GRID}"/>'
-        f'<text x="{left - 8}" y="{y.at(t) + 4:.1f}" text-anchor="end">{short(t)}</text>'
-        for t in y.ticks()
-    )
 
 
 def _across(x: Axis, y: float, *, whole: bool = False) -> str:
