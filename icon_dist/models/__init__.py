@@ -22,10 +22,7 @@ def backbone_names() -> list[str]:
     return [name for module in modules for name in getattr(module, "NAMES", ())]
 
 
-def build_model(
-    backbone: str,
-    heads: Heads,
-) -> PoseNet:
+def build_model(backbone: str, heads: Heads) -> PoseNet:
     """A model with fresh weights; the letters that begin ``backbone`` are the name of its file.
 
     ConfigError where there is no such backbone, or it has no such heads.

@@ -11,16 +11,7 @@ from icon_dist import storage
 from icon_dist.config import sets_of
 from icon_dist.datasets.merged_skeleton import missing as lacking
 from icon_dist.drawing.page import require_pages
-from icon_dist.errors import (
-    CheckpointError,
-    ConfigError,
-    DivergedError,
-    IconError,
-    note,
-    plural,
-    say,
-    tell,
-)
+from icon_dist.errors import CheckpointError, ConfigError, DivergedError, IconError, note, plural, say, tell
 from icon_dist.inference.device import chosen_device
 from icon_dist.reports.comparison_numbers import numbers_of
 from icon_dist.reports.comparison_page import Pictures, page, worst_of
