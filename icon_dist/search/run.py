@@ -23,8 +23,6 @@ from icon_dist.datasets.merged_skeleton import merged
 from icon_dist.errors import ConfigError, DataError, IconError, note, plural, say, tell
 from icon_dist.launch.connect import connect
 from icon_dist.launch.signals import RESUMABLE
-from icon_dist.methods.teacher import load_teacher
-from icon_dist.models import from_config
 from icon_dist.search import cluster, results
 from icon_dist.search.cluster import Need
 from icon_dist.search.early_stopping import first_rung
@@ -37,10 +35,9 @@ from icon_dist.search.spaces import Search
 from icon_dist.search.tuning import KilledError, Setup, tune_trials
 from icon_dist.shards.manifest import read_manifest
 from icon_dist.shards.synthetic import draw_missing
-from icon_dist.training import start_weights
 from icon_dist.training.driver import anchored
 from icon_dist.training.scoring import headlines
-from icon_dist.training.setup import open_data
+from icon_dist.training.setup import open_data, starts
 from icon_dist.types import Skeleton
 
 REPEATS = "confirm"  # name of the study that repeats the best of "sweep"
@@ -195,16 +192,10 @@ def _require_runnable(space: Space, base: Config, own: Mapping[str, str]) -> tup
     """The metric that trials are compared by, and notes; an error where no trial, or not every one, could train and be
     scored."""
     data = open_data(base, scorable=True)
-    shards, _, plan = data
-    notes = configuration.check_short_run(base, own, steps=plan.total_steps)
-    require_trainable(space, base, shards=shards)
-    if base.model.pretrained:
-        start_weights.start_run(
-            from_config.build_trained(base, shards.skeleton), base.model.pretrained, shards, plan.split
-        )
-    if base.semi.method == "pseudo":
-        load_teacher(base, shards, plan.split, device="cpu", bf16=False)
-    return headlines(data)[0], [*notes, *plan.notes]
+    notes = configuration.check_short_run(base, own, steps=data.plan.total_steps)
+    require_trainable(space, base, shards=data.shards)
+    list(starts(base, data))  # raises what trials would
+    return headlines(data)[0], [*notes, *data.plan.notes]
 
 
 def _open_sweep(

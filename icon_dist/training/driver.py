@@ -16,8 +16,6 @@ from icon_dist.errors import CheckpointError, naming, note, plural, say
 from icon_dist.launch import local, reporters
 from icon_dist.launch.progress import Progress
 from icon_dist.launch.signals import Stop
-from icon_dist.methods.teacher import load_teacher
-from icon_dist.models import from_config
 from icon_dist.shards.synthetic import draw_missing, missing_sets
 from icon_dist.storage import lock
 from icon_dist.training import start_weights
@@ -25,7 +23,7 @@ from icon_dist.training.loop import LOOP, last_words, run_directory
 from icon_dist.training.plan import worker_counts
 from icon_dist.training.precision import chosen
 from icon_dist.training.scoring import headlines
-from icon_dist.training.setup import Data, open_data
+from icon_dist.training.setup import Data, open_data, refuse_other, starts
 from icon_dist.training.state import numbers_of
 
 
@@ -56,7 +54,7 @@ def _run(cfg: Config, own: Mapping[str, str], *, dry_run: bool) -> None:
     notes += configuration.check_short_run(cfg, own, steps=data.plan.total_steps)
     _, newest = manifests.newest_whole(uri) or (None, None)  # the workers look at every byte
     if newest is not None:
-        refuse_other(newest, cfg, data)
+        refuse_other(newest, cfg, data, {"split": data.plan.split.record()})  # now, and not from the workers
         changed = ", ".join(compatibility.changes(newest, cfg))
         if changed and newest["step"] < data.plan.total_steps:
             note(f"the run goes on from step {newest['step']} with another config: {changed}")
@@ -66,7 +64,8 @@ def _run(cfg: Config, own: Mapping[str, str], *, dry_run: bool) -> None:
     if dry_run:
         if cfg.run.launcher == "local":
             local.require_device(cfg)
-        say_start_weights(cfg, data)
+        for text in starts(cfg, data):
+            say(text)
         return
     if text := finished(cfg, data):
         say(text, file=sys.stderr)
@@ -86,14 +85,6 @@ def _run(cfg: Config, own: Mapping[str, str], *, dry_run: bool) -> None:
 
             ray.launch(cfg, LOOP, progress, counts=worker_counts(cfg))
         lock.tidy(uri, over=True)
-
-
-def refuse_other(newest: manifests.Manifest, cfg: Config, data: Data) -> None:
-    """CheckpointError now, and not from the workers, where the run cannot go on from what it has."""
-    shards, _, plan = data
-    at = newest["step"] / plan.steps_per_epoch
-    compatibility.require(newest, backbone=cfg.model.backbone, joints=shards.skeleton.joints, epoch=at)
-    compatibility.require_same(newest, {"split": plan.split.record()})
 
 
 def setting(cfg: Config, data: Data, newest: manifests.Manifest | None) -> str:
@@ -122,16 +113,6 @@ def setting(cfg: Config, data: Data, newest: manifests.Manifest | None) -> str:
             f"watch       tensorboard --logdir {storage.join(uri, 'tensorboard')}",
         ]
     )
-
-
-def say_start_weights(cfg: Config, data: Data) -> None:
-    """Look into the files that the run starts from, and say what they are."""
-    shards, _, plan = data
-    if cfg.model.pretrained:
-        model = from_config.build(cfg, shards.skeleton)
-        say(start_weights.start_run(model, cfg.model.pretrained, shards, plan.split).note)
-    if cfg.semi.method == "pseudo":
-        say(load_teacher(cfg, shards, plan.split, device="cpu", bf16=False).note)
 
 
 def finished(cfg: Config, data: Data) -> str:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from icon_dist import config as configuration
 from icon_dist import distributed, storage
 from icon_dist.checkpoints import checkpoint, compatibility
+from icon_dist.checkpoints.manifest import Manifest
 from icon_dist.checkpoints.saver import send_unsent
 from icon_dist.codec.frame import InputFrame
 from icon_dist.config import Config, sets_of
@@ -84,6 +85,24 @@ def open_data(cfg: Config, *, scorable: bool = False) -> Data:
 
 def _open(uri: str, cfg: Config, *, max_zoom: float | None = None) -> ShardSet:
     return once_a_host(lambda: open_shards(uri, input_hw=cfg.input_hw, max_zoom=max_zoom))
+
+
+def starts(cfg: Config, data: Data) -> Iterator[str]:
+    """Look into the files that a run starts from, and say what they are; what is wrong with them is raised."""
+    shards, _, plan = data
+    if cfg.model.pretrained:
+        model = from_config.build_trained(cfg, shards.skeleton)
+        yield start_weights.start_run(model, cfg.model.pretrained, shards, plan.split).note
+    if cfg.semi.method == "pseudo":
+        yield load_teacher(cfg, shards, plan.split, device="cpu", bf16=False).note
+
+
+def refuse_other(saved: Manifest, cfg: Config, data: Data, same: Mapping[str, Any]) -> None:
+    """CheckpointError where the run cannot go on from this checkpoint; ``same`` are facts that stay as they were."""
+    shards, _, plan = data
+    at = saved["step"] / plan.steps_per_epoch
+    compatibility.require(saved, backbone=cfg.model.backbone, joints=shards.skeleton.joints, epoch=at)
+    compatibility.require_same(saved, same)
 
 
 def last_epoch(cfg: Config) -> int:
@@ -160,9 +179,7 @@ def begin(cfg: Config, data: Data, run_uri: str, *, device: str, note: Callable[
         send_unsent(run_uri, warn=note)
     found = checkpoint.newest_for_all(run_uri, warn=note)
     if found is not None:
-        at = found.step / plan.steps_per_epoch
-        compatibility.require(found.manifest, backbone=cfg.model.backbone, joints=skeleton.joints, epoch=at)
-        compatibility.require_same(found.manifest, same)
+        refuse_other(found.manifest, cfg, data, same)
     state = State(model, found, steps_per_epoch=plan.steps_per_epoch)
     origin: dict[str, str] | None = None  # of the weights that training started from
     if found is not None:
