@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 
+from icon_dist.codec.frame import InputFrame
 from icon_dist.data.augment import Augmentation, Placement, upright
 from icon_dist.data.loader import Loader
 from icon_dist.data.sampler import I64, EvalSampler, TrainSampler
 from icon_dist.errors import DataError
+from icon_dist.shards.reader import People
 from icon_dist.shards.union import ShardUnion
 from icon_dist.types import Batch
 
@@ -79,3 +82,11 @@ class EvalStream:
 
     def _place(self, rows: I64, _: I64) -> Placement:
         return upright(self._loader.people.box[rows], self._loader.frame)
+
+
+@contextmanager
+def crops_of(people: People, rows: I64, frame: InputFrame, *, batch: int, processes: int = 0) -> Iterator[EvalStream]:
+    """These rows of ``people`` in batches, for this process alone; its loader processes end with the block."""
+    loader = Loader(people, frame, batch=batch, processes=processes)
+    with closing(EvalStream(EvalSampler(rows, batch=batch), loader)) as stream:
+        yield stream

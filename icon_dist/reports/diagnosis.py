@@ -7,7 +7,6 @@ worst people of every kind (Fig. 4, 7), joint by joint, for any skeleton.
 from __future__ import annotations
 
 import json
-from contextlib import closing
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,9 +17,7 @@ from numpy.typing import NDArray
 
 from icon_dist import storage
 from icon_dist.codec import Codec
-from icon_dist.data.loader import Loader
-from icon_dist.data.sampler import EvalSampler
-from icon_dist.data.stream import EvalStream
+from icon_dist.data.stream import crops_of
 from icon_dist.drawing import skeletons
 from icon_dist.errors import plural
 from icon_dist.losses.tokens import read_points
@@ -245,10 +242,8 @@ def read_features(
     """
     inside = np.flatnonzero(np.isin(shards.image_id, photos))
     chosen = np.sort(np.random.default_rng(0).permutation(inside)[:EMBEDDED_PEOPLE])
-    loader = Loader(shards, codec.frame, batch=batch, processes=loaders)
-    stream = EvalStream(EvalSampler(chosen, batch=batch), loader)
     features, joints, people = [], [], []
-    with closing(stream):
+    with crops_of(shards, chosen, codec.frame, batch=batch, processes=loaders) as stream:
         for images in stream:
             encoded = model.features(images.image.to(device)).float()
             points = images.joints.to(device)[:, :, None] - model.embedding_origin

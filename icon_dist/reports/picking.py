@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from contextlib import closing
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import PurePosixPath
@@ -18,9 +17,7 @@ from torch.nn import functional as F
 from icon_dist import storage
 from icon_dist.codec import Codec
 from icon_dist.codec.heatmap import to_photo
-from icon_dist.data.loader import Loader
-from icon_dist.data.sampler import EvalSampler
-from icon_dist.data.stream import EvalStream
+from icon_dist.data.stream import crops_of
 from icon_dist.drawing import skeletons
 from icon_dist.errors import ConfigError, DataError, note, plural, say
 from icon_dist.images.photo import Conversion, depth
@@ -166,11 +163,10 @@ def look(
 
     ``curves`` make probabilities of its scores.
     """
-    stream = EvalStream(EvalSampler(np.arange(len(people)), batch=batch), Loader(people, codec.frame, batch=batch))
     line = ProgressLine("predicting", "instances")
     line(0, len(people))
     joints, mirrored, embedding = [], [], []
-    with closing(stream):
+    with crops_of(people, np.arange(len(people)), codec.frame, batch=batch) as stream:
         for images in stream:
             real = images.row >= 0
             image, matrix = images.image.to(device), images.to_photo.to(device)

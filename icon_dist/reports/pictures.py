@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,9 +11,7 @@ from numpy.typing import NDArray
 
 from icon_dist.codec import affine
 from icon_dist.codec.frame import InputFrame
-from icon_dist.data.loader import Loader
-from icon_dist.data.sampler import EvalSampler
-from icon_dist.data.stream import EvalStream
+from icon_dist.data.stream import crops_of
 from icon_dist.drawing import skeletons
 from icon_dist.drawing.skeletons import Tile
 from icon_dist.shards.reader import People
@@ -41,8 +38,7 @@ def tiles(people: People, subjects: Sequence[Subject], *, aspect: float) -> list
     hw = (HEIGHT, round(HEIGHT * aspect))
     rows = np.array([subject.row for subject in subjects], np.int64)
     drawn: list[Tile] = []
-    loader = Loader(people, InputFrame(hw), batch=8)
-    with closing(EvalStream(EvalSampler(rows, batch=8), loader)) as stream:
+    with crops_of(people, rows, InputFrame(hw), batch=8) as stream:
         for batch in stream:
             for i in np.flatnonzero(batch.row.numpy() >= 0):
                 subject = subjects[len(drawn)]
