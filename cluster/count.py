@@ -32,11 +32,9 @@ from icon_dist.training.loop import train
 WORLDS = (1, 2, 4, 8, 16)
 LARGEST = max(WORLDS)
 PER_RANK, BUDGET, EMBEDDING = 8, 16, 16
-FIRST: tuple[str, ...] = ("all_reduce", "all_gather_single", "all_gather_into_tensor", "broadcast")
-FIRST += ("reduce_scatter_single", "reduce_scatter_tensor")
-LISTS: tuple[str, ...] = ("all_gather", "reduce_scatter")
-"""Functions whose first argument is filled: a tensor, or a list of them."""
-FILLED = ("tensor", "tensor_list", "output", "output_tensor", "output_tensor_list")  # its names
+COLLECTIVES: tuple[str, ...] = ("all_reduce", "broadcast", "all_gather", "all_gather_single", "all_gather_into_tensor")
+COLLECTIVES += ("reduce_scatter", "reduce_scatter_single", "reduce_scatter_tensor")
+FILLED = ("tensor", "tensor_list", "output", "output_tensor", "output_tensor_list")  # names of their first argument
 
 
 def kind(frame: FrameType | None) -> str:
@@ -58,7 +56,7 @@ def kind(frame: FrameType | None) -> str:
 def counted() -> Iterator[list[Counter[str]]]:
     """``bytes KIND`` and ``messages KIND`` that this process receives, step by step."""
     steps: list[Counter[str]] = [Counter()]
-    originals = {name: getattr(dist, name) for name in (*FIRST, *LISTS) if hasattr(dist, name)}
+    originals = {name: getattr(dist, name) for name in COLLECTIVES if hasattr(dist, name)}
 
     def counting(name: str) -> Any:
         def call(*args: Any, **options: Any) -> Any:
