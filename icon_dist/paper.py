@@ -8,7 +8,6 @@ again.
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import statistics
 import subprocess
