@@ -45,7 +45,7 @@ def one_process(people: Path, runs: Path, *more: str) -> list[str]:
     places = [f"data.train={people}/train", f"data.val={people}/val", f"run.dir={runs}", "run.name=first"]
     small = [f"{key}={value}".replace("(", "[").replace(",)", "]") for key, value in TINY.items()]
     alone = ["run.launcher=local", "run.workers=1", "optim.epochs=2", "optim.milestones=[1]", "optim.ema=0.9"]
-    alone += ["optim.warmup_steps=4"]
+    alone += ["optim.warmup_steps=4", "optim.micro_batch=16"]  # accumulation: test_skipped_steps.py
     return ["--cfg", "demo", *places, *small, *alone, *more]
 
 

@@ -33,7 +33,7 @@ NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 BLOCK = re.compile(r"(?ms)^(?:<!-- not run by tests: ([^\n]+) -->\n)?```(console|python)\n(.*?)^```")
 SMALL = [
     *("run.launcher=local", "run.workers=1", "run.gpus_per_worker=0", "run.zero=0", "data.loaders=0"),
-    *("model.backbone=hrnet_small", "model.pretrained=", "model.embedding=16"),
+    *("model.backbone=hrnet_small", "model.pretrained=", "model.embedding=16", "data.input=64x64"),
     *("optim.batch=4", "optim.micro_batch=4", "optim.epochs=1", "optim.milestones=[]", "optim.warmup_steps=0"),
     *("loss.bank.warmup=0", "loss.start_epoch=0", "loss.ramp_epochs=0", "eval.every=1", "data.streams=0"),
 ]

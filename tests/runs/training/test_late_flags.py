@@ -21,7 +21,15 @@ from icon_dist.training import loop
 from icon_dist.training.flags import Flags
 from tests.support.training import tiny
 
-SHORT = {"optim__epochs": 2, "optim__ema": 0.9, "run__zero": 0, "run__workers": 1, "eval__every": 100, "data__val": ""}
+SHORT = {
+    "run__zero": 0,
+    "run__workers": 1,
+    "eval__every": 100,
+    "data__val": "",
+    "optim__epochs": 2,
+    "optim__ema": 0.9,
+    "optim__micro_batch": 16,  # the whole batch: a step of several is in test_skipped_steps.py
+}
 Events = list[Event]
 Run = Callable[..., tuple[Events, dict[str, Any]]]
 
@@ -90,7 +98,7 @@ def test_who_is_asked_to_stop_leaves_one_step_later_and_resumes(trained: Run) ->
     _, straight = trained("straight", late=False, run__log_every=100)
     for late, step in ((False, 2), (True, 3)):
         name = f"stopped-{late}"
-        events, stopped = trained(name, late=late, stop_at=4, run__log_every=100)
+        events, stopped = trained(name, late=late, stop_at=2, run__log_every=100)
         assert of_kind(events, Stopped) == [stopped["step"]] == [step]
         assert differ(trained(name, late=late, run__log_every=100)[1], straight) == []
 
