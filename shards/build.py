@@ -1,7 +1,14 @@
 """The same as ``icon-dist shards build``."""
 
+from __future__ import annotations
+
 from icon_dist.__main__ import dispatch
 from icon_dist.cli import run_cli
 
+
+def main(argv: list[str]) -> int | None:
+    return dispatch(["shards", "build", *argv])
+
+
 if __name__ == "__main__":
-    run_cli(lambda argv: dispatch(["shards", "build", *argv]))
+    run_cli(main)

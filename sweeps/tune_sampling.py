@@ -1,7 +1,14 @@
 """The same as ``icon-dist sweep sampling``."""
 
+from __future__ import annotations
+
 from icon_dist.__main__ import dispatch
 from icon_dist.cli import run_cli
 
+
+def main(argv: list[str]) -> int | None:
+    return dispatch(["sweep", "sampling", *argv])
+
+
 if __name__ == "__main__":
-    run_cli(lambda argv: dispatch(["sweep", "sampling", *argv]))
+    run_cli(main)
