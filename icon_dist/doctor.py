@@ -114,7 +114,7 @@ def _sources() -> str:
 def cluster(uri: str) -> Iterator[Finding]:
     """Every node: the same versions as here, and the storage reached from there."""
     from icon_dist import storage
-    from icon_dist.launch.nodes import on_every_node
+    from icon_dist.launch.every_node import on_every_node
 
     own = _versions()
     for name, answer in on_every_node(partial(examine, storage.absolute(uri)), patience_s=CLUSTER_PATIENCE_S).items():

@@ -19,13 +19,13 @@ from icon_dist.errors import CheckpointError, ConfigError, say
 def _list(run_uri: str) -> None:
     from icon_dist.checkpoints import checkpoint
     from icon_dist.checkpoints import manifest as manifests
-    from icon_dist.checkpoints.no_run import no_run
+    from icon_dist.checkpoints.not_a_run import not_a_run
     from icon_dist.metrics.score import MAIN
     from icon_dist.types import score_text
 
     found = checkpoint.entries(run_uri)
     if not found:
-        raise CheckpointError(f"{run_uri}: {no_run(run_uri)}")
+        raise CheckpointError(f"{run_uri}: {not_a_run(run_uri)}")
     print(f"{'step':>10}  {'score %':>7}  {'MB':>7}  attempt")
     for entry in found:
         whole = manifests.whole(entry)

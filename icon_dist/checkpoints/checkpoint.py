@@ -25,7 +25,7 @@ from torch import Tensor
 from icon_dist import distributed, storage
 from icon_dist.checkpoints import manifest as manifests
 from icon_dist.checkpoints.manifest import OTHER, DamagedError, Entry, Manifest, Progress
-from icon_dist.checkpoints.no_run import no_run
+from icon_dist.checkpoints.not_a_run import not_a_run
 from icon_dist.checkpoints.retention import POINTERS, by_score, keep_newest_and_best
 from icon_dist.errors import CheckpointError, StorageError, TooLargeError, shorten, tell
 from icon_dist.storage import hashed_json, lock
@@ -269,7 +269,7 @@ def _refuse_lost(run_uri: str, partial: Sequence[Entry], *, missing_ok: bool, wa
                 f"{run_uri}: {name} tells of checkpoints, and none is left; restore one, or use another run.name"
             )
     if not missing_ok and not partial and storage.exists(run_uri):
-        raise CheckpointError(f"{run_uri}: {no_run(run_uri)}")
+        raise CheckpointError(f"{run_uri}: {not_a_run(run_uri)}")
     if not missing_ok:
         raise CheckpointError(f"{run_uri}: no checkpoint is there; check the name (a run is run.dir/run.name)")
     if storage.is_remote(run_uri) and storage.exists(storage.join(run_uri, RUN_ID)):

@@ -25,7 +25,7 @@ from icon_dist import storage
 from icon_dist.checkpoints import checkpoint
 from icon_dist.checkpoints import manifest as manifests
 from icon_dist.checkpoints.checkpoint import Checkpoint
-from icon_dist.checkpoints.no_run import FILES, no_run
+from icon_dist.checkpoints.not_a_run import FILES, not_a_run
 from icon_dist.config import Config
 from icon_dist.datasets import skeleton_from_dict, skeleton_to_dict
 from icon_dist.errors import CheckpointError, ConfigError, DataError, plain
@@ -69,7 +69,7 @@ def load(uri: str, *, which: str | int | None = None, net: int = 1) -> Weights:
         try:
             weights = decode(storage.read(uri), name=uri)
         except FileNotFoundError:
-            raise CheckpointError(f"{uri}: {no_run(uri, file=True)}") from None
+            raise CheckpointError(f"{uri}: {not_a_run(uri, file=True)}") from None
         if net != 1:
             raise CheckpointError(f"{uri}: --net {net}: a file holds one network; leave it out")
         return weights
@@ -116,7 +116,7 @@ def decode(data: bytes, *, name: str) -> Weights:
     if data[:3] == b"\xff\xd8\xff" or data[:8] == b"\x89PNG\r\n\x1a\n":
         raise CheckpointError(f"{name}: an image, not a model; the model comes first")
     if PurePosixPath(name).suffix.lower() in FILES:
-        raise CheckpointError(f"{name}: {no_run(name, file=True)}")
+        raise CheckpointError(f"{name}: {not_a_run(name, file=True)}")
     size = int.from_bytes(data[:8], "little")
     try:
         header = json.loads(data[8 : 8 + size])

@@ -14,7 +14,7 @@ from icon_dist import __version__, storage
 from icon_dist.checkpoints import manifest as manifests
 from icon_dist.codec.affine import PADDING
 from icon_dist.errors import ConfigError, plural, say, tell
-from icon_dist.inference import export as programs
+from icon_dist.inference import export_program as programs
 from icon_dist.inference import trained
 from icon_dist.inference.trained import Trained
 from icon_dist.metrics.score import main_metric

@@ -32,8 +32,8 @@ from icon_dist.losses.tokens import read_points
 from icon_dist.metrics.calibration import Curve, probabilities
 from icon_dist.metrics.oks import oks
 from icon_dist.models import PoseNet
-from icon_dist.reports import label_studio
-from icon_dist.reports.label_studio import Predicted
+from icon_dist.reports import label_studio_tasks
+from icon_dist.reports.label_studio_tasks import Predicted
 from icon_dist.reports.pictures import Subject, sheet
 from icon_dist.shards.manifest import MANIFEST, read_truth
 from icon_dist.shards.reader import People, photo_source
@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> None:
     drawn = [Subject(r, looked.joints[r, :, :2], None, f"doubt {looked.doubt[r]:.2f}") for r in chosen[:DRAWN].tolist()]
     picture = sheet(pool.people, drawn, weights.skeleton, aspect=codec.frame.aspect)
     storage.write(places["json"], (json.dumps(tasks, indent=1) + "\n").encode())
-    storage.write(places["xml"], label_studio.interface(weights.skeleton).encode())
+    storage.write(places["xml"], label_studio_tasks.interface(weights.skeleton).encode())
     storage.write(places["jpg"], skeletons.encode(picture, ".jpg"))
     how = "1 - probability of its joints" if curves is not None else "how far its pose moves in the mirrored image"
     say(f"doubt of an instance: {how}" + ("" if curves else "; evaluate --calibrate would make it a probability"))
@@ -214,7 +214,7 @@ def tasks_of(
         name, wh = pool.photos[number]
         rows = np.flatnonzero(pool.people.image_id == number).tolist()
         people = [Predicted(tuple(pool.people.box[r].tolist()), looked.joints[r]) for r in rows]
-        url = label_studio.url_of(name if prefix is None else name.removeprefix(f"{pool.folder}/"), prefix)
-        one = label_studio.task(url, wh, people, skeleton.joints, version=version)
+        url = label_studio_tasks.url_of(name if prefix is None else name.removeprefix(f"{pool.folder}/"), prefix)
+        one = label_studio_tasks.task(url, wh, people, skeleton.joints, version=version)
         tasks.append({**one, "meta": {"file": name, "doubt": round(float(looked.doubt[row]), 4)}})
     return tasks

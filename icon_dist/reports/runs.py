@@ -16,7 +16,7 @@ from icon_dist import config as configuration
 from icon_dist import storage
 from icon_dist.checkpoints import manifest as manifests
 from icon_dist.checkpoints.manifest import Manifest
-from icon_dist.checkpoints.no_run import PARTS, no_run
+from icon_dist.checkpoints.not_a_run import PARTS, not_a_run
 from icon_dist.config import Config
 from icon_dist.config.safe_yaml import read_plain
 from icon_dist.datasets import skeleton_from_dict
@@ -132,7 +132,7 @@ def short_names(uris: Sequence[str]) -> dict[str, str]:
 
 def _read(uri: str, *, name: str) -> Run:
     if not any(storage.exists(storage.join(uri, name)) for name in PARTS):
-        raise CheckpointError(f"{uri}: {no_run(uri)}")
+        raise CheckpointError(f"{uri}: {not_a_run(uri)}")
     checkpoints = _checkpoints(uri)
     events, damaged = _events(uri)
     return Run(

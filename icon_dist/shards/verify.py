@@ -20,9 +20,9 @@ def main(argv: list[str]) -> None:
     )
     options = parser.parse_args(argv)
 
-    from icon_dist.shards import inspection
+    from icon_dist.shards import verification
 
-    inspection.run(options.shards, against=options.against)
+    verification.run(options.shards, against=options.against)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,6 @@ from icon_dist.launch.signals import LeavingError, unless
 from icon_dist.losses.health import collapsed
 from icon_dist.methods.supervised import unsure
 from icon_dist.training.cuda_graph import GraphedStep
-from icon_dist.training.flags import Flags
 from icon_dist.training.lr_schedule import learning_rate
 from icon_dist.training.meter import TICK_EVERY_S, Meter
 from icon_dist.training.plan import at_workers
@@ -35,6 +34,7 @@ from icon_dist.training.samples import Samples
 from icon_dist.training.scoring import Scoring, conditions_of, headlines
 from icon_dist.training.setup import Data, begin, last_epoch, open_data, stream_of
 from icon_dist.training.step import Position, one_step
+from icon_dist.training.step_flags import Flags
 from icon_dist.types import Batch, score_text
 
 LOOP = f"{__name__}:train"  # as launchers are told of it

@@ -27,12 +27,12 @@ from icon_dist.models import from_config
 from icon_dist.training.cuda_graph import GraphedStep
 from icon_dist.training.ema import Average
 from icon_dist.training.engine import wrap
-from icon_dist.training.flags import Flags
 from icon_dist.training.loop import Run
 from icon_dist.training.optimizer import adam
 from icon_dist.training.precision import use_precision
 from icon_dist.training.setup import Learner
 from icon_dist.training.state import State
+from icon_dist.training.step_flags import Flags
 from icon_dist.types import Batch
 
 ROOT = Path(__file__).resolve().parent.parent.parent

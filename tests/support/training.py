@@ -27,7 +27,7 @@ from icon_dist.launch.progress import Progress
 WARM = [
     *("icon_dist.train", "icon_dist.evaluate", "icon_dist.fetch", "icon_dist.doctor"),
     *("icon_dist.training.driver", "icon_dist.reports.evaluation"),
-    *("icon_dist.shards.packing", "icon_dist.shards.inspection", "icon_dist.shards.contact_sheet"),
+    *("icon_dist.shards.packing", "icon_dist.shards.verification", "icon_dist.shards.contact_sheet"),
     *(
         "deepspeed",
         "torch._dynamo",

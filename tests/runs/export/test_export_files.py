@@ -22,8 +22,8 @@ from icon_dist.codec import Codec, codec_of
 from icon_dist.config import EvalConfig
 from icon_dist.datasets import skeleton_to_dict
 from icon_dist.errors import CheckpointError, ClusterError, ConfigError, StorageError
-from icon_dist.inference import export as programs
 from icon_dist.inference import export_file
+from icon_dist.inference import export_program as programs
 from icon_dist.inference.predictor import predict
 from icon_dist.models import PoseNet, from_config
 from icon_dist.shards.reader import photo_source

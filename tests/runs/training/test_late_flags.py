@@ -18,7 +18,7 @@ from icon_dist.launch.events import Event, Skip, Stopped, Train
 from icon_dist.methods.objective import Losses
 from icon_dist.methods.supervised import Supervised
 from icon_dist.training import loop
-from icon_dist.training.flags import Flags
+from icon_dist.training.step_flags import Flags
 from tests.support.training import tiny
 
 SHORT = {

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from icon_dist.errors import DataError
-from icon_dist.shards import inspection
+from icon_dist.shards import verification
 from icon_dist.shards.duplicates import likeness, near_twins
 from icon_dist.shards.shard_set import open_shards
 from icon_dist.shards.writer import SetInfo, build
@@ -80,7 +80,7 @@ def test_others_are_not_alike() -> None:
 def test_verify_finds_them(sets: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     mine, theirs = sets
     with pytest.raises(DataError, match="3 findings, listed above"):
-        inspection.run(mine, against=theirs)
+        verification.run(mine, against=theirs)
     assert capsys.readouterr().out.count("FOUND mine") == 3
     with pytest.raises(DataError, match=r"--against .*: is the same set; give the other split"):
-        inspection.run(mine, against=mine)
+        verification.run(mine, against=mine)

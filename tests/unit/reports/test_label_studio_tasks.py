@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from icon_dist.reports.label_studio import Predicted, interface, task, url_of
+from icon_dist.reports.label_studio_tasks import Predicted, interface, task, url_of
 from tests.support.two_sets import HANDS
 
 NAMES = ("neck", "hand")

@@ -19,7 +19,7 @@ FILES = {  # that are no weights
 RUN = "the folder of a run (run.dir/run.name)"
 
 
-def no_run(uri: str, *, file: bool = False) -> str:
+def not_a_run(uri: str, *, file: bool = False) -> str:
     """Say what lies at ``uri`` in place of a run with checkpoints, and what to give instead.
 
     With ``file`` a file of weights would do as well.
