@@ -184,13 +184,13 @@ def note(text: str) -> None:
     tell(f"note: {text}")
 
 
-_noted: set[tuple[int, str]] = set()
+noted: set[tuple[int, str]] = set()  # by process
 
 
 def note_once(text: str) -> None:
     """:func:`note`, unless this process has printed it before."""
-    if (os.getpid(), text) not in _noted:
-        _noted.add((os.getpid(), text))
+    if (os.getpid(), text) not in noted:
+        noted.add((os.getpid(), text))
         note(text)
 
 

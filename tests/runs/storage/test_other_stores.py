@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from icon_dist import fetch, storage
+from icon_dist import errors, fetch, storage
 from icon_dist.checkpoints import checkpoint
 from icon_dist.checkpoints import manifest as manifests
 from icon_dist.checkpoints.saver import Saver, send_unsent
@@ -23,7 +23,7 @@ from icon_dist.errors import StorageError
 from icon_dist.shards.reader import ShardReader
 from icon_dist.shards.shard_set import open_shards
 from icon_dist.shards.synthetic import Crowd, generate_shards
-from icon_dist.storage import notes, retry
+from icon_dist.storage import retry
 from icon_dist.storage import s3 as s3_storage
 from icon_dist.storage.s3_client import client as client_of_s3
 from tests.support.other_stores import CHECKSUMS, HABITS, Store, store
@@ -40,7 +40,7 @@ def credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name, value in values.items():
         monkeypatch.setenv(f"AWS_{name}", value)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(notes, "said", set())
+    monkeypatch.setattr(errors, "noted", set())
 
 
 @pytest.fixture
