@@ -13,14 +13,14 @@ import statistics
 import subprocess
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from icon_dist import __version__, storage
 from icon_dist.arguments import Once, Parser, at_least, did_you_mean
 from icon_dist.cli import run_cli
-from icon_dist.errors import ConfigError, DataError, say, tell
+from icon_dist.errors import ConfigError, DataError, IconError, gathering, raise_all, say, tell
 from icon_dist.reports.paper_runs import Run, train_all
 from icon_dist.reports.paper_tables import (
     DIAGNOSTICS,
@@ -182,6 +182,7 @@ def _run_rows(args: Namespace, recipes: dict[str, Recipe]) -> None:
             say(shlex.join(["icon-dist", "train", *run.command[2:]]))
         return
 
+    _require_same_values([configs[run.name] for run in todo])
     for run in todo:
         draw_missing(configs[run.name].data)
 
@@ -193,6 +194,27 @@ def _run_rows(args: Namespace, recipes: dict[str, Recipe]) -> None:
             append_results(args.record, results)
 
     train_all(todo, jobs=args.jobs or 1, done=done)
+
+
+def _require_same_values(configs: Sequence[Config]) -> None:
+    """Refuse to go on with runs that were trained with other values: their scores would be recorded as those of these.
+
+    The name of a row's run does not depend on ``--set``.
+    """
+    from icon_dist import config as configuration
+    from icon_dist.reports.runs import trained_with
+    from icon_dist.training.loop import run_directory
+
+    errors: list[IconError] = []
+    for config in configs:
+        run = run_directory(config)
+        if storage.exists(storage.join(run, "config.yaml")):
+            with gathering(errors):
+                if changed := configuration.changes(asdict(trained_with(run)), config):
+                    raise ConfigError(
+                        f"{run}: was trained with other values: {', '.join(changed)}; add run.dir=DIR to --set"
+                    )
+    raise_all(errors)
 
 
 if __name__ == "__main__":

@@ -149,6 +149,14 @@ def _read(uri: str, *, name: str) -> Run:
     )
 
 
+def trained_with(uri: str) -> Config:
+    """The config of the run at ``uri``: what its newest checkpoint was trained with, or else what it began with.
+
+    Raises CheckpointError where that is not a run.
+    """
+    return _config(uri, _checkpoints(uri))
+
+
 def _checkpoints(uri: str) -> tuple[Manifest, ...]:
     """Manifests of the checkpoints whose files are all there, oldest first."""
     whole = (manifests.whole(entry) for entry in manifests.entries(uri))

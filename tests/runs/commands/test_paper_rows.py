@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from icon_dist import paper
+from icon_dist.errors import ConfigError
 from icon_dist.reports import paper_tables
 from icon_dist.reports.paper_runs import Run, train_all
 from icon_dist.reports.paper_tables import read_results
@@ -48,6 +49,10 @@ def test_a_row_is_run_recorded_and_not_run_again(
     }
     assert all(0 <= one.score <= 100 for one in results)
     assert capfd.readouterr().out.count("$ python -m icon_dist.train --cfg people loss.lambda_2=0") == 1
+
+    with pytest.raises(ConfigError, match=r"loss.tau=0.1 \(was 0.07\); add run.dir=DIR to --set"):
+        paper.main([*command, "loss.tau=0.1"])  # the run has that name, and other values
+    assert read_results(file) == results
 
 
 @pytest.mark.slow  # six processes
