@@ -177,12 +177,12 @@ def results(rows: Iterable[dict[str, str]]) -> str:
         ("lsp_light", "PCK@0.2"): "... Leeds Sports Pose",
     }
     arms = {"T5.intra": "intra-image", "T5.skcc": "SKCC", "T5.prcc": "PRCC", "T5.both": "SKCC + PRCC"}
-    f = Figure(700, 420, "Gain of contrast over no contrast in PCK@0.2, with 95 % intervals")
+    f = Figure(700, 474, "Gain of contrast over no contrast in PCK@0.2, with 95 % intervals")
     at = lambda gain: 330 + 150 * gain  # noqa: E731
     f.text(10, 20, "Gain over no contrast, PCK@0.2 points, paired by seed, 95 % interval", "title")
     for tick in (-1.0, -0.5, 0.0, 0.5, 1.0):
-        f.line(at(tick), 32, at(tick), 390, "dash" if tick else "")
-        f.text(at(tick), 407, f"{tick:+.1f}" if tick else "0", "small", "middle")
+        f.line(at(tick), 32, at(tick), 444, "dash" if tick else "")
+        f.text(at(tick), 461, f"{tick:+.1f}" if tick else "0", "small", "middle")
     y = 42
     for place, name in sets.items():
         f.text(10, y + 8, name, "title")
