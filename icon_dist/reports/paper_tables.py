@@ -152,7 +152,11 @@ def _commands(recipe: Recipe, results: Sequence[Result]) -> Iterator[str]:
         own = [r for r in results if (r.cfg, r.overrides) == (cfg, given)]
         seeds = " ".join(str(seed) for seed in sorted({r.seed for r in own}))
         line = f"icon-dist paper --run {recipe.id} --cfg {cfg} --seeds {seeds}" + (f" --set {given}" if given else "")
-        yield f"{line}  # {own[0].metric} {spread([r.percent for r in own])}"
+        scores = [
+            f"{name} {spread([r.percent for r in own if r.metric == name])}"
+            for name in dict.fromkeys(r.metric for r in own)
+        ]
+        yield f"{line}  # {', '.join(scores)}"
     if not results:
         yield f"icon-dist paper --run {recipe.id}" + ("" if recipe.paper else " --cfg NAME")
 

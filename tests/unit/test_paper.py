@@ -125,6 +125,12 @@ def test_ap_is_shown_in_percent_as_the_paper_has_it() -> None:
     assert "# AP 75.00 ± 1.41 (2)" in paper_tables.listing(TITLES, [ROWS["T5.base"]], ap, commands=True)
 
 
+def test_scores_on_several_sets_are_never_one_mean() -> None:
+    sets = [replace(RESULT, metric=name, score=score) for name, score in (("a/PCK@0.2", 40.0), ("b/PCK@0.2", 60.0))]
+    text = paper_tables.listing(TITLES, [ROWS["T5.base"]], sets, commands=True)
+    assert text.endswith("# a/PCK@0.2 40.00 (1), b/PCK@0.2 60.00 (1)")
+
+
 def test_the_list_has_100_columns_and_commands_on_demand(capsys: pytest.CaptureFixture[str]) -> None:
     paper.main([])
     whole = capsys.readouterr().out
