@@ -142,6 +142,8 @@ def main(argv: list[str]) -> None:
     add("--markdown", action="store_true", help="print what was measured as tables")
     args = parser.parse_args(argv)
     titles, recipes = read_recipes()
+    if args.run and (args.commands is not None or args.markdown):
+        raise ConfigError("--commands, --markdown: list what was measured; see what --run would start with --dry-run")
     if args.run:
         _run_rows(args, recipes)
     else:

@@ -148,6 +148,12 @@ def test_the_list_has_100_columns_and_commands_on_demand(capsys: pytest.CaptureF
         paper.main(["--commands", "T9"])
 
 
+@pytest.mark.parametrize("listing", ["--commands", "--markdown"])
+def test_a_list_and_runs_are_not_asked_for_at_once(listing: str) -> None:
+    with pytest.raises(ConfigError, match=r"--dry-run"):
+        paper.main(["--run", "T5.both", listing])
+
+
 def test_a_dry_run_prints_what_would_be_started(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "results.csv"
     paper_tables.append_results(file, [RESULT])
