@@ -205,6 +205,7 @@ def _require_same_values(configs: Sequence[Config]) -> None:
     """
     from icon_dist import config as configuration
     from icon_dist.reports.runs import trained_with
+    from icon_dist.training.driver import anchored
     from icon_dist.training.loop import run_directory
 
     errors: list[IconError] = []
@@ -212,7 +213,7 @@ def _require_same_values(configs: Sequence[Config]) -> None:
         run = run_directory(config)
         if storage.exists(storage.join(run, "config.yaml")):
             with gathering(errors):
-                if changed := configuration.changes(asdict(trained_with(run)), config):
+                if changed := configuration.changes(asdict(trained_with(run)), anchored(config)):
                     raise ConfigError(
                         f"{run}: was trained with other values: {', '.join(changed)}; add run.dir=DIR to --set"
                     )
