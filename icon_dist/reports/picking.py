@@ -26,7 +26,7 @@ from icon_dist.inference.box_files import FileBoxes, read_boxes
 from icon_dist.inference.detector import OnnxDetector
 from icon_dist.inference.device import chosen_device
 from icon_dist.inference.estimator import boxes_of, read_photo
-from icon_dist.inference.predict_files import boxes_by_source
+from icon_dist.inference.predict_files import boxes_by_source, unusual
 from icon_dist.launch.progress_line import ProgressLine
 from icon_dist.losses.tokens import read_points
 from icon_dist.metrics.calibration import Curve, probabilities
@@ -138,8 +138,8 @@ def _photos(args: argparse.Namespace, skeleton: Skeleton) -> Pool:
         raise DataError(f"--boxes {args.boxes}: no instance in {plural(len(sources), 'photo')}; give others")
     if without := len(sources) - len({one.image_id for one in people}):
         note(f"{plural(without, 'photo has', 'photos have')} no instance by --boxes {args.boxes}; left out")
-    if args.boxes is None:
-        note("each whole image is taken for one instance; --boxes says where instances are, or what finds them")
+    for text in unusual(sources, boxes=args.boxes):
+        note(text)
     photos = photo_source(root, people, skeleton=skeleton, conversion=Conversion("apply", bits=bits))
     used = {one.image_id for one in people}
     facts = {n: (source.place, source.wh) for n, source in enumerate(sources) if n in used}

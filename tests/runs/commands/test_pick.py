@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 import icon_dist
 from icon_dist import evaluate, fetch, pick
@@ -97,6 +98,17 @@ def test_several_instances_of_a_photo_are_one_task(place: Path, tmp_path: Path) 
     pick.main([str(place / "model.safetensors"), *map(str, photos), *words])
     (one,) = tasks(tmp_path / "t.json")
     assert [r["id"] for r in one["predictions"][0]["result"] if r["type"] == "rectanglelabels"] == ["i0", "i1"]
+
+
+def test_a_turned_photo_is_told_of(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Label Studio shows it upright, and so are its size and poses."""
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.fromarray(np.zeros((40, 60, 3), np.uint8)).save(tmp_path / "a.jpg", exif=exif)
+    pick.main([str(place / "model.safetensors"), str(tmp_path / "a.jpg"), "-o", str(tmp_path / "t.json")])
+    assert "1 photo is turned by EXIF; boxes and poses are in px of the upright photo" in capsys.readouterr().err
+    (one,) = tasks(tmp_path / "t.json")
+    assert {(r["original_width"], r["original_height"]) for r in one["predictions"][0]["result"]} == {(40, 60)}
 
 
 def test_prefix_is_the_folder_of_photos(place: Path, tmp_path: Path) -> None:
