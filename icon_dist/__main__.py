@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 
 from icon_dist import __version__
-from icon_dist.arguments import closest
-from icon_dist.cli import run_cli
+from icon_dist.cli import closest
+from icon_dist.command_exit import run_cli
 from icon_dist.errors import ConfigError, shown
 
 VERBS = {

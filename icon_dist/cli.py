@@ -1,183 +1,196 @@
-"""How every command ends: in order, with an exit code and at most one line, whatever strikes it."""
+"""The command line: one parser for every command. A mistake is one line, with a suggestion where there is one.
+
+``__main__.py`` lists the commands, ``command_exit.py`` has how they end, and ``errors.py`` their exit codes.
+"""
 
 from __future__ import annotations
 
-import errno
-import io
+import argparse
+import difflib
+import gc
+import itertools
 import os
 import re
-import shlex
-import signal
 import sys
 import threading
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
-from icon_dist.errors import ClusterError, ConfigError, IconError, StoppedError, StorageError, covered, plain
+from icon_dist.errors import ConfigError, shorten, shown
 
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer
-
-PACKAGES = {"cv2": "opencv-python-headless", "sklearn": "scikit-learn", "yaml": "pyyaml"}  # of modules named otherwise
-
-
-def run_cli(main: Callable[[list[str]], int | None], argv: list[str] | None = None) -> NoReturn:
-    """Run ``main(argv)`` and leave with its exit code; an IconError becomes one line on stderr.
-
-    ``--debug`` before any ``--`` shows its traceback too. Ctrl-C leaves with 130; SIGTERM and SIGHUP, unless ``main``
-    has handlers of its own, with 75, since the same command goes on. Output that nobody reads any more (``| head``, a
-    terminal that is gone) ends nothing and changes no exit code.
-    """
-    if "OMP_WAIT_POLICY" not in os.environ:
-        # Read once, when torch loads: its threads else burn for milliseconds cores that loaders and others need.
-        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    _open_standard_streams()
-    args = list(sys.argv[1:] if argv is None else argv)
-    own = args.index("--") if "--" in args else len(args)
-    debug = "--debug" in args[:own]
-    args = [a for a in args[:own] if a != "--debug"] + args[own:]
-    try:
-        with _signals_in_order():
-            code = _with_packages(main, args)
-        sys.stdout.flush()
-    except StoppedError as stopped:
-        print(f"icon_dist: {plain(str(stopped))}", file=sys.stderr)
-        code = stopped.exit_code
-    except IconError as error:
-        if debug:
-            error.args = (covered(str(error)),)
-            traceback.print_exc()
-        print(f"icon_dist: error: {plain(' '.join(str(error).split()))}", file=sys.stderr)
-        code = error.exit_code
-    except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
-            raise
-        if debug:
-            traceback.print_exc()
-        print(f"icon_dist: error: {plain(str(error.filename))}: {error.strerror}; shorten it", file=sys.stderr)
-        code = ConfigError.exit_code
-    except KeyboardInterrupt:
-        print("icon_dist: interrupted", file=sys.stderr)
-        code = 128 + signal.SIGINT
-    raise SystemExit(code or 0)
+DASHES = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212"  # that word processors put in the place of a hyphen
+NEGATIVE = r"-(\d+|\d*\.\d+)"  # argparse takes such a word for a value
+QUIET_S = 1.0  # of an import: what is said after it comes within two seconds of the start
+PRESETS = Path(__file__).parent / "config/presets"
 
 
 @contextmanager
-def _signals_in_order() -> Iterator[None]:
-    """A signal ends the block by StoppedError, Ctrl-C by KeyboardInterrupt, wherever it strikes; nohup is respected."""
-    main = threading.current_thread() is threading.main_thread()
-    default: dict[signal.Signals, Any] = {
-        signal.SIGTERM: signal.SIG_DFL,
-        signal.SIGHUP: signal.SIG_DFL,
-        signal.SIGINT: signal.default_int_handler,
-    }
-    kinds = [one for one, handler in default.items() if main and signal.getsignal(one) == handler]
-    process, struck = os.getpid(), 0
+def loading(what: str = "") -> Iterator[None]:
+    """Around the import of what does the work of a command, such as torch: an eighth less time without the collector.
 
-    def end(number: int, _: FrameType | None) -> None:
-        nonlocal struck
-        if os.getpid() != process and number != signal.SIGINT:  # a child that was forked
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-            return
-        struck = number
-        raise _ended_by(number)
-
-    for one in kinds:
-        signal.signal(one, end)
+    It would look at all that has been imported again and again, and none of it is garbage. ``what`` is said on stderr
+    where the import takes longer than ``QUIET_S``.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    sign = threading.Timer(QUIET_S, print, [f"loading {what}"], {"file": sys.stderr, "flush": True})
+    if what:
+        sign.start()
     try:
         yield
-    except BaseException:  # libraries, struck while they load, raise something else or add words of theirs
-        if struck:
-            raise _ended_by(struck) from None
-        raise
     finally:
-        for one in kinds:
-            signal.signal(one, default[one])
+        sign.cancel()
+        if enabled:
+            gc.enable()
 
 
-def _ended_by(number: int) -> BaseException:
-    if number == signal.SIGINT:
-        return KeyboardInterrupt()
-    return StoppedError(f"stopped by {signal.Signals(number).name}; the same command goes on")
+def presets() -> list[str]:
+    """The names that ``--cfg`` takes beside a file; here, because ``--help`` lists them without loading the config."""
+    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
 
 
-def _with_packages(main: Callable[[list[str]], int | None], args: list[str]) -> int | None:
+def closest(word: str, known: Iterable[str]) -> str:
+    """The known word that a misspelt one is most like, or ``""``."""
+    lowered = {name.lower(): name for name in known}
+    return next((lowered[name] for name in difflib.get_close_matches(word.lower()[:100], lowered, n=1)), "")
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """``"; did you mean train?"`` to go on with after a misspelt word, or nothing."""
+    close = closest(word, known)
+    return f"; did you mean {close}?" if close else ""
+
+
+def text(value: str) -> str:
+    """An argparse type: any text but none."""
+    if not value.strip():
+        raise argparse.ArgumentTypeError(f"{shown(value)} is empty; give a value, or leave the option out")
+    return value
+
+
+def whole(value: str) -> int:
+    """An argparse type: a whole number as people write it, because ``int`` reads ``010`` and ``1_0`` as 10."""
+    if re.fullmatch(r"-?(0|[1-9][0-9]{0,17})", value):
+        return int(value)
     try:
-        return main(args)
-    except SystemExit as left:  # of argparse, which has printed the help
-        return left.code if isinstance(left.code, int) else 0 if left.code is None else 1
-    except ImportError as error:
-        if (missing := missing_package(error)) is None:
-            raise
-        raise missing from error
+        hint = f"; write {int(value)}" if len(value) <= 18 else ""
+    except ValueError:
+        hint = ""
+    raise argparse.ArgumentTypeError(f"{shown(value)} is not a whole number of at most 18 digits 0-9{hint}")
 
 
-def missing_package(error: ImportError) -> ClusterError | None:
-    """What to say of a package that is not there or does not load; None if it is our own module that is not."""
-    from importlib import metadata  # here, because most commands end without an error
-
-    named = re.search(r"No module named '([\w.]+)'", str(error))
-    name = (error.name or (named[1] if named else "")).partition(".")[0]
-    if name == "icon_dist":
-        return None
-    package = PACKAGES.get(name, name)
-    try:
-        needs = [re.sub(r"\s*;.*", "", line) for line in metadata.requires("icon_dist") or ()]
-    except metadata.PackageNotFoundError:
-        needs = []
-    want = next((need for need in needs if re.match(r"[\w-]+", need)[0].lower() == package), package)  # type: ignore[index]
-    what = f"{name} is not installed" if named else f"{name or 'a package'} does not load ({error})"
-    return ClusterError(f"{what}; pip install {shlex.quote(want) if want else '-e .'}")
+def number(value: str) -> float:
+    """An argparse type: a finite number in ASCII digits."""
+    if not re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]{1,3})?", value, re.IGNORECASE):
+        raise argparse.ArgumentTypeError(f"{shown(value)} is not a number such as 0.2")
+    return float(value)
 
 
-class _Output(io.FileIO):
-    """Standard output or error. Once nobody can read it any more, what is written goes nowhere and the work goes on."""
+def at_least(least: int) -> Callable[[str], int]:
+    """An argparse type: whole numbers from ``least`` on."""
 
-    def write(self, data: ReadableBuffer) -> int:
-        """Write ``data`` and return how many of its bytes were taken.
+    def from_least(value: str) -> int:
+        if (found := whole(value)) < least:
+            raise argparse.ArgumentTypeError(f"{found} is too small; expected a whole number from {least} on")
+        return found
 
-        Once the reader or the terminal is gone, this and all later output go to /dev/null. Raises StorageError where
-        standard output cannot be written for another reason, such as a full disk.
-        """
-        try:
-            return super().write(data)
-        except BlockingIOError:
-            raise
-        except OSError as error:
-            null = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(null, self.fileno())  # for what libraries and child processes write as well
-            os.close(null)
-            if self.fileno() == 1 and error.errno not in (errno.EPIPE, errno.EIO):  # not the reader's will
-                text = f"standard output: {error.strerror}; free some space or write elsewhere"
-                raise StorageError(text) from None
-            return memoryview(data).nbytes
+    return from_least
 
 
-def _lasting(stream: Any, number: int) -> Any:
-    """``stream``, which is ``sys.stdout`` or ``sys.stderr``, as one that outlives its reader."""
-    if stream is None:  # the process was started without
-        return open(os.devnull, "w")
-    if stream not in (sys.__stdout__, sys.__stderr__):  # of a test
-        return stream
-    stream.flush()
-    return io.TextIOWrapper(
-        io.BufferedWriter(_Output(number, "wb", closefd=False)),
-        encoding=stream.encoding,
-        errors=stream.errors,
-        line_buffering=stream.line_buffering,
-        write_through=stream.write_through,
-    )
+class Once(argparse.Action):
+    """Of an option whose second value would not add to the first, as people may think, but take its place."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        """Keep the value; an error where the option has another one already."""
+        if (before := getattr(namespace, self.dest)) not in (None, values):
+            parser.error(f"{option_string}: given twice, {shown(before)} and {shown(values)}; give one")
+        setattr(namespace, self.dest, values)
 
 
-def _open_standard_streams() -> None:
-    """A number that was closed would be given to the next file that is opened, and libraries would print into it."""
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it gets the lowest number that is free
-    sys.stdout, sys.stderr = _lasting(sys.stdout, 1), _lasting(sys.stderr, 2)
+class Parser(argparse.ArgumentParser):
+    """argparse that raises ConfigError and guesses nothing.
+
+    A file with a command is its parser and a ``main`` that imports what does the work once the arguments are right, so
+    that help and mistakes come at once.
+
+    Long options are written in full. A value is not empty and a number is a plain one, whatever the option.
+    """
+
+    def __init__(
+        self,
+        prog: str,
+        description: str,
+        *,
+        usage: str | None = None,
+        epilog: str | None = None,
+        add_help: bool = True,
+    ) -> None:
+        super().__init__(
+            prog=prog, description=description, usage=usage, epilog=epilog, add_help=add_help, allow_abbrev=False
+        )
+        for kind, reader in ((None, text), (int, whole), (float, number), (Path, lambda value: Path(text(value)))):
+            self.register("type", kind, reader)
+        self.add_argument("--debug", action="store_true", help="show the traceback of an error")  # run_cli sees to it
+
+    def add_config(self, *, overrides: str = "such as loss.tau=0.1 run.name=mine") -> None:
+        """``--cfg NAME|PATH`` and the values that go on top of it; read them with ``parse_intermixed_args``."""
+        about = f"a YAML file, or a preset: {', '.join(presets())}"
+        self.add_argument("--cfg", action=Once, required=True, metavar="NAME|PATH", help=about)
+        self.add_argument("overrides", nargs="*", default=[], metavar="a.b=c", help=overrides)
+
+    def add_force(self) -> None:
+        """``--force`` of a command that writes files which the user names; :func:`icon_dist.storage.require_new`."""
+        text = "replace what is there already; without it an existing file is an error, and stays"
+        self.add_argument("--force", action="store_true", help=text)
+
+    def add_evaluation(self) -> None:
+        """``--limit``, ``--batch``, ``--loaders`` and ``--device`` of a command that scores checkpoints on shards."""
+        self.add_argument("--limit", type=at_least(0), default=0, metavar="N", help="only the first N boxes of the set")
+        self.add_argument("--batch", type=at_least(1), default=32, help="default %(default)s")
+        cores = max(1, (os.cpu_count() or 1) - 1)
+        self.add_argument("--loaders", type=at_least(0), default=cores, help="decoding processes; default %(default)s")
+        self.add_argument("--device", help="such as cuda:1; default: cuda where torch can use a GPU, else cpu")
+
+    def error(self, message: str) -> NoReturn:
+        """Raise a ConfigError with argparse's ``message`` and where the help is, instead of leaving the process."""
+        raise ConfigError(f"{message.removeprefix('argument ')}; see {self.prog} --help")
+
+    def parse_known_args(  # type: ignore[override]  # of typeshed's overloads
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Unknown options come first: argparse would say that ``--cfg`` is missing where ``--cgf`` was given."""
+        self._require_options(sys.argv[1:] if args is None else args)
+        return super().parse_known_args(args, namespace)
+
+    def _require_options(self, words: Sequence[str]) -> None:
+        options = {name for action in self._actions for name in action.option_strings}
+        for word in itertools.takewhile(lambda word: word != "--", words):
+            name = word.partition("=")[0]
+            if name in options or (word[:2] in options and word[1] != "-"):  # -oFILE
+                continue
+            if word[:1] and word[0] in DASHES:
+                like = did_you_mean(f"--{name.lstrip(DASHES + '-')}", options)
+                self.error(f"{shown(word)} begins with the dash U+{ord(word[0]):04X}, not with a hyphen{like}")
+            has_overrides = any(action.dest == "overrides" for action in self._actions)
+            if has_overrides and re.fullmatch(r"--?[a-z]\w*(\.\w+)+", name):
+                value = f"{name.lstrip('-')}={word.partition('=')[2] or 'VALUE'}"
+                self.error(f"{shown(name)}: values of the config are written without dashes: {shorten(value)}")
+            if word[:1] == "-" and word != "-" and " " not in word and not re.fullmatch(NEGATIVE, word):
+                self.error(f"{shown(name)}: no such option{did_you_mean(name, options)}")
+        preset = next((word for word in words if word in presets()), "")
+        if preset and "--cfg" in options and not any(word.startswith("--cfg") for word in words):
+            self.error(f"{preset}: a preset is given with --cfg {preset}")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            names = [str(choice) for choice in action.choices]
+            like = did_you_mean(str(value), names)
+            raise argparse.ArgumentError(action, f"{shown(value)} is none of {', '.join(names)}{like}")

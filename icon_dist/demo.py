@@ -20,8 +20,8 @@ from typing import Any
 import yaml
 
 from icon_dist import storage
-from icon_dist.arguments import Parser
-from icon_dist.cli import run_cli
+from icon_dist.cli import Parser
+from icon_dist.command_exit import run_cli
 from icon_dist.errors import ConfigError
 from icon_dist.storage import lock, segments
 

@@ -20,8 +20,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
-from icon_dist.arguments import Parser
-from icon_dist.cli import run_cli
+from icon_dist.cli import Parser
+from icon_dist.command_exit import run_cli
 from icon_dist.errors import ClusterError, IconError, StorageError, plain
 from icon_dist.launch import machine_checks, tempdirs
 from icon_dist.launch.machine_checks import NAMED, Finding, fail, ok, warn

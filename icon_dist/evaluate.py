@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import argparse
 
-from icon_dist.arguments import Parser, loading, number
-from icon_dist.cli import run_cli
+from icon_dist.cli import Parser, loading, number
+from icon_dist.command_exit import run_cli
 from icon_dist.errors import ConfigError, note, shown
 
 

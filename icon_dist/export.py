@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import argparse
 
-from icon_dist.arguments import Parser, did_you_mean, loading, text, whole
-from icon_dist.cli import run_cli
+from icon_dist.cli import Parser, did_you_mean, loading, text, whole
+from icon_dist.command_exit import run_cli
 from icon_dist.errors import shown
 
 

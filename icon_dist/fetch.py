@@ -11,8 +11,8 @@ import hashlib
 from pathlib import Path
 
 from icon_dist import storage
-from icon_dist.arguments import Parser
-from icon_dist.cli import run_cli
+from icon_dist.cli import Parser
+from icon_dist.command_exit import run_cli
 from icon_dist.errors import CheckpointError, ConfigError, say
 
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from icon_dist import __version__, storage
-from icon_dist.arguments import Once, Parser, at_least, did_you_mean
-from icon_dist.cli import run_cli
+from icon_dist.cli import Once, Parser, at_least, did_you_mean
+from icon_dist.command_exit import run_cli
 from icon_dist.errors import ConfigError, DataError, IconError, gathering, raise_all, say, tell
 from icon_dist.reports.paper_runs import Run, train_all
 from icon_dist.reports.paper_tables import (

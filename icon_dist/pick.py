@@ -5,8 +5,8 @@ Images are chosen of which the model is unsure, and which are unlike each other.
 
 from __future__ import annotations
 
-from icon_dist.arguments import Once, Parser, at_least
-from icon_dist.cli import run_cli
+from icon_dist.cli import Once, Parser, at_least
+from icon_dist.command_exit import run_cli
 from icon_dist.errors import ConfigError
 from icon_dist.predict import parse_boxes
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import argparse
 import re
 
-from icon_dist.arguments import Once, Parser, at_least, loading, number
-from icon_dist.cli import run_cli
+from icon_dist.cli import Once, Parser, at_least, loading, number
+from icon_dist.command_exit import run_cli
 from icon_dist.errors import ConfigError, shown
 
 WHOLE = "whole"

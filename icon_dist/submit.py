@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from icon_dist import storage
-from icon_dist.arguments import Parser
-from icon_dist.cli import run_cli
+from icon_dist.cli import Parser
+from icon_dist.command_exit import run_cli
 from icon_dist.errors import ClusterError, ConfigError, StoppedError, holds_secret, say, shorten, shown
 
 if TYPE_CHECKING:

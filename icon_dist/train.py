@@ -6,8 +6,8 @@ This is the command line. What it does is :func:`icon_dist.training.driver.run`,
 
 from __future__ import annotations
 
-from icon_dist.arguments import Parser, loading
-from icon_dist.cli import run_cli
+from icon_dist.cli import Parser, loading
+from icon_dist.command_exit import run_cli
 
 
 def main(argv: list[str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from icon_dist.__main__ import dispatch
-from icon_dist.cli import run_cli
+from icon_dist.command_exit import run_cli
 
 
 def main(argv: list[str]) -> int | None:

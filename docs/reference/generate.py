@@ -12,7 +12,7 @@ from typing import Any
 from unittest import mock
 
 from icon_dist.__main__ import VERBS, dispatch
-from icon_dist.arguments import Parser
+from icon_dist.cli import Parser
 from icon_dist.config import print_config
 from icon_dist.config.schema import Config
 

@@ -23,7 +23,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from icon_dist.arguments import PRESETS, presets
+from icon_dist.cli import PRESETS, presets
 from icon_dist.config import value_types
 from icon_dist.config.safe_yaml import require_plain
 from icon_dist.config.schema import Config, as_sets, leaves, sets_of

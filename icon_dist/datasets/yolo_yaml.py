@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from icon_dist.arguments import did_you_mean
+from icon_dist.cli import did_you_mean
 from icon_dist.datasets.annotation_file import content, folders_below, read_mapping
 from icon_dist.datasets.derived_skeleton import Pairs, flips_of_order
 from icon_dist.datasets.skeleton import MAX_JOINTS

@@ -8,8 +8,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from icon_dist.arguments import Parser, at_least, number, text
-from icon_dist.cli import run_cli
+from icon_dist.cli import Parser, at_least, number, text
+from icon_dist.command_exit import run_cli
 from icon_dist.errors import ConfigError, DataError, shown
 
 DATASETS = ("coco", "mpii", "crowdpose", "custom", "yolo", "labelstudio", "wholebody133", "aic14")

@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 
 from icon_dist import storage
-from icon_dist.arguments import Parser, at_least
-from icon_dist.cli import run_cli
+from icon_dist.cli import Parser, at_least
+from icon_dist.command_exit import run_cli
 from icon_dist.errors import ConfigError, plural, say
 
 

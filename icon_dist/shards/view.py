@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from icon_dist.arguments import Parser, at_least
-from icon_dist.cli import run_cli
+from icon_dist.cli import Parser, at_least
+from icon_dist.command_exit import run_cli
 from icon_dist.errors import ConfigError
 
 

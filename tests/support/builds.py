@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import pytest
 
-from icon_dist.cli import run_cli
+from icon_dist.command_exit import run_cli
 from tests.support.paths import ROOT
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from icon_dist import train
-from icon_dist.cli import run_cli
+from icon_dist.command_exit import run_cli
 from icon_dist.config import load
 from icon_dist.errors import ConfigError
 from tests.support import small_sets

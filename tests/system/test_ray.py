@@ -68,7 +68,7 @@ def launch(loop: str, people: Path, run_dir: Path) -> subprocess.CompletedProces
     script = f"""
 from icon_dist.launch.progress import Progress
 from icon_dist.launch.ray import launch
-from icon_dist.cli import run_cli
+from icon_dist.command_exit import run_cli
 from tests.support.training import tiny
 run_cli(lambda _: launch(tiny({str(people)!r}, {str(run_dir)!r}), {loop!r}, Progress({str(run_dir)!r})))
 """

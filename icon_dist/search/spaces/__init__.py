@@ -15,7 +15,7 @@ from typing import Any, TypeGuard
 
 import yaml
 
-from icon_dist.arguments import did_you_mean
+from icon_dist.cli import did_you_mean
 from icon_dist.config.safe_yaml import read_plain
 from icon_dist.errors import ConfigError, shorten, shown
 from icon_dist.search.space import Range, Space

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from icon_dist.cli import run_cli
+from icon_dist.command_exit import run_cli
 from tests.adversarial.fuzz.cases import Case
 from tests.support.paths import ROOT
 

@@ -59,7 +59,7 @@ def _serve(
     for number, file in enumerate(files, start=1):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
-    from icon_dist.cli import run_cli
+    from icon_dist.command_exit import run_cli
 
     main = importlib.import_module(module).main
     pages = int(Path("/proc/self/statm").read_text().split()[0])

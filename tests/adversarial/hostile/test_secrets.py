@@ -11,7 +11,7 @@ import pytest
 
 from icon_dist import config as configuration
 from icon_dist import storage
-from icon_dist.cli import run_cli
+from icon_dist.command_exit import run_cli
 from icon_dist.errors import ConfigError, plain, say, shorten
 from tests.adversarial.hostile.prison import Outcome, run
 from tests.support.paths import ROOT

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from icon_dist import train
-from icon_dist.cli import run_cli
+from icon_dist.command_exit import run_cli
 from tests.support.commands import Command, Outcome, one_process
 
 

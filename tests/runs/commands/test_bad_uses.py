@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from icon_dist.__main__ import dispatch
-from icon_dist.cli import run_cli
+from icon_dist.command_exit import run_cli
 from tests.support import small_sets
 from tests.support.run_folders import write_run
 from tests.support.small_models import CRATE, weights_file

@@ -73,7 +73,9 @@ def test_an_epoch_with_contrast(people: Path, tmp_path: Path) -> None:
 
 
 def test_what_s3_needs_is_named() -> None:
-    ended = bare("from icon_dist import cli, storage; cli.run_cli(lambda _: storage.exists('s3://bucket/key'))")
+    ended = bare(
+        "from icon_dist import command_exit, storage; command_exit.run_cli(lambda _: storage.exists('s3://bucket/key'))"
+    )
     assert ended.stderr == "icon_dist: error: s3://: needs boto3, which is not here; pip install boto3 tenacity\n"
     assert ended.returncode == 7
 

@@ -14,7 +14,7 @@ import pytest
 
 from icon_dist import __version__, errors
 from icon_dist.__main__ import VERBS, dispatch
-from icon_dist.cli import run_cli
+from icon_dist.command_exit import run_cli
 from tests.support.paths import ROOT
 
 # What DeepSpeed and torch warn of on their import is none of ours.
@@ -293,7 +293,7 @@ def test_shards_need_no_trainer(tmp_path: Path) -> None:
 import sys
 sys.modules.update(dict.fromkeys(("ray", "deepspeed", "optuna", "sklearn")))
 from icon_dist.__main__ import dispatch
-from icon_dist.cli import run_cli
+from icon_dist.command_exit import run_cli
 for words in (["shards", "verify", "none"], ["sweep", "lambdas", "--cfg", "demo"]):
     try:
         run_cli(dispatch, words)
@@ -319,7 +319,7 @@ for words in (["shards", "verify", "none"], ["sweep", "lambdas", "--cfg", "demo"
 )
 def test_threads_of_torch_sleep_when_they_wait_for_long(own: dict[str, str], turns: str) -> None:
     """By what libgomp says of itself when torch loads it; what the user has set holds."""
-    code = "from icon_dist.cli import run_cli\nrun_cli(lambda _: print(__import__('torch').__name__))"
+    code = "from icon_dist.command_exit import run_cli\nrun_cli(lambda _: print(__import__('torch').__name__))"
     clean = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
     environment = clean | own | {"OMP_DISPLAY_ENV": "VERBOSE"}
     ran = [sys.executable, "-W", "ignore", "-c", code]

@@ -19,7 +19,7 @@ import mkdocs.config
 import pytest
 
 from icon_dist.__main__ import VERBS, dispatch
-from icon_dist.arguments import presets
+from icon_dist.cli import presets
 from tests.support.paths import ROOT
 
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("*/README.md")])

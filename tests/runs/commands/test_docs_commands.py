@@ -22,7 +22,7 @@ import cv2
 import pytest
 
 from icon_dist.__main__ import dispatch
-from icon_dist.cli import run_cli
+from icon_dist.command_exit import run_cli
 from tests.support.detector_files import with_nms
 from tests.support.once import once
 from tests.support.paths import ROOT

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from icon_dist import doctor, storage
-from icon_dist.cli import run_cli
+from icon_dist.command_exit import run_cli
 from icon_dist.errors import ConfigError, StorageError
 from icon_dist.launch import machine_checks, tempdirs
 from icon_dist.launch.machine_checks import Finding

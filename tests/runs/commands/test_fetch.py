@@ -24,7 +24,7 @@ from torch import Tensor
 from icon_dist import fetch, storage
 from icon_dist.checkpoints import checkpoint
 from icon_dist.checkpoints import weights as stored_weights
-from icon_dist.cli import run_cli
+from icon_dist.command_exit import run_cli
 from icon_dist.config import Config
 from icon_dist.datasets import load_skeleton, skeleton_to_dict
 from icon_dist.errors import CheckpointError

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import icon_dist
-from icon_dist import arguments
+from icon_dist import cli
 from icon_dist.config import load
 from icon_dist.datasets import load_skeleton
 from icon_dist.models import from_config
@@ -24,7 +24,7 @@ COMMANDS = f"""
 import io, pathlib, runpy, sys
 from contextlib import redirect_stderr, redirect_stdout
 from icon_dist.__main__ import VERBS, dispatch
-from icon_dist.cli import run_cli
+from icon_dist.command_exit import run_cli
 
 def code_of(call, *args, **kwargs):
     out, err = io.StringIO(), io.StringIO()
@@ -56,7 +56,7 @@ class Meanwhile:
             {what}
 
 sys.meta_path.insert(0, Meanwhile())
-from icon_dist.cli import run_cli
+from icon_dist.command_exit import run_cli
 from icon_dist.train import main
 run_cli(main)
 """
@@ -98,11 +98,11 @@ def test_a_signal_while_packages_load(
 
 
 def test_an_import_that_takes_long_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    with arguments.loading("torch"):
+    with cli.loading("torch"):
         pass
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr(arguments, "QUIET_S", 0.01)
-    with arguments.loading("torch"):
+    monkeypatch.setattr(cli, "QUIET_S", 0.01)
+    with cli.loading("torch"):
         time.sleep(0.5)
     assert capsys.readouterr().err == "loading torch\n"
 

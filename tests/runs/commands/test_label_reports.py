@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import yaml
 
-from icon_dist.cli import run_cli
+from icon_dist.command_exit import run_cli
 from icon_dist.shards import build, verify
 from icon_dist.shards.manifest import read_truth
 from icon_dist.shards.shard_set import open_shards

@@ -118,7 +118,7 @@ def test_a_run_waits_for_those_that_it_starts_from(jobs: int, tmp_path: Path, mo
 
 TWO_RUNS = """
 import sys
-from icon_dist.cli import run_cli
+from icon_dist.command_exit import run_cli
 from icon_dist.reports.paper_runs import Run, train_all
 
 class Saving(Run):

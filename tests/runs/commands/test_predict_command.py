@@ -18,7 +18,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from icon_dist.__main__ import dispatch
-from icon_dist.cli import run_cli
+from icon_dist.command_exit import run_cli
 from icon_dist.inference import predict_files
 from icon_dist.inference.estimator import PoseEstimator, load
 from icon_dist.launch import progress_line

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from icon_dist import submit
-from icon_dist.cli import run_cli
+from icon_dist.command_exit import run_cli
 
 TRAIN = ["--", "--cfg", "demo", "run.dir=s3://bucket/runs", "data.train=s3://bucket/a", "data.val=s3://bucket/b"]
 RUN = "demo-18e74102"

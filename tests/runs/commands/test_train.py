@@ -11,7 +11,7 @@ import pytest
 
 from icon_dist import __main__ as console
 from icon_dist import train
-from icon_dist.arguments import presets
+from icon_dist.cli import presets
 from icon_dist.config import load
 from icon_dist.errors import StorageError
 from icon_dist.shards.shard_set import open_shards

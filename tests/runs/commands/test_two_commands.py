@@ -25,7 +25,7 @@ from tests.support.training import tiny
 HASTY = """
 import sys
 from icon_dist import train
-from icon_dist.cli import run_cli
+from icon_dist.command_exit import run_cli
 from icon_dist.storage import lock
 from icon_dist.training import driver
 lock.FIRST_BEAT_S = lock.BEAT_S = 0.1

@@ -18,7 +18,7 @@ from tests.support.training import tiny
 TALKS = """
 import os, subprocess, sys, warnings
 from pathlib import Path
-from icon_dist.cli import run_cli
+from icon_dist.command_exit import run_cli
 def main(argv):
     print("first", flush=True)
     if sys.stdin is not None:

@@ -60,7 +60,7 @@ def test_a_machine_that_cannot_reach_itself(call: str) -> None:
     arguments = '"gloo"' if call.endswith("alone") else ""
     code = f"""
 import pkgutil
-from icon_dist.cli import run_cli
+from icon_dist.command_exit import run_cli
 call = pkgutil.resolve_name({call!r})
 run_cli(lambda _: call({arguments}), [])
 """

@@ -23,7 +23,7 @@ from tests.support.s3 import Handler, Proxy
 
 OTHER = """
 import sys
-from icon_dist.cli import run_cli
+from icon_dist.command_exit import run_cli
 from icon_dist.storage import lock
 lock.FIRST_BEAT_S, lock.BEAT_S = {first_beat}, 0.1
 def main(argv):

@@ -27,7 +27,7 @@ LAUNCH = """
 import sys
 from icon_dist.launch.local import launch
 from icon_dist.launch.progress import Progress
-from icon_dist.cli import run_cli
+from icon_dist.command_exit import run_cli
 from tests.support.training import tiny
 people, folder, loop = sys.argv[1:4]
 config = tiny(people, folder, **{long}, run__name="stopped")

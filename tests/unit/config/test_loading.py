@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from icon_dist import config as configuration
-from icon_dist.arguments import presets
+from icon_dist.cli import presets
 from icon_dist.config import config_hash, from_dict, load, load_own, to_yaml
 from icon_dist.config.schema import parse_size
 from icon_dist.errors import ConfigError

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from icon_dist import config as configuration
-from icon_dist.arguments import PRESETS, presets
+from icon_dist.cli import PRESETS, presets
 from icon_dist.config import Config, from_dict, load, to_yaml
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from icon_dist.arguments import presets
+from icon_dist.cli import presets
 from icon_dist.config import Config, load, load_own, to_commented_yaml
 
 ODD = ["run.name=007", "run.dir=a: b # 'c' \"d\" é {x}", "optim.lr=1e-5", "optim.milestones=[]", "run.report=[wandb]"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from icon_dist import train
-from icon_dist.arguments import presets
+from icon_dist.cli import presets
 from icon_dist.config import check_short_run, load
 from tests.support import small_sets
 from tests.support.refusals import dry_run
