@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from icon_dist.distributed import return_gradient, start_gather, world_size
 from icon_dist.errors import CheckpointError
 from icon_dist.losses import sampling
-from icon_dist.losses.bank import LARGEST_ID, MemoryBank
+from icon_dist.losses.memory_bank import LARGEST_ID, MemoryBank
 from icon_dist.losses.options import Bank
 from icon_dist.losses.tokens import limb_tokens
 from icon_dist.tensors.random import uniform

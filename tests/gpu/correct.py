@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from icon_dist.codec import Codec, codec_of
 from icon_dist.codec.heatmap import to_photo
 from icon_dist.config import Config
-from icon_dist.losses.bank import MemoryBank
+from icon_dist.losses.memory_bank import MemoryBank
 from icon_dist.losses.refined_joints import STAGE_WEIGHTS
 from icon_dist.methods.from_config import method_of
 from icon_dist.models import PoseNet, from_config

@@ -20,7 +20,7 @@ from icon_dist.checkpoints import checkpoint, compatibility
 from icon_dist.checkpoints import manifest as manifests
 from icon_dist.checkpoints.checkpoint import Checkpoint
 from icon_dist.errors import CheckpointError, IconError
-from icon_dist.losses.bank import MemoryBank
+from icon_dist.losses.memory_bank import MemoryBank
 from icon_dist.storage import hashed_json
 from icon_dist.training.ema import Average
 from icon_dist.training.engine_plain import PlainEngine

@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from icon_dist import distributed
-from icon_dist.losses.bank import MemoryBank
 from icon_dist.losses.consistency import consistency_sums, mean_of_categories
 from icon_dist.losses.exchange import Centers, Exchange
+from icon_dist.losses.memory_bank import MemoryBank
 from icon_dist.losses.sampling import Draw, Negatives, Queries
 from tests.support.on_ranks import on_ranks
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from icon_dist.errors import CheckpointError
-from icon_dist.losses.bank import MemoryBank
 from icon_dist.losses.consistency import consistency_loss
+from icon_dist.losses.memory_bank import MemoryBank
 from icon_dist.losses.sampling import Draw, Negatives, Queries
 from icon_dist.types import KeySet
 
