@@ -30,9 +30,9 @@ from torch import Tensor, nn
 
 from icon_dist.distributed import sum_over_ranks, world_size
 from icon_dist.losses import health, sampling
-from icon_dist.losses.consistency import consistency_sums, mean_of_categories
 from icon_dist.losses.exchange import Centers, SharedKeys
 from icon_dist.losses.health import Health
+from icon_dist.losses.info_nce import info_nce_sums, mean_of_categories
 from icon_dist.losses.intra import intra_sums
 from icon_dist.losses.options import PRCC, SKCC, Bank, Inputs, Options, Term, check_inputs, check_settings, pairs_of
 from icon_dist.losses.sampling import Negatives
@@ -239,7 +239,7 @@ class IconLoss(nn.Module):
         queries = sampling.query_rows(
             tokens, these.is_query, instance=batch.instance, owner=batch.owner, limit=these.most
         )
-        return consistency_sums(
+        return info_nce_sums(
             queries, these.keys, bank=these.bank, negatives=negatives, tau=self.tau, products=self.options.products
         )
 

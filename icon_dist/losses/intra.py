@@ -29,7 +29,7 @@ def intra_sums(
     """Per category, the sum of L_i and the number of queries with at least one positive and one negative.
 
     ``active`` tokens are keys, those with ``is_query`` are queries. Of ``negatives``, owner and number are given here.
-    As :func:`icon_dist.losses.consistency.consistency_sums` between instances.
+    As :func:`icon_dist.losses.info_nce.info_nce_sums` between instances.
     """
     with torch.autocast(features.device.type, enabled=False):
         features = features.to(torch.promote_types(features.dtype, torch.float32))

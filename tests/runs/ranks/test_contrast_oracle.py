@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from icon_dist import distributed
-from icon_dist.losses.consistency import consistency_sums, mean_of_categories
 from icon_dist.losses.exchange import Centers, Exchange
+from icon_dist.losses.info_nce import info_nce_sums, mean_of_categories
 from icon_dist.losses.memory_bank import MemoryBank
 from icon_dist.losses.sampling import Draw, Negatives, Queries
 from tests.support.on_ranks import on_ranks
@@ -92,7 +92,7 @@ def ours(seeds: list[int]) -> list[dict[str, Tensor]]:
         visible, owner, person = (x[mine] for x in (case.people.visible, case.people.instance, case.person))
         classes = visible.shape[1]
         live = Exchange(seed=0).share(Centers(features, visible, owner), step=0)
-        sums, counts = consistency_sums(
+        sums, counts = info_nce_sums(
             Queries(
                 features.flatten(0, 1),
                 torch.arange(classes).repeat(part),

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from icon_dist.errors import CheckpointError
-from icon_dist.losses.consistency import consistency_loss
+from icon_dist.losses.info_nce import info_nce_loss
 from icon_dist.losses.memory_bank import MemoryBank
 from icon_dist.losses.sampling import Draw, Negatives, Queries
 from icon_dist.types import KeySet
@@ -152,7 +152,7 @@ def test_bug_nan_when_a_mask_is_empty() -> None:
     idle = KeySet(torch.zeros(2, 0, 4), torch.zeros(2, 0, dtype=torch.bool), torch.zeros(2, 0, dtype=torch.int64))
     ids, active = torch.tensor([0, 1]), torch.tensor([True, True])
     queries = Queries(query, ids, ids, ids, active)
-    loss = consistency_loss(queries, idle, bank=empty, negatives=Negatives(Draw("hard", 1)), tau=0.07)
+    loss = info_nce_loss(queries, idle, bank=empty, negatives=Negatives(Draw("hard", 1)), tau=0.07)
     assert loss.item() == 0
     assert torch.equal(torch.autograd.grad(loss, query)[0], torch.zeros(2, 4))
 

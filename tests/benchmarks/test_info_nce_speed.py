@@ -3,7 +3,7 @@ CrossBatchMemory of pytorch-metric-learning: ratios of medians, interleaved, pri
 
 PERFORMANCE: N=64, K=17, m=256, bank 512, Q 5, Hn 6. On a busy machine, on one core::
 
-    OMP_NUM_THREADS=1 taskset -c 1 pytest -m slow tests/benchmarks/test_consistency_speed.py -s
+    OMP_NUM_THREADS=1 taskset -c 1 pytest -m slow tests/benchmarks/test_info_nce_speed.py -s
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pytorch_metric_learning.losses import CrossBatchMemory, SupConLoss
 from torch import Tensor
 from torch.nn import functional as F
 
-from icon_dist.losses.consistency import consistency_loss, mean_of_categories
+from icon_dist.losses.info_nce import info_nce_loss, mean_of_categories
 from icon_dist.losses.sampling import Draw, Negatives, Queries, choose_negatives
 from icon_dist.types import KeySet
 
@@ -44,7 +44,7 @@ def case(points: int, *, seed: int) -> Case:
 
 
 def ours(query: Tensor, category: Tensor, instance: Tensor, live: KeySet, bank: KeySet) -> Tensor:
-    return consistency_loss(asking(query, category, instance), live, bank=bank, negatives=HARD, tau=TAU)
+    return info_nce_loss(asking(query, category, instance), live, bank=bank, negatives=HARD, tau=TAU)
 
 
 def asking(query: Tensor, category: Tensor, person: Tensor) -> Queries:

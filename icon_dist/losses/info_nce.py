@@ -1,4 +1,4 @@
-"""Eq. 1 for all queries and keys at once, and its gradient in closed form.
+"""InfoNCE with several positives, Eq. 1, for all queries and keys at once, and its gradient in closed form.
 
 For a query i with positives p and negatives n, and s = cos / tau::
 
@@ -32,7 +32,7 @@ HELD = 1 << 24  # similarities held at once on an accelerator
 GPU_SHARE = 10  # bits: on a GPU one for 1024 bytes of its memory, so that a large one needs few launches
 
 
-def consistency_loss(
+def info_nce_loss(
     queries: Queries,
     keys: KeySet,
     *,
@@ -41,8 +41,8 @@ def consistency_loss(
     bank: KeySet | None = None,
     products: str = "fp32",
 ) -> Float[Tensor, ""]:
-    """Mean of L_i over the queries of a category, then over the categories; arguments as :func:`consistency_sums`."""
-    sums = consistency_sums(queries, keys, negatives=negatives, tau=tau, bank=bank, products=products)
+    """Mean of L_i over the queries of a category, then over the categories; arguments as :func:`info_nce_sums`."""
+    sums = info_nce_sums(queries, keys, negatives=negatives, tau=tau, bank=bank, products=products)
     return mean_of_categories(*sums)
 
 
@@ -51,7 +51,7 @@ def mean_of_categories(sums: Float[Tensor, " C"], counts: Float[Tensor, " C"]) -
     return (sums / counts.clamp(min=1)).sum() / (counts > 0).sum().clamp(min=1)
 
 
-def consistency_sums(
+def info_nce_sums(
     queries: Queries,
     keys: KeySet,
     *,

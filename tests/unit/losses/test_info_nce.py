@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from icon_dist.losses import consistency, products
-from icon_dist.losses.consistency import consistency_loss, consistency_sums
+from icon_dist.losses import info_nce, products
+from icon_dist.losses.info_nce import info_nce_loss, info_nce_sums
 from icon_dist.losses.sampling import Draw, Negatives, Queries, limit_negatives
 from icon_dist.tensors.torch_compat import linear_pointwise
 from icon_dist.types import KeySet
@@ -65,9 +65,9 @@ def random_case(seed: int) -> tuple[Queries, KeySet, KeySet]:
 def both_layouts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """An accelerator's pairs, as a CPU would not take them, must give the same numbers."""
     if request.param == "blocks":
-        for module in (products, consistency):
+        for module in (products, info_nce):
             monkeypatch.setattr(module, "blocked", lambda _: True)
-    monkeypatch.setattr(consistency, "HELD", 300)  # several times of
+    monkeypatch.setattr(info_nce, "HELD", 300)  # several times of
     monkeypatch.setattr(products, "SPAN", 2)  # ... several parts,
     monkeypatch.setattr(products, "BLOCK", 3)  # and blocks
 
@@ -80,7 +80,7 @@ def test_equals_the_loops_over_eq_1(seed: int, strategy: str, others_only: bool)
     queries, live, bank = random_case(seed)
     hn = 1 + seed % 4
     negatives = among(hn, strategy, others_only=others_only)
-    loss = consistency_loss(queries, live, bank=bank, negatives=negatives, tau=TAU)
+    loss = info_nce_loss(queries, live, bank=bank, negatives=negatives, tau=TAU)
     expected = literal(queries, [live, bank], hn=hn, strategy=strategy, others_only=others_only, tau=TAU)
     torch.testing.assert_close(loss, expected, rtol=1e-9, atol=1e-9)
     leaves = [queries.features, live.features]
@@ -99,7 +99,7 @@ def test_keys_after_the_last_odd_one_count_without_being_looked_at(stranger: boo
         bank.instance[4, 2] = int(queries.owner[queries.category == 4][0])
     for others_only in (False, True):
         negatives = among(2, others_only=others_only)
-        loss = consistency_loss(queries, live, bank=bank, negatives=negatives, tau=TAU)
+        loss = info_nce_loss(queries, live, bank=bank, negatives=negatives, tau=TAU)
         expected = literal(queries, [live, bank], hn=2, strategy="hard", others_only=others_only, tau=TAU)
         torch.testing.assert_close(loss, expected, rtol=1e-9, atol=1e-9)
 
@@ -111,8 +111,8 @@ def test_one_key_set_may_hold_everything() -> None:
         torch.cat([live.valid, bank.valid], 1),
         torch.cat([live.instance, bank.instance], 1),
     )
-    apart = consistency_loss(queries, live, bank=bank, negatives=among(2), tau=TAU)
-    together = consistency_loss(queries, joined, negatives=among(2), tau=TAU)
+    apart = info_nce_loss(queries, live, bank=bank, negatives=among(2), tau=TAU)
+    together = info_nce_loss(queries, joined, negatives=among(2), tau=TAU)
     torch.testing.assert_close(together, apart, rtol=1e-12, atol=1e-12)
 
 
@@ -125,7 +125,7 @@ def test_random_negatives_are_some_category_set_of_the_asked_size() -> None:
         one = Queries(**{name: column[row : row + 1] for name, column in vars(queries).items()})
         one = replace(one, active=torch.tensor([True]))
         mine = int(one.category)
-        drawn = consistency_loss(one, live, bank=bank, negatives=among(2, "random", key=5), tau=TAU)
+        drawn = info_nce_loss(one, live, bank=bank, negatives=among(2, "random", key=5), tau=TAU)
         options = []
         for i in populated:
             for j in populated:
@@ -142,7 +142,7 @@ def test_random_negatives_are_some_category_set_of_the_asked_size() -> None:
 def test_random_negatives_depend_on_the_key_only() -> None:
     queries, live, bank = random_case(2)
     losses = [
-        consistency_loss(queries, live, bank=bank, negatives=among(2, "random", key=key), tau=TAU).item()
+        info_nce_loss(queries, live, bank=bank, negatives=among(2, "random", key=key), tau=TAU).item()
         for key in (1, 1, 2)
     ]
     assert losses[0] == losses[1] != losses[2]
@@ -153,7 +153,7 @@ def test_gradcheck() -> None:
 
     def sums(q: Tensor, features: Tensor) -> Tensor:
         ours, keys = replace(queries, features=q), replace(live, features=features)
-        return consistency_sums(ours, keys, bank=bank, negatives=among(2, "all"), tau=TAU)[0]
+        return info_nce_sums(ours, keys, bank=bank, negatives=among(2, "all"), tau=TAU)[0]
 
     assert torch.autograd.gradcheck(sums, (queries.features, live.features))
 
@@ -165,7 +165,7 @@ def test_all_embeddings_equal_is_the_log_of_one_plus_the_negatives() -> None:
     keys = KeySet(features, torch.ones(3, 4, dtype=torch.bool), people)
     two = asking(features[0, :2].clone(), torch.tensor([0, 0]), torch.tensor([0, 1]), torch.tensor([True, True]))
     for tau in (0.07, 0.5):
-        loss = consistency_loss(two, keys, negatives=among(2), tau=tau)
+        loss = info_nce_loss(two, keys, negatives=among(2), tau=tau)
         torch.testing.assert_close(loss, torch.tensor(math.log(9)))
 
 
@@ -175,8 +175,8 @@ def test_finite_at_any_temperature(tau: float) -> None:
     queries, live, bank = random_case(4)
     q = queries.features.detach().float().requires_grad_()
     keys = replace(live, features=live.features.detach().float())
-    loss = consistency_loss(replace(queries, features=q), keys, bank=bank, negatives=among(3), tau=tau)
-    exact = consistency_loss(queries, live, bank=bank, negatives=among(3), tau=tau)
+    loss = info_nce_loss(replace(queries, features=q), keys, bank=bank, negatives=among(3), tau=tau)
+    exact = info_nce_loss(queries, live, bank=bank, negatives=among(3), tau=tau)
     (grad,) = torch.autograd.grad(loss, q)
     assert grad.isfinite().all()
     torch.testing.assert_close(loss.double(), exact, rtol=1e-4, atol=1e-3)
@@ -197,7 +197,7 @@ def test_nothing_to_compare_is_a_zero_with_a_gradient(why: str) -> None:
             keys.valid[1] = False
         if why == "no negative":
             keys.valid[[0, 2, 3, 4, 5]] = False
-    loss = consistency_loss(queries, live, bank=bank, negatives=among(2), tau=TAU)
+    loss = info_nce_loss(queries, live, bank=bank, negatives=among(2), tau=TAU)
     assert loss.item() == 0
     for grad in torch.autograd.grad(loss, [queries.features, live.features]):
         assert (grad == 0).all()
@@ -205,7 +205,7 @@ def test_nothing_to_compare_is_a_zero_with_a_gradient(why: str) -> None:
 
 def test_sums_and_counts_are_per_category() -> None:
     queries, live, bank = random_case(0)
-    sums, counts = consistency_sums(queries, live, bank=bank, negatives=among(2), tau=TAU)
+    sums, counts = info_nce_sums(queries, live, bank=bank, negatives=among(2), tau=TAU)
     for c in range(6):
         only = replace(queries, active=queries.active & (queries.category == c))
         alone = literal(only, [live, bank], hn=2, strategy="hard", others_only=False, tau=TAU)
@@ -215,9 +215,9 @@ def test_sums_and_counts_are_per_category() -> None:
 
 def test_bf16_in_fp32_out() -> None:
     low_queries, low_live, low_bank = (replace(x, features=x.features.detach().bfloat16()) for x in random_case(0))
-    loss = consistency_loss(low_queries, low_live, bank=low_bank, negatives=among(2), tau=TAU)
+    loss = info_nce_loss(low_queries, low_live, bank=low_bank, negatives=among(2), tau=TAU)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        under = consistency_loss(low_queries, low_live, bank=low_bank, negatives=among(2), tau=TAU)
+        under = info_nce_loss(low_queries, low_live, bank=low_bank, negatives=among(2), tau=TAU)
     assert loss.dtype == torch.float32
     assert loss.item() == under.item()
 
@@ -230,8 +230,8 @@ def test_fp32_is_the_same_loss(operator: Callable[..., Tensor] | None, monkeypat
     queries, live, bank = random_case(1)
     q, features = (x.features.detach().float().requires_grad_() for x in (queries, live))
     ours, keys = replace(queries, features=q), replace(live, features=features)
-    loss = consistency_loss(ours, keys, bank=replace(bank, features=bank.features.float()), negatives=among(3), tau=TAU)
-    exact = consistency_loss(queries, live, bank=bank, negatives=among(3), tau=TAU)
+    loss = info_nce_loss(ours, keys, bank=replace(bank, features=bank.features.float()), negatives=among(3), tau=TAU)
+    exact = info_nce_loss(queries, live, bank=bank, negatives=among(3), tau=TAU)
     torch.testing.assert_close(loss.double(), exact, rtol=1e-5, atol=1e-6)
     found = torch.autograd.grad(loss, [q, features])
     expected = torch.autograd.grad(exact, [queries.features, live.features])
@@ -253,7 +253,7 @@ def test_products_of_bf16_are_off_by_their_rounding(seed: int) -> None:
     )
     losses, slopes = [], []
     for dtype in ("fp32", "bf16"):
-        loss = consistency_loss(ours, keys, bank=stored, negatives=among(3, "all"), tau=TAU, products=dtype)
+        loss = info_nce_loss(ours, keys, bank=stored, negatives=among(3, "all"), tau=TAU, products=dtype)
         losses.append(loss.item())
         slopes.append(torch.autograd.grad(loss, [q, features]))
     off = 2**-8 / TAU
@@ -270,7 +270,7 @@ def test_max_negatives_limits_negatives_and_not_positives() -> None:
     keys = KeySet(features, torch.ones(4, 9, dtype=torch.bool), torch.arange(9).expand(4, 9).contiguous())
     one = asking(features[0, :1].clone(), torch.tensor([0]), torch.tensor([0]), torch.tensor([True]))
     for most, count in ((1, 2), (5, 10), (9, 18), (100, 18), (0, 18)):
-        loss = consistency_loss(one, keys, negatives=among(2, most=most), tau=TAU)
+        loss = info_nce_loss(one, keys, negatives=among(2, most=most), tau=TAU)
         torch.testing.assert_close(loss, torch.tensor(math.log(1 + count)))
 
 
@@ -290,7 +290,7 @@ def test_limited_negatives_are_a_random_part_of_every_category() -> None:
 def test_slopes_are_freed_by_the_backward_pass() -> None:
     """They are the largest tensors of a step, and would else live until the next one has made its own."""
     queries, keys, bank = random_case(0)
-    sums, _ = consistency_sums(queries, keys, negatives=among(2), tau=TAU, bank=bank)
+    sums, _ = info_nce_sums(queries, keys, negatives=among(2), tau=TAU, bank=bank)
     node: Any = sums.grad_fn
     while type(node).__name__ != "_ConsistencyBackward":
         assert node is not None
