@@ -22,7 +22,7 @@ from icon_dist.losses.exchange import check_banks
 from icon_dist.losses.health import Health
 from icon_dist.losses.heatmap import heatmap_loss, joint_errors
 from icon_dist.losses.icon import IconLoss
-from icon_dist.losses.limbs import relations
+from icon_dist.losses.limb_pairs import relations
 from icon_dist.losses.options import Bank, Options, Term
 from icon_dist.losses.refined_joints import refinement_loss
 from icon_dist.models import PoseNet

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from icon_dist.config import ContrastConfig, LossConfig
 from icon_dist.errors import ConfigError, plural
-from icon_dist.losses.limbs import ORDERS, relations
+from icon_dist.losses.limb_pairs import ORDERS, relations
 from icon_dist.shards.label_split import Split
 from icon_dist.shards.shard_set import ShardSet
 from icon_dist.types import Skeleton

@@ -1,4 +1,7 @@
-"""What PRCC compares: limb pairs, or chains of more joints along the bones of a skeleton."""
+"""What PRCC compares (``loss.relation``): limb pairs, or chains of more joints along the bones of a skeleton.
+
+The limbs of a data set are in its skeleton (``datasets/``); how tokens are made of them, Eq. 2-3, is in ``tokens.py``.
+"""
 
 from __future__ import annotations
 

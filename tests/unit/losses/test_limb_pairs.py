@@ -9,7 +9,7 @@ import pytest
 
 from icon_dist.config import LossConfig
 from icon_dist.datasets import load_skeleton
-from icon_dist.losses.limbs import ORDERS, chains, relations
+from icon_dist.losses.limb_pairs import ORDERS, chains, relations
 from icon_dist.losses.options import Options
 from icon_dist.methods.objective import icon_of
 
