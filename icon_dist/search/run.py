@@ -36,8 +36,8 @@ from icon_dist.search.tuning import KilledError, Setup, tune_trials
 from icon_dist.shards.manifest import read_manifest
 from icon_dist.shards.synthetic import draw_missing
 from icon_dist.training.driver import anchored
-from icon_dist.training.scoring import headlines
 from icon_dist.training.setup import open_data, starts
+from icon_dist.training.validation import headlines
 from icon_dist.types import Skeleton
 
 REPEATS = "confirm"  # name of the study that repeats the best of "sweep"

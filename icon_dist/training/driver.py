@@ -22,9 +22,9 @@ from icon_dist.training import start_weights
 from icon_dist.training.loop import LOOP, last_words, run_directory
 from icon_dist.training.plan import worker_counts
 from icon_dist.training.precision import chosen
-from icon_dist.training.scoring import headlines
 from icon_dist.training.setup import Data, open_data, refuse_other, starts
 from icon_dist.training.state import numbers_of
+from icon_dist.training.validation import headlines
 
 
 def run(cfg: Config, own: Mapping[str, str], *, dry_run: bool) -> None:

@@ -31,10 +31,10 @@ from icon_dist.training.meter import TICK_EVERY_S, Meter
 from icon_dist.training.plan import at_workers
 from icon_dist.training.precision import use_precision
 from icon_dist.training.samples import Samples
-from icon_dist.training.scoring import Scoring, conditions_of, headlines
 from icon_dist.training.setup import Data, begin, last_epoch, open_data, stream_of
 from icon_dist.training.step import Position, one_step
 from icon_dist.training.step_flags import Flags
+from icon_dist.training.validation import Validation, conditions_of, headlines
 from icon_dist.types import Batch, score_text
 
 LOOP = f"{__name__}:train"  # as launchers are told of it
@@ -103,7 +103,7 @@ class Run:
         self.data = data = open_data(at_workers(cfg, distributed.world_size()))
         self.shards, _, self.plan = data
         # streams fork: before there is anything on a GPU
-        self.scoring = Scoring(cfg, data, codec=codec_of(cfg), device=device)
+        self.validation = Validation(cfg, data, codec=codec_of(cfg), device=device)
         stream = None if cfg.semi.cache else stream_of(cfg, data, device=device)
         self.learner = begin(cfg, data, self.uri, device=device, note=self.note)
         self.state = self.learner.state
@@ -127,7 +127,7 @@ class Run:
     def close(self) -> None:
         """End the loader processes and let go of the model."""
         self.stream.close()
-        self.scoring.close()
+        self.validation.close()
         self.learner.engine.close()
 
     def note(self, text: str) -> None:
@@ -210,7 +210,7 @@ class Run:
         if cfg.data.max_bad_fraction:
             for text in (text for part in distributed.gather_objects(self.stream.skipped()) for text in part):
                 self.note(f"epoch {done} left out {text}")
-        scores = self.evaluate() if self.scoring.sets and (last or done % cfg.eval.every == 0) else {}
+        scores = self.evaluate() if self.validation.sets and (last or done % cfg.eval.every == 0) else {}
         if scores:
             state.best = max(state.best, scores[self.headlines[0]])
             self.report(Eval(state.step, done, conditions_of(cfg, self.data), tuple(self.headlines), scores))
@@ -234,7 +234,7 @@ class Run:
                 name: unless(self.stop, forward, device=self.device)
                 for name, forward in learner.method.students(learner.engine).items()
             }
-            return self.scoring(students, show)
+            return self.validation(students, show)
 
     def save(self, scores: dict[str, float]) -> None:
         """A checkpoint of where the run stands; what is copied is on its way when this returns."""

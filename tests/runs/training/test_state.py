@@ -41,7 +41,7 @@ class Forgetful:
 
 def train(config: Config, *, report: Report, device: str) -> None:
     """``straight``, ``stopped`` at a step, or ``resumed-PART`` from there without a part."""
-    from icon_dist.training import loop, scoring
+    from icon_dist.training import loop, validation
 
     kind, _, part = config.run.name.partition("-")
     if kind == "resumed" and distributed.rank() == 0:
@@ -89,7 +89,7 @@ def train(config: Config, *, report: Report, device: str) -> None:
         patch.setattr(State, "__init__", forgetful_init)
         patch.setattr(State, "complete", forgetful_complete)
         patch.setattr(State, "agree", skips_one)
-        patch.setattr(scoring, "evaluate", falling)
+        patch.setattr(validation, "evaluate", falling)
         loop.train(config, report=report, device=device, stop=stop)
 
 

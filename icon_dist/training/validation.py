@@ -1,4 +1,5 @@
-"""How a run is scored: on every set of ``data.val``, each on its own joints and by the metric of its own skeleton.
+"""Validation while a run trains: on every set of ``data.val``, each on its own joints and by its own
+metric, that of its skeleton.
 
 With several sets the names of their scores begin with what the set is called, ``coco/AP``; the first one's main metric
 decides which checkpoint is the best.
@@ -49,7 +50,7 @@ def conditions_of(cfg: Config, data: Data) -> str:
     )
 
 
-class Scoring:
+class Validation:
     """The sets of a run, opened once for all its evaluations. Make it before there is anything on a GPU: it forks."""
 
     def __init__(self, cfg: Config, data: Data, *, codec: Codec, device: str) -> None:
