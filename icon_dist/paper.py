@@ -14,6 +14,7 @@ import subprocess
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,8 +58,8 @@ def preset_of(recipe: Recipe, cfg: str | None) -> str:
     return cfg or next(iter(recipe.paper))
 
 
-def figures(run: Run, config: Config, *, seconds: float) -> list[Result]:
-    """What a finished run has measured on each set of ``data.val``, ``config`` being its own; it took ``seconds``."""
+def figures(run: Run, config: Config) -> list[Result]:
+    """What a finished run has measured on each set of ``data.val``, ``config`` being its own."""
     import torch
 
     from icon_dist.training.loop import run_directory
@@ -81,7 +82,7 @@ def figures(run: Run, config: Config, *, seconds: float) -> list[Result]:
         metric=last["headline"],
         score=last["scores"][last["headline"]],
         steps=last["step"],
-        seconds=round(seconds),
+        seconds=_seconds([e for e in events if e["kind"] == "train"]),
         device=torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         commit=_commit(),
         command=f"python {shlex.join(run.command)}",
@@ -89,6 +90,13 @@ def figures(run: Run, config: Config, *, seconds: float) -> list[Result]:
     )
     others = last.get("headlines", [])[1:]
     return [first, *(replace(first, metric=name, score=last["scores"][name]) for name in others)]
+
+
+def _seconds(lines: list[Mapping[str, Any]]) -> int:
+    """What the steps of a run took, by what its lines say of a step since the line before; stops do not count."""
+    steps = [0, *(line["step"] for line in lines)]
+    passed = zip(pairwise(steps), lines, strict=True)
+    return int(sum((to - at) * line["step_ms"] for (at, to), line in passed) / 1e3)
 
 
 def _mean(events: list[Mapping[str, Any]], name: str) -> str:
@@ -188,8 +196,8 @@ def _run_rows(args: Namespace, recipes: dict[str, Recipe]) -> None:
     for run in todo:
         draw_missing(configs[run.name].data)
 
-    def done(run: Run, seconds: float) -> None:
-        results = figures(run, configs[run.name], seconds=seconds)
+    def done(run: Run) -> None:
+        results = figures(run, configs[run.name])
         scores = ", ".join(f"{result.metric} {result.percent:.2f}" for result in results)
         say(f"{run.recipe.id} on {run.cfg}, seed {run.seed}: {scores}")
         if args.record:

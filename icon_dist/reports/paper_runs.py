@@ -81,8 +81,8 @@ class Run:
         return any((r.recipe, r.cfg, r.overrides, r.seed) == key for r in results)
 
 
-def train_all(runs: Sequence[Run], *, jobs: int, done: Callable[[Run, float], None]) -> None:
-    """Train ``runs``, ``jobs`` at a time, each after those that it starts from; ``done`` is told each and its seconds.
+def train_all(runs: Sequence[Run], *, jobs: int, done: Callable[[Run], None]) -> None:
+    """Train ``runs``, ``jobs`` at a time, each after those that it starts from; ``done`` is told of each.
 
     One that fails ends the others too, and this process with its exit code. They, and all when this process is
     stopped, keep a checkpoint: the same command goes on. Of several at a time the lines begin with the name of the run.
@@ -106,7 +106,7 @@ def train_all(runs: Sequence[Run], *, jobs: int, done: Callable[[Run, float], No
                 running.remove(one)
                 if one.process.returncode:
                     raise SystemExit(one.process.returncode)
-                done(one.run, time.monotonic() - one.started)
+                done(one.run)
     finally:
         starter.shutdown()
         for one in running:
@@ -120,7 +120,7 @@ class _Training:
 
     def __init__(self, run: Run, jobs: int) -> None:
         say(f"\n$ python {shlex.join(run.command)}")
-        self.run, self.started = run, time.monotonic()
+        self.run = run
         alone = jobs == 1  # then its live line is seen as it is
         out, error = (None, None) if alone else (subprocess.PIPE, subprocess.STDOUT)
         share = {} if alone else {"OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // jobs))}

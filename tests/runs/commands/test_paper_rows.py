@@ -44,6 +44,9 @@ def test_a_row_is_run_recorded_and_not_run_again(
     assert all(float(one.purity) >= 0 for one in results)
     log = (tmp_path / "runs/people-T5.skcc-s3/metrics.jsonl").read_text().splitlines()
     scores = [json.loads(line)["scores"] for line in log if '"eval"' in line][-1]
+    trained = [json.loads(line) for line in log if '"train"' in line]
+    took = sum(next(e["step_ms"] for e in trained if e["step"] >= step) for step in range(1, trained[-1]["step"] + 1))
+    assert [one.seconds for one in results] == [int(took / 1e3)] * 2
     assert len(results) == 2
     assert {one.metric: one.score for one in results} == {
         name: scores[name] for name in ("val/PCK@0.2", "other/PCK@0.2")
@@ -107,7 +110,7 @@ def test_a_run_waits_for_those_that_it_starts_from(jobs: int, tmp_path: Path, mo
     needs = {"c": ["b"], "b": ["a"], "a": [], "d": ["a"]}
     runs = [Short(row, name, 0, extra) for name, extra in needs.items()]
     ended: list[str] = []
-    train_all(runs, jobs=jobs, done=lambda run, _: ended.append(run.name))
+    train_all(runs, jobs=jobs, done=lambda run: ended.append(run.name))
     assert sorted(ended) == ["a", "b", "c", "d"]
     assert ended.index("a") < ended.index("b") < ended.index("c")
     for needed in ("e", "not trained here"):  # a run that needs itself, or another one, says what it lacks
