@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -25,6 +26,7 @@ from icon_dist import storage
 from icon_dist.checkpoints import checkpoint
 from icon_dist.checkpoints import manifest as manifests
 from icon_dist.checkpoints.checkpoint import Checkpoint
+from icon_dist.checkpoints.manifest import OTHER
 from icon_dist.checkpoints.not_a_run import FILES, not_a_run
 from icon_dist.config import Config
 from icon_dist.datasets import skeleton_from_dict, skeleton_to_dict
@@ -161,6 +163,29 @@ def _described(tensors: dict[str, Tensor], facts: Mapping[str, Any], *, name: st
         raise CheckpointError(f"{name}: its config or skeleton is not ours ({what}); fetch it again") from None
     known = {f.name for f in dataclasses.fields(Weights)} - {"tensors", "config", "skeleton"}
     return Weights(tensors, config, skeleton, **{key: facts[key] for key in known if facts.get(key) is not None})
+
+
+def require_same_tensors(saved: Mapping[str, Tensor], own: Mapping[str, Tensor], *, part: str = "") -> None:
+    """Refuse tensors that do not fit, or that no training goes on from, naming the first of them.
+
+    ``own`` has the names, shapes and types; ``part`` says whose they are where it is not the model.
+    """
+    theirs, ours = ({name: _kind_of(tensor) for name, tensor in group.items()} for group in (saved, own))
+    if differ := [name for name in sorted({*theirs, *ours}) if theirs.get(name) != ours.get(name)]:
+        name = differ[0]
+        raise CheckpointError(
+            f"checkpoint: {part}{name} is {theirs.get(name, 'absent')} there and {ours.get(name, 'absent')} here "
+            f"({len(differ)} such tensors); resume with the model.*, loss.lambda_* and semi.method it was trained "
+            "with, or use another run.name"
+        )
+    if broken := [name for name, tensor in saved.items() if not tensor.isfinite().all()]:
+        raise CheckpointError(f"checkpoint: {part}{broken[0]} has values that are not finite; {OTHER}")
+
+
+def _kind_of(tensor: Tensor) -> str:
+    """Its shape, and its type where that is not the usual one."""
+    kind = "" if tensor.dtype == torch.float32 else f" {str(tensor.dtype).removeprefix('torch.')}"
+    return f"{list(tensor.shape)}{kind}"
 
 
 def _digest(header: Mapping[str, Any], data: memoryview) -> str:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from icon_dist.checkpoints.compatibility import require_same_tensors
-from icon_dist.checkpoints.weights import Weights
+from icon_dist.checkpoints.weights import Weights, require_same_tensors
 from icon_dist.config import Config
 from icon_dist.config.short_runs import contrasts
 from icon_dist.errors import CheckpointError, ConfigError

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from icon_dist import config as configuration
 from icon_dist import storage
-from icon_dist.checkpoints import checkpoint, compatibility
+from icon_dist.checkpoints import checkpoint
 from icon_dist.checkpoints import manifest as manifests
 from icon_dist.config import Config, as_sets, sets_of
 from icon_dist.errors import CheckpointError, naming, note, plural, say
@@ -18,11 +18,11 @@ from icon_dist.launch.progress import Progress
 from icon_dist.launch.signals import Stop
 from icon_dist.shards.synthetic import draw_missing, missing_sets
 from icon_dist.storage import lock
-from icon_dist.training import start_weights
+from icon_dist.training import resume, start_weights
 from icon_dist.training.loop import LOOP, last_words, run_directory
 from icon_dist.training.plan import worker_counts
 from icon_dist.training.precision import chosen
-from icon_dist.training.setup import Data, open_data, refuse_other, starts
+from icon_dist.training.setup import Data, open_data, starts
 from icon_dist.training.state import numbers_of
 from icon_dist.training.validation import headlines
 
@@ -52,12 +52,7 @@ def _run(cfg: Config, own: Mapping[str, str], *, dry_run: bool) -> None:
     draw_missing(cfg.data)
     data = open_data(cfg, scorable=True)
     notes += configuration.check_short_run(cfg, own, steps=data.plan.total_steps)
-    _, newest = manifests.newest_whole(uri) or (None, None)  # the workers look at every byte
-    if newest is not None:
-        refuse_other(newest, cfg, data, {"split": data.plan.split.record()})  # now, and not from the workers
-        changed = ", ".join(compatibility.changes(newest, cfg))
-        if changed and newest["step"] < data.plan.total_steps:
-            note(f"the run goes on from step {newest['step']} with another config: {changed}")
+    newest = resume.look(uri, cfg, data.shards.skeleton, data.plan, note=note)
     say(f"{data.plan}\n{setting(cfg, data, newest)}")
     for text in (*notes, *data.plan.notes):
         note(text)
@@ -126,7 +121,7 @@ def finished(cfg: Config, data: Data) -> str:
     except CheckpointError:
         say("\n".join(skipped), file=sys.stderr)
         raise
-    if found is None or found.step < data.plan.total_steps or compatibility.changes(found.manifest, cfg):
+    if found is None or found.step < data.plan.total_steps or resume.changes(found.manifest, cfg):
         return ""  # the workers look into it
     numbers = numbers_of(found, steps_per_epoch=data.plan.steps_per_epoch)
     if numbers.epochs < cfg.optim.epochs:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from icon_dist.checkpoints.compatibility import require_same_tensors
+from icon_dist.checkpoints.weights import require_same_tensors
 from icon_dist.tensors.torch_compat import foreach_add_, foreach_copy_, foreach_lerp_, foreach_mul_, foreach_sub
 
 

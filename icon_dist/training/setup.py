@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
 from icon_dist import config as configuration
 from icon_dist import distributed, storage
-from icon_dist.checkpoints import checkpoint, compatibility
-from icon_dist.checkpoints.manifest import Manifest
-from icon_dist.checkpoints.saver import send_unsent
 from icon_dist.codec.frame import InputFrame
 from icon_dist.config import Config, sets_of
 from icon_dist.data.augment import Augmentation
@@ -33,7 +30,7 @@ from icon_dist.shards.shard_set import ShardSet, open_shards
 from icon_dist.shards.shared_columns import once_a_host
 from icon_dist.shards.teacher_cache import F32
 from icon_dist.shards.union import ShardUnion, union_of
-from icon_dist.training import start_weights
+from icon_dist.training import resume, start_weights
 from icon_dist.training.ema import Average
 from icon_dist.training.engine import Engine, wrap
 from icon_dist.training.optimizer import adam
@@ -95,14 +92,6 @@ def starts(cfg: Config, data: Data) -> Iterator[str]:
         yield start_weights.start_run(model, cfg.model.pretrained, shards, plan.split).note
     if cfg.semi.method == "pseudo":
         yield load_teacher(cfg, shards, plan.split, device="cpu", bf16=False).note
-
-
-def refuse_other(saved: Manifest, cfg: Config, data: Data, same: Mapping[str, Any]) -> None:
-    """CheckpointError where the run cannot go on from this checkpoint; ``same`` are facts that stay as they were."""
-    shards, _, plan = data
-    at = saved["step"] / plan.steps_per_epoch
-    compatibility.require(saved, backbone=cfg.model.backbone, joints=shards.skeleton.joints, epoch=at)
-    compatibility.require_same(saved, same)
 
 
 def last_epoch(cfg: Config) -> int:
@@ -175,11 +164,7 @@ def begin(cfg: Config, data: Data, run_uri: str, *, device: str, note: Callable[
     method = method_of(cfg, skeleton, model, micro_batch=plan.micro_batch, teacher=asked, has_joint=of_sets)
     same = {"split": plan.split.record(), "teacher": teacher and teacher.sha256}  # whenever this run is resumed
 
-    if distributed.rank() == 0:
-        send_unsent(run_uri, warn=note)
-    found = checkpoint.newest_for_all(run_uri, warn=note)
-    if found is not None:
-        refuse_other(found.manifest, cfg, data, same)
+    found = resume.newest_for_all(run_uri, cfg, skeleton, plan, same=same, note=note)
     state = State(model, found, steps_per_epoch=plan.steps_per_epoch)
     origin: dict[str, str] | None = None  # of the weights that training started from
     if found is not None:
@@ -209,12 +194,7 @@ def begin(cfg: Config, data: Data, run_uri: str, *, device: str, note: Callable[
     state.complete(engine, bank=method, ema=average)
     ended = state.epochs >= last_epoch(cfg)
     if found is not None:
-        note(f"resumed at step {state.step} from {found.uri}")
-        if changed := ", ".join(compatibility.changes(found.manifest, cfg)):
-            if ended:
-                note(f"not applied, because the run is over: {changed}; another run.name trains with other values")
-            else:
-                note(f"with another config from here on: {changed}")
+        resume.tell(found, cfg, ended=ended, note=note)
     if distributed.rank() == 0 and not ended:  # a run that its checkpoint refuses, or that is over, keeps its config
         storage.write(storage.join(run_uri, "config.yaml"), configuration.to_yaml(cfg).encode())
     guesses = sure_joints(teacher, cfg, shards, device=device, note=note) if teacher and cfg.semi.cache else None

@@ -27,8 +27,8 @@ from torch import Tensor, nn
 
 from icon_dist import distributed
 from icon_dist.checkpoints.checkpoint import Checkpoint
-from icon_dist.checkpoints.compatibility import require_same_tensors
 from icon_dist.checkpoints.manifest import OTHER
+from icon_dist.checkpoints.weights import require_same_tensors
 from icon_dist.errors import CheckpointError, shown
 from icon_dist.tensors.torch_compat import foreach_copy_
 from icon_dist.training.engine import Engine

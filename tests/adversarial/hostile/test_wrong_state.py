@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from icon_dist import config as configuration
-from icon_dist.checkpoints import checkpoint, compatibility
+from icon_dist.checkpoints import checkpoint
 from icon_dist.checkpoints import manifest as manifests
 from icon_dist.checkpoints.checkpoint import Checkpoint
 from icon_dist.errors import CheckpointError, IconError
@@ -24,6 +24,7 @@ from icon_dist.losses.memory_bank import MemoryBank
 from icon_dist.storage import hashed_json
 from icon_dist.training.ema import Average
 from icon_dist.training.engine_plain import PlainEngine
+from icon_dist.training.resume import require
 from icon_dist.training.state import State, numbers_of
 from tests.adversarial.fuzz import spoil
 
@@ -222,7 +223,7 @@ def test_a_manifest_that_lacks_what_a_resume_needs(name: str) -> None:
     manifest = {"step": 1, "config": {}, "skeleton": {"joints": []}, "epoch": 1.0}
     del manifest[name]
     with pytest.raises(CheckpointError, match=rf"checkpoint of step 1: MANIFEST.json has no {name}; remove this"):
-        compatibility.require(manifest, backbone="x", joints=[], epoch=1.0)
+        require(manifest, backbone="x", joints=[], epoch=1.0)
 
 
 def test_a_config_of_other_types() -> None:
@@ -232,4 +233,4 @@ def test_a_config_of_other_types() -> None:
             manifest = {"step": 1, "config": whole | {section: value}, "skeleton": {"joints": []}, "epoch": 1.0}
             manifest["channel_order"] = "rgb"
             with pytest.raises(CheckpointError, match=rf"checkpoint of step 1: its config: .*{section}"):
-                compatibility.require(manifest, backbone="x", joints=[], epoch=1.0)
+                require(manifest, backbone="x", joints=[], epoch=1.0)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from icon_dist import storage
-from icon_dist.checkpoints import checkpoint, compatibility, manifest, retention
+from icon_dist.checkpoints import checkpoint, manifest, retention
 from icon_dist.errors import CheckpointError
 
 
@@ -309,29 +309,6 @@ def test_a_newer_format_is_refused(run: str, monkeypatch: pytest.MonkeyPatch) ->
         save(run, 2)
     with pytest.raises(CheckpointError, match="format 2 is newer"):
         find(run)
-
-
-def test_another_model_is_refused_by_name(run: str) -> None:
-    save(run, 1, epoch=0.5)
-    found = find(run)[0].manifest
-    compatibility.require(found, backbone="hrnet_w32", joints=["head", "neck"], epoch=0.5)
-    with pytest.raises(CheckpointError, match=r"hrnet_w32.*hrnet_w48"):
-        compatibility.require(found, backbone="hrnet_w48", joints=["head", "neck"], epoch=0.5)
-    with pytest.raises(CheckpointError, match=r"2 joints \(head, neck\).*3 \(head, neck, hip\)"):
-        compatibility.require(found, backbone="hrnet_w32", joints=["head", "neck", "hip"], epoch=0.5)
-    with pytest.raises(CheckpointError, match=r"was epoch 0.5, but would be epoch 0.25 here.*optim.batch"):
-        compatibility.require(found, backbone="hrnet_w32", joints=["head", "neck"], epoch=0.25)
-
-
-def test_weights_that_do_not_fit_are_refused_by_name() -> None:
-    saved = {"a": torch.zeros(2, 3), "b": torch.zeros(())}
-    compatibility.require_same_tensors(saved, {"b": torch.ones(()), "a": torch.ones(2, 3)})
-    with pytest.raises(CheckpointError, match=r"a is \[2, 3\] there and \[3, 2\] here \(1 such"):
-        compatibility.require_same_tensors(saved, {**saved, "a": torch.zeros(3, 2)})
-    with pytest.raises(CheckpointError, match=r"b is \[\] there and absent here \(1 such"):
-        compatibility.require_same_tensors(saved, {"a": saved["a"]})
-    with pytest.raises(CheckpointError, match=r"b is absent there and \[\] here \(2 such"):
-        compatibility.require_same_tensors({"a": saved["a"]}, {**saved, "c": torch.zeros(1)})
 
 
 def test_foreign_folders_are_left_alone(run: str) -> None:

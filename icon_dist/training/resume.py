@@ -1,0 +1,115 @@
+"""Exact resume: the same command goes on from the run's newest intact checkpoint, bit for bit as if it had not stopped.
+
+Here is which checkpoint that is, and whether this run may go on from it: of the same model, on the same data, at the
+same position. ``checkpoints/checkpoint.py`` looks for it, ``state.py`` restores all that outlives a step, and
+``data/sampler.py`` goes on at its (epoch, step).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from icon_dist import config as configuration
+from icon_dist import distributed
+from icon_dist.checkpoints import checkpoint
+from icon_dist.checkpoints.checkpoint import Checkpoint
+from icon_dist.checkpoints.manifest import NAME, OTHER, Manifest, newest_whole
+from icon_dist.checkpoints.saver import send_unsent
+from icon_dist.config import Config
+from icon_dist.errors import CheckpointError, ConfigError
+from icon_dist.training.plan import Plan
+from icon_dist.types import Skeleton
+
+Note = Callable[[str], None]  # takes a line for people
+
+
+def look(run_uri: str, cfg: Config, skeleton: Skeleton, plan: Plan, *, note: Note) -> Manifest | None:
+    """The newest checkpoint by its manifest alone, before workers start and look at every byte; None in a new run.
+
+    CheckpointError where the run cannot go on from it; ``note`` is told what it goes on with that is new.
+    """
+    _, newest = newest_whole(run_uri) or (None, None)
+    if newest is not None:
+        refuse_other(newest, cfg, skeleton, plan, {"split": plan.split.record()})
+        changed = ", ".join(changes(newest, cfg))
+        if changed and newest["step"] < plan.total_steps:
+            note(f"the run goes on from step {newest['step']} with another config: {changed}")
+    return newest
+
+
+def newest_for_all(
+    run_uri: str, cfg: Config, skeleton: Skeleton, plan: Plan, *, same: Mapping[str, Any], note: Note
+) -> Checkpoint | None:
+    """The newest intact checkpoint, the same on all ranks; None in a new run. Collective.
+
+    What an earlier attempt could not send is sent first. CheckpointError where the run cannot go on from it.
+    """
+    if distributed.rank() == 0:
+        send_unsent(run_uri, warn=note)
+    found = checkpoint.newest_for_all(run_uri, warn=note)
+    if found is not None:
+        refuse_other(found.manifest, cfg, skeleton, plan, same)
+    return found
+
+
+def tell(found: Checkpoint, cfg: Config, *, ended: bool, note: Note) -> None:
+    """Say where the run goes on, and with which values that are new; a run that has ``ended`` applies none."""
+    note(f"resumed at step {found.step} from {found.uri}")
+    if changed := ", ".join(changes(found.manifest, cfg)):
+        if ended:
+            note(f"not applied, because the run is over: {changed}; another run.name trains with other values")
+        else:
+            note(f"with another config from here on: {changed}")
+
+
+def refuse_other(saved: Manifest, cfg: Config, skeleton: Skeleton, plan: Plan, same: Mapping[str, Any]) -> None:
+    """CheckpointError where the run cannot go on from this checkpoint; ``same`` are facts that stay as they were."""
+    at = saved["step"] / plan.steps_per_epoch
+    require(saved, backbone=cfg.model.backbone, joints=skeleton.joints, epoch=at)
+    require_same(saved, same)
+
+
+def require(manifest: Manifest, *, backbone: str, joints: Sequence[str], epoch: float) -> None:
+    """Refuse a checkpoint of another model, or whose step is another position in this run's data, naming both."""
+    where = f"checkpoint of step {manifest['step']}"
+    if absent := [name for name in ("config", "skeleton", "epoch", "channel_order") if name not in manifest]:
+        raise CheckpointError(f"{where}: {NAME} has no {absent[0]}; {OTHER}")
+    theirs = _config_of(manifest).model.backbone
+    if theirs != backbone:
+        raise CheckpointError(f"{where}: model.backbone={theirs}, but this run has {backbone}; use another run.name")
+    saved = manifest["skeleton"]["joints"]
+    if list(saved) != list(joints):
+        raise CheckpointError(
+            f"{where}: {len(saved)} joints ({', '.join(saved)}), but the data has {len(joints)} ({', '.join(joints)})"
+        )
+    if manifest["epoch"] != epoch:
+        raise CheckpointError(
+            f"{where}: was epoch {manifest['epoch']:g}, but would be epoch {epoch:g} here; "
+            "resume with the data and the optim.batch it was trained with, or use another run.name"
+        )
+
+
+def changes(manifest: Manifest, cfg: Config) -> list[str]:
+    """What ``cfg`` changes of the config it was saved with, outside the ``run`` section."""
+    return configuration.changes(dataclasses.asdict(_config_of(manifest)), cfg)
+
+
+def _config_of(manifest: Manifest) -> Config:
+    try:
+        return configuration.from_dict(manifest["config"])
+    except ConfigError as error:
+        raise CheckpointError(f"checkpoint of step {manifest['step']}: its config: {error}; {OTHER}") from None
+
+
+def require_same(manifest: Manifest, facts: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint of a run that stood on something else, such as other labelled people, naming the first."""
+    for name, here in facts.items():
+        if (there := manifest.get(name)) != here:
+            theirs, ours = (json.dumps(fact, sort_keys=True) for fact in (there, here))
+            raise CheckpointError(
+                f"checkpoint of step {manifest['step']}: {name} was {theirs}, but is {ours} here; "
+                "resume with what it was trained with, or use another run.name"
+            )
