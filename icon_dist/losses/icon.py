@@ -94,7 +94,7 @@ class IconLoss(nn.Module):
 
     def forward(
         self,
-        embedding: Float[Tensor, "N m _ _"],
+        embedding: Float[Tensor, "N m _ _"] | tuple[Float[Tensor, "N m 1 pixels"], Pixels],
         joints: Float[Tensor, "N K 2"],
         visible: Bool[Tensor, "N K"],
         instance_id: Int[Tensor, " N"],
@@ -103,20 +103,20 @@ class IconLoss(nn.Module):
         errors: Float[Tensor, "N K"] | None = None,
         image_id: Int[Tensor, " N"] | None = None,
         step: int | DeviceStep | None = None,
-        pixels: Pixels | None = None,
     ) -> IconOutput:
         """The loss of a batch of N instances. Collective: all ranks call it, each with the same N.
 
         ``joints`` are xy in input px; ``visible`` says which count; ``instance_id`` is unique in the dataset. Hard
         queries are those whose ``heatmaps`` are uncertain and whose ``errors`` are large; neither gets a gradient. With
         ``image_id`` positives are of other images. Micro-batches of an optimizer step are calls with the same ``step``.
-        ``embedding`` is the whole map [N, m, he, we]; or, at the ``pixels`` that :meth:`pixels` gave for these joints,
-        [N, m, 1, pixels].
+        ``embedding`` is the whole map [N, m, he, we]; or a pair: [N, m, 1, pixels], and the pixels that :meth:`pixels`
+        gave for these joints.
 
         After ``optimizer.step()``, call ``commit()``, or ``discard()`` if the step was skipped: another call before is
         a RuntimeError. In ``eval()`` mode nothing is remembered. ValueError, in one line, for inputs that do not fit.
         """
-        inputs = Inputs(embedding, joints, visible, instance_id, heatmaps, errors, image_id, pixels)
+        there, pixels = embedding if isinstance(embedding, tuple) and len(embedding) == 2 else (embedding, None)
+        inputs = Inputs(there, joints, visible, instance_id, heatmaps, errors, image_id, pixels)
         hard = any(term.query == "hard" for term in self.terms.values())
         check_inputs(inputs, num_joints=self.num_joints, dim=self.dim, hard=hard)
         owner = instance_id if image_id is None else image_id

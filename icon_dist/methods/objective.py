@@ -125,7 +125,7 @@ class Objective:
             self._icon.discard()  # the loop skipped that step
         losses.scale = self._cfg.lambda_p * ramp(epoch, self._cfg)
         found = self._icon(
-            outputs.embedding,
+            outputs.embedding if outputs.pixels is None else (outputs.embedding, outputs.pixels),
             batch.joints,
             self._counted(batch),
             batch.instance,
@@ -133,7 +133,6 @@ class Objective:
             errors=errors,
             image_id=batch.image_id if self._cfg.positives_from == "images" else None,
             step=step,
-            pixels=outputs.pixels,
         )
         scale = step.scale.to(losses.total.dtype) if isinstance(step, DeviceStep) else losses.scale
         losses.total = losses.total + scale * found.total

@@ -96,7 +96,7 @@ def test_embeddings_of_the_pixels_that_are_read_do_for_the_whole_map(name: str) 
         some = part.pixels(inputs["joints"], inputs["visible"], hw=(32, 32))
         place = some.place[:, None].expand(-1, M, -1)
         embedding = inputs["embedding"].flatten(2).gather(2, place)[:, :, None]
-        out = part(**inputs | {"embedding": embedding}, pixels=some)
+        out = part(**inputs | {"embedding": (embedding, some)})
         torch.testing.assert_close(out.total, right.total, rtol=1e-9, atol=1e-9)
         grad = torch.autograd.grad(out.total, inputs["embedding"])[0]
         torch.testing.assert_close(grad, expected, rtol=1e-7, atol=1e-9)
