@@ -1,7 +1,7 @@
 """The only torch.distributed import; every function is the identity at one process.
 
 Each function that takes part in a collective must be called by all ranks, in the same order, with equal shapes.
-The launcher makes and ends the process group.
+The launcher makes and ends the process group. The all-gather of embeddings is in ``losses/exchange.py``.
 """
 
 from __future__ import annotations

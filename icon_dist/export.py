@@ -1,6 +1,8 @@
 """Write a trained model as one ONNX or torch.export file, decoding included.
 
 icon-dist export s3://bucket/runs/coco -o coco.onnx
+
+What it does is in :mod:`icon_dist.inference.export_file`, the program in :mod:`icon_dist.inference.export_program`.
 """
 
 from __future__ import annotations

@@ -2,6 +2,9 @@
 
 icon-dist fetch s3://bucket/runs/w48 --best -o best.safetensors
 icon-dist fetch runs/coco_vit_b --hf coco_vit_b      # for transformers
+
+The file is :mod:`icon_dist.checkpoints.weights`, the card :mod:`icon_dist.checkpoints.card`, and the folder for
+transformers :mod:`icon_dist.inference.transformers_folder`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Choose what to label next, as Label Studio tasks with predictions: ``icon-dist pick MODEL PHOTO|DIR|SHARDS... -n N``.
 
-Images are chosen of which the model is unsure, and which are unlike each other.
+Images are chosen of which the model is unsure, and which are unlike each other: the choice is
+:mod:`icon_dist.inference.active_learning`, all the rest :mod:`icon_dist.reports.picking`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,9 @@
 """Draw and write the poses of your own photos and videos.
 
 icon-dist predict MODEL PHOTO|DIR|VIDEO... [--boxes whole|x,y,w,h|FILE.json|DETECTOR.onnx] [-o out/]
+
+What it does is in :mod:`icon_dist.inference.predict_files`. One image in Python is ``icon_dist.load``, which is in
+:mod:`icon_dist.inference.estimator`.
 """
 
 from __future__ import annotations

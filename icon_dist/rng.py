@@ -1,4 +1,4 @@
-"""Random numbers as a pure function of counters, so that nothing depends on world size, worker or order.
+"""Random numbers as a pure function of counters (seed, step ...): nothing depends on world size, worker or order.
 
 SplitMix64 (Steele, Lea and Flood, OOPSLA 2014): the state after ``i`` steps is ``key + i * GOLDEN``, so any number of
 any sequence is at hand without the ones before it. Written out because numpy may change its generators' streams.

@@ -1,4 +1,8 @@
-"""What a model's heatmaps mean, as one value: it was trained with it, and whoever reads its answers needs the same."""
+"""What a model's heatmaps mean, as one value: it was trained with it, and whoever reads its answers needs the same.
+
+``heatmap.py`` makes target heatmaps and ``decode.py`` reads joints from them, for the codecs msra, dark and udp. UDP's
+own lengths are in ``affine.py`` and ``heatmap.py``, its step is in ``dark.py``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who reads what.
+"""The sampler: who reads what, and in which order. All shuffling is here.
 
 An epoch permutes the shards, concatenates their rows, turns the sequence by a random amount and cuts it into V equal
 *virtual streams*. Every global batch takes B / V rows from each stream, in the order of the streams; rank r serves

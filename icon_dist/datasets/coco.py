@@ -1,4 +1,4 @@
-"""COCO person keypoints."""
+"""COCO person keypoints: the skeleton. All files of COCO's format are read by ``coco_json.py``."""
 
 from __future__ import annotations
 

@@ -114,8 +114,7 @@ def people_of(
         raise faults.nobody(people=len(document["annotations"]), crowds=crowds, unlabelled=unlabelled)
     faults.warn()
     points = keypoints_in_use.astype(np.float32)
-    whs = sizes.astype(int)
-    columns = (column[rows].tolist() for column in (ids, image_ids, whs, cleaned, areas))
+    columns = (column[rows].tolist() for column in (ids, image_ids, sizes.astype(int), cleaned, areas))
     instances = [
         Instance(id=i, image_id=m, file=names[r], wh=(w, h), box=(x, y, bw, bh), area=a, keypoints=points[r])
         for r, i, m, (w, h), (x, y, bw, bh), a in zip(rows.tolist(), *columns, strict=True)

@@ -1,4 +1,8 @@
-"""A skeleton as text: YAML for custom sets, JSON in a shard manifest. Joints are named, never numbered."""
+"""A skeleton as text: YAML for custom sets, JSON in a shard manifest. Joints are named, never numbered.
+
+The class is :class:`icon_dist.types.Skeleton`; the joints and limbs of a data set are in its file, ``coco.py``
+or ``lsp.yaml``.
+"""
 
 from __future__ import annotations
 

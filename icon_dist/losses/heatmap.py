@@ -1,4 +1,7 @@
-"""Heatmap error of each joint, as ``JointsMSELoss`` of the public HRNet code, without its loop over joints."""
+"""Heatmap error of each joint, as ``JointsMSELoss`` of the public HRNet code, without its loop over joints.
+
+The targets are made in ``codec/heatmap.py``.
+"""
 
 from __future__ import annotations
 

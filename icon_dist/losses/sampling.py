@@ -1,10 +1,11 @@
-"""Which tokens are queries, and which categories their negatives come from: hard, random or all (paper Table 7).
+"""Sampling of queries, and of categories that their negatives come from: hard, random or all (paper Table 7).
 
 A token is one point of one joint, or of one limb, of one instance; its category is that joint or limb. Choices are
 masks over all tokens of a batch, so that shapes are static and a GPU never waits for the host.
 
 Random numbers are a pure function of counters (seed, step, instance, category): any number of ranks draws the same
 numbers for the same instances, and nothing has to be saved.
+Where embeddings are read from the map is in ``tokens.py``.
 """
 
 from __future__ import annotations

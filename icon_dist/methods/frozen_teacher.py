@@ -1,4 +1,7 @@
-"""The frozen teacher of ``semi.method=pseudo``: any run or fetched file, verified, and checked against this run."""
+"""The frozen teacher of ``semi.method=pseudo``: any run or fetched file, verified, and checked against this run.
+
+It never changes; the moving average of a run's own weights is in ``training/ema.py``.
+"""
 
 from __future__ import annotations
 

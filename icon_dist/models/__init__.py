@@ -1,4 +1,7 @@
-"""Pose models by name. A backbone is one file here with ``NAMES`` and ``build(name, heads)``; no list to extend."""
+"""Pose models by name. A backbone is one file here with ``NAMES`` and ``build(name, heads)``; no list to extend.
+
+SimpleBaseline is in ``resnet.py``, ViTPose in ``vit.py``. How a config chooses is in ``from_config.py``.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Weights of others, by name into a model of ours: strict, with the exact list of what may be missing.
 
 Which code wrote a state dict is read from its keys. Files are unpickled by ``torch.load(weights_only=True)`` alone.
+What a run starts from, its own checkpoints included, is in ``training/start_weights.py``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The command line of a sweep: ``icon-dist sweep SEARCH --cfg NAME|PATH --trials N [a.b=c ...]``."""
+"""The command line of a sweep: ``icon-dist sweep SEARCH --cfg NAME|PATH --trials N [a.b=c ...]``.
+
+What it does is in :mod:`icon_dist.search.run`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ASHA: weak trials are stopped early. Ray Tune's, told what the journal knows of trials before."""
+"""ASHA, the pruner of a sweep: weak trials are stopped early. Ray Tune's, told what the journal knows."""
 
 from __future__ import annotations
 

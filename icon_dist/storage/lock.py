@@ -1,9 +1,9 @@
 """One writer at a time: a run, a shard folder and a study belong to the process whose lock lies in them.
 
-The lock, :data:`icon_dist.storage.LOCK`, says who its owner is, and its owner writes it again every BEAT_S. An owner of
-this machine that is gone is followed at once; any other when its lock has not changed for PATIENCE_S, as seen by the
-one who waits: clocks are never compared. A process that stood still for so long finds at its next beat, and before
-whatever it asks :func:`require` for, that the place is somebody else's now.
+The lock, :data:`icon_dist.storage.LOCK`, says who its owner is. Its heartbeat: the owner writes it again every BEAT_S.
+An owner of this machine that is gone is followed at once; any other when its lock has not changed for PATIENCE_S, as
+seen by the one who waits: clocks are never compared. A process that stood still for so long finds at its next beat, and
+before whatever it asks :func:`require` for, that the place is somebody else's now.
 
 On a disk no two processes can get one lock (``flock`` guards its changes, where the file system has it). On ``s3://``
 a new lock is a conditional put; where that is ignored, or where two follow a dead owner in the same second, the last

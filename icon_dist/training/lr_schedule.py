@@ -1,4 +1,7 @@
-"""The learning rate: a linear warm-up, then a tenth at every milestone."""
+"""The learning rate: a linear warm-up, then a tenth at every milestone.
+
+How the weight of contrast grows is in ``methods/objective.py``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""How fast a worker trains, what part of it it waits for data, and how much memory that takes."""
+"""How fast a worker trains, what part of it it waits for data, and how much memory that takes.
+
+Where figures of a run are recorded (``metrics.jsonl``, TensorBoard) is ``launch/progress.py``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""One optimizer step on the device: it reads nothing back, so a CUDA graph can hold it."""
+"""One optimizer step on the device, of one or more micro-batches: it reads nothing back, so a CUDA graph can hold it.
+
+A step whose loss or gradients are not finite (NaN) is skipped; ``loop.py`` ends the run after several in a row.
+"""
 
 from __future__ import annotations
 
