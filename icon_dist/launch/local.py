@@ -15,7 +15,7 @@ from icon_dist import distributed
 from icon_dist.config import Config
 from icon_dist.errors import ClusterError, out_of_memory
 from icon_dist.launch.events import Event, Stopped
-from icon_dist.launch.progress import Progress
+from icon_dist.launch.logger import Logger
 from icon_dist.launch.signals import Stop
 
 
@@ -25,10 +25,10 @@ def require_device(config: Config) -> None:
         raise ClusterError("run.gpus_per_worker=1: this machine has no GPU that torch can use; set it to 0")
 
 
-def launch(config: Config, loop: str, progress: Progress) -> None:
+def launch(config: Config, loop: str, logger: Logger) -> None:
     """Call ``loop`` ("module:function") here and now; DeepSpeed gets a process group of one."""
     require_device(config)
-    progress.say("loading model and data in this process")
+    logger.say("loading model and data in this process")
     device = "cuda:0" if config.run.gpus_per_worker else "cpu"
     if importlib.util.find_spec("deepspeed") is not None:
         group_of_one("gloo" if device == "cpu" else "nccl")
@@ -37,7 +37,7 @@ def launch(config: Config, loop: str, progress: Progress) -> None:
     def report(event: Event) -> None:
         if isinstance(event, Stopped):
             ended_at.append(event.step)
-        progress(event)
+        logger(event)
 
     with Stop() as stop:
         try:
@@ -45,7 +45,7 @@ def launch(config: Config, loop: str, progress: Progress) -> None:
         except torch.OutOfMemoryError as error:
             raise out_of_memory(error) from None
         finally:
-            progress.close()
+            logger.close()
             gc.collect()  # a run refers to itself: its networks and graphs would stay on the GPU in the next trial
         if ended_at:
             raise stop.stopped(ended_at[0])

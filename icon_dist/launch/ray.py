@@ -25,15 +25,15 @@ from icon_dist.errors import plural
 from icon_dist.launch import capacity, tempdirs
 from icon_dist.launch.connect import connect
 from icon_dist.launch.events import Fatal, Listening, Stopped, Up
+from icon_dist.launch.logger import Logger
 from icon_dist.launch.mailbox import Mailbox
-from icon_dist.launch.progress import Progress
 from icon_dist.launch.ray_compat import draining_nodes
 from icon_dist.launch.signals import Stop
 from icon_dist.launch.worker import work
 from icon_dist.storage import lock
 
 
-def launch(config: Config, loop: str, progress: Progress, *, counts: Sequence[int] = ()) -> None:
+def launch(config: Config, loop: str, logger: Logger, *, counts: Sequence[int] = ()) -> None:
     """Run ``loop`` ("module:function") as ``f(config, report=..., device=..., stop=...)`` on Ray workers to its end.
 
     Joins the cluster named by RAY_ADDRESS (set inside ``ray job submit``), else starts one here for this run.
@@ -45,22 +45,22 @@ def launch(config: Config, loop: str, progress: Progress, *, counts: Sequence[in
         try:
             for left in reversed(range(config.run.max_failures + 1)):
                 try:
-                    with progress.waiting("starting Ray"):
-                        _join(config, progress, workers=counts[-1])
-                    supervise(config, loop, progress, counts=counts, stop=stop)
+                    with logger.waiting("starting Ray"):
+                        _join(config, logger, workers=counts[-1])
+                    supervise(config, loop, logger, counts=counts, stop=stop)
                     break
                 except _ControllerLostError as error:
                     if not left or stop.reason:
                         raise
-                    progress.say(f"{error}; starting again from the newest checkpoint")
+                    logger.say(f"{error}; starting again from the newest checkpoint")
                     ray.shutdown()  # what the controller held is free only now
         finally:
             ray.shutdown()
-            progress.close()
+            logger.close()
 
 
 def supervise(
-    config: Config, loop: str, progress: Progress, *, counts: Sequence[int] = (), stop: Stop | None = None
+    config: Config, loop: str, logger: Logger, *, counts: Sequence[int] = (), stop: Stop | None = None
 ) -> None:
     """The same on the cluster that this process is part of already, as a trial of a sweep is."""
     # Read when the trainer starts; 2 s by default, and every wait for a worker pays it.
@@ -71,13 +71,13 @@ def supervise(
     while True:
         workers = capacity.choose(counts, config.run)
         of = f" (run.workers={counts[0]}, run.workers_min={config.run.workers_min})" if len(counts) > 1 else ""
-        progress.say(f"starting {plural(workers, 'worker')}{of}")
-        end = _attempt(config, loop, progress, workers=workers, patient=workers == counts[-1], stop=stop)
+        logger.say(f"starting {plural(workers, 'worker')}{of}")
+        end = _attempt(config, loop, logger, workers=workers, patient=workers == counts[-1], stop=stop)
         if end.stopped and end.lost:
             if stop.reason or capacity.room(config.run) < counts[-1] or len(counts) == 1:
                 stop.reason = stop.reason or end.lost
                 raise stop.stopped(end.step)
-            progress.say(f"{end.lost}; going on without it from step {end.step}")
+            logger.say(f"{end.lost}; going on without it from step {end.step}")
             continue
         if not end.lost:
             return
@@ -92,7 +92,7 @@ def supervise(
                 f"workers were lost {len(losses)} times, the last time: {end.lost}; "
                 "look at the nodes' memory and logs, then run the same command to resume"
             )
-        progress.say(f"workers lost ({end.lost}); starting again from the newest checkpoint")
+        logger.say(f"workers lost ({end.lost}); starting again from the newest checkpoint")
 
 
 @dataclasses.dataclass
@@ -105,14 +105,14 @@ class _End:
     died: bool = False  # that is, a process or a node did
 
 
-def _attempt(config: Config, loop: str, progress: Progress, *, workers: int, patient: bool, stop: Stop) -> _End:
+def _attempt(config: Config, loop: str, logger: Logger, *, workers: int, patient: bool, stop: Stop) -> _End:
     """One worker group from start to end; ``patient``: where it has no room, it waits for nodes as long as it takes."""
     # On the driver's own node: the loss of another one must not take the mailbox with it.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     lives = {"max_restarts": -1, "max_task_retries": -1}  # Ray may kill it, too, when memory is short
     mailbox = ray.remote(num_cpus=0, scheduling_strategy=here, **lives)(Mailbox).remote()
     stop.heard = False
-    with tempdirs.Folder("ray") as storage_path, progress.waiting("waiting for the first step") as started:
+    with tempdirs.Folder("ray") as storage_path, logger.waiting("waiting for the first step") as started:
         trainer = ray.train.torch.TorchTrainer(
             work,
             train_loop_config={
@@ -157,14 +157,14 @@ def _attempt(config: Config, loop: str, progress: Progress, *, workers: int, pat
                         nodes.add(node)
                         up += 1
                         if up == workers:
-                            progress.say(f"{plural(workers, 'worker')} up, loading model and data")
+                            logger.say(f"{plural(workers, 'worker')} up, loading model and data")
                     case Listening():
                         stop.heard = True
                     case _:
                         started.set()
                         end.step = getattr(event, "step", end.step)
                         end.stopped |= isinstance(event, Stopped)
-                        progress(event)
+                        logger(event)
             leaving = "preemption of a node" if not why and nodes & draining_nodes() else ""
             why = stop.reason or why or leaving
             if why:
@@ -200,7 +200,7 @@ class _BugError(Exception):
     """A worker's traceback."""
 
 
-def _join(config: Config, progress: Progress, *, workers: int) -> None:
+def _join(config: Config, logger: Logger, *, workers: int) -> None:
     need = {"CPU": workers * config.run.cpus_per_worker, "GPU": workers * config.run.gpus_per_worker}
     address = connect(cpus=need["CPU"])
     have = ray.cluster_resources()
@@ -209,7 +209,7 @@ def _join(config: Config, progress: Progress, *, workers: int) -> None:
             text = f"the cluster has {have.get(kind, 0):g} {kind}s, this run needs {amount:g} (run.workers)"
             if address == "local":
                 raise errors.ClusterError(f"{text}; lower run.workers or run.gpus_per_worker")
-            progress.say(f"{text}; waiting for more nodes to join")
+            logger.say(f"{text}; waiting for more nodes to join")
 
 
 def why_lost(error: Exception) -> tuple[str, bool]:

@@ -22,7 +22,7 @@ from icon_dist.data.crops import SharedCache, sharing
 from icon_dist.errors import ClusterError, ConfigError, DivergedError, IconError, shorten
 from icon_dist.launch import local, tempdirs
 from icon_dist.launch.events import Eval, Event, Start, Tick, Train
-from icon_dist.launch.progress import Progress
+from icon_dist.launch.logger import Logger
 from icon_dist.launch.ray import supervise
 from icon_dist.search import shared_epochs
 from icon_dist.search.space import with_values
@@ -88,7 +88,7 @@ def out_of_memory(error: Exception) -> str:
     return ""
 
 
-class Teller(Progress):
+class Teller(Logger):
     """The run's progress, written as always, with its scores and speed told to Tune."""
 
     def __init__(self, cfg: Config, *, metric: str, whole: bool) -> None:

@@ -14,7 +14,7 @@ from icon_dist.checkpoints import manifest as manifests
 from icon_dist.config import Config, as_sets, sets_of
 from icon_dist.errors import CheckpointError, naming, note, plural, say
 from icon_dist.launch import local, reporters
-from icon_dist.launch.progress import Progress
+from icon_dist.launch.logger import Logger
 from icon_dist.launch.signals import Stop
 from icon_dist.shards.synthetic import draw_missing, missing_sets
 from icon_dist.storage import lock
@@ -68,17 +68,17 @@ def _run(cfg: Config, own: Mapping[str, str], *, dry_run: bool) -> None:
     with lock.hold(uri, fix="give another run.name"):
         lock.tidy(uri)
         started = reporters.start(services, run_uri=uri, config=dataclasses.asdict(cfg))
-        progress = Progress(uri, reporters=started)
+        logger = Logger(uri, reporters=started)
         if cfg.run.launcher == "local":
-            local.launch(cfg, LOOP, progress)
+            local.launch(cfg, LOOP, logger)
         else:
             address = os.environ.get("RAY_ADDRESS")
-            progress.say(f"joining the Ray cluster at {address}" if address else "starting Ray on this machine")
+            logger.say(f"joining the Ray cluster at {address}" if address else "starting Ray on this machine")
 
-            with progress.waiting("loading Ray"):
+            with logger.waiting("loading Ray"):
                 from icon_dist.launch import ray  # which takes seconds
 
-            ray.launch(cfg, LOOP, progress, counts=worker_counts(cfg))
+            ray.launch(cfg, LOOP, logger, counts=worker_counts(cfg))
         lock.tidy(uri, over=True)
 
 

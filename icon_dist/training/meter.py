@@ -1,6 +1,6 @@
 """How fast a worker trains, what part of it it waits for data, and how much memory that takes.
 
-Where figures of a run are recorded (``metrics.jsonl``, TensorBoard) is ``launch/progress.py``.
+The figures of a run are recorded (``metrics.jsonl``, TensorBoard) by ``launch/logger.py``.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from icon_dist import storage
 from icon_dist.checkpoints import checkpoint, index
 from icon_dist.datasets import load_skeleton, skeleton_to_dict
 from icon_dist.launch.events import Start, Train
-from icon_dist.launch.progress import KINDS, Progress
+from icon_dist.launch.logger import KINDS, Logger
 from icon_dist.shards.shard_set import index_schema
 from icon_dist.storage import hashed_json, segments
 
@@ -87,11 +87,11 @@ def test_metrics_of_a_long_run(tmp_path: Path) -> None:
     for line in lines:
         log.add(line)
     log.flush()
-    progress = Progress(str(tmp_path))
-    begin = cpu(lambda: progress(Start(LINES, 2 * LINES)))
-    progress(Train(LINES + 1, 1.5, 1e-3, losses))
-    flush = cpu(progress.flush)
-    progress.close()
+    logger = Logger(str(tmp_path))
+    begin = cpu(lambda: logger(Start(LINES, 2 * LINES)))
+    logger(Train(LINES + 1, 1.5, 1e-3, losses))
+    flush = cpu(logger.flush)
+    logger.close()
     print(f"{LINES} lines: {begin:.3f} s of CPU to resume, {flush:.4f} s a flush")
 
     def parse() -> None:

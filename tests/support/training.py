@@ -20,7 +20,7 @@ from torch.multiprocessing.spawn import start_processes
 from icon_dist import config as configuration
 from icon_dist.config import Config
 from icon_dist.launch.events import Note, Report
-from icon_dist.launch.progress import Progress
+from icon_dist.launch.logger import Logger
 
 # What the server that forks ranks and verbs imports once (one server of a process serves all): them, what they import
 # later (seconds each), and what a child asks for.
@@ -100,11 +100,11 @@ def _member(rank: int, world: int, store: str, runs: list[dict[str, Any]], loop:
     try:
         for values in runs:
             config = configuration.from_dict(values)
-            report = Progress(run_directory(config), out=io.StringIO()) if rank == 0 else (lambda _: None)
+            report = Logger(run_directory(config), out=io.StringIO()) if rank == 0 else (lambda _: None)
             try:
                 pkgutil.resolve_name(loop)(config, report=report, device="cpu")
             finally:
-                if isinstance(report, Progress):
+                if isinstance(report, Logger):
                     report.close()  # a forked process has no end at which what is left would be tidied
     finally:
         with contextlib.suppress(RuntimeError):

@@ -66,11 +66,11 @@ def test_a_killed_process_changes_nothing(people: Path, tmp_path: Path, victim: 
 
 def launch(loop: str, people: Path, run_dir: Path) -> subprocess.CompletedProcess[str]:
     script = f"""
-from icon_dist.launch.progress import Progress
+from icon_dist.launch.logger import Logger
 from icon_dist.launch.ray import launch
 from icon_dist.command_exit import run_cli
 from tests.support.training import tiny
-run_cli(lambda _: launch(tiny({str(people)!r}, {str(run_dir)!r}), {loop!r}, Progress({str(run_dir)!r})))
+run_cli(lambda _: launch(tiny({str(people)!r}, {str(run_dir)!r}), {loop!r}, Logger({str(run_dir)!r})))
 """
     return subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
 

@@ -24,13 +24,13 @@ pytestmark = pytest.mark.ray
 LONG = {"optim__epochs": 40, "optim__milestones": (30,), "eval__every": 40}
 SLOW_TO_SAVE = """
 import sys
-from icon_dist.launch.progress import Progress
+from icon_dist.launch.logger import Logger
 from icon_dist.launch.ray import launch
 from icon_dist.command_exit import run_cli
 from tests.support.training import tiny
 config = tiny(sys.argv[1], sys.argv[2], run__name=sys.argv[3], optim__epochs=40, optim__milestones=[30])
 loop = "tests.runs.training.test_stop:slow_to_save"
-run_cli(lambda _: launch(config, loop, Progress(f"{sys.argv[2]}/{sys.argv[3]}")), [])
+run_cli(lambda _: launch(config, loop, Logger(f"{sys.argv[2]}/{sys.argv[3]}")), [])
 """
 
 

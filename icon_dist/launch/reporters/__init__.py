@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from icon_dist.errors import ClusterError, needed_for, shorten
-from icon_dist.launch.progress import Reporter
+from icon_dist.launch.logger import Reporter
 
 PROJECT = "icon_dist"
 

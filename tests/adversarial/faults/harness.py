@@ -129,21 +129,21 @@ def _member(
         from icon_dist.storage import retry as limits
 
         limits.PATIENCE_S = limits.FIRST_PATIENCE_S = patience
-    from icon_dist.launch.progress import Progress
+    from icon_dist.launch.logger import Logger
     from icon_dist.training.loop import train
 
-    progress = Progress(run_directory(config), out=open(os.devnull, "w"))  # noqa: SIM115
+    logger = Logger(run_directory(config), out=open(os.devnull, "w"))  # noqa: SIM115
 
     def report(event: Event) -> None:
         if isinstance(event, Start):
             training.set()
         if rank == 0:
-            progress(event)
+            logger(event)
 
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
     train(config, report=report, device="cpu")
     if rank == 0:
-        progress.close()
+        logger.close()
     with contextlib.suppress(RuntimeError):
         dist.destroy_process_group()
     os._exit(0)  # the parent's handlers of an exit are not ours

@@ -17,7 +17,7 @@ from icon_dist.config import load
 from icon_dist.errors import CheckpointError, ConfigError, DataError
 from icon_dist.inference import calibration_file
 from icon_dist.launch.local import launch
-from icon_dist.launch.progress import Progress
+from icon_dist.launch.logger import Logger
 from icon_dist.metrics.calibration import probabilities
 from icon_dist.training.loop import run_directory
 from tests.support import small_sets, two_sets
@@ -32,7 +32,7 @@ def place(module_path: Path) -> Path:
     uri = two_sets.hands(module_path)
     small = ("run.zero=0", "loss.lambda_p=0", "optim.warmup_steps=0", "optim.ema=0", "data.val=")
     cfg = load("lsp", [*TRAINING, *small, f"data.train={uri}", f"run.dir={module_path}", "run.name=run"])
-    launch(cfg, "icon_dist.training.loop:train", Progress(run_directory(cfg)))
+    launch(cfg, "icon_dist.training.loop:train", Logger(run_directory(cfg)))
     fetch.main([f"{module_path}/run", "--last", "-o", f"{module_path}/model.safetensors"])
     return module_path
 

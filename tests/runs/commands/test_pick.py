@@ -17,7 +17,7 @@ from icon_dist import evaluate, fetch, pick
 from icon_dist.config import load
 from icon_dist.errors import CheckpointError, ConfigError, DataError
 from icon_dist.launch.local import launch
-from icon_dist.launch.progress import Progress
+from icon_dist.launch.logger import Logger
 from icon_dist.shards.shard_set import open_shards
 from icon_dist.training.loop import run_directory
 from tests.support import two_sets
@@ -33,7 +33,7 @@ def place(module_path: Path) -> Path:
     small = ("run.zero=0", "optim.warmup_steps=0", "loss.skcc.queries=2", "loss.skcc.negatives=2")
     pairs = ("loss.prcc.queries=2", "loss.prcc.negatives=2", "loss.start_epoch=0", "loss.ramp_epochs=0")
     cfg = load("lsp", [*TRAINING, *small, *pairs, f"data.train={uri}", f"run.dir={module_path}", "run.name=run"])
-    launch(cfg, "icon_dist.training.loop:train", Progress(run_directory(cfg)))
+    launch(cfg, "icon_dist.training.loop:train", Logger(run_directory(cfg)))
     fetch.main([f"{module_path}/run", "--last", "-o", f"{module_path}/model.safetensors"])
     return module_path
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from icon_dist.launch.local import launch
-from icon_dist.launch.progress import Progress
+from icon_dist.launch.logger import Logger
 from icon_dist.models import PoseNet
 from icon_dist.training.driver import LOOP
 from tests.support.training import tiny
@@ -21,7 +21,7 @@ def test_a_finished_run_lets_go_of_its_model(people: Path, tmp_path: Path, zero:
     before = {id(thing) for thing in gc.get_objects() if isinstance(thing, PoseNet)}
     gc.disable()  # it comes by itself when it pleases
     try:
-        launch(config, LOOP, Progress(f"{tmp_path}/{config.run.name}"))
+        launch(config, LOOP, Logger(f"{tmp_path}/{config.run.name}"))
         assert not [thing for thing in gc.get_objects() if isinstance(thing, PoseNet) and id(thing) not in before]
     finally:
         gc.enable()

@@ -22,7 +22,7 @@ from icon_dist.config import Config, EvalConfig
 from icon_dist.errors import CheckpointError, ConfigError
 from icon_dist.inference.predictor import eval_stream, evaluate
 from icon_dist.launch.local import launch
-from icon_dist.launch.progress import Progress
+from icon_dist.launch.logger import Logger
 from icon_dist.methods.frozen_teacher import load_teacher, sure_joints
 from icon_dist.models import from_config
 from icon_dist.shards.bytes_check import verify
@@ -51,7 +51,7 @@ LABELLED = {"optim__batch": 16, "optim__micro_batch": 8}  # their half of a batc
 
 def run(*configs: Config) -> None:
     for config in configs:
-        launch(config, "icon_dist.training.loop:train", Progress(run_directory(config)))
+        launch(config, "icon_dist.training.loop:train", Logger(run_directory(config)))
 
 
 def final(config: Config) -> dict[str, dict[str, Tensor]]:

@@ -26,12 +26,12 @@ LONG = {"optim__epochs": 2, "optim__milestones": (1,), "run__workers": 1, "run__
 LAUNCH = """
 import sys
 from icon_dist.launch.local import launch
-from icon_dist.launch.progress import Progress
+from icon_dist.launch.logger import Logger
 from icon_dist.command_exit import run_cli
 from tests.support.training import tiny
 people, folder, loop = sys.argv[1:4]
 config = tiny(people, folder, **{long}, run__name="stopped")
-run_cli(lambda _: launch(config, loop, Progress(folder + "/stopped")), [])
+run_cli(lambda _: launch(config, loop, Logger(folder + "/stopped")), [])
 """
 
 

@@ -18,7 +18,7 @@ from icon_dist.checkpoints import weights as stored_weights
 from icon_dist.config import Config, load
 from icon_dist.errors import CheckpointError, ConfigError, DataError
 from icon_dist.launch.local import launch
-from icon_dist.launch.progress import Progress
+from icon_dist.launch.logger import Logger
 from icon_dist.training import driver
 from icon_dist.training.loop import run_directory
 from icon_dist.training.setup import open_data
@@ -48,7 +48,7 @@ def config(sets: tuple[str, str], folder: Path, *more: str, name: str = "run") -
 
 def run(*configs: Config) -> None:
     for one in configs:
-        launch(one, LOOP, Progress(run_directory(one)))
+        launch(one, LOOP, Logger(run_directory(one)))
 
 
 def people_read(cfg: Config) -> list[list[int]]:

@@ -14,8 +14,8 @@ import pytest
 from icon_dist.errors import ClusterError
 from icon_dist.launch import reporters
 from icon_dist.launch.events import Event, Tick
-from icon_dist.launch.progress import Progress
-from tests.unit.launch.test_progress import Log, evaluation, start, train
+from icon_dist.launch.logger import Logger
+from tests.unit.launch.test_logger import Log, evaluation, start, train
 
 # The packages are not among ours: a package of that name whose every call is a line in calls.jsonl.
 RECORDER = """
@@ -65,12 +65,12 @@ def told(service: str, run: Path, *, out: Log | None = None) -> None:
     """A run of two events, to this service."""
     services = reporters.packages([service])
     listening = reporters.start(services, run_uri=str(run / "w48"), config={"run": {"name": "w48"}})
-    progress = Progress(str(run / "w48"), out=out or Log(), reporters=listening)
+    logger = Logger(str(run / "w48"), out=out or Log(), reporters=listening)
     events: list[Event] = [start(), Tick(1, 0.1), train(1), evaluation(2)]
     for event in events:
-        progress(event)
-    progress.close()
-    progress.close()
+        logger(event)
+    logger.close()
+    logger.close()
 
 
 VALUES = {

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from icon_dist import storage
-from icon_dist.launch import progress as module
+from icon_dist.launch import logger as module
 from icon_dist.launch import tensorboard
 from icon_dist.launch.events import Eval, Note, Recorded, Skip, Speed, Train
-from icon_dist.launch.progress import Progress
+from icon_dist.launch.logger import Logger
 from icon_dist.storage import segments
 from tests.support.progress import Clock, Log, board, evaluation, recorded, start, steps, train
 
@@ -56,11 +56,11 @@ def test_the_lines_that_other_programs_read() -> None:
 
 
 def test_events_become_lines_and_board_files(run: str, tmp_path: Path) -> None:
-    progress = Progress(run, out=Log())
+    logger = Logger(run, out=Log())
     events = [train(1), train(2), evaluation(2), train(3)]
     for event in [start(), *events]:
-        progress(event)
-    progress.close()
+        logger(event)
+    logger.close()
     assert recorded(run) == lines(*events)
 
     folder = tmp_path / "board"
@@ -79,34 +79,34 @@ def test_events_become_lines_and_board_files(run: str, tmp_path: Path) -> None:
 
 
 def test_an_evaluation_is_on_disk_at_once(tmp_path: Path) -> None:
-    progress = Progress(str(tmp_path), out=Log())
+    logger = Logger(str(tmp_path), out=Log())
     for event in (start(), train(1), evaluation(2)):
-        progress(event)
+        logger(event)
     assert [e["step"] for e in recorded(str(tmp_path))] == [1, 2], "before close"
     assert steps(tmp_path / "tensorboard", "train/total") == [1]
-    progress.close()
+    logger.close()
 
 
 def test_a_long_epoch_is_written_every_so_often(tmp_path: Path, clock: Clock) -> None:
-    progress = Progress(str(tmp_path), out=Log())
-    progress(start())
-    progress(train(1))
+    logger = Logger(str(tmp_path), out=Log())
+    logger(start())
+    logger(train(1))
     first = recorded(str(tmp_path)) if (tmp_path / "metrics.jsonl").exists() else []
     clock.now += module.FLUSH_EVERY + 1
-    progress(train(2))
+    logger(train(2))
     assert first == []
     assert [e["step"] for e in recorded(str(tmp_path))] == [1, 2]
-    progress.close()
+    logger.close()
 
 
 def test_a_resumed_run_drops_what_came_after_its_checkpoint(tmp_path: Path) -> None:
     run = str(tmp_path)
-    first = Progress(run, out=Log())
+    first = Logger(run, out=Log())
     for event in (start(), train(1), train(2), evaluation(2), train(3), train(4)):
         first(event)
     first.close()
     until_the_next_second()
-    second = Progress(run, out=Log())
+    second = Logger(run, out=Log())
     again = [train(3, lr=0.5), train(4, lr=0.5)]
     for event in (start(2), *again):
         second(event)
@@ -123,13 +123,13 @@ def test_a_resumed_run_drops_what_came_after_its_checkpoint(tmp_path: Path) -> N
 
 def test_workers_that_start_again_lose_no_line_before_their_checkpoint(tmp_path: Path) -> None:
     """The driver lives on, and what it had not yet written counts as well."""
-    progress = Progress(str(tmp_path), out=Log())
+    logger = Logger(str(tmp_path), out=Log())
     for event in (start(), train(1), train(2), train(3)):
-        progress(event)
+        logger(event)
     until_the_next_second()
     for event in (start(2), train(3, lr=0.5)):
-        progress(event)
-    progress.close()
+        logger(event)
+    logger.close()
     assert recorded(str(tmp_path)) == lines(train(1), train(2), train(3, lr=0.5))
     assert steps(tmp_path / "tensorboard", "train/total") == [1, 2, 3]
 
@@ -154,19 +154,19 @@ def test_damaged_lines_are_dropped_and_counted(kind: str, tmp_path: Path) -> Non
     more = json.dumps(evaluation(2).record()).encode() + b"\n"
     (tmp_path / "metrics.jsonl").write_bytes(SOUND + (DAMAGED[kind] if kind == "cut" else DAMAGED[kind] + more))
     out = Log()
-    progress = Progress(str(tmp_path), out=out)
-    progress(start(2))
-    progress.close()
+    logger = Logger(str(tmp_path), out=out)
+    logger(start(2))
+    logger.close()
     assert recorded(str(tmp_path)) == lines(train(1), *([] if kind == "cut" else [evaluation(2)]))
     count = 2 if kind == "cut" else 3
     assert out.text() == f"warning: {tmp_path}/metrics.jsonl: 1 of {count} lines are damaged; left out\n"
 
 
 def test_what_is_no_number_is_null(tmp_path: Path) -> None:
-    progress = Progress(str(tmp_path), out=Log())
+    logger = Logger(str(tmp_path), out=Log())
     for event in (start(), train(1, gradient_ratio=math.inf, total=math.nan)):
-        progress(event)
-    progress.close()
+        logger(event)
+    logger.close()
     (line,) = recorded(str(tmp_path))
     assert (line["gradient_ratio"], line["total"], line["heatmap"]) == (None, None, 1.0)
 
@@ -184,21 +184,21 @@ def test_what_a_flush_writes_does_not_grow(tmp_path: Path, monkeypatch: pytest.M
         write(uri, data)
 
     monkeypatch.setattr(storage, "write", counted)
-    progress = Progress(str(tmp_path), out=Log())
-    progress(start())
+    logger = Logger(str(tmp_path), out=Log())
+    logger(start())
     for step in range(1, 201):
-        progress(train(step))
+        logger(train(step))
         written.append(0)
-        progress.flush()
+        logger.flush()
     written.append(0)
-    progress.close()
+    logger.close()
     assert max(written) < 2000 + 300 + 4000 + 600 < sum(map(len, map(str, lines(*map(train, range(1, 201)))))) / 4
     until_the_next_second()
-    progress = Progress(str(tmp_path), out=Log())
+    logger = Logger(str(tmp_path), out=Log())
     for event in (start(150), train(151)):
-        progress(event)
+        logger(event)
     written.append(0)
-    progress.close()
+    logger.close()
     events = [json.loads(line) for line in segments.read(f"{tmp_path}/metrics.jsonl").splitlines()]
     assert events == lines(*map(train, range(1, 152)))
     assert len(segments.places(f"{tmp_path}/metrics.jsonl")) > 10
@@ -209,8 +209,8 @@ def test_what_a_flush_writes_does_not_grow(tmp_path: Path, monkeypatch: pytest.M
 
 def test_nothing_is_written_before_the_run_has_started(tmp_path: Path) -> None:
     out = Log()
-    progress = Progress(str(tmp_path / "run"), out=out)
-    progress(Note("hello"))
-    progress.close()
+    logger = Logger(str(tmp_path / "run"), out=out)
+    logger(Note("hello"))
+    logger.close()
     assert out.text() == "hello\n"
     assert not (tmp_path / "run").exists()

@@ -9,7 +9,7 @@ import pytest
 
 from icon_dist.errors import StorageError
 from icon_dist.launch.events import Eval, Start
-from icon_dist.launch.progress import Progress
+from icon_dist.launch.logger import Logger
 
 
 def evaluation(step: int) -> Eval:
@@ -18,14 +18,14 @@ def evaluation(step: int) -> Eval:
 
 def test_metrics_wait_for_storage_to_come_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     metrics = tmp_path / "metrics.jsonl"
-    progress = Progress(str(tmp_path))
-    progress(Start(0, 9))
+    logger = Logger(str(tmp_path))
+    logger(Start(0, 9))
     metrics.mkdir()  # in the way
-    progress(evaluation(1))
+    logger(evaluation(1))
     assert "warning: metrics are not written" in capsys.readouterr().err
     with pytest.raises(StorageError):  # at the very end it is an error
-        progress.flush()
+        logger.flush()
     metrics.rmdir()
-    progress(evaluation(2))
+    logger(evaluation(2))
     assert [json.loads(line)["step"] for line in metrics.read_text().splitlines()] == [1, 2]
-    progress.close()
+    logger.close()

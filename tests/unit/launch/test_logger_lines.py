@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from icon_dist.launch import progress as module
+from icon_dist.launch import logger as module
 from icon_dist.launch.events import Done, Evaluating, Note, Speed, Tick
-from icon_dist.launch.progress import Progress
+from icon_dist.launch.logger import Logger
 from tests.support.progress import Clock, Log, Terminal, evaluation, recorded, shown, start, steps, train
 
 
@@ -25,15 +25,15 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def test_a_log_gets_whole_lines_some_seconds_apart(tmp_path: Path, clock: Clock) -> None:
     out = Log()
-    progress = Progress(str(tmp_path), out=out)
-    progress(start())
+    logger = Logger(str(tmp_path), out=out)
+    logger(start())
     for step in range(1, 31):
         clock.now += 1
-        progress(train(step))
-    progress(train(100))  # the last one is shown whenever it comes
-    progress(evaluation(30))
-    progress(Done("complete"))
-    progress.close()
+        logger(train(step))
+    logger(train(100))  # the last one is shown whenever it comes
+    logger(evaluation(30))
+    logger(Done("complete"))
+    logger.close()
     text = out.text()
     assert "\r" not in text
     assert text.endswith("\n")
@@ -49,14 +49,14 @@ def test_a_log_gets_whole_lines_some_seconds_apart(tmp_path: Path, clock: Clock)
 def test_between_two_steps_that_are_logged(tmp_path: Path, clock: Clock) -> None:
     """Ticks and evaluations in progress are seen, and not kept."""
     out = Log()
-    progress = Progress(str(tmp_path), out=out)
+    logger = Logger(str(tmp_path), out=out)
     moment = "2026-01-02T03:04:05+00:00"
     figures = Speed(1210, moment, img_s=85.2, step_ms=187.6, data_wait=2.6)
     first, later = (Tick(step, step / 100, figures) for step in (1, 31))
     for event in (start(), first, replace(train(20), speed=figures), later, Evaluating(40, 63), evaluation(31)):
-        progress(event)
+        logger(event)
         clock.now += 10
-    progress.close()
+    logger.close()
     local = datetime.fromisoformat(moment).astimezone()
     speed = f"85 img/s  188 ms  3 % data wait  1210 MB  {local:%H:%M:%S}"
     assert out.text().splitlines() == [
@@ -72,12 +72,12 @@ def test_between_two_steps_that_are_logged(tmp_path: Path, clock: Clock) -> None
 
 def test_contrast_that_is_off_is_not_shown(tmp_path: Path, clock: Clock) -> None:
     out = Log()
-    progress = Progress(str(tmp_path), out=out)
-    progress(start())
+    logger = Logger(str(tmp_path), out=out)
+    logger(start())
     for step in (1, 2):
         clock.now += 1
-        progress(train(step, scale=0.0))
-    progress.close()
+        logger(train(step, scale=0.0))
+    logger.close()
     assert "skcc" not in out.text()
     assert "heatmap 1.0" in out.text()
 
@@ -85,19 +85,19 @@ def test_contrast_that_is_off_is_not_shown(tmp_path: Path, clock: Clock) -> None
 def test_a_terminal_has_one_line_that_changes(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "60")
     screen = Terminal()
-    progress = Progress(str(tmp_path), out=screen)
-    progress(start())
+    logger = Logger(str(tmp_path), out=screen)
+    logger(start())
     for step in (1, 2, 3):
         clock.now += 1
-        progress(train(step))
+        logger(train(step))
     assert screen.text().count("\n") == 0
     assert [part.split()[1] for part in screen.text().split("\r")[1:]] == ["1/100", "2/100", "3/100"]
     assert all(len(part) < 60 for part in screen.text().split("\r")), "a full line would wrap"
-    progress(Note("a note"))
-    progress(train(4))
-    progress(evaluation(4))
-    progress(Done("complete"))
-    progress.close()
+    logger(Note("a note"))
+    logger(train(4))
+    logger(evaluation(4))
+    logger(Done("complete"))
+    logger.close()
     lines = shown(screen)
     assert [line.split()[1] for line in lines[::2][:2]] == ["3/100", "4/100"]
     assert lines[1] == "a note"
@@ -106,23 +106,23 @@ def test_a_terminal_has_one_line_that_changes(tmp_path: Path, clock: Clock, monk
 
 def test_an_error_after_half_a_line_begins_a_new_one(tmp_path: Path, clock: Clock) -> None:
     screen = Terminal()
-    progress = Progress(str(tmp_path), out=screen)
-    progress(start())
+    logger = Logger(str(tmp_path), out=screen)
+    logger(start())
     for step in (1, 2):
         clock.now += 1
-        progress(train(step))
+        logger(train(step))
     assert not screen.text().endswith("\n")
-    progress.close()
+    logger.close()
     assert screen.text().endswith("\n")
-    progress.close()
+    logger.close()
     assert screen.text().count("\n") == 1
 
 
 def test_what_takes_long_is_said_again_until_it_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "WAITING_S", 0.02)
     out = io.StringIO()
-    progress = Progress(str(tmp_path), out=out)
-    with progress.waiting("starting Ray") as over:
+    logger = Logger(str(tmp_path), out=out)
+    with logger.waiting("starting Ray") as over:
         while out.getvalue().count("starting Ray, 0 s so far\n") < 2:
             time.sleep(0.01)
         over.set()
@@ -130,6 +130,6 @@ def test_what_takes_long_is_said_again_until_it_is_over(tmp_path: Path, monkeypa
         told = out.getvalue()
         time.sleep(0.1)
         assert out.getvalue() == told
-    with progress.waiting("loading"):
+    with logger.waiting("loading"):
         pass
     assert out.getvalue() == told

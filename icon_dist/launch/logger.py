@@ -1,4 +1,4 @@
-"""What a run tells people: one progress line, ``metrics.jsonl`` and TensorBoard files, all written by the driver.
+"""The logger of a run: one progress line, ``metrics.jsonl`` and TensorBoard files, all written by the driver.
 
 Rank 0 sends small events; nothing here knows where they come from. A resumed run first drops what was recorded after
 the step it resumes from, so that the files read like one undisturbed run. Both records are in files of bounded size:
@@ -45,7 +45,7 @@ WAITING_S = 5.0  # of silence while Ray or its workers start
 FLUSH_EVERY = 30.0  # s: what a driver that is killed may lose of metrics.jsonl
 
 
-class Progress:
+class Logger:
     """Consumes the events of a run in order, and keeps those that are recorded."""
 
     def __init__(self, run_uri: str, *, out: TextIO | None = None, reporters: Sequence[Reporter] = ()) -> None:
