@@ -35,7 +35,7 @@ WARM = [
         "pyarrow.dataset",
         "pytest",
         "tests.support.training",
-        "tests.adversarial.hostile.prison",
+        "tests.adversarial.hostile.isolated",
     ),
 ]
 TINY = {

@@ -19,7 +19,7 @@ from icon_dist.shards.bytes_check import members
 from icon_dist.storage import hashed_json
 from tests.adversarial.fuzz import attack, cases, world
 from tests.adversarial.fuzz.cases import CHECKPOINT, CONFIG, DATA, OK, STORAGE, Case
-from tests.adversarial.hostile import weapons
+from tests.adversarial.hostile import payload
 from tests.support.s3 import refusing
 
 Line = tuple[str, ...]  # a command and its arguments
@@ -84,9 +84,9 @@ def tar(change: Callable[[list[tuple[tarfile.TarInfo, bytes]]], object]) -> Prep
 
     def prepare(folder: Path) -> None:
         raw = (folder / "shard-00000.tar").read_bytes()
-        files = [(weapons.member(name), data) for name, _, data in members(raw)]
+        files = [(payload.member(name), data) for name, _, data in members(raw)]
         change(files)
-        weapons.vouch(folder, "shard-00000.tar", weapons.tar(*files))
+        payload.vouch(folder, "shard-00000.tar", payload.tar(*files))
 
     return shards(prepare)
 
@@ -104,7 +104,7 @@ def header(folder: Path) -> None:
     place = folder / "shard-00000.tar"
     raw = bytearray(place.read_bytes())
     raw[148] ^= 1  # of the checksum
-    weapons.vouch(folder, place.name, bytes(raw))
+    payload.vouch(folder, place.name, bytes(raw))
 
 
 def photo(content: bytes | Callable[[bytes], bytes]) -> Prepare:
@@ -220,12 +220,12 @@ CASES: dict[str, tuple[Prepare, int, str]] = {
     "no truth": (shards(lambda s: (s / "truth.json.gz").unlink()), DATA, "truth.json.gz: missing"),
     "duplicate key in a shard": (tar(lambda files: files.extend(files[:2])), DATA, "occurs twice"),
     "unpaired member": (tar(lambda files: files.pop(1)), DATA, "expected one image and one json"),
-    "forbidden member": (tar(lambda f: f.append((weapons.member("a.pkl"), b""))), DATA, "no plain KEY"),
-    "symlink": (tar(lambda f: f.append((weapons.member("a.jpg", tarfile.SYMTYPE, "/x"), b""))), DATA, "no plain KEY"),
-    "..": (tar(lambda f: f.append((weapons.member("../a.jpg"), b""))), DATA, "no plain KEY"),
+    "forbidden member": (tar(lambda f: f.append((payload.member("a.pkl"), b""))), DATA, "no plain KEY"),
+    "symlink": (tar(lambda f: f.append((payload.member("a.jpg", tarfile.SYMTYPE, "/x"), b""))), DATA, "no plain KEY"),
+    "..": (tar(lambda f: f.append((payload.member("../a.jpg"), b""))), DATA, "no plain KEY"),
     "too large": (photo(lambda raw: raw + bytes(64 << 20)), DATA, "more than 67108864 bytes"),
     "not an image": (photo(b"GIF89a" * 9), DATA, "photos/2.jpg: a GIF"),
-    "bomb": (photo(weapons.png(10**4, 10**4)), DATA, "10000 x 10000 px, more than"),
+    "bomb": (photo(payload.png(10**4, 10**4)), DATA, "10000 x 10000 px, more than"),
     # checkpoints
     "no checkpoint": (lambda _: ("fetch", "nowhere", "-o", "new.safetensors"), CHECKPOINT, "no checkpoint is there"),
     "no manifest in any": (both(lambda c: (c / manifests.NAME).unlink()), CHECKPOINT, "none is left"),

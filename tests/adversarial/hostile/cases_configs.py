@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.adversarial.hostile.tricks import ESCAPE, LAUGHS, Prepare
+from tests.adversarial.hostile.attacks import ESCAPE, LAUGHS, Prepare
 
 CASES: dict[str, tuple[Prepare, int, str]] = {
     # configs

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from tests.adversarial.hostile import weapons
-from tests.adversarial.hostile.cell import packed
-from tests.adversarial.hostile.tricks import (
+from tests.adversarial.hostile import payload
+from tests.adversarial.hostile.attacks import (
     DEEP,
     ESCAPE,
     Prepare,
@@ -18,18 +17,19 @@ from tests.adversarial.hostile.tricks import (
     sealed,
     then,
 )
+from tests.adversarial.hostile.sandbox import packed
 
 CASES: dict[str, tuple[Prepare, int, str]] = {
     # weights that somebody hands over
-    "pickle as safetensors": (lambda c: c.evaluate(c.file("x.safetensors", weapons.code(c.canary))), 4, "is a pickle"),
-    "pth to evaluate": (lambda c: c.evaluate(c.file("x.pth", weapons.torch_code(c.canary))), 4, "is a pickle"),
+    "pickle as safetensors": (lambda c: c.evaluate(c.file("x.safetensors", payload.code(c.canary))), 4, "is a pickle"),
+    "pth to evaluate": (lambda c: c.evaluate(c.file("x.pth", payload.torch_code(c.canary))), 4, "is a pickle"),
     "header of exabytes": (
-        lambda c: c.evaluate(c.file("x.safetensors", weapons.safetensors_header(b"{}", size=2**62))),
+        lambda c: c.evaluate(c.file("x.safetensors", payload.safetensors_header(b"{}", size=2**62))),
         4,
         "not written by icon_dist.fetch",
     ),
     "header nested deeply": (
-        lambda c: c.evaluate(c.file("x.safetensors", weapons.safetensors_header(DEEP))),
+        lambda c: c.evaluate(c.file("x.safetensors", payload.safetensors_header(DEEP))),
         4,
         "not written by icon_dist.fetch",
     ),
@@ -61,20 +61,20 @@ CASES: dict[str, tuple[Prepare, int, str]] = {
         "final_layer.weight is",
     ),
     "metadata of other types": (bad_text(lambda _, m: m.update(config=[1])), 4, "does not say what it is"),
-    "pretrained pth with code": (lambda c: bad_weights(c, "w.pth", weapons.torch_code(c.canary)), 4, "more than plain"),
+    "pretrained pth with code": (lambda c: bad_weights(c, "w.pth", payload.torch_code(c.canary)), 4, "more than plain"),
     "pretrained of the old format": (
-        lambda c: bad_weights(c, "w.pth.tar", weapons.torch_code(c.canary, legacy=True)),
+        lambda c: bad_weights(c, "w.pth.tar", payload.torch_code(c.canary, legacy=True)),
         4,
         "more than plain tensors",
     ),
-    "pretrained bare pickle": (lambda c: bad_weights(c, "w.pt", weapons.code(c.canary)), 4, "more than plain tensors"),
+    "pretrained bare pickle": (lambda c: bad_weights(c, "w.pt", payload.code(c.canary)), 4, "more than plain tensors"),
     "pretrained pickle as safetensors": (
-        lambda c: bad_weights(c, "w.safetensors", weapons.code(c.canary)),
+        lambda c: bad_weights(c, "w.safetensors", payload.code(c.canary)),
         4,
         "not a safetensors file",
     ),
-    "pretrained pkl": (lambda c: bad_weights(c, "w.pkl", weapons.code(c.canary)), 4, "not one of"),
-    "pretrained zip bomb": (lambda c: bad_weights(c, "w.pth", weapons.torch_bomb()), 4, "unpacks to more"),
+    "pretrained pkl": (lambda c: bad_weights(c, "w.pkl", payload.code(c.canary)), 4, "not one of"),
+    "pretrained zip bomb": (lambda c: bad_weights(c, "w.pth", payload.torch_bomb()), 4, "unpacks to more"),
     "pretrained names for the terminal": (
         lambda c: bad_weights(c, "w.safetensors", packed({ESCAPE: torch.zeros(1)})),
         4,
@@ -99,7 +99,7 @@ CASES: dict[str, tuple[Prepare, int, str]] = {
         "is not JSON",
     ),
     "sealed pickle in a run": (
-        lambda c: then(sealed(c, "model.safetensors", weapons.code(c.canary)), c.fetch()),
+        lambda c: then(sealed(c, "model.safetensors", payload.code(c.canary)), c.fetch()),
         4,
         "no safetensors file",
     ),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import tarfile
 
-from tests.adversarial.hostile import weapons
-from tests.adversarial.hostile.tricks import (
+from tests.adversarial.hostile import payload
+from tests.adversarial.hostile.attacks import (
     DEEP,
     ESCAPE,
     JPEG,
@@ -42,13 +42,13 @@ CASES: dict[str, tuple[Prepare, int, str]] = {
         r"\\x1b",
     ),
     "index is a pickle": (
-        lambda c: then(weapons.vouch(c.shards, "index.parquet", weapons.code(c.canary)), c.verify()),
+        lambda c: then(payload.vouch(c.shards, "index.parquet", payload.code(c.canary)), c.verify()),
         3,
         "cannot be read|build the shards again",
     ),
     "index of equal rows": (
         lambda c: then(
-            weapons.vouch(c.shards, "index.parquet", weapons.index_bomb(5_000_000)),
+            payload.vouch(c.shards, "index.parquet", payload.index_bomb(5_000_000)),
             c.reshard(lambda m: m.update(people=5_000_000)),
             c.verify(),
         ),
@@ -57,32 +57,32 @@ CASES: dict[str, tuple[Prepare, int, str]] = {
     ),
     "index of long texts": (long_texts, 3, "up to 100 letters|unpacks to more"),
     "truth of gigabytes": (
-        lambda c: then(weapons.vouch(c.shards, "truth.json.gz", weapons.gzip_bomb(1024)), c.evaluate()),
+        lambda c: then(payload.vouch(c.shards, "truth.json.gz", payload.gzip_bomb(1024)), c.evaluate()),
         3,
         "unpacks to more than",
     ),
-    "tar member above": (lambda c: with_member(c, weapons.member("../../outside/victim")), 3, "no plain KEY"),
-    "tar member absolute": (lambda c: with_member(c, weapons.member("/etc/x.jpg")), 3, "no plain KEY"),
+    "tar member above": (lambda c: with_member(c, payload.member("../../outside/victim")), 3, "no plain KEY"),
+    "tar member absolute": (lambda c: with_member(c, payload.member("/etc/x.jpg")), 3, "no plain KEY"),
     "tar symbolic link": (
-        lambda c: with_member(c, weapons.member("k.jpg", tarfile.SYMTYPE, "/etc/passwd")),
+        lambda c: with_member(c, payload.member("k.jpg", tarfile.SYMTYPE, "/etc/passwd")),
         3,
         "no plain",
     ),
-    "tar hard link": (lambda c: with_member(c, weapons.member("k.jpg", tarfile.LNKTYPE, "../x")), 3, "no plain KEY"),
-    "tar device": (lambda c: with_member(c, weapons.member("k.jpg", tarfile.CHRTYPE)), 3, "no plain KEY"),
-    "tar pipe": (lambda c: with_member(c, weapons.member("k.jpg", tarfile.FIFOTYPE)), 3, "no plain KEY"),
-    "tar member pickle": (lambda c: with_member(c, weapons.member("k.pkl"), weapons.code(c.canary)), 3, "no plain KEY"),
-    "tar member for the terminal": (lambda c: with_member(c, weapons.member(f"{ESCAPE}.jpg")), 3, "no plain KEY"),
+    "tar hard link": (lambda c: with_member(c, payload.member("k.jpg", tarfile.LNKTYPE, "../x")), 3, "no plain KEY"),
+    "tar device": (lambda c: with_member(c, payload.member("k.jpg", tarfile.CHRTYPE)), 3, "no plain KEY"),
+    "tar pipe": (lambda c: with_member(c, payload.member("k.jpg", tarfile.FIFOTYPE)), 3, "no plain KEY"),
+    "tar member pickle": (lambda c: with_member(c, payload.member("k.pkl"), payload.code(c.canary)), 3, "no plain KEY"),
+    "tar member for the terminal": (lambda c: with_member(c, payload.member(f"{ESCAPE}.jpg")), 3, "no plain KEY"),
     "file beside them for the terminal": (lambda c: then(c.file(f"shards/{ESCAPE}", "x"), c.verify()), 3, r"\\x1b"),
     "shard is a link": (lambda c: then(link(c.shards / "shard-00000.tar", c.victim), c.verify()), 3, "bytes, manifest"),
-    "crop of a terapixel": (lambda c: then(crop(c, weapons.png(10**6, 10**6)), c.verify()), 3, "more than 50000000 px"),
+    "crop of a terapixel": (lambda c: then(crop(c, payload.png(10**6, 10**6)), c.verify()), 3, "more than 50000000 px"),
     "crop of a terapixel, predicted": (
-        lambda c: then(crop(c, weapons.png(10**6, 10**6)), c.evaluate(None, "--limit", "0")),
+        lambda c: then(crop(c, payload.png(10**6, 10**6)), c.evaluate(None, "--limit", "0")),
         3,
         "more than 50000000 px",
     ),
     "crop is a pickle": (
-        lambda c: then(crop(c, weapons.code(c.canary)), c.evaluate(None, "--limit", "0")),
+        lambda c: then(crop(c, payload.code(c.canary)), c.evaluate(None, "--limit", "0")),
         3,
         "not a JPEG or PNG",
     ),
@@ -98,14 +98,14 @@ CASES: dict[str, tuple[Prepare, int, str]] = {
         3,
         "not an image of a kind that is read",
     ),
-    "png of a terapixel": (lambda c: c.build({}, weapons.png(10**5, 10**5)), 3, "more than 50000000 px"),
-    "jpeg of gigapixels": (lambda c: c.build({}, weapons.jpeg_with_frame(JPEG, 65500, 65500)), 3, "more than 50000000"),
+    "png of a terapixel": (lambda c: c.build({}, payload.png(10**5, 10**5)), 3, "more than 50000000 px"),
+    "jpeg of gigapixels": (lambda c: c.build({}, payload.jpeg_with_frame(JPEG, 65500, 65500)), 3, "more than 50000000"),
     "jpeg of two sizes": (
-        lambda c: c.build({}, weapons.jpeg_of_two_sizes(JPEG, 30000, 30000)),
+        lambda c: c.build({}, payload.jpeg_of_two_sizes(JPEG, 30000, 30000)),
         3,
         "header of the JPEG",
     ),
-    "annotations of gigabytes": (lambda c: c.build(text=weapons.gzip_bomb(1024)), 3, "unpacks to more than"),
+    "annotations of gigabytes": (lambda c: c.build(text=payload.gzip_bomb(1024)), 3, "unpacks to more than"),
     "annotations nested deeply": (lambda c: c.build(text=DEEP), 3, "nested too deeply"),
     "annotations with a huge number": (lambda c: c.build(text=b"[" + b"9" * 10**6 + b"]"), 3, "thousands of digits"),
     "boxes by command": (
@@ -120,7 +120,7 @@ CASES: dict[str, tuple[Prepare, int, str]] = {
         "nested too deeply|not a json",
     ),
     "head boxes are a pickle": (
-        lambda c: [*mpii(c), "--headboxes", c.file("gt_valid.mat", weapons.code(c.canary))],
+        lambda c: [*mpii(c), "--headboxes", c.file("gt_valid.mat", payload.code(c.canary))],
         3,
         "not MPII's gt_valid.mat",
     ),

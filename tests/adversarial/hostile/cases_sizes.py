@@ -5,19 +5,19 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from tests.adversarial.hostile import weapons
-from tests.adversarial.hostile.tricks import Prepare, bad_manifest, bad_shards, bad_weights, link, put, then
+from tests.adversarial.hostile import payload
+from tests.adversarial.hostile.attacks import Prepare, bad_manifest, bad_shards, bad_weights, link, put, then
 
 CASES: dict[str, tuple[Prepare, int, str]] = {
     "index of a footer of gigabytes": (
-        lambda c: then(weapons.vouch(c.shards, "index.parquet", b"PAR1" + b"\xff\xff\xff\x7f" + b"PAR1"), c.verify()),
+        lambda c: then(payload.vouch(c.shards, "index.parquet", b"PAR1" + b"\xff\xff\xff\x7f" + b"PAR1"), c.verify()),
         3,
         "footer",
     ),
     "index of a quintillion rows": (
         lambda c: then(
-            weapons.vouch(
-                c.shards, "index.parquet", weapons.parquet([weapons.node(b"r", 1), weapons.leaf(b"x")], rows=2**60)
+            payload.vouch(
+                c.shards, "index.parquet", payload.parquet([payload.node(b"r", 1), payload.leaf(b"x")], rows=2**60)
             ),
             c.verify(),
         ),
@@ -26,10 +26,10 @@ CASES: dict[str, tuple[Prepare, int, str]] = {
     ),
     "index of a hundred thousand columns": (
         lambda c: then(
-            weapons.vouch(
+            payload.vouch(
                 c.shards,
                 "index.parquet",
-                weapons.parquet([weapons.node(b"r", 10**5), *[weapons.leaf(b"x")] * 10**5]),
+                payload.parquet([payload.node(b"r", 10**5), *[payload.leaf(b"x")] * 10**5]),
             ),
             c.verify(),
         ),
@@ -38,8 +38,8 @@ CASES: dict[str, tuple[Prepare, int, str]] = {
     ),
     "index nested deeply": (
         lambda c: then(
-            weapons.vouch(
-                c.shards, "index.parquet", weapons.parquet([*[weapons.node(b"a", 1)] * 900, weapons.leaf(b"x")])
+            payload.vouch(
+                c.shards, "index.parquet", payload.parquet([*[payload.node(b"a", 1)] * 900, payload.leaf(b"x")])
             ),
             c.verify(),
         ),
@@ -96,7 +96,7 @@ CASES: dict[str, tuple[Prepare, int, str]] = {
     "weights never end": (lambda c: c.evaluate("/dev/zero"), 5, "is a device"),
     "pretrained never ends": (lambda c: c.train("model.pretrained=/dev/zero"), 5, "is a device"),
     "pretrained header of exabytes": (
-        lambda c: bad_weights(c, "w.safetensors", weapons.safetensors_header(b"{}", size=2**62)),
+        lambda c: bad_weights(c, "w.safetensors", payload.safetensors_header(b"{}", size=2**62)),
         4,
         "cut|not a safetensors",
     ),
@@ -104,13 +104,13 @@ CASES: dict[str, tuple[Prepare, int, str]] = {
         lambda c: bad_weights(
             c,
             "w.safetensors",
-            weapons.safetensors_header(b'{"a":{"dtype":"F32","shape":[4611686018427387904],"data_offsets":[0,8]}}'),
+            payload.safetensors_header(b'{"a":{"dtype":"F32","shape":[4611686018427387904],"data_offsets":[0,8]}}'),
         ),
         4,
         "cut|more than plain",
     ),
     "pretrained class of its own": (
-        lambda c: bad_weights(c, "w.pth", weapons.torch_class("mmengine.config.Config")),
+        lambda c: bad_weights(c, "w.pth", payload.torch_class("mmengine.config.Config")),
         4,
         "mmengine.config.Config stands in the way",
     ),

@@ -15,9 +15,9 @@ import pytest
 
 from icon_dist import storage
 from tests.adversarial.hostile import cases_configs, cases_models, cases_shards, cases_sizes
-from tests.adversarial.hostile.cell import SECRET, VICTIM, Cell, stock
-from tests.adversarial.hostile.prison import Outcome, run, traces
-from tests.adversarial.hostile.tricks import JPEG
+from tests.adversarial.hostile.attacks import JPEG
+from tests.adversarial.hostile.isolated import Outcome, run, traces
+from tests.adversarial.hostile.sandbox import SECRET, VICTIM, Sandbox, stock
 
 CASES = cases_models.CASES | cases_configs.CASES | cases_shards.CASES | cases_sizes.CASES
 
@@ -30,17 +30,17 @@ def store(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def cell(store: Path, tmp_path: Path) -> Cell:
-    return Cell(store, tmp_path / "cell")
+def sandbox(store: Path, tmp_path: Path) -> Sandbox:
+    return Sandbox(store, tmp_path / "sandbox")
 
 
-def imprisoned(cell: Cell, line: list[str]) -> Outcome:
+def isolated(sandbox: Sandbox, line: list[str]) -> Outcome:
     """Run it; nothing but ``out`` may have changed, and neither secret nor escape may be said."""
-    before = traces(cell.folder)
-    secrets = {"CANARY": SECRET, "HOME": str(cell.folder), "OMP_NUM_THREADS": "1"}
-    done = run(line[0], *line[1:], cell=cell.folder, environment=secrets)
-    assert not cell.canary.exists(), "it ran"
-    assert traces(cell.folder) == before, "something was written outside its place"
+    before = traces(sandbox.folder)
+    secrets = {"CANARY": SECRET, "HOME": str(sandbox.folder), "OMP_NUM_THREADS": "1"}
+    done = run(line[0], *line[1:], sandbox=sandbox.folder, environment=secrets)
+    assert not sandbox.canary.exists(), "it ran"
+    assert traces(sandbox.folder) == before, "something was written outside its place"
     said = done.out + done.err
     assert "\x1b" not in said
     for text in (SECRET, VICTIM, "hunter2"):
@@ -48,18 +48,18 @@ def imprisoned(cell: Cell, line: list[str]) -> Outcome:
     return done
 
 
-def test_the_stock_is_sound(cell: Cell) -> None:
+def test_the_stock_is_sound(sandbox: Sandbox) -> None:
     """Otherwise the cases would be refused for other reasons."""
-    for line in (cell.evaluate(), cell.fetch(), cell.verify(), cell.train(), cell.build({}, JPEG)):
-        done = imprisoned(cell, line)
+    for line in (sandbox.evaluate(), sandbox.fetch(), sandbox.verify(), sandbox.train(), sandbox.build({}, JPEG)):
+        done = isolated(sandbox, line)
         assert done.code == 0, (line, done)
 
 
 @pytest.mark.parametrize("case", list(CASES))
-def test_a_malicious_file(case: str, cell: Cell) -> None:
+def test_a_malicious_file(case: str, sandbox: Sandbox) -> None:
     prepare, code, text = CASES[case]
-    line = prepare(cell)
-    done = imprisoned(cell, line)
+    line = prepare(sandbox)
+    done = isolated(sandbox, line)
     assert "Traceback" not in done.err, done.err
     last = done.err.splitlines()[-1]
     assert done.code == code, done
@@ -69,17 +69,17 @@ def test_a_malicious_file(case: str, cell: Cell) -> None:
     assert sum("icon_dist: error" in one for one in done.err.splitlines()) == 1
 
 
-def test_a_link_in_the_way_is_replaced_not_followed(cell: Cell) -> None:
-    target = cell.folder / "out" / "got.safetensors"
-    target.symlink_to(cell.victim)
-    assert imprisoned(cell, cell.fetch()).code == 2  # it is there
-    assert imprisoned(cell, [*cell.fetch(), "--force"]).code == 0
+def test_a_link_in_the_way_is_replaced_not_followed(sandbox: Sandbox) -> None:
+    target = sandbox.folder / "out" / "got.safetensors"
+    target.symlink_to(sandbox.victim)
+    assert isolated(sandbox, sandbox.fetch()).code == 2  # it is there
+    assert isolated(sandbox, [*sandbox.fetch(), "--force"]).code == 0
     assert not target.is_symlink()
 
 
-def test_a_run_of_links_is_not_followed_when_it_is_deleted(cell: Cell) -> None:
-    (cell.run / "deeper").symlink_to(cell.folder / "outside")
-    storage.delete(str(cell.run), tree=True)
-    assert cell.victim.read_text() == VICTIM
-    assert not os.path.lexists(cell.run)
-    shutil.rmtree(cell.folder)
+def test_a_run_of_links_is_not_followed_when_it_is_deleted(sandbox: Sandbox) -> None:
+    (sandbox.run / "deeper").symlink_to(sandbox.folder / "outside")
+    storage.delete(str(sandbox.run), tree=True)
+    assert sandbox.victim.read_text() == VICTIM
+    assert not os.path.lexists(sandbox.run)
+    shutil.rmtree(sandbox.folder)

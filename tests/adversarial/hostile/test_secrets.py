@@ -13,7 +13,7 @@ from icon_dist import config as configuration
 from icon_dist import storage
 from icon_dist.command_exit import run_cli
 from icon_dist.errors import ConfigError, plain, say, shorten
-from tests.adversarial.hostile.prison import Outcome, run
+from tests.adversarial.hostile.isolated import Outcome, run
 from tests.support.paths import ROOT
 from tests.support.training import TINY
 
@@ -43,11 +43,11 @@ def silent(content: bytes) -> None:
         assert word.encode() not in content, (word, content[:2000])
 
 
-def imprisoned(line: list[str], folder: Path, **more: str) -> Outcome:
+def isolated(line: list[str], folder: Path, **more: str) -> Outcome:
     """The same without the seconds of a new Python, for what ends at once."""
     home = folder / "home"
     home.mkdir()
-    done = run(line[0], *line[1:], cell=home, environment=CANARIES | {"HOME": str(home)} | more)
+    done = run(line[0], *line[1:], sandbox=home, environment=CANARIES | {"HOME": str(home)} | more)
     silent((done.out + done.err).encode())
     return done
 
@@ -93,7 +93,7 @@ def test_a_whole_run_tells_no_secret(people: Path, s3: str, tmp_path: Path) -> N
     ],
 )
 def test_a_password_in_a_uri_is_not_repeated(line: list[str], tmp_path: Path) -> None:
-    done = imprisoned(line, tmp_path)
+    done = isolated(line, tmp_path)
     assert done.code == 2, done
 
 
@@ -101,7 +101,7 @@ def test_a_password_in_a_uri_is_not_repeated(line: list[str], tmp_path: Path) ->
 def test_an_endpoint_with_a_password_is_not_repeated(endpoint: str, tmp_path: Path) -> None:
     place = ["fetch", "s3://test-bucket/run", "-o", "x.safetensors"]
     environment = {"AWS_ENDPOINT_URL": endpoint, "AWS_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": "AKIA"}
-    assert imprisoned(place, tmp_path, **environment).code == 5
+    assert isolated(place, tmp_path, **environment).code == 5
 
 
 @pytest.mark.parametrize("secret", ["me:p", "p", "p/q", "me:p@q/r", "p?q#r"])

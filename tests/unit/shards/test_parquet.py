@@ -16,7 +16,7 @@ from icon_dist.errors import DataError
 from icon_dist.shards import shard_set
 from icon_dist.shards.parquet import MOST_FOOTER, BadParquetError, unpacked
 from tests.adversarial.fuzz import spoil
-from tests.adversarial.hostile import weapons
+from tests.adversarial.hostile import payload
 
 COCO = datasets.load_skeleton("coco")
 PEOPLE = 200
@@ -81,8 +81,8 @@ def patched(raw: bytes, change: Callable[[bytes], bytes]) -> bytes:
         (patched(written(table()), lambda f: f[: len(f) // 2]), "has a footer or pages that are none"),
         (patched(written(table()), lambda _: b""), "has a footer or pages that are none"),
         (patched(written(table()), lambda f: b"\x1c" * len(f)), "nested too deeply|none"),
-        (weapons.parquet([weapons.node(b"r", 1), weapons.leaf(b"x")], rows=2**60), "says that it has 11529"),
-        (weapons.parquet([weapons.node(b"r", 1), weapons.leaf(b"x")], claim=10**9), "none"),
+        (payload.parquet([payload.node(b"r", 1), payload.leaf(b"x")], rows=2**60), "says that it has 11529"),
+        (payload.parquet([payload.node(b"r", 1), payload.leaf(b"x")], claim=10**9), "none"),
     ],
 )
 def test_what_is_no_parquet(raw: bytes, says: str) -> None:
@@ -93,14 +93,14 @@ def test_what_is_no_parquet(raw: bytes, says: str) -> None:
 @pytest.mark.parametrize(
     "schema",
     [
-        [weapons.node(b"r", 5000), *[weapons.leaf(b"x")] * 5000],
-        [weapons.node(b"r", 1), *[weapons.node(b"a", 1)] * 5000, weapons.leaf(b"x")],
-        [weapons.node(b"r", 2**31 - 1), weapons.leaf(b"x")],
+        [payload.node(b"r", 5000), *[payload.leaf(b"x")] * 5000],
+        [payload.node(b"r", 1), *[payload.node(b"a", 1)] * 5000, payload.leaf(b"x")],
+        [payload.node(b"r", 2**31 - 1), payload.leaf(b"x")],
     ],
 )
 def test_columns_without_end(schema: list[bytes]) -> None:
     with pytest.raises((DataError, OSError), match=r"columns differ|too deeply|Malformed|has 500\d columns"):
-        shard_set.read_index("x", weapons.parquet(schema), COCO, room=PEOPLE)
+        shard_set.read_index("x", payload.parquet(schema), COCO, room=PEOPLE)
 
 
 def test_pages_that_hold_more_than_the_footer_says() -> None:

@@ -34,13 +34,13 @@ class Outcome(NamedTuple):
     err: str
 
 
-def run(verb: str, *arguments: str, cell: Path, environment: dict[str, str]) -> Outcome:
-    """Run a verb as a user does, with the folder ``cell`` as home, working and temporary directory."""
+def run(verb: str, *arguments: str, sandbox: Path, environment: dict[str, str]) -> Outcome:
+    """Run a verb as a user does, with the folder ``sandbox`` as home, working and temporary directory."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(WARM)
-    files = cell.parent / "out.txt", cell.parent / "err.txt"
+    files = sandbox.parent / "out.txt", sandbox.parent / "err.txt"
     process = context.Process(
-        target=_serve, args=(VERBS[verb], arguments, str(cell), files, dict(os.environ) | environment)
+        target=_serve, args=(VERBS[verb], arguments, str(sandbox), files, dict(os.environ) | environment)
     )
     process.start()
     process.join(PATIENCE_S)
@@ -52,10 +52,10 @@ def run(verb: str, *arguments: str, cell: Path, environment: dict[str, str]) -> 
 
 
 def _serve(
-    module: str, arguments: tuple[str, ...], cell: str, files: tuple[Path, Path], environment: dict[str, str]
+    module: str, arguments: tuple[str, ...], sandbox: str, files: tuple[Path, Path], environment: dict[str, str]
 ) -> None:
     os.environ.update(environment)
-    os.chdir(cell)
+    os.chdir(sandbox)
     for number, file in enumerate(files, start=1):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)

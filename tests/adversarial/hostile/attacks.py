@@ -1,4 +1,4 @@
-"""How files are made malicious: each takes a cell, spoils something in it and gives the line that opens it."""
+"""How files are made malicious: each takes a sandbox, spoils something in it and gives the line that opens it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from icon_dist.shards.bytes_check import members
-from tests.adversarial.hostile import weapons
-from tests.adversarial.hostile.cell import Cell
+from tests.adversarial.hostile import payload
+from tests.adversarial.hostile.sandbox import Sandbox
 
-Prepare = Callable[[Cell], list[str]]
+Prepare = Callable[[Sandbox], list[str]]
 ESCAPE = "\x1b]0;owned\x07\x1b[2J"
 LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
@@ -32,11 +32,11 @@ def put(place: Path, data: bytes) -> None:
     place.write_bytes(data)
 
 
-def sealed(cell: Cell, name: str, data: bytes) -> None:
+def sealed(sandbox: Sandbox, name: str, data: bytes) -> None:
     """A checkpoint's file replaced, with a manifest that vouches for it."""
-    put(cell.checkpoint / name, data)
+    put(sandbox.checkpoint / name, data)
     facts = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    cell.remanifest(lambda m: m["files"].update({name: facts}))
+    sandbox.remanifest(lambda m: m["files"].update({name: facts}))
 
 
 def link(place: Path, target: Path) -> None:
@@ -44,24 +44,24 @@ def link(place: Path, target: Path) -> None:
     place.symlink_to(target)
 
 
-def with_member(cell: Cell, header: tarfile.TarInfo, data: bytes = b"x") -> list[str]:
-    sound = [(weapons.member(name), data) for name, _, data in members(cell.photo)]
-    weapons.vouch(cell.shards, "shard-00000.tar", weapons.tar(*sound, (header, data)))
-    return cell.verify()
+def with_member(sandbox: Sandbox, header: tarfile.TarInfo, data: bytes = b"x") -> list[str]:
+    sound = [(payload.member(name), data) for name, _, data in members(sandbox.photo)]
+    payload.vouch(sandbox.shards, "shard-00000.tar", payload.tar(*sound, (header, data)))
+    return sandbox.verify()
 
 
-def crop(cell: Cell, image: bytes) -> None:
+def crop(sandbox: Sandbox, image: bytes) -> None:
     """The first person's image replaced in tar and index, both vouched for."""
-    old = cell.photo
-    table = pq.read_table(cell.shards / "index.parquet")
+    old = sandbox.photo
+    table = pq.read_table(sandbox.shards / "index.parquet")
     columns = table.to_pydict()
     rows = [i for i, number in enumerate(columns["shard"]) if number == 0]
-    files = [(weapons.member(name), data) for name, _, data in members(old)]
+    files = [(payload.member(name), data) for name, _, data in members(old)]
     first = f"{columns['key'][rows[0]]}.jpg"
-    weapons.vouch(
-        cell.shards,
+    payload.vouch(
+        sandbox.shards,
         "shard-00000.tar",
-        tar := weapons.tar(*[(header, image if header.name == first else data) for header, data in files]),
+        tar := payload.tar(*[(header, image if header.name == first else data) for header, data in files]),
     )
     placed = {name: (at, data) for name, at, data in members(tar)}
     for row in rows:
@@ -70,7 +70,7 @@ def crop(cell: Cell, image: bytes) -> None:
         columns["sha256"][row] = hashlib.sha256(data).hexdigest()
     sink = io.BytesIO()
     pq.write_table(type(table).from_pydict(columns, schema=table.schema), sink)
-    weapons.vouch(cell.shards, "index.parquet", sink.getvalue())
+    payload.vouch(sandbox.shards, "index.parquet", sink.getvalue())
 
 
 def then(*steps: object) -> Any:
@@ -78,40 +78,40 @@ def then(*steps: object) -> Any:
     return steps[-1]
 
 
-def long_texts(cell: Cell) -> list[str]:
-    table = pq.read_table(cell.shards / "index.parquet")
+def long_texts(sandbox: Sandbox) -> list[str]:
+    table = pq.read_table(sandbox.shards / "index.parquet")
     columns = table.to_pydict()
     columns["key"] = ["k" * (1 << 24)] * len(columns["key"])
     sink = io.BytesIO()
     pq.write_table(type(table).from_pydict(columns, schema=table.schema), sink, compression="zstd")
-    weapons.vouch(cell.shards, "index.parquet", sink.getvalue())
-    return cell.verify()
+    payload.vouch(sandbox.shards, "index.parquet", sink.getvalue())
+    return sandbox.verify()
 
 
-def bad_weights(cell: Cell, name: str, data: bytes) -> list[str]:
-    return cell.train(f"model.pretrained={cell.file(name, data)}")
+def bad_weights(sandbox: Sandbox, name: str, data: bytes) -> list[str]:
+    return sandbox.train(f"model.pretrained={sandbox.file(name, data)}")
 
 
 def bad_text(change: Callable[[dict[str, Any], dict[str, Any]], object]) -> Prepare:
-    def prepare(cell: Cell) -> list[str]:
-        cell.reweigh(change)
-        return cell.evaluate()
+    def prepare(sandbox: Sandbox) -> list[str]:
+        sandbox.reweigh(change)
+        return sandbox.evaluate()
 
     return prepare
 
 
 def bad_manifest(change: Callable[[dict[str, Any]], object]) -> Prepare:
-    def prepare(cell: Cell) -> list[str]:
-        cell.remanifest(change)
-        return cell.fetch()
+    def prepare(sandbox: Sandbox) -> list[str]:
+        sandbox.remanifest(change)
+        return sandbox.fetch()
 
     return prepare
 
 
 def bad_shards(change: Callable[[dict[str, Any]], object]) -> Prepare:
-    def prepare(cell: Cell) -> list[str]:
-        cell.reshard(change)
-        return cell.verify()
+    def prepare(sandbox: Sandbox) -> list[str]:
+        sandbox.reshard(change)
+        return sandbox.verify()
 
     return prepare
 
@@ -120,14 +120,14 @@ def name(value: str) -> Prepare:
     return lambda c: c.build({"file_name": value}, JPEG)
 
 
-def mpii(cell: Cell) -> list[str]:
+def mpii(sandbox: Sandbox) -> list[str]:
     entry = {"image": "1.jpg", "center": [5, 6], "scale": 1.5, "joints": [[1, 2]] * 16, "joints_vis": [1] * 16}
-    cell.file("images/1.jpg", JPEG)
-    file = cell.file("valid.json", json.dumps([entry]))
-    return ["build", "mpii", "--annotations", file, "--images", f"{cell.folder}/images", "--out", "out/x"]
+    sandbox.file("images/1.jpg", JPEG)
+    file = sandbox.file("valid.json", json.dumps([entry]))
+    return ["build", "mpii", "--annotations", file, "--images", f"{sandbox.folder}/images", "--out", "out/x"]
 
 
-def skeleton(cell: Cell, text: str) -> list[str]:
-    line = cell.build({}, JPEG)
+def skeleton(sandbox: Sandbox, text: str) -> list[str]:
+    line = sandbox.build({}, JPEG)
     line[1] = "custom"
-    return [*line, "--skeleton", cell.file("skeleton.yaml", text)]
+    return [*line, "--skeleton", sandbox.file("skeleton.yaml", text)]

@@ -25,7 +25,7 @@ VICTIM = "victim: the-content-of-somebody-elses-file"
 
 
 def stock(people: Path, folder: Path) -> None:
-    """A run, its fetched weights and a COCO set with photos, once for all cells."""
+    """A run, its fetched weights and a COCO set with photos, once for all sandboxes."""
     config = tiny(people, folder)
     shards = open_shards(f"{people}/val")
     said = {"score": 0.5, "evaluated": "model", "metrics": {}, "channel_order": "rgb"}
@@ -38,7 +38,7 @@ def stock(people: Path, folder: Path) -> None:
     shutil.copytree(people / "val", folder / "shards")
 
 
-class Cell:
+class Sandbox:
     """A copy of the stock for one case, with a file outside that is somebody else's."""
 
     def __init__(self, stock: Path, folder: Path) -> None:
