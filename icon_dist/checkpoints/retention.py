@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 from icon_dist import storage
 from icon_dist.checkpoints import manifest as manifests
-from icon_dist.checkpoints.index import Index
 from icon_dist.checkpoints.manifest import Entry
+from icon_dist.checkpoints.manifest_cache import ManifestCache
 
 POINTERS = ("last.json", "best.json")
 READ = 8  # of the newest checkpoints that a save reads again, before it removes an older one
@@ -23,15 +23,15 @@ def keep_newest_and_best(run_uri: str, saved: Entry, *, keep: int) -> None:
     """
     older = [_by_name(run_uri, entry) for entry in manifests.entries(run_uri) if entry < saved]
     found = [*older, saved]
-    index = Index(run_uri)
+    cache = ManifestCache(run_uri)
     again = True
     while again:
-        whole = {entry: facts for entry in found if (facts := index.facts(entry)).whole}
+        whole = {entry: facts for entry in found if (facts := cache.facts(entry)).whole}
         kept = sorted(whole)[-keep:]
         best = by_score({entry: facts.score for entry, facts in whole.items()})[:1]
         half_written = [entry for entry in older if not entry.committed]
         removed = sorted({*half_written, *(entry for entry in found if entry < kept[0])} - {*best})[:REMOVED]
-        again = index.read([*best, *removed, *kept[-READ:]])
+        again = cache.read([*best, *removed, *kept[-READ:]])
     for name, entry in zip(POINTERS, [saved, *best], strict=False):
         place = entry.uri.removeprefix(run_uri + "/")
         hint = {"checkpoint": place, "step": entry.step, "score": whole[entry].score}
@@ -39,7 +39,7 @@ def keep_newest_and_best(run_uri: str, saved: Entry, *, keep: int) -> None:
     for entry in removed:
         storage.delete(storage.join(entry.uri, manifests.NAME))  # first, so that it is never half a checkpoint
         storage.delete(entry.uri, tree=True)
-    index.write(entry for entry in found if entry not in removed)
+    cache.write(entry for entry in found if entry not in removed)
 
 
 def by_score(score_of: Mapping[Entry, float | None]) -> list[Entry]:

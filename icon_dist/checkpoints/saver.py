@@ -21,7 +21,7 @@ from typing import Any
 from torch import Tensor
 
 from icon_dist import distributed, storage
-from icon_dist.checkpoints import checkpoint, index, retention
+from icon_dist.checkpoints import checkpoint, manifest_cache, retention
 from icon_dist.checkpoints import manifest as manifests
 from icon_dist.errors import CheckpointError, DivergedError, StorageError
 from icon_dist.storage import lock
@@ -218,7 +218,7 @@ def _send(folder: str, run_uri: str) -> list[str]:
     names = storage.listing(folder)
     sealing = [name for name in names if name.endswith(manifests.NAME)]
     for name in names:  # of a run: all but what points at or seals a checkpoint
-        if name not in sealing and name not in (*retention.POINTERS, index.NAME):
+        if name not in sealing and name not in (*retention.POINTERS, manifest_cache.NAME):
             storage.write(storage.join(run_uri, name), Path(folder, name))
     for name in sealing:
         manifest, target = storage.read(storage.join(folder, name)), storage.join(run_uri, name)

@@ -2,7 +2,8 @@
 
 Tune brings actors that serve one trial after another, places them, starts lost ones again, and ASHA. Its searcher
 here is Optuna's ask and tell, so that a trial's number, state and values are those of the journal, in the order in
-which things happen: asked, mirrored, run, told.
+which things happen: asked, mirrored, run, told. Its sampler (TPE) is set
+in ``journal.py``, where the study is opened.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ from icon_dist.errors import DataError, shorten
 from icon_dist.images.image import MAX_BYTES, MAX_PIXELS
 from icon_dist.images.photo import Conversion, conversion_of
 from icon_dist.shards.manifest import INDEX, MANIFEST, ShardManifest, read_manifest, verified
-from icon_dist.shards.parquet import MOST_FOOTER, BadParquetError, unpacked
+from icon_dist.shards.parquet_size import MOST_FOOTER, BadParquetError, unpacked
 from icon_dist.types import Origin, Skeleton
 
 LEAST_BYTES = 2048  # of a person in a tar: two headers, a block of image and one of json

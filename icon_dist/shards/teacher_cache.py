@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from icon_dist import storage
 from icon_dist.errors import StorageError, TooLargeError, plain
-from icon_dist.shards.parquet import BadParquetError, unpacked
+from icon_dist.shards.parquet_size import BadParquetError, unpacked
 from icon_dist.shards.shard_set import ShardSet, row_bytes
 
 NAME = re.compile(r"teacher-[0-9a-f]{16}\.parquet")

@@ -30,7 +30,7 @@ from icon_dist.training.lr_schedule import learning_rate
 from icon_dist.training.meter import TICK_EVERY_S, Meter
 from icon_dist.training.plan import at_workers
 from icon_dist.training.precision import use_precision
-from icon_dist.training.samples import Samples
+from icon_dist.training.sample_record import Samples
 from icon_dist.training.setup import Data, begin, last_epoch, open_data, stream_of
 from icon_dist.training.step import Position, one_step
 from icon_dist.training.step_flags import Flags

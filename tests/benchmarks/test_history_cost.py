@@ -21,7 +21,7 @@ import pytest
 import torch
 
 from icon_dist import storage
-from icon_dist.checkpoints import checkpoint, index
+from icon_dist.checkpoints import checkpoint, manifest_cache
 from icon_dist.datasets import load_skeleton, skeleton_to_dict
 from icon_dist.launch.events import Start, Train
 from icon_dist.launch.logger import KINDS, Logger
@@ -73,7 +73,7 @@ def test_a_save_beside_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
             reads.clear()
             spent = cpu(partial(save, 10_000 + step))
             print(f"a save beside {step}: {spent:.3f} s of CPU, {len(reads)} reads")
-    storage.delete(f"{run}/{index.NAME}")
+    storage.delete(f"{run}/{manifest_cache.NAME}")
     reads.clear()
     print(f"reading all, as before: {cpu(lambda: save(20_000)):.3f} s of CPU, {len(reads)} reads")
 

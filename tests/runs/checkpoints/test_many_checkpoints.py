@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from icon_dist import storage
-from icon_dist.checkpoints import checkpoint, index, manifest, retention
+from icon_dist.checkpoints import checkpoint, manifest, manifest_cache, retention
 from icon_dist.storage import hashed_json
 from tests.support.other_stores import store
 
@@ -38,13 +38,13 @@ def steps(run: str) -> list[int]:
 
 
 def known(run: str) -> dict[str, list[Any]]:
-    facts: dict[str, list[Any]] = json.loads(storage.read(f"{run}/{index.NAME}"))["checkpoints"]
+    facts: dict[str, list[Any]] = json.loads(storage.read(f"{run}/{manifest_cache.NAME}"))["checkpoints"]
     return facts
 
 
 def say(run: str, facts: dict[str, list[Any]]) -> None:
-    """An index with a good seal, whatever it says."""
-    storage.write(f"{run}/{index.NAME}", hashed_json.sealed({"checkpoints": facts}))
+    """A cache with a good seal, whatever it says."""
+    storage.write(f"{run}/{manifest_cache.NAME}", hashed_json.sealed({"checkpoints": facts}))
 
 
 # ------------------------------------------------------------------------------------------------------------ counts
@@ -94,7 +94,7 @@ def test_many_old_ones_go_by_and_by(tmp_path: Path) -> None:
 
 
 def test_a_hint_removes_no_best(tmp_path: Path) -> None:
-    """The index says that another one is better, and then that the best is worst."""
+    """The cache says that another one is better, and then that the best is worst."""
     run = str(tmp_path)
     for step, score in ((1, 0.2), (2, 0.9), (3, 0.3), (4, 0.1)):
         save(run, step, keep=9, score=score)
@@ -151,9 +151,9 @@ def test_a_damaged_index_is_no_index(raw: bytes | None, tmp_path: Path) -> None:
     for step, score in ((1, 0.5), (2, 0.9), (3, 0.3)):
         save(run, step, keep=9, score=score)
     if raw is None:
-        storage.delete(f"{run}/{index.NAME}")
+        storage.delete(f"{run}/{manifest_cache.NAME}")
     else:
-        storage.write(f"{run}/{index.NAME}", raw)
+        storage.write(f"{run}/{manifest_cache.NAME}", raw)
     save(run, 4, keep=1, score=0.1)
     assert steps(run) == [2, 4]
     assert known(run).keys() == {"step-00000002-a", "step-00000004-a"}

@@ -14,7 +14,7 @@ import pytest
 from icon_dist import datasets
 from icon_dist.errors import DataError
 from icon_dist.shards import shard_set
-from icon_dist.shards.parquet import MOST_FOOTER, BadParquetError, unpacked
+from icon_dist.shards.parquet_size import MOST_FOOTER, BadParquetError, unpacked
 from tests.adversarial.fuzz import spoil
 from tests.adversarial.hostile import payload
 

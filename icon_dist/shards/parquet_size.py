@@ -2,6 +2,7 @@
 
 A few kilobytes can hold gigabytes, packed pages as well as runs of equal values. Footer and headers are structs of
 Thrift's compact protocol, which is read here: pyarrow ends the process where some of their fields are nonsense.
+The index of a shard set is read in ``shard_set.py``.
 """
 
 from __future__ import annotations

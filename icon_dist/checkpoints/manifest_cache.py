@@ -30,7 +30,7 @@ class Facts:
     score: float | None
 
 
-class Index:
+class ManifestCache:
     """Facts of the checkpoints of a run: as they were read now, or as a save before this one left them."""
 
     def __init__(self, run_uri: str) -> None:
@@ -39,7 +39,7 @@ class Index:
         self._read: dict[Entry, Facts] = {}
 
     def facts(self, entry: Entry) -> Facts:
-        """Return what is known of ``entry``; it is read where the index does not know it with these files."""
+        """Return what is known of ``entry``; it is read where the cache does not know it with these files."""
         hint = self._hints.get(_folder(entry))
         if entry not in self._read and (hint is None or hint.listed != _listed(entry)):
             self.read([entry])
@@ -70,7 +70,7 @@ def _listed(entry: Entry) -> str:
 
 
 def _hints(place: str) -> dict[str, Facts]:
-    """What an index says; nothing if it is missing or damaged."""
+    """What a cache says; nothing if it is missing or damaged."""
     try:
         document = hashed_json.unsealed(storage.read(place, most=hashed_json.MOST))
     except (FileNotFoundError, TooLargeError, hashed_json.BrokenSealError):
