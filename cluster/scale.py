@@ -1,4 +1,4 @@
-"""From what ranks were counted to receive (scale.json, by count.py) to what 4096 would: writes docs/scale.md.
+"""From what ranks were counted to receive (scale.json, by count_messages.py) to what 4096 would: writes docs/scale.md.
 
 python cluster/scale.py
 """

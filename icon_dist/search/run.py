@@ -23,8 +23,8 @@ from icon_dist.datasets.merged_skeleton import merged
 from icon_dist.errors import ConfigError, DataError, IconError, note, plural, say, tell
 from icon_dist.launch.connect import connect
 from icon_dist.launch.signals import RESUMABLE
-from icon_dist.search import cluster, results
-from icon_dist.search.cluster import Need
+from icon_dist.search import capacity, results
+from icon_dist.search.capacity import Need
 from icon_dist.search.early_stopping import first_rung
 from icon_dist.search.journal import NAME, Journal, fail_running, finished, open_study, requeue
 from icon_dist.search.journal_lines import RESTORE
@@ -79,7 +79,7 @@ def run_search(search: Search, cfg: Config, goal: Goal, *, study: str, own: Mapp
     metric, unusual = _require_runnable(space, base, own or {})
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     with Journal(study) as journal, _cluster():
-        at_once = cluster.trials_at_once(need, base.run)
+        at_once = capacity.trials_at_once(need, base.run)
         at_once = min(at_once, goal.max_concurrent) if goal.max_concurrent else at_once
         for text in (*notes, *unfit, *unusual):
             note(text)

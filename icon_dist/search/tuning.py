@@ -26,8 +26,8 @@ from ray.tune.search import Searcher
 from icon_dist import errors
 from icon_dist.config import Config
 from icon_dist.launch import tempdirs
-from icon_dist.search import cluster, optuna_compat
-from icon_dist.search.cluster import Need
+from icon_dist.search import capacity, optuna_compat
+from icon_dist.search.capacity import Need
 from icon_dist.search.early_stopping import scheduler
 from icon_dist.search.journal import Journal
 from icon_dist.search.progress import Screen
@@ -275,7 +275,7 @@ class _Watch(_Here, tune.Callback):  # type: ignore[misc]
                 live.warned = now
                 self._screen.say(
                     f"trial {live.trial.number} has not begun after {now - live.began:.0f} s: "
-                    f"{cluster.shortage(self._need)}"
+                    f"{capacity.shortage(self._need)}"
                 )
 
     def on_trial_recover(self, *_: Any, trial: Any, **__: Any) -> None:

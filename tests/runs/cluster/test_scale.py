@@ -57,7 +57,7 @@ def test_a_ring_carries_nothing_alone_and_at_most_its_factor() -> None:
 
 
 def recounted(*worlds: int) -> dict[str, Any]:
-    command = [sys.executable, "cluster/count.py", *map(str, worlds)]
+    command = [sys.executable, "cluster/count_messages.py", *map(str, worlds)]
     environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         command, cwd=ROOT, env=os.environ | environment, stdout=subprocess.PIPE, check=True, text=True

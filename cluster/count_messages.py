@@ -1,6 +1,6 @@
 """Count what training says over the network: bytes and messages that a rank receives in a step, on real gloo processes.
 
-python cluster/count.py > cluster/scale.json     (about a minute; cluster/scale.py makes the document of it)
+python cluster/count_messages.py > cluster/scale.json     (about a minute; cluster/scale.py makes the document of it)
 
 Every rank runs the real loop. A message is a collective; its bytes are the tensor that it fills on this rank.
 """
