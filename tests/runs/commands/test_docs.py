@@ -95,6 +95,22 @@ def test_paths_exist(page: Path) -> None:
         assert (ROOT / path).exists(), f"{page.name}: {path}"
 
 
+def test_files_that_the_package_or_a_page_points_to_exist() -> None:
+    """``losses/icon.py`` and `losses/icon.py` are files of ours where the package has such a folder."""
+    package = ROOT / "icon_dist"
+    folders = [path.name for path in package.iterdir() if path.is_dir()]
+    path = re.compile(rf"`((?:{'|'.join(folders)})/\w+\.(?:py|yaml|html))`")
+    module = re.compile(r":mod:`icon_dist\.([\w.]+)`")
+    named = 0
+    for file in [*PAGES, *package.rglob("*.py")]:
+        text = file.read_text()
+        for name in [*path.findall(text), *(f"{name.replace('.', '/')}.py" for name in module.findall(text))]:
+            named += 1
+            places = (package / name, ROOT / name, (package / name).with_suffix("") / "__init__.py")
+            assert any(place.exists() for place in places), f"{file.relative_to(ROOT)}: {name}"
+    assert named > 50
+
+
 @pytest.fixture(scope="module")
 def help_of() -> dict[str, str]:
     texts = {}
