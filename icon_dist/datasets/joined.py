@@ -1,4 +1,7 @@
-"""Who goes into a shard set: several annotation files joined, or the first few people."""
+"""Who goes into a shard set: several annotation files joined, or the first few people.
+
+Several shard sets in one run are joined in ``shards/union.py``.
+"""
 
 from __future__ import annotations
 

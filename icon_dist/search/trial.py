@@ -18,7 +18,7 @@ from ray import tune
 from icon_dist import storage
 from icon_dist.checkpoints import manifest as manifests
 from icon_dist.config import Changes, Config, DataConfig, as_sets, sets_of
-from icon_dist.data.crops import SharedCache, sharing
+from icon_dist.data.crop_cache import SharedCache, sharing
 from icon_dist.errors import ClusterError, ConfigError, DivergedError, IconError, shorten
 from icon_dist.launch import local, tempdirs
 from icon_dist.launch.events import Eval, Event, Start, Tick, Train

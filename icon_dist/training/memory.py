@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from icon_dist.config import Config, micro_batch
-from icon_dist.data.crops import cached_ends
+from icon_dist.data.crop_cache import cached_ends
 from icon_dist.data.loader_processes import AHEAD, HELD
 from icon_dist.launch import process_memory
 from icon_dist.shards.shard_set import ShardSet

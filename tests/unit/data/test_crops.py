@@ -1,4 +1,4 @@
-"""Pixels of every kind of image file, against Pillow, and the cache of decoded images."""
+"""Pixels of every kind of image file, against Pillow."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from icon_dist.data.crops import CropCache, Crops, SharedCache, sharing
+from icon_dist.data.crops import Crops
 from icon_dist.datasets import load_skeleton
 from icon_dist.errors import DataError
 from icon_dist.images.photo import AS_STORED, Conversion
 from icon_dist.shards.reader import Photos, photo_source
-from icon_dist.shards.shard_set import open_shards
 from icon_dist.types import Instance
 
 WIDTH, HEIGHT = 40, 30
@@ -113,42 +112,3 @@ def test_inputs_are_those_of_three_channels(tmp_path: Path) -> None:
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     np.testing.assert_array_equal(out, [cv2.warpAffine(noise, matrix, (48, 64), flags=flags) for matrix in sampling])
     assert (out > 0).mean() > 0.1
-
-
-def test_cache_takes_the_first_rows_that_fit() -> None:
-    cache = CropCache(np.array([[10, 10], [20, 10], [10, 10]], np.int32), budget=1250)
-    assert len(cache) == 2
-    assert cache.place(2) is None
-    assert not cache.holds(2)
-    for row, (h, w) in enumerate([(10, 10), (10, 20)]):
-        place = cache.place(row)
-        assert place is not None
-        assert place.shape == (h, w, 4)
-        assert not cache.holds(row)
-        place[:] = row + 1
-        cache.mark(row)
-    first = cache.place(0)
-    assert first is not None
-    assert (first == 1).all()
-    assert cache.holds(0)
-    assert cache.holds(1)
-    cache.mark(2)  # nothing to mark
-    assert len(CropCache(np.array([[10, 10]], np.int32), budget=1)) == 0
-
-
-def test_runs_that_share_a_cache_find_it_filled(made: Path) -> None:
-    """A sweep's trials in one process; other budgets and other runs have their own."""
-    shards, shared = open_shards(str(made)), SharedCache()
-
-    def cache(budget: int = 1 << 20) -> CropCache:
-        found = Crops(shards, input_hw=(HEIGHT, WIDTH), cache_bytes=budget)
-        found.image(0)
-        assert found.cache is not None
-        return found.cache
-
-    with sharing(shared):
-        first = cache()
-        assert first.holds(0)
-        assert cache() is first
-        assert cache(1 << 21) is not first
-    assert cache() is not cache()
