@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from jaxtyping import install_import_hook
 
-import tests.support.shapes  # noqa: F401  (named below)
 from tests.support.once import once
 from tests.support.paths import ROOT
 from tests.support.s3 import moto_server
+from tests.support.shapes import check_again
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # workers of pytest and ranks of tests share the cores as processes
 # Signatures without shapes are called most and mypy knows them: checking all takes twice the time, and `-m slow` does.
@@ -25,6 +25,10 @@ NAMES = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix("._
 install_import_hook(NAMES, "tests.support.shapes.check")
 
 from tests.support.small_shards import copy, made  # noqa: E402, F401  (fixtures; what they import is checked as well)
+
+
+def pytest_runtest_setup() -> None:
+    check_again()
 
 
 @pytest.fixture(scope="session")
