@@ -23,7 +23,7 @@ from icon_dist import storage
 from icon_dist.cli import Parser
 from icon_dist.command_exit import run_cli
 from icon_dist.errors import ConfigError
-from icon_dist.storage import lock, segments
+from icon_dist.storage import append_log, lock
 
 MIN_PCK = 40.0  # the best fixed pose stays below 30 (CONSTANT_PCK in tests/unit/datasets/test_synthetic.py)
 WINDOW = 30  # steps at the start and at the end, over which losses are averaged
@@ -109,7 +109,7 @@ def _run(module: list[str]) -> None:
 
 
 def _events(run: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in segments.read(storage.join(run, "metrics.jsonl")).splitlines()]
+    return [json.loads(line) for line in append_log.read(storage.join(run, "metrics.jsonl")).splitlines()]
 
 
 if __name__ == "__main__":

@@ -23,8 +23,9 @@ from typing import NamedTuple
 from icon_dist.cli import Parser
 from icon_dist.command_exit import run_cli
 from icon_dist.errors import ClusterError, IconError, StorageError, plain
-from icon_dist.launch import machine_checks, tempdirs
+from icon_dist.launch import machine_checks
 from icon_dist.launch.machine_checks import NAMED, Finding, fail, ok, warn
+from icon_dist.storage import tempdirs
 
 CLUSTER_PATIENCE_S = 60.0
 UNCONDITIONAL = "it has no conditional writes, by which two runs of one name could be told apart; run one at a time"

@@ -33,7 +33,7 @@ from icon_dist.reports.paper_tables import (
     read_recipes,
     read_results,
 )
-from icon_dist.storage import segments
+from icon_dist.storage import append_log
 
 if TYPE_CHECKING:
     from icon_dist.config import Config
@@ -66,7 +66,7 @@ def figures(run: Run, config: Config) -> list[Result]:
 
     log = storage.join(run_directory(config), "metrics.jsonl")
     try:
-        events = [json.loads(line) for line in segments.read(log).splitlines()]
+        events = [json.loads(line) for line in append_log.read(log).splitlines()]
     except ValueError:
         raise DataError(f"{log}: a line of it is damaged; resume the run, which leaves it out") from None
     scored = [e for e in events if e["kind"] == "eval"]

@@ -1,7 +1,7 @@
 """Weights of one model and what they are: out of a run, or out of the one file that ``icon-dist fetch`` writes.
 
 The metadata of such a file hold config, skeleton, step and metrics, and a sha256 over all of it, because safetensors
-itself loads flipped bits in silence.
+itself loads flipped bits in silence. What a run starts from is in ``training/start_weights.py``.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from icon_dist.checkpoints.not_a_run import FILES, not_a_run
 from icon_dist.config import Config
 from icon_dist.datasets import skeleton_from_dict, skeleton_to_dict
 from icon_dist.errors import CheckpointError, ConfigError, DataError, plain
-from icon_dist.launch.progress_line import ProgressLine
+from icon_dist.loggers.progress_line import ProgressLine
 from icon_dist.types import Origin, Skeleton, SplitRecord
 
 FORMAT = 1

@@ -1,6 +1,6 @@
 """The flip test: what a model says of a mirrored image, brought back to be averaged with what it says of the image.
 
-How training flips crops is in ``data/augment.py``.
+The average is taken in ``inference/predictor.py``. How training flips crops is in ``data/augment.py``.
 """
 
 from __future__ import annotations

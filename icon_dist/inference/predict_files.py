@@ -22,7 +22,7 @@ from icon_dist.inference.inputs import Source
 from icon_dist.inference.poses import Poses
 from icon_dist.inference.results import FILE, results
 from icon_dist.inference.tracking import Tracker
-from icon_dist.launch.progress_line import ProgressLine
+from icon_dist.loggers.progress_line import ProgressLine
 
 Image = tuple[Source, int | None, RGB]  # of a photo, or a frame of a video with its number from 0
 BoxesOf = Callable[[Source, int | None], ArrayLike | Detector | None]

@@ -1,7 +1,7 @@
 """Poses of people by a model, and their scores: what the command ``evaluate`` and the training loop do alike.
 
-Every rank predicts its share of the people; scores and predictions are then the same on all. Poses of images from
-anywhere are in ``estimator.py``.
+Every rank predicts its share of the people, with the flip test where ``eval.flip`` asks for it; scores and predictions
+are then the same on all. Poses of images from anywhere are in ``estimator.py``.
 """
 
 from __future__ import annotations

@@ -16,8 +16,7 @@ from icon_dist.images.encode import encode
 from icon_dist.inference import video
 from icon_dist.inference.inputs import Source
 from icon_dist.inference.poses import Poses
-from icon_dist.launch import tempdirs
-from icon_dist.storage import local
+from icon_dist.storage import local, tempdirs
 from icon_dist.types import PERSON, Skeleton
 
 FILE = "poses.json"

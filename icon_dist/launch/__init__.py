@@ -1,1 +1,1 @@
-"""Where a run's workers live: on Ray or in this process, what they tell, and who shows it."""
+"""Where a run's workers live, on Ray or in this process, and how signals and the machine reach them."""

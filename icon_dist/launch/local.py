@@ -14,9 +14,9 @@ import torch
 from icon_dist import distributed
 from icon_dist.config import Config
 from icon_dist.errors import ClusterError, out_of_memory
-from icon_dist.launch.events import Event, Stopped
-from icon_dist.launch.logger import Logger
 from icon_dist.launch.signals import Stop
+from icon_dist.loggers.events import Event, Stopped
+from icon_dist.loggers.logger import Logger
 
 
 def require_device(config: Config) -> None:

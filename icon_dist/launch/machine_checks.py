@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from icon_dist.errors import ClusterError, IconError, StorageError
-from icon_dist.launch import process_memory, tempdirs
+from icon_dist.launch import process_memory
+from icon_dist.storage import tempdirs
 
 GIB = 2**30
 MEMORY_GIB = 4.0  # Ray, its dashboard, a driver and two small workers

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from icon_dist.launch.events import Event, Fatal, Listening, Up
+from icon_dist.loggers.events import Event, Fatal, Listening, Up
 
 Mail = Event | Up | Listening | Fatal
 

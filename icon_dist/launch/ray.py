@@ -22,15 +22,15 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from icon_dist import errors
 from icon_dist.config import Config
 from icon_dist.errors import plural
-from icon_dist.launch import capacity, tempdirs
+from icon_dist.launch import capacity
 from icon_dist.launch.connect import connect
-from icon_dist.launch.events import Fatal, Listening, Stopped, Up
-from icon_dist.launch.logger import Logger
 from icon_dist.launch.mailbox import Mailbox
 from icon_dist.launch.ray_compat import draining_nodes
 from icon_dist.launch.signals import Stop
 from icon_dist.launch.worker import work
-from icon_dist.storage import lock
+from icon_dist.loggers.events import Fatal, Listening, Stopped, Up
+from icon_dist.loggers.logger import Logger
+from icon_dist.storage import lock, tempdirs
 
 
 def launch(config: Config, loop: str, logger: Logger, *, counts: Sequence[int] = ()) -> None:

@@ -17,7 +17,7 @@ import torch
 
 from icon_dist import config as configuration
 from icon_dist import errors
-from icon_dist.launch.events import Event, Fatal, Listening, Up
+from icon_dist.loggers.events import Event, Fatal, Listening, Up
 from icon_dist.storage import lock
 
 DELIVERY_S = 30  # of the last words of a worker that fails

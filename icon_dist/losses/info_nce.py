@@ -8,7 +8,7 @@ Positives have the query's category and another owner, its instance or its image
 categories (:class:`icon_dist.losses.sampling.Negatives`). Each positive stands alone in its denominator with all the
 negatives (this is not SupCon). ``icon_dist/losses/reference.py`` has the same as loops.
 
-A query meets only its own and its negative categories: :mod:`icon_dist.losses.products` multiplies just these.
+A query meets only its own and its negative categories: :mod:`icon_dist.losses.block_sparse` multiplies just these.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from icon_dist.losses.products import Blocks, Span, blocked, parts
+from icon_dist.losses.block_sparse import Blocks, Span, blocked, parts
 from icon_dist.losses.sampling import Negatives, Queries, choose_negatives, limit_negatives
 from icon_dist.types import KeySet
 

@@ -1,6 +1,7 @@
 """What PRCC compares (``loss.relation``): limb pairs, or chains of more joints along the bones of a skeleton.
 
-The limbs of a data set are in its skeleton (``datasets/``); how tokens are made of them, Eq. 2-3, is in ``tokens.py``.
+The limbs of a data set are in its skeleton (``datasets/``); how tokens are made of them, Eq. 2-3, is in ``tokens.py``,
+and L_PRCC itself, Eq. 4, in ``icon.py``.
 """
 
 from __future__ import annotations

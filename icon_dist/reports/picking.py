@@ -27,7 +27,7 @@ from icon_dist.inference.detector import OnnxDetector
 from icon_dist.inference.device import chosen_device
 from icon_dist.inference.estimator import boxes_of, read_photo
 from icon_dist.inference.predict_files import boxes_by_source, unusual
-from icon_dist.launch.progress_line import ProgressLine
+from icon_dist.loggers.progress_line import ProgressLine
 from icon_dist.losses.tokens import read_points
 from icon_dist.metrics.calibration import Curve, probabilities
 from icon_dist.metrics.oks import oks

@@ -21,7 +21,7 @@ from icon_dist.config import Config
 from icon_dist.config.safe_yaml import read_plain
 from icon_dist.datasets import skeleton_from_dict
 from icon_dist.errors import CheckpointError, IconError, gathering, note, plural, raise_all, shorten
-from icon_dist.storage import lock, segments
+from icon_dist.storage import append_log, lock
 from icon_dist.types import Json, Skeleton
 
 PLACED = ("train", "eval")  # kinds of events that stand at an epoch
@@ -195,7 +195,7 @@ def _events(uri: str) -> tuple[list[Json], int]:
     """The events of ``metrics.jsonl``, and the number of damaged lines; a last line without end is being written."""
     place = storage.join(uri, "metrics.jsonl")
     try:
-        lines = segments.read(place).split(b"\n")
+        lines = append_log.read(place).split(b"\n")
     except FileNotFoundError:
         return [], 0
     read = [_event(line) for line in lines[:-1]]

@@ -14,7 +14,7 @@ from icon_dist.inference import calibration_file
 from icon_dist.inference.calibration_file import FLIPS, Calibration
 from icon_dist.inference.predictor import eval_stream, evaluate
 from icon_dist.inference.trained import Trained, restored
-from icon_dist.launch.progress_line import ProgressLine
+from icon_dist.loggers.progress_line import ProgressLine
 from icon_dist.metrics.calibration import outcomes
 from icon_dist.metrics.ground_truth import GroundTruth
 from icon_dist.reports import label_suspects

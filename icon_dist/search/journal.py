@@ -22,10 +22,9 @@ from optuna.trial import FrozenTrial, TrialState
 from icon_dist import storage
 from icon_dist.config import Changes
 from icon_dist.errors import ConfigError, DataError, StorageError, note, shown
-from icon_dist.launch import tempdirs
 from icon_dist.search.journal_lines import DRAWN, MAX_BYTES, RESTORE, believed
 from icon_dist.search.optuna_compat import contains, set_user_attr, trial_id
-from icon_dist.storage import lock
+from icon_dist.storage import lock, tempdirs
 
 NAME = "journal.log"
 TRIALS = "trials"  # folder of the runs of a study

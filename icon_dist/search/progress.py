@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from icon_dist.errors import plain
-from icon_dist.launch.progress_line import clock, live
+from icon_dist.loggers.progress_line import clock, live
 from icon_dist.search.space import text as spoken
 
 REFRESH_S = 1.0

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from icon_dist import storage
 from icon_dist.checkpoints import manifest as manifests
 from icon_dist.config import Config
-from icon_dist.storage import segments
+from icon_dist.storage import append_log
 
 # What decides how the epochs before are trained, or what of them is kept
 EARLY = ("loss.start_epoch", "loss.heatmap.", "loss.contrast", "loss.bank.")
@@ -55,6 +55,6 @@ def _copy(source: str, target: str) -> None:
     entry, _ = found
     folder = storage.join(manifests.FOLDER, manifests.folder_name(entry.step, entry.attempt))
     files = sorted(entry.files, key=lambda name: name == manifests.NAME)
-    log = [place.removeprefix(f"{source}/") for place in segments.places(storage.join(source, "metrics.jsonl"))]
+    log = [place.removeprefix(f"{source}/") for place in append_log.places(storage.join(source, "metrics.jsonl"))]
     for name in (*log, *(f"{folder}/{file}" for file in files)):
         storage.write(storage.join(target, name), storage.read(storage.join(source, name)))

@@ -20,15 +20,15 @@ from icon_dist.checkpoints import manifest as manifests
 from icon_dist.config import Changes, Config, DataConfig, as_sets, sets_of
 from icon_dist.data.crop_cache import SharedCache, sharing
 from icon_dist.errors import ClusterError, ConfigError, DivergedError, IconError, shorten
-from icon_dist.launch import local, tempdirs
-from icon_dist.launch.events import Eval, Event, Start, Tick, Train
-from icon_dist.launch.logger import Logger
+from icon_dist.launch import local
 from icon_dist.launch.ray import supervise
+from icon_dist.loggers.events import Eval, Event, Start, Tick, Train
+from icon_dist.loggers.logger import Logger
 from icon_dist.search import shared_epochs
 from icon_dist.search.space import with_values
 from icon_dist.shards import teacher_cache
 from icon_dist.shards.manifest import MANIFEST, read_manifest
-from icon_dist.storage import lock
+from icon_dist.storage import lock, tempdirs
 from icon_dist.training.loop import LOOP, run_directory
 from icon_dist.types import percent
 

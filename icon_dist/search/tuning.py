@@ -25,14 +25,13 @@ from ray.tune.search import Searcher
 
 from icon_dist import errors
 from icon_dist.config import Config
-from icon_dist.launch import tempdirs
 from icon_dist.search import capacity, optuna_compat
 from icon_dist.search.capacity import Need
 from icon_dist.search.early_stopping import scheduler
 from icon_dist.search.journal import Journal
 from icon_dist.search.progress import Screen
 from icon_dist.search.trial import run_trial
-from icon_dist.storage import lock
+from icon_dist.storage import lock, tempdirs
 
 PATIENCE_S = 60.0  # that a trial may wait for its workers in silence
 

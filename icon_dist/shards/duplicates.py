@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from icon_dist import storage
 from icon_dist.errors import DataError, plural
 from icon_dist.images.image import decode
-from icon_dist.launch.progress_line import ProgressLine
+from icon_dist.loggers.progress_line import ProgressLine
 from icon_dist.shards.manifest import read_truth
 from icon_dist.shards.shard_set import ShardSet
 

@@ -21,7 +21,7 @@ from icon_dist.datasets import joined
 from icon_dist.datasets.detections import detected
 from icon_dist.datasets.skeleton import skeleton_yaml
 from icon_dist.errors import ClusterError, ConfigError, note, plural, say
-from icon_dist.launch.progress_line import ProgressLine
+from icon_dist.loggers.progress_line import ProgressLine
 from icon_dist.shards import label_checks
 from icon_dist.shards.manifest import SKELETON
 from icon_dist.shards.photo_survey import MapItems, Rule, survey

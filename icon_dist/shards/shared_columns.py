@@ -15,8 +15,8 @@ import pyarrow as pa
 
 from icon_dist import distributed
 from icon_dist.errors import StorageError
-from icon_dist.launch import tempdirs
 from icon_dist.shards.shard_set import ShardSet, Texts
+from icon_dist.storage import tempdirs
 
 
 @dataclass(frozen=True)

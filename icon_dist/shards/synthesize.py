@@ -46,7 +46,7 @@ def main(argv: list[str]) -> int:
     if not options.split.isprintable():
         raise ConfigError(f"--split={options.split!r}: expected a name that can be printed")
 
-    from icon_dist.launch.progress_line import ProgressLine
+    from icon_dist.loggers.progress_line import ProgressLine
     from icon_dist.shards.synthetic import Crowd, generate_shards
 
     manifest = generate_shards(

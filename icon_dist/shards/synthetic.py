@@ -10,10 +10,9 @@ from pathlib import Path
 
 from icon_dist import storage
 from icon_dist.config import DataConfig
-from icon_dist.launch import tempdirs
-from icon_dist.launch.progress_line import ProgressLine
+from icon_dist.loggers.progress_line import ProgressLine
 from icon_dist.shards.manifest import MANIFEST, ShardManifest
-from icon_dist.storage import lock
+from icon_dist.storage import lock, tempdirs
 
 Progress = Callable[[str], Callable[[int, int], None]]  # drawn | packed -> what is told people so far, and in all
 

@@ -17,7 +17,7 @@ import botocore.session
 from botocore import exceptions as boto
 
 from icon_dist.errors import StorageError
-from icon_dist.storage.not_s3 import refuse_foreign
+from icon_dist.storage.s3_impostors import refuse_foreign
 
 AWS = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws", ".api.amazonwebservices.com.cn")
 ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")

@@ -14,8 +14,8 @@ from botocore.parsers import ResponseParserError
 from urllib3.exceptions import NameResolutionError
 
 from icon_dist.errors import StorageError
-from icon_dist.storage.not_s3 import ForeignAnswerError
 from icon_dist.storage.s3_client import Endpoint
+from icon_dist.storage.s3_impostors import ForeignAnswerError
 
 # Whatever boto3 raises by itself. ValueError: credentials or names that fit in no header or URL.
 FAILURES = (boto.BotoCoreError, boto.ClientError, ResponseParserError, ForeignAnswerError, ValueError)

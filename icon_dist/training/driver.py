@@ -13,9 +13,10 @@ from icon_dist.checkpoints import checkpoint
 from icon_dist.checkpoints import manifest as manifests
 from icon_dist.config import Config, as_sets, sets_of
 from icon_dist.errors import CheckpointError, naming, note, plural, say
-from icon_dist.launch import local, reporters
-from icon_dist.launch.logger import Logger
+from icon_dist.launch import local
 from icon_dist.launch.signals import Stop
+from icon_dist.loggers import reporters
+from icon_dist.loggers.logger import Logger
 from icon_dist.shards.synthetic import draw_missing, missing_sets
 from icon_dist.storage import lock
 from icon_dist.training import resume, start_weights

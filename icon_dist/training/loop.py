@@ -1,4 +1,7 @@
-"""The run itself, on every worker, read from top to bottom."""
+"""The run itself, on every worker, read from top to bottom.
+
+Signals and preemption reach it from ``launch/signals.py``; what it reports is recorded by ``loggers/logger.py``.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +17,15 @@ import torch
 
 from icon_dist import __version__, distributed, storage
 from icon_dist import config as configuration
-from icon_dist.checkpoints.saver import Saver
+from icon_dist.checkpoints.background_saver import Saver
 from icon_dist.codec import codec_of
 from icon_dist.config import Config
 from icon_dist.data.prefetch import feed
 from icon_dist.datasets import skeleton_to_dict
 from icon_dist.errors import DivergedError
 from icon_dist.inference.predictor import Forward
-from icon_dist.launch.events import Done, Eval, Evaluating, Note, Report, Skip, Start, Stopped, Train
 from icon_dist.launch.signals import LeavingError, unless
+from icon_dist.loggers.events import Done, Eval, Evaluating, Note, Report, Skip, Start, Stopped, Train
 from icon_dist.losses.health import collapsed
 from icon_dist.methods.supervised import unsure
 from icon_dist.training.cuda_graph import GraphedStep

@@ -1,6 +1,6 @@
 """How fast a worker trains, what part of it it waits for data, and how much memory that takes.
 
-The figures of a run are recorded (``metrics.jsonl``, TensorBoard) by ``launch/logger.py``.
+The figures of a run are recorded (``metrics.jsonl``, TensorBoard) by ``loggers/logger.py``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import torch
 
-from icon_dist.launch.events import Event, Report, Speed, Tick, Train
+from icon_dist.loggers.events import Event, Report, Speed, Tick, Train
 
 T = TypeVar("T")
 TICK_EVERY_S = 2.0

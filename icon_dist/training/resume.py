@@ -15,9 +15,9 @@ from typing import Any
 from icon_dist import config as configuration
 from icon_dist import distributed
 from icon_dist.checkpoints import checkpoint
+from icon_dist.checkpoints.background_saver import send_unsent
 from icon_dist.checkpoints.checkpoint import Checkpoint
 from icon_dist.checkpoints.manifest import NAME, OTHER, Manifest, newest_whole
-from icon_dist.checkpoints.saver import send_unsent
 from icon_dist.config import Config
 from icon_dist.errors import CheckpointError, ConfigError
 from icon_dist.training.plan import Plan

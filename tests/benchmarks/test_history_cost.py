@@ -23,10 +23,10 @@ import torch
 from icon_dist import storage
 from icon_dist.checkpoints import checkpoint, manifest_cache
 from icon_dist.datasets import load_skeleton, skeleton_to_dict
-from icon_dist.launch.events import Start, Train
-from icon_dist.launch.logger import KINDS, Logger
+from icon_dist.loggers.events import Start, Train
+from icon_dist.loggers.logger import KINDS, Logger
 from icon_dist.shards.shard_set import index_schema
-from icon_dist.storage import hashed_json, segments
+from icon_dist.storage import append_log, hashed_json
 
 pytestmark = pytest.mark.slow
 CHECKPOINTS, LINES, PEOPLE, SHARDS, JOINTS = 500, 1_000_000, 1_500_000, 1000, 17
@@ -83,7 +83,7 @@ def test_metrics_of_a_long_run(tmp_path: Path) -> None:
     events = (Train(step, 1.5, 1e-3, losses) for step in range(1, LINES + 1))
     lines = [json.dumps(event.record()).encode() + b"\n" for event in events]
     uri = f"{tmp_path}/metrics.jsonl"
-    log = segments.SegmentedLog(uri, lambda _: True)
+    log = append_log.AppendLog(uri, lambda _: True)
     for line in lines:
         log.add(line)
     log.flush()

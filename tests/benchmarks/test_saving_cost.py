@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from icon_dist import train
-from icon_dist.checkpoints.saver import Saver
+from icon_dist.checkpoints.background_saver import Saver
 from icon_dist.errors import StoppedError
 from icon_dist.training.state import State
 from tests.support.commands import one_process

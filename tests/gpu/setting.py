@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from icon_dist import config as configuration
 from icon_dist.config import Config
 from icon_dist.datasets import load_skeleton
-from icon_dist.launch.events import Event, Note
+from icon_dist.loggers.events import Event, Note
 from icon_dist.methods.from_config import method_of
 from icon_dist.methods.supervised import Method
 from icon_dist.models import from_config

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch.autograd import DeviceType
 
-from icon_dist.losses import products
+from icon_dist.losses import block_sparse
 from icon_dist.training.engine_plain import PlainEngine
 from icon_dist.training.precision import use_precision
 from tests.gpu.setting import Learning, Row, Rows, Setting, config, crops, failed, fill_banks
@@ -82,11 +82,11 @@ def with_contrast(setting: Setting, mode: str, base: dict[int, float]) -> Rows:
 
 def other_ways(learning: Learning, people: int, setting: Setting) -> Rows:
     """The loss with its pairs in other blocks, and with all products in fp32."""
-    rows = products.BLOCK
-    for products.BLOCK in (rows // 2, 2 * rows):
-        name = f"N={people} contrast alone, blocks of {products.BLOCK}"
+    rows = block_sparse.BLOCK
+    for block_sparse.BLOCK in (rows // 2, 2 * rows):
+        name = f"N={people} contrast alone, blocks of {block_sparse.BLOCK}"
         yield timed(setting, name, contrast_alone(learning, people), 0)[0]
-    products.BLOCK = rows
+    block_sparse.BLOCK = rows
     use_precision("fp32")
     yield timed(setting, f"N={people} contrast alone, fp32 products", contrast_alone(learning, people), 0)[0]
     use_precision(learning.cfg.run.precision)

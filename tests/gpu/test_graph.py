@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 
 from icon_dist.checkpoints import checkpoint
-from icon_dist.launch.events import Event, Skip, Train
+from icon_dist.loggers.events import Event, Skip, Train
 from icon_dist.training import loop
 from icon_dist.training.cuda_graph import Arguments, GraphedStep
 from icon_dist.training.step import Position

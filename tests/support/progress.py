@@ -11,7 +11,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from icon_dist import storage
-from icon_dist.launch.events import Eval, Start, Train
+from icon_dist.loggers.events import Eval, Start, Train
 
 SCORES = {"PCK@0.2": 61.5, "head": 80.0}
 

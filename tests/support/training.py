@@ -19,8 +19,8 @@ from torch.multiprocessing.spawn import start_processes
 
 from icon_dist import config as configuration
 from icon_dist.config import Config
-from icon_dist.launch.events import Note, Report
-from icon_dist.launch.logger import Logger
+from icon_dist.loggers.events import Note, Report
+from icon_dist.loggers.logger import Logger
 
 # What the server that forks ranks and verbs imports once (one server of a process serves all): them, what they import
 # later (seconds each), and what a child asks for.

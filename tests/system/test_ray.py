@@ -66,7 +66,7 @@ def test_a_killed_process_changes_nothing(people: Path, tmp_path: Path, victim: 
 
 def launch(loop: str, people: Path, run_dir: Path) -> subprocess.CompletedProcess[str]:
     script = f"""
-from icon_dist.launch.logger import Logger
+from icon_dist.loggers.logger import Logger
 from icon_dist.launch.ray import launch
 from icon_dist.command_exit import run_cli
 from tests.support.training import tiny

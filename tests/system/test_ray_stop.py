@@ -24,7 +24,7 @@ pytestmark = pytest.mark.ray
 LONG = {"optim__epochs": 40, "optim__milestones": (30,), "eval__every": 40}
 SLOW_TO_SAVE = """
 import sys
-from icon_dist.launch.logger import Logger
+from icon_dist.loggers.logger import Logger
 from icon_dist.launch.ray import launch
 from icon_dist.command_exit import run_cli
 from tests.support.training import tiny

@@ -14,7 +14,7 @@ from torch.multiprocessing.spawn import ProcessExitedException
 
 from icon_dist import distributed
 from icon_dist.config import Config
-from icon_dist.launch.events import Report
+from icon_dist.loggers.events import Report
 from icon_dist.training.state import State
 from tests.support.training import run_gang, tiny
 

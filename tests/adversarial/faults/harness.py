@@ -28,7 +28,7 @@ import torch.distributed as dist
 from icon_dist import storage
 from icon_dist.checkpoints import checkpoint
 from icon_dist.config import Config
-from icon_dist.launch.events import Event, Start
+from icon_dist.loggers.events import Event, Start
 from icon_dist.training.loop import run_directory
 from tests.support.training import WARM
 
@@ -129,7 +129,7 @@ def _member(
         from icon_dist.storage import retry as limits
 
         limits.PATIENCE_S = limits.FIRST_PATIENCE_S = patience
-    from icon_dist.launch.logger import Logger
+    from icon_dist.loggers.logger import Logger
     from icon_dist.training.loop import train
 
     logger = Logger(run_directory(config), out=open(os.devnull, "w"))  # noqa: SIM115

@@ -17,7 +17,7 @@ from icon_dist.config import load
 from icon_dist.errors import CheckpointError, ConfigError, DataError
 from icon_dist.inference import calibration_file
 from icon_dist.launch.local import launch
-from icon_dist.launch.logger import Logger
+from icon_dist.loggers.logger import Logger
 from icon_dist.metrics.calibration import probabilities
 from icon_dist.training.loop import run_directory
 from tests.support import small_sets, two_sets

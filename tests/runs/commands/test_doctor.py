@@ -19,8 +19,9 @@ import pytest
 from icon_dist import doctor, storage
 from icon_dist.command_exit import run_cli
 from icon_dist.errors import ConfigError, StorageError
-from icon_dist.launch import machine_checks, tempdirs
+from icon_dist.launch import machine_checks
 from icon_dist.launch.machine_checks import Finding
+from icon_dist.storage import tempdirs
 from tests.support.paths import ROOT
 
 MISSING = "raise ModuleNotFoundError('no module named {0}', name='{0}')\n"
@@ -169,7 +170,9 @@ def test_leftovers_of_dead_runs_only(home: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["columns", "ray"])
 def test_a_killed_run_leaves_what_the_doctor_finds(kind: str, home: Path) -> None:
-    script = f"import os; from icon_dist.launch import tempdirs; f = tempdirs.Folder('{kind}'); os.kill(os.getpid(), 9)"
+    script = (
+        f"import os; from icon_dist.storage import tempdirs; f = tempdirs.Folder('{kind}'); os.kill(os.getpid(), 9)"
+    )
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False)
     assert only(machine_checks.leftovers(fix=False)).text.startswith(f"{home}/tmp/icon-{kind}-")
 

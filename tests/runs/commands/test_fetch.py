@@ -28,7 +28,7 @@ from icon_dist.command_exit import run_cli
 from icon_dist.config import Config
 from icon_dist.datasets import load_skeleton, skeleton_to_dict
 from icon_dist.errors import CheckpointError
-from icon_dist.launch import progress_line
+from icon_dist.loggers import progress_line
 from icon_dist.models import Heads, build_model
 from icon_dist.storage.s3_client import client as client_of_s3
 

@@ -17,7 +17,7 @@ from icon_dist import evaluate, fetch, pick
 from icon_dist.config import load
 from icon_dist.errors import CheckpointError, ConfigError, DataError
 from icon_dist.launch.local import launch
-from icon_dist.launch.logger import Logger
+from icon_dist.loggers.logger import Logger
 from icon_dist.shards.shard_set import open_shards
 from icon_dist.training.loop import run_directory
 from tests.support import two_sets

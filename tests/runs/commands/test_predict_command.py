@@ -21,7 +21,7 @@ from icon_dist.__main__ import dispatch
 from icon_dist.command_exit import run_cli
 from icon_dist.inference import predict_files
 from icon_dist.inference.estimator import PoseEstimator, load
-from icon_dist.launch import progress_line
+from icon_dist.loggers import progress_line
 from tests.support.small_models import CRATE, DOG, HAND, picture, weights_file, write, write_video
 
 Result = dict[str, Any]

@@ -13,7 +13,7 @@ import torch
 from icon_dist import distributed
 from icon_dist.config import AugmentConfig, Config
 from icon_dist.errors import DataError
-from icon_dist.launch.events import Event, Note, Report
+from icon_dist.loggers.events import Event, Note, Report
 from icon_dist.shards.reader import ShardReader
 from icon_dist.shards.shard_set import ShardSet, open_shards
 from icon_dist.training import loop

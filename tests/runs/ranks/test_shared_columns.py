@@ -11,10 +11,9 @@ import pytest
 
 from icon_dist import distributed
 from icon_dist.errors import IconError
-from icon_dist.launch import tempdirs
 from icon_dist.shards.shard_set import open_shards
 from icon_dist.shards.shared_columns import once_a_host
-from icon_dist.storage import lock_owner
+from icon_dist.storage import lock_owner, tempdirs
 from tests.support.on_ranks import on_ranks
 
 

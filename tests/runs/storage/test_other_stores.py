@@ -17,7 +17,7 @@ import torch
 from icon_dist import errors, fetch, storage
 from icon_dist.checkpoints import checkpoint
 from icon_dist.checkpoints import manifest as manifests
-from icon_dist.checkpoints.saver import Saver, send_unsent
+from icon_dist.checkpoints.background_saver import Saver, send_unsent
 from icon_dist.datasets import load_skeleton, skeleton_to_dict
 from icon_dist.errors import StorageError
 from icon_dist.shards.reader import ShardReader

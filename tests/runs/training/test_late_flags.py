@@ -14,7 +14,7 @@ import torch
 
 from icon_dist.checkpoints import checkpoint
 from icon_dist.errors import DivergedError
-from icon_dist.launch.events import Event, Skip, Stopped, Train
+from icon_dist.loggers.events import Event, Skip, Stopped, Train
 from icon_dist.methods.objective import Losses
 from icon_dist.methods.supervised import Supervised
 from icon_dist.training import loop

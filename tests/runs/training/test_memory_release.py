@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from icon_dist.launch.local import launch
-from icon_dist.launch.logger import Logger
+from icon_dist.loggers.logger import Logger
 from icon_dist.models import PoseNet
 from icon_dist.training.driver import LOOP
 from tests.support.training import tiny

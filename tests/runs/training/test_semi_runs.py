@@ -22,7 +22,7 @@ from icon_dist.config import Config, EvalConfig
 from icon_dist.errors import CheckpointError, ConfigError
 from icon_dist.inference.predictor import eval_stream, evaluate
 from icon_dist.launch.local import launch
-from icon_dist.launch.logger import Logger
+from icon_dist.loggers.logger import Logger
 from icon_dist.methods.frozen_teacher import load_teacher, sure_joints
 from icon_dist.models import from_config
 from icon_dist.shards.bytes_check import verify

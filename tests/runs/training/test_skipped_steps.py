@@ -20,7 +20,7 @@ from torch.multiprocessing.spawn import ProcessRaisedException
 from icon_dist import distributed
 from icon_dist.checkpoints import checkpoint
 from icon_dist.config import Config
-from icon_dist.launch.events import Report
+from icon_dist.loggers.events import Report
 from icon_dist.methods.objective import Losses
 from icon_dist.methods.supervised import Supervised
 from icon_dist.training.state import State

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from icon_dist import distributed
 from icon_dist.checkpoints import checkpoint
 from icon_dist.config import Config
-from icon_dist.launch.events import Report
+from icon_dist.loggers.events import Report
 from icon_dist.training import state as state_module
 from icon_dist.training.state import State
 from tests.support.training import run_gang, tiny

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from icon_dist.checkpoints import manifest
-from icon_dist.checkpoints.saver import Saver
+from icon_dist.checkpoints.background_saver import Saver
 from icon_dist.config import Config
-from icon_dist.launch.events import Note, Report
+from icon_dist.loggers.events import Note, Report
 from tests.support.paths import ROOT
 from tests.support.run_results import assert_equal, final, losses
 from tests.support.training import run_gang, tiny
@@ -26,7 +26,7 @@ LONG = {"optim__epochs": 2, "optim__milestones": (1,), "run__workers": 1, "run__
 LAUNCH = """
 import sys
 from icon_dist.launch.local import launch
-from icon_dist.launch.logger import Logger
+from icon_dist.loggers.logger import Logger
 from icon_dist.command_exit import run_cli
 from tests.support.training import tiny
 people, folder, loop = sys.argv[1:4]

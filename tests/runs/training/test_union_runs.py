@@ -18,7 +18,7 @@ from icon_dist.checkpoints import weights as stored_weights
 from icon_dist.config import Config, load
 from icon_dist.errors import CheckpointError, ConfigError, DataError
 from icon_dist.launch.local import launch
-from icon_dist.launch.logger import Logger
+from icon_dist.loggers.logger import Logger
 from icon_dist.training import driver
 from icon_dist.training.loop import run_directory
 from icon_dist.training.setup import open_data

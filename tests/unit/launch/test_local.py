@@ -11,7 +11,7 @@ import torch
 from icon_dist.config import Config
 from icon_dist.errors import ClusterError
 from icon_dist.launch.local import launch
-from icon_dist.launch.logger import Logger
+from icon_dist.loggers.logger import Logger
 
 # What DeepSpeed and torch warn of on DeepSpeed's import is none of ours.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")

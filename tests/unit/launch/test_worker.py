@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from icon_dist import errors
-from icon_dist.launch.events import Fatal
+from icon_dist.loggers.events import Fatal
 
 # What Ray warns of on its import is none of ours.
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from icon_dist.losses import info_nce, products
+from icon_dist.losses import block_sparse, info_nce
 from icon_dist.losses.info_nce import info_nce_loss, info_nce_sums
 from icon_dist.losses.sampling import Draw, Negatives, Queries, limit_negatives
 from icon_dist.tensors.torch_compat import linear_pointwise
@@ -65,11 +65,11 @@ def random_case(seed: int) -> tuple[Queries, KeySet, KeySet]:
 def both_layouts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """An accelerator's pairs, as a CPU would not take them, must give the same numbers."""
     if request.param == "blocks":
-        for module in (products, info_nce):
+        for module in (block_sparse, info_nce):
             monkeypatch.setattr(module, "blocked", lambda _: True)
     monkeypatch.setattr(info_nce, "HELD", 300)  # several times of
-    monkeypatch.setattr(products, "SPAN", 2)  # ... several parts,
-    monkeypatch.setattr(products, "BLOCK", 3)  # and blocks
+    monkeypatch.setattr(block_sparse, "SPAN", 2)  # ... several parts,
+    monkeypatch.setattr(block_sparse, "BLOCK", 3)  # and blocks
 
 
 @pytest.mark.usefixtures("both_layouts")
@@ -226,7 +226,7 @@ def test_bf16_in_fp32_out() -> None:
 @pytest.mark.parametrize("operator", [linear_pointwise, None])
 def test_fp32_is_the_same_loss(operator: Callable[..., Tensor] | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its products take another path on a CPU, where torch has oneDNN's operator and where it has not."""
-    monkeypatch.setattr(products, "onednn", operator)
+    monkeypatch.setattr(block_sparse, "onednn", operator)
     queries, live, bank = random_case(1)
     q, features = (x.features.detach().float().requires_grad_() for x in (queries, live))
     ours, keys = replace(queries, features=q), replace(live, features=features)

@@ -9,7 +9,7 @@ import pytest
 from ray import tune
 
 from icon_dist import config as configuration
-from icon_dist.launch.events import Eval, Start
+from icon_dist.loggers.events import Eval, Start
 from icon_dist.search.trial import Teller
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from icon_dist.launch.events import Event, Note, Tick, Train
+from icon_dist.loggers.events import Event, Note, Tick, Train
 from icon_dist.training import meter as module
 from icon_dist.training.meter import Meter
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from icon_dist import storage
-from icon_dist.launch import logger as module
-from icon_dist.launch import tensorboard
-from icon_dist.launch.events import Eval, Note, Recorded, Skip, Speed, Train
-from icon_dist.launch.logger import Logger
-from icon_dist.storage import segments
+from icon_dist.loggers import logger as module
+from icon_dist.loggers import tensorboard
+from icon_dist.loggers.events import Eval, Note, Recorded, Skip, Speed, Train
+from icon_dist.loggers.logger import Logger
+from icon_dist.storage import append_log
 from tests.support.progress import Clock, Log, board, evaluation, recorded, start, steps, train
 
 
@@ -173,7 +173,7 @@ def test_what_is_no_number_is_null(tmp_path: Path) -> None:
 
 def test_what_a_flush_writes_does_not_grow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither of the metrics nor of TensorBoard's files; and nothing of them is lost, also when the run goes on."""
-    monkeypatch.setattr(segments, "SEGMENT", 2000)
+    monkeypatch.setattr(append_log, "SEGMENT", 2000)
     monkeypatch.setattr(tensorboard, "LARGEST_FILE", 4000)
     monkeypatch.setattr("os.fsync", lambda _: None)
     written: list[int] = []
@@ -199,9 +199,9 @@ def test_what_a_flush_writes_does_not_grow(tmp_path: Path, monkeypatch: pytest.M
         logger(event)
     written.append(0)
     logger.close()
-    events = [json.loads(line) for line in segments.read(f"{tmp_path}/metrics.jsonl").splitlines()]
+    events = [json.loads(line) for line in append_log.read(f"{tmp_path}/metrics.jsonl").splitlines()]
     assert events == lines(*map(train, range(1, 152)))
-    assert len(segments.places(f"{tmp_path}/metrics.jsonl")) > 10
+    assert len(append_log.places(f"{tmp_path}/metrics.jsonl")) > 10
     assert len(list((tmp_path / "tensorboard").iterdir())) > 10
     found = steps(tmp_path / "tensorboard", "train/total")  # files of one second are read in the order of their names
     assert sorted(found) == [*range(1, 152)]

@@ -1,4 +1,5 @@
 """Commit checkpoints beside the training: the loop waits for a copy of the state, not for hashes and uploads.
+How one is written, all or nothing, is ``save`` of ``checkpoint.py``.
 
 When the storage of the run is out of reach, the checkpoint is committed to a folder of this machine instead
 (``$XDG_CACHE_HOME/icon_dist/unsent``, by default below ``~/.cache``), and sent with the next one, or when the run

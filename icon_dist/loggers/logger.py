@@ -19,17 +19,17 @@ from typing import Any, Protocol, TextIO, runtime_checkable
 
 from icon_dist import storage
 from icon_dist.errors import StorageError, plain, shorten
-from icon_dist.launch.events import Done, Eval, Evaluating, Event, Note, Recorded, Skip, Start, Tick, Train
-from icon_dist.launch.progress_line import clock, live
-from icon_dist.launch.tensorboard import Board, scalars
+from icon_dist.loggers.events import Done, Eval, Evaluating, Event, Note, Recorded, Skip, Start, Tick, Train
+from icon_dist.loggers.progress_line import clock, live
+from icon_dist.loggers.tensorboard import Board, scalars
 from icon_dist.storage import lock
-from icon_dist.storage.segments import SegmentedLog
+from icon_dist.storage.append_log import AppendLog
 from icon_dist.types import score_text
 
 
 @runtime_checkable
 class Reporter(Protocol):
-    """A service that people watch their runs with: ``icon_dist.launch.reporters``."""
+    """A service that people watch their runs with: ``icon_dist.loggers.reporters``."""
 
     def __call__(self, values: Mapping[str, float], *, step: int) -> None:
         """Tell it the numbers of a recorded event."""
@@ -52,7 +52,7 @@ class Logger:
         """Lines go to ``out``, by default to stderr as it is now; events that are kept, to the ``reporters`` too."""
         self._run_uri = run_uri
         self._metrics_uri = storage.join(run_uri, "metrics.jsonl")
-        self._log: SegmentedLog | None = None
+        self._log: AppendLog | None = None
         self._out = out or sys.stderr
         self._live = self._out.isatty()
         self._open_line = False
@@ -151,7 +151,7 @@ class Logger:
     def _start(self, event: Start) -> None:
         self.flush()  # of an attempt before this one, steps that its checkpoint holds and the file does not yet
         step = event.step
-        log = self._log = SegmentedLog(self._metrics_uri, lambda line: _is_until(step, line))
+        log = self._log = AppendLog(self._metrics_uri, lambda line: _is_until(step, line))
         if log.damaged:
             self.say(f"warning: {self._metrics_uri}: {log.damaged} of {log.lines} lines are damaged; left out")
         self._total = event.total

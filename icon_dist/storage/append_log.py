@@ -46,7 +46,7 @@ def read(uri: str) -> bytes:
     return b"".join([*whole, found[-1]])
 
 
-class SegmentedLog:
+class AppendLog:
     """The end of a log: what is added is in memory until it is flushed, and so is the last segment."""
 
     def __init__(self, uri: str, keep: Keep) -> None:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from icon_dist.launch.reporters import PROJECT
+from icon_dist.loggers.reporters import PROJECT
 
 
 class Service:

@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from icon_dist.errors import StorageError
-from icon_dist.launch import tempdirs
+from icon_dist.storage import tempdirs
 from tests.support.paths import ROOT
 
 OTHER = """
 import sys
-from icon_dist.launch import tempdirs
+from icon_dist.storage import tempdirs
 place = tempdirs.shared("shards", sys.argv[1])
 (place / "file").write_text("data")
 print(place, flush=True)

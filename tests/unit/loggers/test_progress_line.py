@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from icon_dist.launch import progress_line
-from icon_dist.launch.progress_line import ProgressLine
+from icon_dist.loggers import progress_line
+from icon_dist.loggers.progress_line import ProgressLine
 from tests.support.progress import Clock, Log, Terminal, shown
 
 

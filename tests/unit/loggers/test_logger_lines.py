@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from icon_dist.launch import logger as module
-from icon_dist.launch.events import Done, Evaluating, Note, Speed, Tick
-from icon_dist.launch.logger import Logger
+from icon_dist.loggers import logger as module
+from icon_dist.loggers.events import Done, Evaluating, Note, Speed, Tick
+from icon_dist.loggers.logger import Logger
 from tests.support.progress import Clock, Log, Terminal, evaluation, recorded, shown, start, steps, train
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from icon_dist import storage
-from icon_dist.launch import tempdirs
-from icon_dist.launch.events import Eval, Recorded
+from icon_dist.loggers.events import Eval, Recorded
+from icon_dist.storage import tempdirs
 
 LARGEST_FILE = 4 << 20  # bytes of events after which another file is begun
 

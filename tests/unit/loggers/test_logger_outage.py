@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from icon_dist.errors import StorageError
-from icon_dist.launch.events import Eval, Start
-from icon_dist.launch.logger import Logger
+from icon_dist.loggers.events import Eval, Start
+from icon_dist.loggers.logger import Logger
 
 
 def evaluation(step: int) -> Eval:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from icon_dist.launch.reporters import PROJECT
+from icon_dist.loggers.reporters import PROJECT
 
 TAG = "icon_dist_run"
 

@@ -11,7 +11,7 @@ import torch
 
 from icon_dist import storage
 from icon_dist.checkpoints import checkpoint
-from icon_dist.checkpoints.saver import Saver, send_unsent, unsent_folder
+from icon_dist.checkpoints.background_saver import Saver, send_unsent, unsent_folder
 from icon_dist.errors import CheckpointError, DivergedError, StorageError
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from icon_dist import storage
 from icon_dist.errors import StorageError
-from icon_dist.storage import segments
-from icon_dist.storage.segments import SegmentedLog
+from icon_dist.storage import append_log
+from icon_dist.storage.append_log import AppendLog
 
 SIZE = 100  # bytes of a segment here
 
@@ -20,7 +20,7 @@ def line(number: int) -> bytes:
     return f"{number:06d} {'x' * (number % 7)}\n".encode()
 
 
-def until(last: int) -> segments.Keep:
+def until(last: int) -> append_log.Keep:
     def keep(text: bytes) -> bool | None:
         number = text.split(b" ")[0]
         return int(number) <= last if text.endswith(b"\n") and number.isdigit() else None
@@ -28,8 +28,8 @@ def until(last: int) -> segments.Keep:
     return keep
 
 
-def log(uri: str, last: int = 10**9) -> SegmentedLog:
-    return SegmentedLog(uri, until(last))
+def log(uri: str, last: int = 10**9) -> AppendLog:
+    return AppendLog(uri, until(last))
 
 
 def grown(uri: str, first: int, last: int, *, flush_every: int = 5) -> None:
@@ -47,7 +47,7 @@ def lines(first: int, last: int) -> bytes:
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(segments, "SEGMENT", SIZE)
+    monkeypatch.setattr(append_log, "SEGMENT", SIZE)
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -58,12 +58,12 @@ def uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 def test_segments_are_one_file(uri: str) -> None:
     grown(uri, 1, 40)
-    found = segments.places(uri)
+    found = append_log.places(uri)
     sizes = [storage.size(place) for place in found]
     assert len(found) > 3
     assert found[1].endswith("/metrics/000001.jsonl")
     assert all(SIZE <= size < SIZE + 14 for size in sizes[:-1])
-    assert segments.read(uri) == lines(1, 40)
+    assert append_log.read(uri) == lines(1, 40)
 
 
 @pytest.mark.parametrize("last", [0, 1, 7, 25, 39, 40, 99])
@@ -73,7 +73,7 @@ def test_what_is_cut_off_leaves_the_rest(last: int, uri: str) -> None:
     assert again.damaged == 0
     again.add(line(500))
     again.flush()
-    assert segments.read(uri) == lines(1, min(last, 40)) + line(500)
+    assert append_log.read(uri) == lines(1, min(last, 40)) + line(500)
 
 
 def test_cut_at_random_it_is_what_one_file_would_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,7 +91,7 @@ def test_cut_at_random_it_is_what_one_file_would_be(tmp_path: Path, monkeypatch:
             if rng.random() < 0.2:
                 growing.flush()
         growing.flush()
-        assert segments.read(uri) == b"".join(map(line, known))
+        assert append_log.read(uri) == b"".join(map(line, known))
 
 
 def test_a_flush_writes_the_end_and_a_start_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,7 +117,7 @@ def test_a_flush_writes_the_end_and_a_start_reads_it(tmp_path: Path, monkeypatch
             got.clear()
             log(uri)
             assert sum(got) < 2 * SIZE + 14
-    assert len(segments.places(uri)) > 90
+    assert len(append_log.places(uri)) > 90
     assert len(written) == 1100
     assert max(written) < SIZE + 14
 
@@ -129,12 +129,12 @@ def test_a_flush_writes_the_end_and_a_start_reads_it(tmp_path: Path, monkeypatch
 def test_damage_at_the_end_is_left_out_and_counted(damage: bytes, count: int, uri: str) -> None:
     for old in (40, 5):  # in several segments, in the first
         grown(uri, 1, old)
-        last = segments.places(uri)[-1]
+        last = append_log.places(uri)[-1]
         storage.write(last, storage.read(last) + damage)
         again = log(uri)
         assert again.damaged == count
         again.flush()
-        assert segments.read(uri) == lines(1, old)
+        assert append_log.read(uri) == lines(1, old)
         storage.delete(uri.removesuffix(".jsonl"), tree=True)
         storage.delete(uri)
 
@@ -142,13 +142,13 @@ def test_damage_at_the_end_is_left_out_and_counted(damage: bytes, count: int, ur
 def test_damage_in_the_middle_stays_one_line(tmp_path: Path) -> None:
     uri = str(tmp_path / "metrics.jsonl")
     grown(uri, 1, 40)
-    second = Path(segments.places(uri)[1])
+    second = Path(append_log.places(uri)[1])
     second.write_bytes(second.read_bytes()[:-5])
-    expected, found = lines(1, 40).splitlines(), segments.read(uri).splitlines()
+    expected, found = lines(1, 40).splitlines(), append_log.read(uri).splitlines()
     assert len(found) == 40
     assert sum(a != b for a, b in zip(expected, found, strict=True)) == 1
     second.unlink()
-    assert segments.read(uri).splitlines()[-1] == expected[-1], "what is left of it is read"
+    assert append_log.read(uri).splitlines()[-1] == expected[-1], "what is left of it is read"
 
 
 def test_what_cannot_be_written_waits(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_what_cannot_be_written_waits(tmp_path: Path) -> None:
         growing.add(line(30 + _))
     (tmp_path / "metrics").unlink()
     growing.flush()
-    assert segments.read(uri) == lines(1, 31)
+    assert append_log.read(uri) == lines(1, 31)
 
 
 def test_a_listing_that_is_behind(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,11 +174,11 @@ def test_a_listing_that_is_behind(s3: str, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(storage, "sizes", lambda place: dict(list(sizes(place).items())[:-1]))
     grown(uri, 41, 50)
     monkeypatch.undo()
-    assert segments.read(uri) == lines(1, 50)
+    assert append_log.read(uri) == lines(1, 50)
 
 
 def test_nothing_is_no_file(uri: str) -> None:
     with pytest.raises(FileNotFoundError):
-        segments.read(uri)
+        append_log.read(uri)
     log(uri).flush()
-    assert segments.read(uri) == b""
+    assert append_log.read(uri) == b""

@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from icon_dist.errors import ClusterError, needed_for, shorten
-from icon_dist.launch.logger import Reporter
+from icon_dist.loggers.logger import Reporter
 
 PROJECT = "icon_dist"
 
@@ -30,7 +30,7 @@ def start(services: Mapping[str, ModuleType], *, run_uri: str, config: Mapping[s
     identity = f"{name}-{hashlib.sha256(run_uri.encode()).hexdigest()[:8]}"
     reporters: list[Reporter] = []
     for service, package in services.items():
-        module = importlib.import_module(f"{__name__}.{service}")
+        module = importlib.import_module(f"icon_dist.loggers.{service}")
         try:
             reporters.append(module.Service(package, name=name, identity=identity, config=config))
         except Exception as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from icon_dist.launch.reporters import PROJECT
+from icon_dist.loggers.reporters import PROJECT
 
 
 class Service:

@@ -1,0 +1,1 @@
+"""What a run tells of itself, and who records and shows it: files, TensorBoard, a terminal, services."""
