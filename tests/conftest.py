@@ -1,4 +1,7 @@
-"""Shared fixtures: real data, and shape checks of every signature that has shapes while tests run."""
+"""Shared fixtures: real data, and shape checks of every signature that has shapes while tests run.
+
+Nothing here imports torch: pytest's workers wait for the process that starts them, which has no use for it.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,8 @@ from jaxtyping import install_import_hook
 
 from tests.support.once import once
 from tests.support.paths import ROOT
-from tests.support.s3 import moto_server
 from tests.support.shapes import check_again
+from tests.support.small_shards import copy, made  # noqa: F401  (fixtures)
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # workers of pytest and ranks of tests share the cores as processes
 # Signatures without shapes are called most and mypy knows them: checking all takes twice the time, and `-m slow` does.
@@ -23,8 +26,6 @@ CHECKED = os.environ.setdefault("CHECKED", "all" if "slow" in sys.argv else "sha
 MODULES = [path for path in (ROOT / "icon_dist").rglob("*.py") if CHECKED == "all" or "jaxtyping" in path.read_text()]
 NAMES = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in MODULES]
 install_import_hook(NAMES, "tests.support.shapes.check")
-
-from tests.support.small_shards import copy, made  # noqa: E402, F401  (fixtures; what they import is checked as well)
 
 
 def pytest_runtest_setup() -> None:
@@ -42,6 +43,8 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    from tests.support.s3 import moto_server
+
     with moto_server(tmp_path_factory.mktemp("moto")) as url:
         yield url
 

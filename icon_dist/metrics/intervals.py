@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import scipy.stats
+from scipy.special import stdtrit
 
 CONFIDENCE = 0.95
 
@@ -52,4 +52,5 @@ def difference(values: Mapping[int, float], others: Mapping[int, float]) -> Diff
 
 
 def _quantile(freedom: float) -> float:
-    return float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, freedom))
+    """Of Student's t; not by scipy.stats, whose import takes half a second."""
+    return float(stdtrit(freedom, (1 + CONFIDENCE) / 2))

@@ -5,19 +5,20 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
-
-from icon_dist.datasets import load_skeleton
-from icon_dist.shards.tar import Settings
-from icon_dist.shards.writer import SetInfo, build
-from icon_dist.types import Annotations, Instance, TruthImage
 
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Nine people in three shards, of photos made here."""
+    import cv2
+    import numpy as np
+
+    from icon_dist.datasets import load_skeleton
+    from icon_dist.shards.tar import Settings
+    from icon_dist.shards.writer import SetInfo, build
+    from icon_dist.types import Annotations, Instance, TruthImage
+
     root = tmp_path_factory.mktemp("made")
     rng = np.random.default_rng(0)
     instances, images = list[Instance](), list[TruthImage]()

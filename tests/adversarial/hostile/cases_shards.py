@@ -48,8 +48,8 @@ CASES: dict[str, tuple[Prepare, int, str]] = {
     ),
     "index of equal rows": (
         lambda c: then(
-            payload.vouch(c.shards, "index.parquet", payload.index_bomb(5_000_000)),
-            c.reshard(lambda m: m.update(people=5_000_000)),
+            payload.vouch(c.shards, "index.parquet", payload.index_bomb(2_500_000)),
+            c.reshard(lambda m: m.update(people=2_500_000)),
             c.verify(),
         ),
         3,

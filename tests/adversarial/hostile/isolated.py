@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from tests.support.training import WARM
 
-MEMORY = 2 << 30  # bytes more than the libraries take
+MEMORY = 1 << 30  # bytes more than the libraries take
 PATIENCE_S = 120
 VERBS = {
     "train": "icon_dist.train",

@@ -56,7 +56,7 @@ def torch_class(name: str) -> bytes:
 
 
 def torch_bomb() -> bytes:
-    """A .pth of a few megabytes with two gigabytes in it."""
+    """A .pth of a few megabytes with a gigabyte in it."""
     plain = io.BytesIO()
     torch.save({"w": torch.zeros(4)}, plain)
     sink = io.BytesIO()
@@ -65,7 +65,7 @@ def torch_bomb() -> bytes:
             with target.open(name, "w", force_zip64=True) as member:
                 member.write(source.read(name))
                 if "/data/" in name:
-                    for _ in range(2000):
+                    for _ in range(1000):
                         member.write(bytes(1 << 20))
     return sink.getvalue()
 

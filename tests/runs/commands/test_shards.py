@@ -86,7 +86,7 @@ def test_verify(some: Path, tmp_path: Path) -> None:
     raw = bytearray((copy / "shard-00003.tar").read_bytes())
     raw[700] ^= 1
     (copy / "shard-00003.tar").write_bytes(raw)
-    damaged = run("verify.py", copy, cwd=tmp_path)
+    damaged = call("verify.py", copy, cwd=tmp_path)
     assert damaged.returncode == 3
     assert "FOUND shard-00003.tar: sha256 differs from manifest.json" in damaged.stdout
     assert damaged.stderr.count("\n") == 1
@@ -184,7 +184,7 @@ def test_a_bad_photo_stops_the_build_and_it_goes_on_when_mended(some: Path, shar
     (photos / names[80]).write_bytes(whole[:3000])
     file = shared / "lsp" / "lspet_full14.json"
     arguments = ["custom", "--skeleton", "lsp", "--annotations", file, "--images", photos, "--out", "out", *SOME]
-    result = run("build.py", *arguments, "--jobs", 2, cwd=tmp_path)
+    result = call("build.py", *arguments, "--jobs", 2, cwd=tmp_path)
     assert result.returncode == 3
     assert f"{names[80]}: the JPEG is cut off" in result.stderr
     assert len([line for line in result.stderr.splitlines() if not line.startswith("checked ")]) == 1

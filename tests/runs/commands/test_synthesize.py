@@ -11,13 +11,13 @@ import pytest
 
 from icon_dist.datasets import synthetic
 from icon_dist.shards.shard_set import open_shards
-from tests.support.builds import call, run
+from tests.support.builds import call
 
 
 def test_people_to_shards_and_the_same_again(tmp_path: Path) -> None:
     out, photos = str(tmp_path / "shards"), tmp_path / "photos"
     args = ("--out", out, "--people", "8", "--seed", "3", "--jobs", "1", "--photos", str(photos))
-    first = run("synthesize.py", *args, cwd=tmp_path)
+    first = call("synthesize.py", *args, cwd=tmp_path)
     assert first.returncode == 0, first.stderr
     assert first.stdout.startswith(f"{out}: ")
     shards = open_shards(out)

@@ -36,7 +36,8 @@ OPECNET = {"model__backbone": "opecnet_hrnet_small", "optim__epochs": 2, "optim_
 @pytest.fixture(scope="module")
 def run(people: Path, module_path: Path) -> Path:
     """One epoch with contrast by the train command, no Ray."""
-    config = tiny(people, module_path, **OPECNET, run__name="local", run__launcher="local", run__workers=1)
+    alone = {"run__launcher": "local", "run__workers": 1, "optim__micro_batch": 16}
+    config = tiny(people, module_path, **OPECNET, **alone, run__name="local")
     file = module_path / "config.yaml"
     file.write_text(configuration.to_yaml(config))
     train.main(["--cfg", str(file), "run.stop_after_epoch=1"])
@@ -124,7 +125,13 @@ def test_its_base_is_scored_alone(run: Path, people: Path, capsys: pytest.Captur
 
 
 def test_it_starts_from_a_run_of_its_base(people: Path, tmp_path: Path) -> None:
-    alone = {"run__launcher": "local", "run__workers": 1, "optim__epochs": 1}
+    alone = {
+        "run__launcher": "local",
+        "run__workers": 1,
+        "optim__epochs": 1,
+        "optim__batch": 32,
+        "optim__micro_batch": 32,
+    }
     for name, changes in {
         "base": {},
         "refined": {"model__backbone": "opecnet_hrnet_small", "model__pretrained": str(tmp_path / "base")},

@@ -27,8 +27,15 @@ from icon_dist.training.state import State
 from tests.support.run_results import assert_equal, final
 from tests.support.training import run_gang, tiny
 
-STEP = 5  # counted from 0; in the second epoch
-SHORT = {"optim__epochs": 2, "optim__micro_batch": 4, "eval__every": 100}  # 2 micro-batches a step
+STEP = 2  # counted from 0, of four; the bank is in use
+SHORT = {
+    "optim__epochs": 1,
+    "optim__milestones": (),
+    "optim__micro_batch": 4,
+    "loss__bank__warmup": 1,
+    "eval__every": 100,
+    "data__val": "",
+}  # 2 micro-batches a step
 
 
 def train(config: Config, *, report: Report, device: str) -> None:
@@ -114,7 +121,7 @@ def test_gradients_count_as_the_loss_does(runs: Runs) -> None:
 def test_it_is_counted_and_named(runs: Runs) -> None:
     spoilt = runs.of("nan", runs.stages[0])
     assert [(event["step"], event["skipped"]) for event in events(spoilt, "skip")] == [(STEP + 1, 1)]
-    assert [event["step"] for event in events(spoilt, "train")] == [1, 2, 3, 4, 5, 7, 8]
+    assert [event["step"] for event in events(spoilt, "train")] == [1, 2, 4]
 
 
 def test_a_sound_run_skips_nothing(runs: Runs) -> None:
@@ -130,7 +137,7 @@ def test_so_many_in_a_row_end_the_run_and_nothing_broken_is_saved(people: Path, 
     config = tiny(people, tmp_path, **SHORT, **more, run__name="always-1")
     with pytest.raises(ProcessRaisedException, match=rf"DivergedError: step {STEP + 2}: .* 2 steps in a row"):
         run_gang(config, scratch=tmp_path, loop="tests.runs.training.test_skipped_steps:train")
-    saved = checkpoint.find(f"{tmp_path}/always-1", warn=pytest.fail)
+    saved = checkpoint.find(f"{tmp_path}/always-1", warn=print)  # rank 0 may be ended while it saves
     assert saved is not None
     assert saved.step in (STEP, STEP + 1)
     for name in ("model", "optimizer", "bank", "ema"):
