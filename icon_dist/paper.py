@@ -7,12 +7,12 @@ again.
 
 from __future__ import annotations
 
-import json
 import shlex
 import statistics
 import subprocess
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 from icon_dist import __version__, storage
 from icon_dist.cli import Once, Parser, at_least, did_you_mean
 from icon_dist.command_exit import run_cli
-from icon_dist.errors import ConfigError, DataError, IconError, gathering, raise_all, say, tell
-from icon_dist.reports.paper_runs import Run, train_all
+from icon_dist.errors import CheckpointError, ConfigError, DataError, IconError, gathering, note, raise_all, say, tell
+from icon_dist.reports.paper_runs import Run, train_all, written
 from icon_dist.reports.paper_tables import (
     DIAGNOSTICS,
     Recipe,
@@ -33,7 +33,6 @@ from icon_dist.reports.paper_tables import (
     read_recipes,
     read_results,
 )
-from icon_dist.storage import append_log
 
 if TYPE_CHECKING:
     from icon_dist.config import Config
@@ -62,18 +61,16 @@ def figures(run: Run, config: Config) -> list[Result]:
     """What a finished run has measured on each set of ``data.val``, ``config`` being its own."""
     import torch
 
+    from icon_dist.reports.runs import read_runs
     from icon_dist.training.loop import run_directory
 
-    log = storage.join(run_directory(config), "metrics.jsonl")
-    try:
-        events = [json.loads(line) for line in append_log.read(log).splitlines()]
-    except ValueError:
-        raise DataError(f"{log}: a line of it is damaged; resume the run, which leaves it out") from None
-    scored = [e for e in events if e["kind"] == "eval"]
-    if not scored:
-        raise ConfigError(f"{run.cfg}: has no data.val, so there is no score to record")
-    last = scored[-1]
-    late = [e for e in events if e["kind"] == "train" and e["epoch"] > last["epoch"] - 1]
+    (found,) = read_runs([run_directory(config)])
+    last = next((e for e in found.evals if e["step"] == found.step), None)
+    if last is None:
+        fix = "remove its newest checkpoint, and the same command trains from the one before"
+        raise DataError(f"{found.uri}: metrics.jsonl has no score of its last step, {found.step}; {fix}")
+    late = [e for e in found.train if e["epoch"] > last["epoch"] - 1]
+    on_gpu = config.run.gpus_per_worker and torch.cuda.is_available()
     first = Result(
         recipe=run.recipe.id,
         cfg=run.cfg,
@@ -82,24 +79,23 @@ def figures(run: Run, config: Config) -> list[Result]:
         metric=last["headline"],
         score=last["scores"][last["headline"]],
         steps=last["step"],
-        seconds=_seconds([e for e in events if e["kind"] == "train"]),
-        device=torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        seconds=_seconds(found.train),
+        device=torch.cuda.get_device_name() if on_gpu else "cpu",
         commit=_commit(),
         command=f"python {shlex.join(run.command)}",
         **{name: _mean(late, name) for name in DIAGNOSTICS},
     )
-    others = last.get("headlines", [])[1:]
-    return [first, *(replace(first, metric=name, score=last["scores"][name]) for name in others)]
+    return [first, *(replace(first, metric=name, score=last["scores"][name]) for name in found.metrics[1:])]
 
 
-def _seconds(lines: list[Mapping[str, Any]]) -> int:
+def _seconds(lines: Sequence[Mapping[str, Any]]) -> int:
     """What the steps of a run took, by what its lines say of a step since the line before; stops do not count."""
     steps = [0, *(line["step"] for line in lines)]
     passed = zip(pairwise(steps), lines, strict=True)
     return int(sum((to - at) * line["step_ms"] for (at, to), line in passed) / 1e3)
 
 
-def _mean(events: list[Mapping[str, Any]], name: str) -> str:
+def _mean(events: Sequence[Mapping[str, Any]], name: str) -> str:
     """Mean over the events, and over the terms where each has its own; empty where there is none."""
     values = [e[k] for e in events for k in (name, f"skcc_{name}", f"prcc_{name}") if e.get(k) is not None]
     return f"{statistics.fmean(values):.4g}" if values else ""
@@ -164,6 +160,8 @@ def _list_rows(args: Namespace, titles: dict[str, str], recipes: dict[str, Recip
         f"--{name.replace('_', '-')}" for name in ("cfg", "seeds", "set", "jobs", "dry_run") if getattr(args, name)
     ]:
         raise ConfigError(f"{', '.join(unused)}: nothing is run; name rows or tables with --run ID")
+    if args.record and not args.record.exists():
+        raise ConfigError(f"--record {args.record}: no such file; icon-dist paper --run ID --record FILE.csv makes one")
     results = read_results(args.record or RESULTS)
     chosen = select(args.commands, recipes, option="--commands") if args.commands else [*recipes.values()]
     commands = args.commands is not None
@@ -178,12 +176,14 @@ def _run_rows(args: Namespace, recipes: dict[str, Recipe]) -> None:
     if args.record:
         storage.require_place(str(args.record.absolute()))
     rows = [(recipe, preset_of(recipe, args.cfg)) for recipe in select(args.run, recipes)]
+    _judge_own(args.set, [recipe for recipe, _ in rows])
     runs = [Run(recipe, cfg, seed, args.set) for seed in dict.fromkeys(args.seeds or [0]) for recipe, cfg in rows]
-    configs = {run.name: configuration.load(run.cfg, run.overrides) for run in runs}  # mistakes show before the first
     known = read_results(args.record) if args.record else []
+    every = {one.name: one for run in runs for one in (run, *run.recorded(known))}  # and what these are averaged with
+    configs = {name: configuration.load(one.cfg, one.overrides) for name, one in every.items()}  # mistakes first
     todo = []
     for run in runs:
-        if run.is_recorded(known):
+        if any(one.seed == run.seed for one in run.recorded(known)):
             tell(f"{run.name} is recorded already")
         else:
             todo.append(run)
@@ -192,7 +192,9 @@ def _run_rows(args: Namespace, recipes: dict[str, Recipe]) -> None:
             say(shlex.join(["icon-dist", "train", *run.command[2:]]))
         return
 
-    _require_same_values([configs[run.name] for run in todo])
+    _require_scored(todo, configs)
+    _require_same_values(configs, todo)
+    _require_starts(todo, configs, recipes)
     for run in todo:
         draw_missing(configs[run.name].data)
 
@@ -206,25 +208,76 @@ def _run_rows(args: Namespace, recipes: dict[str, Recipe]) -> None:
     train_all(todo, jobs=args.jobs or 1, done=done)
 
 
-def _require_same_values(configs: Sequence[Config]) -> None:
-    """Refuse to go on with runs that were trained with other values: their scores would be recorded as those of these.
+def _judge_own(given: Sequence[str], recipes: Sequence[Recipe]) -> None:
+    """ConfigError of ``--set`` where a run would not get it; a note where a row is then no longer what it is called."""
+    for item in given:
+        key, _, value = item.partition("=")
+        if key == "run.seed":
+            raise ConfigError(f"--set {item}: the seeds of rows are given with --seeds")
+        if key == "run.name":
+            raise ConfigError(f"--set {item}: rows name their runs, PRESET-ID-sSEED; set run.dir for another folder")
+        for recipe in recipes:
+            if key in recipe.changes and value != (own := written(recipe.changes[key])):
+                note(f"{recipe.id}, {recipe.what}: --set {item} replaces the row's own {key}={own}")
 
-    The name of a row's run does not depend on ``--set``.
+
+def _require_scored(runs: Sequence[Run], configs: Mapping[str, Config]) -> None:
+    """Refuse before the training what would have nothing to record after it."""
+    for run in runs:
+        if not configs[run.name].data.val:
+            raise ConfigError(f"{run.cfg}: has no data.val, so there would be no score to record; set data.val")
+
+
+def _require_starts(runs: Sequence[Run], configs: Mapping[str, Config], recipes: Mapping[str, Recipe]) -> None:
+    """Refuse runs whose ``@ID`` is neither among them nor there and over."""
+    from icon_dist.reports.runs import read_runs
+
+    here = {run.name for run in runs}
+    for run in runs:
+        for row, start in run.starts_from.items():
+            if row not in recipes:
+                raise ConfigError(
+                    f"@{row}: no such row{did_you_mean(row, sorted(recipes))}; icon-dist paper lists them"
+                )
+            if start in here:
+                continue
+            place = storage.join(storage.absolute(configs[run.name].run.dir), start)
+            if not storage.exists(place):
+                raise ConfigError(f"{run.name}: @{row} is {place}, which is not there; run {row} first")
+            (found,) = read_runs([place])
+            if found.epoch < (epochs := found.config.optim.epochs):
+                stands = f"stands at epoch {found.epoch:.3g} of {epochs}"
+                fix = "bring it to its end first, or set its folder instead"
+                raise ConfigError(f"{run.name}: @{row} is {place}, which {stands}; {fix}")
+
+
+def _require_same_values(configs: Mapping[str, Config], todo: Sequence[Run]) -> None:
+    """Refuse runs that were trained with other values: their scores would count as those of these ``configs``.
+
+    The name of a row's run does not depend on ``--set``, nor on what a preset says today. Runs that are recorded, and
+    not ``todo``, may be gone, or of another version.
     """
     from icon_dist import config as configuration
     from icon_dist.reports.runs import trained_with
     from icon_dist.training.driver import anchored
     from icon_dist.training.loop import run_directory
+    from icon_dist.training.precision import chosen
 
     errors: list[IconError] = []
-    for config in configs:
+    for name, config in configs.items():
         run = run_directory(config)
-        if storage.exists(storage.join(run, "config.yaml")):
-            with gathering(errors):
-                if changed := configuration.changes(asdict(trained_with(run)), anchored(config)):
-                    raise ConfigError(
-                        f"{run}: was trained with other values: {', '.join(changed)}; add run.dir=DIR to --set"
-                    )
+        unread = () if any(one.name == name for one in todo) else (CheckpointError,)
+        with gathering(errors), suppress(*unread):
+            if not storage.exists(storage.join(run, "config.yaml")):
+                continue
+            before = trained_with(run)
+            changed = configuration.changes(asdict(before), anchored(config))
+            was, now = (chosen(c.run.precision, on_gpu=c.run.gpus_per_worker > 0) for c in (before, config))
+            changed += [f"run.precision={now} (was {was})"] if now != was else []
+            if changed:
+                raise ConfigError(
+                    f"{run}: was trained with other values: {', '.join(changed)}; add run.dir=DIR to --set"
+                )
     raise_all(errors)
 
 

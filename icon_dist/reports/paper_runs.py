@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ def run_name(recipe: str, cfg: str, seed: int) -> str:
 
 def overrides(recipe: Recipe, cfg: str, *, seed: int, extra: Sequence[str] = ()) -> list[str]:
     """``a.b=c`` of a run: the row's, then the user's; ``@ID`` becomes that run's directory."""
-    given = [f"{key}={_text(value)}" for key, value in recipe.changes.items()]
+    given = [f"{key}={written(value)}" for key, value in recipe.changes.items()]
     given += [*extra, f"run.seed={seed}", f"run.name={run_name(recipe.id, cfg, seed)}"]
     if not any("=@" in item for item in given):
         return given
@@ -41,7 +41,8 @@ def overrides(recipe: Recipe, cfg: str, *, seed: int, extra: Sequence[str] = ())
     return out
 
 
-def _text(value: Any) -> str:
+def written(value: Any) -> str:
+    """A value of a row as ``--set`` takes it."""
     return json.dumps(value) if isinstance(value, list | bool) else str(value)
 
 
@@ -60,10 +61,11 @@ class Run:
         return run_name(self.recipe.id, self.cfg, self.seed)
 
     @property
-    def starts_from(self) -> set[str]:
-        """The names of the runs whose weights it starts from or learns from, its ``@ID``."""
-        values = [*map(str, self.recipe.changes.values()), *(item.partition("=")[2] for item in self.extra)]
-        return {run_name(value[1:], self.cfg, self.seed) for value in values if value[:1] == "@"}
+    def starts_from(self) -> dict[str, str]:
+        """The rows whose weights it starts from or learns from, its ``@ID``, each with the name of its run."""
+        values = {key: str(value) for key, value in self.recipe.changes.items()}
+        values |= dict(item.split("=", 1) for item in self.extra if "=" in item)
+        return {v[1:]: run_name(v[1:], self.cfg, self.seed) for v in values.values() if v[:1] == "@"}
 
     @property
     def overrides(self) -> list[str]:
@@ -75,10 +77,11 @@ class Run:
         """The words behind ``python`` that train it."""
         return ["-m", "icon_dist.train", "--cfg", self.cfg, *self.overrides]
 
-    def is_recorded(self, results: Sequence[Result]) -> bool:
-        """Whether one of ``results`` is of this run."""
-        key = (self.recipe.id, self.cfg, shlex.join(self.extra), self.seed)
-        return any((r.recipe, r.cfg, r.overrides, r.seed) == key for r in results)
+    def recorded(self, results: Sequence[Result]) -> list[Run]:
+        """The runs of this row, preset and ``extra``, of any seed, that are among ``results``."""
+        key = (self.recipe.id, self.cfg, shlex.join(self.extra))
+        seeds = dict.fromkeys(r.seed for r in results if (r.recipe, r.cfg, r.overrides) == key)
+        return [replace(self, seed=seed) for seed in seeds]
 
 
 def train_all(runs: Sequence[Run], *, jobs: int, done: Callable[[Run], None]) -> None:
@@ -96,7 +99,7 @@ def train_all(runs: Sequence[Run], *, jobs: int, done: Callable[[Run], None]) ->
     try:
         while waiting or running:
             unfinished = {run.name for run in waiting} | {one.run.name for one in running}
-            ready = [run for run in waiting if not run.starts_from & (unfinished - {run.name})]
+            ready = [run for run in waiting if not {*run.starts_from.values()} & (unfinished - {run.name})]
             ready = ready or ([] if running else waiting[:1])  # of a circle: it says what it lacks
             for run in ready[: jobs - len(running)]:
                 waiting.remove(run)

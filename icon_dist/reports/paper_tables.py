@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shlex
 import statistics
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
@@ -151,7 +152,9 @@ def _commands(recipe: Recipe, results: Sequence[Result]) -> Iterator[str]:
     for cfg, given in dict.fromkeys((r.cfg, r.overrides) for r in results):
         own = [r for r in results if (r.cfg, r.overrides) == (cfg, given)]
         seeds = " ".join(str(seed) for seed in sorted({r.seed for r in own}))
-        line = f"icon-dist paper --run {recipe.id} --cfg {cfg} --seeds {seeds}" + (f" --set {given}" if given else "")
+        line = f"icon-dist paper --run {recipe.id} --cfg {shlex.quote(cfg)} --seeds {seeds}" + (
+            f" --set {given}" if given else ""
+        )
         scores = [
             f"{name} {spread([r.percent for r in own if r.metric == name])}"
             for name in dict.fromkeys(r.metric for r in own)

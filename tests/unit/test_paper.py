@@ -12,11 +12,13 @@ import torch
 from icon_dist import config as configuration
 from icon_dist import paper
 from icon_dist.datasets import coco, crowdpose, mpii
-from icon_dist.errors import ConfigError
+from icon_dist.errors import ConfigError, DataError
 from icon_dist.models import build_model, from_config
 from icon_dist.reports import paper_runs, paper_tables
 from icon_dist.reports.paper_tables import Recipe, Result
 from icon_dist.training.contrast_check import check_contrast
+from icon_dist.training.driver import anchored
+from tests.support.run_folders import write_run
 
 TITLES, ROWS = paper_tables.read_recipes()
 SKELETONS = {"coco": coco.SKELETON, "mpii": mpii.SKELETON, "crowdpose": crowdpose.SKELETON}
@@ -173,3 +175,85 @@ def test_a_file_that_is_no_table_of_results_is_refused(tmp_path: Path) -> None:
     file.write_text("a,b\n1,2\n")
     with pytest.raises(ConfigError, match="not a table of results"):
         paper_tables.read_results(file)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("run.seed=3", r"--set run.seed=3: the seeds of rows are given with --seeds"),
+        ("run.name=mine", r"--set run.name=mine: rows name their runs"),
+        ("data.val=", r"people: has no data.val, so there would be no score to record"),
+        ("model.pretrained=@WARM.bse", r"@WARM.bse: no such row; did you mean WARM.base\?"),
+        ("model.pretrained=@WARM.base", r"people-WARM.base-s0, which is not there; run WARM.base first"),
+    ],
+)
+def test_what_runs_would_not_get_is_refused_before_the_first(given: str, says: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=says):
+        paper.main(["--run", "T5.base", "--cfg", "people", "--set", given, f"run.dir={tmp_path}"])
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_a_start_that_is_not_over_is_refused(tmp_path: Path) -> None:
+    write_run(str(tmp_path / "people-WARM.base-s0"), optim__epochs=7)
+    with pytest.raises(ConfigError, match=r"people-WARM.base-s0, which stands at epoch 3 of 7; bring it to its end"):
+        paper.main(
+            ["--run", "T5.base", "--cfg", "people", "--set", "model.pretrained=@WARM.base", f"run.dir={tmp_path}"]
+        )
+    teacher = f"semi.teacher={tmp_path}"  # in place of the row's own
+    assert paper_runs.Run(ROWS["T4.pseudo_30"], "people", 0, [teacher]).starts_from == {}
+
+
+def test_a_value_that_a_row_is_named_for_is_not_replaced_in_silence(capsys: pytest.CaptureFixture[str]) -> None:
+    paper.main(["--run", "T5", "--cfg", "people", "--set", "loss.lambda_p=0.3", "loss.lambda_2=0", "--dry-run"])
+    assert capsys.readouterr().err.splitlines() == [
+        "icon_dist: note: T5.base, no contrast: --set loss.lambda_p=0.3 replaces the row's own loss.lambda_p=0"
+    ]
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_preset_that_has_changed_is_not_averaged_with_what_it_was(seed: int, tmp_path: Path) -> None:
+    """Neither told to be recorded already, nor another seed of what is recorded."""
+    preset, file = tmp_path / "mine.yaml", tmp_path / "results.csv"
+    preset.write_text(f"extends: people\nrun: {{dir: {tmp_path}/runs}}\nloss: {{tau: 0.1}}\n")
+    paper_tables.append_results(file, [replace(RESULT, recipe="T5.both", cfg=str(preset))])
+    config = configuration.load(str(preset), ["loss.tau=0.07"])
+    kept = tmp_path / "runs/mine-T5.both-s0/config.yaml"
+    kept.parent.mkdir(parents=True)
+    kept.write_text(configuration.to_yaml(anchored(config)))
+    with pytest.raises(ConfigError, match=r"s0: was trained with other values: loss.tau=0.1 \(was 0.07\); add run.dir"):
+        paper.main(["--run", "T5.both", "--cfg", str(preset), "--seeds", str(seed), "--record", str(file)])
+    preset.write_text(f"extends: people\nrun: {{dir: {tmp_path}/runs, precision: bf16}}\n")
+    with pytest.raises(ConfigError, match=r"other values: run.precision=bf16 \(was fp32\)"):
+        paper.main(["--run", "T5.both", "--cfg", str(preset), "--record", str(file)])
+
+
+def test_recorded_runs_of_another_version_stay_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, kept = tmp_path / "results.csv", tmp_path / "people-T5.base-s0/config.yaml"
+    given = f"run.dir={tmp_path}"
+    paper_tables.append_results(file, [replace(RESULT, overrides=given)])
+    kept.parent.mkdir()
+    kept.write_text("loss: {gone: 1}\n")
+    paper.main(["--run", "T5.base", "--cfg", "people", "--set", given, "--record", str(file)])
+    assert "people-T5.base-s0 is recorded already" in capsys.readouterr().err
+
+
+def test_a_record_is_of_whole_lines_and_of_the_last_step(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A damaged line is left out; the score of an earlier step is not that of the run."""
+    monkeypatch.setattr(paper, "_commit", lambda: "abc")
+    run = paper_runs.Run(ROWS["T5.base"], "people", 0, [f"run.dir={tmp_path}"])
+    place = write_run(f"{tmp_path}/{run.name}", scores=[{"PCK@0.2": score} for score in (3.0, 5.0, 4.0)])
+    log = Path(place, "metrics.jsonl")
+    log.write_text(log.read_text().replace('"total"', '"step_ms": 400.0, "total"') + "no event\n")
+    (result,) = paper.figures(run, configuration.load(run.cfg, run.overrides))
+    assert (result.score, result.steps, result.seconds, result.device) == (4.0, 30, 12, "cpu")
+    assert "1 damaged line left out" in capsys.readouterr().err
+    log.write_text("".join(line for line in log.read_text().splitlines(True) if "4.0}" not in line))
+    with pytest.raises(DataError, match=r"metrics.jsonl has no score of its last step, 30; remove its newest"):
+        paper.figures(run, configuration.load(run.cfg, run.overrides))
+
+
+def test_a_record_that_is_not_there_is_not_an_empty_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--record .*absent.csv: no such file"):
+        paper.main(["--record", str(tmp_path / "absent.csv")])

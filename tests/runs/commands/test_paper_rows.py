@@ -82,8 +82,8 @@ class Named(Run):
         return self.cfg
 
     @property
-    def starts_from(self) -> set[str]:
-        return set()
+    def starts_from(self) -> dict[str, str]:
+        return {}
 
     @property
     def command(self) -> list[str]:
@@ -94,8 +94,8 @@ class Short(Named):
     """One of half a second that leaves a file of its name, and needs those of ``extra``."""
 
     @property
-    def starts_from(self) -> set[str]:
-        return {*self.extra}
+    def starts_from(self) -> dict[str, str]:
+        return {name: name for name in self.extra}
 
     @property
     def command(self) -> list[str]:
@@ -125,7 +125,7 @@ from icon_dist.command_exit import run_cli
 from icon_dist.reports.paper_runs import Run, train_all
 
 class Saving(Run):
-    name, command, starts_from = "saving", ["-c", sys.argv[2]], set()
+    name, command, starts_from = "saving", ["-c", sys.argv[2]], {}
 
 run_cli(lambda _: train_all([Saving(None, "", seed, []) for seed in (0, 1)], jobs=int(sys.argv[1]), done=print))
 """
