@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,6 +55,13 @@ def s3(s3_endpoint: str) -> str:
     """An empty ``s3://`` prefix for one test, served over real HTTP."""
     del s3_endpoint
     return f"s3://test-bucket/{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two attempts at a store this process sleeps a tenth of the time: tenacity's waits and botocore's."""
+    sleep = time.sleep
+    monkeypatch.setattr(time, "sleep", lambda seconds: sleep(seconds / 10))
 
 
 @pytest.fixture(scope="module")

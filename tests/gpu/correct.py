@@ -22,7 +22,7 @@ from icon_dist.types import Outputs
 from tests.gpu.setting import COCO, Learning, Row, Rows, Setting, config, crops, within
 from tests.gpu.strategies import STRATEGIES, named
 
-TINY = ("hrnet_small", "resnet18", "efficientnet_lite0", "opecnet_hrnet_small")
+TINY = ("hrnet_small", "efficientnet_lite0")
 FULL = (
     *("hrnet_small", "hrnet_w32", "hrnet_w48", "resnet18", "resnet50", "resnet101", "resnet152"),
     *("efficientnet_lite0", "movenet_thunder", "vit_s", "opecnet_resnet50", "opecnet_hrnet_w32"),

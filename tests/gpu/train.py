@@ -137,7 +137,7 @@ def words(args: argparse.Namespace, run: str, epochs: int, weight: float) -> lis
         "data.dataset": shards.manifest["dataset"],
         "data.train": args.data / "train",
         "data.val": args.data / "val",
-        "data.input": "64x64" if args.tiny else "256x192",
+        "data.input": "32x32" if args.tiny else "256x192",
         "data.sigma": 1 if args.tiny else 2,
         "data.loaders": 1 if args.tiny else 4,
         "data.cache_mb": 500,

@@ -35,7 +35,7 @@ def test_a_row_is_run_recorded_and_not_run_again(
     file = tmp_path / "results.csv"
     shutil.copytree(people / "val", tmp_path / "other")
     places = ["data.train=train", f"data.val=[{people}/val, other]", "run.dir=runs"]
-    more = ["--record", str(file), "--set", *places, *TINY, *ALONE]
+    more = ["--record", str(file), "--set", *places, "data.generate=32", *TINY[1:], *ALONE]
     command = ["--run", "T5.skcc", "--cfg", "people", "--seeds", "3", *more]
     paper.main(command)
     paper.main(command)

@@ -28,6 +28,7 @@ from icon_dist.storage import s3 as s3_storage
 from icon_dist.storage.s3_client import client as client_of_s3
 from tests.support.other_stores import CHECKSUMS, HABITS, Store, store
 
+pytestmark = pytest.mark.usefixtures("short_waits")
 RUN = "s3://bucket/runs/w8"
 
 

@@ -14,6 +14,7 @@ from icon_dist.errors import StorageError
 from icon_dist.storage import retry, s3_download
 from tests.support.s3 import Proxy, refusing
 
+pytestmark = pytest.mark.usefixtures("short_waits")
 DATA = os.urandom(3 << 20)
 
 
