@@ -35,7 +35,8 @@ def _list(run_uri: str) -> None:
         score = None if whole is None else manifests.score(whole)
         note = "" if whole else "  incomplete"
         skeleton = whole["skeleton"] if whole is not None and "skeleton" in whole else {}
-        shown = score_text(MAIN.get(str(skeleton.get("metric")), ""), score)
+        headline = whole and whole.get("headline")
+        shown = score_text(headline or MAIN.get(str(skeleton.get("metric")), ""), score)
         print(f"{entry.step:>10}  {shown:>7}  {sum(entry.files.values()) / 1e6:>7.1f}  {entry.attempt}{note}")
 
 
@@ -57,7 +58,7 @@ def _write_folder(run_uri: str, args: argparse.Namespace) -> None:
     count = sum(value.numel() for value in weights.tensors.values())
     files["README.md"] = card.card(metadata, file=Path(folder).name, sha256=sha256, numbers=count, hf=True).encode()
     transformers_folder.write(folder, files)
-    scored = headline_text(weights.skeleton, weights.score)
+    scored = headline_text(weights.skeleton, weights.score, weights.headline)
     say(f"{args.hf}: step {weights.step}, {scored}, {', '.join(files)}, from {weights.checkpoint}")
 
 
@@ -108,10 +109,10 @@ def main(argv: list[str]) -> None:
     data, count = stored_weights.encode(weights), sum(value.numel() for value in weights.tensors.values())
     storage.write(out, data)
     sha256 = hashlib.sha256(data).hexdigest()
-    if args.net == 1 and (known := calibration_file.read(run_uri, weights)) is not None:
+    if (known := calibration_file.read(run_uri, weights)) is not None:
         calibration_file.write(calibration_file.place_of(out), known)
     card.write(out, card.card(stored_weights.metadata_of(weights), file=out, sha256=sha256, numbers=count))
-    scored = headline_text(weights.skeleton, weights.score)
+    scored = headline_text(weights.skeleton, weights.score, weights.headline)
     say(f"{args.out}: step {found.step}, {scored}, {count:,} numbers, from {found.uri}")
 
 

@@ -152,7 +152,8 @@ def _origin(metadata: Metadata) -> Iterator[tuple[str, str]]:
     conditions = f" ({_text(metadata['conditions'])})" if metadata.get("conditions") and scores else ""
     yield "Scores, percent", f"{scores}{conditions}" if scores else "not evaluated"
     averaged = ", averaged over steps (EMA)" if metadata.get("evaluated") == "ema" else ""
-    yield "Checkpoint", f"step {_text(metadata.get('step'))} of {_text(metadata.get('checkpoint'))}{averaged}"
+    student = ", the second of its two networks" if metadata.get("net") == 2 else ""
+    yield "Checkpoint", f"step {_text(metadata.get('step'))} of {_text(metadata.get('checkpoint'))}{student}{averaged}"
     yield "Manifest", f"sha256 {_text(metadata.get('manifest_sha256'))}"
     if versions:
         yield "Versions", ", ".join(f"{_text(name)} {_text(version)}" for name, version in versions.items())

@@ -176,6 +176,8 @@ SAID: dict[str, tuple[Callable[[object], bool], str]] = {  # what a checkpoint s
     "data": (lambda value: value is None or type(value) is dict, "dataset, split, people and licence"),
     "metrics": (lambda value: value is None or _are_scores(value), "numbers by name"),
     "score": (_is_score, "a number, or null"),
+    "headline": (lambda value: value is None or _is_text(value), "the name of the score"),
+    "net": (lambda value: value in (1, 2), "1 or 2"),
     "evaluated": (lambda value: value in (None, "model", "ema"), "model or ema"),
     "channel_order": (lambda value: value in (None, "rgb", "bgr"), "rgb or bgr"),
     "split": (_is_split, "a share and a seed, or null"),

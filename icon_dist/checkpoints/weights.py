@@ -36,6 +36,7 @@ from icon_dist.types import Origin, Skeleton, SplitRecord
 
 FORMAT = 1
 STUDENT = "net{}."  # what the names of a student's tensors begin with where a run trains two
+NOT_OF_NET_1 = ("net2_", "mean_")  # what scores of other students begin with, in the records of such a run
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,8 @@ class Weights:
     manifest_sha256: str  # of that folder
     metrics: dict[str, float | None] | None = None  # as the run scored them, by name
     score: float | None = None  # the main one of these
+    headline: str | None = None  # its name
+    net: int = 1  # which student they are, of a run with two
     evaluated: str = "model"  # model, or ema: the moving average of the weights
     channel_order: str = "rgb"  # of the input, or bgr
     split: SplitRecord | None = None  # share and seed of the labeled instances, where not all were
@@ -84,12 +87,22 @@ def of_checkpoint(found: Checkpoint, *, net: int = 1) -> Weights:
     for name in checkpoint.weights_files(found.manifest):
         merged |= found.tensors(name)
     prefix = STUDENT.format(net)
+    facts = {**found.manifest, "checkpoint": found.uri, "manifest_sha256": found.manifest["sha256"]}
     if student := {name.removeprefix(prefix): t for name, t in merged.items() if name.startswith(prefix)}:
         merged = student
+        facts |= {"net": net, **_scores_of(net, found.manifest)}
     elif net != 1:
         raise CheckpointError(f"{found.uri}: --net {net}: holds one network; leave it out")
-    facts = {**found.manifest, "checkpoint": found.uri, "manifest_sha256": found.manifest["sha256"]}
     return _described(merged, facts, name=found.uri)
+
+
+def _scores_of(net: int, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The scores of one student, and the main one of them: a manifest has those of all, and the score of net 1."""
+    every, prefix = manifest.get("metrics") or {}, f"net{net}_"
+    if net == 1:
+        return {"metrics": {name: value for name, value in every.items() if not name.startswith(NOT_OF_NET_1)}}
+    own = {name.removeprefix(prefix): value for name, value in every.items() if name.startswith(prefix)}
+    return {"metrics": own, "score": own.get(manifest.get("headline"))}
 
 
 def encode(weights: Weights) -> bytes:

@@ -27,6 +27,7 @@ class Calibration:
     """The functions of one model, by joint."""
 
     manifest_sha256: str  # of the weights
+    net: int  # which student, of a run with two
     joints: tuple[str, ...]
     curves: dict[str, list[Curve]]  # flip: of means with the mirrored image; plain: without
     about: Mapping[str, Any]  # split, people, what counts as right, errors
@@ -46,7 +47,8 @@ def place_of(model: str) -> str:
 
 def write(place: str, found: Calibration) -> None:
     """Write it, all of it or nothing."""
-    said = {"format": FORMAT, "manifest_sha256": found.manifest_sha256, "joints": list(found.joints), **found.about}
+    own = {"manifest_sha256": found.manifest_sha256, "net": found.net, "joints": list(found.joints)}
+    said = {"format": FORMAT, **own, **found.about}
     curves = {name: [curve._asdict() for curve in of_joints] for name, of_joints in found.curves.items()}
     storage.write(place, (json.dumps({**said, "curves": curves}) + "\n").encode())
 
@@ -66,8 +68,10 @@ def read(model: str, weights: Weights) -> Calibration | None:
         raise CheckpointError(
             f"{place}: no calibration, or damaged; write it again with icon-dist evaluate --calibrate, or delete it"
         ) from None
-    if found.manifest_sha256 != weights.manifest_sha256 or found.joints != weights.skeleton.joints:
-        note(f"{place}: is of another checkpoint and not applied; evaluate --calibrate writes it again")
+    theirs = (weights.manifest_sha256, weights.net, weights.skeleton.joints)
+    if (found.manifest_sha256, found.net, found.joints) != theirs:
+        what = "network" if found.net != weights.net else "checkpoint"
+        note(f"{place}: is of another {what} and not applied; evaluate --calibrate writes it again")
         return None
     return found
 
@@ -81,8 +85,9 @@ def _parsed(said: Any) -> Calibration:
     sound = all(type(joint) is str for joint in joints) and type(said["manifest_sha256"]) is str
     if not sound or any(len(of_joints) != len(joints) for of_joints in curves.values()):
         raise ValueError
-    own = ("format", "manifest_sha256", "joints", "curves")
-    return Calibration(said["manifest_sha256"], joints, curves, {k: v for k, v in said.items() if k not in own})
+    own = ("format", "manifest_sha256", "net", "joints", "curves")
+    about = {k: v for k, v in said.items() if k not in own}
+    return Calibration(said["manifest_sha256"], said.get("net", 1), joints, curves, about)
 
 
 def _curve(said: Any) -> Curve:

@@ -105,7 +105,7 @@ def about(found: Trained, *, use: str, decode: str) -> dict[str, object]:
         "backbone": found.weights.config.model.backbone,
         "weights": {"sha256": sha256, "step": weights.step, "checkpoint": weights.checkpoint},
         "score": weights.score,
-        "metric": main_metric(skeleton),
+        "metric": weights.headline or main_metric(skeleton),
         "data": weights.data,
         "licence_of_data": weights.data.get("licence") if weights.data else None,
         "versions": {"icon_dist": __version__, "torch": str(torch.__version__)},

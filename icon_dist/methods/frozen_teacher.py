@@ -70,7 +70,7 @@ def load_teacher(config: Config, shards: ShardSet, known: Split, *, device: str,
     refuse_leak(f"semi.teacher={uri}", weights, known, shards)
     model = from_config.restore(weights).to(device).eval()
 
-    score = headline_text(skeleton, weights.score)
+    score = headline_text(skeleton, weights.score, weights.headline)
     sha256 = hashlib.sha256(safetensors.torch.save(weights.tensors)).hexdigest()  # of the one student that teaches
     said = plain(f"teacher: step {weights.step} of {weights.checkpoint}, {score}")
     return Teacher(model, bf16, sha256, said)

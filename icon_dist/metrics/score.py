@@ -25,9 +25,12 @@ def evaluator(skeleton: Skeleton, *, engine: str) -> str:
     return engine if skeleton.metric in ("coco", "crowdpose") else "icon_dist"
 
 
-def headline_text(skeleton: Skeleton, score: float | None) -> str:
-    """The main score of a checkpoint as people read it: ``AP 76.1``; None is one that was not evaluated."""
-    metric = main_metric(skeleton)
+def headline_text(skeleton: Skeleton, score: float | None, headline: str | None) -> str:
+    """The main score of a checkpoint as people read it: ``AP 76.1``; None is one that was not evaluated.
+
+    ``headline`` is its name: a set may be scored by another metric than that of the ``skeleton`` that is predicted.
+    """
+    metric = headline or main_metric(skeleton)
     return "not evaluated" if score is None else f"{metric} {score_text(metric, score)}"
 
 

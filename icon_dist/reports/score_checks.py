@@ -110,5 +110,5 @@ def keep(model: str, weights: Weights, fitted: dict[bool, Fitted]) -> None:
     said = ("right_means", "joints", "error_before", "error_after")
     about = {name: {key: fitted[how].numbers[key] for key in said} for how, name in FLIPS.items()}
     curves = {name: fitted[how].curves for how, name in FLIPS.items()}
-    found = Calibration(weights.manifest_sha256, weights.skeleton.joints, curves, {"fitted": about})
+    found = Calibration(weights.manifest_sha256, weights.net, weights.skeleton.joints, curves, {"fitted": about})
     calibration_file.write(calibration_file.place_of(model), found)

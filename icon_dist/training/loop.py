@@ -257,6 +257,7 @@ class Run:
             "epoch": self.state.step / self.plan.steps_per_epoch,
             "metrics": scores,
             "score": scores.get(self.headlines[0]),
+            "headline": self.headlines[0],
             "conditions": conditions_of(self.cfg, self.data),
             "data": self.shards.origin,
             "evaluated": "ema" if self.cfg.optim.ema else "model",

@@ -28,7 +28,9 @@ from icon_dist.command_exit import run_cli
 from icon_dist.config import Config
 from icon_dist.datasets import load_skeleton, skeleton_to_dict
 from icon_dist.errors import CheckpointError
+from icon_dist.inference import calibration_file
 from icon_dist.loggers import progress_line
+from icon_dist.metrics.calibration import Curve
 from icon_dist.models import Heads, build_model
 from icon_dist.storage.s3_client import client as client_of_s3
 
@@ -101,6 +103,36 @@ def test_a_run_without_scores_gives_its_last(tmp_path: Path) -> None:
     for step in (1, 2):
         save(str(tmp_path), step)
     assert stored_weights.load(str(tmp_path)).step == 2
+
+
+def test_each_student_has_its_own_scores_and_calibration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A set may be scored by another metric than that of the skeleton that is predicted."""
+    run, file = str(tmp_path / "run"), str(tmp_path / "best.safetensors")
+    pair = {f"net{net}.{name}": tensor for net in (1, 2) for name, tensor in weights(net).items()}
+    scores = {"val/PCKh": 51.5, "other/AP": 0.5, "net2_val/PCKh": 42.5, "net2_other/AP": 0.4, "mean_val/PCKh": 63.5}
+    said = {"config": CONFIG, "skeleton": SKELETON, "metrics": scores, "score": 51.5, "headline": "val/PCKh"}
+    checkpoint.save(run, step=1, attempt="a", tensors={"model": pair}, state={}, manifest=said, keep=1)
+    first = stored_weights.load(run)
+    curves = dict.fromkeys(calibration_file.FLIPS.values(), [Curve([0.1], [0.2])] * first.skeleton.num_joints)
+    made = calibration_file.Calibration(first.manifest_sha256, first.net, first.skeleton.joints, curves, {})
+    calibration_file.write(calibration_file.place_of(run), made)
+
+    assert exit_code(run, "--list") == exit_code(run, "-o", file) == 0
+    found = stored_weights.load(file)
+    assert "     51.5  " in (shown := capsys.readouterr().out)
+    assert "step 1, val/PCKh 51.5, " in shown
+    assert (found.net, found.score, found.metrics) == (1, 51.5, {"val/PCKh": 51.5, "other/AP": 0.5})
+    assert calibration_file.read(file, found) == made
+
+    assert exit_code(run, "--net", "2", "-o", file, "--force") == 0  # beside it is still the calibration of the first
+    found = stored_weights.load(file)
+    assert "step 1, val/PCKh 42.5, " in capsys.readouterr().out
+    assert (found.net, found.score, found.metrics) == (2, 42.5, {"val/PCKh": 42.5, "other/AP": 0.4})
+    assert calibration_file.read(file, found) is calibration_file.read(run, found) is None
+    assert capsys.readouterr().err.count("is of another network and not applied") == 2
+    card = (tmp_path / "best.md").read_text()
+    assert "| val/PCKh 42.5, other/AP 40.0 |" in card or "| other/AP 40.0, val/PCKh 42.5 |" in card
+    assert ", the second of its two networks |" in card
 
 
 def test_averaged_weights_when_they_are_what_is_evaluated(tmp_path: Path) -> None:
