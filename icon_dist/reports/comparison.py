@@ -36,6 +36,9 @@ def run(args: argparse.Namespace) -> None:
     tell(f"{plural(len(runs), 'run')} in {plural(len(arms), 'arm')}: {', '.join(arm.name for arm in arms)}")
     measured = {} if shards is None else measure_all(runs, shards, args, device=device, missing=missing)
     missing += unrecorded(runs)
+    if not measured and (text := unlike(runs)):
+        note(text)
+        missing.append(text)
     changed, drawn = changed_instances(arms, measured)
     uri = shards.uri if shards is not None and measured else None
     numbers = numbers_of(arms, measured, shards=uri, changed=changed, missing=missing)
@@ -124,6 +127,18 @@ def unrecorded(runs: Sequence[Run]) -> list[str]:
     if names := ", ".join(run.name for run in runs if not run.train):
         lines.append(f"curves of {names}: no step is recorded; set run.log_every below the number of steps")
     return lines
+
+
+def unlike(runs: Sequence[Run]) -> str:
+    """That recorded scores are of different sets or conditions, where they are; else ""."""
+    under: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for run in runs:
+        if run.best is not None:
+            under.setdefault((run.best["what"], sets_of(run.config.data.val)), []).append(run.name)
+    if len(under) < 2:
+        return ""
+    each = "; ".join(f"{', '.join(names)}: {what} on {', '.join(uris)}" for (what, uris), names in under.items())
+    return f"scores that can be compared: the runs recorded theirs under different conditions ({each}); evaluate them"
 
 
 def changed_instances(

@@ -45,11 +45,8 @@ def numbers_of(
     recorded = {run: run.best["scores"] for run in runs if run.best is not None}
     scores = {run: one.scored.scores for run, one in measured.items()} or recorded
     any_measured = next(iter(measured.values()), None)
-    conditions = (
-        any_measured.conditions
-        if any_measured
-        else next((run.best["what"] for run in runs if run.best is not None), None)
-    )
+    told = dict.fromkeys(run.best["what"] for run in runs if run.best is not None)
+    conditions = any_measured.conditions if any_measured else " | ".join(told) or None
     joints = _joint_names(runs)
     return {
         "metric": _metric(runs, any_measured),

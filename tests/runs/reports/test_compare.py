@@ -109,6 +109,27 @@ def test_runs_that_were_never_scored(tmp_path: Path) -> None:
     assert "score over epochs of a, b: not evaluated while training" in text
 
 
+def test_records_of_other_conditions_are_not_compared_in_silence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of one split name on two sets, and of some of the people."""
+    scores = [{"PCK@0.2": 50.0}]
+    whole = [write_run(f"{tmp_path}/{name}", scores=scores, data__val="a", run__seed=k) for k, name in enumerate("pq")]
+    alike, _ = compared(*whole, "--no-evaluation", out=tmp_path)
+    assert (len(alike["missing"]), alike["conditions"]) == (1, "split=val boxes=gt")
+    capsys.readouterr()
+    other = write_run(f"{tmp_path}/other", scores=scores, data__val="b")
+    part = write_run(f"{tmp_path}/part", scores=scores, data__val="a", eval__limit=8)
+    log = Path(part, "metrics.jsonl")
+    log.write_text(log.read_text().replace("boxes=gt", "boxes=gt limit=8"))
+    numbers, page = compared(*whole, other, part, "--no-evaluation", out=tmp_path)
+    said = "p, q: split=val boxes=gt on a; other: split=val boxes=gt on b; part: split=val boxes=gt limit=8 on a"
+    assert f"recorded theirs under different conditions ({said})" in numbers["missing"][-1]
+    assert said in page
+    assert said in capsys.readouterr().err
+    assert numbers["conditions"] == "split=val boxes=gt | split=val boxes=gt limit=8"
+
+
 def test_names_tell_runs_apart() -> None:
     names = short_names(["/x/a/run", "/x/b/run", "s3://bucket/run", "/x/other", "/"])
     assert names == {
