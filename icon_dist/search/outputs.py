@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import math
+import re
 
 import optuna
 
@@ -36,7 +38,8 @@ def publish(
         lines = [*why, "  ".join(f"{key}={text(value)}" for key, value in values.items())]
         comments = [*lines, "icon-dist train --cfg " + journal.at("best.yaml")]
         head = "".join(f"# {line}\n" for line in comments)
-        storage.write(journal.at("best.yaml"), (head + _best(config, tuple(values.items()))).encode())
+        best = _best(config, tuple({**values, "run.name": _run_name(journal.uri)}.items()))
+        storage.write(journal.at("best.yaml"), (head + best).encode())
         names.insert(0, "best.yaml")
     storage.write(journal.at("trials.csv"), results.to_csv([*found, *repeated], metric=metric))
     html = page(
@@ -56,7 +59,17 @@ def publish(
 @functools.lru_cache(maxsize=1)  # few trials are the best so far, and all are published
 def _best(config: Config, values: tuple[tuple[str, object], ...]) -> str:
     """The whole config with these values, as YAML."""
-    return configuration.to_yaml(with_values(config, {**dict(values), "run.name": f"{config.run.name}-best"}))
+    return configuration.to_yaml(with_values(config, dict(values)))
+
+
+def _run_name(study: str) -> str:
+    """Of what ``best.yaml`` trains: the study's, so that two searches of one config do not share a run."""
+    return f"{re.sub('[^A-Za-z0-9._-]+', '-', study.rsplit('/', 1)[-1])[:100]}-best".lstrip("._-")
+
+
+def _interval(mean: float, half_width: float, *, sign: str = "") -> str:
+    """A mean with half of its interval; of one seed there is none."""
+    return f"{mean:{sign}.2f}" + (f" ± {half_width:.2f} (95 %)" if math.isfinite(half_width) else "")
 
 
 def choose(
@@ -66,13 +79,13 @@ def choose(
     if confirmed:
         best = confirmed[0]
         seeds = plural(len(best.scores), "seed")
-        why = [f"{best.label}: {metric} {best.mean:.2f} ± {best.half_width:.2f} over {seeds} (95 %)"]
+        why = [f"{best.label}: {metric} {_interval(best.mean, best.half_width)} over {seeds}"]
         for other in confirmed[1:]:
             if other.label in ("paper", "no contrast"):
                 gain = difference(best.scores, other.scores)
                 name = "the paper's values" if other.label == "paper" else "no contrast"
                 doubt = "" if abs(gain.mean) > gain.half_width else ", which may be chance"
-                why.append(f"gain over {name}: {gain.mean:+.2f} ± {gain.half_width:.2f}{doubt}")
+                why.append(f"gain over {name}: {_interval(gain.mean, gain.half_width, sign='+')}{doubt}")
         return dict(best.values), why
     ranked = results.ranking(found)
     if not ranked:

@@ -74,7 +74,7 @@ def run_search(search: Search, cfg: Config, goal: Goal, *, study: str, own: Mapp
         notes.append("run.report: services are not told of trials; sweep.html and their TensorBoard files show them")
     draw_missing(base.data)
     space, paper, changes, unfit = fit(search.space, search.first, base, _skeleton(base))
-    base, cfg = with_values(base, changes), with_values(cfg, changes)
+    base, cfg = with_values(base, changes), with_values(anchored(cfg), changes)
     choices = distributions(space, base)
     metric, unusual = _require_runnable(space, base, own or {})
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -212,6 +212,7 @@ def _open_sweep(
     about = {"space": str(dict(space)), "objectives": " ".join(objectives)}
     sweep = open_study(journal, "sweep", directions=directions, seed=base.run.seed, about=about, space=choices)
     _require_same_config(sweep, base, journal)
+    _require_same_first(sweep, paper if contains(space, paper) else {}, journal)
     if not sweep.get_trials(deepcopy=False):
         for label, point in (("paper", dict(paper)), ("preset", point_of(base, space))):
             if contains(space, point) and (label == "paper" or point != paper):
@@ -244,6 +245,16 @@ def _require_same_config(sweep: optuna.Study, base: Config, journal: Journal) ->
         raise DataError(f"{journal.at(NAME)}: config of study sweep: {error}; {RESTORE}") from None
     if changed:
         raise ConfigError(f"{journal.uri}: a study with another config: {', '.join(changed)}; give another --study")
+
+
+def _require_same_first(sweep: optuna.Study, paper: Mapping[str, Any], journal: Journal) -> None:
+    """It is tried in the beginning alone, and repeats of another one are no more of it."""
+    trials = sweep.get_trials(deepcopy=False)
+    first = next((trial for trial in trials if trial.user_attrs.get("label") == "paper"), None)
+    tried = {} if first is None else first.params or first.system_attrs.get("fixed_params", {})
+    if trials and tried != paper:
+        text = f"a study whose first point is {tried or 'the preset'}, not {dict(paper) or 'the preset'}"
+        raise ConfigError(f"{journal.uri}: {text}; give another --study")
 
 
 def enqueue_repeats(

@@ -78,6 +78,8 @@ def test_a_study_and_two_more(people: Path, tmp_path: Path) -> None:
     config = configuration.load(str(study / "best.yaml"))
     assert config.loss.lambda_p == best.params["loss.lambda_p"]
     assert config.run.workers == configuration.load("demo").run.workers  # the preset's, not the trial's
+    assert config.run.name == f"{study.name}-best"  # of this search alone
+    assert all(Path(place).is_absolute() for place in (config.data.train, config.data.val, config.run.dir))
     table = list(csv.DictReader((study / "trials.csv").read_text().splitlines()))
     assert [float(row["PCK@0.2"]) for row in table] == [t.user_attrs["score"] for t in after]
     for row in table:

@@ -15,7 +15,8 @@ from icon_dist import storage
 from icon_dist.errors import ConfigError, DataError, StorageError, TakenError
 from icon_dist.search.journal import NAME, Journal, fail_running, finished, open_study, requeue
 from icon_dist.search.results import Row
-from icon_dist.search.run import enqueue_repeats
+from icon_dist.search.run import _open_sweep, enqueue_repeats
+from icon_dist.search.space import Range
 from tests.support.studies import SPACE, study_of
 
 
@@ -224,6 +225,21 @@ def test_another_space_is_another_study(place: str) -> None:
         study_of(journal, space="a")
         with pytest.raises(ConfigError, match="a study with space a, not b; give another --study"):
             study_of(journal, space="b")
+
+
+def test_another_first_point_is_another_study(place: str) -> None:
+    """It is tried once, in the beginning; repeats of it must not be of two points under one name."""
+    space, base = {"loss.tau": Range(0.01, 1.0)}, configuration.load("demo")
+
+    def open_with(paper: dict[str, float]) -> None:
+        with Journal(place) as journal:
+            _open_sweep(journal, space, SPACE, base, paper=paper, objectives=["AP"]).ask(SPACE)
+
+    open_with({"loss.tau": 0.2})
+    open_with({"loss.tau": 0.2})
+    for other in ({"loss.tau": 0.3}, {}):
+        with pytest.raises(ConfigError, match=r"first point is \{'loss.tau': 0.2\}, not .*; give another --study"):
+            open_with(other)
 
 
 def test_what_is_repeated_already_is_not_repeated_again(tmp_path: Path) -> None:

@@ -75,6 +75,9 @@ def test_the_best_is_confirmed_before_it_is_believed() -> None:
     _, why = choose(found, [lucky, paper, none], metric="AP") or ({}, [])
     assert [line.endswith(", which may be chance") for line in why] == [False, True, False]
     assert choose([row(0, None, state="failed")], [], metric="AP") is None
+    single = [Confirmed(label, {}, {1: score}) for label, score in (("trial 1", 50.0), ("paper", 49.0))]
+    _, why = choose(found, single, metric="AP") or ({}, [])  # of one seed there is no interval
+    assert why == ["trial 1: AP 50.00 over 1 seed", "gain over the paper's values: +1.00, which may be chance"]
 
 
 def test_what_makes_a_trial_good_is_not_what_makes_it_bad() -> None:
