@@ -44,7 +44,14 @@ def one_process(people: Path, runs: Path, *more: str) -> list[str]:
     """A run of seconds in this process: 2 epochs of 64 // 16 = 4 steps."""
     places = [f"data.train={people}/train", f"data.val={people}/val", f"run.dir={runs}", "run.name=first"]
     small = [f"{key}={value}".replace("(", "[").replace(",)", "]") for key, value in TINY.items()]
-    alone = ["run.launcher=local", "run.workers=1", "optim.epochs=2", "optim.milestones=[1]", "optim.ema=0.9"]
+    alone = [
+        "run.launcher=local",
+        "run.workers=1",
+        "run.zero=0",
+        "optim.epochs=2",
+        "optim.milestones=[1]",
+        "optim.ema=0.9",
+    ]
     alone += ["optim.warmup_steps=4", "optim.micro_batch=16"]  # accumulation: test_skipped_steps.py
     return ["--cfg", "demo", *places, *small, *alone, *more]
 
