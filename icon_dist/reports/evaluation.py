@@ -94,13 +94,19 @@ def require_outputs(args: argparse.Namespace) -> None:
     """An error now about a place that cannot be written, or a package that is missing, and not after the work."""
     if args.diagnose:
         embedding.require_tsne()
+    written: dict[str, str] = {}
     if args.calibrate:
+        written[calibration_file.place_of(args.checkpoint)] = "--calibrate"
         storage.require_place(calibration_file.place_of(args.checkpoint))
     options = {"--json": args.json, "--results": args.results, "--picture": args.picture}
     given = {f"{option} {place}": [place] for option, place in options.items() if place}
     if args.diagnose:
         given[f"--diagnose {args.diagnose}"] = [f"{args.diagnose}/diagnosis{kind}" for kind in (".html", ".json")]
     for option, places in given.items():
+        for place in map(storage.absolute, places):
+            if place in written:
+                raise ConfigError(f"{option}: {written[place]} writes that file too; give another name")
+            written[place] = option
         storage.require_new(option, *places, force=args.force)
 
 

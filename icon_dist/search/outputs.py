@@ -35,7 +35,11 @@ def publish(
     chosen = choose(found, confirmed, metric=metric)
     if chosen is not None:
         values, why = chosen
-        lines = [*why, "  ".join(f"{key}={text(value)}" for key, value in values.items())]
+        lines = [
+            *why,
+            *results.unconfirmed(repeats),
+            "  ".join(f"{key}={text(value)}" for key, value in values.items()),
+        ]
         comments = [*lines, "icon-dist train --cfg " + journal.at("best.yaml")]
         head = "".join(f"# {line}\n" for line in comments)
         best = _best(config, tuple({**values, "run.name": _run_name(journal.uri)}.items()))

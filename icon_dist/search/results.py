@@ -18,6 +18,7 @@ from icon_dist.config import Changes
 from icon_dist.metrics.intervals import half_width
 
 STATES = {TrialState.RUNNING: "running", TrialState.WAITING: "waiting"}
+ENDED_OTHERWISE = ("stopped", "diverged", "failed")  # than complete
 REPEATED = 3  # best trials that --confirm repeats
 ENOUGH = 8  # whole runs to say of which key it depends
 
@@ -111,6 +112,12 @@ def confirmed(repeats: optuna.Study | None) -> list[Confirmed]:
             scores.setdefault(label, {})[trial.user_attrs["set"]["run.seed"]] = trial.value
     whole = [Confirmed(label, values[label], found) for label, found in scores.items() if len(found) == enqueued[label]]
     return sorted(whole, key=lambda one: -one.mean)
+
+
+def unconfirmed(repeats: optuna.Study | None) -> list[str]:
+    """What :func:`confirmed` leaves out because a repeat of it did not train to its end, a line each."""
+    ended = [] if repeats is None else [row for row in rows(repeats) if row.state in ENDED_OTHERWISE]
+    return [f"not counted: {row.label}, whose run with seed {row.values.get('run.seed')} {row.state}" for row in ended]
 
 
 def importances(study: optuna.Study) -> dict[str, float]:

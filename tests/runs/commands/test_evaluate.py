@@ -91,6 +91,16 @@ def test_one_process_scores_what_two_ranks_scored(
     assert drawn.shape[0] > 256
 
 
+def test_two_outputs_are_not_one_file(tmp_path: Path) -> None:
+    for words, one in (
+        (["--json", f"{tmp_path}/d/diagnosis.json", "--diagnose", f"{tmp_path}/d/"], "--json"),
+        (["--json", f"{tmp_path}/s.json", "--results", f"{tmp_path}/x/../s.json"], "--json"),
+        (["--json", f"{tmp_path}/run/calibration.json", "--calibrate"], "--calibrate"),
+    ):
+        with pytest.raises(ConfigError, match=rf"^--.*: {one}.* writes that file too; give another name"):
+            evaluate.main([f"{tmp_path}/run", *words])
+
+
 def test_codec_and_sigma_are_the_checkpoints(
     run: Path, people: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

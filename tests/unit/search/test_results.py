@@ -12,12 +12,13 @@ import numpy as np
 import optuna
 import pytest
 from optuna.distributions import FloatDistribution
+from optuna.trial import TrialState
 
 from icon_dist import config as configuration
 from icon_dist.metrics.intervals import difference
 from icon_dist.search.early_stopping import first_rung
 from icon_dist.search.outputs import choose
-from icon_dist.search.results import ENOUGH, Confirmed, Row, front, importances, ranking, to_csv
+from icon_dist.search.results import ENOUGH, Confirmed, Row, confirmed, front, importances, ranking, to_csv, unconfirmed
 
 
 def row(number: int, score: float | None, *, state: str = "complete", step_ms: float = 1.0, **more: Any) -> Row:
@@ -78,6 +79,19 @@ def test_the_best_is_confirmed_before_it_is_believed() -> None:
     single = [Confirmed(label, {}, {1: score}) for label, score in (("trial 1", 50.0), ("paper", 49.0))]
     _, why = choose(found, single, metric="AP") or ({}, [])  # of one seed there is no interval
     assert why == ["trial 1: AP 50.00 over 1 seed", "gain over the paper's values: +1.00, which may be chance"]
+
+
+def test_what_is_not_confirmed_is_told() -> None:
+    """A point one of whose repeats has failed has no mean over all seeds, and is not left out in silence."""
+    repeats = optuna.create_study(direction="maximize")
+    for label, seed, score in (("trial 3", 1, 70.0), ("paper", 1, 60.0), ("trial 3", 2, None), ("paper", 2, 61.0)):
+        trial = repeats.ask()
+        for name, value in (("of", label), ("set", {"run.seed": seed}), ("ended", "complete" if score else "diverged")):
+            trial.set_user_attr(name, value)
+        repeats.tell(trial, score, state=TrialState.COMPLETE if score else TrialState.PRUNED)
+    assert [point.label for point in confirmed(repeats)] == ["paper"]
+    assert unconfirmed(repeats) == ["not counted: trial 3, whose run with seed 2 diverged"]
+    assert unconfirmed(None) == []
 
 
 def test_what_makes_a_trial_good_is_not_what_makes_it_bad() -> None:
