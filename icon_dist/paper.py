@@ -184,7 +184,9 @@ def _run_rows(args: Namespace, recipes: dict[str, Recipe]) -> None:
     todo = []
     for run in runs:
         if any(one.seed == run.seed for one in run.recorded(known)):
-            tell(f"{run.name} is recorded already")
+            kept = storage.join(storage.absolute(configs[run.name].run.dir), run.name)
+            here = storage.exists(storage.join(kept, "config.yaml"))
+            tell(f"{run.name} is recorded already" + ("" if here else f"; its run is not here: {kept}"))
         else:
             todo.append(run)
     if args.dry_run:
@@ -259,9 +261,9 @@ def _require_same_values(configs: Mapping[str, Config], todo: Sequence[Run]) -> 
     """
     from icon_dist import config as configuration
     from icon_dist.reports.runs import trained_with
+    from icon_dist.training import precision
     from icon_dist.training.driver import anchored
     from icon_dist.training.loop import run_directory
-    from icon_dist.training.precision import chosen
 
     errors: list[IconError] = []
     for name, config in configs.items():
@@ -272,9 +274,7 @@ def _require_same_values(configs: Mapping[str, Config], todo: Sequence[Run]) -> 
                 continue
             before = trained_with(run)
             changed = configuration.changes(asdict(before), anchored(config))
-            was, now = (chosen(c.run.precision, on_gpu=c.run.gpus_per_worker > 0) for c in (before, config))
-            changed += [f"run.precision={now} (was {was})"] if now != was else []
-            if changed:
+            if changed := [*changed, *precision.changed(before.run, config.run)]:
                 raise ConfigError(
                     f"{run}: was trained with other values: {', '.join(changed)}; add run.dir=DIR to --set"
                 )

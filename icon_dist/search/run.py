@@ -35,6 +35,7 @@ from icon_dist.search.spaces import Search
 from icon_dist.search.tuning import KilledError, Setup, tune_trials
 from icon_dist.shards.manifest import read_manifest
 from icon_dist.shards.synthetic import draw_missing
+from icon_dist.training import precision
 from icon_dist.training.driver import anchored
 from icon_dist.training.setup import open_data, starts
 from icon_dist.training.validation import headlines
@@ -241,6 +242,7 @@ def _require_same_config(sweep: optuna.Study, base: Config, journal: Journal) ->
         return
     try:
         changed = configuration.changes(known, base)
+        changed += precision.changed(configuration.from_dict(known).run, base.run)
     except ConfigError as error:
         raise DataError(f"{journal.at(NAME)}: config of study sweep: {error}; {RESTORE}") from None
     if changed:

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import torch
 
+from icon_dist.config import RunConfig
+
 
 def chosen(precision: str, *, on_gpu: bool) -> str:
     """``fp32`` or ``bf16``: ``auto`` is bf16 on a GPU."""
     return precision if precision != "auto" else "bf16" if on_gpu else "fp32"
+
+
+def changed(before: RunConfig, after: RunConfig) -> list[str]:
+    """``run.precision=bf16 (was fp32)`` where it is: of a run's section this decides its result, beside the seed."""
+    was, now = (chosen(run.precision, on_gpu=run.gpus_per_worker > 0) for run in (before, after))
+    return [f"run.precision={now} (was {was})"] if now != was else []
 
 
 def use_precision(precision: str) -> None:

@@ -227,6 +227,20 @@ def test_another_space_is_another_study(place: str) -> None:
             study_of(journal, space="b")
 
 
+def test_another_precision_is_another_study(place: str) -> None:
+    """What is the same by another name, or changes no result, is not."""
+
+    def open_with(*given: str) -> None:
+        config = configuration.load("demo", given)
+        with Journal(place) as journal:
+            _open_sweep(journal, {"loss.tau": Range(0.01, 1.0)}, SPACE, config, paper={}, objectives=["AP"])
+
+    open_with()
+    open_with("run.precision=fp32", "run.workers=2")
+    with pytest.raises(ConfigError, match=r"another config: run.precision=bf16 \(was fp32\); give another --study"):
+        open_with("run.precision=bf16")
+
+
 def test_another_first_point_is_another_study(place: str) -> None:
     """It is tried once, in the beginning; repeats of it must not be of two points under one name."""
     space, base = {"loss.tau": Range(0.01, 1.0)}, configuration.load("demo")
