@@ -185,8 +185,7 @@ def _yaml_layers(path: Path, *, extended_by: tuple[Path, ...] = ()) -> list[Laye
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; give a YAML file that can be read") from None
     try:
-        require_plain(text)
-        values = OmegaConf.load(io.StringIO(text))
+        written, faults = _read(text)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ConfigError(f"{path}:{line}: {error.problem}; fix the YAML") from None
@@ -194,19 +193,31 @@ def _yaml_layers(path: Path, *, extended_by: tuple[Path, ...] = ()) -> list[Laye
         raise ConfigError(f"{path}: {shorten(str(error).splitlines()[0])}; fix the YAML") from None
     except ValueError as error:  # a number or a date that is none
         raise ConfigError(f"{path}: {shorten(str(error))}; put quotes around text") from None
-    except OSError:
-        values = None  # a single number or truth value
-    written: Any = None if values is None else OmegaConf.to_container(values, resolve=False)
     if not isinstance(written, dict) or not written or None in written.values():
         raise ConfigError(f"{path}: expected sections such as 'optim:' with keys below them; see --print-config")
-    base = written.pop("extends", None)
-    faults = [f"line {line}: {what}" for line, what in value_types.unclear(yaml.compose(text, Loader=yaml.SafeLoader))]
+    base = written.get("extends")
+    written = {name: values for name, values in written.items() if name != "extends"}
     printed = len([*_keys(written)]) == len(leaves(Config()))  # by --print-config, or by a run: nobody chose it all
     own = "" if path.parent == PRESETS or printed else str(path)
     layer = Layer(f"{path}: ", written, faults, own)
     if base is None:
         return [layer]
     return [*_yaml_layers(preset_path(str(base), below=path), extended_by=(*extended_by, path.resolve())), layer]
+
+
+@functools.lru_cache(maxsize=64)
+def _read(text: str) -> tuple[Any, list[str]]:
+    """What a YAML says, and faults of it; kept, because a process loads the same presets again. Nobody changes either.
+
+    Raises what PyYAML and OmegaConf do.
+    """
+    require_plain(text)
+    try:
+        values = OmegaConf.load(io.StringIO(text))
+    except OSError:
+        return None, []  # a single number or truth value
+    unclear = value_types.unclear(yaml.compose(text, Loader=yaml.SafeLoader))
+    return OmegaConf.to_container(values, resolve=False), [f"line {line}: {what}" for line, what in unclear]
 
 
 def _override_layers(overrides: Sequence[str] | Mapping[str, Any]) -> list[Layer]:
