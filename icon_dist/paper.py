@@ -69,6 +69,8 @@ def figures(run: Run, config: Config) -> list[Result]:
     if last is None:
         fix = "remove its newest checkpoint, and the same command trains from the one before"
         raise DataError(f"{found.uri}: metrics.jsonl has no score of its last step, {found.step}; {fix}")
+    for line in found.changed:
+        note(f"{run.name}: was trained with other values on its way; {line}")
     late = [e for e in found.train if e["epoch"] > last["epoch"] - 1]
     on_gpu = config.run.gpus_per_worker and torch.cuda.is_available()
     first = Result(

@@ -177,6 +177,7 @@ SAID: dict[str, tuple[Callable[[object], bool], str]] = {  # what a checkpoint s
     "metrics": (lambda value: value is None or _are_scores(value), "numbers by name"),
     "score": (_is_score, "a number, or null"),
     "headline": (lambda value: value is None or _is_text(value), "the name of the score"),
+    "changed": (lambda value: type(value) is list and all(map(_is_text, value)), "lines of text"),
     "net": (lambda value: value in (1, 2), "1 or 2"),
     "evaluated": (lambda value: value in (None, "model", "ema"), "model or ema"),
     "channel_order": (lambda value: value in (None, "rgb", "bgr"), "rgb or bgr"),

@@ -31,6 +31,9 @@ def run(args: argparse.Namespace) -> None:
     runs = read_runs(args.runs)
     require_one_skeleton({run.name: run.skeleton for run in runs})
     arms = arms_of(runs)
+    for run in runs:
+        for line in run.changed:
+            note(f"{run.name}: is in the arm of its last values, and was trained with others; {line}")
     missing = [f"{MEASURED}: leave out --no-evaluation"] if args.no_evaluation else []
     shards = None if args.no_evaluation else shards_of(runs, args.shards, missing)
     tell(f"{plural(len(runs), 'run')} in {plural(len(arms), 'arm')}: {', '.join(arm.name for arm in arms)}")

@@ -97,6 +97,7 @@ def _run(run: Run, measured: Measured | None) -> Json:
         "skipped_steps": run.skips,
         "damaged_lines": run.damaged,
         "training": bool(run.writer),
+        "changed": run.changed,
         "measured_step": measured and measured.step,
         **({"of_sets": {name: last["scores"].get(name) for name in run.metrics}} if last and run.metrics[1:] else {}),
     }

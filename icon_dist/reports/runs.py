@@ -71,6 +71,11 @@ class Run:
         return max(scored, key=lambda event: event["scores"][event["headline"]], default=None)
 
     @property
+    def changed(self) -> list[str]:
+        """Which values were others before, where the run went on with new ones; a line each."""
+        return list(self.checkpoints[-1].get("changed", [])) if self.checkpoints else []
+
+    @property
     def step(self) -> int:
         """The newest step of which something is recorded."""
         steps = [event["step"] for event in (*self.train[-1:], *self.evals[-1:])]

@@ -97,6 +97,15 @@ def changes(manifest: Manifest, cfg: Config) -> list[str]:
     return configuration.changes(dataclasses.asdict(_config_of(manifest)), cfg)
 
 
+def changed(found: Checkpoint | None, cfg: Config) -> dict[str, list[str]]:
+    """What a run has changed where it went on, for its checkpoints: ``from step 8 on: optim.lr=0.1 (was 0.2)``."""
+    if found is None:
+        return {}
+    lines, now = list(found.manifest.get("changed", [])), ", ".join(changes(found.manifest, cfg))
+    lines += [f"from step {found.step} on: {now}"] if now else []
+    return {"changed": lines} if lines else {}
+
+
 def _config_of(manifest: Manifest) -> Config:
     try:
         return configuration.from_dict(manifest["config"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import sys
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from icon_dist import compare, evaluate
+from icon_dist.checkpoints import checkpoint
 from icon_dist.config import load
 from icon_dist.errors import CheckpointError, ConfigError, DataError
 from icon_dist.reports.run_groups import arms_of, differing, method_of
@@ -128,6 +130,18 @@ def test_records_of_other_conditions_are_not_compared_in_silence(
     assert said in page
     assert said in capsys.readouterr().err
     assert numbers["conditions"] == "split=val boxes=gt | split=val boxes=gt limit=8"
+
+
+def test_a_run_that_changed_its_values_on_the_way_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is in the arm of what it ended with."""
+    said = "from step 8 on: optim.lr=0.1 (was 0.2)"
+    runs = [write_run(f"{tmp_path}/{name}-{seed}", run__seed=seed) for seed, name in enumerate("aa")]
+    about = {"config": dataclasses.asdict(load(f"{runs[1]}/config.yaml")), "changed": [said]}
+    checkpoint.save(runs[1], step=30, attempt="a", tensors={}, state={}, manifest=about, keep=1)
+    numbers, page = compared(*runs, "--no-evaluation", out=tmp_path)
+    assert [run["changed"] for run in numbers["arms"][0]["runs"]] == [[], [said]]
+    assert said in page
+    assert f"a-1: is in the arm of its last values, and was trained with others; {said}" in capsys.readouterr().err
 
 
 def test_names_tell_runs_apart() -> None:

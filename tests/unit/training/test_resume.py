@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
+from icon_dist.checkpoints.checkpoint import Checkpoint
+from icon_dist.config import load
 from icon_dist.errors import CheckpointError
+from icon_dist.training import resume
 from icon_dist.training.resume import require
 
 
@@ -23,3 +28,16 @@ def test_another_model_is_refused_by_name() -> None:
         require(found, backbone="hrnet_w32", joints=["head", "neck", "hip"], epoch=0.5)
     with pytest.raises(CheckpointError, match=r"was epoch 0.5, but would be epoch 0.25 here.*optim.batch"):
         require(found, backbone="hrnet_w32", joints=["head", "neck"], epoch=0.25)
+
+
+def test_a_checkpoint_tells_what_was_changed_on_the_way() -> None:
+    """Not what decides no result, and what was told before is kept."""
+    first, second, third = (load("demo", given) for given in ([], ["optim.lr=0.1"], ["optim.lr=0.1", "run.keep=7"]))
+    lr = first.optim.lr
+    found = Checkpoint("run", 8, {"config": dataclasses.asdict(first)})
+    assert resume.changed(None, first) == resume.changed(found, first) == {}
+    told = resume.changed(found, second)
+    assert told == {"changed": [f"from step 8 on: optim.lr=0.1 (was {lr})"]}
+    later = Checkpoint("run", 9, {"config": dataclasses.asdict(second), **told})
+    assert resume.changed(later, third) == told
+    assert resume.changed(later, first)["changed"] == [*told["changed"], f"from step 9 on: optim.lr={lr} (was 0.1)"]
