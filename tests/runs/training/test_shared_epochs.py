@@ -39,7 +39,7 @@ def test_the_second_goes_on_from_the_first(people: Path, tmp_path: Path) -> None
     """Another weight, temperature and bank: the bits of a run that trained all of its epochs."""
     shared = str(tmp_path / "shared")
     more = {"loss__start_epoch": 1, "optim__epochs": 2, "optim__milestones": (1,), "run__stop_after_epoch": 0}
-    more |= {"optim__micro_batch": 16}  # the whole batch of one rank
+    more |= {"optim__micro_batch": 16, "run__zero": 0}  # the whole batch of one rank
     others = {"loss__lambda_p": 0.7, "loss__tau": 0.3, "loss__bank__slots": 16}
 
     first = tiny(people, tmp_path, run__name="first", **more)

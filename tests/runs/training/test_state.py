@@ -97,9 +97,10 @@ def train(config: Config, *, report: Report, device: str) -> None:
 def ends(request: pytest.FixtureRequest, people: Path, module_path: Path) -> dict[str, list[Any]]:
     """By the name of a run, all that its last checkpoint holds."""
     names = ["straight", "stopped", "resumed", *(f"resumed-{part}" for part in PARTS)]
-    whole = {"optim__micro_batch": 16 // request.param}  # of a step
-    configs = [tiny(people, module_path, **SMALL, **whole, run__name=name) for name in names]
-    run_gang(*configs, scratch=module_path, world=request.param, loop="tests.runs.training.test_state:train")
+    world = request.param
+    own = {"optim__micro_batch": 16 // world, "run__zero": world - 1}  # the whole batch; one rank without DeepSpeed
+    configs = [tiny(people, module_path, **SMALL, **own, run__name=name) for name in names]
+    run_gang(*configs, scratch=module_path, world=world, loop="tests.runs.training.test_state:train")
     found = {name: checkpoint.find(str(module_path / name), warn=pytest.fail) for name in names}
     assert found["stopped"] is not None
     assert found["stopped"].step == STOP_AT
