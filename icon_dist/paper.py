@@ -181,7 +181,7 @@ def _run_rows(args: Namespace, recipes: dict[str, Recipe]) -> None:
     _judge_own(args.set, [recipe for recipe, _ in rows])
     runs = [Run(recipe, cfg, seed, args.set) for seed in dict.fromkeys(args.seeds or [0]) for recipe, cfg in rows]
     known = read_results(args.record) if args.record else []
-    every = {one.name: one for run in runs for one in (run, *run.recorded(known))}  # and what these are averaged with
+    every = {one.name: one for run in runs for one in (*run.recorded(known), run)}  # and what these are averaged with
     configs = {name: configuration.load(one.cfg, one.overrides) for name, one in every.items()}  # mistakes first
     todo = []
     for run in runs:
@@ -199,6 +199,7 @@ def _run_rows(args: Namespace, recipes: dict[str, Recipe]) -> None:
     _require_scored(todo, configs)
     _require_same_values(configs, todo)
     _require_starts(todo, configs, recipes)
+    _require_same_starts([*every.values()], configs)
     for run in todo:
         draw_missing(configs[run.name].data)
 
@@ -253,6 +254,24 @@ def _require_starts(runs: Sequence[Run], configs: Mapping[str, Config], recipes:
                 stands = f"stands at epoch {found.epoch:.3g} of {epochs}"
                 fix = "bring it to its end first, or set its folder instead"
                 raise ConfigError(f"{run.name}: @{row} is {place}, which {stands}; {fix}")
+
+
+def _require_same_starts(runs: Sequence[Run], configs: Mapping[str, Config]) -> None:
+    """Refuse seeds of a row that start from runs of other values: they would be averaged."""
+    from icon_dist import config as configuration
+    from icon_dist.reports.run_groups import SEEDED
+    from icon_dist.reports.runs import trained_with
+
+    first: dict[tuple[str, str], tuple[str, Config]] = {}
+    for run in runs:
+        for row, start in run.starts_from.items():
+            place = storage.join(storage.absolute(configs[run.name].run.dir), start)
+            with suppress(CheckpointError):  # it is trained with the others, gone, or of another version
+                before, values = first.setdefault((run.recipe.id, row), (place, trained_with(place)))
+                changed = configuration.changes(asdict(values), trained_with(place))
+                if changed := [one for one in changed if not one.startswith(("run.seed=", *SEEDED))]:
+                    text = f"was trained with other values than {before}: {', '.join(changed)}"
+                    raise ConfigError(f"{run.name}: its @{row}, {place}, {text}; add run.dir=DIR to --set")
 
 
 def _require_same_values(configs: Mapping[str, Config], todo: Sequence[Run]) -> None:

@@ -203,6 +203,19 @@ def test_a_start_that_is_not_over_is_refused(tmp_path: Path) -> None:
     assert paper_runs.Run(ROWS["T4.pseudo_30"], "people", 0, [teacher]).starts_from == {}
 
 
+def test_seeds_that_start_from_runs_of_other_values_are_not_averaged(tmp_path: Path) -> None:
+    file, given = tmp_path / "results.csv", ["model.pretrained=@WARM.base", f"run.dir={tmp_path}"]
+    paper_tables.append_results(file, [replace(RESULT, overrides=" ".join(given))])
+    for seed, lr in enumerate((0.1, 0.1, 0.2)):
+        write_run(
+            f"{tmp_path}/people-WARM.base-s{seed}", run__seed=seed, optim__lr=lr, optim__epochs=3, optim__milestones=[]
+        )
+    words = ["--run", "T5.base", "--cfg", "people", "--record", str(file), "--set", *given, "--seeds"]
+    paper.main([*words, "0"])
+    with pytest.raises(ConfigError, match=r"s2, was trained with other values than .*s0: optim.lr=0.2 \(was 0.1\)"):
+        paper.main([*words, "2"])
+
+
 def test_a_value_that_a_row_is_named_for_is_not_replaced_in_silence(capsys: pytest.CaptureFixture[str]) -> None:
     paper.main(["--run", "T5", "--cfg", "people", "--set", "loss.lambda_p=0.3", "loss.lambda_2=0", "--dry-run"])
     assert capsys.readouterr().err.splitlines() == [
