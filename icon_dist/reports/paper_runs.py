@@ -33,7 +33,7 @@ def overrides(recipe: Recipe, cfg: str, *, seed: int, extra: Sequence[str] = ())
         return given
     from icon_dist import config as configuration
 
-    runs = configuration.load(cfg, [item for item in extra if item.startswith("run.dir=")]).run.dir
+    runs = configuration.load(cfg, given).run.dir  # a preset may need what is given, a teacher
     out = []
     for item in given:
         key, _, value = item.partition("=")

@@ -69,10 +69,14 @@ def test_random_sampling_has_the_papers_ranges() -> None:
     assert (pair.query, pair.negatives, pair.negatives_to) == ("all", 4, 7)
 
 
-def test_another_rows_run_is_named_by_its_id() -> None:
+def test_another_rows_run_is_named_by_its_id(tmp_path: Path) -> None:
     given = paper_runs.overrides(ROWS["T4.pseudo_30"], "coco_r50", seed=2, extra=["run.dir=s3://bucket/runs"])
     assert "semi.teacher=s3://bucket/runs/coco_r50-T4.sup_30-s2" in given
     assert "run.name=coco_r50-T4.pseudo_30-s2" in given
+    preset = tmp_path / "taught.yaml"  # which is no config before it has its teacher
+    preset.write_text("extends: people\ndata: {labelled: 0.5}\nsemi: {method: pseudo}\n")
+    given = paper_runs.overrides(ROWS["T5.base"], str(preset), seed=0, extra=["semi.teacher=@T4.sup_5"])
+    assert "semi.teacher=runs/taught-T4.sup_5-s0" in given
 
 
 def test_rows_and_tables_are_selected_by_name() -> None:
