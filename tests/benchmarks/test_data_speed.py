@@ -8,11 +8,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
-import jaxtyping
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -38,14 +37,6 @@ from tests.support.streams import train_stream
 pytestmark = pytest.mark.slow
 ROUNDS = 3
 LOADED = 1280  # people of an epoch by which the training process is measured: what an epoch begins with is little then
-
-
-@pytest.fixture(autouse=True)
-def unchecked() -> Iterator[None]:
-    """Without the shape checks that tests put on every batch."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def cheapest(work: Callable[[], int]) -> float:

@@ -11,12 +11,11 @@ import itertools
 import json
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import faster_coco_eval
-import jaxtyping
 import numpy as np
 import pytest
 import vernier.instance
@@ -29,14 +28,6 @@ from icon_dist.types import Predictions
 from tests.support.random_poses import full_size
 
 SIGMAS = np.array(load_skeleton("coco").sigmas)
-
-
-@pytest.fixture(autouse=True)
-def unchecked() -> Iterator[None]:
-    """Without the shape checks that tests put on every call: they would take longer than NMS itself."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def timed(peers: dict[str, Callable[[], Any]], *, rounds: int) -> dict[str, float]:
