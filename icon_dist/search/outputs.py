@@ -85,9 +85,9 @@ def choose(
         seeds = plural(len(best.scores), "seed")
         why = [f"{best.label}: {metric} {_interval(best.mean, best.half_width)} over {seeds}"]
         for other in confirmed[1:]:
-            if other.label in ("paper", "no contrast"):
+            if other.label in (results.FIRST, "no contrast"):
                 gain = difference(best.scores, other.scores)
-                name = "the paper's values" if other.label == "paper" else "no contrast"
+                name = f"the {results.FIRST}" if other.label == results.FIRST else "no contrast"
                 doubt = "" if abs(gain.mean) > gain.half_width else ", which may be chance"
                 why.append(f"gain over {name}: {_interval(gain.mean, gain.half_width, sign='+')}{doubt}")
         return dict(best.values), why

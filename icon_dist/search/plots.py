@@ -8,7 +8,7 @@ from typing import Any
 
 from icon_dist.drawing.axes import Axis, around
 from icon_dist.drawing.charts import INK, LINE_COLORS, PAPER, levels, short, svg
-from icon_dist.search.results import Row, ranking
+from icon_dist.search.results import FIRST, Row, ranking
 from icon_dist.search.space import Range, Space, text
 
 BLUE, RED, GREEN = LINE_COLORS
@@ -31,7 +31,7 @@ def color(share: float) -> str:
 
 
 def history(rows: Sequence[Row], *, metric: str) -> str:
-    """Every trial's score in order, the best of whole runs so far as a line, the paper's point as a star."""
+    """Every trial's score in order, the best of whole runs so far as a line, the first point as a star."""
     scored = [row for row in rows if row.score is not None]
     if not scored:
         return ""
@@ -50,14 +50,14 @@ def history(rows: Sequence[Row], *, metric: str) -> str:
     if best is not None:
         path.append(f"L{WIDTH - right} {y.at(best):.1f}")
         parts.append(f'<path d="{"".join(path)}" fill="none" stroke="{GREEN}" stroke-width="2" opacity=".8"/>')
-    paper = next((row for row in scored if row.label == "paper" and row.score is not None), None)
-    if paper is not None and paper.score is not None:
-        level = y.at(paper.score)
+    first = next((row for row in scored if row.label == FIRST and row.score is not None), None)
+    if first is not None and first.score is not None:
+        level = y.at(first.score)
         parts.append(
             f'<line x1="{left}" y1="{level:.1f}" x2="{WIDTH - right}" y2="{level:.1f}" stroke="{RED}" '
             f'stroke-dasharray="2 4"/>'
         )
-    for row in _paper_last(rows):
+    for row in _star_last(rows):
         if row.score is not None:
             parts.append(_marked(x.at(row.number), y.at(row.score), row, metric=metric))
         elif row.state in ("diverged", "failed"):
@@ -68,7 +68,7 @@ def history(rows: Sequence[Row], *, metric: str) -> str:
 
 
 def parallel(rows: Sequence[Row], space: Space, *, metric: str) -> str:
-    """One line a trial across all keys to its score; lighter is better, the paper's is dashed."""
+    """One line a trial across all keys to its score; lighter is better, the first point is dashed."""
     drawn = sorted((row for row in rows if row.score is not None), key=lambda row: row.score or 0.0)
     if len(drawn) < 2:
         return ""
@@ -85,7 +85,7 @@ def parallel(rows: Sequence[Row], space: Space, *, metric: str) -> str:
         line = " ".join(f"{left + i * gap:.1f},{y:.1f}" for i, y in enumerate(points))
         share = ((row.score or 0.0) - score.low) / (score.high - score.low)
         stroke, wide, dash = color(share), 3.0 if row is best else 1.5, ""
-        if row.label == "paper":
+        if row.label == FIRST:
             stroke, wide, dash = RED, 2.0, "6 4"
         parts.append(
             f'<polyline points="{line}" fill="none" stroke="{stroke}" stroke-width="{wide}" stroke-dasharray="{dash}" '
@@ -110,7 +110,7 @@ def parallel(rows: Sequence[Row], space: Space, *, metric: str) -> str:
 
 def slice_of(rows: Sequence[Row], key: str, values: Range | tuple[Any, ...], *, metric: str) -> str:
     """Score over one key."""
-    scored = [row for row in _paper_last(rows) if row.score is not None]
+    scored = [row for row in _star_last(rows) if row.score is not None]
     if not scored:
         return ""
     width, height, left, right, top, bottom = 320, 230, 44, 14, 12, 44
@@ -128,7 +128,7 @@ def slice_of(rows: Sequence[Row], key: str, values: Range | tuple[Any, ...], *, 
 
 def front(rows: Sequence[Row], best: Sequence[Row], *, metric: str) -> str:
     """Score over step time; the line joins what nothing beats in both."""
-    timed = [row for row in _paper_last(rows) if row.score is not None and row.step_ms]
+    timed = [row for row in _star_last(rows) if row.score is not None and row.step_ms]
     if not timed:
         return ""
     height, left, right, top, bottom = 320, 56, 20, 24, 46
@@ -149,9 +149,9 @@ def _score_axis(rows: Sequence[Row], start: float, end: float) -> Axis:
     return around((row.score or 0.0 for row in (whole if len(whole) > 1 else rows)), start, end)
 
 
-def _paper_last(rows: Sequence[Row]) -> list[Row]:
+def _star_last(rows: Sequence[Row]) -> list[Row]:
     """In the order in which they are drawn: the star lies on top."""
-    return sorted(rows, key=lambda row: row.label == "paper")
+    return sorted(rows, key=lambda row: row.label == FIRST)
 
 
 def _axis(values: Range | tuple[Any, ...], start: float, end: float) -> Axis:
@@ -172,9 +172,9 @@ def _labels(values: Range | tuple[Any, ...], axis: Axis, *, most: int = 6) -> li
 
 
 def _marked(x: float, y: float, row: Row, *, metric: str) -> str:
-    """A star for the paper, a disk for a whole run, a ring for a stopped one, a cross where nothing came of it."""
+    """A star for the first point, a disk for a whole run, a ring for a stopped one, a cross where there is no score."""
     words = f"<title>{_spoken(row, metric)}</title>"
-    if row.label == "paper":
+    if row.label == FIRST:
         star = "M0-9 2.6-2.8 9.2-2.6 3.9 1.8 5.6 8.3 0 4.5-5.6 8.3-3.9 1.8-9.2-2.6-2.6-2.8Z"
         return f'<g transform="translate({x:.1f} {y:.1f})" fill="{RED}">{words}<path d="{star}"/></g>'
     if row.state in ("diverged", "failed"):

@@ -46,7 +46,7 @@ class Screen:
     def began(self, number: int, values: Mapping[str, Any], *, label: str) -> None:
         """Print that trial ``number`` begins with these config ``values``.
 
-        ``label`` says what a special trial is, such as the paper's values; else it is empty.
+        ``label`` says what a special trial is, such as the first point; else it is empty.
         """
         self._running[number] = (0.0, time.monotonic())
         name = f"trial {number}{f' ({label})' if label else ''}"

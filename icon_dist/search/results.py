@@ -19,6 +19,7 @@ from icon_dist.metrics.intervals import half_width
 
 STATES = {TrialState.RUNNING: "running", TrialState.WAITING: "waiting"}
 ENDED_OTHERWISE = ("stopped", "diverged", "failed")  # than complete
+FIRST = "first point"  # label of what a search begins with, and is compared with
 REPEATED = 3  # best trials that --confirm repeats
 ENOUGH = 8  # whole runs to say of which key it depends
 
@@ -28,7 +29,7 @@ class Row:
     """One trial."""
 
     number: int
-    label: str  # paper | preset, or nothing; of a repeat, what it repeats
+    label: str  # FIRST | preset, or nothing; of a repeat, what it repeats
     state: str  # complete | stopped | diverged | failed | running | waiting
     score: float | None  # the last one there is; AP and AR in percent too
     step_ms: float | None

@@ -74,7 +74,7 @@ def run_search(search: Search, cfg: Config, goal: Goal, *, study: str, own: Mapp
     if cfg.run.report:
         notes.append("run.report: services are not told of trials; sweep.html and their TensorBoard files show them")
     draw_missing(base.data)
-    space, paper, changes, unfit = fit(search.space, search.first, base, _skeleton(base))
+    space, first, changes, unfit = fit(search.space, search.first, base, _skeleton(base))
     base, cfg = with_values(base, changes), with_values(anchored(cfg), changes)
     choices = distributions(space, base)
     metric, unusual = _require_runnable(space, base, own or {})
@@ -84,7 +84,7 @@ def run_search(search: Search, cfg: Config, goal: Goal, *, study: str, own: Mapp
         at_once = min(at_once, goal.max_concurrent) if goal.max_concurrent else at_once
         for text in (*notes, *unfit, *unusual):
             note(text)
-        sweep = _open_sweep(journal, space, choices, base, paper=paper, objectives=[metric, "step_ms"][: 1 + goal.cost])
+        sweep = _open_sweep(journal, space, choices, base, first=first, objectives=[metric, "step_ms"][: 1 + goal.cost])
         done = len(finished(sweep))
         screen = Screen(metric=metric, trials=trials, done=done, epochs=base.optim.epochs)
         for row in results.ranking(results.rows(sweep)):
@@ -106,7 +106,7 @@ def run_search(search: Search, cfg: Config, goal: Goal, *, study: str, own: Mapp
         try:
             _tune(sweep, choices, setup, goal=trials, first_rung=rung, prefix="", screen=screen)
             if confirm and repeats is not None:
-                enqueue_repeats(repeats, results.rows(sweep), paper=paper, seeds=confirm, base=base)
+                enqueue_repeats(repeats, results.rows(sweep), first=first, seeds=confirm, base=base)
                 journal.push()
                 runs, whole = len(repeats.get_trials(deepcopy=False)), base.optim.epochs  # nobody is stopped early
                 screen = Screen(metric=metric, trials=runs, done=len(finished(repeats)), epochs=whole)
@@ -205,7 +205,7 @@ def _open_sweep(
     choices: Mapping[str, BaseDistribution],
     base: Config,
     *,
-    paper: Mapping[str, Any],
+    first: Mapping[str, Any],
     objectives: list[str],
 ) -> optuna.Study:
     """The study, new with its first points in the queue, or as it was left."""
@@ -213,10 +213,10 @@ def _open_sweep(
     about = {"space": str(dict(space)), "objectives": " ".join(objectives)}
     sweep = open_study(journal, "sweep", directions=directions, seed=base.run.seed, about=about, space=choices)
     _require_same_config(sweep, base, journal)
-    _require_same_first(sweep, paper if contains(space, paper) else {}, journal)
+    _require_same_first(sweep, first if contains(space, first) else {}, journal)
     if not sweep.get_trials(deepcopy=False):
-        for label, point in (("paper", dict(paper)), ("preset", point_of(base, space))):
-            if contains(space, point) and (label == "paper" or point != paper):
+        for label, point in ((results.FIRST, dict(first)), ("preset", point_of(base, space))):
+            if contains(space, point) and (label == results.FIRST or point != first):
                 sweep.enqueue_trial(point, user_attrs={"label": label})
         journal.push()
     return sweep
@@ -249,23 +249,23 @@ def _require_same_config(sweep: optuna.Study, base: Config, journal: Journal) ->
         raise ConfigError(f"{journal.uri}: a study with another config: {', '.join(changed)}; give another --study")
 
 
-def _require_same_first(sweep: optuna.Study, paper: Mapping[str, Any], journal: Journal) -> None:
+def _require_same_first(sweep: optuna.Study, first: Mapping[str, Any], journal: Journal) -> None:
     """It is tried in the beginning alone, and repeats of another one are no more of it."""
     trials = sweep.get_trials(deepcopy=False)
-    first = next((trial for trial in trials if trial.user_attrs.get("label") == "paper"), None)
-    tried = {} if first is None else first.params or first.system_attrs.get("fixed_params", {})
-    if trials and tried != paper:
-        text = f"a study whose first point is {tried or 'the preset'}, not {dict(paper) or 'the preset'}"
+    queued = next((trial for trial in trials if trial.user_attrs.get("label") == results.FIRST), None)
+    tried = {} if queued is None else queued.params or queued.system_attrs.get("fixed_params", {})
+    if trials and tried != first:
+        text = f"a study whose first point is {tried or 'the preset'}, not {dict(first) or 'the preset'}"
         raise ConfigError(f"{journal.uri}: {text}; give another --study")
 
 
 def enqueue_repeats(
-    repeats: optuna.Study, found: list[results.Row], *, paper: Mapping[str, Any], seeds: int, base: Config
+    repeats: optuna.Study, found: list[results.Row], *, first: Mapping[str, Any], seeds: int, base: Config
 ) -> None:
-    """The best trials, the paper's point and no contrast, with seeds that the search has not used; each once."""
+    """The best trials, the first point and no contrast, with seeds that the search has not used; each once."""
     points = {f"trial {row.number}": dict(row.values) for row in results.ranking(found)[: results.REPEATED]}
-    points = {label: point for label, point in points.items() if point != paper}
-    points |= {"paper": dict(paper), "no contrast": {"loss.lambda_p": 0.0}}
+    points = {label: point for label, point in points.items() if point != first}
+    points |= {results.FIRST: dict(first), "no contrast": {"loss.lambda_p": 0.0}}
     there = [{name: t.user_attrs[name] for name in ("of", "set")} for t in repeats.get_trials(deepcopy=False)]
     for seed in range(base.run.seed + 1, base.run.seed + 1 + seeds):
         for label, point in points.items():

@@ -69,14 +69,14 @@ class Fitted(NamedTuple):
     """What a skeleton can have of a search."""
 
     space: Space
-    paper: Changes  # the first point, as far as it can be
+    first: Changes  # the first point, as far as it can be
     changes: Changes  # of the config that all trials share
     notes: list[str]
 
 
-def fit(space: Space, paper: Mapping[str, Any], config: Config, skeleton: Skeleton) -> Fitted:
+def fit(space: Space, point: Mapping[str, Any], config: Config, skeleton: Skeleton) -> Fitted:
     """Terms that the skeleton has no categories for are left out, and numbers of categories end at what it has."""
-    kept, first, notes = dict(space), dict(paper), []
+    kept, first, notes = dict(space), dict(point), []
     changes: dict[str, object] = {}
     for term in terms(skeleton, config.loss.relation):
         section, weight = f"loss.{term.key}.", f"loss.{term.weight}"

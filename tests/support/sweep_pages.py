@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from icon_dist.search.page import page
-from icon_dist.search.results import Confirmed, Row
+from icon_dist.search.results import FIRST, Confirmed, Row
 from icon_dist.search.space import Range, Space
 
 ENDS = ("complete", "stopped", "diverged", "failed", "running", "waiting")
@@ -18,7 +18,7 @@ def row(number: int, state: str, score: float | None) -> Row:
     values = {"loss.tau": 0.03 + 0.02 * number, "loss.bank.slots": 128, "loss.skcc.query": "<b>"}
     return Row(
         number=number,
-        label="paper" if number == 0 else "",
+        label=FIRST if number == 0 else "",
         state=state,
         score=score,
         step_ms=100.0 + number,
@@ -37,8 +37,9 @@ def rows(count: int) -> list[Row]:
     return [row(i, state, scores[state] + 0.1 * i if state in scores else None) for i, state in enumerate(states)]
 
 
-def written(count: int, *, cost: bool = False) -> str:
-    points = [Confirmed("trial 1", {}, {1: 60.0, 2: 61.0}), Confirmed("paper", {}, {1: 58.0, 2: 58.5})]
+def written(count: int, *, cost: bool = False, seeds: int = 2) -> str:
+    scores = {"trial 1": {1: 60.0, 2: 61.0}, FIRST: {1: 58.0, 2: 58.5}}
+    points = [Confirmed(label, {}, dict([*of.items()][:seeds])) for label, of in scores.items()]
     return page(
         rows(count),
         points[: count // 2],

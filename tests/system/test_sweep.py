@@ -59,7 +59,7 @@ def test_a_study_and_two_more(people: Path, tmp_path: Path) -> None:
     first = sweep(people, tmp_path, "--trials", "2")
     assert first.returncode == 0, first.stderr
     before = trials(tmp_path)
-    assert [t.user_attrs.get("label") for t in before] == ["paper", "preset"]
+    assert [t.user_attrs.get("label") for t in before] == ["first point", "preset"]
     assert before[0].params == {"loss.lambda_1": 0.3, "loss.lambda_2": 0.7, "loss.lambda_p": 1.0}
     assert {t.state for t in before} == {TrialState.COMPLETE}
 
@@ -295,5 +295,5 @@ def test_worker_groups_and_repeats_on_s3(people: Path, tmp_path: Path, s3: str) 
     (tmp_path / STUDY).mkdir(exist_ok=True)
     storage.copy_to(f"{s3}/study/journal.log", tmp_path / STUDY / "journal.log")
     assert {t.state for t in trials(tmp_path)} == {TrialState.COMPLETE}
-    assert {t.user_attrs["of"] for t in trials(tmp_path, "confirm")} >= {"paper", "no contrast"}
+    assert {t.user_attrs["of"] for t in trials(tmp_path, "confirm")} >= {"first point", "no contrast"}
     assert "gain over" in done.stdout

@@ -33,7 +33,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def test_what_was_under_way_is_handed_out_again_with_its_values(place: str) -> None:
     with Journal(place) as journal:
         study = study_of(journal)
-        study.enqueue_trial({"loss.tau": 0.07}, user_attrs={"label": "paper"})
+        study.enqueue_trial({"loss.tau": 0.07}, user_attrs={"label": "first point"})
         first, second = study.ask(SPACE), study.ask(SPACE)
         assert first.params == {"loss.tau": 0.07}
         study.tell(first, 1.0)
@@ -233,7 +233,7 @@ def test_another_precision_is_another_study(place: str) -> None:
     def open_with(*given: str) -> None:
         config = configuration.load("demo", given)
         with Journal(place) as journal:
-            _open_sweep(journal, {"loss.tau": Range(0.01, 1.0)}, SPACE, config, paper={}, objectives=["AP"])
+            _open_sweep(journal, {"loss.tau": Range(0.01, 1.0)}, SPACE, config, first={}, objectives=["AP"])
 
     open_with()
     open_with("run.precision=fp32", "run.workers=2")
@@ -247,7 +247,7 @@ def test_another_first_point_is_another_study(place: str) -> None:
 
     def open_with(paper: dict[str, float]) -> None:
         with Journal(place) as journal:
-            _open_sweep(journal, space, SPACE, base, paper=paper, objectives=["AP"]).ask(SPACE)
+            _open_sweep(journal, space, SPACE, base, first=paper, objectives=["AP"]).ask(SPACE)
 
     open_with({"loss.tau": 0.2})
     open_with({"loss.tau": 0.2})
@@ -263,7 +263,7 @@ def test_what_is_repeated_already_is_not_repeated_again(tmp_path: Path) -> None:
     with Journal(str(tmp_path / "study")) as journal:
         repeats = study_of(journal)
         for seeds, expected in ((2, 6), (2, 6), (3, 9)):
-            enqueue_repeats(repeats, found, paper={"loss.tau": 0.07}, seeds=seeds, base=base)
+            enqueue_repeats(repeats, found, first={"loss.tau": 0.07}, seeds=seeds, base=base)
             assert len(repeats.trials) == expected
             trial = repeats.ask()
             trial.set_user_attr("ended", "complete")

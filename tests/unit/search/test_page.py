@@ -33,3 +33,11 @@ def test_whole_runs_set_the_scale() -> None:
     whole = [height[r.number] for r in found if r.state == "complete" and r.number]
     assert max(whole) - min(whole) > 150
     assert all(height[r.number] > max(whole) for r in found if r.state == "stopped")
+
+
+def test_of_one_seed_there_is_no_interval() -> None:
+    assert "<td>60.50 ± 6.35</td>" in written(20)  # Student's t of 1 degree, 12.706, times .707 / sqrt 2
+    single = written(20, seeds=1)
+    assert "<td>60.00</td>" in single
+    assert ">+2.00</td>" in single, "the gain over the first point"
+    assert "nan" not in single

@@ -29,7 +29,7 @@ def row(number: int, score: float | None, *, state: str = "complete", step_ms: f
 def test_a_gain_is_of_differences_seed_by_seed() -> None:
     """Seeds differ by ten points and the gain not at all: its interval is small."""
     one = Confirmed("a", {}, {1: 51.0, 2: 61.2, 3: 70.8})
-    other = Confirmed("paper", {}, {3: 70.0, 1: 50.0, 2: 60.0})
+    other = Confirmed("first point", {}, {3: 70.0, 1: 50.0, 2: 60.0})
     gain = difference(one.scores, other.scores)
     assert gain.mean == pytest.approx(1.0)
     assert gain.half_width == pytest.approx(4.3027 * 0.2 / math.sqrt(3), rel=1e-4)
@@ -63,33 +63,38 @@ def test_the_front_is_what_nothing_beats() -> None:
 
 
 def test_the_best_is_confirmed_before_it_is_believed() -> None:
-    found = [row(0, 50.0, label="paper"), row(1, 60.0)]
+    found = [row(0, 50.0, label="first point"), row(1, 60.0)]
     values, why = choose(found, [], metric="AP") or ({}, [])
     assert values == {"loss.tau": 1}
     assert "one seed" in why[0]
     lucky = Confirmed("trial 1", {"loss.tau": 1}, {1: 48.0, 2: 49.0})
-    paper = Confirmed("paper", {"loss.tau": 0}, {1: 50.0, 2: 50.5})
+    paper = Confirmed("first point", {"loss.tau": 0}, {1: 50.0, 2: 50.5})
     values, why = choose(found, [paper, lucky], metric="AP") or ({}, [])
     assert values == {"loss.tau": 0}
-    assert why[0].startswith("paper: AP 50.25 ± ")
+    assert why[0].startswith("first point: AP 50.25 ± ")
     none = Confirmed("no contrast", {"loss.lambda_p": 0.0}, {1: 40.0, 2: 40.4})
     _, why = choose(found, [lucky, paper, none], metric="AP") or ({}, [])
     assert [line.endswith(", which may be chance") for line in why] == [False, True, False]
     assert choose([row(0, None, state="failed")], [], metric="AP") is None
-    single = [Confirmed(label, {}, {1: score}) for label, score in (("trial 1", 50.0), ("paper", 49.0))]
+    single = [Confirmed(label, {}, {1: score}) for label, score in (("trial 1", 50.0), ("first point", 49.0))]
     _, why = choose(found, single, metric="AP") or ({}, [])  # of one seed there is no interval
-    assert why == ["trial 1: AP 50.00 over 1 seed", "gain over the paper's values: +1.00, which may be chance"]
+    assert why == ["trial 1: AP 50.00 over 1 seed", "gain over the first point: +1.00, which may be chance"]
 
 
 def test_what_is_not_confirmed_is_told() -> None:
     """A point one of whose repeats has failed has no mean over all seeds, and is not left out in silence."""
     repeats = optuna.create_study(direction="maximize")
-    for label, seed, score in (("trial 3", 1, 70.0), ("paper", 1, 60.0), ("trial 3", 2, None), ("paper", 2, 61.0)):
+    for label, seed, score in (
+        ("trial 3", 1, 70.0),
+        ("first point", 1, 60.0),
+        ("trial 3", 2, None),
+        ("first point", 2, 61.0),
+    ):
         trial = repeats.ask()
         for name, value in (("of", label), ("set", {"run.seed": seed}), ("ended", "complete" if score else "diverged")):
             trial.set_user_attr(name, value)
         repeats.tell(trial, score, state=TrialState.COMPLETE if score else TrialState.PRUNED)
-    assert [point.label for point in confirmed(repeats)] == ["paper"]
+    assert [point.label for point in confirmed(repeats)] == ["first point"]
     assert unconfirmed(repeats) == ["not counted: trial 3, whose run with seed 2 diverged"]
     assert unconfirmed(None) == []
 

@@ -120,7 +120,7 @@ def test_a_search_leaves_out_what_the_skeleton_cannot_have() -> None:
     }
     found = fit(space, {"loss.lambda_1": 0.3, "loss.lambda_2": 0.7, "loss.lambda_p": 1.0}, DEMO, few(17, 1))
     assert found.space == {key: space[key] for key in ("loss.lambda_1", "loss.lambda_p")}
-    assert found.paper == {"loss.lambda_1": 0.3, "loss.lambda_p": 1.0}
+    assert found.first == {"loss.lambda_1": 0.3, "loss.lambda_p": 1.0}
     assert found.changes == {"loss.lambda_2": 0.0}
     assert found.notes == [
         "skeleton few has 1 limb pair, contrast needs 2: loss.lambda_2=0, and loss.lambda_2 not searched"
@@ -135,13 +135,13 @@ def test_a_search_ends_at_what_the_skeleton_has() -> None:
         "loss.skcc.negatives": Range(1, 3),
         "loss.bank.slots": (128, 256),
     }
-    assert found.paper == {
+    assert found.first == {
         "loss.tau": 0.07,
         "loss.skcc.queries": 4,
         "loss.skcc.negatives": 3,
         "loss.bank.slots": 256,
     }
-    assert contains(found.space, found.paper)
+    assert contains(found.space, found.first)
     assert found.changes == {"loss.lambda_2": 0.0, "loss.skcc.queries": 4, "loss.skcc.negatives": 3}
     assert "skeleton few has 4 joints: loss.skcc.queries is searched from 1 to 4, not from 1 to 12" in found.notes
     assert len(found.notes) == 3
@@ -152,7 +152,7 @@ def test_a_search_ends_at_what_the_skeleton_has() -> None:
 
 def test_where_one_value_is_left_it_is_taken() -> None:
     found = fit(SAMPLING, PAPER, DEMO, few(2, 2))
-    assert "loss.skcc.negatives" not in found.space | found.paper
+    assert "loss.skcc.negatives" not in found.space | found.first
     assert "loss.prcc.negatives" not in found.space
     assert found.changes["loss.skcc.negatives"] == found.changes["loss.prcc.negatives"] == 1
     choices: Space = {"loss.skcc.negatives": (2, 4, 9)}
@@ -161,4 +161,4 @@ def test_where_one_value_is_left_it_is_taken() -> None:
 
 def test_a_skeleton_that_has_everything_changes_nothing() -> None:
     found = fit(SAMPLING, PAPER, DEMO, load_skeleton("coco"))
-    assert (found.space, found.paper, found.changes, found.notes) == (SAMPLING, PAPER, {}, [])
+    assert (found.space, found.first, found.changes, found.notes) == (SAMPLING, PAPER, {}, [])
