@@ -186,7 +186,7 @@ def _run_rows(args: Namespace, recipes: dict[str, Recipe]) -> None:
     todo = []
     for run in runs:
         if any(one.seed == run.seed for one in run.recorded(known)):
-            kept = storage.join(storage.absolute(configs[run.name].run.dir), run.name)
+            kept = _folder(configs[run.name], run.name)
             here = storage.exists(storage.join(kept, "config.yaml"))
             tell(f"{run.name} is recorded already" + ("" if here else f"; its run is not here: {kept}"))
         else:
@@ -211,6 +211,11 @@ def _run_rows(args: Namespace, recipes: dict[str, Recipe]) -> None:
             append_results(args.record, results)
 
     train_all(todo, jobs=args.jobs or 1, done=done)
+
+
+def _folder(config: Config, name: str) -> str:
+    """Where the run ``name`` stands beside that of ``config``; without torch, which ``run_directory`` brings."""
+    return storage.join(storage.absolute(config.run.dir), name)
 
 
 def _judge_own(given: Sequence[str], recipes: Sequence[Recipe]) -> None:
@@ -241,12 +246,11 @@ def _require_starts(runs: Sequence[Run], configs: Mapping[str, Config], recipes:
     for run in runs:
         for row, start in run.starts_from.items():
             if row not in recipes:
-                raise ConfigError(
-                    f"@{row}: no such row{did_you_mean(row, sorted(recipes))}; icon-dist paper lists them"
-                )
+                like = did_you_mean(row, sorted(recipes))
+                raise ConfigError(f"@{row}: no such row{like}; icon-dist paper lists them")
             if start in here:
                 continue
-            place = storage.join(storage.absolute(configs[run.name].run.dir), start)
+            place = _folder(configs[run.name], start)
             if not storage.exists(place):
                 raise ConfigError(f"{run.name}: @{row} is {place}, which is not there; run {row} first")
             (found,) = read_runs([place])
@@ -265,7 +269,7 @@ def _require_same_starts(runs: Sequence[Run], configs: Mapping[str, Config]) -> 
     first: dict[tuple[str, str], tuple[str, Config]] = {}
     for run in runs:
         for row, start in run.starts_from.items():
-            place = storage.join(storage.absolute(configs[run.name].run.dir), start)
+            place = _folder(configs[run.name], start)
             with suppress(CheckpointError):  # it is trained with the others, gone, or of another version
                 before, values = first.setdefault((run.recipe.id, row), (place, trained_with(place)))
                 changed = configuration.changes(asdict(values), trained_with(place))

@@ -1,6 +1,6 @@
 """Commit checkpoints beside the training: the loop waits for a copy of the state, not for hashes and uploads.
-How one is written, all or nothing, is ``save`` of ``checkpoint.py``.
 
+How one is written, all or nothing, is ``save`` of ``checkpoint.py``.
 When the storage of the run is out of reach, the checkpoint is committed to a folder of this machine instead
 (``$XDG_CACHE_HOME/icon_dist/unsent``, by default below ``~/.cache``), and sent with the next one, or when the run
 starts there again: that run, which ``run.id`` tells from a later one of the same name. Only what was sent, and is seen
