@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from icon_dist import cpu
 from icon_dist.errors import ClusterError, ConfigError, IconError, StoppedError, StorageError, covered, plain
 
 if TYPE_CHECKING:
@@ -31,9 +32,7 @@ def run_cli(main: Callable[[list[str]], int | None], argv: list[str] | None = No
     has handlers of its own, with 75, since the same command goes on. Output that nobody reads any more (``| head``, a
     terminal that is gone) ends nothing and changes no exit code.
     """
-    if "OMP_WAIT_POLICY" not in os.environ:
-        # Read once, when torch loads: its threads else burn for milliseconds cores that loaders and others need.
-        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    cpu.configure()
     _open_standard_streams()
     args = list(sys.argv[1:] if argv is None else argv)
     own = args.index("--") if "--" in args else len(args)

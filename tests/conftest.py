@@ -16,11 +16,13 @@ from pathlib import Path
 import pytest
 from jaxtyping import install_import_hook
 
+from icon_dist.cpu import keep_freed_memory
 from tests.support.once import once
 from tests.support.paths import ROOT
 from tests.support.shapes import check_again
 from tests.support.small_shards import copy, made  # noqa: F401  (fixtures)
 
+keep_freed_memory()  # as commands do
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # workers of pytest and ranks of tests share the cores as processes
 # Signatures without shapes are called most and mypy knows them: checking all takes twice the time, and `-m slow` does.
 CHECKED = os.environ.setdefault("CHECKED", "all" if "slow" in sys.argv else "shapes")  # pytest's workers inherit it

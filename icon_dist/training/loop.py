@@ -15,7 +15,7 @@ from itertools import chain, islice
 import numpy as np
 import torch
 
-from icon_dist import __version__, distributed, storage
+from icon_dist import __version__, cpu, distributed, storage
 from icon_dist import config as configuration
 from icon_dist.checkpoints.background_saver import Saver
 from icon_dist.codec import codec_of
@@ -62,6 +62,7 @@ def train(cfg: Config, *, report: Report, device: str, stop: Callable[[], bool] 
     Once ``stop`` is true on any rank, all leave after the step with a checkpoint and a report that it has stopped. On a
     GPU, where the host is a step ahead, they leave one step later, and a skipped step is reported one step later.
     """
+    cpu.keep_freed_memory()
     torch.set_num_threads(cfg.run.cpus_per_worker)  # another number of threads gives other bits
     if device != "cpu":
         torch.cuda.set_device(device)  # before the first collective, which would else use GPU 0
