@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -20,21 +21,24 @@ PHASES = ("ground", "correct", "speed", "data", "graphs", "train")
 
 
 @pytest.mark.timeout(900)  # of a machine that is busy
-def test_every_phase_on_the_cpu(people: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "phases", [("ground", "correct", "data"), pytest.param(PHASES, marks=pytest.mark.slow)], ids=["short", "all"]
+)
+def test_phases_on_the_cpu(people: Path, tmp_path: Path, phases: tuple[str, ...]) -> None:
     options = {"--device": "cpu", "--budget": "3000", "--data": str(people), "--out": str(tmp_path)}
     words = [word for pair in options.items() for word in pair]
-    ended = subprocess.run(
-        [sys.executable, "tests/gpu/check.py", "--tiny", *words], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, "tests/gpu/check.py", "--tiny", "--phases", ",".join(phases), *words]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     rows = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
     values = {(row["phase"], row["name"]): row["value"] for row in rows}
-    assert {phase for phase, _ in values} == set(PHASES)
+    assert {phase for phase, _ in values} == set(phases)
     assert not {name: value for name, value in values.items() if value in ("fails", "left out")}
     assert {row["ok"] for row in rows} == {True, None}
     assert values["correct", "NaN step, skipped"] == 1
-    assert values["train", "epochs without contrast"] == 1
-    assert "compiled and ran one step" in (tmp_path / "compile.log").read_text()
+    if "train" in phases:
+        assert values["train", "epochs without contrast"] == 1
+        assert "compiled and ran one step" in (tmp_path / "compile.log").read_text()
     table = ended.stdout.splitlines()[-len(rows) :]
     assert all(row["name"] in line for row, line in zip(rows, table, strict=True))
 
@@ -55,6 +59,16 @@ def test_only_what_waits_is_counted() -> None:
     assert len(places) == 2
     assert len({*places}) == 1
     assert places[0].startswith("test_check.py:")
+
+
+@pytest.mark.parametrize("tiny", [True, False])
+def test_the_runs_are_such_that_the_rules_allow(people: Path, tmp_path: Path, tiny: bool) -> None:
+    for device in ("cpu", "cuda"):
+        args = argparse.Namespace(device=device, tiny=tiny, data=people, runs=str(tmp_path), seed=0)
+        for weight in (0.0, train.CONTRAST):
+            preset, name, *overrides = train.words(args, "with", 2, weight)
+            assert preset == "--cfg"
+            configuration.load_own(name, overrides)
 
 
 def test_the_run_with_graphs_is_one_that_the_rules_allow(people: Path, tmp_path: Path) -> None:

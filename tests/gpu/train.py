@@ -130,7 +130,7 @@ def words(args: argparse.Namespace, run: str, epochs: int, weight: float) -> lis
         "run.seed": args.seed,
         "run.launcher": "local",
         "run.workers": 1,
-        "run.cpus_per_worker": 4,
+        "run.cpus_per_worker": 1 if args.tiny else 4,
         "run.gpus_per_worker": int(args.device != "cpu"),
         "run.checkpoint_every": epochs,
         "run.log_every": 1 if args.tiny else 20,
