@@ -8,7 +8,7 @@ SEED ?= 1
 # Compiled tests and modules are kept, whatever the shell says: a fifth of a minute each time.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: setup demo lint test unit runs adversarial slow campaigns wheel clean
+.PHONY: setup demo lint test pytest unit runs adversarial slow campaigns wheel clean
 
 setup: $(VENV)/.ready
 
@@ -26,7 +26,10 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: lint
+test: setup
+	$(MAKE) --jobs=2 lint pytest
+
+pytest: setup
 	$(PYTEST)
 
 unit runs adversarial: setup

@@ -20,7 +20,8 @@ def under(file: Path, places: list[str]) -> bool:
 
 def test_every_test_file_lies_where_a_command_looks() -> None:
     fast, _, slow = (ROOT / "Makefile").read_text().partition("\nslow:")
-    assert "\ntest: lint\n\t$(PYTEST)\n" in fast  # all of testpaths
+    assert "\ntest: setup\n\t$(MAKE) --jobs=2 lint pytest\n" in fast
+    assert "\npytest: setup\n\t$(PYTEST)\n" in fast  # all of testpaths
     lines = [line for line in slow.partition("\n\n")[0].splitlines() if "$(BIN)/pytest -m " in line]
     first, second = (re.findall(r"tests/\w+", line) for line in lines)  # whole folders; what is marked in others
     paths = options()["testpaths"]

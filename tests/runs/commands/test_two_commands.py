@@ -18,7 +18,6 @@ from icon_dist.errors import DataError, TakenError
 from icon_dist.shards.manifest import BUILDING
 from icon_dist.shards.shard_set import open_shards
 from icon_dist.storage import lock, lock_owner
-from icon_dist.training import driver
 from tests.support.paths import ROOT
 from tests.support.training import tiny
 
@@ -45,7 +44,9 @@ def contents(run: Path) -> dict[str, bytes]:
     return {name: (run / name).read_bytes() for name in names if not name.endswith(".partial")}
 
 
-def test_a_run_has_one_writer(people: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_has_one_writer(
+    people: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     alone = {"run__launcher": "local", "run__workers": 1, "run__zero": 0}
     short = {"optim__epochs": 2, "optim__milestones": (1,), "eval__every": 2}
     config = tiny(people, tmp_path, **alone, **short, run__name="one")
@@ -80,9 +81,11 @@ def test_a_run_has_one_writer(people: Path, tmp_path: Path, capsys: pytest.Captu
     (run / storage.LOCK).write_text(json.dumps(gone))
     leftover = run / "checkpoints" / ".model.safetensors.0123abcd.partial"
     leftover.touch()
-    assert start(driver.LOOP, file, log).wait() == 0, log.read_text()
+    monkeypatch.setattr(lock, "BEAT_S", 0.1)
+    monkeypatch.setattr(lock, "FIRST_BEAT_S", 0.1)
+    train.main(["--cfg", str(file)])
     assert manifest.newest_step(str(run)) == 8
-    assert "sign of life" not in log.read_text(), "a dead owner is followed at once"
+    assert "sign of life" not in capsys.readouterr().err, "a dead owner is followed at once"
     assert not leftover.exists()
     assert not (run / storage.LOCK).exists()
 
