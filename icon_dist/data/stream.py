@@ -1,4 +1,7 @@
-"""Streams of batches, each of three parts: who reads what, where training sees them, and how crops become batches."""
+"""Streams of batches, each of three parts: who reads what, where training sees them, and how crops become batches.
+
+They are ``sampler.py``, ``augment.py`` and ``loader.py``. The bytes of shards are read in ``shards/reader.py``.
+"""
 
 from __future__ import annotations
 

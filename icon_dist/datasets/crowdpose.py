@@ -1,4 +1,4 @@
-"""CrowdPose: COCO format without areas, with a ``crowdIndex`` per image."""
+"""CrowdPose: COCO format without areas, with a ``crowdIndex`` per image; read by ``coco_json.py``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What runs on a Ray Train worker around the loop."""
+"""What runs on a Ray Train worker around the loop, which is ``training/loop.py``."""
 
 from __future__ import annotations
 

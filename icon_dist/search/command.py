@@ -1,6 +1,6 @@
 """The command line of a sweep: ``icon-dist sweep SEARCH --cfg NAME|PATH --trials N [a.b=c ...]``.
 
-What it does is in :mod:`icon_dist.search.run`.
+What it does is in :mod:`icon_dist.search.study`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def main(argv: list[str]) -> None:
     search = read_search(args.search)
     cfg, own = configuration.load_own(args.cfg, args.overrides)
 
-    from icon_dist.search.run import Goal, run_search
+    from icon_dist.search.study import Goal, run_search
 
     goal = Goal(
         args.trials,

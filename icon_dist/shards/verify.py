@@ -1,4 +1,7 @@
-"""Check a shard directory byte by byte and its labels by statistics. Exit code 3 if anything is wrong."""
+"""Check a shard directory byte by byte and its labels by statistics. Exit code 3 if anything is wrong.
+
+What it does is in ``verification.py``: files in ``bytes_check.py``, labels in ``label_checks.py``.
+"""
 
 from __future__ import annotations
 

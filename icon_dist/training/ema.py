@@ -1,4 +1,7 @@
-"""Exponential moving average of the weights (``optim.ema``): evaluated instead of the raw ones when it is on."""
+"""Exponential moving average of the weights (``optim.ema``): evaluated instead of the raw ones when it is on.
+
+The teacher of pseudo labels is no such average, but frozen (``methods/frozen_teacher.py``).
+"""
 
 from __future__ import annotations
 

@@ -17,8 +17,8 @@ from icon_dist.search import results
 from icon_dist.search.early_stopping import scheduler
 from icon_dist.search.journal import Journal, finished, open_study
 from icon_dist.search.outputs import publish
-from icon_dist.search.run import REPEATED, open_repeats
 from icon_dist.search.space import Range, Space
+from icon_dist.search.study import REPEATED, open_repeats
 from tests.adversarial.fuzz import spoil
 
 CHOICES: dict[str, BaseDistribution] = {

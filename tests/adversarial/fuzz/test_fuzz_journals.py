@@ -12,7 +12,7 @@ import pytest
 
 from icon_dist.errors import IconError
 from icon_dist.search.journal import NAME, Journal
-from icon_dist.search.run import open_repeats
+from icon_dist.search.study import open_repeats
 from tests.adversarial.fuzz import journals
 
 SEEDS = int(os.environ.get("FUZZ_CASES", "40"))

@@ -15,8 +15,8 @@ from icon_dist import storage
 from icon_dist.errors import ConfigError, DataError, StorageError, TakenError
 from icon_dist.search.journal import NAME, Journal, fail_running, finished, open_study, requeue
 from icon_dist.search.results import Row
-from icon_dist.search.run import _open_sweep, enqueue_repeats
 from icon_dist.search.space import Range
+from icon_dist.search.study import _open_sweep, enqueue_repeats
 from tests.support.studies import SPACE, study_of
 
 

@@ -30,9 +30,9 @@ from icon_dist.search.journal import NAME, Journal, fail_running, finished, open
 from icon_dist.search.journal_lines import RESTORE
 from icon_dist.search.outputs import publish
 from icon_dist.search.progress import Screen
+from icon_dist.search.ray_tune import KilledError, Setup, tune_trials
 from icon_dist.search.space import Space, contains, distributions, fit, point_of, require_trainable, with_values
 from icon_dist.search.spaces import Search
-from icon_dist.search.tuning import KilledError, Setup, tune_trials
 from icon_dist.shards.manifest import read_manifest
 from icon_dist.shards.synthetic import draw_missing
 from icon_dist.training import precision
