@@ -91,7 +91,7 @@ class Named(Run):
 
 
 class Short(Named):
-    """One of half a second that leaves a file of its name, and needs those of ``extra``."""
+    """One of a fifth of a second that leaves a file of its name, and needs those of ``extra``."""
 
     @property
     def starts_from(self) -> dict[str, str]:
@@ -100,7 +100,7 @@ class Short(Named):
     @property
     def command(self) -> list[str]:
         needed = "".join(f"open('{name}').close(); " for name in self.extra)
-        return ["-c", f"{needed}import time; time.sleep(0.5); open('{self.cfg}', 'w').close()"]
+        return ["-c", f"{needed}import time; time.sleep(0.2); open('{self.cfg}', 'w').close()"]
 
 
 @pytest.mark.parametrize("jobs", [1, 2, 9])
@@ -137,13 +137,13 @@ for one in (signal.SIGINT, signal.SIGTERM):
 open(f"{os.getpid()}.ready", "w").close()
 while not heard:
     time.sleep(0.01)
-time.sleep(1)
+time.sleep(0.3)
 open(f"{os.getpid()}.heard", "w").write(str(heard))
 """
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("jobs", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_signal_to_all_is_one_to_each_run(jobs: int, number: signal.Signals, code: int, tmp_path: Path) -> None:
     """A second one would end it before it has saved; a terminal and a batch system signal the whole group."""
     words = [sys.executable, "-c", TWO_RUNS, str(jobs), SAVING]
