@@ -122,7 +122,7 @@ def finished(cfg: Config, data: Data) -> str:
     except CheckpointError:
         say("\n".join(skipped), file=sys.stderr)
         raise
-    if found is None or found.step < data.plan.total_steps or resume.changes(found.manifest, cfg):
+    if found is None or found.step < data.plan.total_steps or resume.changed_values(found.manifest, cfg):
         return ""  # the workers look into it
     numbers = numbers_of(found, steps_per_epoch=data.plan.steps_per_epoch)
     if numbers.epochs < cfg.optim.epochs:

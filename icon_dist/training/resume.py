@@ -20,6 +20,7 @@ from icon_dist.checkpoints.checkpoint import Checkpoint
 from icon_dist.checkpoints.manifest import NAME, OTHER, Manifest, newest_whole
 from icon_dist.config import Config
 from icon_dist.errors import CheckpointError, ConfigError
+from icon_dist.training import precision
 from icon_dist.training.plan import Plan
 from icon_dist.types import Skeleton
 
@@ -93,7 +94,12 @@ def require(manifest: Manifest, *, backbone: str, joints: Sequence[str], epoch: 
 
 
 def changes(manifest: Manifest, cfg: Config) -> list[str]:
-    """What ``cfg`` changes of the config it was saved with, outside the ``run`` section."""
+    """What ``cfg`` changes of the config it was saved with, outside the ``run`` section; of that the precision."""
+    return [*changed_values(manifest, cfg), *precision.changed(_config_of(manifest).run, cfg.run)]
+
+
+def changed_values(manifest: Manifest, cfg: Config) -> list[str]:
+    """The same without the precision, which another device changes: a run that is over needs no GPU to say so."""
     return configuration.changes(dataclasses.asdict(_config_of(manifest)), cfg)
 
 

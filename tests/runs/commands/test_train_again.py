@@ -97,9 +97,9 @@ def test_a_resumed_run_writes_the_values_that_apply_from_there(copy: Path, peopl
 
 def test_what_a_resume_changes_is_said_before_the_plan(copy: Path, people: Path, command: Command) -> None:
     before = tree(copy)
-    longer = command(*one_process(people, copy, "optim.epochs=3", "loss.tau=0.5"), "--dry-run")
+    longer = command(*one_process(people, copy, "optim.epochs=3", "loss.tau=0.5", "run.precision=bf16"), "--dry-run")
     assert longer.code == 0
-    changed = "loss.tau=0.5 (was 0.07), optim.epochs=3 (was 2)"
+    changed = "loss.tau=0.5 (was 0.07), optim.epochs=3 (was 2), run.precision=bf16 (was fp32)"
     assert longer.err == f"icon_dist: note: the run goes on from step 8 with another config: {changed}\n"
     assert "\nstart       its checkpoint of step 8\n" in longer.out
     refused = command(*one_process(people, copy, "optim.epochs=3", "optim.batch=32"))
