@@ -5,6 +5,7 @@ Nothing here imports torch: pytest's workers wait for the process that starts th
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import sys
@@ -29,6 +30,14 @@ CHECKED = os.environ.setdefault("CHECKED", "all" if "slow" in sys.argv else "sha
 MODULES = [path for path in (ROOT / "icon_dist").rglob("*.py") if CHECKED == "all" or "jaxtyping" in path.read_text()]
 NAMES = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in MODULES]
 install_import_hook(NAMES, "tests.support.shapes.check")
+
+
+gc.disable()  # while tests are collected, which imports all there is
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # what was imported stays: every later collection would look through it again
+    gc.enable()
 
 
 def pytest_runtest_setup() -> None:
