@@ -32,7 +32,7 @@ def run_cli(main: Callable[[list[str]], int | None], argv: list[str] | None = No
     has handlers of its own, with 75, since the same command goes on. Output that nobody reads any more (``| head``, a
     terminal that is gone) ends nothing and changes no exit code.
     """
-    cpu.configure()
+    cpu.let_waiting_threads_sleep()
     _open_standard_streams()
     args = list(sys.argv[1:] if argv is None else argv)
     own = args.index("--") if "--" in args else len(args)

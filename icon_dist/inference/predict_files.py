@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from icon_dist import __version__, storage
+from icon_dist.cpu import keep_freed_memory
 from icon_dist.errors import ConfigError, DataError, note, plural, say
 from icon_dist.images.photo import depth
 from icon_dist.inference import inputs, video
@@ -32,6 +33,7 @@ def run(args: argparse.Namespace) -> None:
     """Predict, draw and write what the options of ``icon-dist predict`` ask for. Raises IconErrors."""
     out = storage.absolute(args.out)
     places = inputs.find(args.inputs)
+    keep_freed_memory()
     pose = load(args.model, device=chosen_device(args.device), flip=args.flip, batch=args.batch)
     least = MIN_SCORE if args.min_score is None else args.min_score
     detector = OnnxDetector(args.boxes, least_score=least) if args.kind == "detector" else None

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from icon_dist import storage
 from icon_dist.config import sets_of
+from icon_dist.cpu import keep_freed_memory
 from icon_dist.datasets.merged_skeleton import missing as lacking
 from icon_dist.drawing.page import require_pages
 from icon_dist.errors import CheckpointError, ConfigError, DivergedError, IconError, note, plural, say, tell
@@ -28,6 +29,7 @@ def run(args: argparse.Namespace) -> None:
     """All of it; an output that cannot be written is an error before the work."""
     place, beside = outputs(args.out, force=args.force)
     device = chosen_device(args.device)
+    keep_freed_memory()
     runs = read_runs(args.runs)
     require_one_skeleton({run.name: run.skeleton for run in runs})
     arms = arms_of(runs)

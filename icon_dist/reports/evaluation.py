@@ -12,6 +12,7 @@ from icon_dist import storage
 from icon_dist.checkpoints import weights as stored_weights
 from icon_dist.checkpoints.weights import Weights
 from icon_dist.config import Config, EvalConfig, sets_of
+from icon_dist.cpu import keep_freed_memory
 from icon_dist.datasets.merged_skeleton import columns, missing, other_mirrors
 from icon_dist.drawing import skeletons
 from icon_dist.errors import CheckpointError, ConfigError, DataError, naming, note, plural, say, shorten, shown, tell
@@ -142,6 +143,7 @@ def whom(
 def run(args: argparse.Namespace) -> None:
     """Score, and write what the options of ``icon-dist evaluate`` ask for. Raises IconErrors, before the work."""
     device = chosen_device(args.device)
+    keep_freed_memory()
     require_outputs(args)
     weights = stored_weights.load(args.checkpoint, net=args.net)
     uris = ("",) if args.photos else sets_to_score(args, weights.config)

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from icon_dist import storage
 from icon_dist.codec import Codec
 from icon_dist.codec.heatmap import to_photo
+from icon_dist.cpu import keep_freed_memory
 from icon_dist.data.stream import crops_of
 from icon_dist.drawing import skeletons
 from icon_dist.errors import ConfigError, DataError, note, plural, say
@@ -68,6 +69,7 @@ def run(args: argparse.Namespace) -> None:
     places = {kind: storage.absolute(f"{out}.{kind}") for kind in ("json", "xml", "jpg")}
     storage.require_new(f"-o {args.out}", *places.values(), force=args.force)
     device = chosen_device(args.device)
+    keep_freed_memory()
     model, weights, codec = trained.load(args.model, device=device)
     calibration = calibration_file.read(args.model, weights)
     curves = None if calibration is None else calibration.of(flip=False)

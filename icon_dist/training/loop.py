@@ -62,13 +62,13 @@ def train(cfg: Config, *, report: Report, device: str, stop: Callable[[], bool] 
     Once ``stop`` is true on any rank, all leave after the step with a checkpoint and a report that it has stopped. On a
     GPU, where the host is a step ahead, they leave one step later, and a skipped step is reported one step later.
     """
-    cpu.keep_freed_memory()
     torch.set_num_threads(cfg.run.cpus_per_worker)  # another number of threads gives other bits
     if device != "cpu":
         torch.cuda.set_device(device)  # before the first collective, which would else use GPU 0
         use_precision(cfg.run.precision)
     torch.manual_seed(cfg.run.seed)
     run = Run(cfg, report=report, device=device, stop=stop)
+    cpu.keep_freed_memory()
     state, plan = run.state, run.plan
     last, left = last_epoch(cfg), False
     if state.epochs < last:  # a run that is over changes nothing, not even its records

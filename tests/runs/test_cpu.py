@@ -13,18 +13,17 @@ from tests.support.paths import ROOT
 STEPS, BLOCKS, PAGES = 10, 8, 4096  # blocks of 16 MiB a step
 CODE = f"""
 import resource
-from icon_dist.command_exit import run_cli
+from icon_dist.cpu import keep_freed_memory
 
-def main(_):
-    def step():
-        return [b"x" * ({PAGES} * 4096 + i) for i in range({BLOCKS})]
+def step():
+    return [b"x" * ({PAGES} * 4096 + i) for i in range({BLOCKS})]
+
+keep_freed_memory()
+step()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range({STEPS}):
     step()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range({STEPS}):
-        step()
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-
-run_cli(main)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
