@@ -14,7 +14,7 @@ def main(argv: list[str]) -> None:
 
     Raises DataError, with the number of findings, if there are any.
     """
-    parser = Parser("icon-dist shards verify", __doc__)
+    parser = Parser("icon-dist shards verify", __doc__.splitlines()[0])
     parser.add_argument("shards", metavar="DIR|s3://...")
     parser.add_argument(
         "--against",
