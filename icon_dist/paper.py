@@ -177,7 +177,9 @@ def _run_rows(args: Namespace, recipes: dict[str, Recipe]) -> None:
 
     if args.record:
         storage.require_place(str(args.record.absolute()))
-    rows = [(recipe, preset_of(recipe, args.cfg)) for recipe in select(args.run, recipes)]
+    path = args.cfg is not None and args.cfg.endswith((".yaml", ".yml"))
+    given = str(Path(args.cfg)) if path else args.cfg  # ./mine.yaml and mine.yaml are one preset, and one record
+    rows = [(recipe, preset_of(recipe, given)) for recipe in select(args.run, recipes)]
     _judge_own(args.set, [recipe for recipe, _ in rows])
     runs = [Run(recipe, cfg, seed, args.set) for seed in dict.fromkeys(args.seeds or [0]) for recipe, cfg in rows]
     known = read_results(args.record) if args.record else []

@@ -278,3 +278,16 @@ def test_a_record_is_of_whole_lines_and_of_the_last_step(
 def test_a_record_that_is_not_there_is_not_an_empty_one(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"--record .*absent.csv: no such file"):
         paper.main(["--record", str(tmp_path / "absent.csv")])
+
+
+def test_a_preset_is_one_however_its_path_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_text("extends: people\n")
+    shown = []
+    for path in ("mine.yaml", "./mine.yaml", ".//mine.yaml"):
+        paper.main(["--run", "T5.base", "--cfg", path, "--dry-run"])
+        shown.append(capsys.readouterr().out)
+    assert len({*shown}) == 1
+    assert " --cfg mine.yaml " in shown[0]
