@@ -80,6 +80,7 @@ def test_the_attack_notices_what_is_wrong(here: Path, monkeypatch: pytest.Monkey
     assert [f.split(" at ")[0] for f in faults(Case("", "x", ("a",), frozenset({2})), here)] == ["traceback KeyError"]
 
 
+@pytest.mark.slow  # its cases are those of the other tests
 def test_the_campaign_command(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.adversarial.fuzz", "--cases", "10", "--seed", "ci"]
     environment = {**os.environ, "TMPDIR": str(tmp_path)}

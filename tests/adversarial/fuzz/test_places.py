@@ -54,7 +54,7 @@ def test_no_permission(here: Path) -> None:
     assert attack.run(Case("", "build", secret, frozenset({3})), here)[2] == []
 
 
-@pytest.mark.parametrize("jobs", ["1", "2"])
+@pytest.mark.parametrize("jobs", [pytest.param("1", marks=pytest.mark.slow), "2"])
 def test_a_full_disk(here: Path, jobs: str) -> None:
     before = attack.files(here)
     command = [sys.executable, str(ROOT / "shards" / "build.py"), *build("--out", f"full{jobs}")[:-1], jobs]

@@ -169,6 +169,7 @@ def test_a_fetched_file_and_a_comparison(scored: Path, tmp_path: Path) -> None:
     assert run_numbers["of_sets"] == {name: scores[name] for name in ("hands/PCK@0.2", "heads/AP")}
 
 
+@pytest.mark.slow  # test_semi_runs.py has it for one set
 def test_a_teacher_looks_once_at_each_set(scored: Path, sets: tuple[str, str], tmp_path: Path) -> None:
     """And says nothing of the joints that a set does not have."""
     words = ("data.labelled=0.5", "semi.method=pseudo", "semi.cache=true", "semi.gamma=0", "optim.epochs=1")
