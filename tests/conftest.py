@@ -32,12 +32,9 @@ NAMES = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix("._
 install_import_hook(NAMES, "tests.support.shapes.check")
 
 
-gc.disable()  # while tests are collected, which imports all there is
-
-
 def pytest_collection_finish() -> None:
+    gc.collect()
     gc.freeze()  # what was imported stays: every later collection would look through it again
-    gc.enable()
 
 
 def pytest_runtest_setup() -> None:
