@@ -296,7 +296,7 @@ def test_the_command_on_a_full_disk(local_run: str, tmp_path: Path) -> None:
     out = tmp_path / "x.safetensors"
     out.write_bytes(b"old")
     done = subprocess.run(
-        [sys.executable, "-m", "icon_dist.fetch", local_run, "-o", str(out), "--force"],
+        [sys.executable, "-B", "-m", "icon_dist.fetch", local_run, "-o", str(out), "--force"],
         capture_output=True,
         text=True,
         check=False,

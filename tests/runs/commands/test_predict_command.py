@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import resource
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -427,9 +428,10 @@ def test_a_run_on_s3_and_results_there(command: Command, models: Path, s3: str) 
     assert command("crate", f"{s3}/photos", "-o", f"{s3}/photos/out").code == 2
 
 
-def test_a_disk_that_is_full_is_said(command: Command) -> None:
+def test_a_disk_that_is_full_is_said(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """No file may be larger than 20 KB: OpenCV loses what does not fit without a word."""
     write_video(Path("noise.mp4"), [np.random.default_rng(i).integers(0, 255, (64, 96, 3), np.uint8) for i in range(9)])
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # Python 3.11 keeps compiled modules that are cut off
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
     try:
