@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +18,7 @@ from icon_dist.storage import hashed_json
 from icon_dist.training.plan import plan_run
 from tests.adversarial.fuzz import attack, cases, world
 from tests.adversarial.fuzz.cases import Case
+from tests.support.full_disk import full_disk
 from tests.support.paths import ROOT
 from tests.support.streams import train_stream
 
@@ -57,18 +57,10 @@ def test_no_permission(here: Path) -> None:
 @pytest.mark.parametrize("jobs", [pytest.param("1", marks=pytest.mark.slow), "2"])
 def test_a_full_disk(here: Path, jobs: str) -> None:
     before = attack.files(here)
-    # -B: Python 3.11 keeps compiled modules that the limit has cut off, for all tests after this one
-    command = [sys.executable, "-B", str(ROOT / "shards" / "build.py"), *build("--out", f"full{jobs}")[:-1], jobs]
-    limit = (3000, 3000)
-    done = subprocess.run(
-        [*command, "--max-input", "64x64"],
-        cwd=here,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit),
-    )
+    command = [sys.executable, str(ROOT / "shards" / "build.py"), *build("--out", f"full{jobs}")[:-1], jobs]
+    command += ["--max-input", "64x64"]
+    with full_disk(3000):
+        done = subprocess.run(command, cwd=here, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 5, done.stderr
     assert "disk full" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr

@@ -8,7 +8,6 @@ import itertools
 import json
 import os
 import pickle
-import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -33,6 +32,7 @@ from icon_dist.loggers import progress_line
 from icon_dist.metrics.calibration import Curve
 from icon_dist.models import Heads, build_model
 from icon_dist.storage.s3_client import client as client_of_s3
+from tests.support.full_disk import full_disk
 
 CONFIG = dataclasses.asdict(Config())
 SKELETON = skeleton_to_dict(load_skeleton("coco"))
@@ -295,13 +295,9 @@ def test_neither_file_nor_run(tmp_path: Path) -> None:
 def test_the_command_on_a_full_disk(local_run: str, tmp_path: Path) -> None:
     out = tmp_path / "x.safetensors"
     out.write_bytes(b"old")
-    done = subprocess.run(
-        [sys.executable, "-B", "-m", "icon_dist.fetch", local_run, "-o", str(out), "--force"],
-        capture_output=True,
-        text=True,
-        check=False,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500)),
-    )
+    command = [sys.executable, "-m", "icon_dist.fetch", local_run, "-o", str(out), "--force"]
+    with full_disk(500):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 5, done.stderr
     assert done.stderr.startswith("icon_dist: error: ")
     assert "disk full" in done.stderr

@@ -5,8 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import os
-import resource
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +21,7 @@ from icon_dist.command_exit import run_cli
 from icon_dist.inference import predict_files
 from icon_dist.inference.estimator import PoseEstimator, load
 from icon_dist.loggers import progress_line
+from tests.support.full_disk import full_disk
 from tests.support.small_models import CRATE, DOG, HAND, picture, weights_file, write, write_video
 
 Result = dict[str, Any]
@@ -428,16 +427,11 @@ def test_a_run_on_s3_and_results_there(command: Command, models: Path, s3: str) 
     assert command("crate", f"{s3}/photos", "-o", f"{s3}/photos/out").code == 2
 
 
-def test_a_disk_that_is_full_is_said(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_is_full_is_said(command: Command) -> None:
     """No file may be larger than 20 KB: OpenCV loses what does not fit without a word."""
     write_video(Path("noise.mp4"), [np.random.default_rng(i).integers(0, 255, (64, 96, 3), np.uint8) for i in range(9)])
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # Python 3.11 keeps compiled modules that are cut off
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
-    try:
+    with full_disk(20_000):
         done = command("crate", "noise.mp4")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert done.code == 5
     assert "not all of the video could be written; free some space, or set TMPDIR" in done.err
     assert not Path("out").exists()

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-import resource
 import shutil
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +22,7 @@ from icon_dist.training import driver
 from icon_dist.training.plan import plan_run
 from icon_dist.training.setup import open_data
 from tests.support.commands import Command, Outcome, Tree, checkpoints, one_process, tree
+from tests.support.full_disk import full_disk
 
 # What DeepSpeed and torch warn of on DeepSpeed's import is none of ours.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
@@ -261,17 +260,11 @@ def test_a_loss_that_is_not_finite_ends_the_run(people: Path, tmp_path: Path, co
     assert not (tmp_path / "first" / "checkpoints").exists(), "what has diverged is not saved"
 
 
-def test_a_disk_that_fills_up_in_the_middle_of_a_run(
-    copy: Path, people: Path, command: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_disk_that_fills_up_in_the_middle_of_a_run(copy: Path, people: Path, command: Command) -> None:
     """Exit code 5, all older checkpoints as they were and no half-written file; with room again the run goes on."""
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # Python 3.11 keeps compiled modules that are cut off
-    before, hard = tree(copy / "first" / "checkpoints"), resource.getrlimit(resource.RLIMIT_FSIZE)[1]
-    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))  # of one file: weights do not fit, the log does
-    try:
+    before = tree(copy / "first" / "checkpoints")
+    with full_disk(200_000):  # weights do not fit, the log does
         done = command(*one_process(people, copy, "optim.epochs=3"))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
     assert done.code == 5
     assert re.search(r"checkpoints/step-00000012-.*: disk full \(File too large\); free some space", done.error)
     assert tree(copy / "first" / "checkpoints") == before
