@@ -13,7 +13,7 @@ import subprocess
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -274,7 +274,7 @@ def _require_same_starts(runs: Sequence[Run], configs: Mapping[str, Config]) -> 
             place = _folder(configs[run.name], start)
             with suppress(CheckpointError):  # it is trained with the others, gone, or of another version
                 before, values = first.setdefault((run.recipe.id, row), (place, trained_with(place)))
-                changed = configuration.changes(asdict(values), trained_with(place))
+                changed = configuration.changes(values, trained_with(place))
                 if changed := [one for one in changed if not one.startswith(("run.seed=", *SEEDED))]:
                     text = f"was trained with other values than {before}: {', '.join(changed)}"
                     raise ConfigError(f"{run.name}: its @{row}, {place}, {text}; add run.dir=DIR to --set")
@@ -300,7 +300,7 @@ def _require_same_values(configs: Mapping[str, Config], todo: Sequence[Run]) -> 
             if not storage.exists(storage.join(run, "config.yaml")):
                 continue
             before = trained_with(run)
-            changed = configuration.changes(asdict(before), anchored(config))
+            changed = configuration.changes(before, anchored(config))
             if changed := [*changed, *precision.changed(before.run, config.run)]:
                 raise ConfigError(
                     f"{run}: was trained with other values: {', '.join(changed)}; add run.dir=DIR to --set"

@@ -102,7 +102,13 @@ def load_own(name_or_path: str, overrides: Sequence[str] | Mapping[str, Any] = (
 
 def from_dict(values: Mapping[str, Any]) -> Config:
     """Inverse of ``dataclasses.asdict``: how a config travels to workers and out of checkpoints."""
-    return _merge([Layer("config: ", _plain(dict(values)), [], "")])
+    return _from_json(json.dumps(dict(values)))
+
+
+@functools.lru_cache(maxsize=16)
+def _from_json(text: str) -> Config:
+    """A process asks for the same config of a checkpoint several times; nobody can change one."""
+    return _merge([Layer("config: ", json.loads(text), [], "")])
 
 
 def to_yaml(config: Config) -> str:
@@ -111,12 +117,12 @@ def to_yaml(config: Config) -> str:
     return text
 
 
-def changes(old: Mapping[str, Any], new: Config) -> list[str]:
-    """``loss.tau=0.1 (was 0.07)`` for every value that differs from a saved config's.
+def changes(old: Config, new: Config) -> list[str]:
+    """``loss.tau=0.1 (was 0.07)`` for every value that differs from another config's.
 
     Of the ``run`` section the seed alone: the rest does not change what is trained.
     """
-    was = dict(leaves(from_dict(old)))
+    was = dict(leaves(old))
     differ = [(key, value) for key, value in leaves(new) if value != was[key]]
     return [
         f"{key}={written(value)} (was {written(was[key])})"

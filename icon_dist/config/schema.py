@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -309,5 +310,8 @@ def rules_of(key: str) -> tuple[Rule, ...]:
 
 def choices(section: Any) -> dict[str, tuple[str, ...]]:
     """The fields of a section of which one of some names is chosen, with these names."""
-    hints = get_type_hints(section)
+    hints = _type_hints(section)
     return {name: get_args(hint) for name, hint in hints.items() if get_origin(hint) is Literal}
+
+
+_type_hints = functools.cache(get_type_hints)  # it reads the annotations as text each time

@@ -94,4 +94,5 @@ def init_from_scratch(module: nn.Module) -> None:
     for part in module.modules():
         if isinstance(part, nn.Conv2d) and not part.weight.is_meta:  # a plan only counts, and torch is slow at that
             nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
-            part.weight *= part.groups**0.5  # an input reaches only the outputs of its group
+            if part.groups > 1:  # an input reaches only the outputs of its group
+                part.weight *= part.groups**0.5

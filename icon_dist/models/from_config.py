@@ -7,7 +7,7 @@ from icon_dist.config import Config
 from icon_dist.config.short_runs import contrasts
 from icon_dist.errors import CheckpointError, ConfigError
 from icon_dist.models import Heads, PoseNet, build_model
-from icon_dist.models.shapes import shapes_alone
+from icon_dist.models.shapes import Unfilled, shapes_alone
 from icon_dist.models.two_students import Pair
 from icon_dist.types import Skeleton
 
@@ -33,7 +33,8 @@ def shape(config: Config, skeleton: Skeleton) -> PoseNet | Pair:
 def restore(weights: Weights) -> PoseNet:
     """The model of ``weights``, without the projection head that only training uses; a CheckpointError if none fits."""
     try:
-        model = _build(weights.config, weights.skeleton, projection=None)
+        with Unfilled():  # to draw values for them would take longer than all the rest
+            model = _build(weights.config, weights.skeleton, projection=None)
     except ConfigError as error:
         raise CheckpointError(f"checkpoint: {error}") from None
     tensors = {name: tensor for name, tensor in weights.tensors.items() if not name.startswith("projection.")}

@@ -1,4 +1,4 @@
-"""Models that have shapes and no values, to count what they would hold."""
+"""Models without values: of shapes alone, to count what they would hold, or to be filled with stored weights."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from torch.overrides import TorchFunctionMode
 
 @contextmanager
 def shapes_alone() -> Iterator[None]:
-    """What is built in this block is on the meta device, and is not filled."""
-    with torch.device("meta"), _Unfilled():
+    """What is built in this block is on the meta device, and is not filled: for that torch imports its compiler."""
+    with torch.device("meta"), Unfilled():
         yield
 
 
-class _Unfilled(TorchFunctionMode):
-    """Leaves new parameters as they are: to fill them on the meta device, torch imports its compiler."""
+class Unfilled(TorchFunctionMode):
+    """Leaves new parameters as they are: whatever the memory held before."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

@@ -241,11 +241,10 @@ def _require_same_config(sweep: optuna.Study, base: Config, journal: Journal) ->
         sweep.set_user_attr("config", dataclasses.asdict(base))
         return
     try:
-        changed = configuration.changes(known, base)
-        changed += precision.changed(configuration.from_dict(known).run, base.run)
+        before = configuration.from_dict(known)
     except ConfigError as error:
         raise DataError(f"{journal.at(NAME)}: config of study sweep: {error}; {RESTORE}") from None
-    if changed:
+    if changed := [*configuration.changes(before, base), *precision.changed(before.run, base.run)]:
         raise ConfigError(f"{journal.uri}: a study with another config: {', '.join(changed)}; give another --study")
 
 

@@ -7,7 +7,6 @@ same position. ``checkpoints/checkpoint.py`` looks for it, ``state.py`` restores
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -100,7 +99,7 @@ def changes(manifest: Manifest, cfg: Config) -> list[str]:
 
 def changed_values(manifest: Manifest, cfg: Config) -> list[str]:
     """The same without the precision, which another device changes: a run that is over needs no GPU to say so."""
-    return configuration.changes(dataclasses.asdict(_config_of(manifest)), cfg)
+    return configuration.changes(_config_of(manifest), cfg)
 
 
 def changed(found: Checkpoint | None, cfg: Config) -> dict[str, list[str]]:

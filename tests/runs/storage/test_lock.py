@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -166,20 +167,25 @@ def test_an_owner_elsewhere_is_believed_while_its_lock_changes(place: str) -> No
     assert len(looks) == 2
 
 
+SAYS_NOTHING = [
+    *(b"", b"{", b"[1]", b"null", b'{"pid": "7"}', b'{"pid": -1, "since": 1e99}', b'{"pid": 1e400}', b"\xff" * 99),
+    *(b'{"pid": %d, "since": "x", "host": ["\\u001b"]}' % 10**30, b"[" * 100_000),
+]
+
+
 @pytest.mark.usefixtures("hasty")
-@pytest.mark.parametrize(
-    "raw",
-    [
-        *(b"", b"{", b"[1]", b"null", b'{"pid": "7"}', b'{"pid": -1, "since": 1e99}', b'{"pid": 1e400}', b"\xff" * 99),
-        *(b'{"pid": %d, "since": "x", "host": ["\\u001b"]}' % 10**30, b"[" * 100_000),
-    ],
-)
-def test_a_lock_that_says_nothing_is_waited_for(tmp_path: Path, raw: bytes) -> None:
-    (tmp_path / storage.LOCK).write_bytes(raw)
-    said: list[str] = []
-    lock.take(str(tmp_path), fix="", say=said.append).release()
-    assert len(said) == 1
-    assert list(tmp_path.iterdir()) == []
+def test_a_lock_that_says_nothing_is_waited_for(tmp_path: Path) -> None:
+    def waited(number: int) -> list[str]:
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / storage.LOCK).write_bytes(SAYS_NOTHING[number])
+        said: list[str] = []
+        lock.take(str(folder), fix="", say=said.append).release()
+        assert list(folder.iterdir()) == [], SAYS_NOTHING[number]
+        return said
+
+    with ThreadPoolExecutor(len(SAYS_NOTHING)) as pool:  # all wait at the same time
+        assert [len(said) for said in pool.map(waited, range(len(SAYS_NOTHING)))] == [1] * len(SAYS_NOTHING)
 
 
 def test_a_number_that_is_used_again_is_not_the_owner(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def test_the_hash_is_of_what_decides_the_result() -> None:
 
 
 def test_changes_name_what_a_resumed_run_does_differently() -> None:
-    old = dataclasses.asdict(load("coco"))
+    old = load("coco")
     assert configuration.changes(old, load("coco", ["run.workers=2", "run.zero=3"])) == []
     new = load("coco", ["loss.tau=0.1", "loss.skcc.queries=3"])
     assert configuration.changes(old, new) == ["loss.tau=0.1 (was 0.07)", "loss.skcc.queries=3 (was 5)"]
