@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from icon_dist.datasets import coco, crowdpose, mpii
 from icon_dist.datasets.annotation_file import Faults
-from icon_dist.datasets.joint_names import mirror_pairs, standard
+from icon_dist.datasets.joint_names import mirror_pairs, sided, standard, unnumbered
 from icon_dist.datasets.skeleton import SMALLEST_SIGMA, read_skeleton, skeleton_from_dict, skeleton_to_dict
 from icon_dist.errors import ConfigError, DataError, naming, plural, shown
 from icon_dist.types import Skeleton, mirror_order
@@ -52,6 +52,11 @@ class Evidence:
     twice: Sequence[tuple[F64, F64, float]] = ()  # people labelled twice: two [K, 3] and the area, px and px^2
     sigmas: tuple[float, ...] = ()  # asked for: one for all, or one a joint
 
+    @property
+    def names(self) -> list[str]:
+        """The joints as they are called here."""
+        return [standard(name) for name in unnumbered(self.joints)]
+
 
 def derive(said: Evidence) -> tuple[Skeleton, list[str]]:
     """A skeleton, and notes that say where its parts are from."""
@@ -60,7 +65,7 @@ def derive(said: Evidence) -> tuple[Skeleton, list[str]]:
     flips, of_flips = _flips(said)
     bones, of_bones = _bones(said, flips)
     sigmas, of_sigmas = _sigmas(said)
-    names = [standard(name) for name in said.joints]
+    names = said.names
     upper, lower = _halves(names)
     torso = [names.index(name) for name in ("left_shoulder", "right_hip") if name in names]
     name = "".join(letter for letter in said.name if letter.isprintable()) or "derived"
@@ -92,7 +97,7 @@ def derived_for(faults: Faults, said: Evidence) -> Skeleton:
 
 def shipped(joints: Sequence[str]) -> Skeleton | None:
     """The skeleton of a public set with these joints in this order, whatever way the names are written."""
-    names = tuple(map(standard, joints))
+    names = tuple(map(standard, unnumbered(joints)))
     return next((dataclasses.replace(one, joints=tuple(joints)) for known, one in _shipped() if known == names), None)
 
 
@@ -162,9 +167,17 @@ def _flips(said: Evidence) -> tuple[Pairs, str]:
     if said.flips is not None:
         return said.flips, f"{plural(len(said.flips), 'pair')} of left and right as the file says"
     pairs = mirror_pairs(said.joints)
+    first: dict[str, int] = {}
+    for joint, name in enumerate(said.names):
+        if (other := first.setdefault(name, joint)) != joint and joint in {j for pair in pairs for j in pair}:
+            both = f"{shown(said.joints[other])} and {shown(said.joints[joint])}"
+            raise DataError(f"joints {both} have one name in two spellings; give each a name of its own")
     if not pairs:
         return (), f"no left and right in the names, so none change places in a mirrored image ({NO_SIDES})"
-    return pairs, f"{plural(len(pairs), 'pair')} of left and right by the names"
+    paired = {joint for pair in pairs for joint in pair}
+    alone = [joint for joint in sided(said.joints) if joint not in paired]
+    without = f" ({shown(said.joints[alone[0]])} the first of {len(alone)} without its other side)" if alone else ""
+    return pairs, f"{plural(len(pairs), 'pair')} of left and right by the names{without}"
 
 
 def _contradictions(skeleton: Skeleton) -> list[str]:
@@ -204,7 +217,7 @@ def _bones(said: Evidence, flips: Pairs) -> tuple[Pairs, str]:
     """The file's bones; without any, COCO's by name and the shortest tree that joins the other joints to them."""
     if said.bones:
         return said.bones, f"{plural(len(said.bones), 'bone')} of the file"
-    names = [standard(name) for name in said.joints]
+    names = said.names
     named = _by_coco_names(names, coco.SKELETON.bones)
     added = _shortest_tree(_distances(said.keypoints, flips, len(names)), named, flips)
     text = f"{plural(len(named) + len(added), 'bone')}, "
@@ -264,7 +277,7 @@ def _sigmas(said: Evidence) -> tuple[tuple[float, ...], str]:
             raise ConfigError(f"--sigmas: {len(said.sigmas)} numbers, {plural(joints, 'joint')}; give one, or one each")
         return (said.sigmas * joints)[:joints], "sigmas as asked for"
     measured = _measured_sigmas(said.twice, joints)
-    names = [standard(name) for name in said.joints]
+    names = said.names
     own = {j: COCO_SIGMA[name] for j, name in enumerate(names) if name in COCO_SIGMA and j not in measured}
     sigmas = tuple(measured.get(j) or own.get(j) or MEAN_SIGMA for j in range(joints))
     rest = joints - len(measured) - len(own)

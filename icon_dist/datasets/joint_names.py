@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterator, Sequence
 
-SIDES = {  # words of annotation tools and of their users
-    **dict.fromkeys(("left", "l", "lft", "links", "gauche", "izquierdo", "izquierda", "sinistra", "左"), "left"),
-    **dict.fromkeys(("right", "r", "rgt", "rechts", "droite", "droit", "derecho", "derecha", "destra", "右"), "right"),
-}
-WORD = re.compile(r"[左右]|[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|\d+|[^\W\d_左右]+")
+LEFT = """left l lft links linke linker linkes linken linkse gauche izquierdo izquierda sinistra sinistro esquerdo
+    esquerda vänster vänstra venstre vasen левый левая левое лівий ліва ліве lewy lewa lewe levý levá levé sol kiri trái
+    αριστερός αριστερή αριστερό يسار أيسر الأيسر يسرى اليسرى שמאל 왼 왼쪽 좌 左"""
+RIGHT = """right r rgt rechts rechte rechter rechtes rechten rechtse droite droit derecho derecha destra destro direito
+    direita höger högra høyre højre oikea правый правая правое правий права праве prawy prawa prawe pravý pravá pravé
+    sağ kanan phải δεξιός δεξιά δεξί δεξιό يمين أيمن الأيمن يمنى اليمنى ימין 오른 오른쪽 우 右"""
+SIDES = dict.fromkeys(LEFT.split(), "left") | dict.fromkeys(RIGHT.split(), "right")  # words of tools and of their users
+GLUED = re.compile(r"(left|right|linker|rechter|왼쪽|오른쪽|왼|오른)(.+)|(.{2,})(left|right)")
+NUMBERED = re.compile(r"\s*(\d+)[\s._:)-]*(\D.*)")
+ENDS = "fbhmr"  # front or fore, back, hind, middle, rear: FL and FR, RL and RR
+WORD = re.compile(r"s|U+(?=Ul)|U?l+|U+|d+")  # of the kinds of letters
 SHORT = {"sho": "shoulder", "elb": "elbow", "wri": "wrist", "kne": "knee", "ank": "ankle"}
 PARTS = "shoulder|sho|elbow|elb|wrist|wri|hip|knee|kne|ankle|ank|eye|ear"
 
@@ -40,25 +47,91 @@ def meaning(name: str) -> str:
 
 def mirror_pairs(joints: Sequence[str]) -> tuple[tuple[int, int], ...]:
     """Joints, by number, that change places in a mirrored image, as their names say: left_knee and right_knee, lkne and
-    rkne."""
-    at = {standard(name): number for number, name in enumerate(joints)}
-    lowered = {name.lower(): number for number, name in enumerate(joints)}
-    pairs = []
-    for number, name in enumerate(joints):
-        side, rest = _split(name)
-        other = at.get(f"right_{rest}".rstrip("_")) if side == "left" else None
-        if not side and name[0].lower() == "l":
-            other = lowered.get(f"r{name[1:].lower()}")
-        if other is not None and other != number:
-            pairs.append((number, other))
-    return tuple(pairs)
+    rkne, FL_paw and FR_paw, left_eye_right_corner and right_eye_left_corner."""
+    every = [_words(name) for name in unnumbered(joints)]
+    at = {_key(words): number for number, words in enumerate(every)}
+    pairs: dict[frozenset[int], tuple[int, int]] = {}
+    for number, words in enumerate(every):
+        for other in _mirrored(words):
+            if (partner := at.get(_key(other), number)) != number:
+                pairs.setdefault(frozenset((number, partner)), (number, partner))
+                break
+    return tuple(pairs.values())
+
+
+def sided(joints: Sequence[str]) -> list[int]:
+    """Joints, by number, whose names have a side."""
+    return [number for number, name in enumerate(joints) if _split(name)[0]]
+
+
+def unnumbered(names: Sequence[str]) -> tuple[str, ...]:
+    """The names without the numbers before them, where these only count: ``0_nose``, ``1_left_eye``, or from 1."""
+    found = [NUMBERED.fullmatch(name) for name in names]
+    rest = [one[2] for one in found if one]
+    if len({*rest}) < len(names) or [int(one[1][:9]) for one in found if one] not in (
+        [*range(len(names))],
+        [*range(1, len(names) + 1)],
+    ):
+        return tuple(names)
+    return tuple(rest)
+
+
+def _mirrored(words: list[str]) -> Iterator[list[str]]:
+    """What a joint on the left may be called on the other side, the likeliest first."""
+    sides = [at for at, word in enumerate(words) if word in ("left", "right")]
+    other = {"left": "right", "right": "left"}
+    if sides and "left" in words:
+        yield [other.get(word, word) for word in words]
+        yield from ([*words[:at], "right", *words[at + 1 :]] for at in sides if words[at] == "left")
+    if sides:
+        return
+    for at, word in enumerate(words):
+        if len(word) == 2 and "l" in word and word.replace("l", "", 1) in ENDS:
+            yield [*words[:at], word.replace("l", "r", 1), *words[at + 1 :]]
+    if words and words[0][0] == "l" and (first := f"r{words[0][1:]}") not in SIDES:
+        yield [first, *words[1:]]
+
+
+def _key(words: list[str]) -> tuple[str, ...]:
+    """The words, a single side first: eye_left and left_eye are the same."""
+    sides = [word for word in words if word in ("left", "right")]
+    rest = [word for word in words if word not in ("left", "right")]
+    return (*sides, *rest) if len(sides) == 1 else tuple(words)
 
 
 def _split(name: str) -> tuple[str, str]:
     """The side, or "", and the other words."""
-    words = [word.lower() for word in WORD.findall(name)]
-    sides = [word for word in words if word in SIDES]
+    words = _words(name)
+    sides = [word for word in words if word in ("left", "right")]
     if len(sides) != 1:
-        return "", "_".join(words) or name
+        return "", "_".join(_parts(name)) or name
     words.remove(sides[0])
-    return SIDES[sides[0]], "_".join(words)
+    return sides[0], "_".join(words)
+
+
+def _words(name: str) -> list[str]:
+    """The words of a name in small letters, those for sides in English."""
+    words = _parts(name)
+    if any(word in SIDES for word in words):
+        return [SIDES.get(word, word) for word in words]
+    glued = [(at, found) for at, word in enumerate(words) if (found := GLUED.fullmatch(word))]
+    if len(glued) != 1:
+        return words
+    at, found = glued[0]
+    return [*words[:at], SIDES[found[1] or found[4]], found[2] or found[3], *words[at + 1 :]]
+
+
+def _parts(name: str) -> list[str]:
+    """The words of a name in small letters: at blanks and marks, digits, capitals, and signs for sides."""
+    name = unicodedata.normalize("NFC", name)
+    shape = "".join(map(_kind, name))
+    return [name[found.start() : found.end()].lower() for found in WORD.finditer(shape)]
+
+
+def _kind(letter: str) -> str:
+    """``U`` for a capital, ``l`` for another letter, ``d`` for a digit, ``s`` for a word of its own, else a blank."""
+    if letter in "左右":
+        return "s"
+    if letter.isupper():
+        return "U"
+    return "d" if letter.isdecimal() else "l" if unicodedata.category(letter)[0] in "LM" else " "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from icon_dist.datasets.coco import SKELETON as COCO
 from icon_dist.datasets.derived_skeleton import Evidence, derive, numbered
 from icon_dist.datasets.joint_names import mirror_pairs, standard
 from icon_dist.datasets.skeleton import read_skeleton, skeleton_yaml
-from icon_dist.errors import ConfigError
+from icon_dist.errors import ConfigError, DataError
 
 
 @pytest.mark.parametrize(
@@ -45,6 +46,33 @@ def test_sides_by_name(left: str) -> None:
     assert mirror_pairs(("nose", right, "tail", left)) == ((3, 1),)
 
 
+@pytest.mark.parametrize(
+    ("joints", "pairs"),
+    [
+        (("Nase", "linkes Auge", "rechtes Auge", "linke Schulter", "rechte Schulter"), ((1, 2), (3, 4))),
+        (("linkeroog", "rechteroog"), ((0, 1),)),
+        (("occhio sinistro", "occhio destro", "spalla sinistra", "spalla destra"), ((0, 1), (2, 3))),
+        (("olho esquerdo", "olho direito", "mão esquerda", "mão direita"), ((0, 1), (2, 3))),
+        (("левый глаз", "правый глаз", "левое плечо", "правое плечо"), ((0, 1), (2, 3))),
+        (("sol göz", "sağ göz"), ((0, 1),)),
+        (("왼쪽 눈", "오른쪽 눈", "왼손목", "오른손목"), ((0, 1), (2, 3))),
+        (("العين اليسرى", "العين اليمنى"), ((0, 1),)),
+        (("e\u0301paule gauche", "épaule droite"), ((0, 1),)),  # the same letter in two ways
+        (("lefteye", "righteye", "earleft", "earright"), ((0, 1), (2, 3))),
+        (("FL_paw", "FR_paw", "BL_paw", "BR_paw"), ((0, 1), (2, 3))),
+        (("fl", "fr", "rl", "rr"), ((0, 1), (2, 3))),
+        (("LF", "RF", "LR", "RR"), ((0, 1), (2, 3))),
+        (("0_nose", "1_left_eye", "2_right_eye"), ((1, 2),)),
+        (("1. left eye", "2. right eye", "3. nose"), ((0, 1),)),
+        (("1_left", "1_right", "2_left", "2_right"), ((0, 1), (2, 3))),  # these numbers do not only count
+        (("left_eye_left", "left_eye_right", "right_eye_left", "right_eye_right"), ((0, 3), (1, 2))),
+        (("light", "left", "right"), ((1, 2),)),
+    ],
+)
+def test_pairs_of_sides_by_name(joints: tuple[str, ...], pairs: tuple[tuple[int, int], ...]) -> None:
+    assert mirror_pairs(joints) == pairs
+
+
 def test_names_without_sides() -> None:
     assert mirror_pairs(("lip", "nose", "leg", "right", "left", "left_only", "rail", "all")) == ((4, 3),)
     assert [standard(n) for n in ("Head top", "left", "forelegR1")] == ["head_top", "left", "right_foreleg_1"]
@@ -73,6 +101,22 @@ def test_the_other_side_has_the_same_bones() -> None:
         Evidence("bird", ("beak", "left_wing", "right_wing"), keypoints=people(3, [[0, 0], [9, 0], [-16, 0]]))
     )
     assert {frozenset(b) for b in skeleton.bones} == {frozenset((0, 1)), frozenset((0, 2))}
+
+
+def test_a_name_whose_other_side_is_misspelt_is_noted() -> None:
+    _, notes = derive(Evidence("hand", ("left_wrist", "rigth_wrist", "left_tip", "right_tip")))
+    assert "1 pair of left and right by the names ('left_wrist' the first of 1 without its other side)" in notes[0]
+
+
+def test_one_name_in_two_spellings_is_an_error() -> None:
+    with pytest.raises(DataError, match="joints 'left eye' and 'Left_Eye' have one name in two spellings"):
+        derive(Evidence("face", ("left eye", "Left_Eye", "right eye", "Right_Eye")))
+
+
+def test_names_that_are_numbered_are_those_of_coco() -> None:
+    joints = tuple(f"{number}_{name}" for number, name in enumerate(COCO.joints))
+    skeleton, _ = derive(Evidence("cvat", joints))
+    assert skeleton == dataclasses.replace(COCO, joints=joints)
 
 
 def test_parts_of_a_person_are_as_in_coco() -> None:
