@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -21,7 +21,7 @@ from icon_dist import storage
 from icon_dist.errors import DataError, needed_for
 from icon_dist.images.image import MAX_BYTES, check_limits, jpeg_frame, jpeg_segments, jpeg_size
 
-ORIENTATION, WIDTH, HEIGHT, BITS = 274, 256, 257, 258  # tags of TIFF, in which EXIF is written
+ORIENTATION, WIDTH, HEIGHT, BITS, ALPHA = 274, 256, 257, 258, 338  # tags of TIFF, in which EXIF is written
 PADDING = 16  # stray bytes behind the last scan of a JPEG whose pixels are complete, as some cameras leave them
 FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
 READ = "JPEG, PNG, WebP, BMP and TIFF are read"
@@ -168,8 +168,14 @@ def _refuse_damage(said: str, *, name: str) -> None:
 
 
 def _other(data: bytes, found: Header, *, name: str) -> NDArray[Any]:
-    if found.kind == "TIFF" and found.orientation != 1:  # OpenCV would turn it whatever it is asked
-        data = _with_tag(data, _tags(data)[ORIENTATION][1], 1)
+    if found.kind == "TIFF":
+        tags = _tags(data)
+        if found.orientation != 1:  # OpenCV would turn it whatever it is asked
+            data = _with_tag(data, tags[ORIENTATION][1], 1)
+        if ALPHA in tags:  # and multiply the colors by their alpha, unless the file says that they are
+            data = _with_tag(data, tags[ALPHA][1], 1)
+    if found.kind == "PNG":  # libpng would tell on stderr what it thinks of color profiles and the like
+        data = data[:8] + b"".join(chunk for kind, chunk in _chunks(data, name=name) if kind[:1].isupper())
     return _by_opencv(data, name=name, why=f"the {found.kind} is cut off, damaged or of a rare kind")
 
 
@@ -196,20 +202,27 @@ def _jpeg_exif(data: bytes) -> bytes:
 def _png(data: bytes, *, name: str) -> Header:
     """From the chunks of a PNG. The checksums of those that make up the pixels are verified: decoders do not care."""
     chunks: dict[bytes, bytes] = {}
-    at = 8
-    while b"IEND" not in chunks:
-        size, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
-        body, at = data[at + 8 : at + 8 + size], at + 12 + size
-        if at > len(data):
-            raise DataError(f"{name}: the PNG is cut off; replace the file")
-        needed = kind[:1].isupper()
-        if needed and zlib.crc32(kind + body) != int.from_bytes(data[at - 4 : at], "big"):
+    for kind, chunk in _chunks(data, name=name):
+        if kind[:1].isupper() and zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:], "big"):
             raise DataError(f"{name}: the PNG is damaged (a checksum is wrong); replace the file")
-        chunks.setdefault(kind, body)
+        chunks.setdefault(kind, chunk[8:-4])
     if len(chunks.get(b"IHDR", b"")) != 13:
         raise DataError(f"{name}: the PNG is damaged (it has no header); replace the file")
+    if int.from_bytes(chunks.get(b"acTL", b"")[:4], "big") > 1:
+        raise DataError(f"{name}: an animation; save the frame that you need as PNG or JPEG")
     width, height = struct.unpack(">II", chunks[b"IHDR"][:8])
     return Header("PNG", (width, height), _exif(chunks.get(b"eXIf", b"").removeprefix(b"Exif\0\0")))
+
+
+def _chunks(data: bytes, *, name: str) -> Iterator[tuple[bytes, bytes]]:
+    """Kinds of the chunks of a PNG and the chunks themselves, with their length and checksum, up to the last."""
+    at, kind = 8, b""
+    while kind != b"IEND":
+        size, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+        if at + 12 + size > len(data):
+            raise DataError(f"{name}: the PNG is cut off; replace the file")
+        yield kind, data[at : at + 12 + size]
+        at += 12 + size
 
 
 def _webp(data: bytes, *, name: str) -> Header:
@@ -296,6 +309,10 @@ def _what_else(data: bytes) -> str:
         return "a web page or text, not an image; the download was probably an error page, get it again"
     if start.startswith(b"version https://git-lfs"):
         return "a pointer of Git LFS, not the image; run git lfs pull"
+    if data[:4] in (b"II*\0", b"MM\0*"):
+        return "the TIFF is cut off or damaged; replace the file"
+    if data[:4] in (b"II+\0", b"MM\0+"):
+        return "a BigTIFF; save it as plain TIFF or PNG"
     if data[:4] == b"GIF8":
         return "a GIF; save the frame that you need as PNG or JPEG"
     if brand in (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"avis"):

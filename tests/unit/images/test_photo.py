@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps
 
 from icon_dist.errors import DataError, StorageError
 from icon_dist.images import photo
@@ -61,6 +61,22 @@ def test_kinds(kind: str, mode: str, options: dict[str, Any]) -> None:
     assert (header.kind.upper(), header.stored_wh, header.orientation) == (kind, (WIDTH, HEIGHT), 1)
     lossy = kind in ("JPEG", "WEBP") or options.get("compression") == "jpeg"
     assert np.abs(decoded(data) - by_pillow(data)).max() <= (4 if lossy else 0)
+
+
+@pytest.mark.parametrize(("kind", "options"), [("PNG", {}), ("WEBP", {"lossless": True, "exact": True}), ("TIFF", {})])
+def test_transparency_is_dropped(kind: str, options: dict[str, Any]) -> None:
+    """The colors are those of the file, even where nothing of them would be seen."""
+    image, sink = Image.fromarray(PIXELS), io.BytesIO()
+    image.putalpha(Image.fromarray((X * 6).astype(np.uint8)))
+    image.save(sink, kind, **options)
+    np.testing.assert_array_equal(decoded(sink.getvalue()), PIXELS[..., ::-1])
+
+
+def test_a_png_whose_color_profile_is_of_another_kind_is_read_in_silence(capfd: pytest.CaptureFixture[str]) -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    data = encoded("PNG", "L", icc_profile=profile)
+    np.testing.assert_array_equal(decoded(data), decoded(encoded("PNG", "L")))
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -127,6 +143,7 @@ BAD = [
     (encoded("GIF"), "a GIF; save the frame"),
     (encoded("GIF", **ANIMATION), "a GIF; save the frame"),
     (encoded("WEBP", **ANIMATION), "an animation; save the frame"),
+    (encoded("PNG", **ANIMATION), "an animation; save the frame"),
     (encoded("AVIF"), "an AVIF image; convert it"),
     (b"\0\0\0\x18ftypheic" + bytes(100), "a HEIC image; convert it"),
     (b"\0\0\0\x18ftypisom" + bytes(100), "a video"),
@@ -144,7 +161,9 @@ BAD = [
     (encoded("BMP")[:-30], "the BMP is cut off"),
     (encoded("BMP")[:28], "the BMP is cut off"),
     (encoded("TIFF")[:-30], "the TIFF is cut off"),
-    (b"II*\0\x08\0\0\0", "not an image of a kind that is read"),
+    (b"II*\0\x08\0\0\0", "the TIFF is cut off"),
+    (encoded("TIFF", compression="tiff_lzw")[:200], "the TIFF is cut off"),  # what it says of itself comes last
+    (encoded("TIFF", big_tiff=True), "a BigTIFF"),
     (cv2.imencode(".tiff", PIXELS.astype(np.float32))[1].tobytes(), "a TIFF of 32 bits a channel"),
     (b"BM" + bytes(12) + struct.pack("<Iii", 40, 60000, -60000) + bytes(60), "60000 x 60000 px, more than"),
     (b"RIFF\xff\0\0\0WEBPVP8X\x0a\0\0\0\0\0\0\0" + b"\xff\xff\0" * 2, "65536 x 65536 px, more than"),
