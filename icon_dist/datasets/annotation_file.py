@@ -195,6 +195,17 @@ def is_id(value: object) -> bool:
     return type(value) is int and 0 <= value < LARGEST_ID
 
 
+def mend_wholes(entries: object, *keys: str) -> None:
+    """Make integers of whole numbers such as ``17.0`` in these fields: tables write so if any in the column is missing.
+
+    What is no list of objects is left for checks.
+    """
+    for entry in entries if type(entries) is list else ():
+        for key in keys if type(entry) is dict else ():
+            if type(value := entry.get(key)) is float and value.is_integer():
+                entry[key] = int(value)
+
+
 def name_fault(name: object) -> str | None:
     """Why ``name`` is no relative path inside the images folder."""
     if type(name) is not str or not name.strip():

@@ -5,8 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, cast
 
-from icon_dist.datasets.annotation_file import Entry, Faults, are_numbers, is_id, load, mend_slashes, name_fault
+from icon_dist.datasets.annotation_file import (
+    Entry,
+    Faults,
+    are_numbers,
+    is_id,
+    load,
+    mend_slashes,
+    mend_wholes,
+    name_fault,
+)
 from icon_dist.datasets.joint_names import standard
+from icon_dist.datasets.repair import forget_blank_joints
 from icon_dist.errors import DataError, plural, shorten, shown
 from icon_dist.images.size import photo_size
 from icon_dist.types import Annotations, Skeleton, TruthImage
@@ -31,9 +41,27 @@ def check_sections(document: Any, *, source: str | Path) -> None:
             found = "missing" if name not in document else "not a list"
             fix = "expected a COCO keypoints file (person_keypoints_*.json); export the labels in that format"
             raise DataError(f"{source} {name}: {found}; {fix}")
+    mend_wholes(document["categories"], "id")
     ids = [c.get("id") if type(c) is dict else None for c in document["categories"]]
     if not ids or not all(map(is_id, ids)) or len(set(ids)) != len(ids):
         raise DataError(f"{source} categories: ids {shown(ids)}, expected at least one, all different integers >= 0")
+
+
+def mend_values(document: Entry, faults: Faults) -> None:
+    """Read what tables and other tools write for integers, for what is not known and for joints that nobody clicked."""
+    annotations = document["annotations"]
+    mend_wholes(annotations, "id", "image_id", "category_id", "iscrowd")
+    blank, first = 0, 0
+    for number, entry in enumerate(annotations):
+        if type(entry) is dict:
+            if entry.get("iscrowd", 0) is None:
+                del entry["iscrowd"]
+            if found := forget_blank_joints(entry.get("keypoints")):
+                first = first if blank else number
+                blank += found
+    if blank:
+        where = f"ann {entry_name(annotations[first], first)} the first"
+        faults.note(f"{plural(blank, 'joint')} without coordinates (null, NaN), read as not labelled ({where})")
 
 
 def categories_of(document: Entry, skeleton: Skeleton, faults: Faults) -> tuple[dict[int, str], set[int]]:
@@ -87,6 +115,7 @@ def images_of(
     fields = ["id", "file_name", "width", "height", *([image_field] if image_field else [])]
     photos: dict[int, TruthImage] = {}
     measured = 0
+    mend_wholes(entries, "id", "width", "height")
     mend_slashes(entries, "file_name", images, faults)
     for number, entry in enumerate(entries):
         fault = None

@@ -24,7 +24,7 @@ from icon_dist.datasets.annotation_file import (
     is_id,
     missing_files,
 )
-from icon_dist.datasets.coco_document import categories_of, check_sections, images_of
+from icon_dist.datasets.coco_document import categories_of, check_sections, images_of, mend_values
 from icon_dist.errors import plural, shown
 from icon_dist.types import Annotations, Instance, Skeleton, Truth, TruthImage, TruthPerson
 
@@ -59,6 +59,7 @@ def people_of(
     """
     annotations = faults.source
     check_sections(document, source=annotations)
+    mend_values(document, faults)
     people, others = categories_of(document, skeleton, faults)
     photos = images_of(document["images"], faults, image_field=image_field, images=images)
     entries = _well_formed(document["annotations"], faults, joints=skeleton.num_joints, others=others)
@@ -252,7 +253,8 @@ def _wild(values: F64) -> NDArray[np.bool_]:
 
 def _visibility(values: F64, skeleton: Skeleton) -> str:
     joint, value = next((j, v) for j, v in zip(skeleton.joints, values.tolist(), strict=True) if v not in (0, 1, 2))
-    return f"keypoints: visibility {value:g} of {joint}, expected 0, 1 or 2"
+    guess = " (a confidence is no label)" if 0 < value < 1 else ""
+    return f"keypoints: visibility {value:g} of {joint}, expected 0, 1 or 2{guess}"
 
 
 def _not_finite(points: F64, skeleton: Skeleton) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from icon_dist.datasets.annotation_file import Entry, Faults, are_numbers, is_id, load
-from icon_dist.datasets.coco_document import check_sections
+from icon_dist.datasets.coco_document import check_sections, mend_values
 from icon_dist.datasets.coco_json import people_of
 from icon_dist.datasets.derived_skeleton import Evidence, Pairs, derived_for, find_skeleton, numbered, shipped_as
 from icon_dist.datasets.joint_names import standard
@@ -32,6 +32,7 @@ def read(
     named = find_skeleton(skeleton) if skeleton is not None else None
     document, faults = load(annotations), Faults(annotations, drop=drop_invalid)
     check_sections(document, source=annotations)
+    mend_values(document, faults)
     if images is not None:
         find_by_ends(document["images"], images, faults)
     people = [entry for entry in document["annotations"] if type(entry) is dict]  # the others are named by people_of
@@ -63,7 +64,7 @@ def _derived(document: Entry, people: list[Entry], faults: Faults, sigmas: tuple
     number, joints = max(poses, key=lambda kind: len(poses[kind]), default=(-1, 0))
     category = next((c for c in document["categories"] if c["id"] == number), document["categories"][0])
     stated = category.get("keypoints")
-    given = [str(name).strip() for name in stated] if type(stated) is list else []
+    given = [_name(name) for name in stated] if type(stated) is list else []
     joints = min(joints or len(given), MAX_JOINTS)
     if not joints:
         hint = "no annotation has keypoints that are numbers in threes"
@@ -96,6 +97,11 @@ def _flat(annotation: Entry) -> list[float]:
     return points if len(points) % 3 == 0 and are_numbers(points) else []
 
 
+def _name(stated: object) -> str:
+    """The name of a joint, which some write as an object with a name."""
+    return str(stated.get("name", "") if type(stated) is dict else stated).strip()
+
+
 def _names(given: list[str], joints: int, faults: Faults) -> tuple[str, ...]:
     """Different names of so many joints: the file's, those of a public set that begins with them, else numbers."""
     fit = all(name and name.isprintable() and len(name) <= LONGEST_NAME for name in given)
@@ -117,7 +123,11 @@ def _bones(links: object, joints: int, faults: Faults) -> Pairs:
     """Pairs of the category's ``skeleton``, which are counted from 1, or from 0 where there is a 0."""
     if type(links) is not list or not links:
         return ()
-    pairs = [link for link in links if type(link) is list and len(link) == 2 and all(type(end) is int for end in link)]
+    pairs = [
+        (int(link[0]), int(link[1]))
+        for link in links
+        if type(link) is list and len(link) == 2 and are_numbers(link) and all(end % 1 == 0 for end in link)
+    ]
     ends = [end for pair in pairs for end in pair]
     if len(pairs) < len(links):
         faults.note("skeleton of the category: no pairs of numbers; left out")

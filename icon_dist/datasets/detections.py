@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from icon_dist import storage
-from icon_dist.datasets.annotation_file import Entry, are_numbers, is_id, is_vector, parse
+from icon_dist.datasets.annotation_file import Entry, are_numbers, is_id, is_vector, mend_wholes, parse
 from icon_dist.errors import DataError, note, plural, raise_all, shown
 from icon_dist.types import PERSON, Annotations, Instance, Truth
 
@@ -53,6 +53,14 @@ def category_ids(truth: Truth) -> list[int]:
     return [category["id"] for category in truth.get("categories", ())] or [PERSON]
 
 
+def others_left_out(counts: Mapping[int | None, int], wanted: Sequence[int | None]) -> str:
+    """How many boxes are of other categories than those ``wanted``; and whether ids may be counted from 0."""
+    left = plural(sum(count for category, count in counts.items() if category not in wanted), "box")
+    zero = counts.get(0, 0) if 0 not in wanted else 0
+    guess = f"; {zero} of them have category_id 0: if the ids count from 0, keep only the boxes of people"
+    return f"{left} of other categories than {wanted[0]} left out{guess if zero else ''}"
+
+
 class _Photo(NamedTuple):
     file: str
     wh: tuple[int, int]
@@ -72,6 +80,7 @@ class _File:
     def __init__(self, source: str, categories: list[int], photos: dict[int, _Photo]) -> None:
         self._source, self._categories, self._photos = source, categories, photos
         self._entries = _entries(source)
+        mend_wholes(self._entries, "image_id", "category_id")
 
     def boxes(self) -> tuple[list[int], list[Entry]]:
         """Rows and entries of the set's category, each with an image id, four numbers and a score."""
@@ -86,6 +95,8 @@ class _File:
                 f"{self._source}: 0 of {plural(len(given), 'box')} have category_id {wanted}, which is that "
                 f"of people in the set; the file's are {found}; write {wanted} in the file"
             )
+        if 0 in given and 0 not in self._categories:
+            note(f"{self._source}: {others_left_out(Counter(given), self._categories)}")
         self._refuse([(i, what) for i in rows if (what := _shapeless(self._entries[i]))], len(rows))
         return rows, [self._entries[i] for i in rows]
 
@@ -191,20 +202,25 @@ def _beyond(boxes: F64, sizes: F64) -> NDArray[np.bool_]:
 
 def _unusual(boxes: F64, scores: F64, image_ids: list[int], sizes: F64, truth: Truth) -> Iterator[str]:
     """What is no error, and may still be a mistake."""
+    yield from unusual_boxes(boxes, image_ids, sizes)
+    if scores.max() > 1:
+        yield f"scores go up to {scores.max():g}, not to 1; only their order counts"
+    if not scores.any():
+        yield f"all {plural(len(boxes), 'box')} have score 0: poses cannot be ranked by it"
+    yield from _misses(boxes, np.array(image_ids, dtype=np.int64), truth)
+
+
+def unusual_boxes(boxes: F64, images: Sequence[int], sizes: F64) -> Iterator[str]:
+    """The same of boxes ``[n, 4]`` in the photos ``images [n]`` of ``sizes [n, 2]`` px, whoever is in them."""
     count = plural(len(boxes), "box")
     beyond = _beyond(boxes, sizes)
     if beyond.mean() >= MANY:
         yield f"{beyond.sum()} of {count} reach far beyond the photo; expected x, y, width, height in px"
     if len(boxes) >= 5 and boxes.max() <= 100 and sizes.min() >= 200:
         yield f"all {count} lie in the upper left 100x100 px; if they are in percent, write px"
-    if scores.max() > 1:
-        yield f"scores go up to {scores.max():g}, not to 1; only their order counts"
-    if not scores.any():
-        yield f"all {count} have score 0: poses cannot be ranked by it"
-    places = np.column_stack([np.array(image_ids, dtype=np.float64), boxes])
+    places = np.column_stack([np.array(images, dtype=np.float64), boxes])
     if (twice := len(places) - len(np.unique(places, axis=0))) >= MANY * len(places):
         yield f"{twice} of {count} are given twice"
-    yield from _misses(boxes, np.array(image_ids, dtype=np.int64), truth)
 
 
 def _misses(boxes: F64, image_ids: NDArray[np.int64], truth: Truth) -> Iterator[str]:

@@ -18,8 +18,8 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from icon_dist import storage
-from icon_dist.datasets.annotation_file import MAX_BYTES, Entry, are_numbers, is_id, parse
-from icon_dist.datasets.detections import other_form
+from icon_dist.datasets.annotation_file import MAX_BYTES, Entry, are_numbers, is_id, mend_wholes, parse
+from icon_dist.datasets.detections import other_form, others_left_out, unusual_boxes
 from icon_dist.errors import DataError, note, plural, shown
 from icon_dist.inference.estimator import box_fault
 from icon_dist.inference.inputs import Source
@@ -101,6 +101,8 @@ def _read(uri: str) -> _File:
     categories: list[Entry] = []
     if isinstance(content, dict) and isinstance(content.get("annotations"), list):
         images, described = content.get("images"), content.get("categories")
+        mend_wholes(images, "id", "frame")
+        mend_wholes(described, "id")
         if not isinstance(images, list) or not all(_is_image(image) for image in images):
             raise DataError(f"{uri} images: expected a list of {{id, file_name}}; give the whole COCO file")
         names = {image["id"]: image["file_name"] for image in images}
@@ -109,6 +111,7 @@ def _read(uri: str) -> _File:
         content = content["annotations"]
     if not isinstance(content, list):
         raise DataError(f"{uri}: {FORM}")
+    mend_wholes(content, "image_id", "category_id", "frame")
     entries = [_entry(row, one, frames, uri) for row, one in enumerate(content) if not _is_crowd(one)]
     if not entries:
         raise DataError(f"{uri}: holds no box; {FORM}")
@@ -153,7 +156,8 @@ def _partners(keys: set[Any], names: dict[Any, str], sources: Sequence[Source], 
     found: dict[str, list[Any]] = defaultdict(list)
     for key in sorted(keys, key=str):
         name = names.get(key, key)
-        source = by_name.get(PurePosixPath(name.replace("\\", "/")).name if isinstance(name, str) else f"#{name}")
+        text = PurePosixPath(name.replace("\\", "/")).name if isinstance(name, str) else f"#{name}"
+        source = by_name.get(text) or by_name.get(f"#{text.lstrip('0') or 0}")
         if source is not None:
             found[source.place].append(key)
     if not found:
@@ -191,8 +195,7 @@ def _of_category(file: _File, skeleton: Skeleton) -> list[_Entry]:
         found = ", ".join(f"{category} ({count})" for category, count in counts.most_common(5))
         what = f"no box has category_id {wanted[0]}; the file's are {found}"
         raise DataError(f"{file.uri}: {what}; keep those of one category")
-    left = plural(len(file.entries) - len(kept), "box")
-    note(f"{file.uri}: {left} of other categories than {wanted[0]} left out")
+    note(f"{file.uri}: {others_left_out(counts, wanted)}")
     return kept
 
 
@@ -211,6 +214,9 @@ def _of_score(file: _File, entries: list[_Entry], min_score: float | None) -> li
         raise DataError(
             f"{file.uri}: no box has a score of {least:g} or more, the highest is {highest:.3g}; --min-score"
         )
+    highest = max((entry.score for entry in kept if not entry.keypoints and are_numbers([entry.score])), default=0)
+    if min_score is None and highest > 1:
+        note(f"{file.uri}: scores go up to {highest:g}, not to 1, and boxes below {least:g} are left out; --min-score")
     if left := len(entries) - len(kept):
         note(f"{file.uri}: {plural(left, 'box')} with a score below {least:g} left out; --min-score takes others")
     return kept
@@ -252,6 +258,11 @@ def _checked(known: Sequence[tuple[_Entry, str]], sizes: dict[str, tuple[int, in
         like = f" ({sum(map(bool, faults))} of {plural(len(known), 'box')})"
         what = f"{uri}#{known[first][0].row} bbox={shown(known[first][0].box)}: {faults[first]}"
         raise DataError(f"{what}; expected x, y, width > 0, height > 0 in px, and a score{like}")
+    if known:
+        of_image = {image: i for i, image in enumerate({(place, entry.frame) for entry, place in known})}
+        images = [of_image[place, entry.frame] for entry, place in known]
+        for text in unusual_boxes(np.array(boxes)[:, :4], images, np.array([sizes[place] for _, place in known])):
+            note(f"{uri}: {text}")
     return boxes
 
 

@@ -247,6 +247,38 @@ def test_boxes_with_low_scores_are_left_out(command: Command) -> None:
         assert len(poses_of("out")["annotations"]) == count
 
 
+UNUSUAL: dict[str, tuple[list[object], str]] = {
+    "twice": ([{"image_id": "p0", **BOX}] * 2, "1 of 2 boxes are given twice"),
+    "percent scores": ([{"image_id": "p0", **BOX, "score": 95}], "scores go up to 95, not to 1, and boxes below 0.3"),
+    "from 0": (
+        [{"image_id": "p0", **BOX}, {"image_id": "p0", **SECOND, "category_id": 0}],
+        "1 box of other categories than 1 left out; 1 of them have category_id 0: if the ids count from 0, keep only",
+    ),
+}
+
+
+@pytest.mark.parametrize(("boxes", "says"), UNUSUAL.values(), ids=UNUSUAL)
+def test_what_is_unusual_of_boxes_is_noted(boxes: list[object], says: str, command: Command) -> None:
+    done = command("dog", "photos/p0.png", "--boxes", write_json("boxes.json", boxes))
+    assert (done.code, done.err.count("icon_dist: note: boxes.json: ")) == (0, 1)
+    assert says in done.err
+
+
+def test_boxes_in_percent_are_noted(command: Command) -> None:
+    write(Path("large.png"), picture(hw=(200, 300)))
+    boxes = [{"image_id": "large", **BOX, "bbox": [i, 5, 20, 50]} for i in range(5)]
+    done = command("dog", "large.png", "--boxes", write_json("boxes.json", boxes))
+    assert "all 5 boxes lie in the upper left 100x100 px; if they are in percent, write px" in done.err
+
+
+@pytest.mark.parametrize("number", ["139", 139.0, "000139"])
+def test_numbers_of_photos_as_tables_write_them(number: object, command: Command) -> None:
+    write(Path("000000000139.png"), picture())
+    boxes = [{"image_id": number, **BOX, "category_id": 1.0}]
+    assert command("dog", "000000000139.png", "--boxes", write_json("boxes.json", boxes)).code == 0
+    assert len(poses_of("out")["annotations"]) == 1
+
+
 def test_boxes_of_the_frames_of_a_video(command: Command) -> None:
     """As a list of results, and as ``poses.json`` of a video has them; frames without a box have nobody."""
     results = [{"image_id": "v.mp4", "frame": frame, **BOX, "bbox": [5 + frame, 5, 40, 50]} for frame in (0, 3)]

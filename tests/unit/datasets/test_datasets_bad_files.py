@@ -70,6 +70,7 @@ ENTRIES: dict[str, tuple[Callable[[Document], object], str]] = {
     "huge integer": (lambda d: joint(d, 0, 10**400), r"ann id=17 keypoints: .*inf.* of nose"),
     "nan visibility": (lambda d: joint(d, 2, float("nan")), r"ann id=17 keypoints: .* of nose, expected finite"),
     "visibility 7": (lambda d: joint(d, 5, 7), r"ann id=17 keypoints: visibility 7 of left_eye, expected 0, 1 or 2"),
+    "visibility .9": (lambda d: joint(d, 2, 0.9), r"visibility 0.9 of nose, .* \(a confidence is no label\)"),
     "visibility 1.5": (lambda d: joint(d, 2, 1.5), r"ann id=17 keypoints: visibility 1.5 of nose"),
     "duplicate id": (lambda d: bad(d, id=16), r"ann id=16 id=16: given twice"),
     "text id": (lambda d: bad(d, id="17"), r"ann number 1 id='17': expected an integer"),

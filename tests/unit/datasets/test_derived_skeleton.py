@@ -190,6 +190,8 @@ TWO = ((0, 1), (1, 2))
 CATEGORIES: dict[str, tuple[dict[str, Any], tuple[str, ...], tuple[tuple[int, int], ...], str]] = {
     "bones from 1": ({"keypoints": [*ABC], "skeleton": [[1, 2], [3, 2]]}, ABC, TWO, "2 bones of the file"),
     "bones from 0": ({"keypoints": [*ABC], "skeleton": [[0, 1], [1, 2]]}, ABC, TWO, "2 bones of the file"),
+    "bones of floats": ({"keypoints": [*ABC], "skeleton": [[1.0, 2.0], [3, 2]]}, ABC, TWO, "2 bones of the file"),
+    "names of objects": ({"keypoints": [{"id": 7, "name": name} for name in ABC]}, ABC, (), "3 joints"),
     "bones of more joints": ({"keypoints": [*ABC], "skeleton": [[1, 16]]}, ABC, (), "numbers up to 16 for 3 joints"),
     "bones of nothing": ({"keypoints": [*ABC], "skeleton": [[None, 1]]}, ABC, (), "no pairs of numbers; left out"),
     "numbers as names": ({"keypoints": [1, 2, 3]}, ("1", "2", "3"), (), ""),

@@ -77,6 +77,11 @@ def test_a_right_file_has_nothing_to_say(
     assert capsys.readouterr().err == ""
 
 
+def test_ids_of_tables_are_integers(whole: Annotations, tmp_path: Path) -> None:
+    entries = [{**one, "image_id": float(one["image_id"]), "category_id": 1.0} for one in good()[:4]]
+    assert read(whole, entries, tmp_path).instances[0].image_id == good()[0]["image_id"]
+
+
 @pytest.mark.parametrize(("own", "file"), [(1, 0), (1, 3), (0, 1), (2, 1)])
 def test_the_sets_own_category_counts(whole: Annotations, tmp_path: Path, own: int, file: int) -> None:
     entries = [{**entry, "category_id": file} for entry in good()[:4]]
@@ -157,6 +162,10 @@ def test_a_bad_file_is_one_line_with_counts(name: str, whole: Annotations, tmp_p
 
 NOTES: dict[str, tuple[Callable[[list[Entry]], list[Entry]], str]] = {
     "percent scores": (lambda e: [{**one, "score": 99 * one["score"]} for one in e], "scores go up to 79.2, not to 1"),
+    "counted from 0": (
+        lambda e: [*e, *({**one, "category_id": 0} for one in e)],
+        "4 boxes of other categories than 1 left out; 4 of them have category_id 0: if the ids count from 0, keep only",
+    ),
     "no scores": (lambda e: [{**one, "score": 0} for one in e], "all 4 boxes have score 0"),
     "twice": (lambda e: [*e, e[0]], "1 of 5 boxes are given twice"),
     "elsewhere": (

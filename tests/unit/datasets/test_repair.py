@@ -186,6 +186,37 @@ def test_keypoints_as_a_list_of_joints(tmp_path: Path) -> None:
     assert record(found)["keypoints"] == flat
 
 
+@pytest.mark.parametrize("blank", [None, float("nan")])
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("word", ["coco", "custom"])
+def test_joints_without_coordinates_are_not_labelled(
+    word: str, blank: float | None, nested: bool, tmp_path: Path
+) -> None:
+    points = person(17, 1)["keypoints"]
+    points[3:6], points[30:33] = [blank, blank, 2], [blank, blank, 0]
+    given = [points[i : i + 3] for i in range(0, 51, 3)] if nested else points
+    found = read(tmp_path, changed(keypoints=given), word)
+    assert record(found)["keypoints"] == [0 if i in (3, 4, 5, 30, 31, 32) else v for i, v in enumerate(points)]
+    assert record(found)["num_keypoints"] == 15
+    note = "mine.json: 2 joints without coordinates (null, NaN), read as not labelled (ann id=17 the first)"
+    assert note in found.truth["notes"]
+
+
+def test_whole_numbers_of_tables_are_integers(tmp_path: Path) -> None:
+    """As pandas writes a column with a gap."""
+    document = good()
+    for image in document["images"]:
+        image.update(id=float(image["id"]), width=100.0, height=90.0)
+    for one in document["annotations"]:
+        one.update(id=float(one["id"]), image_id=float(one["image_id"]), category_id=1.0, iscrowd=0.0)
+    document["annotations"][0]["iscrowd"] = None
+    document["categories"][0]["id"] = 1.0
+    assert json.dumps(read(tmp_path, document).truth) == json.dumps(read(tmp_path, good()).truth)
+    document["annotations"][1]["image_id"] = 1.5
+    with pytest.raises(DataError, match=r"ann id=17 image_id=1\.5: expected an integer"):
+        read(tmp_path, document)
+
+
 def test_crowds_as_true_and_false(tmp_path: Path) -> None:
     assert record(read(tmp_path, changed(iscrowd=True)))["iscrowd"] == 1
     assert [p.id for p in read(tmp_path, changed(iscrowd=False)).instances] == [16, 17, 18]
