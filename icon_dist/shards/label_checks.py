@@ -26,6 +26,7 @@ JUDGED = 3  # labelled joints of a person whose box or twin is judged
 ORIGIN = 0.01  # largest share of joints at (0, 0)
 BEYOND = 0.05  # a box is beyond its image by more than this part of its size
 PERCENT = 100.0
+YOLO = "boxes of a YOLO file"
 ROOMY = 200.0  # px; all labels within the first hundred of such images are suspicious
 
 Corners = Float[np.ndarray, "n 4"]  # x1, y1, x2, y2
@@ -56,7 +57,13 @@ def check(truth: Truth, skeleton: Skeleton) -> tuple[list[str], list[str]]:
         return [], []
     kinds = (_misread, _corners, _off_their_boxes)  # each says why the next would speak
     first = next((found for kind in kinds if (found := list(kind(people)))), [])
-    others = (_within_percent(people), _far_joints(people, skeleton), _at_origin(people), _twins(people))
+    others = (
+        _within_percent(people),
+        _far_joints(people, skeleton),
+        _at_origin(people),
+        _twins(people),
+        _shared_boxes(people),
+    )
     return [*first, *(line for found in others for line in found)], list(_notes(truth, people, skeleton))
 
 
@@ -116,6 +123,10 @@ def _readings(boxes: Corners, wh: Float[np.ndarray, "n 2"], hull: Corners) -> It
     yield "boxes look like parts of the image, 0..1", own * wh4, hull
     yield "joints look like percent of the image", own, hull * wh4 / PERCENT
     yield "joints look like parts of the image, 0..1", own, hull * wh4
+    yield "joints look like offsets from the corner of their box", own, hull + np.tile(xy, 2)
+    center = xy + size / 2  # what stood in the file
+    yield f"{YOLO} look like x1, y1, x2, y2", np.concatenate([center, size], axis=1), hull
+    yield f"{YOLO} look like left, top, width, height", np.concatenate([center, center + size], axis=1), hull
 
 
 def _distance(corners: Corners, hull: Corners) -> Float[np.ndarray, " n"]:
@@ -130,12 +141,14 @@ def _misread(people: Labels) -> Iterator[str]:
     names, boxes, hulls = zip(*_readings(people.boxes, people.wh, hull), strict=True)
     nearest = np.stack([_distance(b, h) for b, h in zip(boxes, hulls, strict=True)])
     judged = people.labelled.sum(axis=1) >= JUDGED
-    better = judged & (nearest.min(axis=0) < np.minimum(_distance(_ends(people), hull) / 2, FITS))
-    if _is_habit(better):
+    as_written = _distance(_ends(people), hull)
+    better = judged & (nearest.min(axis=0) < np.minimum(as_written / 2, FITS))
+    if _is_habit(better) and better.sum() >= (judged & (as_written > FITS)).sum() / 2:  # else nothing explains them
         chosen = Counter(nearest.argmin(axis=0)[better].tolist()).most_common(1)[0][0]
         fit = f"{names[chosen]}: read so they fit for {people.some(better)}"
         beyond = f"; {_beyond(people).sum()} boxes reach beyond the image" if _beyond(people).any() else ""
-        yield f"{fit}{beyond}; expected pixels, boxes as x, y, w, h"
+        form = "boxes as center x, center y, width, height" if YOLO in fit else "pixels, boxes as x, y, w, h"
+        yield f"{fit}{beyond}; expected {form}"
 
 
 def _corners(people: Labels) -> Iterator[str]:
@@ -196,6 +209,18 @@ def _twins(people: Labels) -> Iterator[str]:
         of = plural(len(pairs), "person is in the set twice", "people are in the set twice")
         ids = " and ".join(str(people.ids[row]) for row in pairs[0])
         yield f"{of}, with equal joints in the same photo (ids {ids} the first); remove one of each"
+
+
+def _shared_boxes(people: Labels) -> Iterator[str]:
+    """Several people of a photo with one box: all of it, or a copy. Of 160 thousand people of real sets nobody has."""
+    of_box: dict[tuple[str, bytes], list[int]] = {}
+    for row, box in enumerate(np.round(10 * people.boxes)):
+        of_box.setdefault((people.files[row], box.tobytes()), []).append(row)
+    shared = np.zeros(len(people.ids), np.bool_)
+    for rows in of_box.values():
+        shared[rows] = len({people.keypoints[row].tobytes() for row in rows}) > 1
+    if _is_habit(shared):
+        yield f"{people.some(shared)} have the same box as somebody else in their photo; give everybody their own"
 
 
 def _is_habit(rows: People) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,13 @@ def box(function: Callable[..., tuple[float, ...]]) -> Change:
     return change
 
 
+def to_offsets(a: dict[str, Any], *_: int) -> None:
+    for i in range(0, 51, 3):
+        if a["keypoints"][i + 2]:
+            a["keypoints"][i] -= a["bbox"][0]
+            a["keypoints"][i + 1] -= a["bbox"][1]
+
+
 READINGS: dict[str, tuple[Change, str]] = {
     "corners": (box(lambda x, y, w, h, *_: (x, y, x + w, y + h)), "boxes look like x1, y1, x2, y2"),
     "center": (box(lambda x, y, w, h, *_: (x + w / 2, y + h / 2, w, h)), "boxes look like center x, center y, w, h"),
@@ -84,6 +92,15 @@ READINGS: dict[str, tuple[Change, str]] = {
     "box parts": (box(lambda x, y, w, h, W, H: (x / W, y / H, w / W, h / H)), "boxes look like parts of the image"),
     "joints percent": (joints(lambda x, y, w, h: (x / w * 100, y / h * 100)), "joints look like percent of the image"),
     "joints parts": (joints(lambda x, y, w, h: (x / w, y / h)), "joints look like parts of the image, 0..1"),
+    "joints in the box": (to_offsets, "joints look like offsets from the corner of their box"),
+    "corners in YOLO": (
+        box(lambda x, y, w, h, *_: (x - (x + w) / 2, y - (y + h) / 2, x + w, y + h)),
+        "boxes of a YOLO file look like x1, y1, x2, y2: read so",
+    ),
+    "corner and size in YOLO": (
+        box(lambda x, y, w, h, *_: (x - w / 2, y - h / 2, w, h)),
+        "boxes of a YOLO file look like left, top, width, height: read so",
+    ),
     "joints, y first": (joints(lambda x, y, *_: (y, x)), "boxes or joints look like y before x"),
 }
 
@@ -127,6 +144,16 @@ def test_joints_off_their_boxes(some: Truth) -> None:
     ((finding,), _) = check(half, COCO)
     assert "lie outside their own padded box; boxes and joints do not match" in finding
     assert check(changed(some, joints(lambda x, y, w, h: (w - x, y + h / 3)), share=0.02), COCO) == ([], [])
+
+
+def test_people_with_one_box(some: Truth) -> None:
+    """Everybody's box is the whole photo; those who are alone in theirs are right."""
+    whole = changed(some, box(lambda *values: (0, 0, *values[4:])))
+    photos = Counter(a["image_id"] for a in whole["annotations"] if not a["iscrowd"] and any(a["keypoints"][2::3]))
+    together = sum(number for number in photos.values() if number > 1)
+    ((finding,), _) = check(whole, COCO)
+    assert finding.startswith(f"{together} of {sum(photos.values())} people (id ")
+    assert "have the same box as somebody else in their photo" in finding
 
 
 def test_everything_in_percent(some: Truth) -> None:
