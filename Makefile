@@ -38,7 +38,7 @@ unit runs adversarial: setup
 slow: setup
 	$(BIN)/pytest -m 'not gpu' tests/system tests/benchmarks
 	$(BIN)/pytest -m slow tests/unit tests/runs tests/gpu tests/adversarial
-	FUZZ_CASES=40 FUZZ_EXAMPLES=500 $(BIN)/pytest tests/adversarial/fuzz
+	FUZZ_CASES=40 FUZZ_EXAMPLES=500 $(BIN)/pytest tests/adversarial
 
 campaigns: setup
 	$(BIN)/python -m tests.adversarial.fuzz --cases 500 --seed $(SEED)

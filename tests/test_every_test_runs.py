@@ -22,14 +22,16 @@ def test_every_test_file_lies_where_a_command_looks() -> None:
     fast, _, slow = (ROOT / "Makefile").read_text().partition("\nslow:")
     assert "\ntest: setup\n\t$(MAKE) --jobs=2 lint pytest\n" in fast
     assert "\npytest: setup\n\t$(PYTEST)\n" in fast  # all of testpaths
-    lines = [line for line in slow.partition("\n\n")[0].splitlines() if "$(BIN)/pytest -m " in line]
-    first, second = (re.findall(r"tests/\w+", line) for line in lines)  # whole folders; what is marked in others
+    lines = [line for line in slow.partition("\n\n")[0].splitlines() if "$(BIN)/pytest " in line]
+    every, marked, quick = (re.findall(r"tests/\w+", line) for line in lines)  # every test, what is marked, the others
     paths = options()["testpaths"]
     files = list((ROOT / "tests").rglob("test_*.py"))
-    assert [file for file in files if not under(file, [*paths, *first])] == []
-    marked = [file for file in files if re.search(r"pytest\.mark\.slow\b", file.read_text()) and file != Path(__file__)]
-    assert [file for file in marked if not under(file, [*first, *second])] == []
-    assert not set(first) & set(second)
+    assert [file for file in files if not under(file, [*paths, *every, *quick])] == []
+    slow_ones = [
+        file for file in files if re.search(r"pytest\.mark\.slow\b", file.read_text()) and file != Path(__file__)
+    ]
+    assert [file for file in slow_ones if not under(file, [*every, *marked])] == []
+    assert not set(every) & {*marked, *quick}
 
 
 def test_no_folder_has_a_name_that_pytest_skips() -> None:
