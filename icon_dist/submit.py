@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 
 ADDRESS = "http://127.0.0.1:8265"
 # Not shipped, in gitignore's notation: a leading slash means the working directory itself (icon_dist/data is code).
-LEFT_BEHIND = ["/.*", "/data", "/datasets", "/runs", "/out", "/build", "/dist", "/venv", "__pycache__", "*.egg-info"]
+# Not "/.*": to Ray that is "." too, the working directory, and nothing would be shipped.
+LEFT_BEHIND = ["/.?*", "/data", "/datasets", "/runs", "/out", "/build", "/dist", "/venv", "__pycache__", "*.egg-info"]
 LEFT_BEHIND += ["*.tar", "*.zip", "*.safetensors", "*.pth", "*.parquet", "*.png", "*.jpg"]
 MOST_BYTES = 100_000_000  # every node gets a copy; Ray itself stops at 512 MiB
 ACTIVE = ("PENDING", "RUNNING")
@@ -211,10 +212,17 @@ def _training(words: list[str]) -> Config:
     return configuration.load(args.cfg, args.overrides)
 
 
+def _require(cluster: Cluster, job: str, run: str) -> Job:
+    for found in submissions(cluster, run):
+        if found.submission == job:
+            return found
+    raise ClusterError(f"{job}: the cluster has no such job; the ray command says above why; type the same line again")
+
+
 def _follow(cluster: Cluster, job: str, run: str, line: list[str]) -> int:
     """Run a line that shows the log until the job ends; a log that breaks off is taken up again."""
     _run(cluster, line)
-    while (now := next(j for j in submissions(cluster, run) if j.submission == job)).status in ACTIVE:
+    while (now := _require(cluster, job, run)).status in ACTIVE:
         say(f"the log broke off, and {job} is {now.status}; following again", file=sys.stderr)
         _run(cluster, _log_of(cluster, job))
     code = now.exit_code(cluster.ask(f"{job}/logs")["logs"] if now.status == "STOPPED" else "")

@@ -7,11 +7,13 @@ import json
 import shlex
 import sys
 import threading
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ray._private.runtime_env.packaging import create_package
 
 from icon_dist import submit
 from icon_dist.command_exit import run_cli
@@ -110,6 +112,29 @@ def test_the_line_is_printed_and_run(dashboard: Dashboard, tmp_path: Path, capfd
     assert "at most 1 files, 0.0 MB" in shown  # without data, .git and shards
     assert "secret-token" not in shown
     assert dashboard.stopped == []
+
+
+def test_ray_ships_what_was_said(tmp_path: Path) -> None:
+    """The package that Ray itself makes of a working directory; a pattern that matches "." would leave it empty."""
+    kept = {"mine.yaml", "icon_dist/data/code.py", "a/.hidden"}
+    left = {".git/pack", "data/photo.bin", "runs/a", "a/b.tar"}
+    for name in kept | left:
+        (tmp_path / "work" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "work" / name).write_text("x")
+    create_package(
+        str(tmp_path / "work"), tmp_path / "package.zip", include_gitignore=True, excludes=submit.LEFT_BEHIND
+    )
+    with zipfile.ZipFile(tmp_path / "package.zip") as package:
+        shipped = {name for name in package.namelist() if not name.endswith("/")}
+    assert shipped == kept == {name for name, _ in submit.shipped(tmp_path / "work")}
+
+
+def test_following_a_job_that_ray_did_not_take(dashboard: Dashboard, capfd: pytest.CaptureFixture[str]) -> None:
+    assert dashboard.jobs == []
+    assert code("--follow", *TRAIN) == 7
+    said = capfd.readouterr()
+    assert f"{RUN}.1: the cluster has no such job" in said.err
+    assert "Traceback" not in said.err
 
 
 def test_a_finished_run_is_submitted_again_under_the_next_id(dashboard: Dashboard, tmp_path: Path) -> None:
