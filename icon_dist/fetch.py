@@ -19,9 +19,10 @@ from icon_dist.command_exit import run_cli
 from icon_dist.errors import CheckpointError, ConfigError, say
 
 
-def _list(run_uri: str) -> None:
+def _list(run_uri: str, net: int) -> None:
     from icon_dist.checkpoints import checkpoint
     from icon_dist.checkpoints import manifest as manifests
+    from icon_dist.checkpoints import weights as stored_weights
     from icon_dist.checkpoints.not_a_run import not_a_run
     from icon_dist.metrics.score import MAIN
     from icon_dist.types import score_text
@@ -32,7 +33,7 @@ def _list(run_uri: str) -> None:
     print(f"{'step':>10}  {'score %':>7}  {'MB':>7}  attempt")
     for entry in found:
         whole = manifests.whole(entry)
-        score = None if whole is None else manifests.score(whole)
+        score = None if whole is None else stored_weights.score_of(net, whole)
         note = "" if whole else "  incomplete"
         skeleton = whole["skeleton"] if whole is not None and "skeleton" in whole else {}
         headline = whole and whole.get("headline")
@@ -83,7 +84,7 @@ def main(argv: list[str]) -> None:
     args = parser.parse_args(argv)
     run_uri = storage.absolute(args.run)
     if args.list:
-        _list(run_uri)
+        _list(run_uri, args.net)
         return
     if args.hf and args.out:
         raise ConfigError("--hf, -o: two places to write to; give one of them")
@@ -104,7 +105,8 @@ def main(argv: list[str]) -> None:
     storage.require_place(card.place(out))
 
     # Beside the file, so that the same command goes on where a lost connection or Ctrl-C left it.
-    found = stored_weights.find(run_uri, args.which, parts=None if storage.is_remote(out) else Path(out).parent)
+    parts = None if storage.is_remote(out) else Path(out).parent
+    found = stored_weights.find(run_uri, args.which, net=args.net, parts=parts)
     weights = stored_weights.of_checkpoint(found, net=args.net)
     data, count = stored_weights.encode(weights), sum(value.numel() for value in weights.tensors.values())
     storage.write(out, data)

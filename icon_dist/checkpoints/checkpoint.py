@@ -174,8 +174,9 @@ def find(
     weights_only: bool = False,
     progress: Progress | None = None,
     parts: Path | None = None,
+    score_of: Callable[[Manifest], float | None] = manifests.score,
 ) -> Checkpoint | None:
-    """The newest (``last``), highest-scoring (``best``) or numbered checkpoint whose every hash holds.
+    """The newest (``last``), best by ``score_of`` (``best``) or numbered checkpoint whose every hash holds.
 
     Damaged ones are passed over with one ``warn`` line each. None if the run never committed one and ``missing_ok``;
     every other failure is a CheckpointError. ``weights_only`` reads and verifies just what is evaluated. In the folder
@@ -189,7 +190,7 @@ def find(
         return None
     looked: list[Entry] = []
     while found != looked:  # a run that goes on meanwhile saves new ones, and deletes those that were just found
-        for entry in _in_order(run_uri, found, which, warn):
+        for entry in _in_order(run_uri, found, which, warn, score_of):
             try:
                 manifest = manifests.read(entry)
                 _require_sizes(entry, manifest)
@@ -241,7 +242,13 @@ def newest_for_all(run_uri: str, *, warn: Callable[[str], None]) -> Checkpoint |
     return distributed.from_first(lambda: find(run_uri, warn=warn, missing_ok=True))
 
 
-def _in_order(run_uri: str, found: Sequence[Entry], which: str | int, warn: Callable[[str], None]) -> list[Entry]:
+def _in_order(
+    run_uri: str,
+    found: Sequence[Entry],
+    which: str | int,
+    warn: Callable[[str], None],
+    score_of: Callable[[Manifest], float | None],
+) -> list[Entry]:
     """What to try, most wanted first."""
     if which == "last":
         return sorted(found, reverse=True)
@@ -252,7 +259,7 @@ def _in_order(run_uri: str, found: Sequence[Entry], which: str | int, warn: Call
                 readable[entry] = manifests.read(entry)
             except DamagedError as error:
                 warn(f"{entry.uri}: skipped: {error}")
-        if not (scored := by_score({entry: manifests.score(manifest) for entry, manifest in readable.items()})):
+        if not (scored := by_score({entry: score_of(manifest) for entry, manifest in readable.items()})):
             raise CheckpointError(f"{run_uri}: no checkpoint has a score; ask for the last one, or set data.val")
         return scored
     assert isinstance(which, int), which

@@ -66,7 +66,8 @@ class Weights:
 def load(uri: str, *, which: str | int | None = None, net: int = 1) -> Weights:
     """Read the weights of a fetched file, or of a run: ``which`` is best, last or a step; by default best, else last.
 
-    ``net`` chooses between the students of a run with two; whatever it was, the weights are those of one model.
+    ``net`` chooses between the students of a run with two, and the best is then that of its own scores; whatever it
+    was, the weights are those of one model.
     Raises CheckpointError where nothing intact is there.
     """
     uri = storage.absolute(uri)
@@ -78,7 +79,7 @@ def load(uri: str, *, which: str | int | None = None, net: int = 1) -> Weights:
         if net != 1:
             raise CheckpointError(f"{uri}: --net {net}: a file holds one network; leave it out")
         return weights
-    return of_checkpoint(find(uri, which), net=net)
+    return of_checkpoint(find(uri, which, net=net), net=net)
 
 
 def of_checkpoint(found: Checkpoint, *, net: int = 1) -> Weights:
@@ -103,6 +104,12 @@ def _scores_of(net: int, manifest: Mapping[str, Any]) -> dict[str, Any]:
         return {"metrics": {name: value for name, value in every.items() if not name.startswith(NOT_OF_NET_1)}}
     own = {name.removeprefix(prefix): value for name, value in every.items() if name.startswith(prefix)}
     return {"metrics": own, "score": own.get(manifest.get("headline"))}
+
+
+def score_of(net: int, manifest: Mapping[str, Any]) -> float | None:
+    """The main score of a student, by which its best checkpoint is chosen; that of the run where it has one network."""
+    own = _scores_of(net, manifest)
+    return manifests.score(manifest if net == 1 or not own["metrics"] else own)
 
 
 def encode(weights: Weights) -> bytes:
@@ -208,11 +215,11 @@ def _digest(header: Mapping[str, Any], data: memoryview) -> str:
     return digest.hexdigest()
 
 
-def find(run_uri: str, which: str | int | None, *, parts: Path | None = None) -> Checkpoint:
+def find(run_uri: str, which: str | int | None, *, net: int = 1, parts: Path | None = None) -> Checkpoint:
     """Return a checkpoint of the run at ``run_uri`` with its weights verified; what else it holds is not read.
 
-    ``which`` is ``best``, ``last`` or a step; None means best, or last if none was evaluated. Warnings and the progress
-    of the download go to stderr. In the folder ``parts`` an interrupted download leaves what it had, and goes on from
+    ``which`` is ``best`` by the scores of ``net``, ``last`` or a step; None means best, or last if none was evaluated.
+    Warnings and the progress of the download go to stderr. In the folder ``parts`` an interrupted download leaves what it had, and goes on from
     it. Raises CheckpointError where there is no such intact checkpoint.
     """
     line_of = functools.cache(lambda file: ProgressLine(f"{file}:", "MB"))
@@ -223,6 +230,7 @@ def find(run_uri: str, which: str | int | None, *, parts: Path | None = None) ->
         weights_only=True,
         progress=lambda file, done, total: line_of(file)(done // 1_000_000, total // 1_000_000),
         parts=parts,
+        score_of=functools.partial(score_of, net),
     )
     assert found is not None
     return found

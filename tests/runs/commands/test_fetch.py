@@ -135,6 +135,21 @@ def test_each_student_has_its_own_scores_and_calibration(tmp_path: Path, capsys:
     assert ", the second of its two networks |" in card
 
 
+def test_the_best_of_each_student_is_by_its_own_score(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, file = str(tmp_path / "run"), str(tmp_path / "best.safetensors")
+    for step, first, second in [(1, 0.3, 0.2), (2, 0.1, 0.9), (3, 0.2, float("nan"))]:
+        pair = {f"net{net}.{name}": tensor for net in (1, 2) for name, tensor in weights(step).items()}
+        said = {"metrics": {"AP": first, "net2_AP": second}, "score": first, "headline": "AP"}
+        said |= {"config": CONFIG, "skeleton": SKELETON}
+        checkpoint.save(run, step=step, attempt="a", tensors={"model": pair}, state={}, manifest=said, keep=9)
+    for net, step, score in [("1", 1, 30.0), ("2", 2, 90.0)]:
+        assert exit_code(run, "--best", "--net", net, "-o", file, "--force") == 0
+        assert f"step {step}, AP {score}, " in capsys.readouterr().out
+        assert stored_weights.load(run, net=int(net)).step == step
+    assert exit_code(run, "--list", "--net", "2") == 0
+    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()[1:]] == ["20.0", "90.0", "-"]
+
+
 def test_averaged_weights_when_they_are_what_is_evaluated(tmp_path: Path) -> None:
     save(str(tmp_path), 1, evaluated="ema")
     found = stored_weights.load(str(tmp_path))
