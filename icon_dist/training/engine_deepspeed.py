@@ -66,7 +66,7 @@ class DeepSpeedEngine:
         return self._engine(*images)
 
     def backward(self, loss: Float[Tensor, ""]) -> None:
-        """See :meth:`icon_dist.training.engine.Engine.backward`; each rank keeps the gradients of its share."""
+        """As :meth:`PlainEngine.backward` does; each rank keeps the gradients of its share."""
         self._engine.backward(loss)
 
     def finite(self) -> Bool[Tensor, ""]:

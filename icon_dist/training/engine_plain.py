@@ -15,7 +15,10 @@ from icon_dist.training.optimizer_state import Named, all_finite, copied, fresh,
 
 
 class PlainEngine:
-    """DeepSpeed's stage 0 in every bit, without its launches: on a GPU nothing in a step waits for the host."""
+    """DeepSpeed's stage 0 in every bit, without its launches: on a GPU nothing in a step waits for the host.
+
+    Gradients are averaged over ranks and over ``accumulation`` micro-batches.
+    """
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Adam, *, accumulation: int, bf16: bool) -> None:
         self.module = model
@@ -35,7 +38,7 @@ class PlainEngine:
             return self.module(*images)
 
     def backward(self, loss: Float[Tensor, ""]) -> None:
-        """See :meth:`icon_dist.training.engine.Engine.backward`; every rank keeps all gradients."""
+        """Add the gradient of the loss of one micro-batch; the last one of a step averages them over ranks."""
         (loss / self._accumulation).backward()  # type: ignore[no-untyped-call]
         if (self._calls + 1) % self._accumulation == 0 and distributed.world_size() > 1:
             for parameter in self._parameters:
@@ -44,11 +47,15 @@ class PlainEngine:
             distributed.average_in_place([p.grad for p in self._parameters if p.grad is not None])
 
     def finite(self) -> Bool[Tensor, ""]:
-        """Whether all gradients are finite; equal on all ranks after the last micro-batch of a step."""
+        """Whether the gradients that this rank holds are finite, after the last backward of an accumulation."""
         return all_finite(p.grad for p in self._parameters if p.grad is not None)
 
     def step(self, *, lr: float | Float[Tensor, ""], skip: Bool[Tensor, ""] | None = None) -> None:
-        """Move the parameters at the last micro-batch of a step; a GPU reads ``skip`` without the host."""
+        """Call after every backward; the parameters move at the last one of an accumulation.
+
+        Where ``skip`` holds they do not, nor does Adam, and the gradients are forgotten; a GPU reads it without the
+        host.
+        """
         self._calls += 1
         if self._calls % self._accumulation:
             return
@@ -67,15 +74,18 @@ class PlainEngine:
         adam.zero_grad()
 
     def weights(self) -> Named:
-        """Whole parameters and buffers on rank 0."""
+        """Whole fp32 parameters and buffers by name, on rank 0. Every rank must call it."""
         return copied(self.module.state_dict()) if distributed.rank() == 0 else {}
 
     def optimizer_state(self) -> Named:
-        """Adam's moments on rank 0."""
+        """Adam's moments as ``exp_avg.NAME`` and ``exp_avg_sq.NAME``, and ``step``, on rank 0. Every rank must call it.
+
+        Empty if Adam has never moved.
+        """
         return named_state(self._optimizer, self.module) if distributed.rank() == 0 else {}
 
     def load_optimizer_state(self, state: Mapping[str, Tensor]) -> None:
-        """Take over the moments, on every rank."""
+        """Take over what :meth:`optimizer_state` gave, on every rank; Adam stays as it is where that was empty."""
         if not state:
             return
         for parameter in self.module.parameters():
@@ -84,7 +94,7 @@ class PlainEngine:
             self._optimizer.state[self.module.get_parameter(name)][key].copy_(value)
 
     def close(self) -> None:
-        """Nothing else holds the module."""
+        """Let go of the module: a process that trains again would else keep every model. Here nothing else holds it."""
 
 
 def lay_channels_last(model: nn.Module) -> None:
