@@ -18,7 +18,7 @@ from icon_dist.datasets.annotation_file import (
 from icon_dist.datasets.joint_names import standard
 from icon_dist.datasets.repair import forget_blank_joints
 from icon_dist.errors import DataError, plural, shorten, shown
-from icon_dist.images.size import photo_size
+from icon_dist.images.size import size_as_read
 from icon_dist.types import Annotations, Skeleton, TruthImage
 
 
@@ -141,7 +141,7 @@ def _measure(entry: Any, images: str | Path | None) -> bool:
         return False
     if entry.get("width") not in (None, 0) and entry.get("height") not in (None, 0):
         return False
-    entry["width"], entry["height"] = photo_size(Path(images) / entry["file_name"])
+    entry["width"], entry["height"] = size_as_read(Path(images) / entry["file_name"], "ignore")
     return True
 
 

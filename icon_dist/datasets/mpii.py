@@ -21,7 +21,7 @@ from icon_dist.datasets.annotation_file import (
     name_fault,
 )
 from icon_dist.errors import DataError, shown
-from icon_dist.images.size import photo_size
+from icon_dist.images.size import size_as_read
 from icon_dist.storage import local
 from icon_dist.types import Annotations, Instance, Skeleton, Truth, TruthImage, TruthPerson
 
@@ -187,7 +187,7 @@ def _photo_fault(
         return f"image={name!r}: not in {images}"
     if name not in sizes:
         try:
-            sizes[name] = photo_size(Path(images) / name) if images else (0, 0)
+            sizes[name] = size_as_read(Path(images) / name, "ignore") if images else (0, 0)
         except DataError as error:
             return f"image={name!r}: {error}"
     width, height = sizes[name]

@@ -301,7 +301,7 @@ def test_mpii_photo_that_is_no_jpeg(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"ann id=0 image='a.jpg': not in"):
         datasets.read("mpii", path, images=tmp_path)
     (tmp_path / "a.jpg").write_bytes(b"no jpeg")
-    with pytest.raises(DataError, match=r"a\.jpg: not a readable photo"):
+    with pytest.raises(DataError, match=r"a\.jpg: not an image of a kind that is read"):
         datasets.read("mpii", path, images=tmp_path)
 
 

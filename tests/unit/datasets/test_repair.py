@@ -15,7 +15,7 @@ import pytest
 from icon_dist import datasets
 from icon_dist.datasets.annotation_file import MAX_MEMORY, PYTHON_BYTES, parse
 from icon_dist.errors import DataError, IconError
-from icon_dist.images.size import photo_size
+from icon_dist.images.size import size_as_read
 from icon_dist.types import Annotations
 
 Document = dict[str, Any]
@@ -284,7 +284,7 @@ def test_sizes_come_from_the_photos(name: str, size: dict[str, Any], photos: Pat
 
 def test_sizes_of_photos_that_cannot_be_read(photos: Path, tmp_path: Path) -> None:
     (photos / "2.png").write_bytes(b"none")
-    for name, why in (("2.png", "not a readable photo"), ("4.jpg", "no such file")):
+    for name, why in (("2.png", "not an image of a kind that is read"), ("4.jpg", "no such file")):
         with pytest.raises(DataError, match=rf"image id=2 width, height: missing, and .*{name}.*{why}"):
             read(tmp_path, named(name, width=None), images=photos)
     os.mkfifo(photos / "pipe.jpg")
@@ -296,7 +296,7 @@ def test_a_jpeg_whose_size_comes_late(photos: Path) -> None:
     raw = (photos / "1.jpg").read_bytes()
     comment = b"\xff\xfe\xff\xff" + bytes(0xFFFD)
     (photos / "late.jpg").write_bytes(raw[:2] + comment + raw[2:])
-    assert photo_size(photos / "late.jpg") == (100, 90)
+    assert size_as_read(photos / "late.jpg", "ignore") == (100, 90)
 
 
 def test_names_with_backslashes_and_colons(photos: Path, tmp_path: Path) -> None:
