@@ -17,16 +17,14 @@ import json
 import math
 import os
 import secrets
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from types import FrameType
 
 from icon_dist import storage
-from icon_dist.errors import StoppedError, StorageError, TakenError, tell
+from icon_dist.errors import StorageError, TakenError, tell
 from icon_dist.storage import local
 from icon_dist.storage.lock_owner import described, parsed, state, this_process
 
@@ -145,17 +143,13 @@ def take(uri: str, *, fix: str, say: Callable[[str], None] = tell) -> Lock:
 
 @contextlib.contextmanager
 def hold(uri: str, *, fix: str) -> Iterator[None]:
-    """:func:`take` for a block, which a SIGTERM or SIGHUP that nobody else handles ends by a StoppedError.
-
-    A block of the same folder within it changes nothing.
-    """
+    """:func:`take` for a block. A block of the same folder within it changes nothing."""
     if storage.absolute(uri) in _held:
         yield
         return
     lock = take(uri, fix=fix)
     try:
-        with _orderly():
-            yield
+        yield
         lock.check()
     finally:
         lock.release()
@@ -218,24 +212,3 @@ def _read(uri: str) -> bytes | None:
         return storage.read(uri, 0, MOST_BYTES, sound=lambda raw: bool(parsed(raw)))
     except FileNotFoundError:
         return None
-
-
-# --------------------------------------------------------------------------------------------------------- in order
-
-
-@contextlib.contextmanager
-def _orderly() -> Iterator[None]:
-    """Signals that would end this process in the middle of a write end the block instead."""
-
-    def leave(number: int, _: FrameType | None) -> None:
-        raise StoppedError(f"stopped by {signal.Signals(number).name}; the same command goes on")
-
-    own = threading.current_thread() is threading.main_thread()
-    unhandled = [one for one in (signal.SIGTERM, signal.SIGHUP) if own and signal.getsignal(one) == signal.SIG_DFL]
-    for one in unhandled:
-        signal.signal(one, leave)
-    try:
-        yield
-    finally:
-        for one in unhandled:
-            signal.signal(one, signal.SIG_DFL)
