@@ -67,17 +67,19 @@ class Setup:
     publish: Callable[[], object]  # after every trial
 
 
-def tune_trials(
-    study: optuna.Study,
-    space: Mapping[str, BaseDistribution],
-    setup: Setup,
-    *,
-    count: int,
-    first_rung: int,
-    prefix: str,
-    screen: Screen,
-) -> None:
-    """Run ``count`` more trials of ``study``. Raises what no other trial could do better, leaving the rest waiting.
+@dataclass(frozen=True)
+class Series:
+    """The trials of one study."""
+
+    study: optuna.Study
+    space: Mapping[str, BaseDistribution]
+    first_rung: int  # the epoch from which on weak ones are stopped
+    prefix: str  # of the names of their runs
+    screen: Screen
+
+
+def tune_trials(series: Series, setup: Setup, *, count: int) -> None:
+    """Run ``count`` more trials of a study. Raises what no other trial could do better, leaving the rest waiting.
 
     KilledError when Ray has killed a trial's process for memory: Tune's controller does not survive that.
     """
@@ -88,7 +90,7 @@ def tune_trials(
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     study_uri, locks = setup.journal.uri, lock.tokens()  # the journal itself stays in this process
-    searcher = _Searcher(study, space, setup, prefix=prefix, screen=screen)
+    searcher = _Searcher(series, setup)
 
     def trainable(point: Mapping[str, Any]) -> None:
         run_trial(point, base=base, metric=metric, study=study_uri, inline=need.inline, locks=locks)
@@ -100,7 +102,7 @@ def tune_trials(
             tune.with_resources(trainable, resources),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
-                scheduler=scheduler(study, first_rung=first_rung, epochs=base.optim.epochs),
+                scheduler=scheduler(series.study, first_rung=series.first_rung, epochs=base.optim.epochs),
                 num_samples=count,
                 max_concurrent_trials=setup.at_once,
                 reuse_actors=need.inline and base.run.zero < 3,  # DeepSpeed's stage 3 never lets go of its model
@@ -110,7 +112,7 @@ def tune_trials(
                 name="sweep",
                 storage_path=folder,
                 stop=_Halt(searcher),
-                callbacks=[_Watch(searcher, need=need, screen=screen)],
+                callbacks=[_Watch(searcher, need=need, screen=series.screen)],
                 failure_config=tune.FailureConfig(max_failures=base.run.max_failures),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 verbose=0,
@@ -141,18 +143,10 @@ class _Here:
 class _Searcher(_Here, Searcher):  # type: ignore[misc]  # Ray has no types
     """Optuna's ask and tell."""
 
-    def __init__(
-        self,
-        study: optuna.Study,
-        space: Mapping[str, BaseDistribution],
-        setup: Setup,
-        *,
-        prefix: str,
-        screen: Screen,
-    ) -> None:
+    def __init__(self, series: Series, setup: Setup) -> None:
         super().__init__(metric="score", mode="max")
-        self._study, self._space, self._setup = study, dict(space), setup
-        self._prefix, self._screen = prefix, screen
+        self._study, self._space, self._setup = series.study, dict(series.space), setup
+        self._prefix, self._screen = series.prefix, series.screen
         self.live: dict[str, Live] = {}  # by Tune's id
         self.halted: tuple[str, str] | None = None
         self.failure: Exception | None = None

@@ -30,7 +30,7 @@ from icon_dist.search.journal import NAME, Journal, fail_running, finished, open
 from icon_dist.search.journal_lines import RESTORE
 from icon_dist.search.outputs import publish
 from icon_dist.search.progress import Screen
-from icon_dist.search.ray_tune import KilledError, Setup, tune_trials
+from icon_dist.search.ray_tune import KilledError, Series, Setup, tune_trials
 from icon_dist.search.space import Space, contains, distributions, fit, point_of, require_trainable, with_values
 from icon_dist.search.spaces import Search
 from icon_dist.shards.manifest import read_manifest
@@ -104,7 +104,7 @@ def run_search(search: Search, cfg: Config, goal: Goal, *, study: str, own: Mapp
 
         setup = Setup(journal, base, metric, need, at_once, write)
         try:
-            _tune(sweep, choices, setup, goal=trials, first_rung=rung, prefix="", screen=screen)
+            _tune(Series(sweep, choices, rung, "", screen), setup, goal=trials)
             if confirm and repeats is not None:
                 enqueue_repeats(repeats, results.rows(sweep), first=first, seeds=confirm, base=base)
                 journal.push()
@@ -112,7 +112,7 @@ def run_search(search: Search, cfg: Config, goal: Goal, *, study: str, own: Mapp
                 screen = Screen(metric=metric, trials=runs, done=len(finished(repeats)), epochs=whole)
                 left = plural(runs - len(finished(repeats)), "run")
                 screen.say(f"{left} to confirm the best over {plural(confirm, 'seed')}")
-                _tune(repeats, {}, setup, goal=runs, first_rung=whole, prefix=REPEATED, screen=screen)
+                _tune(Series(repeats, {}, whole, REPEATED, screen), setup, goal=runs)
         finally:
             for one in (sweep, repeats):
                 if one is not None:
@@ -123,31 +123,22 @@ def run_search(search: Search, cfg: Config, goal: Goal, *, study: str, own: Mapp
             raise IconError(f"{journal.at('trials.csv')}: no trial has trained to its end; the last column says why")
 
 
-def _tune(
-    study: optuna.Study,
-    space: Mapping[str, BaseDistribution],
-    setup: Setup,
-    *,
-    goal: int,
-    first_rung: int,
-    prefix: str,
-    screen: Screen,
-) -> None:
-    """Bring ``study`` to ``goal`` finished trials, with fewer at a time where memory is short."""
-    while (left := goal - len(finished(study))) > 0:
+def _tune(series: Series, setup: Setup, *, goal: int) -> None:
+    """Bring a study to ``goal`` finished trials, with fewer at a time where memory is short."""
+    while (left := goal - len(finished(series.study))) > 0:
         try:
-            tune_trials(study, space, setup, count=left, first_rung=first_rung, prefix=prefix, screen=screen)
+            tune_trials(series, setup, count=left)
             return
         except KilledError:
             ray.shutdown()  # with what the trials held
             connect()
         if setup.at_once > 1:
             setup = dataclasses.replace(setup, at_once=setup.at_once - 1)
-            screen.lost(f"Ray killed a trial's process, out of memory; going on with {setup.at_once} at a time")
+            series.screen.lost(f"Ray killed a trial's process, out of memory; going on with {setup.at_once} at a time")
         else:
-            screen.lost("Ray killed the trial's process, out of memory, and it was alone: it counts as failed")
-            fail_running(study, "out of memory: its process was killed")
-        requeue(study, setup.journal)
+            series.screen.lost("Ray killed the trial's process, out of memory, and it was alone: it counts as failed")
+            fail_running(series.study, "out of memory: its process was killed")
+        requeue(series.study, setup.journal)
 
 
 def _base(cfg: Config, need: Need) -> Config:
