@@ -11,10 +11,12 @@ from icon_dist.config import Config
 from icon_dist.methods.objective import Objective
 from icon_dist.methods.pseudo_labels import Pseudo
 from icon_dist.methods.sspose import LAMBDA_U, SSPose
-from icon_dist.methods.supervised import JointsOfSets, Method, Supervised
+from icon_dist.methods.supervised import JointsOfSets, Supervised
 from icon_dist.models import PoseNet
 from icon_dist.models.two_students import Pair
 from icon_dist.types import Outputs, Skeleton
+
+Method = Supervised | SSPose  # Pseudo is a Supervised one
 
 
 def method_of(

@@ -1,10 +1,10 @@
-"""What the loop asks of a method, and the plainest one: labelled people only."""
+"""The plainest method: labelled people only. The others have the same members, which the loop calls."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,31 +20,12 @@ Forward = Callable[..., Any]  # the engine: photos in, what the model returns ou
 PASS = "pass_"  # and a joint: what the log calls its share of the people on whom it counts
 
 
-@runtime_checkable
-class Method(Protocol):
-    """One training step's arithmetic. State that outlives a step is in ``state_dict``; all else is a function of
-    (seed, step, person)."""
-
-    def __call__(
-        self, forward: Forward, batch: Batch, *, step: int | DeviceStep, epoch: float, diagnose: bool
-    ) -> Losses:
-        """``losses.total`` is to be differentiated. In ``batch`` the labelled people come first."""
-
-    def commit(self, keep: Bool[Tensor, ""] | None = None) -> None:
-        """After the last backward pass of a step: the banks take in all its micro-batches, where ``keep`` holds."""
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Return what outlives a step, the same bits on every rank."""
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take over what :meth:`state_dict` gave. Raises CheckpointError where it does not fit."""
-
-    def students(self, forward: Forward) -> dict[str, Callable[[Tensor], Outputs]]:
-        """What to evaluate, by the prefix of its scores; the one without a prefix speaks for the run."""
-
-
 class Supervised:
-    """Eq. 5 on labelled people."""
+    """Eq. 5 on labelled people.
+
+    A method is one training step's arithmetic. State that outlives a step is in ``state_dict``; all else is a function
+    of (seed, step, person).
+    """
 
     def __init__(self, objective: Objective, codec: Codec) -> None:
         self.objective, self.codec = objective, codec
@@ -52,17 +33,17 @@ class Supervised:
     def __call__(
         self, forward: Forward, batch: Batch, *, step: int | DeviceStep, epoch: float, diagnose: bool
     ) -> Losses:
-        """The losses of one micro-batch: Eq. 5."""
+        """The losses of one micro-batch, whose labelled people come first; ``total`` is to be differentiated."""
         target, weight = self.codec.encode(batch.joints, batch.labelled)
         outputs = forward(batch.image, *self.objective.pixels(batch))
         return self.objective(outputs, batch, target, weight, step=step, epoch=epoch, diagnose=diagnose)
 
     def commit(self, keep: Bool[Tensor, ""] | None = None) -> None:
-        """Commit the step in the banks, where ``keep`` holds."""
+        """After the last backward pass of a step: the banks take in all its micro-batches, where ``keep`` holds."""
         self.objective.commit(keep)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The state of the objective: its banks."""
+        """Return what outlives a step, the banks of the objective: the same bits on every rank."""
         return self.objective.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
@@ -70,7 +51,7 @@ class Supervised:
         self.objective.load_state_dict(dict(state))
 
     def students(self, forward: Forward) -> dict[str, Callable[[Tensor], Outputs]]:
-        """The only network is what is evaluated."""
+        """What to evaluate, by the prefix of its scores; the one without a prefix speaks for the run."""
         return {"": forward}
 
 

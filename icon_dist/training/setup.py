@@ -19,9 +19,9 @@ from icon_dist.data.sampler import Division, TrainSampler
 from icon_dist.data.stream import TrainStream
 from icon_dist.errors import ConfigError, IconError, gathering, naming, raise_all
 from icon_dist.inference.boxes import photos_of, truth_of
-from icon_dist.methods.from_config import method_of
+from icon_dist.methods.from_config import Method, method_of
 from icon_dist.methods.frozen_teacher import load_teacher, sure_joints
-from icon_dist.methods.supervised import JointsOfSets, Method
+from icon_dist.methods.supervised import JointsOfSets
 from icon_dist.metrics.score import check_truth
 from icon_dist.models import PoseNet, from_config
 from icon_dist.models.two_students import Pair

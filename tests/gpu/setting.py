@@ -21,8 +21,7 @@ from icon_dist import config as configuration
 from icon_dist.config import Config
 from icon_dist.datasets import load_skeleton
 from icon_dist.loggers.events import Event, Note
-from icon_dist.methods.from_config import method_of
-from icon_dist.methods.supervised import Method
+from icon_dist.methods.from_config import Method, method_of
 from icon_dist.models import from_config
 from icon_dist.training.cuda_graph import GraphedStep
 from icon_dist.training.ema import Average
