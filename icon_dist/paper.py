@@ -121,27 +121,14 @@ def main(argv: list[str]) -> None:
     """
     parser = Parser("icon-dist paper", __doc__.splitlines()[0])
     add = parser.add_argument
-    add(
-        "--run",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="ID",
-        help="rows (T5.skcc) or tables (T5); again = resume",
-    )
-    add(
-        "--cfg", action=Once, metavar="NAME|PATH", help="run them on this preset; default: the first that the paper has"
-    )
+    text = "rows (T5.skcc) or tables (T5); again = resume"
+    add("--run", nargs="+", action="extend", default=[], metavar="ID", help=text)
+    text = "run them on this preset; default: the first that the paper has"
+    add("--cfg", action=Once, metavar="NAME|PATH", help=text)
     add("--seeds", type=at_least(0), nargs="+", action="extend", metavar="N", help="seeds to run; default 0")
     add("--record", type=Path, metavar="FILE.csv", help="append the figures here and skip the runs that it holds")
-    add(
-        "--set",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="a.b=c",
-        help="more overrides; @ID is the run of another row",
-    )
+    text = "more overrides; @ID is the run of another row"
+    add("--set", nargs="+", action="extend", default=[], metavar="a.b=c", help=text)
     add("--jobs", type=at_least(1), action=Once, metavar="N", help="runs at a time; default 1")
     add("--dry-run", action="store_true", help="print the commands that --run would start, and leave")
     add("--commands", nargs="*", metavar="ID", help="list these rows, or all, with the command of every measurement")

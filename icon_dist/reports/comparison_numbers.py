@@ -47,7 +47,7 @@ def numbers_of(
     any_measured = next(iter(measured.values()), None)
     told = dict.fromkeys(run.best["what"] for run in runs if run.best is not None)
     conditions = any_measured.conditions if any_measured else " | ".join(told) or None
-    joints = _joint_names(runs)
+    joints = next((run.skeleton.joints for run in runs if run.skeleton is not None), ())
     return {
         "metric": _metric(runs, any_measured),
         "conditions": conditions,
@@ -67,10 +67,6 @@ def _metric(runs: Sequence[Run], measured: Measured | None) -> str | None:
     if measured is not None:
         return str(measured.diagnosis.numbers["metric"])
     return next((run.metric for run in runs if run.metric), None)
-
-
-def _joint_names(runs: Sequence[Run]) -> tuple[str, ...]:
-    return next((run.skeleton.joints for run in runs if run.skeleton is not None), ())
 
 
 def _about(arm: Arm, measured: Mapping[Run, Measured]) -> Json:

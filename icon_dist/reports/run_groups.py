@@ -21,10 +21,7 @@ from icon_dist.reports.runs import Run, measured
 from icon_dist.types import Json
 
 OWN = ("run.name", "run.dir", "run.seed")  # keys that do not make another arm
-SEEDED = (
-    "model.pretrained",
-    "semi.teacher",
-)  # places whose name may end with the seed of the run, as icon-dist paper's
+SEEDED = ("model.pretrained", "semi.teacher")  # places whose name may end with the run's seed, as icon-dist paper's
 
 
 @dataclass(frozen=True)

@@ -28,34 +28,17 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("dataset", nargs="?", choices=DATASETS)  # "?": what is missing is said together with missing options
     add("files", nargs="*", default=[], type=annotation_file, metavar="FILE", help="annotation files, as --annotations")
     add("--annotations", type=annotation_file, action="append", metavar="FILE", help="repeat it to join several files")
-    add(
-        "--images",
-        action="append",
-        metavar="DIR",
-        help="one for all annotation files, or one each; yolo: in place of the file's path, where that is of elsewhere",
-    )
+    about = "one for all annotation files, or one each; yolo: in place of the file's path, where that is of elsewhere"
+    add("--images", action="append", metavar="DIR", help=about)
     add("--out", metavar="DIR|s3://...")
     add("--skeleton", metavar="NAME|FILE", help=f"a skeleton YAML or {SHIPPED}; derived without")
-    add(
-        "--sigmas",
-        type=sigmas,
-        metavar="S[,S...]",
-        help="OKS constants of a derived skeleton: one for all, or one each",
-    )
+    about = "OKS constants of a derived skeleton: one for all, or one each"
+    add("--sigmas", type=sigmas, metavar="S[,S...]", help=about)
     add("--headboxes", metavar="FILE", help="mpii: gt_valid.mat, for PCKh")
     add("--boxes", metavar="FILE", help="pack a detector's boxes (COCO results json) instead of the annotated people")
-    add(
-        "--split",
-        type=str,
-        metavar="NAME",
-        help="name of the set; yolo: which to read, default train; else the name of the first annotation file",
-    )
-    add(
-        "--licence",
-        type=one_line,
-        metavar="TEXT",
-        help="of the data, for the cards of models trained on it",
-    )
+    about = "name of the set; yolo: which to read, default train; else the name of the first annotation file"
+    add("--split", type=str, metavar="NAME", help=about)
+    add("--licence", type=one_line, metavar="TEXT", help="of the data, for the cards of models trained on it")
     add("--max-input", default="384x288", metavar="HxW|none", help="largest input to train at; default %(default)s")
     add("--per-shard", type=at_least(1), default=1000, metavar="N", help="people in a shard; default %(default)s")
     add("--seed", type=int, default=0, help="of the one shuffle over shards; default %(default)s")

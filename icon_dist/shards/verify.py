@@ -16,11 +16,8 @@ def main(argv: list[str]) -> None:
     """
     parser = Parser("icon-dist shards verify", __doc__.splitlines()[0])
     parser.add_argument("shards", metavar="DIR|s3://...")
-    parser.add_argument(
-        "--against",
-        metavar="DIR|s3://...",
-        help="another split: photos that are in both are findings, also if they were cut, scaled or encoded again",
-    )
+    text = "another split: photos that are in both are findings, also if they were cut, scaled or encoded again"
+    parser.add_argument("--against", metavar="DIR|s3://...", help=text)
     options = parser.parse_args(argv)
 
     from icon_dist.shards import verification
