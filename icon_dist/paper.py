@@ -185,7 +185,9 @@ def _run_rows(args: Namespace, recipes: dict[str, Recipe]) -> None:
             say(shlex.join(["icon-dist", "train", *run.command[2:]]))
         return
 
-    _require_scored(todo, configs)
+    for run in todo:
+        if not configs[run.name].data.val:
+            raise ConfigError(f"{run.cfg}: has no data.val, so there would be no score to record; set data.val")
     _require_same_values(configs, todo)
     _require_starts(todo, configs, recipes)
     _require_same_starts([*every.values()], configs)
@@ -218,13 +220,6 @@ def _judge_own(given: Sequence[str], recipes: Sequence[Recipe]) -> None:
         for recipe in recipes:
             if key in recipe.changes and value != (own := written(recipe.changes[key])):
                 note(f"{recipe.id}, {recipe.what}: --set {item} replaces the row's own {key}={own}")
-
-
-def _require_scored(runs: Sequence[Run], configs: Mapping[str, Config]) -> None:
-    """Refuse before the training what would have nothing to record after it."""
-    for run in runs:
-        if not configs[run.name].data.val:
-            raise ConfigError(f"{run.cfg}: has no data.val, so there would be no score to record; set data.val")
 
 
 def _require_starts(runs: Sequence[Run], configs: Mapping[str, Config], recipes: Mapping[str, Recipe]) -> None:

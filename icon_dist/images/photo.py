@@ -77,7 +77,10 @@ def is_photo(head: bytes) -> bool:
 def header(data: bytes, *, name: str) -> Header:
     """What a photo says of itself. What is no photo, or too large, is refused undecoded, with the likely cause."""
     if data[:3] == b"\xff\xd8\xff":
-        found = Header("JPEG", _jpeg_size(data, name=name), _exif(_jpeg_exif(data)))
+        if (wh := jpeg_size(data)) is None:
+            raise DataError(f"{name}: the header of the JPEG is cut off or damaged; replace the file")
+        marked = (body for marker, body in jpeg_segments(data) if marker == 0xE1 and body[:6] == b"Exif\0\0")
+        found = Header("JPEG", wh, _exif(next(marked, b"")[6:]))
     elif data[:8] == b"\x89PNG\r\n\x1a\n":
         found = _png(data, name=name)
     elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
@@ -187,16 +190,6 @@ def _by_opencv(data: bytes, *, name: str, why: str) -> NDArray[Any]:
     if pixels is None or pixels.ndim != 3 or pixels.dtype not in (np.uint8, np.uint16):
         raise DataError(f"{name}: cannot be decoded ({why}); replace the file")
     return pixels
-
-
-def _jpeg_size(data: bytes, *, name: str) -> tuple[int, int]:
-    if (wh := jpeg_size(data)) is None:
-        raise DataError(f"{name}: the header of the JPEG is cut off or damaged; replace the file")
-    return wh
-
-
-def _jpeg_exif(data: bytes) -> bytes:
-    return next((body[6:] for marker, body in jpeg_segments(data) if marker == 0xE1 and body[:6] == b"Exif\0\0"), b"")
 
 
 def _png(data: bytes, *, name: str) -> Header:

@@ -100,8 +100,8 @@ def shards_of(runs: Sequence[Run], given: str | None, missing: list[str]) -> Sha
         return None
     require_one_skeleton({run.name: run.skeleton for run in trained})
     learned = trained[0].skeleton
-    if learned is not None and lacking(learned, shards.skeleton):
-        require_one_skeleton({trained[0].name: learned, uri: shards.skeleton})
+    if learned is not None and lacking(learned, shards.index.skeleton):
+        require_one_skeleton({trained[0].name: learned, uri: shards.index.skeleton})
     return shards
 
 

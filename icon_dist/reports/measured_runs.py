@@ -70,11 +70,6 @@ class Shards:
     index: ShardSet
     truth: GroundTruth
 
-    @property
-    def skeleton(self) -> Skeleton:
-        """The skeleton that the instances of the set are annotated with."""
-        return self.index.skeleton
-
 
 def open_measured(uri: str, inputs: Iterable[tuple[int, int]]) -> Shards:
     """The shards at ``uri``, for networks with inputs of these sizes (H, W). DataError where they do not fit."""

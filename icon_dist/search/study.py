@@ -150,7 +150,9 @@ def _base(cfg: Config, need: Need) -> Config:
 
 @contextlib.contextmanager
 def _cluster() -> Iterator[None]:
-    _listen()
+    signal.signal(signal.SIGTERM, _preempted)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup
+        signal.signal(signal.SIGHUP, _preempted)
     address = os.environ.get("RAY_ADDRESS")
     tell(f"joining the Ray cluster at {address}" if address else "starting Ray on this machine")
     try:
@@ -160,12 +162,6 @@ def _cluster() -> Iterator[None]:
         raise SystemExit(RESUMABLE) from None  # Ray makes a 1 of it where the signal finds it waiting
     finally:
         ray.shutdown()
-
-
-def _listen() -> None:
-    signal.signal(signal.SIGTERM, _preempted)
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup
-        signal.signal(signal.SIGHUP, _preempted)
 
 
 def _preempted(number: int, _: FrameType | None) -> NoReturn:

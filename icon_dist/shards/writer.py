@@ -100,12 +100,6 @@ def _part(job: Job) -> tuple[pa.Table, _TarFacts]:
     return table.replace_schema_metadata(None), facts
 
 
-def _source(annotations: Annotations) -> str:
-    """Digest of all that is packed except pixels."""
-    people = [{**vars(p), "keypoints": p.keypoints.tolist()} for p in annotations.instances]
-    return _digest({"people": people, "truth": annotations.truth})
-
-
 def _digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
@@ -174,6 +168,7 @@ def _finish(out: str, head: BuildHead, truth: Truth, jobs: Sequence[Job]) -> Sha
 
 def _head(annotations: Annotations, info: SetInfo, settings: Settings) -> BuildHead:
     """What a build is, known before anything is packed: the same head, the same bytes."""
+    people = [{**vars(p), "keypoints": p.keypoints.tolist()} for p in annotations.instances]
     head = {
         "format": FORMAT,
         "dataset": info.dataset,
@@ -181,7 +176,7 @@ def _head(annotations: Annotations, info: SetInfo, settings: Settings) -> BuildH
         "boxes": info.boxes,
         "skeleton": skeleton_to_dict(annotations.skeleton),
         "settings": settings.manifest(),
-        "source": _source(annotations),
+        "source": _digest({"people": people, "truth": annotations.truth}),
     }
     head |= {"licence": info.licence} if info.licence else {}
     plain: BuildHead = json.loads(_json(head))  # as it is read back
