@@ -26,7 +26,7 @@ from icon_dist import storage
 from icon_dist.checkpoints import checkpoint
 from icon_dist.checkpoints import manifest as manifests
 from icon_dist.checkpoints.checkpoint import Checkpoint
-from icon_dist.checkpoints.manifest import OTHER
+from icon_dist.checkpoints.manifest import OTHER, Manifest
 from icon_dist.checkpoints.not_a_run import FILES, not_a_run
 from icon_dist.config import Config
 from icon_dist.datasets import skeleton_from_dict, skeleton_to_dict
@@ -36,6 +36,7 @@ from icon_dist.types import Origin, Skeleton, SplitRecord
 
 FORMAT = 1
 STUDENT = "net{}."  # what the names of a student's tensors begin with where a run trains two
+OTHERS = "train from them with model.pretrained=FILE, and give that run"
 NOT_OF_NET_1 = ("net2_", "mean_")  # what scores of other students begin with, in the records of such a run
 
 
@@ -106,7 +107,7 @@ def _scores_of(net: int, manifest: Mapping[str, Any]) -> dict[str, Any]:
     return {"metrics": own, "score": own.get(manifest.get("headline"))}
 
 
-def score_of(net: int, manifest: Mapping[str, Any]) -> float | None:
+def score_of(net: int, manifest: Manifest) -> float | None:
     """The main score of a student, by which its best checkpoint is chosen; that of the run where it has one network."""
     own = _scores_of(net, manifest)
     return manifests.score(manifest if net == 1 or not own["metrics"] else own)
@@ -131,10 +132,12 @@ def pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> bytes:
 
 def decode(data: bytes, *, name: str) -> Weights:
     """The inverse of ``encode``; anything else is a CheckpointError about ``name``."""
-    if data[:2] in (b"PK", b"\x80\x02", b"\x80\x04") or name.endswith((".pt", ".pth", ".pkl", ".bin")):
-        raise CheckpointError(f"{name}: is a pickle, which can run code; give a run or a fetched .safetensors")
     if name.endswith((".onnx", ".pt2")):
         raise CheckpointError(f"{name}: an exported model; give the run or the fetched .safetensors that it is from")
+    if data[:2] in (b"PK", b"\x80\x02", b"\x80\x04") or name.endswith((".pt", ".pth", ".pkl", ".bin")):
+        raise CheckpointError(
+            f"{name}: is a pickle, which can run code; give a run or a fetched .safetensors (public weights: {OTHERS})"
+        )
     if data[:3] == b"\xff\xd8\xff" or data[:8] == b"\x89PNG\r\n\x1a\n":
         raise CheckpointError(f"{name}: an image, not a model; the model comes first")
     if PurePosixPath(name).suffix.lower() in FILES:
@@ -146,7 +149,9 @@ def decode(data: bytes, *, name: str) -> Weights:
         metadata = {key: json.loads(value) for key, value in said.items() if key != "sha256"}
         version = int(metadata["format"])
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
-        raise CheckpointError(f"{name}: not written by icon_dist.fetch, or cut; fetch it again from its run") from None
+        if _is_safetensors(data):
+            raise CheckpointError(f"{name}: weights that icon-dist fetch has not written; {OTHERS}") from None
+        raise CheckpointError(f"{name}: not written by icon-dist fetch, or cut; fetch it again from its run") from None
     if version > FORMAT:
         raise CheckpointError(f"{name}: format {version} is newer than this icon_dist reads ({FORMAT}); upgrade it")
     if said.get("sha256") != _digest(header, memoryview(data)[8 + size :]):
@@ -159,6 +164,14 @@ def decode(data: bytes, *, name: str) -> Weights:
     except (SafetensorError, ValueError) as error:
         raise CheckpointError(f"{name}: no safetensors file ({error}); fetch it again from its run") from None
     return _described(tensors, metadata, name=name)
+
+
+def _is_safetensors(data: bytes) -> bool:
+    try:
+        safetensors.torch.load(data)
+    except (SafetensorError, ValueError):
+        return False
+    return True
 
 
 def metadata_of(weights: Weights) -> dict[str, object]:
@@ -219,8 +232,8 @@ def find(run_uri: str, which: str | int | None, *, net: int = 1, parts: Path | N
     """Return a checkpoint of the run at ``run_uri`` with its weights verified; what else it holds is not read.
 
     ``which`` is ``best`` by the scores of ``net``, ``last`` or a step; None means best, or last if none was evaluated.
-    Warnings and the progress of the download go to stderr. In the folder ``parts`` an interrupted download leaves what it had, and goes on from
-    it. Raises CheckpointError where there is no such intact checkpoint.
+    Warnings and the progress of the download go to stderr. In the folder ``parts`` an interrupted download leaves what
+    it had, and goes on from it. Raises CheckpointError where there is no such intact checkpoint.
     """
     line_of = functools.cache(lambda file: ProgressLine(f"{file}:", "MB"))
     found = checkpoint.find(

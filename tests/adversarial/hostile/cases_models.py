@@ -26,12 +26,12 @@ CASES: dict[str, tuple[Prepare, int, str]] = {
     "header of exabytes": (
         lambda c: c.evaluate(c.file("x.safetensors", payload.safetensors_header(b"{}", size=2**62))),
         4,
-        "not written by icon_dist.fetch",
+        "not written by icon-dist fetch",
     ),
     "header nested deeply": (
         lambda c: c.evaluate(c.file("x.safetensors", payload.safetensors_header(DEEP))),
         4,
-        "not written by icon_dist.fetch",
+        "not written by icon-dist fetch",
     ),
     "environment in its config": (
         bad_text(lambda _, m: m["config"]["run"].update(name="${oc.env:CANARY}")),

@@ -22,7 +22,7 @@ CALLS: dict[str, tuple[int, str]] = {
     "export thing -o m.onnx": (4, "a shard set, no run; give it with --shards, and a run beside it"),
     "export study -o m.onnx": (4, "a sweep, no run; give some of its trials, such as "),
     "export x.yaml -o m.onnx": (4, "a config, no run; give the run that was trained with it"),
-    "export a.txt -o m.onnx": (4, "a.txt: not written by icon_dist.fetch, or cut"),
+    "export a.txt -o m.onnx": (4, "a.txt: not written by icon-dist fetch, or cut"),
     "export old.onnx -o m.onnx": (4, "old.onnx: an exported model; give the run or the fetched .safetensors"),
     "export w.safetensors": (2, "required: -o/--out"),
     "export w.safetensors -o photos/": (2, "ends with none of .onnx, .pt2; name it FILE.onnx"),

@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from numpy.typing import NDArray
 from PIL import Image
@@ -230,6 +231,16 @@ def test_models_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "model.pth").write_bytes(b"PK\3\4")
     with pytest.raises(CheckpointError, match="is a pickle, which can run code"):
         icon_dist.load(tmp_path / "model.pth")
+    (tmp_path / "model.pt2").write_bytes(b"PK\3\4")  # what icon-dist export writes
+    with pytest.raises(CheckpointError, match="an exported model; give the run"):
+        icon_dist.load(tmp_path / "model.pt2")
+    safetensors.torch.save_file({"conv.weight": torch.zeros(2)}, tmp_path / "public.safetensors")
+    with pytest.raises(CheckpointError, match="weights that icon-dist fetch has not written; train from them with"):
+        icon_dist.load(tmp_path / "public.safetensors")
+    whole = (tmp_path / "public.safetensors").read_bytes()
+    (tmp_path / "cut.safetensors").write_bytes(whole[:-1])
+    with pytest.raises(CheckpointError, match="not written by icon-dist fetch, or cut"):
+        icon_dist.load(tmp_path / "cut.safetensors")
     weights = weights_file(tmp_path / "crate.safetensors", CRATE)
     with pytest.raises(ConfigError, match=r"^device meta: "):
         icon_dist.load(weights, device="meta")
