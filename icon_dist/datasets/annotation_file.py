@@ -92,6 +92,8 @@ def parse(raw: bytes, *, source: str | Path) -> Any:
         raise DataError(f"{source}: HTML or XML, not json: an error page, or labels that were not exported as COCO")
     if raw[:2] == b"PK":
         raise DataError(f"{source}: a zip archive; unpack it and give the json in it")
+    if raw[:1] == b"\x80":
+        raise DataError(f"{source}: a Python pickle, which is never loaded; write it as json")
     try:
         with collector_off():
             return json.loads(raw)
@@ -101,12 +103,28 @@ def parse(raw: bytes, *, source: str | Path) -> Any:
         if error.pos == 0 and re.match(rb"[\w ]+[,;\t]", raw):
             first = shown(raw.splitlines()[0].decode("utf-8", "replace"))
             raise DataError(f"{source}: a table ({first}), not json; export the labels as json") from None
-        where = f"line {error.lineno} column {error.colno}"
-        raise DataError(f"{source}: not json, or truncated, at {where}: {error.msg}; download it again") from None
+        raise DataError(f"{source}: {_syntax(error)}") from None
     except RecursionError:
         raise DataError(f"{source}: nested too deeply for an annotation file; get it again") from None
     except ValueError:
         raise DataError(f"{source}: a number of thousands of digits in it; get it again") from None
+
+
+def _syntax(error: json.JSONDecodeError) -> str:
+    """What is wrong with a json text, where, and what to do."""
+    text, at = error.doc, error.pos
+    where = f"line {error.lineno} column {error.colno}"
+    if re.compile(r"[\0\s]*\Z").match(text, at) or error.msg.startswith("Unterminated string"):
+        return f"not json, or truncated, at {where}: {error.msg}; download it again"
+    if re.search(r",\s*\Z", text[max(at - 99, 0) : at + (text[at] == ",")]) and re.match(
+        r",?\s*[]}]", text[at : at + 99]
+    ):
+        return f"not json at {where}: a comma that nothing follows; remove it"
+    if text[at] == "'":
+        return f"not json at {where}: single quotes, as Python prints objects; write it with json.dump"
+    if error.msg == "Extra data" and text[at] in "[{":
+        return f"not json at {where}: a second value, as in JSON lines; write one value, with all of them in it"
+    return f"not json at {where}: {error.msg}; correct it, or write it again with a json library"
 
 
 def _room(raw: bytes) -> int:
@@ -229,20 +247,6 @@ def name_fault(name: object) -> str | None:
     return None
 
 
-def mend_slashes(entries: Iterable[Any], key: str, images: str | Path | None, faults: Faults) -> None:
-    """Write ``/`` for ``\\`` in the names of photos, where that is a file in the folder ``images``; with a note."""
-    if images is None:
-        return
-    mended = 0
-    for entry in entries:
-        name = entry.get(key) if type(entry) is dict else None
-        if type(name) is str and "\\" in name and is_file_of(images, other := name.replace("\\", "/")):
-            entry[key] = other
-            mended += 1
-    if mended:
-        faults.note(f"{plural(mended, 'file name')} with a backslash; read with '/' between folders")
-
-
 def is_file_of(folder: str | Path, name: str) -> bool:
     """Whether ``name`` is a relative path to a file in ``folder``."""
     return name_fault(name) is None and (Path(folder) / name).is_file()
@@ -277,7 +281,10 @@ def missing_files(names: Collection[str], folder: str | Path) -> set[str]:
         if leaf not in present[parent]:
             missing.add(name)
     if len(missing) == len(set(names)) > 1:
-        raise DataError(
-            f"{folder}: none of {plural(len(missing), 'photo')} is there, such as {min(missing)}; give theirs"
-        )
+        first = min(missing)
+        parent, _, leaf = first.rpartition("/")
+        near = sorted(one for one in present[parent] if Path(one).stem in (leaf, Path(leaf).stem))
+        there = f" (but {near[0]} is)" if near else ""
+        photos = plural(len(missing), "photo")
+        raise DataError(f"{folder}: none of {photos} is there, such as {first}{there}; give theirs")
     return missing

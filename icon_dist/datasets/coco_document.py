@@ -11,11 +11,11 @@ from icon_dist.datasets.annotation_file import (
     are_numbers,
     is_id,
     load,
-    mend_slashes,
     mend_wholes,
     name_fault,
 )
 from icon_dist.datasets.joint_names import standard
+from icon_dist.datasets.photo_links import mend_letters, mend_slashes
 from icon_dist.datasets.repair import forget_blank_joints
 from icon_dist.errors import DataError, plural, shorten, shown
 from icon_dist.images.size import size_as_read
@@ -35,16 +35,38 @@ def check_sections(document: Any, *, source: str | Path) -> None:
     """Raise a DataError where a document lacks the sections of a COCO keypoints file, or ids of its categories."""
     if type(document) is not dict:
         kind = "a list" if type(document) is list else f"{type(document).__name__}"
-        raise DataError(f"{source}: {kind} on top, expected an object with images, annotations, categories")
+        other = _other_kind(document)
+        guess = f" (it looks like {other})" if other else ""
+        raise DataError(f"{source}: {kind} on top{guess}, expected an object with images, annotations, categories")
     for name in ("images", "annotations", "categories"):
         if type(document.get(name)) is not list:
             found = "missing" if name not in document else "not a list"
-            fix = "expected a COCO keypoints file (person_keypoints_*.json); export the labels in that format"
-            raise DataError(f"{source} {name}: {found}; {fix}")
+            other = _other_kind(document)
+            form = "expected a COCO keypoints file (person_keypoints_*.json)"
+            what = f"{form}, it looks like {other}" if other else form
+            raise DataError(f"{source} {name}: {found}; {what}; export the labels in that format")
     mend_wholes(document["categories"], "id")
     ids = [c.get("id") if type(c) is dict else None for c in document["categories"]]
     if not ids or not all(map(is_id, ids)) or len(set(ids)) != len(ids):
         raise DataError(f"{source} categories: ids {shown(ids)}, expected at least one, all different integers >= 0")
+
+
+def _other_kind(document: Any) -> str | None:
+    """What a document is that other tools write, if it is known."""
+    one = next(iter(document), None) if type(document) is list else document
+    if type(one) is not dict:
+        return None
+    if type(document) is list:
+        if "annotations" in one or "annotator" in one:
+            return "Label Studio's JSON export, which icon-dist shards build labelstudio reads"
+        return "results of a model, no labels" if "image_id" in one else None
+    names = {
+        "shapes": "the labels of one photo, by LabelMe",
+        "_via_img_metadata": "a project of the VGG Image Annotator",
+        "people": "poses of one photo, as OpenPose writes them",
+        "instance_info": "poses, as MMPose's demo writes them",
+    }
+    return next((what for key, what in names.items() if key in one), None)
 
 
 def mend_values(document: Entry, faults: Faults) -> None:
@@ -117,6 +139,7 @@ def images_of(
     measured = 0
     mend_wholes(entries, "id", "width", "height")
     mend_slashes(entries, "file_name", images, faults)
+    mend_letters(entries, "file_name", images, faults)
     for number, entry in enumerate(entries):
         fault = None
         try:

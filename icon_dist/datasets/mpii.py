@@ -16,10 +16,10 @@ from icon_dist.datasets.annotation_file import (
     are_numbers,
     is_vector,
     load,
-    mend_slashes,
     missing_files,
     name_fault,
 )
+from icon_dist.datasets.photo_links import mend_letters, mend_slashes
 from icon_dist.errors import DataError, shown
 from icon_dist.images.size import size_as_read
 from icon_dist.storage import local
@@ -67,6 +67,7 @@ def read(
     document = _entries(annotations)
     faults = Faults(annotations, drop=drop_invalid)
     mend_slashes(document, "image", images, faults)
+    mend_letters(document, "image", images, faults)
     given = (entry.get("image") for entry in document if type(entry) is dict)
     names = {name for name in given if type(name) is str and name_fault(name) is None}
     absent = missing_files(names, images) if images is not None else set()

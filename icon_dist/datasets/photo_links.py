@@ -1,14 +1,16 @@
-"""Photos of a folder, found by the addresses that a labelling tool gave them."""
+"""Photos of a folder, found by the addresses that a labelling tool gave them, and by names in another spelling."""
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from icon_dist.datasets.annotation_file import Faults, folders_below, is_file_of
+from icon_dist.datasets.annotation_file import Faults, folders_below, is_file_of, name_fault
 from icon_dist.errors import DataError, plural, shown
 
 DEEPEST = 64  # folders of an address that are compared
@@ -72,6 +74,64 @@ def find_by_ends(images: list[Any], folder: str | Path, faults: Faults) -> None:
         entry["file_name"] = file
     if of:
         faults.note(f"{plural(len(of), 'file name')} with other folders, found by the end ({min(of)} the first)")
+
+
+def mend_slashes(entries: Iterable[Any], key: str, images: str | Path | None, faults: Faults) -> None:
+    """Write ``/`` for ``\\`` in the names of photos, where that is a file in the folder ``images``; with a note."""
+    if images is None:
+        return
+    mended = 0
+    for entry in entries:
+        name = entry.get(key) if type(entry) is dict else None
+        if type(name) is str and "\\" in name and is_file_of(images, other := name.replace("\\", "/")):
+            entry[key] = other
+            mended += 1
+    if mended:
+        faults.note(f"{plural(mended, 'file name')} with a backslash; read with '/' between folders")
+
+
+def mend_letters(entries: Iterable[Any], key: str, images: str | Path | None, faults: Faults) -> None:
+    """Give names of photos the capitals of the only such file in the folder ``images``; with a note.
+
+    Some systems do not tell ``IMG_1.JPG`` from ``img_1.jpg``, nor an accent from a letter and its mark.
+    """
+    named = [entry for entry in entries if type(entry) is dict and type(entry.get(key)) is str]
+    if images is None or not Path(images).is_dir():
+        return
+    folders: dict[str, list[str]] = {}
+    there: set[str] = set()
+    for parent in {entry[key].rpartition("/")[0] for entry in named}:
+        if name_fault(f"{parent}/x".lstrip("/")) is None:
+            folders[parent] = _names(Path(images, parent))
+            there.update(f"{parent}/{name}".lstrip("/") for name in folders[parent])
+    alike: dict[tuple[str, str], list[str]] = {}
+    if lost := [entry for entry in named if entry[key] not in there]:
+        for parent, names in folders.items():
+            for name in names:
+                alike.setdefault((parent, _letters(name)), []).append(f"{parent}/{name}".lstrip("/"))
+    taken, mended = {entry[key] for entry in named}, list[str]()
+    for entry in lost:
+        parent, _, leaf = entry[key].rpartition("/")
+        files = alike.get((parent, _letters(leaf)), [])
+        if len(files) == 1 and files[0] not in taken:
+            mended.append(entry[key])
+            entry[key] = files[0]
+            taken.add(files[0])
+    if mended:
+        what = plural(len(mended), "file name")
+        faults.note(f"{what} with other capitals or accents than the file has ({min(mended)} the first)")
+
+
+def _names(folder: Path) -> list[str]:
+    """What is in a folder, if it is one that can be read."""
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
+
+
+def _letters(name: str) -> str:
+    return _plain(name).casefold()
 
 
 def _plain(name: str) -> str:

@@ -23,11 +23,15 @@ def read(annotations: str | Path, *, images: str | Path | None = None, drop_inva
     document, faults = load(annotations), Faults(annotations, drop=drop_invalid)
     check_sections(document, source=annotations)
     skeleton = find_skeleton("wholebody133")
+    more = False
     for entry in document["annotations"]:
         if type(entry) is dict and any(part in entry for part in PARTS):
             parts = ["keypoints"] if _is_joined(entry) else PARTS
+            more = more or _is_joined(entry) or any(part in entry for part in PARTS if part != "keypoints")
             entry["keypoints"] = [value for part in parts for value in _joints(entry, part)]
             entry.pop("num_keypoints", None)  # it counts those of the body
+    if not more:
+        faults.note("nobody has joints of feet, face or hands; icon-dist shards build coco reads the others alone")
     for category in document["categories"]:
         category["keypoints"] = list(skeleton.joints)
     return people_of(document, faults, skeleton=skeleton, images=images)

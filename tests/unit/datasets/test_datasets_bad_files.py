@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import pickle
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -178,6 +179,15 @@ FILES: dict[str, tuple[bytes, str]] = {
     "blank": (b" \n", "empty file"),
     "html": (b"<!DOCTYPE html><html>404</html>", "HTML"),
     "truncated": (json.dumps(good()).encode()[:200], r"truncated, at line 1 column \d+"),
+    "cut after a comma": (b'{"images": [1,', "truncated, at line 1 column .*download it again"),
+    "a comma too many": (
+        b'{"images": [1,\n ]}',
+        r"not json at line 2 column 2: a comma that nothing follows; remove it",
+    ),
+    "Python's print": (repr(good()).encode(), "not json at line 1 column 2: single quotes, as Python prints objects"),
+    "JSON lines": (b"{}\n{}\n", "not json at line 2 column 1: a second value, as in JSON lines"),
+    "no value": (b'{"images": }', "not json at line 1 column 12: .*; correct it"),
+    "pickle": (pickle.dumps(good()), "a Python pickle, which is never loaded"),
     "truncated gzip": (gzip.compress(json.dumps(good()).encode())[:60], "truncated or damaged gzip"),
     "damaged gzip": (b"\x1f\x8b" + b"\x00" * 40, "truncated or damaged gzip"),
     "latin-1": (
@@ -200,6 +210,9 @@ FILES: dict[str, tuple[bytes, str]] = {
         r"categories: ids \[1, 1\], expected at least one, all different",
     ),
     "zip": (b"PK\x03\x04" + bytes(60), "a zip archive"),
+    "Label Studio": (b'[{"id": 1, "annotations": []}]', "a list on top .*icon-dist shards build labelstudio reads"),
+    "results": (b'[{"image_id": 1, "keypoints": []}]', r"a list on top \(it looks like results of a model, no labels"),
+    "VIA": (b'{"_via_img_metadata": {}}', "images: missing; .* it looks like a project of the VGG Image Annotator"),
     "labelme": (b'{"version": "5", "shapes": [], "imagePath": "1.jpg"}', "images: missing; .*export the labels"),
     "other joints": (
         json.dumps({**good(), "categories": [{"id": 1, "keypoints": ["head"]}]}).encode(),

@@ -67,6 +67,44 @@ def test_a_missing_photo_is_no_other_one(photos: Path) -> None:
         read(photos, document("x/a.jpg", "y/a.jpg"), drop_invalid=True)
 
 
+@pytest.mark.parametrize("name", ["A.JPG", "sub/B c.jpg", "u\u0308.jpg"])
+@pytest.mark.parametrize("word", ["custom", "coco"])
+def test_names_in_other_letters(photos: Path, word: str, name: str) -> None:
+    Image.new("RGB", (200, 100)).save(photos / "\u00fc.jpg")
+    files = {"A.JPG": "a.jpg", "sub/B c.jpg": "sub/b c.jpg", "u\u0308.jpg": "\u00fc.jpg"}
+    content = document("other.jpg", name)
+    Image.new("RGB", (200, 100)).save(photos / "other.jpg")
+    found = coco(photos, content) if word == "coco" else read(photos, content)
+    assert [person.file for person in found.instances] == ["other.jpg", files[name]]
+    note = f"e.json: 1 file name with other capitals or accents than the file has ({name} the first)"
+    assert note in found.truth["notes"]
+
+
+def coco(photos: Path, content: dict[str, Any]) -> Annotations:
+    """The same people with COCO's joints."""
+    content["categories"][0]["keypoints"] = list(datasets.load_skeleton("coco").joints)
+    for annotation in content["annotations"]:
+        annotation["keypoints"] = POSE + [0] * 42
+    (photos.parent / "e.json").write_text(json.dumps(content))
+    return datasets.read("coco", photos.parent / "e.json", images=photos)
+
+
+def test_letters_that_tell_two_photos_apart(photos: Path) -> None:
+    """Only one of A.jpg and a.jpg is left, or the name could be either: no photo is taken for another."""
+    with pytest.raises(DataError, match=r"image 'A.jpg': not in"):
+        read(photos, document("a.jpg", "A.jpg"))
+    for name in ("x.jpg", "X.jpg"):
+        Image.new("RGB", (200, 100)).save(photos / name)
+    with pytest.raises(DataError, match=r"image 'x.JPG': not in"):
+        read(photos, document("a.jpg", "x.JPG"))
+
+
+def test_a_photo_of_another_kind_is_named(photos: Path) -> None:
+    Image.new("RGB", (200, 100)).save(photos / "b.jpg")
+    with pytest.raises(DataError, match=r"none of 2 photos is there, such as a.png \(but a.jpg is\); give theirs"):
+        read(photos, document("a.png", "b.png"))
+
+
 def test_names_that_are_files_stay(photos: Path) -> None:
     found = read(photos, document("a.jpg", "sub/b c.jpg"))
     assert [person.file for person in found.instances] == ["a.jpg", "sub/b c.jpg"]

@@ -84,6 +84,9 @@ def test_whole_body_faults_and_hints(tmp_path: Path) -> None:
         datasets.read("wholebody133", write(tmp_path / "a.json", whole_body(short)))
     with pytest.raises(DataError, match=r"ann id=442619 keypoints: 'x' is not a number"):
         datasets.read("wholebody133", write(tmp_path / "a.json", whole_body(PERSON | {"foot_kpts": ["x"] * 18})))
+    bare = {key: value for key, value in PERSON.items() if not key.endswith("_kpts")}
+    (note,) = datasets.read("wholebody133", write(tmp_path / "a.json", whole_body(bare))).truth["notes"]
+    assert "nobody has joints of feet, face or hands; icon-dist shards build coco reads the others alone" in note
     body = datasets.read("custom", write(tmp_path / "a.json", whole_body(PERSON)))
     assert body.skeleton.name == "coco"
     assert any("icon-dist shards build wholebody133 reads them" in text for text in body.truth["notes"])
