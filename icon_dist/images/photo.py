@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from icon_dist import storage
 from icon_dist.errors import DataError, needed_for
 from icon_dist.images.image import MAX_BYTES, check_limits, jpeg_frame, jpeg_segments, jpeg_size
+from icon_dist.images.no_photo import what_else
 
 ORIENTATION, WIDTH, HEIGHT, BITS, ALPHA = 274, 256, 257, 258, 338  # tags of TIFF, in which EXIF is written
 PADDING = 16  # stray bytes behind the last scan of a JPEG whose pixels are complete, as some cameras leave them
 FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
-READ = "JPEG, PNG, WebP, BMP and TIFF are read"
 DEPTHS = (8, 10, 12, 14, 16)  # bits that cameras write into photos of 16 bits a channel
 Exif = Literal["ignore", "apply"]
 
@@ -93,7 +93,7 @@ def header(data: bytes, *, name: str) -> Header:
         if tags.get(BITS, (1, 0))[0] > 16:
             raise DataError(f"{name}: a TIFF of {tags[BITS][0]} bits a channel; save it with 8")
     else:
-        raise DataError(f"{name}: {_what_else(data)}")
+        raise DataError(f"{name}: {what_else(data)}")
     check_limits(data, found.stored_wh, name=name)
     return found
 
@@ -288,28 +288,3 @@ def _orientation(tags: Mapping[int, tuple[int, int]]) -> int:
 
 def _exif(tiff: bytes) -> int:
     return _orientation(_tags(tiff))
-
-
-def _what_else(data: bytes) -> str:
-    """What a file that is no photo looks like, and what to do."""
-    start = data[:200].lstrip()
-    brand = data[8:12] if data[4:8] == b"ftyp" else b""
-    if not data:
-        return "an empty file; copy or download it again"
-    if not data[:4096].strip(b"\0"):
-        return "only zeros, a broken copy or download; get it again"
-    if start[:1] in (b"<", b"{"):
-        return "a web page or text, not an image; the download was probably an error page, get it again"
-    if start.startswith(b"version https://git-lfs"):
-        return "a pointer of Git LFS, not the image; run git lfs pull"
-    if data[:4] in (b"II*\0", b"MM\0*"):
-        return "the TIFF is cut off or damaged; replace the file"
-    if data[:4] in (b"II+\0", b"MM\0+"):
-        return "a BigTIFF; save it as plain TIFF or PNG"
-    if data[:4] == b"GIF8":
-        return "a GIF; save the frame that you need as PNG or JPEG"
-    if brand in (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"avis"):
-        return f"{'an AVIF' if brand[:2] == b'av' else 'a HEIC'} image; convert it to JPEG or PNG"
-    if brand:
-        return "a video; save the frame that you need as PNG or JPEG"
-    return f"not an image of a kind that is read ({READ}); convert or replace the file"
