@@ -188,11 +188,12 @@ class Faults:
     def _dropped(self) -> str:
         return f"dropped {plural(len(self.texts), 'invalid entry', 'invalid entries')}; the first: {self.texts[0]}"
 
-    def nobody(self, *, people: int, crowds: int, unlabelled: int) -> DataError:
-        """Why nobody is left of ``people`` annotations."""
+    def nobody(self, *, people: int, crowds: int, unlabelled: int, placed: int = 0) -> DataError:
+        """Why nobody is left of ``people`` annotations; ``placed`` joints have coordinates, but v = 0."""
         facts = [plural(people, "annotation")]
         facts += [plural(crowds, "crowd")] if crowds else []
         facts += [f"{unlabelled} without joints"] if unlabelled else []
+        facts += [f"{placed} joints have coordinates and v=0; write v=2, or 1 if hidden"] if placed else []
         facts += [self._dropped()] if self.texts else []
         text = f"no person with a labelled joint; nothing to train on or to score ({', '.join(facts)})"
         return DataError(f"{self.source}: {text}")

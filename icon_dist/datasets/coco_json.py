@@ -81,6 +81,10 @@ def people_of(
         entries[i]["num_keypoints"] = int((keypoints_in_use[i, :counted_joints, 2] > 0).sum())
     labelled = keypoints_in_use[..., 2] > 0
     wanted = labelled.any(axis=1) & (crowd == 0)
+    placed = int(((keypoints_in_use[..., 2] == 0) & (keypoints_in_use[..., :2] > 0).all(axis=2)).sum())
+    if placed > repair.PLACED * labelled.sum():
+        what = f"{plural(placed, 'joint')} with coordinates and v=0, read as not labelled"
+        faults.note(f"{what}; if these are hidden ones, write v=1")
     _box_joints(entries, boxes_in_use, keypoints_in_use, wanted & ~wild_boxes, faults=faults)
     known = wanted & ~wild_boxes & ~wild_points
     repair.require_pixels(keypoints_in_use[known], boxes_in_use[known], sizes[known], source=annotations)
@@ -112,7 +116,7 @@ def people_of(
     if not len(rows):
         crowds = int((crowd == 1).sum())
         unlabelled = int((~labelled.any(axis=1) & (crowd == 0)).sum())
-        raise faults.nobody(people=len(document["annotations"]), crowds=crowds, unlabelled=unlabelled)
+        raise faults.nobody(people=len(document["annotations"]), crowds=crowds, unlabelled=unlabelled, placed=placed)
     faults.warn()
     points = keypoints_in_use.astype(np.float32)
     columns = (column[rows].tolist() for column in (ids, image_ids, sizes.astype(int), cleaned, areas))

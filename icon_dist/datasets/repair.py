@@ -19,6 +19,7 @@ F64 = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 MARGIN = 0.1  # of a box around joints, a part of their extent; COCO's boxes have .06 to .11 (median)
 SMALL, LARGE = 0.001, 2  # parts of the box that cannot be the area of a person: a placeholder, another unit
+PLACED = 0.1  # joints with coordinates and v = 0, to those that are labelled; COCO, CrowdPose and LSP have none
 HOPELESS = 0.5  # a file with a larger share of its joints far outside is not mended
 
 

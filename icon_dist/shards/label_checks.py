@@ -27,6 +27,10 @@ ORIGIN = 0.01  # largest share of joints at (0, 0)
 BEYOND = 0.05  # a box is beyond its image by more than this part of its size
 PERCENT = 100.0
 YOLO = "boxes of a YOLO file"
+ENOUGH, REACH = (
+    10,
+    2 / 3,
+)  # a quarter of COCO's people end within two thirds of their image; ten of ten hardly by chance
 ROOMY = 200.0  # px; all labels within the first hundred of such images are suspicious
 
 Corners = Float[np.ndarray, "n 4"]  # x1, y1, x2, y2
@@ -64,7 +68,8 @@ def check(truth: Truth, skeleton: Skeleton) -> tuple[list[str], list[str]]:
         _twins(people),
         _shared_boxes(people),
     )
-    return [*first, *(line for found in others for line in found)], list(_notes(truth, people, skeleton))
+    notes = [*_notes(truth, people, skeleton), *(() if first else _scaled(people))]
+    return [*first, *(line for found in others for line in found)], notes
 
 
 def packed(people: int, truth: Truth) -> str:
@@ -108,6 +113,20 @@ def _notes(truth: Truth, people: Labels, skeleton: Skeleton) -> Iterator[str]:
     listed = Counter(image["file_name"] for image in truth["images"])
     if twice := [name for name, times in listed.items() if times > 1]:
         yield f"{plural(len(twice), 'photo')} under several image ids ({twice[0]} the first); give each one id"
+
+
+def _scaled(people: Labels) -> Iterator[str]:
+    """Labels that were made on copies of another size. On COCO, CrowdPose and LSP one of 25 thousand people is out."""
+    known = people.wh[:, 0] > 0
+    low, high = extent(people.keypoints)
+    out = (np.maximum(-low, high - people.wh) / np.maximum(people.wh, 1)).max(axis=1)
+    if _is_habit(outside := known & (out > BEYOND)):
+        yield f"joints of {people.some(outside)} lie outside their image; were the labels made on larger copies?"
+    ends = np.maximum(_ends(people)[:, 2:], high)
+    reach = (ends / np.maximum(people.wh, 1)).max()
+    if known.all() and len(known) >= ENOUGH and reach < REACH and ends.max() > PERCENT + 1:
+        who = plural(len(known), "person")
+        yield f"nothing of {who} lies beyond {reach:.0%} of the image's sides; were the labels made on smaller copies?"
 
 
 def _readings(boxes: Corners, wh: Float[np.ndarray, "n 2"], hull: Corners) -> Iterator[tuple[str, Corners, Corners]]:

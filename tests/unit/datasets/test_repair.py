@@ -202,6 +202,21 @@ def test_joints_without_coordinates_are_not_labelled(
     assert note in found.truth["notes"]
 
 
+def test_joints_with_coordinates_and_no_visibility_are_noted(tmp_path: Path) -> None:
+    document = good()
+    for one in document["annotations"]:
+        one["keypoints"] = [0 if i % 3 == 2 and i < 15 else v for i, v in enumerate(one["keypoints"])]
+        one["num_keypoints"] = 12
+    note = "mine.json: 15 joints with coordinates and v=0, read as not labelled; if these are hidden ones, write v=1"
+    assert read(tmp_path, document).truth["notes"] == [note]
+    for one in document["annotations"]:
+        one["keypoints"] = [0 if i % 3 == 2 else v for i, v in enumerate(one["keypoints"])]
+    with pytest.raises(
+        DataError, match="3 without joints, 51 joints have coordinates and v=0; write v=2, or 1 if hidden"
+    ):
+        read(tmp_path, document)
+
+
 def test_whole_numbers_of_tables_are_integers(tmp_path: Path) -> None:
     """As pandas writes a column with a gap."""
     document = good()

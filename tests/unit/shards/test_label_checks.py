@@ -146,6 +146,27 @@ def test_joints_off_their_boxes(some: Truth) -> None:
     assert check(changed(some, joints(lambda x, y, w, h: (w - x, y + h / 3)), share=0.02), COCO) == ([], [])
 
 
+@pytest.mark.parametrize("scale", [1 / 2, 1.25, 2])
+def test_labels_of_copies_of_another_size(scale: float, some: Truth) -> None:
+    def change(a: dict[str, Any], *_: int) -> None:
+        a["bbox"] = [scale * v for v in a["bbox"]]
+        a["keypoints"] = [v if i % 3 == 2 else scale * v for i, v in enumerate(a["keypoints"])]
+
+    scaled = changed(some, change)
+    size = {image["id"]: (image["width"], image["height"]) for image in scaled["images"]}
+    people = [a for a in scaled["annotations"] if not a["iscrowd"] and any(a["keypoints"][2::3])]
+    out = 0
+    for a in people:
+        (w, h), points = size[a["image_id"]], a["keypoints"]
+        out += any(points[i + 2] and (points[i] > 1.05 * w or points[i + 1] > 1.05 * h) for i in range(0, 51, 3))
+    _, (note,) = check(scaled, COCO)
+    if scale < 1:
+        assert note.startswith(f"nothing of {len(people)} people lies beyond 50% of the image's sides; were the labels")
+    else:
+        assert note.startswith(f"joints of {out} of {len(people)} people (id ")
+        assert note.endswith(" lie outside their image; were the labels made on larger copies?")
+
+
 def test_people_with_one_box(some: Truth) -> None:
     """Everybody's box is the whole photo; those who are alone in theirs are right."""
     whole = changed(some, box(lambda *values: (0, 0, *values[4:])))
