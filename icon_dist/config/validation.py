@@ -84,12 +84,15 @@ def optim(config: Config) -> Iterator[Rule]:
     own = config.optim
     whole = "averaged weights need whole parameters; use run.zero=2 or less"
     yield own.ema == 0 or config.run.zero < 3, "optim.ema", whole
-    workers = f"the global batch must be a multiple of run.workers={config.run.workers}"
+    near = max(round(own.batch / config.run.workers), 1) * config.run.workers
+    workers = f"the global batch must be a multiple of run.workers={config.run.workers}; use optim.batch={near}"
     if own.batch % config.run.workers:
         yield False, "optim.batch", workers
         return
-    micro = f"{per_worker(config)} per worker is not a multiple of optim.micro_batch={own.micro_batch}"
-    yield per_worker(config) % micro_batch(config) == 0, "optim.batch", micro
+    each, most = per_worker(config), micro_batch(config)
+    fits = next(people for people in range(most, 0, -1) if each % people == 0)
+    micro = f"{each} per worker is not a multiple of optim.micro_batch={most}; use optim.micro_batch={fits}"
+    yield each % most == 0, "optim.batch", micro
     streams = config.data.streams
     yield streams == 0 or own.batch % streams == 0, "data.streams", f"must divide optim.batch={own.batch}"
 

@@ -103,7 +103,7 @@ def categories_of(document: Entry, skeleton: Skeleton, faults: Faults) -> tuple[
             at, wrong = next(((i, c) for i, c in others if c["id"] in uses), others[0])
             raise DataError(
                 f"{faults.source} categories[{at}].keypoints: {shown(wrong['keypoints'])} are not the joints of "
-                f"skeleton {skeleton.name}: {joints}; name the right dataset or skeleton"
+                f"skeleton {skeleton.name}: {joints}; icon-dist shards build custom, without --skeleton, derives one"
             )
         stated = stated or sorted(silent)
     left = {c["id"]: c.get("name") for c in categories if c["id"] not in stated}

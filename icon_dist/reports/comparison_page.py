@@ -120,15 +120,15 @@ def _cards(numbers: Json) -> list[tuple[str, str]]:
 
 
 def _verdicts(numbers: Json) -> Iterator[str]:
-    """A sentence for each arm but the first, and one about single runs."""
+    """A sentence for each arm but the first, one about single runs, and one about runs of different lengths."""
     metric = numbers["metric"]
     row = numbers["scores"].get(metric, [])
-    single = []
+    single, compared = [], False
     for number, arm in enumerate(numbers["arms"][1:], start=1):
         one = row[number] if row else None
         if one is None or one["gain"] is None:
             continue
-        how = ""
+        how, compared = "", True
         if one["gain_half_width"] is None:
             single.append(arm["name"])
         else:
@@ -138,6 +138,9 @@ def _verdicts(numbers: Json) -> Iterator[str]:
         yield f"{arm['name']} scores {points} against {numbers['arms'][0]['name']}{how}."
     if single:
         yield "A difference of single runs may be chance: repeat them with another run.seed to get an interval."
+    steps = [run["step"] for arm in numbers["arms"] for run in arm["runs"]]
+    if compared and min(steps) < max(steps):
+        yield f"They were trained for {min(steps):,} to {max(steps):,} steps: a difference may be that of the lengths."
 
 
 def _intervals(numbers: Json, arms: Sequence[Arm], measured: Mapping[Run, Measured]) -> str:

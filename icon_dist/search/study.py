@@ -91,10 +91,10 @@ def run_search(search: Search, cfg: Config, goal: Goal, *, study: str, own: Mapp
             screen.best(row.score or 0.0, row.number)
         rung = base.optim.epochs if goal.cost else first_rung(base)  # a front of score and cost needs whole runs
         early = f"weak ones are stopped from epoch {rung} on" if rung < base.optim.epochs else "none is stopped early"
-        screen.say(
-            f"{journal.uri}: {done} of {plural(trials, 'trial')} done; {min(at_once, max(0, trials - done))} at a "
-            f"time, each {need}; {early}"
-        )
+        now = f"{done} of {plural(trials, 'trial')} done; {min(at_once, trials - done)} at a time, each {need}; {early}"
+        if done >= trials:
+            now = f"{plural(done, 'trial')} done already; a larger --trials asks for more"
+        screen.say(f"{journal.uri}: {now}")
         repeats = None
         if confirm or REPEATS in journal.studies():  # what was confirmed once counts, whatever is asked for now
             repeats = open_repeats(journal)

@@ -183,7 +183,7 @@ def _check_dataset(config: Config, shards: ShardSet) -> None:
     if config.data.dataset not in packed_from:
         raise ConfigError(
             f"data.dataset={config.data.dataset}: the shards at {shards.uri} were packed from {packed}; "
-            f"give their URI as data.train, or data.dataset={packed_from[0]}"
+            f"set data.dataset={packed_from[0]}, or give the shards that are meant as data.train"
         )
 
 

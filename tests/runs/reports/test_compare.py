@@ -78,6 +78,18 @@ def test_arms_over_seeds(runs: list[str], tmp_path: Path, capsys: pytest.Capture
     assert captured.out == f"{tmp_path}/page.html: 6 runs, 3 arms; numbers in {tmp_path}/page.json\n"
 
 
+def test_runs_of_different_lengths(tmp_path: Path) -> None:
+    scores = [{"PCK@0.2": score} for score in (20.0, 40.0, 50.0, 60.0)]
+    short = write_run(f"{tmp_path}/short", scores=scores[:3], loss__lambda_p=0.0)
+    long = write_run(f"{tmp_path}/long", scores=scores)
+    numbers, text = compared(short, long, "--no-evaluation", out=tmp_path)
+    lengths = [arm["runs"][0]["step"] for arm in numbers["arms"]]
+    assert lengths[0] < lengths[1]
+    assert f"trained for {lengths[0]} to {lengths[1]} steps: a difference may be that of the lengths" in text
+    equal = write_run(f"{tmp_path}/equal", scores=scores[:3])
+    assert "that of the lengths" not in compared(short, equal, "--no-evaluation", out=tmp_path)[1]
+
+
 def test_one_run_is_its_report(runs: list[str], tmp_path: Path) -> None:
     numbers, text = compared(runs[0], "--no-evaluation", out=tmp_path)
     (run,) = numbers["arms"][0]["runs"]

@@ -54,8 +54,8 @@ from tests.support.refusals import refused
         ("loss.prcc.negatives=0", "loss.prcc.negatives=0"),
         ("loss.skcc.query=soft", "expected one of hard, random, all"),
         ("loss.skcc.queries_to=9", "only loss.skcc.query=random draws a number"),
-        ("optim.batch=66", "the global batch must be a multiple of run.workers=4"),
-        ("optim.batch=100", "25 per worker is not a multiple of optim.micro_batch=16"),
+        ("optim.batch=66", "the global batch must be a multiple of run.workers=4; use optim.batch=64"),
+        ("optim.batch=100", "25 per worker is not a multiple of optim.micro_batch=16; use optim.micro_batch=5"),
         ("data.streams=7", "data.streams=7: must divide optim.batch=64"),
         ("optim.layer_decay=0", "optim.layer_decay=0.0: expected a share above 0, up to 1"),
         (

@@ -216,7 +216,7 @@ FILES: dict[str, tuple[bytes, str]] = {
     "labelme": (b'{"version": "5", "shapes": [], "imagePath": "1.jpg"}', "images: missing; .*export the labels"),
     "other joints": (
         json.dumps({**good(), "categories": [{"id": 1, "keypoints": ["head"]}]}).encode(),
-        r"categories\[0\].keypoints: \['head'\] are not the joints of skeleton coco",
+        r"categories\[0\].keypoints: \['head'\] are not the joints of skeleton coco.*shards build custom",
     ),
     "nobody": (json.dumps({**good(), "annotations": []}).encode(), "no person with a labelled joint"),
     "deep": (b"[" * 100_000, "nested too deeply"),
