@@ -35,7 +35,7 @@ def probe(uri: str) -> str:
     """Use the place as a run does; how long each took. Raises the IconError that a run would."""
     from icon_dist import storage
 
-    uri = storage.absolute(uri)
+    named = uri = storage.absolute(uri)
     if not storage.is_remote(uri):
         while not Path(uri).exists():
             uri = str(Path(uri).parent)
@@ -60,7 +60,8 @@ def probe(uri: str) -> str:
         timed("write", lambda: storage.write(place, data[::-1]))
     finally:
         timed("delete", lambda: storage.delete(place))
-    text = f"{uri}: " + ", ".join(f"{name} {1000 * s:.0f} ms" for name, s in taken.items())
+    where = uri if uri in (named, str(Path(named).parent)) else f"{named} would be made in {uri}"
+    text = f"{where}: " + ", ".join(f"{name} {1000 * s:.0f} ms" for name, s in taken.items())
     return text if conditional else f"{text}; {UNCONDITIONAL}"
 
 

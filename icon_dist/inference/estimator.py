@@ -251,7 +251,7 @@ def boxes_of(given: ArrayLike | None, *, wh: tuple[int, int], name: str) -> Floa
     """
     if given is None:
         return np.array([[0, 0, *wh, 1]], np.float64)
-    expected = "expected x, y, width, height in px of the image, for each instance"
+    expected = "expected [[x, y, width, height], ...] in px of the image, or a function that finds them"
     try:
         boxes = np.asarray(given, np.float64)
     except (TypeError, ValueError):

@@ -40,7 +40,10 @@ def run(args: argparse.Namespace) -> None:
     sources = inputs.survey(places, skip_bad=args.skip_bad, progress=ProgressLine("looking at", "files"))
     inputs.require_outputs(sources, args.inputs, args.out, result=FILE, force=args.force)
     if args.track and not any(source.video for source in sources):
-        raise ConfigError("--track: follows instances through a video, and no input is one; leave it out")
+        raise ConfigError(
+            "--track: follows instances through a video, and no input is one; leave it out, or make one of the photos, "
+            "such as ffmpeg -i photos/%05d.jpg clip.mp4"
+        )
     file = FileBoxes({}, {})
     if args.kind == "file":
         file = read_boxes(args.boxes, sources, pose.skeleton, min_score=args.min_score)

@@ -87,7 +87,7 @@ def links(keypoints: Keypoints, skeleton: Skeleton) -> Iterator[Sign]:
 
         straight, crossed = apart(a, b) + apart(c, d), apart(a, d) + apart(c, b)
         clear = np.abs(straight - crossed) > CLEAR * np.maximum(straight, crossed)
-        what = f"{skeleton.joints[a]} to {skeleton.joints[b]}, left and right links straight"
+        what = f"{skeleton.joints[a]} to {skeleton.joints[b]}, left and right not crossed"
         yield Sign(what, int((straight < crossed)[clear].sum()), int(clear.sum()), LINKS)
 
 

@@ -59,7 +59,7 @@ class Plan:
         if self.accumulation > 1:
             parts += f" x {self.accumulation} micro-batches"
         dropped = len(self.split.labelled) - self.steps_per_epoch * (self.batch - self.unlabelled_batch)
-        left_out = f", {dropped} left out of each (others each time)" if dropped else ""
+        left_out = f", {plural(dropped, 'person')} left out of each, others each time" if dropped else ""
         people, shards = plural(self.people, "person"), plural(self.shards, "shard")
         return "\n".join(
             [

@@ -225,6 +225,12 @@ def test_a_bucket(s3: str) -> None:
     assert storage.listing(s3) == []
 
 
+def test_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:
+    said = doctor.probe(str(tmp_path / "new" / "runs"))
+    assert said.startswith(f"{tmp_path}/new/runs would be made in {tmp_path}: conditional put ")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_storage_that_is_not_to_be_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(storage, "write_new", lambda *_: True)

@@ -406,7 +406,7 @@ BAD_CALLS: list[tuple[str, int, str]] = [
     ("dog photos junk.onnx", 2, "junk.onnx: an ONNX file, no photo; a detector is given with --boxes DETECTOR.onnx"),
     ("dog crate photos", 2, "crate.safetensors: a model, no photo; the model comes first, and one is used at a time"),
     ("dog run photos", 2, "run: a run, no photos; the model comes first, and one is used at a time"),
-    ("dog photos --track", 2, "--track: follows instances through a video, and no input is one"),
+    ("dog photos --track", 2, "--track: follows instances through a video, and no input is one; leave it out, or make"),
     ("dog photos --device tpu", 2, "--device tpu: "),
     ("dog photos --batch 0", 2, "--batch: 0 is too small"),
 ]

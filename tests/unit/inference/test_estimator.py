@@ -176,7 +176,7 @@ def test_conditions_say_how_it_predicts(dog: PoseEstimator) -> None:
     [
         ([[0, 0, 0, 5]], "has no size"),
         ([[1, 2, 3]], "boxes of shape [1, 3]"),
-        ([1, 2, 3, 4], "boxes of shape [4]"),
+        ([1, 2, 3, 4], "boxes of shape [4]: expected [[x, y, width, height], ...] in px of the image, or a function"),
         ([[500, 0, 5, 5]], "lies outside the image of 120x90 px"),
         ([[0, 0, float("nan"), 5]], "is not finite"),
         ([[0, 0, 5, 5], [1, 2]], "boxes="),

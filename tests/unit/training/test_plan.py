@@ -88,7 +88,7 @@ def test_text() -> None:
     assert str(plan).splitlines() == [
         "data        149813 people in 300 shards, 5.4 GB",
         "batch       128 = 4 workers x 16 x 2 micro-batches",
-        "steps       245700 = 210 epochs x 1170, 53 left out of each (others each time)",
+        "steps       245700 = 210 epochs x 1170, 53 people left out of each, others each time",
         "streams     128, 32 per worker",
         "model       28.54 M parameters, trained",
         "checkpoint  346.0 MB",
