@@ -20,6 +20,7 @@ from typing import Any
 import yaml
 
 from icon_dist.config.safe_yaml import read_plain
+from icon_dist.datasets import not_json
 from icon_dist.errors import DataError, StorageError, note, plain, plural, shorten, shown
 from icon_dist.storage import local
 
@@ -88,43 +89,19 @@ def parse(raw: bytes, *, source: str | Path) -> Any:
         _require_room(_room(raw), source=source)
     if not raw or raw.isspace():
         raise DataError(f"{source}: empty file; download it again")
-    if re.match(rb"\s*<", raw):
-        raise DataError(f"{source}: HTML or XML, not json: an error page, or labels that were not exported as COCO")
-    if raw[:2] == b"PK":
-        raise DataError(f"{source}: a zip archive; unpack it and give the json in it")
-    if raw[:1] == b"\x80":
-        raise DataError(f"{source}: a Python pickle, which is never loaded; write it as json")
+    if (other := not_json.what_else(raw)) is not None:
+        raise DataError(f"{source}: {other}")
     try:
         with collector_off():
             return json.loads(raw)
     except UnicodeDecodeError as error:
         raise DataError(f"{source}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
     except json.JSONDecodeError as error:
-        if error.pos == 0 and re.match(rb"[\w ]+[,;\t]", raw):
-            first = shown(raw.splitlines()[0].decode("utf-8", "replace"))
-            raise DataError(f"{source}: a table ({first}), not json; export the labels as json") from None
-        raise DataError(f"{source}: {_syntax(error)}") from None
+        raise DataError(f"{source}: {not_json.what_is_wrong(error)}") from None
     except RecursionError:
         raise DataError(f"{source}: nested too deeply for an annotation file; get it again") from None
     except ValueError:
         raise DataError(f"{source}: a number of thousands of digits in it; get it again") from None
-
-
-def _syntax(error: json.JSONDecodeError) -> str:
-    """What is wrong with a json text, where, and what to do."""
-    text, at = error.doc, error.pos
-    where = f"line {error.lineno} column {error.colno}"
-    if re.compile(r"[\0\s]*\Z").match(text, at) or error.msg.startswith("Unterminated string"):
-        return f"not json, or truncated, at {where}: {error.msg}; download it again"
-    if re.search(r",\s*\Z", text[max(at - 99, 0) : at + (text[at] == ",")]) and re.match(
-        r",?\s*[]}]", text[at : at + 99]
-    ):
-        return f"not json at {where}: a comma that nothing follows; remove it"
-    if text[at] == "'":
-        return f"not json at {where}: single quotes, as Python prints objects; write it with json.dump"
-    if error.msg == "Extra data" and text[at] in "[{":
-        return f"not json at {where}: a second value, as in JSON lines; write one value, with all of them in it"
-    return f"not json at {where}: {error.msg}; correct it, or write it again with a json library"
 
 
 def _room(raw: bytes) -> int:

@@ -57,7 +57,7 @@ def _other_kind(document: Any) -> str | None:
     if type(one) is not dict:
         return None
     if type(document) is list:
-        if "annotations" in one or "annotator" in one:
+        if ("annotations" in one or "annotator" in one) and "images" not in one:
             return "Label Studio's JSON export, which icon-dist shards build labelstudio reads"
         return "results of a model, no labels" if "image_id" in one else None
     names = {
