@@ -191,6 +191,12 @@ def is_id(value: object) -> bool:
     return type(value) is int and 0 <= value < LARGEST_ID
 
 
+def id_fault(key: str, value: object) -> str:
+    """Why the ``value`` of a field is none that :func:`is_id` takes."""
+    below = " and below 2**53" if type(value) is int and value > 0 else ""
+    return f"{key}={shown(value)}: expected an integer >= 0{below}"
+
+
 def mend_wholes(entries: object, *keys: str) -> None:
     """Make integers of whole numbers such as ``17.0`` in these fields: tables write so if any in the column is missing.
 

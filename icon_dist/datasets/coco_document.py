@@ -9,6 +9,7 @@ from icon_dist.datasets.annotation_file import (
     Entry,
     Faults,
     are_numbers,
+    id_fault,
     is_id,
     load,
     mend_wholes,
@@ -172,7 +173,7 @@ def _photo_fault(entry: Any, *, image_field: str | None) -> str | None:
     if type(entry) is not dict:
         return "is not an object"
     if not is_id(entry.get("id")):
-        return f"id={shown(entry.get('id'))}: expected an integer >= 0"
+        return id_fault("id", entry.get("id"))
     if (fault := name_fault(entry.get("file_name"))) is not None:
         return f"file_name={fault}"
     for key in ("width", "height"):

@@ -21,6 +21,7 @@ from icon_dist.datasets.annotation_file import (
     Entry,
     Faults,
     collector_off,
+    id_fault,
     is_id,
     missing_files,
 )
@@ -170,7 +171,7 @@ def _form_fault(entry: Any, *, joints: int, others: set[int]) -> str | None:
         return "is not an object"
     for key in ("id", "image_id", "category_id"):
         if not is_id(entry.get(key)):
-            return f"{key}={shown(entry.get(key))}: expected an integer >= 0"
+            return id_fault(key, entry.get(key))
     if entry["category_id"] in others:
         return None
     crowd = entry.setdefault("iscrowd", 0)

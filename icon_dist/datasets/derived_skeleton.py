@@ -35,7 +35,6 @@ FEWEST_TWICE = 10  # measurements of a joint that people labelled twice must giv
 COCO_SIGMA = dict(zip(coco.SKELETON.joints, coco.SKELETON.sigmas, strict=True))
 MEAN_SIGMA = round(sum(coco.SKELETON.sigmas) / len(coco.SKELETON.sigmas), 3)
 LOWER = ("hip", "knee", "ankle", "foot", "toe", "heel", "pelvis")  # words of the lower half of a person
-NO_SIDES = "if there are sides, pass --skeleton with flips, or train with data.augment.flip_p=0"
 ANIMAL = ("paw", "hoof", "tail", "wing", "fin", "leg")
 
 
@@ -147,37 +146,30 @@ def numbered(count: int) -> tuple[str, ...]:
     return tuple(f"joint_{number}" for number in range(count))
 
 
-def flips_of_order(order: object, joints: int, *, source: str) -> Pairs:
-    """Pairs of ``flip_idx``: for every joint the number of the one that a mirror shows in its place.
-
-    DataError if that is no list of the numbers from 0, each once, in which changing places twice changes nothing.
-    """
-    fix = f"for each joint the number, from 0, of the joint of the other side or its own; {joints} numbers"
-    if type(order) is not list or any(type(j) is not int for j in order) or sorted(order) != list(range(joints)):
-        one_based = type(order) is list and all(type(j) is int for j in order) and sorted(order)[:1] == [1]
-        raise DataError(f"{source}={shown(order)}: expected {fix}{', not from 1' if one_based else ''}")
-    if wrong := [j for j in range(joints) if order[order[j]] != j]:
-        j = wrong[0]
-        chain = f"{j} changes places with {order[j]}, but {order[j]} with {order[order[j]]}"
-        raise DataError(f"{source}: {chain}; expected {fix}")
-    return tuple((j, order[j]) for j in range(joints) if j < order[j])
-
-
 def _flips(said: Evidence) -> tuple[Pairs, str]:
     if said.flips is not None:
         return said.flips, f"{plural(len(said.flips), 'pair')} of left and right as the file says"
     pairs = mirror_pairs(said.joints)
+    paired = {joint for pair in pairs for joint in pair}
     first: dict[str, int] = {}
     for joint, name in enumerate(said.names):
-        if (other := first.setdefault(name, joint)) != joint and joint in {j for pair in pairs for j in pair}:
+        if (other := first.setdefault(name, joint)) != joint and joint in paired:
             both = f"{shown(said.joints[other])} and {shown(said.joints[joint])}"
             raise DataError(f"joints {both} have one name in two spellings; give each a name of its own")
     if not pairs:
-        return (), f"no left and right in the names, so none change places in a mirrored image ({NO_SIDES})"
-    paired = {joint for pair in pairs for joint in pair}
+        fix = _no_sides(said.joints)
+        return (), f"no left and right in the names, so none change places in a mirrored image ({fix})"
     alone = [joint for joint in sided(said.joints) if joint not in paired]
     without = f" ({shown(said.joints[alone[0]])} the first of {len(alone)} without its other side)" if alone else ""
     return pairs, f"{plural(len(pairs), 'pair')} of left and right by the names{without}"
+
+
+def _no_sides(joints: tuple[str, ...]) -> str:
+    """What to do where names have no sides; if they are only numbers, they may be the joints of a public set."""
+    unnamed = joints == numbered(len(joints))
+    public = [one.name for names, one in _shipped() if unnamed and len(names) == len(joints)]
+    which = f", or one of {', '.join(sorted(public))} if these are its joints" if public else ""
+    return f"if there are sides, pass --skeleton with flips{which}, or train with data.augment.flip_p=0"
 
 
 def _contradictions(skeleton: Skeleton) -> list[str]:

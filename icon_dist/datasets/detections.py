@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from icon_dist import storage
-from icon_dist.datasets.annotation_file import Entry, are_numbers, is_id, is_vector, mend_wholes, parse
+from icon_dist.datasets.annotation_file import Entry, are_numbers, id_fault, is_id, is_vector, mend_wholes, parse
 from icon_dist.errors import DataError, note, plural, raise_all, shown
 from icon_dist.types import PERSON, Annotations, Instance, Truth
 
@@ -124,7 +124,7 @@ class _File:
             return f"{shown(entry)}: no {' and no '.join(missing)}; expected image_id, bbox [x, y, w, h] and score"
         image_id, category = entry["image_id"], entry.get("category_id", PERSON)
         if not is_id(image_id):
-            return f"image_id={shown(image_id)}: expected an integer >= 0{self._meant(image_id)}"
+            return id_fault("image_id", image_id) + self._meant(image_id)
         return "" if is_id(category) else f"category_id={shown(category)}: expected an integer >= 0"
 
     def _meant(self, image_id: Any) -> str:

@@ -6,6 +6,8 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 
+from icon_dist.errors import DataError, shown
+
 LEFT = """left l lft links linke linker linkes linken linkse gauche izquierdo izquierda sinistra sinistro esquerdo
     esquerda vänster vänstra venstre vasen левый левая левое лівий ліва ліве lewy lewa lewe levý levá levé sol kiri trái
     αριστερός αριστερή αριστερό يسار أيسر الأيسر يسرى اليسرى שמאל 왼 왼쪽 좌 左"""
@@ -57,6 +59,22 @@ def mirror_pairs(joints: Sequence[str]) -> tuple[tuple[int, int], ...]:
                 pairs.setdefault(frozenset((number, partner)), (number, partner))
                 break
     return tuple(pairs.values())
+
+
+def flips_of_order(order: object, joints: int, *, source: str) -> tuple[tuple[int, int], ...]:
+    """Pairs of ``flip_idx``: for every joint the number of the one that a mirror shows in its place.
+
+    DataError if that is no list of the numbers from 0, each once, in which changing places twice changes nothing.
+    """
+    fix = f"for each joint the number, from 0, of the joint of the other side or its own; {joints} numbers"
+    if type(order) is not list or any(type(j) is not int for j in order) or sorted(order) != list(range(joints)):
+        one_based = type(order) is list and all(type(j) is int for j in order) and sorted(order)[:1] == [1]
+        raise DataError(f"{source}={shown(order)}: expected {fix}{', not from 1' if one_based else ''}")
+    if wrong := [j for j in range(joints) if order[order[j]] != j]:
+        j = wrong[0]
+        chain = f"{j} changes places with {order[j]}, but {order[j]} with {order[order[j]]}"
+        raise DataError(f"{source}: {chain}; expected {fix}")
+    return tuple((j, order[j]) for j in range(joints) if j < order[j])
 
 
 def sided(joints: Sequence[str]) -> list[int]:

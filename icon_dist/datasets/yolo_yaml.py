@@ -12,7 +12,8 @@ from typing import Any
 
 from icon_dist.cli import did_you_mean
 from icon_dist.datasets.annotation_file import content, folders_below, read_mapping
-from icon_dist.datasets.derived_skeleton import Pairs, flips_of_order
+from icon_dist.datasets.derived_skeleton import Pairs
+from icon_dist.datasets.joint_names import flips_of_order
 from icon_dist.datasets.skeleton import MAX_JOINTS
 from icon_dist.errors import DataError, note, plural, shown
 

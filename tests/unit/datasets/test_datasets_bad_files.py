@@ -74,6 +74,7 @@ ENTRIES: dict[str, tuple[Callable[[Document], object], str]] = {
     "visibility .9": (lambda d: joint(d, 2, 0.9), r"visibility 0.9 of nose, .* \(a confidence is no label\)"),
     "visibility 1.5": (lambda d: joint(d, 2, 1.5), r"ann id=17 keypoints: visibility 1.5 of nose"),
     "duplicate id": (lambda d: bad(d, id=16), r"ann id=16 id=16: given twice"),
+    "large id": (lambda d: bad(d, id=2**60), r"id=\d+: expected an integer >= 0 and below 2\*\*53"),
     "text id": (lambda d: bad(d, id="17"), r"ann number 1 id='17': expected an integer"),
     "no id": (lambda d: d["annotations"][1].pop("id"), r"ann number 1 id=None"),
     "dangling image": (lambda d: bad(d, image_id=99), r"ann id=17 image_id=99: no such image"),

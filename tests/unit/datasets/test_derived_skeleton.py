@@ -108,6 +108,12 @@ def test_a_name_whose_other_side_is_misspelt_is_noted() -> None:
     assert "1 pair of left and right by the names ('left_wrist' the first of 1 without its other side)" in notes[0]
 
 
+def test_numbered_joints_may_be_those_of_a_public_set() -> None:
+    _, notes = derive(Evidence("tool", numbered(17)))
+    assert "pass --skeleton with flips, or one of ap10k, coco, humanart, ochuman, posetrack18 if these are" in notes[0]
+    assert "one of" not in derive(Evidence("tool", numbered(4)))[1][0]
+
+
 def test_one_name_in_two_spellings_is_an_error() -> None:
     with pytest.raises(DataError, match="joints 'left eye' and 'Left_Eye' have one name in two spellings"):
         derive(Evidence("face", ("left eye", "Left_Eye", "right eye", "Right_Eye")))
