@@ -1,10 +1,15 @@
-"""Draw the figures of the documentation: ``python docs/figures/draw.py``. They follow a light or dark scheme."""
+"""Draw the figures of the documentation: ``python docs/figures/draw.py``. They follow a light or dark scheme.
+
+After ``icon-dist sweep lambdas --cfg demo --trials 4``, ``draw.py runs/demo-lambdas/sweep.html`` draws sweep.svg.
+"""
 
 from __future__ import annotations
 
 import csv
 import math
+import re
 import statistics
+import sys
 from collections import defaultdict
 from collections.abc import Iterable
 from html import escape
@@ -218,6 +223,21 @@ def interval(values: list[float]) -> float:
     return float(stats.t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
 
 
+def sweep(page: str) -> str:
+    """The first two pictures of a sweep's page under their headings, in the colors of the page."""
+    colors = page[page.index(":root") : page.index("body {")]
+    head = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 980 {}" role="img" aria-label="The page of a sweep">'
+    parts, y = [], 0
+    found = re.findall(r'<h2>([^<]*)</h2>\s*<figure[^>]*>(<svg viewBox="0 0 980 (\d+)".*?</svg>)', page)
+    for words, picture, height in found:
+        parts.append(f'<text x="8" y="{y + 26}" font-size="18" font-weight="600" fill="currentColor">{words}</text>')
+        parts.append(picture.replace("<svg ", f'<svg y="{y + 40}" height="{height}" ', 1))
+        y += 60 + int(height)
+    style = f"<style>{colors} svg{{color:var(--ink);font-family:sans-serif}}</style>"
+    paper = f'<rect width="980" height="{y}" fill="var(--paper)"/>'
+    return "\n".join([head.format(y), style, paper, *parts, "</svg>", ""])
+
+
 def figures() -> dict[str, str]:
     """All figures by file name."""
     with (HERE.parents[1] / "results/cpu.csv").open(newline="") as file:
@@ -232,5 +252,6 @@ def figures() -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    for name, svg in figures().items():
+    drawn = {"sweep.svg": sweep(Path(sys.argv[1]).read_text())} if len(sys.argv) > 1 else figures()
+    for name, svg in drawn.items():
         (HERE / name).write_text(svg)
