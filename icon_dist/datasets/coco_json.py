@@ -274,4 +274,7 @@ def _bad_box(box: F64) -> str:
 def _outside(box: F64, wh: Sequence[float] | F64) -> str:
     if not box[2:].any():
         return "bbox: missing or empty, and a single labelled joint gives none"
-    return f"bbox={box.tolist()}: at most one pixel of it lies in the {wh[0]:g}x{wh[1]:g} image"
+    end, (width, height) = box[:2] + box[2:], wh
+    exchanged = (end > (width, height)).any() and (end <= (height, width)).all()
+    guess = "; are its width and height exchanged?" if exchanged else ""
+    return f"bbox={box.tolist()}: at most one pixel of it lies in the {width:g}x{height:g} image{guess}"

@@ -111,11 +111,11 @@ def size_fault(person: Instance, found: photo.Header, exif: photo.Exif) -> str |
         return None
     turned = found.orientation >= 5 and said == (height, width)
     other = "ignore" if exif == "apply" else "apply"
-    fix = (
-        f"with --exif {other} these agree, or correct the annotated size"
-        if turned
-        else "give the photo that was labelled"
-    )
+    fix = "give the photo that was labelled"
+    if said == (height, width):
+        fix = "are width and height of the image exchanged in the annotations?"
+    if turned:
+        fix = f"with --exif {other} these agree, or correct the annotated size"
     return f"is {width} x {height} px, annotated as {said[0]} x {said[1]}; {fix}"
 
 

@@ -82,6 +82,10 @@ ENTRIES: dict[str, tuple[Callable[[Document], object], str]] = {
     "short box": (lambda d: bad(d, bbox=[1, 2, 3]), r"ann id=17 bbox: 3 values, expected 4"),
     "negative box": (lambda d: bad(d, bbox=[1, 2, -3, 4]), r"ann id=17 bbox=\[1.0, 2.0, -3.0, 4.0\]"),
     "nan box": (lambda d: bad(d, bbox=[1, float("nan"), 3, 4]), r"ann id=17 bbox=\[1.0, nan"),
+    "sides exchanged": (
+        lambda d: bad(d, bbox=[10, 93, 40, 6]),
+        r"ann id=17 .* in the 100x90 image; are its width and height exchanged\?",
+    ),
     "tiny box": (lambda d: bad(d, bbox=[10, 10, 1, 1]), r"ann id=17 bbox=.*at most one pixel"),
     "empty box, one joint": (
         lambda d: bad(d, bbox=[10, 10, 0, 0], keypoints=[30, 40, 2] + [0] * 48),

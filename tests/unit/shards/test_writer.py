@@ -213,7 +213,16 @@ def test_bad_photos_are_named(tmp_path: Path) -> None:
     (tmp_path / "page.jpg").write_text("<html>not found</html>")
     for file, wh, text in [
         ("cut.jpg", (100, 200), r"cut\.jpg: the JPEG is cut off"),
-        ("whole.jpg", (200, 100), r"whole\.jpg: is 100 x 200 px, annotated as 200 x 100"),
+        (
+            "whole.jpg",
+            (200, 100),
+            r"whole\.jpg: is 100 x 200 px, annotated as 200 x 100; are width and height .* exchanged",
+        ),
+        (
+            "whole.jpg",
+            (50, 100),
+            r"whole\.jpg: is 100 x 200 px, annotated as 50 x 100; give the photo that was labelled",
+        ),
         ("page.jpg", (100, 200), r"page\.jpg: a web page or text, not an image"),
         ("none.jpg", (100, 200), r"none\.jpg: missing, the photo of person #1"),
     ]:
