@@ -70,6 +70,7 @@ def people_of(
     )
     keypoints = _floats(chain.from_iterable(e["keypoints"] for e in entries)).reshape(-1, skeleton.num_joints, 3)
     boxes = _floats(chain.from_iterable(e["bbox"] for e in entries)).reshape(-1, 4)
+    negative = repair.forget_negative(keypoints, faults=faults)
     wild_points, wild_boxes = _wild(keypoints), _wild(boxes)
     keypoints_in_use = np.where(wild_points[:, None, None], 0, keypoints)
     boxes_in_use = np.where(wild_boxes[:, None], 0, boxes)
@@ -77,7 +78,7 @@ def people_of(
     sizes = np.array([size_of.get(i, (0, 0)) for i in image_ids.tolist()], dtype=np.float64).reshape(-1, 2)
     _recount(entries, (keypoints_in_use[:, :counted_joints, 2] > 0).sum(axis=1), faults=faults)
     far = repair.forget_far_joints(keypoints_in_use, sizes, ids=ids, joints=skeleton.joints, faults=faults)
-    for i in far.tolist():
+    for i in {*negative.tolist(), *far.tolist()}:
         entries[i]["keypoints"] = keypoints_in_use[i].ravel().tolist()
         entries[i]["num_keypoints"] = int((keypoints_in_use[i, :counted_joints, 2] > 0).sum())
     labelled = keypoints_in_use[..., 2] > 0

@@ -66,6 +66,18 @@ def _may_have_blanks(points: list[Any]) -> bool:
         return True
 
 
+def forget_negative(keypoints: F64, *, faults: Faults) -> NDArray[np.int64]:
+    """Make joints of ``keypoints`` with v below 0 unlabelled, with a note: some write -1 for joints that a set has not.
+
+    Returns the changed rows.
+    """
+    negative = keypoints[..., 2] < 0
+    if negative.any():
+        keypoints[negative] = 0
+        faults.note(f"{plural(int(negative.sum()), 'joint')} with v below 0, read as not labelled")
+    return np.flatnonzero(negative.any(axis=1))
+
+
 def forget_far_joints(
     keypoints: F64, wh: F64, *, ids: Sequence[int] | NDArray[np.int64], joints: Sequence[str], faults: Faults
 ) -> NDArray[np.int64]:

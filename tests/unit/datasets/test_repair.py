@@ -202,6 +202,17 @@ def test_joints_without_coordinates_are_not_labelled(
     assert note in found.truth["notes"]
 
 
+def test_joints_with_a_negative_visibility_are_not_labelled(tmp_path: Path) -> None:
+    points = person(17, 1)["keypoints"]
+    points[3:6], points[30:33] = [-1, -1, -1], [7, 8, -1.0]
+    found = read(tmp_path, changed(keypoints=points))
+    assert record(found)["keypoints"] == [0 if i in (3, 4, 5, 30, 31, 32) else v for i, v in enumerate(points)]
+    assert record(found)["num_keypoints"] == 15
+    assert "mine.json: 2 joints with v below 0, read as not labelled" in found.truth["notes"]
+    with pytest.raises(DataError, match="visibility 7 of nose"):
+        read(tmp_path, changed(keypoints=[1, 2, 7, *points[3:]]))
+
+
 def test_joints_with_coordinates_and_no_visibility_are_noted(tmp_path: Path) -> None:
     document = good()
     for one in document["annotations"]:
