@@ -22,7 +22,15 @@ from icon_dist.errors import DataError, needed_for
 from icon_dist.images.image import MAX_BYTES, check_limits, jpeg_frame, jpeg_segments, jpeg_size
 from icon_dist.images.no_photo import what_else
 
-ORIENTATION, WIDTH, HEIGHT, BITS, ALPHA = 274, 256, 257, 258, 338  # tags of TIFF, in which EXIF is written
+ORIENTATION, WIDTH, HEIGHT, BITS, ALPHA, SUBFILE = (
+    274,
+    256,
+    257,
+    258,
+    338,
+    254,
+)  # tags of TIFF, in which EXIF is written
+PART = 1 | 4  # what a page of a TIFF is for another one: a smaller copy or a mask
 PADDING = 16  # stray bytes behind the last scan of a JPEG whose pixels are complete, as some cameras leave them
 FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
 DEPTHS = (8, 10, 12, 14, 16)  # bits that cameras write into photos of 16 bits a channel
@@ -92,6 +100,12 @@ def header(data: bytes, *, name: str) -> Header:
         found = Header("TIFF", wh, _orientation(tags))
         if tags.get(BITS, (1, 0))[0] > 16:
             raise DataError(f"{name}: a TIFF of {tags[BITS][0]} bits a channel; save it with 8")
+        if tags.get(SUBFILE, (0, 0))[0] & 1:
+            raise DataError(
+                f"{name}: its first image is a preview, as in a camera's RAW files; convert it to PNG or JPEG"
+            )
+        if (second := _tags(data, 1)) and not second.get(SUBFILE, (0, 0))[0] & PART:
+            raise DataError(f"{name}: a TIFF of several pages; save the one that you need as PNG or JPEG")
     else:
         raise DataError(f"{name}: {what_else(data)}")
     check_limits(data, found.stored_wh, name=name)
@@ -254,16 +268,21 @@ def _bmp_size(data: bytes) -> tuple[int, int]:
     return width, abs(height)
 
 
-def _tags(tiff: bytes) -> dict[int, tuple[int, int]]:
-    """The first number of every tag of the first directory, and where it stands; {} if it is no TIFF or EXIF."""
+def _tags(tiff: bytes, page: int = 0) -> dict[int, tuple[int, int]]:
+    """First numbers of the tags of a page, and where they stand; {} if it is no TIFF or EXIF, or has no such page."""
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
     found: dict[int, tuple[int, int]] = {}
     if order is None:
         return found
     try:
-        start = struct.unpack_from(f"{order}I", tiff, 4)[0]
-        count = struct.unpack_from(f"{order}H", tiff, start)[0]
-        for at in range(start + 2, start + 2 + 12 * count, 12):
+        start, count = 4, 0
+        for _ in range(page + 1):
+            start = struct.unpack_from(f"{order}I", tiff, start + 12 * count)[0]
+            if not start:
+                return found
+            count = struct.unpack_from(f"{order}H", tiff, start)[0]
+            start += 2
+        for at in range(start, start + 12 * count, 12):
             tag, kind, numbers = struct.unpack_from(f"{order}HHI", tiff, at)
             if kind in (3, 4):  # 16 or 32 bits; more than fit into the tag stand elsewhere
                 form = f"{order}{'H' if kind == 3 else 'I'}"

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageOps, TiffImagePlugin
 
 from icon_dist.errors import DataError, StorageError
 from icon_dist.images import photo
@@ -77,6 +77,15 @@ def test_a_png_whose_color_profile_is_of_another_kind_is_read_in_silence(capfd: 
     data = encoded("PNG", "L", icc_profile=profile)
     np.testing.assert_array_equal(decoded(data), decoded(encoded("PNG", "L")))
     assert capfd.readouterr().err == ""
+
+
+def test_a_tiff_with_a_smaller_copy_is_one_photo() -> None:
+    sink = io.BytesIO()
+    with TiffImagePlugin.AppendingTiffWriter(sink, new=True) as writer:
+        Image.fromarray(PIXELS).save(writer, "TIFF")
+        writer.newFrame()
+        Image.fromarray(PIXELS[::2, ::2]).save(writer, "TIFF", tiffinfo={254: 1})
+    np.testing.assert_array_equal(decoded(sink.getvalue()), PIXELS[..., ::-1])
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -164,6 +173,8 @@ BAD = [
     (b"II*\0\x08\0\0\0", "the TIFF is cut off"),
     (encoded("TIFF", compression="tiff_lzw")[:200], "the TIFF is cut off"),  # what it says of itself comes last
     (encoded("TIFF", big_tiff=True), "a BigTIFF"),
+    (encoded("TIFF", **ANIMATION), "a TIFF of several pages; save the one"),
+    (encoded("TIFF", tiffinfo={254: 1}), "its first image is a preview, as in a camera's RAW files"),
     (cv2.imencode(".tiff", PIXELS.astype(np.float32))[1].tobytes(), "a TIFF of 32 bits a channel"),
     (b"BM" + bytes(12) + struct.pack("<Iii", 40, 60000, -60000) + bytes(60), "60000 x 60000 px, more than"),
     (b"RIFF\xff\0\0\0WEBPVP8X\x0a\0\0\0\0\0\0\0" + b"\xff\xff\0" * 2, "65536 x 65536 px, more than"),
