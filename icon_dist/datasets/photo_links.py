@@ -105,7 +105,7 @@ def mend_letters(entries: Iterable[Any], key: str, images: str | Path | None, fa
             folders[parent] = _names(Path(images, parent))
             there.update(f"{parent}/{name}".lstrip("/") for name in folders[parent])
     alike: dict[tuple[str, str], list[str]] = {}
-    if lost := [entry for entry in named if entry[key] not in there]:
+    if lost := [entry for entry in named if entry[key] not in there and name_fault(entry[key]) is None]:
         for parent, names in folders.items():
             for name in names:
                 alike.setdefault((parent, _letters(name)), []).append(f"{parent}/{name}".lstrip("/"))

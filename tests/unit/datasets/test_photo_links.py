@@ -99,6 +99,12 @@ def test_letters_that_tell_two_photos_apart(photos: Path) -> None:
         read(photos, document("a.jpg", "x.JPG"))
 
 
+def test_a_name_that_leaves_the_folder_is_none_of_it_in_other_letters(photos: Path) -> None:
+    for name, why in (("/a.jpg", "leaves the images folder"), ("sub/../a.jpg", "leaves"), ("sub\\A.jpg", "backslash")):
+        with pytest.raises(DataError, match=why):
+            coco(photos, document("a.jpg", name))
+
+
 def test_a_photo_of_another_kind_is_named(photos: Path) -> None:
     Image.new("RGB", (200, 100)).save(photos / "b.jpg")
     with pytest.raises(DataError, match=r"none of 2 photos is there, such as a.png \(but a.jpg is\); give theirs"):
