@@ -43,6 +43,7 @@ FIGURES = {"img_s": "{:.0f} img/s", "step_ms": "{:.0f} ms", "data_wait": "{:.0f}
 SHOW_EVERY = 10.0  # s, a line of training in a log
 WAITING_S = 5.0  # of silence while Ray or its workers start
 FLUSH_EVERY = 30.0  # s: what a driver that is killed may lose of metrics.jsonl
+OUTAGE_PAUSE = 10.0  # times as long as an attempt that failed, until the next one: training waits for each of them
 
 
 class Logger:
@@ -59,7 +60,7 @@ class Logger:
         self._reporters = [*reporters]
         self._losses = ""  # of the last step that was logged
         self._last_print = -math.inf
-        self._last_flush = time.monotonic()
+        self._next_flush = time.monotonic() + FLUSH_EVERY
         self._total = 0
         self._rate: tuple[int, float] | None = None  # (step, time) where this attempt's speed counts from
         self._board: Board | None = None
@@ -79,11 +80,14 @@ class Logger:
                 self._show_line(f"evaluated {done}/{total} boxes")
             case Note(text) | Done(text):
                 self.say(text)
-        if isinstance(event, Eval | Done) or time.monotonic() - self._last_flush > FLUSH_EVERY:
+        began = time.monotonic()
+        if isinstance(event, Eval | Done) or began > self._next_flush:
             try:
                 self.flush()
             except StorageError as error:  # an outage must not end the training it tells of; all is kept for the next
                 self.say(f"warning: metrics are not written: {error}")
+                now = time.monotonic()
+                self._next_flush = now + max(FLUSH_EVERY, OUTAGE_PAUSE * (now - began))
 
     def say(self, text: str) -> None:
         """A line that stays."""
@@ -115,7 +119,7 @@ class Logger:
 
     def flush(self) -> None:
         """Write what has been recorded to the run directory."""
-        self._last_flush = time.monotonic()
+        self._next_flush = time.monotonic() + FLUSH_EVERY
         lock.require(self._run_uri)
         if self._log is not None:
             self._log.flush()

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from icon_dist.errors import StorageError
+from icon_dist.loggers import logger as module
 from icon_dist.loggers.events import Eval, Start
 from icon_dist.loggers.logger import Logger
+from tests.support.progress import Clock, train
 
 
 def evaluation(step: int) -> Eval:
@@ -29,3 +31,29 @@ def test_metrics_wait_for_storage_to_come_back(tmp_path: Path, capsys: pytest.Ca
     logger(evaluation(2))
     assert [json.loads(line)["step"] for line in metrics.read_text().splitlines()] == [1, 2]
     logger.close()
+
+
+def test_an_outage_does_not_cost_most_of_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Steps of a second beside a store that gives up after a minute: an attempt in ten minutes."""
+    clock, attempts = Clock(), 0
+
+    def away(_: str) -> None:
+        nonlocal attempts
+        attempts += 1
+        clock.now += 62.0
+        raise StorageError("does not answer")
+
+    with monkeypatch.context() as outage:
+        outage.setattr(module, "time", clock)
+        logger = Logger(str(tmp_path))
+        logger(Start(0, 9999))
+        outage.setattr(module.lock, "require", away)
+        for step in range(1, 3600):
+            clock.now += 1.0
+            logger(train(step))
+    assert attempts == capsys.readouterr().err.count("warning: metrics are not written") == 6
+    logger(evaluation(3600))
+    logger.close()
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 3600
