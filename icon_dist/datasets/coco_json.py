@@ -195,7 +195,11 @@ def _form_fault(entry: Any, *, joints: int, others: set[int]) -> str | None:
         if type(values) is not list:
             return f"{key}={shown(values)}: expected a list of {length} numbers ({form})"
         if len(values) != length:
-            return f"{key}: {len(values)} values, expected {length} ({form})"
+            pairs = key == "keypoints" and (
+                len(values) == 2 * joints or all(type(v) is list and len(v) == 2 for v in values)
+            )
+            hint = "; without v? write 2 behind joints that are labelled, else 0" if pairs else ""
+            return f"{key}: {len(values)} values, expected {length} ({form}){hint}"
         if not NUMBER.issuperset(map(type, values)):
             wrong = next(v for v in values if type(v) not in NUMBER)
             return f"{key}: {shown(wrong)} is not a number, expected {length} numbers ({form})"

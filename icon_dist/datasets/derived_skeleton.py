@@ -166,7 +166,7 @@ def _flips(said: Evidence) -> tuple[Pairs, str]:
 
 def _no_sides(joints: tuple[str, ...]) -> str:
     """What to do where names have no sides; if they are only numbers, they may be the joints of a public set."""
-    unnamed = joints == numbered(len(joints))
+    unnamed = joints == numbered(len(joints)) or all(name.isdecimal() for name in joints)  # as CVAT's skeletons
     public = [one.name for names, one in _shipped() if unnamed and len(names) == len(joints)]
     which = f", or one of {', '.join(sorted(public))} if these are its joints" if public else ""
     return f"if there are sides, pass --skeleton with flips{which}, or train with data.augment.flip_p=0"

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from icon_dist.datasets.joint_names import meaning
+from icon_dist.datasets.joint_names import meaning, unnumbered
 from icon_dist.datasets.skeleton import MAX_JOINTS
 from icon_dist.errors import DataError, shorten, shown
 from icon_dist.types import Skeleton
@@ -85,8 +85,8 @@ def near_names(skeletons: Sequence[Skeleton], names: Sequence[str]) -> Iterator[
     """Notes about joints that are kept apart, though only the spelling of their names seems to differ."""
     by_meaning: dict[str, dict[str, str]] = {}  # spellings, each with the set that has it first
     for one, name in zip(skeletons, names, strict=True):
-        for joint in one.joints:
-            by_meaning.setdefault(meaning(joint), {}).setdefault(joint, name)
+        for joint, plain in zip(one.joints, unnumbered(one.joints), strict=True):
+            by_meaning.setdefault(meaning(plain), {}).setdefault(joint, name)
     close = [spelt for spelt in by_meaning.values() if len({*spelt.values()}) > 1]
     if close:
         said = ", ".join(" and ".join(f"{shown(j)} of {name}" for j, name in spelt.items()) for spelt in close)

@@ -61,7 +61,11 @@ ENTRIES: dict[str, tuple[Callable[[Document], object], str]] = {
         r"ann id=17 keypoints: 50 values, expected 51 \(17 x \[x,y,v\]\)",
     ),
     "keypoints is text": (lambda d: bad(d, keypoints="none"), r"ann id=17 keypoints='none': expected a list"),
-    "pairs": (lambda d: bad(d, keypoints=[[1, 2]] * 17), r"ann id=17 keypoints: 17 values, expected 51"),
+    "pairs": (
+        lambda d: bad(d, keypoints=[[1, 2]] * 17),
+        r"ann id=17 keypoints: 17 values, expected 51 .*; without v\?",
+    ),
+    "flat pairs": (lambda d: bad(d, keypoints=[1, 2] * 17), r"34 values, expected 51 .*; without v\? write 2 behind"),
     "string": (lambda d: joint(d, 0, "12"), r"ann id=17 keypoints: '12' is not a number"),
     "true": (lambda d: joint(d, 0, True), r"ann id=17 keypoints: True is not a number"),
     "null": (lambda d: joint(d, 4, None), r"ann id=17 keypoints: None is not a number"),

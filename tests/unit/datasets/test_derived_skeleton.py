@@ -109,8 +109,9 @@ def test_a_name_whose_other_side_is_misspelt_is_noted() -> None:
 
 
 def test_numbered_joints_may_be_those_of_a_public_set() -> None:
-    _, notes = derive(Evidence("tool", numbered(17)))
-    assert "pass --skeleton with flips, or one of ap10k, coco, humanart, ochuman, posetrack18 if these are" in notes[0]
+    for joints in (numbered(17), tuple(str(number) for number in range(1, 18))):
+        _, notes = derive(Evidence("tool", joints))
+        assert "or one of ap10k, coco, humanart, ochuman, posetrack18 if these are its joints" in notes[0]
     assert "one of" not in derive(Evidence("tool", numbered(4)))[1][0]
 
 

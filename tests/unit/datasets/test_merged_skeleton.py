@@ -95,6 +95,9 @@ def test_near_names_are_said_and_not_merged() -> None:
     (note,) = near_names([HEADS, spelt], ["a", "b"])
     assert "'left_hand' of a and 'l_hand' of b" in note
     assert "'right_hand' of a and 'r_hand' of b" in note
+    counted = dataclasses.replace(HANDS, joints=tuple(f"{number}_{joint}" for number, joint in enumerate(HANDS.joints)))
+    (note,) = near_names([HANDS, counted], ["a", "b"])
+    assert f"{HANDS.joints[0]!r} of a and '0_{HANDS.joints[0]}' of b" in note
     twice = dataclasses.replace(HEADS, joints=("nose", "Nose", "right_eye", "left_hand", "right_hand"))
     assert not [*near_names([twice, HANDS], ["a", "b"])]  # whoever made that set knows why
 
