@@ -15,7 +15,7 @@ from icon_dist.datasets.annotation_file import (
     mend_wholes,
     name_fault,
 )
-from icon_dist.datasets.joint_names import standard
+from icon_dist.datasets.joint_names import are_positions, standard
 from icon_dist.datasets.photo_links import mend_letters, mend_slashes
 from icon_dist.datasets.repair import forget_blank_joints
 from icon_dist.errors import DataError, plural, shorten, shown
@@ -95,6 +95,8 @@ def categories_of(document: Entry, skeleton: Skeleton, faults: Faults) -> tuple[
     categories, joints = document["categories"], list(skeleton.joints)
     uses = [a.get("category_id") for a in document["annotations"] if type(a) is dict]
     stated = [c["id"] for c in categories if lists_joints(c, skeleton)]
+    if not stated and (stated := [c["id"] for c in categories if _numbers_joints(c, skeleton)]):
+        faults.note(f"joints that are only numbered are taken for those of skeleton {skeleton.name}, in its order")
     others = [(i, c) for i, c in enumerate(categories) if c.get("keypoints") and c["id"] not in stated]
     if not stated:
         silent = {c["id"] for c in categories if not c.get("keypoints")}
@@ -124,6 +126,12 @@ def lists_joints(category: Entry, skeleton: Skeleton) -> bool:
     if type(names) is not list or len(names) != skeleton.num_joints or not all(type(name) is str for name in names):
         return False
     return all(standard(a) == standard(b) for a, b in zip(names, skeleton.joints, strict=True))
+
+
+def _numbers_joints(category: Entry, skeleton: Skeleton) -> bool:
+    """Whether the names are as many, and only numbers of places."""
+    names = category.get("keypoints")
+    return type(names) is list and len(names) == skeleton.num_joints and are_positions(names)
 
 
 def _name(category: Entry) -> str:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from icon_dist.datasets import coco, crowdpose, mpii
 from icon_dist.datasets.annotation_file import Faults
-from icon_dist.datasets.joint_names import mirror_pairs, sided, standard, unnumbered
+from icon_dist.datasets.joint_names import are_positions, mirror_pairs, sided, standard, unnumbered
 from icon_dist.datasets.skeleton import SMALLEST_SIGMA, read_skeleton, skeleton_from_dict, skeleton_to_dict
 from icon_dist.errors import ConfigError, DataError, naming, plural, shown
 from icon_dist.types import Skeleton, mirror_order
@@ -166,7 +166,7 @@ def _flips(said: Evidence) -> tuple[Pairs, str]:
 
 def _no_sides(joints: tuple[str, ...]) -> str:
     """What to do where names have no sides; if they are only numbers, they may be the joints of a public set."""
-    unnamed = joints == numbered(len(joints)) or all(name.isdecimal() for name in joints)  # as CVAT's skeletons
+    unnamed = are_positions(joints)
     public = [one.name for names, one in _shipped() if unnamed and len(names) == len(joints)]
     which = f", or one of {', '.join(sorted(public))} if these are its joints" if public else ""
     return f"if there are sides, pass --skeleton with flips{which}, or train with data.augment.flip_p=0"

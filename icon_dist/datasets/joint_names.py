@@ -17,6 +17,7 @@ RIGHT = """right r rgt rechts rechte rechter rechtes rechten rechtse droite droi
 SIDES = dict.fromkeys(LEFT.split(), "left") | dict.fromkeys(RIGHT.split(), "right")  # words of tools and of their users
 GLUED = re.compile(r"(left|right|linker|rechter|왼쪽|오른쪽|왼|오른)(.+)|(.{2,})(left|right)")
 NUMBERED = re.compile(r"\s*(\d+)[\s._:)-]*(\D.*)")
+POSITION = re.compile(r"(?:joint|keypoint|point|kpt?)?[ _-]?(\d+)", re.IGNORECASE)
 ENDS = "fbhmr"  # front or fore, back, hind, middle, rear: FL and FR, RL and RR
 WORD = re.compile(r"s|U+(?=Ul)|U?l+|U+|d+")  # of the kinds of letters
 SHORT = {"sho": "shoulder", "elb": "elbow", "wri": "wrist", "kne": "knee", "ank": "ankle"}
@@ -86,12 +87,19 @@ def unnumbered(names: Sequence[str]) -> tuple[str, ...]:
     """The names without the numbers before them, where these only count: ``0_nose``, ``1_left_eye``, or from 1."""
     found = [NUMBERED.fullmatch(name) for name in names]
     rest = [one[2] for one in found if one]
-    if len({*rest}) < len(names) or [int(one[1][:9]) for one in found if one] not in (
-        [*range(len(names))],
-        [*range(1, len(names) + 1)],
-    ):
-        return tuple(names)
-    return tuple(rest)
+    counts = _count([int(one[1][:9]) for one in found if one], len(names))
+    return tuple(rest) if counts and len({*rest}) == len(names) else tuple(names)
+
+
+def are_positions(names: Sequence[object]) -> bool:
+    """Whether names say nothing but where a joint stands: 1, 2, 3, or kp_0, kp_1, kp_2."""
+    found = [POSITION.fullmatch(str(name)) for name in names]
+    return _count([int(one[1][:9]) for one in found if one], len(names))
+
+
+def _count(numbers: list[int], joints: int) -> bool:
+    """Whether these count so many joints, from 0 or from 1."""
+    return bool(joints) and numbers in ([*range(joints)], [*range(1, joints + 1)])
 
 
 def _mirrored(words: list[str]) -> Iterator[list[str]]:

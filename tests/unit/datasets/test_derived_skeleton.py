@@ -115,6 +115,22 @@ def test_numbered_joints_may_be_those_of_a_public_set() -> None:
     assert "one of" not in derive(Evidence("tool", numbered(4)))[1][0]
 
 
+@pytest.mark.parametrize("names", ["{}", "joint_{}", "kp{}", "Keypoint {}"])
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_skeleton_for_joints_that_are_only_numbered(first: int, names: str, tmp_path: Path) -> None:
+    """As CVAT's skeletons have them; names and other numbers are not those of the skeleton."""
+    joints = [names.format(number + first) for number in range(17)]
+    file = write(tmp_path, coco_like({"id": 1, "name": "x", "keypoints": joints}, 17))
+    found = datasets.read("custom", file, skeleton="coco")
+    assert found.skeleton == COCO
+    assert "a.json: joints that are only numbered are taken for those of skeleton coco, in its order" in str(
+        found.truth
+    )
+    wrong = write(tmp_path, coco_like({"id": 1, "name": "x", "keypoints": joints[::-1]}, 17))
+    with pytest.raises(DataError, match="are not the joints of skeleton coco"):
+        datasets.read("custom", wrong, skeleton="coco")
+
+
 def test_one_name_in_two_spellings_is_an_error() -> None:
     with pytest.raises(DataError, match="joints 'left eye' and 'Left_Eye' have one name in two spellings"):
         derive(Evidence("face", ("left eye", "Left_Eye", "right eye", "Right_Eye")))
