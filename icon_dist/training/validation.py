@@ -46,7 +46,8 @@ def conditions_of(cfg: Config, data: Data) -> str:
     """Of the scores that this run measures; empty where it measures none."""
     sets = zip(prefixes(data.val), data.val, strict=True)
     return " | ".join(
-        prefix.replace("/", ": ") + conditions_on(one, cfg.eval, codec=cfg.data.codec) for prefix, one in sets
+        (f"{prefix.removesuffix('/')}: " if prefix else "") + conditions_on(one, cfg.eval, codec=cfg.data.codec)
+        for prefix, one in sets
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from icon_dist.loggers.logger import Logger
 from icon_dist.training import driver
 from icon_dist.training.loop import run_directory
 from icon_dist.training.setup import open_data
+from icon_dist.training.validation import conditions_of, headlines
 from tests.support import small_sets, two_sets
 from tests.support.run_results import assert_equal, final, losses
 from tests.support.small_sets import TRAINING
@@ -181,6 +183,18 @@ def test_a_teacher_looks_once_at_each_set(scored: Path, sets: tuple[str, str], t
     for uri in sets:
         assert len([*Path(uri).glob("teacher-*.parquet")]) == 1
     assert_equal(final(taught[0]), final(taught[1]))
+
+
+def test_conditions_name_the_sets_as_scores_do(sets: tuple[str, str], tmp_path: Path) -> None:
+    for name, uri in zip(("heads", "hands"), sets, strict=True):  # of one name, so with their folders
+        shutil.copytree(uri, tmp_path / name / "val")
+    pair = (f"{tmp_path}/heads/val", f"{tmp_path}/hands/val")
+    cfg = config(sets, tmp_path, f"data.val=[{pair[0]}, {pair[1]}]")
+    data = open_data(cfg)
+    assert [name.rpartition("/")[0] for name in headlines(data)] == ["heads/val", "hands/val"]
+    first, second = conditions_of(cfg, data).split(" | ")
+    assert first.startswith("heads/val: split=heads ")
+    assert second.startswith("hands/val: split=hands ")
 
 
 def test_what_does_not_fit_is_said_before_the_run(
