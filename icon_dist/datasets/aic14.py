@@ -9,13 +9,20 @@ from icon_dist.datasets.annotation_file import Entry, Faults, is_vector, load
 from icon_dist.datasets.coco_json import people_of
 from icon_dist.datasets.derived_skeleton import find_skeleton
 from icon_dist.errors import DataError, shown
+from icon_dist.images.photo import Exif
 from icon_dist.types import Annotations
 
 VISIBILITY = {1: 2, 2: 1, 3: 0}  # visible, hidden, not labelled: theirs to COCO's
 JOINTS = 14
 
 
-def read(annotations: str | Path, *, images: str | Path | None = None, drop_invalid: bool = False) -> Annotations:
+def read(
+    annotations: str | Path,
+    *,
+    images: str | Path | None = None,
+    drop_invalid: bool = False,
+    exif: Exif | None = None,
+) -> Annotations:
     """``keypoint_*_annotations_*.json[.gz]``; the photo of an entry is its ``image_id`` with ``.jpg``.
 
     Ids of photos and people follow the order of the file, from 1. Sizes are those of the photos in ``images``.
@@ -42,7 +49,7 @@ def read(annotations: str | Path, *, images: str | Path | None = None, drop_inva
             people[-1]["bbox"] = [x1, y1, x2 - x1, y2 - y1]
             faults.places[len(people)] = where
     found = {"images": photos, "annotations": people, "categories": [{"id": 1, "name": "person"}]}
-    return people_of(found, faults, skeleton=find_skeleton("aic14"), images=images)
+    return people_of(found, faults, skeleton=find_skeleton("aic14"), images=images, exif=exif)
 
 
 def _entry_fault(entry: Any) -> str | None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from icon_dist.datasets.annotation_file import Faults, load
 from icon_dist.datasets.coco_json import people_of
+from icon_dist.images.photo import Exif
 from icon_dist.types import Annotations, Skeleton
 
 SIDES = ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
@@ -35,6 +36,13 @@ SKELETON = Skeleton(
 COCO_LIMBS = SKELETON.limbs  # public: for IconLoss in other people's loops
 
 
-def read(annotations: str | Path, *, images: str | Path | None = None, drop_invalid: bool = False) -> Annotations:
+def read(
+    annotations: str | Path,
+    *,
+    images: str | Path | None = None,
+    drop_invalid: bool = False,
+    exif: Exif | None = None,
+) -> Annotations:
     """``person_keypoints_*.json[.gz]``; crowds and people without a labelled joint stay in the truth only."""
-    return people_of(load(annotations), Faults(annotations, drop=drop_invalid), skeleton=SKELETON, images=images)
+    faults = Faults(annotations, drop=drop_invalid)
+    return people_of(load(annotations), faults, skeleton=SKELETON, images=images, exif=exif)

@@ -19,6 +19,7 @@ from icon_dist.datasets.joint_names import are_positions, standard
 from icon_dist.datasets.photo_links import mend_letters, mend_slashes
 from icon_dist.datasets.repair import forget_blank_joints
 from icon_dist.errors import DataError, plural, shorten, shown
+from icon_dist.images.photo import Exif
 from icon_dist.images.size import size_as_read
 from icon_dist.types import Annotations, Skeleton, TruthImage
 
@@ -140,9 +141,9 @@ def _name(category: Entry) -> str:
 
 
 def images_of(
-    entries: list[Any], faults: Faults, *, image_field: str | None, images: str | Path | None
+    entries: list[Any], faults: Faults, *, image_field: str | None, images: str | Path | None, exif: Exif = "ignore"
 ) -> dict[int, TruthImage]:
-    """Images by id. Sizes that the file does not say are read from the photos in the folder ``images``."""
+    """Images by id. Sizes that the file does not say are read from the photos in the folder ``images``, as ``exif``."""
     fields = ["id", "file_name", "width", "height", *([image_field] if image_field else [])]
     photos: dict[int, TruthImage] = {}
     measured = 0
@@ -152,7 +153,7 @@ def images_of(
     for number, entry in enumerate(entries):
         fault = None
         try:
-            measured += _measure(entry, images)
+            measured += _measure(entry, images, exif)
         except DataError as error:
             fault = f"width, height: missing, and {error}"
         fault = fault or _photo_fault(entry, image_field=image_field)
@@ -167,13 +168,13 @@ def images_of(
     return photos
 
 
-def _measure(entry: Any, images: str | Path | None) -> bool:
+def _measure(entry: Any, images: str | Path | None, exif: Exif) -> bool:
     """Write the size of a photo into an entry without one; whether it had none."""
     if images is None or type(entry) is not dict or name_fault(entry.get("file_name")) is not None:
         return False
     if entry.get("width") not in (None, 0) and entry.get("height") not in (None, 0):
         return False
-    entry["width"], entry["height"] = size_as_read(Path(images) / entry["file_name"], "ignore")
+    entry["width"], entry["height"] = size_as_read(Path(images) / entry["file_name"], exif)
     return True
 
 

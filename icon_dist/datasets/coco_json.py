@@ -27,6 +27,7 @@ from icon_dist.datasets.annotation_file import (
 )
 from icon_dist.datasets.coco_document import categories_of, check_sections, images_of, mend_values
 from icon_dist.errors import plural, shown
+from icon_dist.images.photo import Exif
 from icon_dist.types import Annotations, Instance, Skeleton, Truth, TruthImage, TruthPerson
 
 F64 = NDArray[np.float64]
@@ -51,18 +52,20 @@ def people_of(
     counted_joints: int | None = None,
     box_area: float | None = None,
     image_field: str | None = None,
+    exif: Exif | None = None,
 ) -> Annotations:
     """The people of a COCO-format ``document``, a file's or what a reader of another format makes; it is changed.
 
     ``faults`` take what is wrong with it; the DataError of the first names ``faults.source``. ``counted_joints``:
     ``num_keypoints`` counts the first so many joints (all). ``box_area``: the file has no ``area``, it is this share of
-    the box. ``image_field``: a number of every image to keep in the truth.
+    the box. ``image_field``: a number of every image to keep in the truth. ``exif="apply"``: sizes that are read from
+    photos are those of the upright picture.
     """
     annotations = faults.source
     check_sections(document, source=annotations)
     mend_values(document, faults)
     people, others = categories_of(document, skeleton, faults)
-    photos = images_of(document["images"], faults, image_field=image_field, images=images)
+    photos = images_of(document["images"], faults, image_field=image_field, images=images, exif=exif or "ignore")
     entries = _well_formed(document["annotations"], faults, joints=skeleton.num_joints, others=others)
 
     ids, image_ids, categories, crowd = (
@@ -281,5 +284,5 @@ def _outside(box: F64, wh: Sequence[float] | F64) -> str:
         return "bbox: missing or empty, and a single labelled joint gives none"
     end, (width, height) = box[:2] + box[2:], wh
     exchanged = (end > (width, height)).any() and (end <= (height, width)).all()
-    guess = "; are its width and height exchanged?" if exchanged else ""
+    guess = "; are its width and height exchanged, or is it turned by EXIF (--exif apply)?" if exchanged else ""
     return f"bbox={box.tolist()}: at most one pixel of it lies in the {width:g}x{height:g} image{guess}"

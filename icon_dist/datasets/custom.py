@@ -14,6 +14,7 @@ from icon_dist.datasets.joint_names import standard
 from icon_dist.datasets.photo_links import find_by_ends
 from icon_dist.datasets.skeleton import LONGEST_NAME, MAX_JOINTS
 from icon_dist.errors import DataError, plural, shorten
+from icon_dist.images.photo import Exif
 from icon_dist.types import Annotations, Skeleton
 
 STORED = {"halpe26": 136}  # joints that the set's own files hold, of which the skeleton's come first
@@ -27,6 +28,7 @@ def read(
     sigmas: tuple[float, ...] = (),
     images: str | Path | None = None,
     drop_invalid: bool = False,
+    exif: Exif | None = None,
 ) -> Annotations:
     """A COCO-format file with the joints of ``skeleton``: a YAML path or a shipped name, else derived."""
     named = find_skeleton(skeleton) if skeleton is not None else None
@@ -39,7 +41,7 @@ def read(
     _require_poses(document, people, faults)
     found = named or _derived(document, people, faults, sigmas)
     _cut(document["categories"], people, found, faults)
-    return people_of(document, faults, skeleton=found, images=images)
+    return people_of(document, faults, skeleton=found, images=images, exif=exif)
 
 
 def _require_poses(document: Entry, people: list[Entry], faults: Faults) -> None:

@@ -21,6 +21,7 @@ from icon_dist.datasets.annotation_file import (
 )
 from icon_dist.datasets.photo_links import mend_letters, mend_slashes
 from icon_dist.errors import DataError, shown
+from icon_dist.images.photo import Exif
 from icon_dist.images.size import size_as_read
 from icon_dist.storage import local
 from icon_dist.types import Annotations, Instance, Skeleton, Truth, TruthImage, TruthPerson
@@ -58,6 +59,7 @@ def read(
     images: str | Path | None = None,
     headboxes: str | Path | None = None,
     drop_invalid: bool = False,
+    exif: Exif | None = None,
 ) -> Annotations:
     """``train.json``, ``valid.json``, ``trainval.json``. Ids are rows of the file; image ids follow first appearance.
 
@@ -74,7 +76,7 @@ def read(
     sizes: dict[str, tuple[int, int]] = {}
     rows = []
     for row, entry in enumerate(document):
-        if fault := _place_fault(entry) or _joints_fault(entry) or _photo_fault(entry, images, absent, sizes):
+        if fault := _place_fault(entry) or _joints_fault(entry) or _photo_fault(entry, images, absent, sizes, exif):
             faults.add(f"ann id={row} {fault}")
         else:
             rows.append(row)
@@ -180,7 +182,11 @@ def _joints_fault(entry: Entry) -> str | None:
 
 
 def _photo_fault(
-    entry: Entry, images: str | Path | None, absent: set[str], sizes: dict[str, tuple[int, int]]
+    entry: Entry,
+    images: str | Path | None,
+    absent: set[str],
+    sizes: dict[str, tuple[int, int]],
+    exif: Exif | None,
 ) -> str | None:
     """Why a photo is not that of a person; its size goes into ``sizes``, (0, 0) without ``images``."""
     name = entry["image"]
@@ -188,7 +194,7 @@ def _photo_fault(
         return f"image={name!r}: not in {images}"
     if name not in sizes:
         try:
-            sizes[name] = size_as_read(Path(images) / name, "ignore") if images else (0, 0)
+            sizes[name] = size_as_read(Path(images) / name, exif or "ignore") if images else (0, 0)
         except DataError as error:
             return f"image={name!r}: {error}"
     width, height = sizes[name]

@@ -122,7 +122,7 @@ def _rule(turned: dict[str, Header], people: dict[str, Instance], *, usual: Rule
     raise ConfigError(
         f"{count} turned by EXIF (the first: {min(turned)}); pass --exif apply "
         "if the labels were made on upright pictures, or --exif ignore if on the pixels as stored, as COCO's were"
-        + (f" (annotated sizes speak {' and '.join(signs)})" if signs else "")
+        + (f" (annotated sizes speak {' and '.join(signs)})" if len(signs) > 1 else "")
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from icon_dist import datasets
 from icon_dist.datasets.annotation_file import MAX_MEMORY, PYTHON_BYTES, parse
@@ -316,6 +317,24 @@ def test_sizes_of_photos_that_cannot_be_read(photos: Path, tmp_path: Path) -> No
     os.mkfifo(photos / "pipe.jpg")
     with pytest.raises(DataError, match="is a pipe"):
         read(tmp_path, named("pipe.jpg", width=None), images=photos)
+
+
+def turned(path: Path) -> None:
+    """A photo of 90x100 px as stored, 100x90 upright."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (90, 100)).save(path, "JPEG", exif=exif)
+
+
+@pytest.mark.parametrize("word", ["coco", "custom", "mpii"])
+@pytest.mark.parametrize(("exif", "wh"), [(None, (90, 100)), ("ignore", (90, 100)), ("apply", (100, 90))])
+def test_sizes_that_the_file_does_not_say_are_upright_if_exif_is_applied(
+    word: str, exif: str | None, wh: tuple[int, int], photos: Path, tmp_path: Path
+) -> None:
+    """Labels on upright pictures could not be packed at all: the size as stored was taken for the annotated one."""
+    turned(photos / ("2.png" if word != "mpii" else "1.jpg"))
+    document = mpii() if word == "mpii" else named("2.png", width=None, height=None)
+    assert read(tmp_path, document, word, images=photos, exif=exif).instances[-1].wh == wh
 
 
 def test_a_jpeg_whose_size_comes_late(photos: Path) -> None:
