@@ -142,7 +142,7 @@ class Parser(argparse.ArgumentParser):
 
     def add_config(self, *, overrides: str = "such as loss.tau=0.1 run.name=mine") -> None:
         """``--cfg NAME|PATH`` and the values that go on top of it; read them with ``parse_intermixed_args``."""
-        about = f"a YAML file, or a preset: {', '.join(presets())}"
+        about = f"a YAML file (path or s3://), or a preset: {', '.join(presets())}"
         self.add_argument("--cfg", action=Once, required=True, metavar="NAME|PATH", help=about)
         self.add_argument("overrides", nargs="*", default=[], metavar="a.b=c", help=overrides)
 

@@ -201,15 +201,32 @@ def _require_everywhere(config: Config) -> None:
             )
 
 
-def _training(words: list[str]) -> Config:
-    """What ``icon_dist.train`` would make of its arguments; a mistake is found here and not on the cluster."""
+def _require_shipped(cfg: str, folder: Path) -> None:
+    """Refuse a config file of one's own, or one that it extends, that would not be where the job looks for it."""
+    from icon_dist import config as configuration
+
+    if os.path.isabs(os.path.expanduser(cfg)):
+        return  # all nodes see it, as with data
+    goes = {name for name, _ in shipped(folder)}
+    inside = not os.path.normpath(cfg).startswith("..")
+    there = inside and os.path.realpath(folder / cfg) == os.path.realpath(cfg)
+    for file in configuration.files(cfg):
+        place = file.parent.resolve() / file.name
+        if not there or os.path.relpath(place, folder) not in goes:
+            fix = "copy it to where it goes along, or put it on s3:// or on an absolute path that all nodes see"
+            raise ConfigError(f"--cfg {shorten(cfg)}: {place} is not in what is shipped of {folder}; {fix}")
+
+
+def _training(words: list[str]) -> tuple[str, Config]:
+    """What ``icon_dist.train`` would make of its arguments, and its --cfg; a mistake is found here and not on the
+    cluster."""
     parser = Parser("icon-dist submit", "", add_help=False)
     parser.add_config()
     args = parser.parse_intermixed_args(words)
 
     from icon_dist import config as configuration
 
-    return configuration.load(args.cfg, args.overrides)
+    return args.cfg, configuration.load(args.cfg, args.overrides)
 
 
 def _require(cluster: Cluster, job: str, run: str) -> Job:
@@ -272,7 +289,7 @@ def main(argv: list[str]) -> int:
     if not train:
         example = "icon-dist submit -- --cfg coco data.train=s3://... run.dir=s3://..."
         raise ConfigError(f"-- --cfg NAME: missing; the words of icon-dist train stand after --, such as: {example}")
-    config = _training(train)
+    cfg, config = _training(train)
     cluster, run = Cluster(args.address.rstrip("/"), find_token()), identity(config)
     jobs = [] if args.dry_run else submissions(cluster, run)
     newest = jobs[-1] if jobs else None
@@ -289,6 +306,7 @@ def main(argv: list[str]) -> int:
         if not folder.is_dir():
             raise ConfigError(f"--working-dir {args.working_dir}: no such folder")
         _require_everywhere(config)
+        _require_shipped(cfg, folder)
         say(f"working directory: {_measure(folder)}")
     submission = f"{run}.{newest.number + 1 if newest else 1}"
     line = command(cluster, submission, train, folder=folder, follow=args.follow)

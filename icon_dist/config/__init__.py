@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from icon_dist.config.loading import changes, config_hash, from_dict, load, load_own, to_yaml
+from icon_dist.config.loading import changes, config_hash, files, from_dict, load, load_own, to_yaml
 from icon_dist.config.print_config import to_commented_yaml
 from icon_dist.config.schema import (
     AugmentConfig,
@@ -45,6 +45,7 @@ __all__ = [
     "changes",
     "check_short_run",
     "config_hash",
+    "files",
     "from_dict",
     "get",
     "load",

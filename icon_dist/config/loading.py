@@ -23,13 +23,14 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from icon_dist import storage
 from icon_dist.cli import PRESETS, presets
 from icon_dist.config import value_types
 from icon_dist.config.safe_yaml import require_plain
 from icon_dist.config.schema import Config, as_sets, leaves, sets_of
 from icon_dist.config.unused_values import refuse_unused
 from icon_dist.config.validation import validate
-from icon_dist.errors import ConfigError, raise_all, shorten, shown
+from icon_dist.errors import ConfigError, TooLargeError, raise_all, shorten, shown
 
 MAX_BYTES = 1 << 20  # of a config file
 
@@ -41,6 +42,7 @@ class Layer(NamedTuple):
     values: dict[str, Any]
     faults: list[str]  # of its notation; its values are then not looked at
     own: str  # the file or override in which the user set them; "" for a preset
+    file: Path | None = None  # on this machine
 
 
 class Loaded(NamedTuple):
@@ -84,13 +86,16 @@ def preset_path(name_or_path: str, *, below: Path | None = None) -> Path:
 
 
 def load(name_or_path: str, overrides: Sequence[str] | Mapping[str, Any] = ()) -> Config:
-    """Preset or YAML file, then overrides (``["a.b=c"]`` or ``{"a.b": c}``), validated. Raises ConfigError."""
+    """Preset or YAML file, here or on ``s3://``, then overrides (``["a.b=c"]`` or ``{"a.b": c}``), validated.
+
+    Raises ConfigError, and StorageError where ``s3://`` cannot be read.
+    """
     return load_own(name_or_path, overrides).config
 
 
 def load_own(name_or_path: str, overrides: Sequence[str] | Mapping[str, Any] = ()) -> Loaded:
     """:func:`load`, and which values the user set himself."""
-    layers = [*_yaml_layers(preset_path(name_or_path)), *_override_layers(overrides)]
+    layers = [*_base_layers(name_or_path), *_override_layers(overrides)]
     config = _merge(layers)
     validate(config)
     refuse_unused(config)
@@ -180,6 +185,32 @@ def _merge(layers: Sequence[Layer]) -> Config:
     return dataclasses.replace(config, data=dataclasses.replace(config.data, train=train, val=val))
 
 
+def files(name_or_path: str) -> list[Path]:
+    """The files of one's own that ``--cfg`` reads on this machine, the one it names last; no presets."""
+    read = [layer.file for layer in _base_layers(name_or_path)]
+    return [path for path in read if path is not None and path.parent != PRESETS]
+
+
+def _base_layers(name_or_path: str) -> list[Layer]:
+    """Of ``--cfg``: a preset, a file, or one on ``s3://`` such as a sweep leaves."""
+    if not name_or_path.startswith("s3://"):
+        return _yaml_layers(preset_path(name_or_path))
+    try:
+        text = storage.read(name_or_path, most=MAX_BYTES).decode()
+    except FileNotFoundError:
+        raise ConfigError(f"--cfg {shorten(name_or_path)}: no such file; presets are {', '.join(presets())}") from None
+    except TooLargeError:
+        raise ConfigError(f"--cfg {shorten(name_or_path)}: larger than {MAX_BYTES >> 20} MiB, no config is") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{name_or_path}: not UTF-8 text; save it as UTF-8") from None
+    layer, base = _yaml_layer(name_or_path, text)
+    if base is None:
+        return [layer]
+    if base not in presets():
+        raise ConfigError(f"{name_or_path}: extends={shorten(base)}: a file on s3:// extends a preset, or nothing")
+    return [*_yaml_layers(preset_path(base)), layer]
+
+
 def _yaml_layers(path: Path, *, extended_by: tuple[Path, ...] = ()) -> list[Layer]:
     """The file and everything it extends, base first."""
     if path.resolve() in extended_by:
@@ -190,6 +221,14 @@ def _yaml_layers(path: Path, *, extended_by: tuple[Path, ...] = ()) -> list[Laye
         raise ConfigError(f"{path}: not UTF-8 text; save it as UTF-8") from None
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; give a YAML file that can be read") from None
+    layer, base = _yaml_layer(str(path), text, file=path)
+    if base is None:
+        return [layer]
+    return [*_yaml_layers(preset_path(base, below=path), extended_by=(*extended_by, path.resolve())), layer]
+
+
+def _yaml_layer(path: str, text: str, *, file: Path | None = None) -> tuple[Layer, str | None]:
+    """What the file says, and what it extends."""
     try:
         written, faults = _read(text)
     except yaml.MarkedYAMLError as error:
@@ -204,11 +243,8 @@ def _yaml_layers(path: Path, *, extended_by: tuple[Path, ...] = ()) -> list[Laye
     base = written.get("extends")
     written = {name: values for name, values in written.items() if name != "extends"}
     printed = len([*_keys(written)]) == len(leaves(Config()))  # by --print-config, or by a run: nobody chose it all
-    own = "" if path.parent == PRESETS or printed else str(path)
-    layer = Layer(f"{path}: ", written, faults, own)
-    if base is None:
-        return [layer]
-    return [*_yaml_layers(preset_path(str(base), below=path), extended_by=(*extended_by, path.resolve())), layer]
+    own = "" if printed or (file is not None and file.parent == PRESETS) else path
+    return Layer(f"{path}: ", written, faults, own, file), None if base is None else str(base)
 
 
 @functools.lru_cache(maxsize=64)

@@ -16,6 +16,7 @@ from icon_dist.errors import ConfigError, DataError, plural, shown
 from icon_dist.images.photo import AS_STORED, Conversion
 from icon_dist.metrics.ground_truth import GroundTruth, ground_truth
 from icon_dist.shards.manifest import read_truth
+from icon_dist.shards.nearby import place_of
 from icon_dist.shards.reader import People, Photos, photo_source
 from icon_dist.shards.shard_set import ShardSet
 from icon_dist.types import Annotations, Skeleton
@@ -34,12 +35,12 @@ class Subjects:
 
 def truth_of(shards: ShardSet) -> GroundTruth:
     """What poses of the people of ``shards`` are scored by, read from beside them."""
-    return ground_truth(read_truth(shards.uri), joints=shards.skeleton.num_joints)
+    return ground_truth(read_truth(place_of(shards.uri)), joints=shards.skeleton.num_joints)
 
 
 def annotated(shards: ShardSet, *, boxes: str, images: str | None) -> Subjects:
     """``boxes``: gt for those of the shards, or a detector's file, for which ``images`` is the folder of the photos."""
-    file, split = read_truth(shards.uri), str(shards.manifest["split"])
+    file, split = read_truth(place_of(shards.uri)), str(shards.manifest["split"])
     truth, category = ground_truth(file, joints=shards.skeleton.num_joints), category_ids(file)[0]
     if boxes == "gt":
         return Subjects(shards, truth, split, str(shards.manifest["boxes"]), category)

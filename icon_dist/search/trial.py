@@ -17,7 +17,7 @@ from ray import tune
 
 from icon_dist import storage
 from icon_dist.checkpoints import manifest as manifests
-from icon_dist.config import Changes, Config, DataConfig, as_sets, sets_of
+from icon_dist.config import Changes, Config, DataConfig, sets_of
 from icon_dist.data.crop_cache import SharedCache, sharing
 from icon_dist.errors import ClusterError, ConfigError, DivergedError, IconError, shorten
 from icon_dist.launch import local
@@ -26,7 +26,7 @@ from icon_dist.loggers.events import Eval, Event, Start, Tick, Train
 from icon_dist.loggers.logger import Logger
 from icon_dist.search import shared_epochs
 from icon_dist.search.space import with_values
-from icon_dist.shards import teacher_cache
+from icon_dist.shards import nearby
 from icon_dist.shards.manifest import MANIFEST, read_manifest
 from icon_dist.storage import lock, tempdirs
 from icon_dist.training.loop import LOOP, run_directory
@@ -52,8 +52,9 @@ def run_trial(point: Changes, *, base: Config, metric: str, study: str, inline: 
             teller = Teller(cfg, metric=metric, whole=point["whole"])
             part = dataclasses.replace(cfg, run=dataclasses.replace(cfg.run, stop_after_epoch=last))
             if inline:
+                copy_here(cfg.data)
                 with sharing(_crops):
-                    local.launch(dataclasses.replace(part, data=_near(cfg.data)), LOOP, teller)
+                    local.launch(part, LOOP, teller)
             else:
                 supervise(part, LOOP, teller)
                 teller.close()
@@ -134,28 +135,25 @@ class Teller(Logger):
         tune.report(result)
 
 
-def _near(data: DataConfig) -> DataConfig:
-    """Shards on ``s3://`` are copied to this machine once, for all trials that will run on it."""
-    train, val = (as_sets([_copied(uri) for uri in sets_of(place)]) for place in (data.train, data.val))
-    return dataclasses.replace(data, train=train, val=val)
+def copy_here(data: DataConfig) -> None:
+    """Shards on ``s3://`` are copied to this machine once, for all trials that will run on it, and read there.
 
-
-def _copied(uri: str) -> str:
-    """A folder below TMPDIR, named by what the manifest says; complete, or completed now; gone with the last trial."""
-    return _copy_of(uri, read_manifest(uri)["sha256"]) if storage.is_remote(uri) else uri
+    The copy is a folder below TMPDIR, named by what the manifest says; it goes with the last trial.
+    """
+    for uri in {*sets_of(data.train), *sets_of(data.val)}:
+        if storage.is_remote(uri):
+            nearby.use_copy(uri, _copy_of(uri, read_manifest(uri)["sha256"]))
 
 
 @functools.cache  # what this process has verified stays as it is: the folder is this user's alone
-def _copy_of(uri: str, mark: str) -> str:
+def _copy_of(uri: str, mark: str) -> Path:
     folder = tempdirs.shared("shards", mark[:16])
     for name, file in read_manifest(uri)["files"].items():
         path = folder / name
         if not _is(path, file["sha256"]):
             storage.copy_to(storage.join(uri, name), path, expect_sha256=file["sha256"])  # appears whole or not at all
-    for name in storage.listing(uri):
-        if name == MANIFEST or (teacher_cache.NAME.fullmatch(name) and not (folder / name).exists()):
-            storage.copy_to(storage.join(uri, name), folder / name)
-    return str(folder)
+    storage.copy_to(storage.join(uri, MANIFEST), folder / MANIFEST)
+    return folder
 
 
 def _is(path: Path, sha256: str) -> bool:

@@ -29,6 +29,7 @@ from icon_dist.errors import DataError, shorten
 from icon_dist.images.image import MAX_BYTES, MAX_PIXELS
 from icon_dist.images.photo import Conversion, conversion_of
 from icon_dist.shards.manifest import INDEX, MANIFEST, ShardManifest, read_manifest, verified
+from icon_dist.shards.nearby import place_of
 from icon_dist.shards.parquet_size import MOST_FOOTER, BadParquetError, unpacked
 from icon_dist.types import Origin, Skeleton
 
@@ -109,7 +110,7 @@ class ShardSet:
 
     def shard_uri(self, shard: int) -> str:
         """Where a tar lies, by its number."""
-        return storage.join(self.uri, self.shard_names[shard])
+        return storage.join(place_of(self.uri), self.shard_names[shard])
 
     def to_stored(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """Affine ``[n, 2, 3]``: photo px -> px of the stored image. Pixel centers sit on integers in both."""
@@ -159,17 +160,18 @@ def open_shards(uri: str, *, input_hw: tuple[int, int] | None = None, max_zoom: 
     run will ask of the crops: more than they were built for is refused, since it would blur or see false black borders.
     """
     uri = storage.absolute(uri)
-    manifest = read_manifest(uri)
+    place = place_of(uri)
+    manifest = read_manifest(place)
     try:
-        skeleton = skeleton_from_dict(manifest["skeleton"], source=f"{storage.join(uri, MANIFEST)} skeleton")
+        skeleton = skeleton_from_dict(manifest["skeleton"], source=f"{storage.join(place, MANIFEST)} skeleton")
         names = tuple(manifest["shards"])
-        present = storage.sizes(uri)
+        present = storage.sizes(place)
         if missing := sorted(set(names) - set(present)):
-            place = storage.join(uri, missing[0])
-            raise DataError(f"{place}: missing ({len(missing)} of {len(names)} shards); copy again")
+            text = f"missing ({len(missing)} of {len(names)} shards); copy again"
+            raise DataError(f"{storage.join(place, missing[0])}: {text}")
         room = sum(present[name] for name in names) // LEAST_BYTES
         most = (room + 1) * row_bytes(skeleton.num_joints) + MOST_FOOTER
-        columns = read_index(uri, verified(uri, INDEX, manifest, most=most), skeleton, room=room)
+        columns = read_index(place, verified(place, INDEX, manifest, most=most), skeleton, room=room)
         _check_settings(uri, manifest, input_hw=input_hw, max_zoom=max_zoom)
         return _shard_set(uri, manifest, skeleton, names, columns)
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError, OSError, pa.ArrowException) as error:

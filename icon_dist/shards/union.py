@@ -17,7 +17,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from icon_dist import storage
 from icon_dist.datasets.merged_skeleton import columns, merged, missing, near_names
 from icon_dist.errors import plural, shorten
 from icon_dist.shards.manifest import ShardManifest
@@ -182,7 +181,11 @@ def _numbered(ids: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
 
 def _manifest(parts: Sequence[ShardSet]) -> ShardManifest:
     """What a manifest says of all of them; files by the whole place of each tar."""
-    files = {storage.join(part.uri, name): part.manifest["files"][name] for part in parts for name in part.shard_names}
+    files = {
+        part.shard_uri(number): part.manifest["files"][name]
+        for part in parts
+        for number, name in enumerate(part.shard_names)
+    }
     together = {
         key: " + ".join(dict.fromkeys(str(part.manifest[key]) for part in parts))
         for key in ("dataset", "split", "boxes")

@@ -15,8 +15,10 @@ from typing import Any
 import pytest
 from ray._private.runtime_env.packaging import create_package
 
+from icon_dist import config as configuration
 from icon_dist import submit
 from icon_dist.command_exit import run_cli
+from icon_dist.errors import ConfigError
 
 TRAIN = ["--", "--cfg", "demo", "run.dir=s3://bucket/runs", "data.train=s3://bucket/a", "data.val=s3://bucket/b"]
 RUN = "demo-18e74102"
@@ -127,6 +129,57 @@ def test_ray_ships_what_was_said(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "package.zip") as package:
         shipped = {name for name in package.namelist() if not name.endswith("/")}
     assert shipped == kept == {name for name, _ in submit.shipped(tmp_path / "work")}
+
+
+@pytest.mark.parametrize(
+    ("cfg", "folder"),
+    [
+        ("a/mine.yaml", "."),
+        ("mine.yaml", "a"),  # what it extends is outside
+        ("a/mine.yaml", "a"),
+        ("./a/../base.yaml", "."),
+        ("runs/lsp-lambdas/best.yaml", "."),
+        (".hidden/best.yaml", "."),
+        ("../work/base.yaml", "."),
+        ("../outside.yaml", "."),
+        ("a/outside.yaml", "."),
+        ("demo", "a"),
+    ],
+)
+def test_a_config_is_refused_where_the_job_would_not_find_it(
+    cfg: str, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Asked of Ray's own package, unpacked elsewhere: there it is loaded exactly where it was not refused here."""
+    work = tmp_path / "work"
+    written = {
+        "base.yaml": "extends: demo\n",
+        "a/mine.yaml": "extends: ../base.yaml\n",
+        "runs/lsp-lambdas/best.yaml": "extends: demo\n",
+        ".hidden/best.yaml": "extends: demo\n",
+        "../outside.yaml": "extends: demo\n",
+        "a/outside.yaml": "extends: ../../outside.yaml\n",
+    }
+    for name, text in written.items():
+        (work / name).parent.mkdir(parents=True, exist_ok=True)
+        (work / name).write_text(text + "optim: {lr: 0.5}\n")
+    monkeypatch.chdir(work)
+    line = ["--dry-run", "--working-dir", folder, "--", "--cfg", cfg, *TRAIN[3:]]
+    if cfg == "mine.yaml":
+        monkeypatch.chdir(work / "a")
+        line[2] = "."
+    refused = code(*line) == 2
+    if refused:
+        assert "is not in what is shipped" in capfd.readouterr().err
+    package, there = tmp_path / "package.zip", tmp_path / "node" / "package"
+    create_package(str(work / folder), package, include_gitignore=True, excludes=submit.LEFT_BEHIND)
+    with zipfile.ZipFile(package) as archive:
+        archive.extractall(there)
+    monkeypatch.chdir(there)
+    try:
+        found = configuration.load(cfg).optim.lr
+    except ConfigError:
+        found = None
+    assert found == (None if refused else 6e-3 if cfg == "demo" else 0.5)
 
 
 def test_following_a_job_that_ray_did_not_take(dashboard: Dashboard, capfd: pytest.CaptureFixture[str]) -> None:

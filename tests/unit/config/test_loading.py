@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from icon_dist import config as configuration
+from icon_dist import storage
 from icon_dist.cli import presets
 from icon_dist.config import config_hash, from_dict, load, load_own, to_yaml
 from icon_dist.config.schema import parse_size
@@ -282,6 +283,25 @@ def test_what_is_no_config_file(tmp_path: Path) -> None:
         assert says in refused(f"{tmp_path}/{name}")
     assert "a pipe or a device" in refused("/dev/null")
     refused("~nobody-of-this-name/x.yaml")
+
+
+def test_a_config_on_s3_is_read(s3: str, tmp_path: Path) -> None:
+    """As the first lines of a study's best.yaml say; it extends presets alone, since no folder is beside it."""
+    best = load("lsp", ["loss.tau=0.3", "run.name=found"])
+    storage.write(f"{s3}/best.yaml", to_yaml(best).encode())
+    assert load(f"{s3}/best.yaml") == best
+    storage.write(f"{s3}/own.yaml", b"extends: lsp\nloss: {tau: 0.3}\n")
+    assert load_own(f"{s3}/own.yaml") == (load("lsp", ["loss.tau=0.3"]), {"loss.tau": f"{s3}/own.yaml"})
+    (tmp_path / "base.yaml").write_text("extends: lsp\n")
+    for name, data, says in (
+        ("relative", b"extends: base.yaml\n", "extends a preset, or nothing"),
+        ("binary", bytes(range(256)), "not UTF-8"),
+        ("huge", b"#" * (1 << 20) + b"\n", "larger than 1 MiB"),
+        ("typo", b"los: {tau: 0.3}\n", f"{s3}/typo.yaml: los"),
+    ):
+        storage.write(f"{s3}/{name}.yaml", data)
+        assert says in refused(f"{s3}/{name}.yaml")
+    assert "no such file" in refused(f"{s3}/none.yaml")
 
 
 # ------------------------------------------------------------------------------------------------- who set what
