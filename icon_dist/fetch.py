@@ -71,7 +71,7 @@ def main(argv: list[str]) -> None:
     parser = Parser("icon-dist fetch", __doc__.splitlines()[0])
     parser.add_argument("run", help="folder of a run: path or s3://bucket/runs/name")
     wanted = parser.add_mutually_exclusive_group()
-    wanted.add_argument("--best", action="store_const", dest="which", const="best", help="highest score")
+    wanted.add_argument("--best", action="store_const", dest="which", const="best", help="highest score, of --net")
     wanted.add_argument("--last", action="store_const", dest="which", const="last", help="newest intact")
     wanted.add_argument("--step", type=int, dest="which", metavar="N", help="of this step; default: --best, or --last")
     wanted.add_argument("--list", action="store_true", help="show what is there and write nothing")

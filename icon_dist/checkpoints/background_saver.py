@@ -80,7 +80,7 @@ class Saver:
         if self._unsent != self._told:
             self._told = self._unsent
             if self._told:
-                self._warn(f"warning: {self._told}; the next checkpoint tries again")
+                self._warn(f"warning: {self._told}; the next checkpoint, or the same command, tries again")
 
     def wait(self) -> None:
         """Until nothing is on its way."""
