@@ -26,16 +26,18 @@ class PhotoFolder:
         self._folder = folder
         self._files: dict[str, str] = {}
         self._by_name: dict[str, list[str]] = {}
+        self._by_letters: dict[str, list[str]] = {}
         for parent, names in folders_below(folder):
             for name in names:
                 file = Path(parent, name).relative_to(folder).as_posix()
                 self._files[_plain(file)] = file
                 self._by_name.setdefault(_plain(name), []).append(file)
+                self._by_letters.setdefault(_letters(name), []).append(file)
 
     def find(self, address: str) -> str:
         """The file that an address is of: the one with the longest end in common, with or without the tool's prefix.
 
-        DataError if there is none, or several have the same name.
+        Else the one with that name in other capitals. DataError if there is none, or several have the same name.
         """
         parts = _parts(address)[-DEEPEST:]
         tails = ["/".join(parts[at:]) for at in range(len(parts))]
@@ -43,8 +45,9 @@ class PhotoFolder:
             if (found := self._files.get(tail)) is not None:
                 return found
         name = tails[-1] if tails else ""
-        for word in dict.fromkeys((name, PREFIX.sub("", name), _plain(unquote(name)))):
-            found_by_name = self._by_name.get(word, [])
+        words = dict.fromkeys((name, PREFIX.sub("", name), _plain(unquote(name))))
+        exact = [self._by_name.get(word, []) for word in words]
+        for found_by_name in (*exact, *(self._by_letters.get(_letters(word), []) for word in words)):
             if len(found_by_name) > 1:
                 raise DataError(f"{shown(address)}: {' and '.join(found_by_name[:2])} have this name; keep one")
             if found_by_name:

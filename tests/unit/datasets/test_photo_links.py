@@ -51,6 +51,8 @@ def read(photos: Path, content: dict[str, Any], **options: Any) -> Annotations:
         ("https://host.example/x/sub/b%20c.jpg?sig=1", "sub/b c.jpg"),
         ("train/b%20c.jpg", "sub/b c.jpg"),
         ("b c.jpg", "sub/b c.jpg"),
+        (r"D:\Set\A.JPG", "a.jpg"),
+        ("/data/upload/1/1a2b3c4d-A.jpg", "a.jpg"),
     ],
 )
 def test_found_by_the_end(photos: Path, name: str, file: str) -> None:
