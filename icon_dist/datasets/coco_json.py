@@ -157,11 +157,13 @@ def _truth(photos: dict[int, TruthImage], entries: list[Entry], people: dict[int
 def _well_formed(entries: list[Any], faults: Faults, *, joints: int, others: set[int]) -> list[Entry]:
     """The annotations whose fields have the right types and lengths, without those of ``others`` (categories).
 
-    Those without keypoints get some that are not labelled, those without a box one of no size.
+    Those without keypoints get some that are not labelled, those without a box one of no size; without both an
+    annotation is right only where no other has a box, as a tool of keypoints writes those who are not seen.
     """
     kept = []
+    boxless = not any(entry.get("bbox") for entry in entries if type(entry) is dict)
     for number, entry in enumerate(entries):
-        fault = _form_fault(entry, joints=joints, others=others)
+        fault = _form_fault(entry, joints=joints, others=others, boxless=boxless)
         if fault is not None:
             known = type(entry) is dict and is_id(entry.get("id"))
             faults.add(f"{faults.entry(entry['id']) if known else f'ann number {number}'} {fault}")
@@ -170,7 +172,7 @@ def _well_formed(entries: list[Any], faults: Faults, *, joints: int, others: set
     return kept
 
 
-def _form_fault(entry: Any, *, joints: int, others: set[int]) -> str | None:
+def _form_fault(entry: Any, *, joints: int, others: set[int], boxless: bool) -> str | None:
     if type(entry) is not dict:
         return "is not an object"
     for key in ("id", "image_id", "category_id"):
@@ -190,7 +192,8 @@ def _form_fault(entry: Any, *, joints: int, others: set[int]) -> str | None:
     elif type(points) is list and len(points) == joints and all(type(p) is list and len(p) == 3 for p in points):
         points = list(chain.from_iterable(points))
     box = entry.get("bbox")
-    if (box is None or box == []) and type(points) is list and any(v in (1, 2) for v in points[2::3]):
+    labelled = type(points) is list and any(v in (1, 2) for v in points[2::3])
+    if (box is None or box == []) and (labelled or boxless):
         box = [0, 0, 0, 0]
     entry["keypoints"], entry["bbox"] = points, box
     for key, length, form in (("bbox", 4, "[x,y,w,h]"), ("keypoints", 3 * joints, f"{joints} x [x,y,v]")):

@@ -120,6 +120,19 @@ def far(x: float, y: float = 20) -> Document:
     return document
 
 
+def test_who_is_not_seen_in_a_file_without_boxes_stays_in_the_truth(tmp_path: Path) -> None:
+    """As trackers of animals write every individual in every frame."""
+    document = changed(keypoints=[None, None, 0] * 17)
+    for one in document["annotations"]:
+        del one["bbox"], one["area"]
+    found = read(tmp_path, document)
+    assert [p.id for p in found.instances] == [16, 18]
+    assert (record(found)["bbox"], record(found)["area"], record(found)["num_keypoints"]) == ([0, 0, 0, 0], 0, 0)
+    document["annotations"][0]["bbox"] = [5, 6, 40, 60]
+    with pytest.raises(DataError, match="ann id=17 bbox=None"):
+        read(tmp_path, document)
+
+
 @pytest.mark.parametrize(("x", "y"), [(201, 20), (-101, 20), (10, 191), (10, -5000), (1e8, 20)])
 def test_a_joint_far_outside_is_not_labelled(x: float, y: float, tmp_path: Path) -> None:
     """Further outside the 100 x 90 image than its longer side."""
