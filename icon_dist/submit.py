@@ -272,7 +272,8 @@ def main(argv: list[str]) -> int:
         usage="%(prog)s [options] -- --cfg NAME [a.b=c ...]",
         epilog="After -- stands what `icon-dist train` takes.",
     )
-    parser.add_argument("--address", default=os.environ.get("RAY_API_SERVER_ADDRESS") or ADDRESS, help="%(default)s")
+    where = f"the dashboard; default RAY_API_SERVER_ADDRESS, else {ADDRESS}"
+    parser.add_argument("--address", default=os.environ.get("RAY_API_SERVER_ADDRESS") or ADDRESS, help=where)
     parser.add_argument("--working-dir", default=".", metavar="DIR", help="shipped to every node; default: here")
     parser.add_argument("--no-working-dir", action="store_true", help="run what is installed on the nodes")
     what = parser.add_mutually_exclusive_group()
