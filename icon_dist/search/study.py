@@ -77,6 +77,7 @@ def run_search(search: Search, cfg: Config, goal: Goal, *, study: str, own: Mapp
     space, first, changes, unfit = fit(search.space, search.first, base, _skeleton(base))
     base, cfg = with_values(base, changes), with_values(anchored(cfg), changes)
     choices = distributions(space, base)
+    first = first_point(first, space, base)
     metric, unusual = _require_runnable(space, base, own or {})
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     with Journal(study) as journal, _cluster():
@@ -121,6 +122,15 @@ def run_search(search: Search, cfg: Config, goal: Goal, *, study: str, own: Mapp
         say("\n".join(lines))
         if not results.ranking(results.rows(sweep)):
             raise IconError(f"{journal.at('trials.csv')}: no trial has trained to its end; the last column says why")
+
+
+def first_point(first: Mapping[str, Any], space: Space, base: Config) -> Mapping[str, Any]:
+    """What a search begins with and is compared with: of one that names no point, the config's own values.
+
+    Empty where these are not in the space.
+    """
+    own = point_of(base, space)
+    return first or (own if contains(space, own) else {})
 
 
 def _tune(series: Series, setup: Setup, *, goal: int) -> None:

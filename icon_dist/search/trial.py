@@ -22,8 +22,9 @@ from icon_dist.data.crop_cache import SharedCache, sharing
 from icon_dist.errors import ClusterError, ConfigError, DivergedError, IconError, shorten
 from icon_dist.launch import local
 from icon_dist.launch.ray import supervise
-from icon_dist.loggers.events import Eval, Event, Start, Tick, Train
+from icon_dist.loggers.events import Eval, Event, Start, Train
 from icon_dist.loggers.logger import Logger
+from icon_dist.reports.runs import finite, read_runs
 from icon_dist.search import shared_epochs
 from icon_dist.search.space import with_values
 from icon_dist.shards import nearby
@@ -65,7 +66,7 @@ def run_trial(point: Changes, *, base: Config, metric: str, study: str, inline: 
             shared_epochs.begin(run_directory(cfg), shared=home, epoch=epoch, train=lambda: train(epoch))
         teller = train(0)
         if not teller.scored:  # an attempt before this one finished training and was not heard
-            teller.retell()
+            teller.retell(since=epoch)
         tune.report({"kind": "end", "ended": "complete"})
     except DivergedError as error:
         tune.report({"kind": "end", "ended": "diverged", "text": str(error)})
@@ -97,8 +98,8 @@ class Teller(Logger):
         super().__init__(run_directory(cfg))
         self._metric, self._epochs, self._whole = metric, cfg.optim.epochs, whole
         self._last_told = 0.0
-        self._from: tuple[int, float] | None = None  # (step, time) since when steps have followed each other
-        self._steps, self._seconds = 0, 0.0
+        self._step = 0  # of the last numbers, or where training began
+        self._times: list[tuple[int, float]] = []  # steps, and ms of each of them: as many as numbers came
         self.scored = False
 
     def __call__(self, event: Event) -> None:
@@ -106,31 +107,37 @@ class Teller(Logger):
         super().__call__(event)
         now = time.monotonic()
         if isinstance(event, Train):
-            if self._from is not None:
-                self._steps += event.step - self._from[0]
-                self._seconds += now - self._from[1]
-            self._from = (event.step, now)
+            if event.speed is not None and event.speed.step_ms is not None:
+                self._times.append((event.step - self._step, event.speed.step_ms))
+            self._step = event.step
             if now - self._last_told > TELL_EVERY:
                 self._last_told = now
                 tune.report({"kind": "train", "epoch": event.epoch})
-        elif not isinstance(event, Tick):
-            self._from = None  # evaluation and checkpoints are no part of a step
-        if isinstance(event, Start):
+        elif isinstance(event, Start):
+            self._step = event.step
             tune.report({"kind": "train", "epoch": 0.0})
         elif isinstance(event, Eval):
             self._tell(event.epoch, event.scores[self._metric])
 
-    def retell(self) -> None:
-        """The last score of an earlier attempt, from what it saved with its weights."""
+    def retell(self, *, since: int) -> None:
+        """The last score of an earlier attempt, from what it saved with its weights, and the time of its steps.
+
+        ``since``: the epoch up to which other trials have trained it.
+        """
         last = manifests.read(max(entry for entry in manifests.entries(self._run_uri) if entry.committed))
+        before = 0
+        for event in read_runs([self._run_uri])[0].train:
+            if event["epoch"] > since and finite(event.get("step_ms")) is not None:
+                self._times.append((event["step"] - before, event["step_ms"]))
+            before = event["step"]
         self._tell(last["epoch"], last["score"])
 
     def _tell(self, epoch: float, score: float) -> None:
         result = {"kind": "eval", "epoch": epoch, "score": percent(self._metric, score)}
         if epoch < self._epochs and not self._whole:
             result["rung"] = epoch  # the last score is the result: nobody is stopped by it
-        if self._steps:
-            result["step_ms"] = 1000 * self._seconds / self._steps
+        if times := self._times[1:] or self._times:  # the first steps are slower
+            result["step_ms"] = sum(steps * ms for steps, ms in times) / sum(steps for steps, _ in times)
         self.scored = epoch >= self._epochs
         tune.report(result)
 

@@ -14,9 +14,9 @@ from icon_dist import config as configuration
 from icon_dist import storage
 from icon_dist.errors import ConfigError, DataError, StorageError, TakenError
 from icon_dist.search.journal import NAME, Journal, fail_running, finished, open_study, requeue
-from icon_dist.search.results import Row
-from icon_dist.search.space import Range
-from icon_dist.search.study import _open_sweep, enqueue_repeats
+from icon_dist.search.results import Row, rows
+from icon_dist.search.space import Range, with_values
+from icon_dist.search.study import _open_sweep, enqueue_repeats, first_point, open_repeats
 from tests.support.studies import SPACE, study_of
 
 
@@ -268,6 +268,22 @@ def test_what_is_repeated_already_is_not_repeated_again(tmp_path: Path) -> None:
             trial = repeats.ask()
             trial.set_user_attr("ended", "complete")
             repeats.tell(trial, 1.0)
+
+
+@pytest.mark.parametrize("own", [0.07, 3.0])  # in the space and not
+def test_a_search_without_a_first_point_repeats_the_config_once(own: float, tmp_path: Path) -> None:
+    """Its own values are the first point: as one of the best trials too, they were trained twice with every seed."""
+    space, base = {"loss.tau": Range(0.01, 1.0)}, configuration.load("demo", [f"loss.tau={own}"])
+    first = first_point({}, space, base)
+    with Journal(str(tmp_path / "study")) as journal:
+        sweep = _open_sweep(journal, space, SPACE, base, first=first, objectives=["AP"])
+        for score in (3.0, 2.0):
+            sweep.tell(sweep.ask(SPACE), score)
+        _open_sweep(journal, space, SPACE, base, first=first_point({}, space, base), objectives=["AP"])
+        repeats = open_repeats(journal)
+        enqueue_repeats(repeats, rows(sweep), first=first, seeds=1, base=base)
+        points = [configuration.to_yaml(with_values(base, trial.user_attrs["set"])) for trial in repeats.trials]
+    assert len({*points}) == len(points) == (3 if own == 0.07 else 4)  # a trial or two, the first point, no contrast
 
 
 def test_a_trial_that_must_not_be_tried_again(tmp_path: Path) -> None:
