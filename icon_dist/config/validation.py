@@ -40,10 +40,10 @@ def values(config: Config) -> Iterator[Rule]:
         for text in value if isinstance(value, tuple) else (value,):
             if isinstance(text, str):
                 yield not holds_secret(text), key, NO_SECRET
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            yield 0 <= value < LARGEST, key, f"expected a finite number, 0 or more, below {LARGEST:g}"
         for holds, expected in rules_of(key):
             yield bool(holds(value)), key, expected
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            yield 0 <= value < LARGEST, key, f"expected a finite number, 0 or more, below {LARGEST:g}"
 
 
 def run(config: Config) -> Iterator[Rule]:

@@ -27,10 +27,7 @@ ORIGIN = 0.01  # largest share of joints at (0, 0)
 BEYOND = 0.05  # a box is beyond its image by more than this part of its size
 PERCENT = 100.0
 YOLO = "boxes of a YOLO file"
-ENOUGH, REACH = (
-    10,
-    2 / 3,
-)  # a quarter of COCO's people end within two thirds of their image; ten of ten hardly by chance
+ENOUGH, REACH = 10, 2 / 3  # a quarter of COCO's people end within two thirds of their image, ten of ten hardly
 ROOMY = 200.0  # px; all labels within the first hundred of such images are suspicious
 
 Corners = Float[np.ndarray, "n 4"]  # x1, y1, x2, y2
