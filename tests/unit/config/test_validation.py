@@ -37,7 +37,6 @@ from tests.support.refusals import refused
         ("loss.tau=nan", "loss.tau=nan: expected a number above 0"),
         ("loss.tau=-1", "loss.tau=-1.0: expected a number above 0"),
         ("loss.tau=inf", "loss.tau=inf: expected a finite number"),
-        ("loss.tau=-1", "loss.tau=-1.0"),
         ("loss.tau=fast", "'fast'"),
         ("loss.tau=0,1", "'0,1'"),
         ("optim.lr=true", "optim.lr=True: expected a number"),
