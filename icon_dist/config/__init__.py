@@ -25,7 +25,7 @@ from icon_dist.config.schema import (
     sets_of,
 )
 from icon_dist.config.short_runs import check_short_run
-from icon_dist.config.unused_values import refuse_unused
+from icon_dist.config.unused_values import defaults_of_unused, refuse_unused
 from icon_dist.config.validation import validate
 
 __all__ = [
@@ -45,6 +45,7 @@ __all__ = [
     "changes",
     "check_short_run",
     "config_hash",
+    "defaults_of_unused",
     "files",
     "from_dict",
     "get",

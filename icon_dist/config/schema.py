@@ -94,7 +94,7 @@ class AugmentConfig:
     rotation: float = 45.0  # degrees: N(0, rotation) clipped to twice that, of three in five people
     scale: float = checked(0.35, BELOW_ONE)  # zoom factor clip(1 + N * scale, 1 - scale, 1 + scale)
     flip_p: float = checked(0.5, SHARE)
-    half_body_p: float = checked(0.3, SHARE)  # only for people with more than half_body_min visible joints
+    half_body_p: float = checked(0.3, SHARE)  # only for people with more than half_body_min labelled joints
     half_body_min: int = 8
 
 
@@ -159,7 +159,7 @@ class BankConfig:
 
     slots: int = 512  # S, per category; 0 = no bank
     warmup: int = 1000  # optimizer steps before its keys are used
-    budget: int = 0  # instances contributed per step by all ranks together; 0 = all of them
+    budget: int = 0  # instances contributed per micro-batch by all ranks together; 0 = all of them
     exchange: Literal["sync", "async"] = "sync"  # async: others' tokens arrive one step later, without waiting
     wire: Literal["fp32", "bf16"] = "fp32"  # what the all-gather carries
 
@@ -182,8 +182,8 @@ class LossConfig:
     positives_from: Literal["persons", "images"] = "persons"  # images: positives only of other images
     negatives_from_others: bool = False  # negatives never from the query's own person
     entropy: Literal["heatmap", "peak"] = "heatmap"  # uncertainty of a joint in the score of hard queries
-    query_scope: Literal["person", "batch"] = "person"  # among whose joints the hard queries are chosen
-    max_queries: int = 0  # per category and worker (Table 8); 0 = no limit
+    query_scope: Literal["person", "batch"] = "person"  # among whose joints queries are chosen, hard or random ones
+    max_queries: int = 0  # per category and worker's micro-batch (Table 8); 0 = no limit
     max_negatives: int = 0  # candidates per category that a query is compared with (Table 8); 0 = all
     products: Literal["fp32", "bf16"] = "fp32"  # of queries and keys in Eq. 1, sums in fp32; bf16 is for GPUs
     heatmap: HeatmapLossConfig = field(default_factory=HeatmapLossConfig)

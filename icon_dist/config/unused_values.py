@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from icon_dist.config.schema import Config, get
+from icon_dist.config.schema import Changes, Config, get
 from icon_dist.config.validation import refusal
 from icon_dist.errors import ConfigError, raise_all
 
@@ -14,12 +14,31 @@ Unused = tuple[bool, tuple[str, ...], str]  # whether these keys do nothing here
 def refuse_unused(config: Config) -> None:
     """ConfigError where a value that is not its default has no effect."""
     default = Config()
+    raise_all(
+        [
+            ConfigError(
+                refusal(config, key, f"{why}; leave it at {plain}" if (plain := get(default, key)) != "" else why)
+            )
+            for key, why in _unused(config).items()
+        ]
+    )
+
+
+def defaults_of_unused(config: Config) -> Changes:
+    """The defaults of the keys whose values have no effect: what :func:`refuse_unused` wants them to be."""
+    default = Config()
+    return {key: get(default, key) for key in _unused(config)}
+
+
+def _unused(config: Config) -> dict[str, str]:
+    """The keys whose values have no effect and are not their defaults, each with the reason."""
+    default = Config()
     found: dict[str, str] = {}
     for unused, keys, why in unused_keys(config):
         for key in keys:
-            if unused and get(config, key) != (plain := get(default, key)):
-                found.setdefault(key, refusal(config, key, f"{why}; leave it at {plain}" if plain != "" else why))
-    raise_all([ConfigError(text) for text in found.values()])
+            if unused and get(config, key) != get(default, key):
+                found.setdefault(key, why)
+    return found
 
 
 def unused_keys(config: Config) -> Iterator[Unused]:
@@ -34,6 +53,9 @@ def unused_keys(config: Config) -> Iterator[Unused]:
         random = f"only {term}.{{}}=random draws a number"
         yield section.query != "random", (f"{term}.queries_to",), random.format("query")
         yield section.negative != "random", (f"{term}.negatives_to",), random.format("negative")
+        every = f"{term}.{{}}=all takes all of them"
+        yield section.query == "all", (f"{term}.queries",), every.format("query")
+        yield section.negative == "all", (f"{term}.negatives",), every.format("negative")
         ranks = f"only {term}.negative=hard ranks categories"
         yield section.negative != "hard", (f"{term}.category_score",), ranks
     others = (

@@ -2,9 +2,9 @@
 
 What the ranks send each other in a step is one center embedding per instance and joint.
 
-Everything travels in one message per step. With a budget each rank sends ``ceil(budget / world)`` of its instances,
-chosen at random, so that what a rank receives does not grow with the number of ranks. (Where positives are of other
-images, ``instance`` is the image, and instances of one image are drawn together.)
+Everything travels in one message per micro-batch. With a budget each rank sends ``ceil(budget / world)`` of its
+instances, chosen at random, so that what a rank receives does not grow with the number of ranks. (Where positives are
+of other images, ``instance`` is the image, and instances of one image are drawn together.)
 
 ``sync``: a step's keys are the joints of all ranks, and the gradient of a joint returns to the rank that owns it.
 ``async``: they are this rank's own joints; the others' travel during the backward pass and are waited for when the next

@@ -51,7 +51,7 @@ class Bank:
 
     slots: int = 512  # per category; 0 = no bank
     warmup: int = 1000  # steps after its first one before it is used
-    budget: int = 0  # instances sent per step by all ranks together; 0 = all of them
+    budget: int = 0  # instances sent per call by all ranks together; 0 = all of them
     exchange: str = "sync"  # sync | async: keys of other ranks arrive one step later, without waiting
     wire: str = "fp32"  # fp32 | bf16: how embeddings travel
 
@@ -69,8 +69,8 @@ class Options:
     contrast: str = "inter"  # inter | intra: with other instances, or within one and without a bank (paper Table 5)
     negatives_from_others: bool = False  # negatives never from the query's own instance
     entropy: str = "heatmap"  # heatmap | peak: uncertainty of a joint, by which queries are hard
-    query_scope: str = "person"  # person | batch: among whose joints hard queries are chosen
-    max_queries: int = 0  # per category and rank (paper Table 8); 0 = no limit
+    query_scope: str = "person"  # person | batch: among whose joints queries are chosen, hard or random ones
+    max_queries: int = 0  # per category, rank and call (paper Table 8); 0 = no limit
     max_negatives: int = 0  # keys per category that a query is compared with (paper Table 8); 0 = all
     products: str = "fp32"  # fp32 | bf16: of queries and keys; sums are fp32. bf16 is for GPUs
     seed: int = 0  # of all random numbers

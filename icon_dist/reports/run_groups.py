@@ -16,6 +16,7 @@ from typing import Any
 from icon_dist.config import Config
 from icon_dist.config.loading import written
 from icon_dist.config.schema import leaves
+from icon_dist.config.short_runs import contrasts
 from icon_dist.metrics.intervals import difference, half_width
 from icon_dist.reports.runs import Run, measured
 from icon_dist.types import Json
@@ -70,7 +71,7 @@ def _name(runs: Sequence[Run]) -> str:
 def method_of(config: Config) -> str:
     """The loss of a run in the paper's words."""
     loss = config.loss
-    if loss.lambda_p == 0:
+    if not contrasts(config):
         name = "base"
     else:
         inter = "ICON" if loss.lambda_1 and loss.lambda_2 else "+SKCC" if loss.lambda_1 else "+PRCC"

@@ -16,7 +16,7 @@ from icon_dist.metrics.intervals import difference
 from icon_dist.search import results
 from icon_dist.search.journal import Journal
 from icon_dist.search.page import page
-from icon_dist.search.space import Space, text, with_values
+from icon_dist.search.space import Space, at_point, text
 
 
 def publish(
@@ -63,7 +63,7 @@ def publish(
 @functools.lru_cache(maxsize=1)  # few trials are the best so far, and all are published
 def _best(config: Config, values: tuple[tuple[str, object], ...]) -> str:
     """The whole config with these values, as YAML."""
-    return configuration.to_yaml(with_values(config, dict(values)))
+    return configuration.to_yaml(at_point(config, dict(values)))
 
 
 def _run_name(study: str) -> str:

@@ -16,7 +16,7 @@ from icon_dist.config import Config
 from icon_dist.storage import append_log
 
 # What decides how the epochs before are trained, or what of them is kept
-EARLY = ("loss.start_epoch", "loss.heatmap.", "loss.contrast", "loss.bank.")
+EARLY = ("loss.start_epoch", "loss.heatmap.", "loss.contrast", "loss.relation", "loss.bank.")
 
 
 def same_until(cfg: Config, changed: Iterable[str]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -35,7 +36,22 @@ Space = Mapping[str, Range | tuple[Any, ...]]  # dotted key -> a range, or the c
 
 
 def with_values(config: Config, changes: Mapping[str, Any]) -> Config:
-    """``config`` with values at dotted keys, validated."""
+    """``config`` with values at dotted keys, validated; ConfigError of those that would do nothing, too."""
+    changed = _changed(config, changes)
+    configuration.refuse_unused(changed)
+    return changed
+
+
+def at_point(config: Config, values: Mapping[str, Any]) -> Config:
+    """``config`` at a point of its search, validated. Values that do nothing beside the others are their defaults.
+
+    Keys are searched independently: a point may draw both ``query=all`` and how many queries there are.
+    """
+    changed = _changed(config, values)
+    return with_values(changed, configuration.defaults_of_unused(changed))
+
+
+def _changed(config: Config, changes: Mapping[str, Any]) -> Config:
     tree = dataclasses.asdict(config)
     for key, value in changes.items():
         *sections, name = key.split(".")
@@ -47,7 +63,6 @@ def with_values(config: Config, changes: Mapping[str, Any]) -> Config:
         node[name] = value
     changed = configuration.from_dict(tree)
     configuration.validate(changed)
-    configuration.refuse_unused(changed)
     return changed
 
 
@@ -59,6 +74,7 @@ def distributions(space: Space, config: Config) -> dict[str, BaseDistribution]:
     for key, values in space.items():
         for value in _ends(key, values):
             _explained(config, {key: value})
+            _require_effect(key, value, space, config)
         default = configuration.get(config, key)
         whole = isinstance(default, int)
         out[key] = _range(key, values, whole=whole) if isinstance(values, Range) else CategoricalDistribution(values)
@@ -136,11 +152,24 @@ def _ends(key: str, values: Range | tuple[Any, ...]) -> tuple[Any, ...]:
 
 def _explained(config: Config, changes: Mapping[str, Any], *, shards: ShardSet | None = None) -> None:
     try:
-        changed = with_values(config, changes)
+        changed = at_point(config, changes)
         if shards is not None:
             plan_run(changed, shards)
     except ConfigError as error:
         raise ConfigError(f"search space: {str(error).removeprefix('config: ')}") from None
+
+
+def _require_effect(key: str, value: Any, space: Space, config: Config) -> None:
+    """ConfigError where a value would do nothing beside those of ``config``, nor beside any that is searched."""
+    others = ({other: end} for other, ends in space.items() if other != key for end in _ends(other, ends))
+    for beside in ({}, *others):
+        with suppress(ConfigError):  # of the others, which are looked at themselves
+            if key not in configuration.defaults_of_unused(_changed(config, {**beside, key: value})):
+                return
+    try:
+        with_values(config, {key: value})
+    except ConfigError as error:
+        raise ConfigError(f"search space: {error}") from None
 
 
 def _range(key: str, values: Range, *, whole: bool) -> BaseDistribution:

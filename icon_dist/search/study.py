@@ -31,7 +31,16 @@ from icon_dist.search.journal_lines import RESTORE
 from icon_dist.search.outputs import publish
 from icon_dist.search.progress import Screen
 from icon_dist.search.ray_tune import KilledError, Series, Setup, tune_trials
-from icon_dist.search.space import Space, contains, distributions, fit, point_of, require_trainable, with_values
+from icon_dist.search.space import (
+    Space,
+    at_point,
+    contains,
+    distributions,
+    fit,
+    point_of,
+    require_trainable,
+    with_values,
+)
 from icon_dist.search.spaces import Search
 from icon_dist.shards.manifest import read_manifest
 from icon_dist.shards.synthetic import draw_missing
@@ -75,7 +84,7 @@ def run_search(search: Search, cfg: Config, goal: Goal, *, study: str, own: Mapp
         notes.append("run.report: services are not told of trials; sweep.html and their TensorBoard files show them")
     draw_missing(base.data)
     space, first, changes, unfit = fit(search.space, search.first, base, _skeleton(base))
-    base, cfg = with_values(base, changes), with_values(anchored(cfg), changes)
+    base, cfg = at_point(base, changes), at_point(anchored(cfg), changes)
     choices = distributions(space, base)
     first = first_point(first, space, base)
     metric, unusual = _require_runnable(space, base, own or {})

@@ -26,7 +26,7 @@ from icon_dist.loggers.events import Eval, Event, Start, Train
 from icon_dist.loggers.logger import Logger
 from icon_dist.reports.runs import finite, read_runs
 from icon_dist.search import shared_epochs
-from icon_dist.search.space import with_values
+from icon_dist.search.space import at_point
 from icon_dist.shards import nearby
 from icon_dist.shards.manifest import MANIFEST, read_manifest
 from icon_dist.storage import lock, tempdirs
@@ -46,7 +46,7 @@ def run_trial(point: Changes, *, base: Config, metric: str, study: str, inline: 
     lock.adopt(locks)
     try:
         place = {"run.dir": storage.join(study, "trials"), "run.name": point["name"]}
-        cfg = with_values(base, {**point["changes"], **place, "run.keep": 1, "run.stop_after_epoch": 0})
+        cfg = at_point(base, {**point["changes"], **place, "run.keep": 1, "run.stop_after_epoch": 0})
 
         def train(last: int) -> Teller:
             """Train up to epoch ``last`` (0: to the end) and return the reporter with the scores it has told."""

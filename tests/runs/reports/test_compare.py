@@ -183,6 +183,7 @@ def test_arms_leave_out_the_seed_in_places(tmp_path: Path) -> None:
     ("settings", "name"),
     [
         ({"loss.lambda_p": 0.0}, "base"),
+        ({"loss.lambda_1": 0.0, "loss.lambda_2": 0.0}, "base"),
         ({"loss.lambda_1": 0.0}, "+PRCC"),
         ({"loss.contrast": "intra", "loss.lambda_2": 0.0, "loss.bank.slots": 0}, "intra-image contrast"),
     ],

@@ -110,6 +110,11 @@ def test_random_counts_may_be_drawn_upwards_only() -> None:
         (["loss.skcc.query=all", "loss.query_scope=batch"], "loss.query_scope=batch: loss.skcc.query=all and"),
         (["loss.skcc.query=random", "loss.entropy=peak"], "loss.entropy=peak: only hard queries are scored"),
         (["loss.prcc.negative=all", "loss.prcc.category_score=max"], "only loss.prcc.negative=hard ranks categories"),
+        (["loss.skcc.query=all", "loss.skcc.queries=3"], "loss.skcc.queries=3: loss.skcc.query=all takes all of them"),
+        (
+            ["loss.prcc.negative=all", "loss.prcc.negatives=3"],
+            "loss.prcc.negative=all takes all of them; leave it at 4",
+        ),
         (["loss.bank.slots=0", "loss.bank.exchange=async"], "give it loss.bank.slots"),
     ],
 )
@@ -125,6 +130,7 @@ def test_options_that_would_do_nothing_are_refused(items: list[str], says: str) 
         (["loss.contrast=intra", "loss.bank.exchange=async"], "=async: loss.contrast=intra compares the points of one"),
         (["loss.contrast=intra", "loss.bank.wire=bf16"], "nobody else's; leave it at fp32"),
         (["loss.contrast=intra", "loss.bank.budget=8"], "nobody else's; leave it at 0"),
+        (["loss.prcc.queries=3"], "loss.prcc.query=all takes all of them; leave it at 8"),
         (["data.split_seed=1"], "data.labelled=1 leaves nobody without labels"),
         (["data.augment.half_body_p=0", "data.augment.half_body_min=5"], "half_body_p=0 cuts nobody; leave it at 8"),
         (["semi.gamma=0.5"], "semi.method=none learns from labelled people alone; leave it at 0.75"),

@@ -112,6 +112,23 @@ def test_positives_of_other_images() -> None:
     assert ours(**inputs, step=0).skcc != right["skcc"]
 
 
+def test_the_budget_is_of_each_micro_batch() -> None:
+    """Two instances of each of a step's three calls, whose queries find them as keys and the next step in the bank."""
+    loss = IconLoss(**SIZES, bank=Bank(12, warmup=0, budget=2))
+    for call in range(3):
+        inputs = batch(call) | {
+            "instance_id": torch.arange(N) + 10 * call,
+            "visible": torch.ones(N, K, dtype=torch.bool),
+        }
+        inputs["joints"] = torch.full((N, K, 2), 12.0, dtype=torch.float64)
+        loss(**inputs, step=0)
+    loss.commit()
+    state = loss.state_dict()
+    assert state["skcc.filled"].tolist() == [6] * K
+    for ids in state["skcc.instance"][:, :6]:
+        assert sorted((ids // 10).tolist()) == [0, 0, 1, 1, 2, 2]
+
+
 CONFIGS = {
     "as it comes": (LossConfig(), {}),
     "everything else": (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,20 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from icon_dist import config as configuration
+from icon_dist.config import Config
 from icon_dist.datasets import load_skeleton
 from icon_dist.errors import ConfigError
-from icon_dist.search.space import Range, Space, contains, distributions, fit, point_of, require_trainable, with_values
+from icon_dist.search.space import (
+    Range,
+    Space,
+    at_point,
+    contains,
+    distributions,
+    fit,
+    point_of,
+    require_trainable,
+    with_values,
+)
 from icon_dist.shards.shard_set import open_shards
 from icon_dist.training.contrast_check import check_contrast
 from icon_dist.types import Skeleton
@@ -69,6 +81,45 @@ def test_what_only_the_data_can_refuse(people: Path, tmp_path: Path) -> None:
     require_trainable({"loss.skcc.negatives": Range(1, joints - 1)}, config, shards=shards)
     with pytest.raises(ConfigError, match=rf"search space: loss.skcc.negatives={joints}: "):
         require_trainable({"loss.skcc.negatives": Range(1, joints)}, config, shards=shards)
+
+
+TOGETHER: Space = {  # of which some do nothing beside others
+    "loss.skcc.query": ("hard", "random", "all"),
+    "loss.skcc.queries": (3, 5),
+    "loss.skcc.queries_to": (0, 9),
+    "loss.skcc.negative": ("hard", "random"),
+    "loss.skcc.category_score": ("mean", "max"),
+}
+
+
+def test_every_point_of_a_space_trains_and_can_be_trained_again(tmp_path: Path) -> None:
+    """Also where it draws what does nothing there; ``best.yaml`` is such a point."""
+    assert distributions(TOGETHER, DEMO).keys() == TOGETHER.keys()
+    kept, loaded = 0, set[Config]()
+    for values in itertools.product(*(ends for ends in TOGETHER.values() if isinstance(ends, tuple))):
+        point = dict(zip(TOGETHER, values, strict=True))
+        config = at_point(DEMO, point)
+        if config not in loaded:
+            best = tmp_path / "best.yaml"
+            best.write_text(configuration.to_yaml(config))
+            assert configuration.load(str(best)) == config
+            loaded.add(config)
+        skcc, given = config.loss.skcc, {key.rpartition(".")[2]: value for key, value in point.items()}
+        assert (skcc.query, skcc.negative) == (given["query"], given["negative"])
+        assert skcc.queries == (5 if skcc.query == "all" else given["queries"])
+        assert skcc.queries_to == (given["queries_to"] if skcc.query == "random" else 0)
+        kept += point == point_of(config, TOGETHER)
+    assert kept == 3 * (2 + 4 + 1)
+
+
+def test_what_does_nothing_at_any_point_is_not_searched() -> None:
+    with pytest.raises(ConfigError, match=r"search space: loss\.skcc\.queries_to=9: only loss\.skcc\.query=random"):
+        distributions({"loss.skcc.queries_to": (0, 9), "loss.tau": (0.1, 0.2)}, DEMO)
+    with pytest.raises(
+        ConfigError, match=r"loss\.prcc\.queries=3: loss\.prcc\.query=all takes all of them; leave it at 8"
+    ):
+        distributions({"loss.prcc.queries": Range(3, 8)}, DEMO)
+    distributions({"loss.prcc.queries": Range(3, 8), "loss.prcc.query": ("all", "hard")}, DEMO)
 
 
 @pytest.mark.parametrize(
