@@ -45,7 +45,7 @@ from icon_dist.search.spaces import Search
 from icon_dist.shards.manifest import read_manifest
 from icon_dist.shards.synthetic import draw_missing
 from icon_dist.training import precision
-from icon_dist.training.driver import anchored
+from icon_dist.training.driver import anchored, require_lasting
 from icon_dist.training.setup import open_data, starts
 from icon_dist.training.validation import headlines
 from icon_dist.types import Skeleton
@@ -76,6 +76,7 @@ def run_search(search: Search, cfg: Config, goal: Goal, *, study: str, own: Mapp
     gpus = cfg.run.gpus_per_worker if goal.gpus is None else goal.gpus
     need = Need(goal.workers, cfg.run.cpus_per_worker, gpus)
     base = _base(cfg, need)
+    require_lasting("--study", study)
     if not base.data.val:
         raise ConfigError("data.val is empty: a search needs shards to score on; give data.val=URI")
     distributions(search.space, base)  # what is wrong with it in itself comes first

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import sys
 from collections.abc import Mapping
 
@@ -12,7 +13,7 @@ from icon_dist import storage
 from icon_dist.checkpoints import checkpoint
 from icon_dist.checkpoints import manifest as manifests
 from icon_dist.config import Config, as_sets, sets_of
-from icon_dist.errors import CheckpointError, naming, note, plural, say
+from icon_dist.errors import CheckpointError, ConfigError, naming, note, plural, say, shown
 from icon_dist.launch import local
 from icon_dist.launch.signals import Stop
 from icon_dist.loggers import reporters
@@ -26,6 +27,8 @@ from icon_dist.training.precision import chosen
 from icon_dist.training.setup import Data, open_data, starts
 from icon_dist.training.state import numbers_of
 from icon_dist.training.validation import headlines
+
+WORKING_DIR = re.compile(r"/runtime_resources/working_dir_files/_ray_pkg_[0-9a-f]+/")
 
 
 def run(cfg: Config, own: Mapping[str, str], *, dry_run: bool) -> None:
@@ -130,8 +133,16 @@ def finished(cfg: Config, data: Data) -> str:
     return "\n".join([*skipped, last_words(cfg, data, step=found.step, best=numbers.best)])
 
 
+def require_lasting(key: str, uri: str) -> None:
+    """ConfigError for a place in Ray's copy of a working directory: another for each change in it, and not for long."""
+    if WORKING_DIR.search(storage.absolute(uri)):
+        text = "a relative path is in Ray's copy of the working directory, which it removes, and the next job has another"
+        raise ConfigError(f"{key}={shown(uri)}: {text}; give s3://... or an absolute path that all nodes see")
+
+
 def anchored(cfg: Config) -> Config:
-    """Paths made absolute, because workers run in another directory."""
+    """Paths made absolute, because workers run in another directory; ConfigError where results would not last."""
+    require_lasting("run.dir", cfg.run.dir)
     train, val = (
         as_sets([storage.absolute(uri) for uri in sets_of(place)]) for place in (cfg.data.train, cfg.data.val)
     )
