@@ -136,7 +136,7 @@ def finished(cfg: Config, data: Data) -> str:
 def require_lasting(key: str, uri: str) -> None:
     """ConfigError for a place in Ray's copy of a working directory: another for each change in it, and not for long."""
     if WORKING_DIR.search(storage.absolute(uri)):
-        text = "a relative path is in Ray's copy of the working directory, which it removes, and the next job has another"
+        text = "a relative path is in Ray's copy of the working directory; it does not last, the next job has another"
         raise ConfigError(f"{key}={shown(uri)}: {text}; give s3://... or an absolute path that all nodes see")
 
 
