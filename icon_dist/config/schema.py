@@ -104,7 +104,7 @@ class DataConfig:
 
     dataset: Literal["coco", "mpii", "crowdpose", "custom", "synthetic"] = "coco"
     generate: int = 0  # dataset=synthetic: people to render when the shards are missing (and a quarter of it for val)
-    difficulty: Literal["easy", "hard"] = "easy"  # dataset=synthetic; hard: crowds, occlusion, clutter
+    difficulty: Literal["easy", "hard"] = "easy"  # of those that are rendered; hard: crowds, occlusion, clutter
     train: Sets = checked("data/coco/train", PLACE, *PLACES)  # shards: path or s3://; [A, B] = the union, by joint name
     val: Sets = checked("", *PLACES)  # shards to evaluate on, one set or a list; empty = no evaluation
     input: str = checked("256x192", IS_SIZE)  # height x width, px

@@ -110,7 +110,8 @@ class MemoryBank:
                 )
                 raise CheckpointError(
                     f"memory bank: {name} is {theirs} in the checkpoint, {ours} here; "
-                    "make it with the joints and the size of embeddings it was saved with"
+                    "make it with the joints, limbs and size of embeddings it was saved with (in a config: "
+                    "loss.relation, model.embedding)"
                 )
         for name, rule in _rules(state, slots).items():
             if not bool(rule.all()):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from icon_dist import storage
-from icon_dist.config import DataConfig
+from icon_dist.config import DataConfig, sets_of
 from icon_dist.loggers.progress_line import ProgressLine
 from icon_dist.shards.manifest import MANIFEST, ShardManifest
 from icon_dist.storage import lock, tempdirs
@@ -78,6 +78,24 @@ def missing_sets(config: DataConfig) -> list[tuple[str, str, int, int]]:
         if isinstance(uri, str) and uri and people and not storage.exists(storage.join(uri, MANIFEST)):
             missing.append((uri, split, people, seed))
     return missing
+
+
+def drawn_before(config: DataConfig, own: Container[str], *, people: int) -> list[str]:
+    """Notes of the keys among ``own`` that say whom to draw, for a run whose ``people`` were all there before it.
+
+    None of a number that is about theirs: who is drawn into one photo is drawn whole.
+    """
+    others = config.generate and abs(people - config.generate) > 10 + config.generate / 10
+    places = " and ".join(filter(None, (*sets_of(config.train), *sets_of(config.val))))
+    return [
+        f"{key}={value}: nobody is drawn, because {places} are there, with {people} people to train on; "
+        "for others give another data.train and data.val"
+        for key, value, differs in (
+            ("data.generate", config.generate, others),
+            ("data.difficulty", config.difficulty, True),
+        )
+        if key in own and differs and config.dataset == "synthetic"
+    ]
 
 
 def draw_missing(config: DataConfig) -> None:

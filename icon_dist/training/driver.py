@@ -18,7 +18,7 @@ from icon_dist.launch import local
 from icon_dist.launch.signals import Stop
 from icon_dist.loggers import reporters
 from icon_dist.loggers.logger import Logger
-from icon_dist.shards.synthetic import draw_missing, missing_sets
+from icon_dist.shards.synthetic import draw_missing, drawn_before, missing_sets
 from icon_dist.storage import lock
 from icon_dist.training import resume, start_weights
 from icon_dist.training.loop import LOOP, last_words, run_directory
@@ -53,10 +53,13 @@ def _run(cfg: Config, own: Mapping[str, str], *, dry_run: bool) -> None:
             for text in notes:
                 note(text)
             return
+    drawn = missing_sets(cfg.data)
     draw_missing(cfg.data)
     data = open_data(cfg, scorable=True)
     notes += configuration.check_short_run(cfg, own, steps=data.plan.total_steps)
     newest = resume.look(uri, cfg, data.shards.skeleton, data.plan, note=note)
+    if newest is None and not drawn:
+        notes += drawn_before(cfg.data, own, people=len(data.shards))
     say(f"{data.plan}\n{setting(cfg, data, newest)}")
     for text in (*notes, *data.plan.notes):
         note(text)

@@ -216,3 +216,17 @@ def test_the_users_own_line_without_shards(command: Command, tmp_path: Path, mon
     assert "icon-dist shards build" in done.error
     assert done.err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_whom_to_draw_is_said_to_be_late_where_people_are_there(command: Command, people: Path, tmp_path: Path) -> None:
+    places = [f"data.train={people}/train", f"data.val={people}/val", f"run.dir={tmp_path}", "optim.batch=8"]
+    count = len(open_shards(f"{people}/train"))
+    about = f"nobody is drawn, because {people}/train and {people}/val are there, with {count} people to train on"
+    done = command("--cfg", "demo", "--dry-run", *places, "data.generate=5000", "data.difficulty=hard")
+    assert done.code == 0
+    assert f"data.generate=5000: {about}" in done.err
+    assert f"data.difficulty=hard: {about}" in done.err
+    for same in (f"data.generate={count}", "data.generate=0"):
+        assert "nobody is drawn" not in command("--cfg", "demo", "--dry-run", *places, same).err
+    fresh = [f"data.train={tmp_path}/train", f"data.val={tmp_path}/val"]
+    assert "nobody is drawn" not in command("--cfg", "demo", "--dry-run", *fresh, "data.difficulty=hard").err
