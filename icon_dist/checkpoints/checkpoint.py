@@ -259,7 +259,8 @@ def _in_order(
                 readable[entry] = manifests.read(entry)
             except DamagedError as error:
                 warn(f"{entry.uri}: skipped: {error}")
-        if not (scored := by_score({entry: score_of(manifest) for entry, manifest in readable.items()})):
+        scores = {entry: (manifests.scored_since(read), score_of(read)) for entry, read in readable.items()}
+        if not (scored := by_score(scores)):
             raise CheckpointError(f"{run_uri}: no checkpoint has a score; ask for the last one, or set data.val")
         return scored
     assert isinstance(which, int), which

@@ -234,6 +234,12 @@ def score(manifest: Manifest) -> float | None:
     return float(value) if value is not None and math.isfinite(value) else None
 
 
+def scored_since(manifest: Manifest) -> int:
+    """The step from which on the run is scored as it was here: on the same people, read in the same way."""
+    value = manifest.get("scored_since", 0)
+    return value if type(value) is int else 0
+
+
 def whole(entry: Entry) -> Manifest | None:
     """The manifest if every file was listed in its full size (hashes are not read), else None."""
     try:

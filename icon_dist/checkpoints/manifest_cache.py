@@ -28,6 +28,7 @@ class Facts:
     listed: str  # digest of the files and sizes that the listing had
     whole: bool  # the manifest holds, and every file is there in its full size
     score: float | None
+    scored_since: int  # scores of another beginning cannot be compared with
 
 
 class ManifestCache:
@@ -50,14 +51,16 @@ class ManifestCache:
         new = {*entries} - self._read.keys()
         for entry in sorted(new):
             manifest = manifests.whole(entry)
-            score = None if manifest is None else manifests.score(manifest)
-            self._read[entry] = Facts(_listed(entry), manifest is not None, score)
+            score, since = None, 0
+            if manifest is not None:
+                score, since = manifests.score(manifest), manifests.scored_since(manifest)
+            self._read[entry] = Facts(_listed(entry), manifest is not None, score, since)
         return bool(new)
 
     def write(self, kept: Iterable[Entry]) -> None:
         """Leave what is known of these checkpoints, and of no others, to the next save."""
         facts = {_folder(entry): self.facts(entry) for entry in kept}
-        known = {folder: [one.listed, one.whole, one.score] for folder, one in facts.items()}
+        known = {folder: [one.listed, one.whole, one.score, one.scored_since] for folder, one in facts.items()}
         storage.write(self._place, hashed_json.sealed({"checkpoints": known}))
 
 
@@ -82,8 +85,8 @@ def _hints(place: str) -> dict[str, Facts]:
 
 
 def _are_facts(value: object) -> bool:
-    if not isinstance(value, list) or len(value) != 3:
+    if not isinstance(value, list) or len(value) != 4:
         return False
-    listed, whole, score = value
+    listed, whole, score, since = value
     finite = score is None or (type(score) in (int, float) and math.isfinite(score))
-    return type(listed) is str and type(whole) is bool and finite
+    return type(listed) is str and type(whole) is bool and finite and type(since) is int

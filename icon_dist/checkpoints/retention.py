@@ -1,4 +1,4 @@
-"""Which checkpoints of a run stay: the newest ``run.keep``, and the best. A save removes the others."""
+"""Which checkpoints stay: the newest ``run.keep``, and the best of each way of scoring. A save removes the others."""
 
 from __future__ import annotations
 
@@ -28,11 +28,12 @@ def keep_newest_and_best(run_uri: str, saved: Entry, *, keep: int) -> None:
     while again:
         whole = {entry: facts for entry in found if (facts := cache.facts(entry)).whole}
         kept = sorted(whole)[-keep:]
-        best = by_score({entry: facts.score for entry, facts in whole.items()})[:1]
+        best = by_score({entry: (facts.scored_since, facts.score) for entry, facts in whole.items()})
+        first = {whole[entry].scored_since: entry for entry in reversed(best)}  # of each way of scoring, one stays
         half_written = [entry for entry in older if not entry.committed]
-        removed = sorted({*half_written, *(entry for entry in found if entry < kept[0])} - {*best})[:REMOVED]
-        again = cache.read([*best, *removed, *kept[-READ:]])
-    for name, entry in zip(POINTERS, [saved, *best], strict=False):
+        removed = sorted({*half_written, *(entry for entry in found if entry < kept[0])} - {*first.values()})[:REMOVED]
+        again = cache.read([*first.values(), *removed, *kept[-READ:]])
+    for name, entry in zip(POINTERS, [saved, *best[:1]], strict=False):
         place = entry.uri.removeprefix(run_uri + "/")
         hint = {"checkpoint": place, "step": entry.step, "score": whole[entry].score}
         storage.write(storage.join(run_uri, name), json.dumps(hint).encode() + b"\n")
@@ -42,9 +43,10 @@ def keep_newest_and_best(run_uri: str, saved: Entry, *, keep: int) -> None:
     cache.write(entry for entry in found if entry not in removed)
 
 
-def by_score(score_of: Mapping[Entry, float | None]) -> list[Entry]:
-    """Evaluated ones, best first; of equals the newest first."""
-    return [entry for _, entry in sorted(((s, e) for e, s in score_of.items() if s is not None), reverse=True)]
+def by_score(scored: Mapping[Entry, tuple[int, float | None]]) -> list[Entry]:
+    """Evaluated ones by the step since which scores are comparable, and score: best first, of equals the newest."""
+    known = ((since, score, entry) for entry, (since, score) in scored.items() if score is not None)
+    return [entry for _, _, entry in sorted(known, reverse=True)]
 
 
 def _by_name(run_uri: str, entry: Entry) -> Entry:

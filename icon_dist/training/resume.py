@@ -16,9 +16,10 @@ from icon_dist import distributed
 from icon_dist.checkpoints import checkpoint
 from icon_dist.checkpoints.background_saver import send_unsent
 from icon_dist.checkpoints.checkpoint import Checkpoint
-from icon_dist.checkpoints.manifest import NAME, OTHER, Manifest, newest_whole
+from icon_dist.checkpoints.manifest import NAME, OTHER, Manifest, newest_whole, scored_since
 from icon_dist.config import Config
 from icon_dist.errors import CheckpointError, ConfigError
+from icon_dist.shards.shard_set import ShardSet
 from icon_dist.training import precision
 from icon_dist.training.plan import Plan
 from icon_dist.types import Skeleton
@@ -109,6 +110,20 @@ def changed(found: Checkpoint | None, cfg: Config) -> dict[str, list[str]]:
     lines, now = list(found.manifest.get("changed", [])), ", ".join(changes(found.manifest, cfg))
     lines += [f"from step {found.step} on: {now}"] if now else []
     return {"changed": lines} if lines else {}
+
+
+def scoring(found: Checkpoint | None, cfg: Config, val: Sequence[ShardSet]) -> dict[str, Any]:
+    """How the run is scored, and since which step, for its checkpoints: only scores of one way are compared.
+
+    Else a score on fewer or other people stays the best one for good.
+    """
+    ways = {"codec": cfg.data.codec, "decode": cfg.eval.decode, "flip": cfg.eval.flip, "limit": cfg.eval.limit}
+    now = {**ways, "refine_below": cfg.eval.refine_below, "sets": [one.index_sha256 for one in val]}
+    since = 0
+    if found is not None:
+        same = found.manifest.get("scored_by", now) == now
+        since = scored_since(found.manifest) if same else found.step
+    return {"scored_by": now, "scored_since": since}
 
 
 def _config_of(manifest: Manifest) -> Config:

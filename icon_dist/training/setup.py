@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -152,7 +153,7 @@ class Learner:
 
 def begin(cfg: Config, data: Data, run_uri: str, *, device: str, note: Callable[[str], None]) -> Learner:
     """A new learner, or one as the run's newest intact checkpoint left it. Collective."""
-    shards, _, plan = data
+    shards, val, plan = data
     skeleton = shards.skeleton
     model = from_config.build_trained(cfg, skeleton).to(device)
     bf16 = chosen(cfg.run.precision, on_gpu=device != "cpu") == "bf16"
@@ -166,6 +167,7 @@ def begin(cfg: Config, data: Data, run_uri: str, *, device: str, note: Callable[
 
     found = resume.newest_for_all(run_uri, cfg, skeleton, plan, same=same, note=note)
     state = State(model, found, steps_per_epoch=plan.steps_per_epoch)
+    scoring = resume.scoring(found, cfg, val)
     origin: dict[str, str] | None = None  # of the weights that training started from
     if found is not None:
         model.channel_order, origin = found.manifest["channel_order"], found.manifest.get("pretrained")
@@ -193,10 +195,18 @@ def begin(cfg: Config, data: Data, run_uri: str, *, device: str, note: Callable[
     average = Average(model, decay=cfg.optim.ema) if cfg.optim.ema else None
     state.complete(engine, bank=method, ema=average)
     ended = state.epochs >= last_epoch(cfg)
+    if found is not None and scoring["scored_since"] == found.step and not ended:
+        state.best = -math.inf
+        note("scored in another way or on other people from here on: the best is looked for among new scores")
     if found is not None:
         resume.tell(found, cfg, ended=ended, note=note)
     if distributed.rank() == 0 and not ended:  # a run that its checkpoint refuses, or that is over, keeps its config
         storage.write(storage.join(run_uri, "config.yaml"), configuration.to_yaml(cfg).encode())
     guesses = sure_joints(teacher, cfg, shards, device=device, note=note) if teacher and cfg.semi.cache else None
-    facts = {"channel_order": model.channel_order, "pretrained": origin, "index": shards.index_sha256}
-    return Learner(model, method, engine, average, state, guesses, {**facts, **same, **resume.changed(found, cfg)})
+    facts: dict[str, object] = {
+        "channel_order": model.channel_order,
+        "pretrained": origin,
+        "index": shards.index_sha256,
+    }
+    facts |= {**same, **scoring, **resume.changed(found, cfg)}
+    return Learner(model, method, engine, average, state, guesses, facts)

@@ -98,7 +98,7 @@ def test_a_hint_removes_no_best(tmp_path: Path) -> None:
     run = str(tmp_path)
     for step, score in ((1, 0.2), (2, 0.9), (3, 0.3), (4, 0.1)):
         save(run, step, keep=9, score=score)
-    say(run, {folder: [listed, whole, 1 - score] for folder, (listed, whole, score) in known(run).items()})
+    say(run, {folder: [listed, whole, 1 - score, 0] for folder, (listed, whole, score, _) in known(run).items()})
     save(run, 5, keep=1, score=0.0)
     assert steps(run) == [2, 5]
     assert json.loads(storage.read(f"{run}/best.json"))["step"] == 2
@@ -126,7 +126,7 @@ def test_what_is_cut_after_it_was_read_is_read_again(tmp_path: Path) -> None:
             cut = Path(uri) / "model.safetensors"
     assert steps(run) == [*range(2, 13)]
     cut.write_bytes(cut.read_bytes()[:-1])  # the oldest of the eleven: it is none any more
-    say(run, {folder: [listed, True, score] for folder, (listed, _, score) in known(run).items()})
+    say(run, {folder: [listed, True, *scores] for folder, (listed, _, *scores) in known(run).items()})
     for step in (13, 14):
         save(run, step, keep=11)
     assert known(run).keys() == {f"step-{step:08d}-a" for step in range(4, 15)}
@@ -141,8 +141,9 @@ def test_what_is_cut_after_it_was_read_is_read_again(tmp_path: Path) -> None:
         hashed_json.sealed({}),
         hashed_json.sealed({"checkpoints": []}),
         hashed_json.sealed({"checkpoints": {"step-00000001-a": 3}}),
-        hashed_json.sealed({"checkpoints": {"step-00000001-a": ["", True, "1"]}}),
-        hashed_json.sealed({"checkpoints": {"step-00000001-a": [0, True, True]}}),
+        hashed_json.sealed({"checkpoints": {"step-00000001-a": ["", True, "1", 0]}}),
+        hashed_json.sealed({"checkpoints": {"step-00000001-a": [0, True, True, 0]}}),
+        hashed_json.sealed({"checkpoints": {"step-00000001-a": ["", True, 1.0, "0"]}}),
         None,
     ],
 )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 
+from icon_dist.checkpoints import checkpoint
 from tests.support.run_results import assert_equal, final, losses
 from tests.support.training import run_gang, tiny
 
@@ -22,6 +24,29 @@ def test_every_zero_stage_trains_two_workers_and_resumes_bit_for_bit(people: Pat
     assert losses(straight) == losses(resumed)
     assert len(losses(straight)) == 2 * (64 // 16)
     assert torch.isfinite(torch.tensor(losses(straight))).all()
+
+
+def test_the_best_is_of_the_scores_that_can_be_compared(people: Path, tmp_path: Path) -> None:
+    """Of those before `eval.limit` changed the highest was the best for good, also under what is scored now."""
+    short = {"run__zero": 0, "optim__epochs": 4, "optim__milestones": (3,), "run__keep": 1, "optim__micro_batch": 16}
+    first = tiny(people, tmp_path, run__name="one", **short, run__stop_after_epoch=2)
+    spoilt = short | {"optim__lr": 1e3, "loss__lambda_p": 0.03, "eval__limit": 3}  # whose scores are lower
+    run_gang(first, scratch=tmp_path, world=1)
+    before = checkpoint.find(str(tmp_path / "one"), which="best", warn=print)
+    assert before is not None
+    assert before.step in (4, 8)
+    run_gang(tiny(people, tmp_path, run__name="one", **spoilt), scratch=tmp_path, world=1)
+
+    after = checkpoint.find(str(tmp_path / "one"), which="best", warn=print)
+    last = checkpoint.find(str(tmp_path / "one"), warn=print)
+    assert after is not None
+    assert last is not None
+    assert after.step in (12, 16)
+    assert json.loads((tmp_path / "one" / "best.json").read_text())["step"] == after.step
+    told = json.loads(Path(last.uri, "state.json").read_text())["best"]
+    assert told == after.manifest["score"] < before.manifest["score"]
+    steps = {entry.step for entry in checkpoint.entries(str(tmp_path / "one"))}
+    assert steps == {before.step, after.step, 16}  # the best of each way of scoring, and the newest
 
 
 @pytest.mark.slow
