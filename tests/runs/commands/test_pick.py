@@ -31,7 +31,7 @@ def place(module_path: Path) -> Path:
     """``model.safetensors``, the shards ``hands`` and their photos."""
     uri = two_sets.hands(module_path)
     small = ("run.zero=0", "optim.warmup_steps=0", "loss.skcc.queries=2", "loss.skcc.negatives=2")
-    pairs = ("loss.prcc.queries=2", "loss.prcc.negatives=2", "loss.start_epoch=0", "loss.ramp_epochs=0")
+    pairs = ("loss.prcc.negatives=2", "loss.start_epoch=0", "loss.ramp_epochs=0")
     cfg = load("lsp", [*TRAINING, *small, *pairs, f"data.train={uri}", f"run.dir={module_path}", "run.name=run"])
     launch(cfg, "icon_dist.training.loop:train", Logger(run_directory(cfg)))
     fetch.main([f"{module_path}/run", "--last", "-o", f"{module_path}/model.safetensors"])

@@ -43,7 +43,7 @@ def sets(module_path: Path) -> tuple[str, str]:
 def config(sets: tuple[str, str], folder: Path, *more: str, name: str = "run") -> Config:
     union = f"[{sets[0]}, {sets[1]}]"
     words = [*TRAINING, f"data.train={union}", f"run.dir={folder}", f"run.name={name}", "run.record_samples=true"]
-    few = ("loss.skcc.queries=3", "loss.skcc.negatives=3", "loss.prcc.queries=3", "loss.prcc.negatives=3")
+    few = ("loss.skcc.queries=3", "loss.skcc.negatives=3", "loss.prcc.negatives=3")
     early = ("loss.start_epoch=0", "loss.ramp_epochs=0", "optim.warmup_steps=0", "run.zero=0", "optim.epochs=2")
     return load("lsp", [*words, *few, *early, *more])
 
