@@ -20,7 +20,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -175,11 +175,10 @@ def _show(cluster: Cluster, line: list[str]) -> None:
     say(" ".join(["$", *said, shlex.join(line)]))
 
 
-def _measure(folder: Path) -> str:
-    files = list(shipped(folder))
-    total = sum(size for _, size in files)
+def _measure(folder: Path, files: Mapping[str, int]) -> str:
+    total = sum(files.values())
     if total > MOST_BYTES:
-        name, size = max(files, key=lambda file: file[1])
+        name, size = max(files.items(), key=lambda file: file[1])
         raise ConfigError(
             f"--working-dir {folder}: {total / 1e6:.0f} MB would go to every node, the largest file is {name} "
             f"({size / 1e6:.0f} MB); give a folder of at most {MOST_BYTES / 1e6:.0f} MB, or --no-working-dir"
@@ -201,18 +200,17 @@ def _require_everywhere(config: Config) -> None:
             )
 
 
-def _require_shipped(cfg: str, folder: Path) -> None:
+def _require_shipped(cfg: str, folder: Path, files: Mapping[str, int]) -> None:
     """Refuse a config file of one's own, or one that it extends, that would not be where the job looks for it."""
     from icon_dist import config as configuration
 
     if os.path.isabs(os.path.expanduser(cfg)):
         return  # all nodes see it, as with data
-    goes = {name for name, _ in shipped(folder)}
     inside = not os.path.normpath(cfg).startswith("..")
     there = inside and os.path.realpath(folder / cfg) == os.path.realpath(cfg)
     for file in configuration.files(cfg):
         place = file.parent.resolve() / file.name
-        if not there or os.path.relpath(place, folder) not in goes:
+        if not there or os.path.relpath(place, folder) not in files:
             fix = "copy it to where it goes along, or put it on s3:// or on an absolute path that all nodes see"
             raise ConfigError(f"--cfg {shorten(cfg)}: {place} is not in what is shipped of {folder}; {fix}")
 
@@ -307,8 +305,9 @@ def main(argv: list[str]) -> int:
         if not folder.is_dir():
             raise ConfigError(f"--working-dir {args.working_dir}: no such folder")
         _require_everywhere(config)
-        _require_shipped(cfg, folder)
-        say(f"working directory: {_measure(folder)}")
+        files = dict(shipped(folder))
+        _require_shipped(cfg, folder, files)
+        say(f"working directory: {_measure(folder, files)}")
     submission = f"{run}.{newest.number + 1 if newest else 1}"
     line = command(cluster, submission, train, folder=folder, follow=args.follow)
     say(f"run {config.run.name} in {config.run.dir}, job {submission}; token: {'yes' if cluster.token else 'none'}")

@@ -196,14 +196,12 @@ def _base_layers(name_or_path: str) -> list[Layer]:
     if not name_or_path.startswith("s3://"):
         return _yaml_layers(preset_path(name_or_path))
     try:
-        text = storage.read(name_or_path, most=MAX_BYTES).decode()
+        raw = storage.read(name_or_path, most=MAX_BYTES)
     except FileNotFoundError:
         raise ConfigError(f"--cfg {shorten(name_or_path)}: no such file; presets are {', '.join(presets())}") from None
     except TooLargeError:
         raise ConfigError(f"--cfg {shorten(name_or_path)}: larger than {MAX_BYTES >> 20} MiB, no config is") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{name_or_path}: not UTF-8 text; save it as UTF-8") from None
-    layer, base = _yaml_layer(name_or_path, text)
+    layer, base = _yaml_layer(name_or_path, raw)
     if base is None:
         return [layer]
     if base not in presets():
@@ -216,21 +214,21 @@ def _yaml_layers(path: Path, *, extended_by: tuple[Path, ...] = ()) -> list[Laye
     if path.resolve() in extended_by:
         raise ConfigError(f"{path}: extends itself; the chain of 'extends' must end")
     try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: not UTF-8 text; save it as UTF-8") from None
+        raw = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; give a YAML file that can be read") from None
-    layer, base = _yaml_layer(str(path), text, file=path)
+    layer, base = _yaml_layer(str(path), raw, file=path)
     if base is None:
         return [layer]
     return [*_yaml_layers(preset_path(base, below=path), extended_by=(*extended_by, path.resolve())), layer]
 
 
-def _yaml_layer(path: str, text: str, *, file: Path | None = None) -> tuple[Layer, str | None]:
+def _yaml_layer(path: str, raw: bytes, *, file: Path | None = None) -> tuple[Layer, str | None]:
     """What the file says, and what it extends."""
     try:
-        written, faults = _read(text)
+        written, faults = _read(raw.decode())
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not UTF-8 text; save it as UTF-8") from None
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ConfigError(f"{path}:{line}: {error.problem}; fix the YAML") from None

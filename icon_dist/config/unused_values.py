@@ -13,15 +13,11 @@ Unused = tuple[bool, tuple[str, ...], str]  # whether these keys do nothing here
 
 def refuse_unused(config: Config) -> None:
     """ConfigError where a value that is not its default has no effect."""
-    default = Config()
-    raise_all(
-        [
-            ConfigError(
-                refusal(config, key, f"{why}; leave it at {plain}" if (plain := get(default, key)) != "" else why)
-            )
-            for key, why in _unused(config).items()
-        ]
-    )
+    default, errors = Config(), list[ConfigError]()
+    for key, why in _unused(config).items():
+        plain = get(default, key)
+        errors.append(ConfigError(refusal(config, key, why if plain == "" else f"{why}; leave it at {plain}")))
+    raise_all(errors)
 
 
 def defaults_of_unused(config: Config) -> Changes:

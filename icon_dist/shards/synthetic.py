@@ -70,8 +70,10 @@ def generate_shards(
 def missing_sets(config: DataConfig) -> list[tuple[str, str, int, int]]:
     """(uri, split, people, seed) of what ``data.dataset=synthetic`` still has to draw; val has other people.
 
-    Lists of sets are of people who are there already.
+    Lists of sets are of people who are there already. Other datasets draw nobody.
     """
+    if config.dataset != "synthetic":
+        return []
     sets = [(config.train, "train", config.generate, 0), (config.val, "val", config.generate // 4, 1)]
     missing = []
     for uri, split, people, seed in sets:
@@ -98,9 +100,10 @@ def drawn_before(config: DataConfig, own: Container[str], *, people: int) -> lis
     ]
 
 
-def draw_missing(config: DataConfig) -> None:
-    """Render and pack what ``data.dataset=synthetic`` still lacks, on all cores."""
-    for uri, split, people, seed in missing_sets(config) if config.dataset == "synthetic" else []:
+def draw_missing(config: DataConfig) -> bool:
+    """Render and pack what ``data.dataset=synthetic`` still lacks, on all cores; whether there was anything."""
+    missing = missing_sets(config)
+    for uri, split, people, seed in missing:
         generate_shards(
             uri,
             Crowd(people=people, seed=seed, difficulty=config.difficulty),
@@ -108,3 +111,4 @@ def draw_missing(config: DataConfig) -> None:
             jobs=os.cpu_count() or 1,
             progress=partial(ProgressLine, unit="people"),
         )
+    return bool(missing)

@@ -47,14 +47,13 @@ def _run(cfg: Config, own: Mapping[str, str], *, dry_run: bool) -> None:
     uri = run_directory(cfg)
     with naming("run.dir"):
         storage.require_place(storage.join(uri, "config.yaml"))
-    if dry_run and cfg.data.dataset == "synthetic":
+    if dry_run:
         for place, _, people, _ in missing_sets(cfg.data):
             say(f"data        {people} people would be rendered to {place}; the plan follows from them")
             for text in notes:
                 note(text)
             return
-    drawn = missing_sets(cfg.data)
-    draw_missing(cfg.data)
+    drawn = draw_missing(cfg.data)
     data = open_data(cfg, scorable=True)
     notes += configuration.check_short_run(cfg, own, steps=data.plan.total_steps)
     newest = resume.look(uri, cfg, data.shards.skeleton, data.plan, note=note)

@@ -203,10 +203,6 @@ def begin(cfg: Config, data: Data, run_uri: str, *, device: str, note: Callable[
     if distributed.rank() == 0 and not ended:  # a run that its checkpoint refuses, or that is over, keeps its config
         storage.write(storage.join(run_uri, "config.yaml"), configuration.to_yaml(cfg).encode())
     guesses = sure_joints(teacher, cfg, shards, device=device, note=note) if teacher and cfg.semi.cache else None
-    facts: dict[str, object] = {
-        "channel_order": model.channel_order,
-        "pretrained": origin,
-        "index": shards.index_sha256,
-    }
-    facts |= {**same, **scoring, **resume.changed(found, cfg)}
+    facts: dict[str, object] = {**same, **scoring, **resume.changed(found, cfg)}
+    facts |= {"channel_order": model.channel_order, "pretrained": origin, "index": shards.index_sha256}
     return Learner(model, method, engine, average, state, guesses, facts)

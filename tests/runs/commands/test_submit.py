@@ -140,7 +140,7 @@ def test_ray_ships_what_was_said(tmp_path: Path) -> None:
         ("./a/../base.yaml", "."),
         ("runs/lsp-lambdas/best.yaml", "."),
         (".hidden/best.yaml", "."),
-        ("../work/base.yaml", "."),
+        ("../project/base.yaml", "."),
         ("../outside.yaml", "."),
         ("a/outside.yaml", "."),
         ("demo", "a"),
@@ -150,7 +150,7 @@ def test_a_config_is_refused_where_the_job_would_not_find_it(
     cfg: str, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Asked of Ray's own package, unpacked elsewhere: there it is loaded exactly where it was not refused here."""
-    work = tmp_path / "work"
+    work = tmp_path / "project"
     written = {
         "base.yaml": "extends: demo\n",
         "a/mine.yaml": "extends: ../base.yaml\n",
