@@ -15,7 +15,7 @@ import yaml
 from icon_dist import config as configuration
 from icon_dist import storage
 from icon_dist.checkpoints import manifest as manifests
-from icon_dist.checkpoints.manifest import Manifest
+from icon_dist.checkpoints.manifest import Manifest, scored_since
 from icon_dist.checkpoints.not_a_run import PARTS, not_a_run
 from icon_dist.config import Config
 from icon_dist.config.safe_yaml import read_plain
@@ -66,9 +66,12 @@ class Run:
 
     @property
     def best(self) -> Json | None:
-        """The evaluation with the highest score; of equals the earliest."""
+        """The evaluation with the highest score of those that can be compared with the newest; of equals the first."""
         scored = [event for event in self.evals if finite(event["scores"].get(event["headline"])) is not None]
-        return max(scored, key=lambda event: event["scores"][event["headline"]], default=None)
+        starts = (start for start in map(scored_since, self.checkpoints) if start < scored[-1]["step"])
+        since = max(starts, default=-1) if scored else -1
+        comparable = [event for event in scored if event["step"] > since]
+        return max(comparable, key=lambda event: event["scores"][event["headline"]], default=None)
 
     @property
     def changed(self) -> list[str]:
