@@ -56,7 +56,7 @@ def _settings(config: Config) -> tuple[tuple[str, str], ...]:
 
 def _value(config: Config, key: str, value: Any) -> str:
     """A value as text; of a place that is named by the seed, without it."""
-    text = f"{value:g}" if isinstance(value, float) else str(written(value))
+    text = repr(value).removesuffix(".0") if isinstance(value, float) else str(written(value))
     return re.sub(rf"(?<![0-9]){config.run.seed}$", "*", text) if key in SEEDED else text
 
 

@@ -191,6 +191,14 @@ def test_arms_leave_out_the_seed_in_places(tmp_path: Path) -> None:
     assert differing(arms) == {"model.pretrained": ["runs/lsp-WARM.base-s*", "runs/lsp-WARM.base-s11"]}
 
 
+def test_values_that_differ_in_the_last_digit_are_two_arms(tmp_path: Path) -> None:
+    """As those of a sweep's trials, near its best."""
+    rates = {"a": 0.0012345678, "b": 0.0012345679, "c": 0.0012345678}
+    arms = arms_of(read_runs([write_run(f"{tmp_path}/{name}", optim__lr=rate) for name, rate in rates.items()]))
+    assert [[run.name for run in arm.runs] for arm in arms] == [["a", "c"], ["b"]]
+    assert differing(arms) == {"optim.lr": ["0.0012345678", "0.0012345679"]}
+
+
 @pytest.mark.parametrize(
     ("settings", "name"),
     [
