@@ -32,7 +32,8 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     add("--min-score", type=number, metavar="SCORE", help=text)
     text = "folder for the drawn photos and poses.json; default %(default)s"
     add("-o", "--out", default="out", metavar="DIR", help=text)
-    add("--track", action="store_true", help="follow the instances of a video: a number and a color for each")
+    text = "follow the instances of a video, or of a folder of frames: a number and a color for each"
+    add("--track", action="store_true", help=text)
     add("--skip-bad", action="store_true", help="name photos that cannot be read, and go on without them")
     parser.add_force()
     add("--flip", action="store_true", help="average with the mirrored photo: a little better, at twice the time")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -74,14 +75,14 @@ def find(given: Sequence[str]) -> list[str]:
 
 
 def _folder(place: str, given: str) -> list[str] | None:
-    """The photos and videos in a folder, by name; None if ``place`` is a file."""
+    """The photos and videos in a folder, by the numbers in their names and the name; None if ``place`` is a file."""
     if storage.is_remote(place):
         names = storage.listing(place)
         if not names:
             return None
     elif os.path.isdir(place):
         try:
-            names = sorted(os.listdir(place))
+            names = os.listdir(place)
         except OSError as error:
             raise DataError(f"{given}: {error.strerror}; make the folder readable") from None
     else:
@@ -93,7 +94,12 @@ def _folder(place: str, given: str) -> list[str] | None:
     if not chosen:
         below = " (its folders are not looked into; give them)" if _has_folders(place, names) else ""
         raise DataError(f"{given}: no photos or videos in this folder{below}; give a folder of photos")
-    return [storage.join(place, name) for name in chosen]
+    return [storage.join(place, name) for name in sorted(chosen, key=_natural)]
+
+
+def _natural(name: str) -> tuple[str, str]:
+    """What names are ordered by, so that frame 10 follows frame 9."""
+    return re.sub(r"\d+", lambda digits: digits[0].zfill(20), name), name
 
 
 def _has_folders(place: str, names: Iterable[str]) -> bool:

@@ -24,7 +24,7 @@ class Poses:
     pose_scores: Float[np.ndarray, " n"]  # score of the box x mean of the joint scores above .2, by which AP ranks
     skeleton: Skeleton = field(repr=False)
     image: UInt8[np.ndarray, "H W 3"] = field(repr=False)  # RGB
-    track_ids: Int64[np.ndarray, " n"] | None = None  # of a video that was tracked
+    track_ids: Int64[np.ndarray, " n"] | None = None  # of frames that were tracked
 
     def __len__(self) -> int:
         """The number of instances."""

@@ -39,11 +39,6 @@ def run(args: argparse.Namespace) -> None:
     detector = OnnxDetector(args.boxes, least_score=least) if args.kind == "detector" else None
     sources = inputs.survey(places, skip_bad=args.skip_bad, progress=ProgressLine("looking at", "files"))
     inputs.require_outputs(sources, args.inputs, args.out, result=FILE, force=args.force)
-    if args.track and not any(source.video for source in sources):
-        raise ConfigError(
-            "--track: follows instances through a video, and no input is one; leave it out, or make one of the photos, "
-            "such as ffmpeg -i photos/%05d.jpg clip.mp4"
-        )
     file = FileBoxes({}, {})
     if args.kind == "file":
         file = read_boxes(args.boxes, sources, pose.skeleton, min_score=args.min_score)
@@ -69,7 +64,7 @@ def run(args: argparse.Namespace) -> None:
 def predicted(
     pose: PoseEstimator, images: Iterable[Image], boxes_of: BoxesOf, *, track: bool
 ) -> Iterator[tuple[Source, int | None, Poses]]:
-    """The poses of image after image; with ``track``, those of a video have the numbers of their tracks."""
+    """The poses of image after image; with ``track``, those of a video, or of the photos of a folder, have tracks."""
     under_way: deque[tuple[Source, int | None]] = deque()
     trackers: dict[str, Tracker] = {}
 
@@ -81,8 +76,9 @@ def predicted(
 
     for poses in pose.stream(pairs()):
         source, frame = under_way.popleft()
-        if track and source.video:
-            tracker = trackers.setdefault(source.place, Tracker(np.array(pose.skeleton.sigmas)))
+        if track:
+            frames = source.place if source.video else source.place.rpartition("/")[0]
+            tracker = trackers.setdefault(frames, Tracker(np.array(pose.skeleton.sigmas)))
             poses = dataclasses.replace(poses, track_ids=tracker.update(poses.xy, poses.scores, poses.boxes))
         yield source, frame, poses
 

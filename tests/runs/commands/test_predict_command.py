@@ -135,13 +135,28 @@ def test_a_video_is_drawn_frame_by_frame(command: Command) -> None:
     assert [image.get("frame") for image in found["images"]] == [0, 1, 2, 3, 4, None]
     assert [result.get("frame") for result in found["annotations"]] == [0, 1, 2, 3, 4, None]
     assert len({image["id"] for image in found["images"]}) == 6
-    assert [("track_id" in result) for result in found["annotations"]] == [True] * 5 + [False]
+    assert [("track_id" in result) for result in found["annotations"]] == [True] * 6
     drawn = cv2.VideoCapture("out/v.mp4")
     shapes = []
     while (frame := drawn.read())[0]:
         shapes.append(frame[1].shape)
     assert shapes == [(64, 96, 3)] * 5
     assert drawn.get(cv2.CAP_PROP_FPS) == pytest.approx(10)
+
+
+def test_the_photos_of_a_folder_are_tracked_as_the_frames_of_a_video(command: Command) -> None:
+    """In the order of their numbers; another folder has its own tracks. Who stands where he stood keeps his track."""
+    names = [*(f"frames/f{number}.png" for number in range(1, 12)), "others/o1.png"]
+    left, right = [5, 20, 30, 40], [65, 25, 30, 40]
+    pairs = dict.fromkeys(names, (left, right)) | {"frames/f10.png": (right, left), "others/o1.png": (right, left)}
+    for name in names:
+        write(Path(name), picture())
+    boxes = [{"file_name": name, "bbox": box, "score": 1} for name, pair in pairs.items() for box in pair]
+    done = command("dog", "frames", "others", "--track", "--boxes", write_json("b.json", boxes))
+    assert (done.code, done.err) == (0, "")
+    found = poses_of("out")
+    assert [one["file_name"] for one in found["images"]] == [Path(name).name for name in names]
+    assert [one["track_id"] for one in found["annotations"]] == [1, 2] * 9 + [2, 1] + [1, 2] + [1, 2]
 
 
 def test_photos_that_cannot_be_read_are_named_before_anything_is_written_or_passed_over(command: Command) -> None:
@@ -406,7 +421,6 @@ BAD_CALLS: list[tuple[str, int, str]] = [
     ("dog photos junk.onnx", 2, "junk.onnx: an ONNX file, no photo; a detector is given with --boxes DETECTOR.onnx"),
     ("dog crate photos", 2, "crate.safetensors: a model, no photo; the model comes first, and one is used at a time"),
     ("dog run photos", 2, "run: a run, no photos; the model comes first, and one is used at a time"),
-    ("dog photos --track", 2, "--track: follows instances through a video, and no input is one; leave it out, or make"),
     ("dog photos --device tpu", 2, "--device tpu: "),
     ("dog photos --batch 0", 2, "--batch: 0 is too small"),
 ]
