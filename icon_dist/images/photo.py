@@ -22,14 +22,8 @@ from icon_dist.errors import DataError, needed_for
 from icon_dist.images.image import MAX_BYTES, check_limits, jpeg_frame, jpeg_segments, jpeg_size
 from icon_dist.images.no_photo import what_else
 
-ORIENTATION, WIDTH, HEIGHT, BITS, ALPHA, SUBFILE = (
-    274,
-    256,
-    257,
-    258,
-    338,
-    254,
-)  # tags of TIFF, in which EXIF is written
+ORIENTATION, WIDTH, HEIGHT, BITS, COLORS, ALPHA, SUBFILE = 274, 256, 257, 258, 262, 338, 254  # tags of TIFF and EXIF
+WHITE_IS_0 = 0  # of COLORS
 PART = 1 | 4  # what a page of a TIFF is for another one: a smaller copy or a mask
 PADDING = 16  # stray bytes behind the last scan of a JPEG whose pixels are complete, as some cameras leave them
 FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
@@ -185,15 +179,19 @@ def _refuse_damage(said: str, *, name: str) -> None:
 
 
 def _other(data: bytes, found: Header, *, name: str) -> NDArray[Any]:
+    tags = _tags(data)
     if found.kind == "TIFF":
-        tags = _tags(data)
         if found.orientation != 1:  # OpenCV would turn it whatever it is asked
             data = _with_tag(data, tags[ORIENTATION][1], 1)
         if ALPHA in tags:  # and multiply the colors by their alpha, unless the file says that they are
             data = _with_tag(data, tags[ALPHA][1], 1)
     if found.kind == "PNG":  # libpng would tell on stderr what it thinks of color profiles and the like
         data = data[:8] + b"".join(chunk for kind, chunk in _chunks(data, name=name) if kind[:1].isupper())
-    return _by_opencv(data, name=name, why=f"the {found.kind} is cut off, damaged or of a rare kind")
+    pixels = _by_opencv(data, name=name, why=f"the {found.kind} is cut off, damaged or of a rare kind")
+    negative = (
+        pixels.dtype == np.uint16 and COLORS in tags and tags[COLORS][0] == WHITE_IS_0
+    )  # of 8 bits OpenCV sees to
+    return ~pixels if negative else pixels
 
 
 def _by_opencv(data: bytes, *, name: str, why: str) -> NDArray[Any]:

@@ -124,6 +124,17 @@ def test_depth(suffix: str, bits: int) -> None:
         np.testing.assert_array_equal(decoded(data), cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR))
 
 
+def test_a_tiff_may_say_that_white_is_0() -> None:
+    """As scanners write gray; of 16 bits OpenCV gives the values as stored, so that they were negatives."""
+    for depth in (np.uint8, np.uint16):
+        gray = PIXELS[..., 0].astype(depth) * (257 if depth == np.uint16 else 1)
+        data = cv2.imencode(".tiff", ~gray)[1].tobytes()
+        black_is_0, white_is_0 = (struct.pack("<HHIH", 262, 3, 1, value) for value in (1, 0))
+        assert data.count(black_is_0) == 1
+        data = data.replace(black_is_0, white_is_0)
+        np.testing.assert_array_equal(decoded(data), PIXELS[..., [0, 0, 0]])
+
+
 def progressive(scans: int) -> bytes:
     data = encoded("JPEG", progressive=True)
     last = data.rindex(b"\xff\xda")
