@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from icon_dist import storage
@@ -31,7 +32,8 @@ def as_webdataset(uri: str, *, shuffle: int = 0) -> DataPipeline:
     Each sample is ``image [h, w, 3]`` uint8 RGB as stored, ``joints [K, 3]`` float32 (x and y in px of that image, raw
     visibility; 0 where unlabelled) and ``record``, the instance's JSON in px of the original photo. Every instance
     comes exactly once an epoch: shards are divided over ``torch.distributed`` ranks and ``DataLoader`` workers.
-    ``shuffle`` > 0 permutes the shards, and the samples within a buffer of that size.
+    ``shuffle`` > 0 permutes the shards, and the samples within a buffer of that size, anew every epoch; as with
+    ``DataLoader(shuffle=True)``, ``torch.manual_seed`` makes that repeatable.
 
     Nothing is unpickled and no command is run, so it works under ``WDS_SECURE=1``. A damaged shard is a DataError.
     """
@@ -41,11 +43,20 @@ def as_webdataset(uri: str, *, shuffle: int = 0) -> DataPipeline:
         from webdataset.tariterators import group_by_keys, tar_file_expander  # noqa: TID251
     shards = open_shards(uri)
     names = list(shards.shard_names)
-    order = [wds.shuffle(len(names))] if shuffle else []  # after they are divided: workers draw at random, each its own
+    order = [partial(_shuffled, len(names))] if shuffle else []  # after they are divided: each worker draws its own
     stages = [wds.split_by_node, wds.split_by_worker, *order, partial(_opened, shards)]
     stages += [tar_file_expander, group_by_keys, partial(_samples, shards)]
-    stages += [wds.shuffle(shuffle)] if shuffle else []
+    stages += [partial(_shuffled, shuffle)] if shuffle else []
     return wds.FluidWrapper(wds.DataPipeline(wds.SimpleShardList(names), *stages))
+
+
+def _shuffled(size: int, items: Iterable[Any]) -> Iterable[Any]:
+    """Items through a buffer, by torch's seed: that of a loader's worker is another one in each epoch."""
+    import webdataset as wds  # noqa: TID251  (see above)
+
+    seed = int(torch.randint(2**62, ()))
+    shuffled: Iterable[Any] = wds.shuffle(size, seed=seed)(items)
+    return shuffled
 
 
 def _opened(shards: ShardSet, urls: Iterable[dict[str, str]]) -> Iterator[Mapping[str, Any]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from torch.utils.data import DataLoader
 
 from icon_dist import storage
@@ -42,6 +43,20 @@ def test_workers_share_the_shards(people: Path, shuffle: int) -> None:
     loader = DataLoader(as_webdataset(shards.uri, shuffle=shuffle), batch_size=None, num_workers=2)
     ids = [record["id"] for _, _, record in loader]
     assert sorted(ids) == sorted(shards.instance.tolist())
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_order_follows_from_the_seed_of_torch_and_is_another_in_each_epoch(people: Path, workers: int) -> None:
+    loader = DataLoader(as_webdataset(f"{people}/train", shuffle=7), batch_size=None, num_workers=workers)
+
+    def epochs(seed: int) -> list[list[int]]:
+        torch.manual_seed(seed)
+        return [[record["id"] for _, _, record in loader] for _ in range(2)]
+
+    first, second = epochs(0)
+    assert first != second
+    assert epochs(0) == [first, second]
+    assert epochs(1) != [first, second]
 
 
 def test_from_s3_and_secure(people: Path, s3: str) -> None:
