@@ -90,13 +90,31 @@ def run_search(search: Search, cfg: Config, goal: Goal, *, study: str, own: Mapp
     first = first_point(first, space, base)
     metric, unusual = _require_runnable(space, base, own or {})
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    with Journal(study) as journal, _cluster():
-        at_once = capacity.trials_at_once(need, base.run)
-        at_once = min(at_once, goal.max_concurrent) if goal.max_concurrent else at_once
+    with Journal(study) as journal, contextlib.ExitStack() as stack:
+        cluster, at_once = _cluster(need, base, most=goal.max_concurrent), 0
+        if not journal.studies():  # nothing is written of a search that has no room
+            at_once = stack.enter_context(cluster)
         for text in (*notes, *unfit, *unusual):
             note(text)
         sweep = _open_sweep(journal, space, choices, base, first=first, objectives=[metric, "step_ms"][: 1 + goal.cost])
+        repeats = None
+        if confirm or REPEATS in journal.studies():  # what was confirmed once counts, whatever is asked for now
+            repeats = open_repeats(journal)
+
+        def to_confirm() -> int:
+            """Runs that are left, once the search itself is done."""
+            if not confirm or repeats is None:
+                return 0
+            enqueue_repeats(repeats, results.rows(sweep), first=first, seeds=confirm, base=base)
+            journal.push()
+            return len(repeats.get_trials(deepcopy=False)) - len(finished(repeats))
+
+        def write() -> list[str]:
+            return publish(journal, sweep, repeats, config=cfg, space=space, metric=metric)
+
         done = len(finished(sweep))
+        if not at_once and (done < trials or to_confirm()):
+            at_once = stack.enter_context(cluster)
         screen = Screen(metric=metric, trials=trials, done=done, epochs=base.optim.epochs)
         for row in results.ranking(results.rows(sweep)):
             screen.best(row.score or 0.0, row.number)
@@ -106,23 +124,13 @@ def run_search(search: Search, cfg: Config, goal: Goal, *, study: str, own: Mapp
         if done >= trials:
             now = f"{plural(done, 'trial')} done already; a larger --trials asks for more"
         screen.say(f"{journal.uri}: {now}")
-        repeats = None
-        if confirm or REPEATS in journal.studies():  # what was confirmed once counts, whatever is asked for now
-            repeats = open_repeats(journal)
-
-        def write() -> list[str]:
-            return publish(journal, sweep, repeats, config=cfg, space=space, metric=metric)
-
         setup = Setup(journal, base, metric, need, at_once, write)
         try:
             _tune(Series(sweep, choices, rung, "", screen), setup, goal=trials)
-            if confirm and repeats is not None:
-                enqueue_repeats(repeats, results.rows(sweep), first=first, seeds=confirm, base=base)
-                journal.push()
+            if (left := to_confirm()) and repeats is not None:
                 runs, whole = len(repeats.get_trials(deepcopy=False)), base.optim.epochs  # nobody is stopped early
-                screen = Screen(metric=metric, trials=runs, done=len(finished(repeats)), epochs=whole)
-                left = plural(runs - len(finished(repeats)), "run")
-                screen.say(f"{left} to confirm the best over {plural(confirm, 'seed')}")
+                screen = Screen(metric=metric, trials=runs, done=runs - left, epochs=whole)
+                screen.say(f"{plural(left, 'run')} to confirm the best over {plural(confirm, 'seed')}")
                 _tune(Series(repeats, {}, whole, REPEATED, screen), setup, goal=runs)
         finally:
             for one in (sweep, repeats):
@@ -169,7 +177,8 @@ def _base(cfg: Config, need: Need) -> Config:
 
 
 @contextlib.contextmanager
-def _cluster() -> Iterator[None]:
+def _cluster(need: Need, base: Config, *, most: int) -> Iterator[int]:
+    """Ray, and how many trials it has room for at a time, at most ``most`` where that is not 0."""
     signal.signal(signal.SIGTERM, _preempted)
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup
         signal.signal(signal.SIGHUP, _preempted)
@@ -177,7 +186,8 @@ def _cluster() -> Iterator[None]:
     tell(f"joining the Ray cluster at {address}" if address else "starting Ray on this machine")
     try:
         connect()
-        yield
+        at_once = capacity.trials_at_once(need, base.run)
+        yield min(at_once, most) if most else at_once
     except SystemExit:
         raise SystemExit(RESUMABLE) from None  # Ray makes a 1 of it where the signal finds it waiting
     finally:

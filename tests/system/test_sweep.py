@@ -73,6 +73,12 @@ def test_a_study_and_two_more(people: Path, tmp_path: Path) -> None:
     assert len(after) == 4
     assert all(t.state.is_finished() for t in after)
 
+    third = sweep(people, tmp_path, "--trials", "4")
+    text = f"{tmp_path}/{STUDY}: 4 trials done already; a larger --trials asks for more\n"
+    assert third.stderr.endswith(f"\n{text}")
+    assert "Ray" not in third.stderr
+    assert (third.returncode, third.stdout) == (0, second.stdout)
+
     study = tmp_path / STUDY
     best = max((t for t in after if t.state == TrialState.COMPLETE), key=lambda t: (t.value, -t.number))
     config = configuration.load(str(study / "best.yaml"))
@@ -297,3 +303,6 @@ def test_worker_groups_and_repeats_on_s3(people: Path, tmp_path: Path, s3: str) 
     assert {t.state for t in trials(tmp_path)} == {TrialState.COMPLETE}
     assert {t.user_attrs["of"] for t in trials(tmp_path, "confirm")} >= {"first point", "no contrast"}
     assert "gain over" in done.stdout
+    again = sweep(people, tmp_path, *more)
+    assert "Ray" not in again.stderr
+    assert (again.returncode, again.stdout) == (0, done.stdout)
