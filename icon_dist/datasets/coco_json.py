@@ -61,8 +61,7 @@ def people_of(
     the box. ``image_field``: a number of every image to keep in the truth. ``exif="apply"``: sizes that are read from
     photos are those of the upright picture.
     """
-    annotations = faults.source
-    check_sections(document, source=annotations)
+    check_sections(document, source=faults.source)
     mend_values(document, faults)
     people, others = categories_of(document, skeleton, faults)
     photos = images_of(document["images"], faults, image_field=image_field, images=images, exif=exif or "ignore")
@@ -73,26 +72,19 @@ def people_of(
     )
     keypoints = _floats(chain.from_iterable(e["keypoints"] for e in entries)).reshape(-1, skeleton.num_joints, 3)
     boxes = _floats(chain.from_iterable(e["bbox"] for e in entries)).reshape(-1, 4)
-    negative = repair.forget_negative(keypoints, faults=faults)
-    wild_points, wild_boxes = _wild(keypoints), _wild(boxes)
-    keypoints_in_use = np.where(wild_points[:, None, None], 0, keypoints)
-    boxes_in_use = np.where(wild_boxes[:, None], 0, boxes)
     size_of = {i: (photo["width"], photo["height"]) for i, photo in photos.items()}
     sizes = np.array([size_of.get(i, (0, 0)) for i in image_ids.tolist()], dtype=np.float64).reshape(-1, 2)
-    _recount(entries, (keypoints_in_use[:, :counted_joints, 2] > 0).sum(axis=1), faults=faults)
-    far = repair.forget_far_joints(keypoints_in_use, sizes, ids=ids, joints=skeleton.joints, faults=faults)
-    for i in {*negative.tolist(), *far.tolist()}:
-        entries[i]["keypoints"] = keypoints_in_use[i].ravel().tolist()
-        entries[i]["num_keypoints"] = int((keypoints_in_use[i, :counted_joints, 2] > 0).sum())
+    keypoints_in_use = _mended_joints(
+        entries, keypoints, sizes, ids=ids, skeleton=skeleton, counted=counted_joints, faults=faults
+    )
+    wild_points, wild_boxes = _wild(keypoints), _wild(boxes)
+    boxes_in_use = np.where(wild_boxes[:, None], 0, boxes)
     labelled = keypoints_in_use[..., 2] > 0
     wanted = labelled.any(axis=1) & (crowd == 0)
-    placed = int(((keypoints_in_use[..., 2] == 0) & (keypoints_in_use[..., :2] > 0).all(axis=2)).sum())
-    if placed > repair.PLACED * labelled.sum():
-        what = f"{plural(placed, 'joint')} with coordinates and v=0, read as not labelled"
-        faults.note(f"{what}; if these are hidden ones, write v=1")
+    placed = repair.count_placed(keypoints_in_use, faults=faults)
     _box_joints(entries, boxes_in_use, keypoints_in_use, wanted & ~wild_boxes, faults=faults)
     known = wanted & ~wild_boxes & ~wild_points
-    repair.require_pixels(keypoints_in_use[known], boxes_in_use[known], sizes[known], source=annotations)
+    repair.require_pixels(keypoints_in_use[known], boxes_in_use[known], sizes[known], source=faults.source)
     cleaned = clean_boxes(boxes_in_use, sizes)
     boxed = (cleaned[:, 2:] > 0).all(axis=1)
     areas = _areas(entries, boxes_in_use, wanted & boxed, share=box_area, faults=faults)
@@ -210,6 +202,30 @@ def _form_fault(entry: Any, *, joints: int, others: set[int], boxless: bool) -> 
             wrong = next(v for v in values if type(v) not in NUMBER)
             return f"{key}: {shown(wrong)} is not a number, expected {length} numbers ({form})"
     return None
+
+
+def _mended_joints(
+    entries: list[Entry],
+    keypoints: F64,
+    sizes: F64,
+    *,
+    ids: NDArray[np.int64],
+    skeleton: Skeleton,
+    counted: int | None,
+    faults: Faults,
+) -> F64:
+    """Joints as they are used, all 0 where one is no coordinate; what is forgotten of them is so in ``entries``.
+
+    In ``keypoints`` itself it is those with v below 0.
+    """
+    negative = repair.forget_negative(keypoints, faults=faults)
+    used = np.where(_wild(keypoints)[:, None, None], 0, keypoints)
+    _recount(entries, (used[:, :counted, 2] > 0).sum(axis=1), faults=faults)
+    far = repair.forget_far_joints(used, sizes, ids=ids, joints=skeleton.joints, faults=faults)
+    for i in {*negative.tolist(), *far.tolist()}:
+        entries[i]["keypoints"] = used[i].ravel().tolist()
+        entries[i]["num_keypoints"] = int((used[i, :counted, 2] > 0).sum())
+    return used
 
 
 def _box_joints(entries: list[Entry], boxes: F64, keypoints: F64, people: NDArray[np.bool_], *, faults: Faults) -> None:

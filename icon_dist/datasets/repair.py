@@ -78,6 +78,15 @@ def forget_negative(keypoints: F64, *, faults: Faults) -> NDArray[np.int64]:
     return np.flatnonzero(negative.any(axis=1))
 
 
+def count_placed(keypoints: F64, *, faults: Faults) -> int:
+    """How many joints have coordinates and v = 0; a note where these are many, as some write so what is hidden."""
+    placed = int(((keypoints[..., 2] == 0) & (keypoints[..., :2] > 0).all(axis=2)).sum())
+    if placed > PLACED * (keypoints[..., 2] > 0).sum():
+        what = f"{plural(placed, 'joint')} with coordinates and v=0, read as not labelled"
+        faults.note(f"{what}; if these are hidden ones, write v=1")
+    return placed
+
+
 def forget_far_joints(
     keypoints: F64, wh: F64, *, ids: Sequence[int] | NDArray[np.int64], joints: Sequence[str], faults: Faults
 ) -> NDArray[np.int64]:
