@@ -151,11 +151,6 @@ def config_hash(config: Config) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _plain(values: Any) -> Any:
-    """Dicts, lists and scalars as they are written: looking at omegaconf's would put the environment in their place."""
-    return OmegaConf.to_container(OmegaConf.create(values), resolve=False)
-
-
 def _keys(node: Any, prefix: str = "") -> Iterator[str]:
     """Dotted keys of a layer's values."""
     if isinstance(node, dict):
@@ -245,6 +240,11 @@ def _yaml_layer(path: str, raw: bytes, *, file: Path | None = None) -> tuple[Lay
     return Layer(f"{path}: ", written, faults, own, file), None if base is None else str(base)
 
 
+def _plain(values: Any) -> Any:
+    """Dicts, lists and scalars as they are written: looking at omegaconf's would put the environment in their place."""
+    return OmegaConf.to_container(values, resolve=False)
+
+
 @functools.lru_cache(maxsize=64)
 def _read(text: str) -> tuple[Any, list[str]]:
     """What a YAML says, and faults of it; kept, because a process loads the same presets again. Nobody changes either.
@@ -257,25 +257,33 @@ def _read(text: str) -> tuple[Any, list[str]]:
     except OSError:
         return None, []  # a single number or truth value
     unclear = value_types.unclear(yaml.compose(text, Loader=yaml.SafeLoader))
-    return OmegaConf.to_container(values, resolve=False), [f"line {line}: {what}" for line, what in unclear]
+    return _plain(values), [f"line {line}: {what}" for line, what in unclear]
 
 
-def _override_layers(overrides: Sequence[str] | Mapping[str, Any]) -> list[Layer]:
-    if isinstance(overrides, Mapping):
-        return [_override(key, value, item=f"{key}={value}") for key, value in overrides.items()]
-    layers = []
-    for item in overrides:
-        key, equals, text = item.partition("=")
-        if not equals or not re.fullmatch(r"\w+(\.\w+)*", key):
-            fault = f"{shown(item)}: expected KEY=VALUE such as loss.tau=0.1"
-            layers.append(Layer("", {}, [fault + _instead(key, equals)], item))
-        elif key in value_types.SETS and text.startswith("["):
-            layers.append(_listed(key, text, item=item))
-        elif isinstance(value_types.default(key), str):  # the text as typed: run.name=007 is not the number 7
-            layers.append(_override(key, text, item=item))
-        else:
-            layers.append(_parsed(key, text, item=item))
-    return layers
+def _override_layers(overrides: Sequence[str] | Mapping[str, Any]) -> Iterator[Layer]:
+    for given in overrides.items() if isinstance(overrides, Mapping) else overrides:
+        item = given if isinstance(given, str) else f"{given[0]}={given[1]}"
+        try:
+            layer = _typed(item) if isinstance(given, str) else _override(*given, item=item)
+        except (yaml.YAMLError, OmegaConfBaseException, ValueError) as error:
+            why = shorten(str(error).splitlines()[0])
+            layer = Layer("", {}, [f"{shorten(item)}: {why}; expected a plain value"], item)
+        yield layer
+
+
+def _typed(item: str) -> Layer:
+    """Of an override as somebody types it. Raises what PyYAML and OmegaConf do."""
+    key, equals, text = item.partition("=")
+    if not equals or not re.fullmatch(r"\w+(\.\w+)*", key):
+        fault = f"{shown(item)}: expected KEY=VALUE such as loss.tau=0.1"
+        return Layer("", {}, [fault + _instead(key, equals)], item)
+    if key in value_types.SETS and text.startswith("["):
+        return _listed(key, text, item=item)
+    if isinstance(value_types.default(key), str):  # the text as typed: run.name=007 is not the number 7
+        return _override(key, text, item=item)
+    require_plain(text)
+    unclear = value_types.unclear(yaml.compose(text, Loader=yaml.SafeLoader), key)
+    return Layer("", _plain(OmegaConf.from_dotlist([item])), [what for _, what in unclear], item)
 
 
 def _instead(key: str, equals: str) -> str:
@@ -284,19 +292,6 @@ def _instead(key: str, equals: str) -> str:
     if value_types.default(key) is None or not key:
         return ""
     return f"; did you mean {key}=...?" if equals else f"; give {key} a value"
-
-
-def _parsed(key: str, text: str, *, item: str) -> Layer:
-    """Of an override whose value is written in YAML."""
-    try:
-        require_plain(text)
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        value = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]), resolve=False)
-    except (yaml.YAMLError, OmegaConfBaseException, ValueError) as error:
-        why = shorten(str(error).splitlines()[0])
-        return Layer("", {}, [f"{shorten(item)}: {why}; expected a plain value"], item)
-    assert isinstance(value, dict)
-    return _override(key, value["value"], item=item, faults=[what for _, what in value_types.unclear(node, key)])
 
 
 def _listed(key: str, text: str, *, item: str) -> Layer:
@@ -312,11 +307,7 @@ def _listed(key: str, text: str, *, item: str) -> Layer:
     return _override(key, [str(one.value) for one in node.value], item=item)
 
 
-def _override(key: str, value: Any, *, item: str, faults: Sequence[str] = ()) -> Layer:
+def _override(key: str, value: Any, *, item: str) -> Layer:
     for name in reversed(key.split(".")):
         value = {name: value}
-    try:
-        return Layer("", _plain(value), list(faults), item)
-    except OmegaConfBaseException as error:
-        why = shorten(str(error).splitlines()[0])
-        return Layer("", {}, [f"{shorten(item)}: {why}; expected a plain value"], item)
+    return Layer("", _plain(OmegaConf.create(value)), [], item)
