@@ -36,9 +36,13 @@ FIELDS = ("id", "image_id", "bbox", "area", "iscrowd", "num_keypoints", "keypoin
 
 
 def clean_boxes(boxes: F64, wh: F64) -> F64:
-    """Boxes ``[n, 4]`` (x, y, w, h px) inside photos of size ``wh [n, 2]``, as HRNet's loader cuts them."""
+    """Boxes ``[n, 4]`` (x, y, w, h px) inside photos of size ``wh [n, 2]``.
+
+    HRNet's loader gives the same of every box that begins in its photo. One that begins left of or above it, which
+    COCO has none of, is moved there; here the part in the photo remains.
+    """
     low = np.maximum(boxes[:, :2], 0)
-    high = np.minimum(wh - 1, low + np.maximum(boxes[:, 2:] - 1, 0))
+    high = np.minimum(wh - 1, boxes[:, :2] + np.maximum(boxes[:, 2:] - 1, 0))
     return np.concatenate([low, high - low], axis=1)
 
 

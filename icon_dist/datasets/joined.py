@@ -28,8 +28,13 @@ def _ids(part: Annotations) -> tuple[set[int], set[int]]:
     return people, {p.image_id for p in part.instances} | {int(image["id"]) for image in part.truth["images"]}
 
 
+def _beyond(taken: set[int], new: set[int]) -> int:
+    """By how much the ``new`` ids are shifted to lie above those that are taken; some tools count from 0."""
+    return max(taken, default=0) + (0 in new)
+
+
 def join(parts: Sequence[Annotations]) -> Annotations:
-    """One set of several annotation files. Ids that are taken already are shifted by the largest id before them."""
+    """One set of several annotation files. Ids that are taken already are shifted past the largest id before them."""
     whole, *others = parts
     for part in others:
         if part.skeleton != whole.skeleton:
@@ -37,7 +42,7 @@ def join(parts: Sequence[Annotations]) -> Annotations:
             raise DataError(f"annotations: skeletons {names} differ; build a shard set of each")
         (people, photos), (new_people, new_photos) = _ids(whole), _ids(part)
         if people & new_people or photos & new_photos:
-            part = _shifted(part, people=max(people, default=0), photos=max(photos, default=0))
+            part = _shifted(part, people=_beyond(people, new_people), photos=_beyond(photos, new_photos))
         whole = Annotations(whole.skeleton, [*whole.instances, *part.instances], _joined(whole.truth, part.truth))
     return whole
 

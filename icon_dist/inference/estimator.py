@@ -146,7 +146,10 @@ class PoseEstimator:
         instances = held = 0
         for image, given in pairs:
             pixels, name = _pixels(image)
-            boxes = boxes_of(given(pixels) if callable(given) else given, wh=pixels.shape[1::-1], name=name)
+            found = given(pixels) if callable(given) else given
+            if found is None and given is not None:
+                raise ConfigError(f"{name}: boxes=None from the function that finds them; where it finds nothing, return []")
+            boxes = boxes_of(found, wh=pixels.shape[1::-1], name=name)
             full = instances + len(boxes) > self._settings.batch or held + pixels.nbytes > HELD
             if waiting and full:
                 yield from self._poses(waiting)

@@ -13,7 +13,7 @@ import pytest
 
 from icon_dist import datasets
 from icon_dist.codec.affine import center_scale
-from icon_dist.errors import ConfigError
+from icon_dist.errors import ConfigError, DataError
 from icon_dist.types import Annotations, Skeleton
 
 Reading = Callable[[Path], Annotations]
@@ -178,6 +178,38 @@ def test_coco_boxes_are_cut_as_in_the_public_loader(shared: Path) -> None:
             continue
         expected[a["id"]] = (x1, y1, x2 - x1, y2 - y1)
     assert {p.id: p.box for p in datasets.read("coco", path).instances} == expected
+
+
+@pytest.mark.parametrize(
+    ("box", "inside"),
+    [
+        ((-50, -8.5, 100, 20), (0, 0, 49, 10.5)),
+        ((-5, 10, 700, 30), (0, 10, 639, 29)),
+        ((600, 400, 80, 90), (600, 400, 39, 79)),
+        ((10, 20, 30, 40), (10, 20, 29, 39)),
+    ],
+)
+def test_a_box_that_begins_outside_its_photo_keeps_what_is_inside(
+    box: tuple[float, ...], inside: tuple[float, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(one_person(list(box))))
+    assert datasets.read("coco", tmp_path / "a.json").instances[0].box == pytest.approx(inside)
+
+
+def test_a_box_left_of_its_photo_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(one_person([-50, 20, 30, 40])))
+    with pytest.raises(DataError, match=r"at most one pixel of it lies in the 640x480 image"):
+        datasets.read("coco", tmp_path / "a.json")
+
+
+def one_person(box: list[float]) -> dict[str, object]:
+    """A COCO file of one person in a photo of 640 x 480."""
+    person = {"id": 1, "image_id": 1, "category_id": 1, "iscrowd": 0, "bbox": box, "area": 1000.0, "num_keypoints": 17}
+    return {
+        "images": [{"id": 1, "file_name": "a.jpg", "width": 640, "height": 480}],
+        "annotations": [{**person, "keypoints": [15, 25, 2] * 17}],
+        "categories": [{"id": 1, "name": "person", "keypoints": list(datasets.load_skeleton("coco").joints)}],
+    }
 
 
 def test_crowdpose_area_and_count(shared: Path) -> None:

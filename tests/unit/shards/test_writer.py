@@ -268,6 +268,25 @@ def test_joined_files_whose_ids_clash(shared: Path) -> None:
         joined.join([read[0], coco])
 
 
+@pytest.mark.parametrize("first", [0, 1, 7])
+def test_joined_files_whose_ids_begin_anywhere(mini: tuple[Annotations, str], first: int) -> None:
+    some = joined.first(mini[0], 7)
+    to_person = {one["id"]: n for n, one in enumerate(some.truth["annotations"], first)}
+    to_photo = {image["id"]: n for n, image in enumerate(some.truth["images"], first)}
+    people = [dataclasses.replace(p, id=to_person[p.id], image_id=to_photo[p.image_id]) for p in some.instances]
+    boxes = [
+        {**one, "id": to_person[one["id"]], "image_id": to_photo[one["image_id"]]} for one in some.truth["annotations"]
+    ]
+    photos = [{**image, "id": to_photo[image["id"]]} for image in some.truth["images"]]
+    part = Annotations(some.skeleton, people, {"images": photos, "annotations": boxes})
+    both = joined.join([part, joined.prefixed(part, "again")])
+    files = {image["id"]: image["file_name"] for image in both.truth["images"]}
+    assert len(files) == 2 * len(photos)
+    assert len({p.id for p in both.instances}) == 2 * len(people)
+    assert len({one["id"] for one in both.truth["annotations"]}) == 2 * len(boxes)
+    assert all(files[p.image_id] == p.file for p in both.instances)
+
+
 def test_first_people_keep_a_consistent_truth(mini: tuple[Annotations, str]) -> None:
     some = joined.first(mini[0], 7)
     assert [p.id for p in some.instances] == [p.id for p in mini[0].instances][:7]
