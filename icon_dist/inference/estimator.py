@@ -148,7 +148,7 @@ class PoseEstimator:
             pixels, name = _pixels(image)
             found = given(pixels) if callable(given) else given
             if found is None and given is not None:
-                raise ConfigError(f"{name}: boxes=None from the function that finds them; where it finds nothing, return []")
+                raise ConfigError(f"{name}: boxes=None of the function that finds them; return [] where there are none")
             boxes = boxes_of(found, wh=pixels.shape[1::-1], name=name)
             full = instances + len(boxes) > self._settings.batch or held + pixels.nbytes > HELD
             if waiting and full:

@@ -181,7 +181,7 @@ def test_conditions_say_how_it_predicts(dog: PoseEstimator) -> None:
         ([[0, 0, float("nan"), 5]], "is not finite"),
         ([[0, 0, 5, 5], [1, 2]], "boxes="),
         ("whole", "boxes="),
-        (lambda image: None, "boxes=None from the function that finds them; where it finds nothing, return []"),
+        (lambda _: None, "boxes=None of the function that finds them; return [] where there are none"),
     ],
 )
 def test_boxes_that_are_none(boxes: object, says: str, dog: PoseEstimator) -> None:
