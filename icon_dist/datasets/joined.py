@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from icon_dist.errors import DataError
+from icon_dist.errors import DataError, plural
 from icon_dist.types import PERSON, Annotations, Category, Truth
 
 
@@ -20,6 +20,9 @@ def _shifted(part: Annotations, *, people: int, photos: int) -> Annotations:
     truth["annotations"] = [
         {**one, "id": one["id"] + people, "image_id": one["image_id"] + photos} for one in truth["annotations"]
     ]
+    many = plural(len(truth["images"]), "photo")
+    what = f"{many} of a later annotation file: image ids + {photos} and ids of people + {people}, as theirs were taken"
+    truth["notes"] = [*truth.get("notes", []), what]
     return Annotations(part.skeleton, instances, truth)
 
 

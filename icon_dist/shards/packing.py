@@ -61,10 +61,19 @@ def read(options: argparse.Namespace) -> tuple[Annotations, str]:
     root = os.path.commonpath([part.folder for part in parts])
     named = (p if p.folder == root else joined.prefixed(p, os.path.relpath(p.folder, root)) for p in parts)
     whole = joined.join([*named])
+    if options.boxes and _image_ids(whole) != set().union(*map(_image_ids, parts)):
+        raise ConfigError(
+            f"--boxes {options.boxes}: several annotation files have the same image ids, so its boxes do not say "
+            "in whose photos they are; build a set of each file"
+        )
     if options.limit:
         whole = joined.first(whole, options.limit)
     options.split = options.split or parts[0].split
     return (detected(whole, options.boxes) if options.boxes else whole), root
+
+
+def _image_ids(part: Annotations) -> set[int]:
+    return {int(image["id"]) for image in part.truth["images"]}
 
 
 def _derives(options: argparse.Namespace) -> bool:

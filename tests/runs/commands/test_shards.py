@@ -173,6 +173,15 @@ def test_bad_command_lines_write_nothing(shared: Path, tmp_path: Path, change: l
     assert not list(tmp_path.iterdir())
 
 
+def test_boxes_of_files_with_the_same_image_ids_are_refused(shared: Path, tmp_path: Path) -> None:
+    four = shared / "coco" / "four"
+    twice = ["--annotations", four / "person_keypoints.json", "--images", four / "images"] * 2
+    built = call("build.py", "coco", *twice, "--out", "out", "--boxes", four / "detections.json", cwd=tmp_path)
+    assert built.returncode == 2
+    assert "several annotation files have the same image ids" in built.stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_bad_photo_stops_the_build_and_it_goes_on_when_mended(some: Path, shared: Path, tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()

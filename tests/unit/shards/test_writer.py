@@ -285,6 +285,7 @@ def test_joined_files_whose_ids_begin_anywhere(mini: tuple[Annotations, str], fi
     assert len({p.id for p in both.instances}) == 2 * len(people)
     assert len({one["id"] for one in both.truth["annotations"]}) == 2 * len(boxes)
     assert all(files[p.image_id] == p.file for p in both.instances)
+    assert f"image ids + {len(photos) + max(0, first - 1)} " in both.truth["notes"][-1]
 
 
 def test_first_people_keep_a_consistent_truth(mini: tuple[Annotations, str]) -> None:
