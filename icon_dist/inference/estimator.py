@@ -28,7 +28,7 @@ from icon_dist.inference.device import chosen_device
 from icon_dist.inference.poses import Poses
 from icon_dist.inference.predictor import Forward, predict, require_finite
 from icon_dist.metrics.calibration import Curve, calibrated
-from icon_dist.metrics.nms import rescore
+from icon_dist.metrics.oks_nms import rescore
 from icon_dist.shards.reader import Photos, photo_source
 from icon_dist.types import Batch, Instance, Skeleton
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from icon_dist.drawing import skeletons
-from icon_dist.metrics.nms import JOINT_THRESHOLD
+from icon_dist.metrics.oks_nms import JOINT_THRESHOLD
 from icon_dist.types import PERSON, Json, Skeleton
 
 

@@ -14,8 +14,8 @@ from jaxtyping import Float, Int64
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from icon_dist.metrics.nms import JOINT_THRESHOLD
 from icon_dist.metrics.oks import oks
+from icon_dist.metrics.oks_nms import JOINT_THRESHOLD
 
 F64 = NDArray[np.float64]
 GAIN = 0.5  # of the velocity: how much of a surprise it takes up

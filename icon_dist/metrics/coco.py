@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from icon_dist.errors import needed_for
 from icon_dist.metrics import coco_fast
 from icon_dist.metrics.ground_truth import GroundTruth
-from icon_dist.metrics.nms import rescore, suppress
+from icon_dist.metrics.oks_nms import rescore, suppress
 from icon_dist.types import Predictions, Skeleton
 
 Entry = dict[str, Any]  # of a file, as pycocotools takes it

@@ -1,4 +1,4 @@
-"""Public weights: whose names tell which code, what is renamed, and what may be missing or has no place here."""
+"""Public weights: where they are, which names tell whose they are, what is renamed, dropped, and may be missing."""
 
 from __future__ import annotations
 
@@ -9,6 +9,18 @@ from torch import Tensor
 
 from icon_dist.models import movenet, vit_names
 
+MMPOSE, TORCHVISION = "https://download.openmmlab.com/mmpose/pretrain_models/", "https://download.pytorch.org/models/"
+MAE, DINOV2 = "https://dl.fbaipublicfiles.com/mae/", "https://dl.fbaipublicfiles.com/dinov2/"
+URLS = {  # ImageNet weights to download, by backbone
+    "vit_b": MAE + "pretrain/mae_pretrain_vit_base.pth",
+    "vit_s6": DINOV2 + "dinov2_vits14/dinov2_vits14_pretrain.pth",
+    "hrnet_w32": MMPOSE + "hrnet_w32-36af842e.pth",
+    "hrnet_w48": MMPOSE + "hrnet_w48-8ef0771d.pth",
+    "resnet18": TORCHVISION + "resnet18-5c106cde.pth",
+    "resnet50": TORCHVISION + "resnet50-19c8e357.pth",
+    "resnet101": TORCHVISION + "resnet101-5d3b4d8f.pth",
+    "resnet152": TORCHVISION + "resnet152-b121ed2d.pth",
+}
 FRESH_HEADS = r"deconv_layers\..*|final_layer\..*"
 
 

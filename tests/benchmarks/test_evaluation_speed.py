@@ -23,7 +23,7 @@ import vernier.instance
 from icon_dist.datasets import load_skeleton
 from icon_dist.metrics import coco, coco_fast
 from icon_dist.metrics.ground_truth import ground_truth
-from icon_dist.metrics.nms import suppress
+from icon_dist.metrics.oks_nms import suppress
 from icon_dist.types import Predictions
 from tests.support.random_poses import full_size
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from icon_dist.datasets import load_skeleton
-from icon_dist.metrics.nms import rescore, suppress
 from icon_dist.metrics.oks import oks
+from icon_dist.metrics.oks_nms import rescore, suppress
 from icon_dist.types import Predictions
 
 SIGMAS = np.array(load_skeleton("coco").sigmas)
