@@ -28,6 +28,7 @@ from icon_dist import storage
 from icon_dist.cli import Parser
 from icon_dist.command_exit import run_cli
 from icon_dist.errors import ClusterError, ConfigError, StoppedError, holds_secret, say, shorten, shown
+from icon_dist.launch import auth_token
 
 if TYPE_CHECKING:
     from icon_dist.config import Config
@@ -62,9 +63,7 @@ class Cluster(NamedTuple):
         except urllib.error.HTTPError as error:
             error.close()
             if error.code in (401, 403):
-                said = "refuses this token" if self.token else "wants a token"
-                fix = "copy ~/.ray/auth_token of the user who started the head, mode 0600"
-                raise ClusterError(f"{self.address}: {said}; {fix}") from None
+                raise ClusterError(f"{self.address}: {auth_token.refused(self.token)}") from None
             raise ClusterError(f"{self.address}: HTTP {error.code}; is this a Ray dashboard? give --address") from None
         except (OSError, ValueError) as error:
             reason = getattr(error, "reason", error)
@@ -92,17 +91,6 @@ class Job(NamedTuple):
             return StoppedError.exit_code if re.search(r"^icon_dist: stopped by SIGTERM .*resumes$", log, re.M) else 1
         found = re.search(r"exit code (\d+)", self.message)
         return int(found[1]) or 1 if found else 1
-
-
-def find_token() -> str:
-    """The token as Ray looks for it: two variables, then the file."""
-    if token := os.environ.get("RAY_AUTH_TOKEN", "").strip():
-        return token
-    file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token").expanduser()
-    try:
-        return file.read_text().strip()
-    except OSError:
-        return ""
 
 
 def identity(config: Config) -> str:
@@ -289,7 +277,7 @@ def main(argv: list[str]) -> int:
         example = "icon-dist submit -- --cfg coco data.train=s3://... run.dir=s3://..."
         raise ConfigError(f"-- --cfg NAME: missing; the words of icon-dist train stand after --, such as: {example}")
     cfg, config = _training(train)
-    cluster, run = Cluster(args.address.rstrip("/"), find_token()), identity(config)
+    cluster, run = Cluster(args.address.rstrip("/"), auth_token.find()), identity(config)
     jobs = [] if args.dry_run else submissions(cluster, run)
     newest = jobs[-1] if jobs else None
     if args.status or args.logs or args.stop:

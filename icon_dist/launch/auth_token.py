@@ -11,6 +11,23 @@ from pathlib import Path
 MODE = 0o600
 
 
+def find() -> str:
+    """The token as Ray looks for it: two variables, then the file; empty where there is none."""
+    if token := os.environ.get("RAY_AUTH_TOKEN", "").strip():
+        return token
+    file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token").expanduser()
+    try:
+        return file.read_text().strip()
+    except OSError:
+        return ""
+
+
+def refused(token: str) -> str:
+    """What a cluster says that does not take ``token``, and the fix."""
+    said = "refuses this token" if token else "wants a token"
+    return f"{said}; copy ~/.ray/auth_token of the user who started the head, mode 0600"
+
+
 def keep_private() -> None:
     """Before Ray starts a cluster here: its token in ``~/.ray``, made now if there is none, is for its owner alone.
 

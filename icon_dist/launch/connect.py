@@ -16,7 +16,7 @@ from icon_dist.errors import ClusterError, IconError, StoppedError
 from icon_dist.launch import auth_token
 
 ANSWER_S = 5.0
-HTTP2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"  # as gRPC begins, with a frame of settings
+ALIVE = "/ray.rpc.NodeInfoGcsService/CheckAlive"  # a question that every head answers
 
 
 def connect(*, otherwise: str = "local", cpus: int = 0) -> str:
@@ -46,7 +46,9 @@ def connect(*, otherwise: str = "local", cpus: int = 0) -> str:
     except SystemExit:  # Ray's handler, which is there before it comes up
         raise StoppedError("stopped by SIGTERM; the same command goes on") from None
     except Exception as error:  # Ray raises bare ones, too
-        reason = (str(error).splitlines() or [type(error).__name__])[0].split(". ")[0].rstrip(".")
+        reason = " ".join(str(error).split()).split(". ")[0].rstrip(".") or type(error).__name__
+        if reason.startswith("Version mismatch"):
+            fix = "install what the cluster has"
         raise ClusterError(f"RAY_ADDRESS={address}: {reason}; {fix}") from None
     return address
 
@@ -66,16 +68,34 @@ def own_signals() -> Iterator[None]:
 
 
 def _require_open(address: str) -> None:
-    if match := re.fullmatch(r"(?:ray://)?\[?([^/]+?)\]?:(\d+)", address):
+    """Ask whether Ray's head is there and takes our token: Ray would ask for half a minute, and warn every second."""
+    if address.startswith("ray://"):
+        fix = "give HOST:PORT of the head node, or use icon-dist submit"
+        raise ClusterError(f"RAY_ADDRESS={address}: that is Ray Client, which cannot train; {fix}")
+    if not (match := re.fullmatch(r"\[?([^/]+?)\]?:(\d+)", address)):
+        return
+    try:
+        socket.create_connection((match[1], int(match[2])), timeout=ANSWER_S).close()
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ClusterError(f"RAY_ADDRESS={address}: does not answer ({reason}); start its head node") from None
+    if {"RAY_USE_TLS", "RAY_ENABLE_K8S_TOKEN_AUTH"} & set(os.environ):
+        return  # Ray itself has certificates, and knows of other tokens
+    import grpc  # a part of Ray
+
+    token = auth_token.find() if os.environ.get("RAY_AUTH_MODE", "token").lower() == "token" else ""
+    headers = [("authorization", f"Bearer {token}")] if token else []
+    with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:  # as Ray does
         try:
-            with socket.create_connection((match[1], int(match[2])), timeout=ANSWER_S) as peer:
-                peer.sendall(HTTP2)
-                answer = peer.recv(9)
-        except (OSError, OverflowError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise ClusterError(f"RAY_ADDRESS={address}: does not answer ({reason}); start its head node") from None
-        if answer[3:4] != b"\4" and os.environ.get("RAY_USE_TLS", "0") == "0":
-            raise ClusterError(f"RAY_ADDRESS={address}: what answers there is no Ray; give HOST:PORT of its head node")
+            channel.unary_unary(ALIVE)(b"", timeout=ANSWER_S, metadata=headers)
+        except grpc.RpcError as error:
+            said = {
+                grpc.StatusCode.UNAUTHENTICATED: auth_token.refused(token),
+                grpc.StatusCode.DEADLINE_EXCEEDED: "does not answer (timed out); start its head node",
+                grpc.StatusCode.UNAVAILABLE: "what answers there is no Ray; give HOST:PORT of its head node",
+            }.get(error.code())
+            if said:
+                raise ClusterError(f"RAY_ADDRESS={address}: {said}") from None
 
 
 def _free_port() -> int:

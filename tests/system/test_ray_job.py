@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import ray
 
+from icon_dist.errors import ClusterError
+from icon_dist.launch.connect import connect
 from tests.support.ray_nodes import Nodes, cluster
 from tests.support.run_results import final
 from tests.support.training import arguments, tiny
@@ -15,7 +21,7 @@ from tests.support.training import arguments, tiny
 pytestmark = pytest.mark.ray
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def head() -> Iterator[Nodes]:
     with cluster() as started:
         yield started
@@ -41,3 +47,19 @@ def test_the_users_own_line(people: Path, tmp_path: Path) -> None:
     assert "icon-dist shards build" in lines.pop()
     assert "exit code 3" in failed.stdout + failed.stderr
     assert "Traceback" not in failed.stdout
+
+
+def test_a_cluster_that_does_not_take_us(head: Nodes, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
+    """One line, and none of Ray's, which asks for half a minute."""
+    monkeypatch.setenv("RAY_ADDRESS", head.address)
+    for token, said in (("wrong", "refuses this token"), ("", "wants a token")):
+        monkeypatch.setenv("RAY_AUTH_TOKEN", token)
+        monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "/dev/null")
+        with pytest.raises(ClusterError, match=f"{said}; copy ~/.ray/auth_token of the user who started the head"):
+            connect()
+    assert capfd.readouterr().err == ""
+    monkeypatch.delenv("RAY_AUTH_TOKEN")
+    monkeypatch.delenv("RAY_AUTH_TOKEN_PATH")
+    other = "import ray; ray.__version__ = '9.9.9'; from icon_dist.launch.connect import connect; connect()"
+    done = subprocess.run([sys.executable, "-c", other], capture_output=True, text=True, check=False)
+    assert re.search(rf"Ray: {ray.__version__} .* Ray: 9\.9\.9 .*; install what the cluster has\n$", done.stderr)

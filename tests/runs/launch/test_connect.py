@@ -31,10 +31,15 @@ def web() -> Iterator[int]:
         thread.join()
 
 
-@pytest.mark.parametrize("address", ["{}", "ray://{}"])
-def test_an_address_where_nobody_listens(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
-    monkeypatch.setenv("RAY_ADDRESS", address.format(f"127.0.0.1:{free_port()}"))
+def test_an_address_where_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{free_port()}")
     with pytest.raises(ClusterError, match=r"^RAY_ADDRESS=\S+: does not answer \(Connection refused\); start its head"):
+        connect()
+
+
+def test_an_address_of_ray_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "ray://127.0.0.1:10001")
+    with pytest.raises(ClusterError, match=r"that is Ray Client, which cannot train; give HOST:PORT of the head node"):
         connect()
 
 
