@@ -4,12 +4,11 @@ icon-dist submit [--follow] -- --cfg coco run.dir=s3://bucket/runs ...
 
 The job's id follows from where the run lives (run.dir, run.name) and how often it was submitted. So the same line again
 resumes the run, unless it is still running: two jobs never write one run. The same line with --status, --logs or --stop
-asks for it. Ray itself is used through its command and its REST interface.
+asks for it. Ray itself is used through its command and its REST interface, and asked which files it would ship.
 """
 
 from __future__ import annotations
 
-import fnmatch
 import hashlib
 import json
 import os
@@ -20,14 +19,14 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from icon_dist import storage
 from icon_dist.cli import Parser
 from icon_dist.command_exit import run_cli
-from icon_dist.errors import ClusterError, ConfigError, StoppedError, holds_secret, say, shorten, shown
+from icon_dist.errors import ClusterError, ConfigError, StoppedError, holds_secret, plural, say, shorten, shown
 from icon_dist.launch import auth_token
 
 if TYPE_CHECKING:
@@ -116,46 +115,31 @@ def submissions(cluster: Cluster, run: str) -> list[Job]:
     return sorted(found, key=lambda job: job.number)
 
 
-def shipped(folder: Path) -> Iterator[tuple[str, int]]:
-    """Files that go to the cluster, and their sizes; Ray leaves out what .gitignore names as well."""
-
-    def left(relative: str) -> bool:
-        """Return whether the file or folder at this path, relative to the working directory, stays here."""
-        name = relative.rpartition("/")[2]
-        anchored = (pattern[1:] for pattern in LEFT_BEHIND if pattern.startswith("/"))
-        return any(fnmatch.fnmatchcase(name, pattern) for pattern in LEFT_BEHIND) or (
-            "/" not in relative and any(fnmatch.fnmatchcase(relative, pattern) for pattern in anchored)
-        )
-
-    for at, folders, files in os.walk(folder):
-        here = Path(at).relative_to(folder)
-        folders[:] = sorted(name for name in folders if not left((here / name).as_posix()))
-        for name in sorted(files):
-            if not left((here / name).as_posix()):
-                yield (here / name).as_posix(), (Path(at) / name).lstat().st_size
-
-
-def command(cluster: Cluster, submission: str, train: list[str], *, folder: Path | None, follow: bool) -> list[str]:
+def command(cluster: Cluster, submission: str, train: list[str], *, folder: Path | None) -> list[str]:
     """The ``ray job submit`` line."""
-    line = ["ray", "job", "submit", "--address", cluster.address, "--submission-id", submission]
+    line = ["ray", "job", "submit", "--address", cluster.address, "--submission-id", submission, "--no-wait"]
     environment: dict[str, object] = {"env_vars": ENVIRONMENT}
     if folder is not None:
         line += ["--working-dir", str(folder)]
         environment["excludes"] = LEFT_BEHIND
-    line += ["--runtime-env-json", json.dumps(environment)]
-    line += [] if follow else ["--no-wait"]
-    return [*line, "--", "python", "-m", "icon_dist.train", *train]
+    return [*line, "--runtime-env-json", json.dumps(environment), "--", "python", "-m", "icon_dist.train", *train]
 
 
-def _log_of(cluster: Cluster, submission: str) -> list[str]:
-    return ["ray", "job", "logs", "--address", cluster.address, "--follow", submission]
-
-
-def _run(cluster: Cluster, line: list[str]) -> int:
+def _run(cluster: Cluster, line: list[str], *, silent: bool = False) -> subprocess.CompletedProcess[str]:
     program = shutil.which("ray", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
     if program is None:
         raise ClusterError("ray: no such command; pip install -c constraints.txt -e .")
-    return subprocess.run([program, *line[1:]], env=os.environ | cluster.environment(), check=False).returncode
+    environment = os.environ | cluster.environment()
+    return subprocess.run([program, *line[1:]], env=environment, capture_output=silent, text=True, check=False)
+
+
+def _submit(cluster: Cluster, line: list[str], submission: str) -> None:
+    """Run the line; ClusterError with the last of what Ray says where it takes no job, which is a page."""
+    done = _run(cluster, line, silent=True)
+    if done.returncode:
+        said = re.findall(r".*\w.*", done.stdout + done.stderr) or [f"ray ended with {done.returncode}"]
+        raise ClusterError(f"{cluster.address}: takes no job: {shorten(said[-1], 300)}")
+    say(f"{submission}: submitted")
 
 
 def _show(cluster: Cluster, line: list[str]) -> None:
@@ -171,7 +155,8 @@ def _measure(folder: Path, files: Mapping[str, int]) -> str:
             f"--working-dir {folder}: {total / 1e6:.0f} MB would go to every node, the largest file is {name} "
             f"({size / 1e6:.0f} MB); give a folder of at most {MOST_BYTES / 1e6:.0f} MB, or --no-working-dir"
         )
-    return f"{folder}, at most {len(files)} files, {total / 1e6:.1f} MB; left out: {' '.join(LEFT_BEHIND)}"
+    left_out = f"what .gitignore names, and {' '.join(LEFT_BEHIND)}"
+    return f"{folder}, {plural(len(files), 'file')}, {total / 1e6:.1f} MB; left out: {left_out}"
 
 
 def _require_everywhere(config: Config) -> None:
@@ -200,7 +185,9 @@ def _require_shipped(cfg: str, folder: Path, files: Mapping[str, int]) -> None:
         place = file.parent.resolve() / file.name
         if not there or os.path.relpath(place, folder) not in files:
             fix = "copy it to where it goes along, or put it on s3:// or on an absolute path that all nodes see"
-            raise ConfigError(f"--cfg {shorten(cfg)}: {place} is not in what is shipped of {folder}; {fix}")
+            raise ConfigError(
+                f"--cfg {shorten(cfg)}: {place} is not in what is shipped of {folder} (.gitignore counts); {fix}"
+            )
 
 
 def _training(words: list[str]) -> tuple[str, Config]:
@@ -219,15 +206,17 @@ def _require(cluster: Cluster, job: str, run: str) -> Job:
     for found in submissions(cluster, run):
         if found.submission == job:
             return found
-    raise ClusterError(f"{job}: the cluster has no such job; the ray command says above why; type the same line again")
+    raise ClusterError(f"{job}: the cluster has no such job any more; type the same line again")
 
 
-def _follow(cluster: Cluster, job: str, run: str, line: list[str]) -> int:
-    """Run a line that shows the log until the job ends; a log that breaks off is taken up again."""
+def _follow(cluster: Cluster, job: str, run: str) -> int:
+    """Show the log until the job ends; one that breaks off is taken up again."""
+    line = ["ray", "job", "logs", "--address", cluster.address, "--follow", job]
+    _show(cluster, line)
     _run(cluster, line)
     while (now := _require(cluster, job, run)).status in ACTIVE:
         say(f"the log broke off, and {job} is {now.status}; following again", file=sys.stderr)
-        _run(cluster, _log_of(cluster, job))
+        _run(cluster, line)
     code = now.exit_code(cluster.ask(f"{job}/logs")["logs"] if now.status == "STOPPED" else "")
     say(f"{job}: {now.status}, exit code {code}")
     return code
@@ -248,8 +237,8 @@ def _divided(argv: list[str]) -> tuple[list[str], list[str]]:
 def main(argv: list[str]) -> int:
     """Run ``icon-dist submit`` with these words: submit a run, or ask for its newest job.
 
-    Returns the exit code: with --follow and --logs that of the job, else that of ``ray job submit``, and 0 where
-    nothing is submitted. Raises ConfigError for a mistake in the words, ClusterError where there is no such job.
+    Returns the exit code: with --follow and --logs that of the job, else 0. Raises ConfigError for a mistake in the
+    words, ClusterError where there is no such job, or none is taken.
     """
     own, train = _divided(argv)
     parser = Parser(
@@ -286,32 +275,31 @@ def main(argv: list[str]) -> int:
         return _ask(cluster, newest, run, stop=args.stop, logs=args.logs)
     if newest is not None and newest.status in ACTIVE:
         say(f"{newest.submission} is {newest.status} already: nothing is submitted (the same line with --stop ends it)")
-        return _follow(cluster, newest.submission, run, _log_of(cluster, newest.submission)) if args.follow else 0
+        return _follow(cluster, newest.submission, run) if args.follow else 0
     folder = None
     if not args.no_working_dir:
         folder = Path(args.working_dir).resolve()
         if not folder.is_dir():
             raise ConfigError(f"--working-dir {args.working_dir}: no such folder")
         _require_everywhere(config)
-        files = dict(shipped(folder))
+        from icon_dist.launch import ray_compat  # a second, for this alone
+
+        files = ray_compat.packaged(folder, LEFT_BEHIND)
         _require_shipped(cfg, folder, files)
         say(f"working directory: {_measure(folder, files)}")
     submission = f"{run}.{newest.number + 1 if newest else 1}"
-    line = command(cluster, submission, train, folder=folder, follow=args.follow)
+    line = command(cluster, submission, train, folder=folder)
     say(f"run {config.run.name} in {config.run.dir}, job {submission}; token: {'yes' if cluster.token else 'none'}")
     _show(cluster, line)
     if args.dry_run:
         return 0
-    if args.follow:
-        return _follow(cluster, submission, run, line)
-    return _run(cluster, line)
+    _submit(cluster, line, submission)
+    return _follow(cluster, submission, run) if args.follow else 0
 
 
 def _ask(cluster: Cluster, job: Job, run: str, *, stop: bool, logs: bool) -> int:
     if logs:
-        line = _log_of(cluster, job.submission)
-        _show(cluster, line)
-        return _follow(cluster, job.submission, run, line)
+        return _follow(cluster, job.submission, run)
     if stop and job.status in ACTIVE:
         cluster.ask(f"{job.submission}/stop", post=True)
         say(f"{job.submission}: asked to stop")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import re
 import shlex
 import sys
 import threading
@@ -19,13 +20,17 @@ from icon_dist import config as configuration
 from icon_dist import submit
 from icon_dist.command_exit import run_cli
 from icon_dist.errors import ConfigError
+from icon_dist.launch.ray_compat import packaged
 
 TRAIN = ["--", "--cfg", "demo", "run.dir=s3://bucket/runs", "data.train=s3://bucket/a", "data.val=s3://bucket/b"]
 RUN = "demo-18e74102"
 PROGRAM = """#!/usr/bin/env bash
-echo "$RAY_AUTH_MODE" > "$(dirname "$0")/mode"
-printf '%s\\n' "$@" > "$(dirname "$0")/arguments"
-echo "the log"
+cd "$(dirname "$0")"
+echo "$RAY_AUTH_MODE" > mode
+printf '%s\\n' "$@" > "arguments-$2"
+[ "$2" = submit ] || echo "the log"
+[ -f refuses ] || exit 0
+printf 'Traceback (most recent call last):\\n  File "cli.py", line 1\\nRuntimeError: no agent\\n.\\n' >&2
 exit 1
 """
 
@@ -100,35 +105,38 @@ def code(*argv: str) -> int:
 
 
 def test_the_line_is_printed_and_run(dashboard: Dashboard, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert code(*TRAIN) == 1  # what the ray command returned
+    assert code(*TRAIN) == 0
     shown = capfd.readouterr().out
     line = next(text for text in shown.splitlines() if text.startswith("$ "))
     assert line.startswith("$ RAY_AUTH_MODE=token ray job submit --address http://127.0.0.1:")
     assert (tmp_path / "bin" / "mode").read_text() == "token\n"
-    ran = (tmp_path / "bin" / "arguments").read_text().splitlines()
+    ran = (tmp_path / "bin" / "arguments-submit").read_text().splitlines()
     assert ran == shlex.split(line)[3:]
     assert ran[ran.index("--submission-id") + 1] == f"{RUN}.1"
     assert ran[ran.index("--working-dir") + 1] == str(tmp_path / "work")
     assert "--no-wait" in ran
     assert ran[-8:] == ["python", "-m", "icon_dist.train", *TRAIN[1:]]
-    assert "at most 1 files, 0.0 MB" in shown  # without data, .git and shards
+    assert "1 file, 0.0 MB" in shown  # without data, .git and shards
     assert "secret-token" not in shown
     assert dashboard.stopped == []
 
 
-def test_ray_ships_what_was_said(tmp_path: Path) -> None:
+def test_what_is_said_to_be_shipped_is_what_ray_ships(tmp_path: Path) -> None:
     """The package that Ray itself makes of a working directory; a pattern that matches "." would leave it empty."""
-    kept = {"mine.yaml", "icon_dist/data/code.py", "a/.hidden"}
-    left = {".git/pack", "data/photo.bin", "runs/a", "a/b.tar"}
-    for name in kept | left:
-        (tmp_path / "work" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "work" / name).write_text("x")
-    create_package(
-        str(tmp_path / "work"), tmp_path / "package.zip", include_gitignore=True, excludes=submit.LEFT_BEHIND
-    )
+    work = tmp_path / "work"
+    ignored = {"a/.gitignore": "secret.yaml\n", ".gitignore": "/notes/*\n!/notes/kept.md\n", ".rayignore": "*.log"}
+    kept = {"mine.yaml", "icon_dist/data/code.py", "a/.hidden", "a/.gitignore", "notes/kept.md", "linked/photo.txt"}
+    left = {".git/pack", "data/photo.bin", "runs/a", "a/b.tar", "a/secret.yaml", "notes/a", "b/a.log", *ignored} - kept
+    for name in (kept | left) - {"linked/photo.txt"} | {"../elsewhere/photo.txt"}:
+        (work / name).parent.mkdir(parents=True, exist_ok=True)
+        (work / name).write_text(ignored.get(name, "x"))
+    (work / "linked").symlink_to("../elsewhere")
+    (work / "b" / "dangling").symlink_to("nowhere")
+    create_package(str(work), tmp_path / "package.zip", include_gitignore=True, excludes=submit.LEFT_BEHIND)
     with zipfile.ZipFile(tmp_path / "package.zip") as package:
-        shipped = {name for name in package.namelist() if not name.endswith("/")}
-    assert shipped == kept == {name for name, _ in submit.shipped(tmp_path / "work")}
+        shipped = {file.filename: file.file_size for file in package.infolist() if not file.is_dir()}
+    assert shipped.keys() == kept
+    assert shipped == packaged(work, submit.LEFT_BEHIND)
 
 
 @pytest.mark.parametrize(
@@ -144,6 +152,7 @@ def test_ray_ships_what_was_said(tmp_path: Path) -> None:
         ("../outside.yaml", "."),
         ("a/outside.yaml", "."),
         ("demo", "a"),
+        ("ignored.yaml", "."),
     ],
 )
 def test_a_config_is_refused_where_the_job_would_not_find_it(
@@ -158,10 +167,12 @@ def test_a_config_is_refused_where_the_job_would_not_find_it(
         ".hidden/best.yaml": "extends: demo\n",
         "../outside.yaml": "extends: demo\n",
         "a/outside.yaml": "extends: ../../outside.yaml\n",
+        "ignored.yaml": "extends: demo\n",
     }
     for name, text in written.items():
         (work / name).parent.mkdir(parents=True, exist_ok=True)
         (work / name).write_text(text + "optim: {lr: 0.5}\n")
+    (work / ".gitignore").write_text("ignored.yaml\n")
     monkeypatch.chdir(work)
     line = ["--dry-run", "--working-dir", folder, "--", "--cfg", cfg, *TRAIN[3:]]
     if cfg == "mine.yaml":
@@ -182,19 +193,20 @@ def test_a_config_is_refused_where_the_job_would_not_find_it(
     assert found == (None if refused else 6e-3 if cfg == "demo" else 0.5)
 
 
-def test_following_a_job_that_ray_did_not_take(dashboard: Dashboard, capfd: pytest.CaptureFixture[str]) -> None:
-    assert dashboard.jobs == []
-    assert code("--follow", *TRAIN) == 7
-    said = capfd.readouterr()
-    assert f"{RUN}.1: the cluster has no such job" in said.err
-    assert "Traceback" not in said.err
+@pytest.mark.usefixtures("dashboard")
+@pytest.mark.parametrize("words", [[], ["--follow"]])
+def test_a_job_that_ray_does_not_take(words: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "bin" / "refuses").touch()
+    assert code(*words, *TRAIN) == 7
+    said = capfd.readouterr().err
+    assert re.fullmatch(r"icon_dist: error: http://\S+: takes no job: RuntimeError: no agent\n", said)
 
 
 def test_a_finished_run_is_submitted_again_under_the_next_id(dashboard: Dashboard, tmp_path: Path) -> None:
     dashboard.jobs = [job(2, "FAILED"), job(1, "STOPPED"), {"submission_id": "other.7", "status": "RUNNING"}]
     dashboard.jobs += [{"submission_id": None, "status": "RUNNING"}]  # a driver that nobody submitted
     code(*TRAIN)
-    assert f"{RUN}.3" in (tmp_path / "bin" / "arguments").read_text().splitlines()
+    assert f"{RUN}.3" in (tmp_path / "bin" / "arguments-submit").read_text().splitlines()
 
 
 @pytest.mark.parametrize("status", ["PENDING", "RUNNING"])
@@ -204,15 +216,15 @@ def test_a_running_run_is_not_started_twice(
     dashboard.jobs = [job(1, status)]
     assert code(*TRAIN) == 0
     assert f"{RUN}.1 is {status} already" in capfd.readouterr().out
-    assert not (tmp_path / "bin" / "arguments").exists()
+    assert not (tmp_path / "bin" / "arguments-submit").exists()
 
 
 def test_other_values_do_not_make_another_run(dashboard: Dashboard, tmp_path: Path) -> None:
     dashboard.jobs = [job(1, "RUNNING")]
     assert code(*TRAIN, "optim.lr=0.1") == 0
-    assert not (tmp_path / "bin" / "arguments").exists()
-    assert code(*TRAIN, "run.name=mine") == 1
-    assert (tmp_path / "bin" / "arguments").exists()
+    assert not (tmp_path / "bin" / "arguments-submit").exists()
+    assert code(*TRAIN, "run.name=mine") == 0
+    assert (tmp_path / "bin" / "arguments-submit").exists()
 
 
 @pytest.mark.parametrize(
@@ -239,7 +251,7 @@ def test_follow_ends_as_the_job_ends(
     shown = capfd.readouterr().out
     assert "the log" in shown
     assert f"{RUN}.1: {status}, exit code {expected}" in shown
-    assert "--no-wait" not in (tmp_path / "bin" / "arguments").read_text()
+    assert (tmp_path / "bin" / "arguments-logs").read_text().splitlines()[-2:] == ["--follow", f"{RUN}.1"]
 
 
 def test_status_logs_and_stop(dashboard: Dashboard, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -252,7 +264,7 @@ def test_status_logs_and_stop(dashboard: Dashboard, tmp_path: Path, capfd: pytes
     assert dashboard.stopped == [f"/api/jobs/{RUN}.2/stop"]
     dashboard.jobs = [job(1, "FAILED", "exit code 3")]
     assert code("--logs", *TRAIN) == 3
-    assert (tmp_path / "bin" / "arguments").read_text().splitlines()[-1] == f"{RUN}.1"
+    assert (tmp_path / "bin" / "arguments-logs").read_text().splitlines()[-1] == f"{RUN}.1"
     assert code("--stop", *TRAIN) == 0
     assert len(dashboard.stopped) == 1
 
