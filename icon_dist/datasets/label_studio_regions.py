@@ -229,7 +229,7 @@ def _numbers(name: str, value: Entry, *keys: str) -> list[float]:
 
 
 def _box(name: str, value: Entry, wh: tuple[int, int]) -> tuple[float, float, float, float]:
-    """x, y, w, h in percent around a rectangle (turned about its first corner), an outline or an ellipse."""
+    """x, y, w, h in percent around a rectangle (turned about a corner), an ellipse (its center) or an outline."""
     if "points" in value:
         points = value["points"]
         if type(points) is not list or not points or not all(type(p) is list and len(p) == 2 for p in points):
@@ -237,20 +237,21 @@ def _box(name: str, value: Entry, wh: tuple[int, int]) -> tuple[float, float, fl
         if not are_numbers(number for point in points for number in point):
             raise RegionError(f"region {name} points={shown(points)}: expected numbers, percent of the photo")
         return _around(points)
+    turn = value.get("rotation") or 0
+    if not are_numbers([turn]):
+        raise RegionError(f"region {name} rotation={shown(turn)}: expected degrees")
+    aspect = wh[0] / wh[1] if min(wh) > 0 else 1.0  # turned in pixels, not in percent
+    sine, cosine = math.sin(math.radians(turn)), math.cos(math.radians(turn))
     if "radiusX" in value:
         x, y, rx, ry = _numbers(name, value, "x", "y", "radiusX", "radiusY")
-        return x - rx, y - ry, 2 * rx, 2 * ry
+        w, h = math.hypot(rx * cosine, ry * sine / aspect), math.hypot(rx * sine * aspect, ry * cosine)
+        return x - w, y - h, 2 * w, 2 * h
     x, y, w, h = _numbers(name, value, "x", "y", "width", "height")
     if w < 0 or h < 0:
         raise RegionError(f"region {name} width={w:g} height={h:g}: below 0; draw it again")
     if max(x + w, y + h) > PERCENT + FAR:
         said = f"x={x:g} y={y:g} width={w:g} height={h:g}"
         raise RegionError(f"region {name} {said}: expected percent of the photo, 0 to 100")
-    turn = value.get("rotation") or 0
-    if not are_numbers([turn]):
-        raise RegionError(f"region {name} rotation={shown(turn)}: expected degrees")
-    aspect = wh[0] / wh[1] if min(wh) > 0 else 1.0  # turned in pixels, not in percent
-    sine, cosine = math.sin(math.radians(turn)), math.cos(math.radians(turn))
     corners = [(a * w, b * h) for a in (0, 1) for b in (0, 1)]
     return _around([[x + a * cosine - b * sine / aspect, y + a * sine * aspect + b * cosine] for a, b in corners])
 

@@ -38,6 +38,7 @@ class FileBoxes:
 
     of_place: dict[tuple[str, int | None], Float[np.ndarray, "n 5"]]  # x, y, width, height in px, score; or absent
     image_ids: dict[str, int]  # those of the file, by photo
+    category: int = PERSON  # that of the file, where it is one and the file describes it
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,10 @@ def read_boxes(uri: str, sources: Sequence[Source], skeleton: Skeleton, *, min_s
         by_place[place, _frame_of(entry, place, uri) if place in videos else None].append(box)
     _note_unmatched(uri, len(entries) - len(known), sources, with_boxes={place for place, _ in by_place})
     ids = {place: key for key, place in places.items() if isinstance(key, int) and place not in videos}
-    return FileBoxes({place: np.array(found, np.float64) for place, found in by_place.items()}, ids)
+    of_place = {place: np.array(found, np.float64) for place, found in by_place.items()}
+    described = {one.get("id") for one in file.categories}
+    kinds = {entry.category for entry in entries if entry.category is not None and entry.category in described}
+    return FileBoxes(of_place, ids, kinds.pop() if len(kinds) == 1 else PERSON)
 
 
 def _frame_of(entry: _Entry, place: str, uri: str) -> int:

@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> None:
     line, every = ProgressLine("predicting", "images"), sum(source.images for source in sources)
     line(0, every)
     conditions = {"icon_dist": __version__, **pose.conditions, "boxes": args.boxes or "whole"}
-    with results(out, pose.skeleton, conditions, image_ids=file.image_ids) as written:
+    with results(out, pose.skeleton, conditions, given=file) as written:
         for done, (source, frame, poses) in enumerate(predicted(pose, images, boxes_of, track=args.track), 1):
             written.add(source, poses, frame=frame)
             line(done, every)

@@ -14,10 +14,11 @@ from icon_dist import storage
 from icon_dist.errors import StorageError
 from icon_dist.images.encode import encode
 from icon_dist.inference import video
+from icon_dist.inference.box_files import FileBoxes
 from icon_dist.inference.inputs import Source
 from icon_dist.inference.poses import Poses
 from icon_dist.storage import local, tempdirs
-from icon_dist.types import PERSON, Skeleton
+from icon_dist.types import Skeleton
 
 FILE = "poses.json"
 QUALITY = 95  # of the drawn photos, JPEG
@@ -26,11 +27,12 @@ QUALITY = 95  # of the drawn photos, JPEG
 class Results:
     """Writes the drawings as they come, and notes what belongs into ``poses.json``."""
 
-    def __init__(self, out: str, scratch: Path, annotations: BufferedRandom, *, image_ids: dict[str, int]) -> None:
+    def __init__(self, out: str, scratch: Path, annotations: BufferedRandom, *, given: FileBoxes) -> None:
         self.instances = self.empty = 0  # instances, and images without one
         self.images: list[str] = []  # JSON, one a photo or frame
         self._out, self._scratch, self._annotations = out, scratch, annotations
-        self._image_ids, self._next_id = image_ids, max(image_ids.values(), default=0) + 1
+        self._image_ids, self._next_id = given.image_ids, max(given.image_ids.values(), default=0) + 1
+        self._category = given.category
         self._video: tuple[Source, video.Writer] | None = None
 
     def add(self, source: Source, poses: Poses, *, frame: int | None = None) -> None:
@@ -41,7 +43,7 @@ class Results:
         height, width = poses.image.shape[:2]
         about = {"id": number, "file_name": source.name, "width": width, "height": height, **moment}
         self.images.append(json.dumps(about))
-        for one in poses.to_coco(image_id=number):
+        for one in poses.to_coco(image_id=number, category_id=self._category):
             self.instances += 1
             _, _, w, h = one["bbox"]
             line = {
@@ -85,17 +87,15 @@ class Results:
 
 
 @contextmanager
-def results(
-    out: str, skeleton: Skeleton, conditions: Mapping[str, object], *, image_ids: dict[str, int]
-) -> Iterator[Results]:
+def results(out: str, skeleton: Skeleton, conditions: Mapping[str, object], *, given: FileBoxes) -> Iterator[Results]:
     """Results in the folder ``out``; ``poses.json`` is written when the block ends without an error.
 
     It is a COCO annotation file: ``annotations`` are COCO results with the ids of their ``images``, ``categories``
-    name joints and bones, and ``conditions`` say by what they were predicted. ``image_ids`` are given to photos by
-    place, where they have one already.
+    name joints and bones, and ``conditions`` say by what they were predicted. Photos and the category have the ids that
+    they have in the file of boxes, ``given``.
     """
     category = {
-        "id": PERSON,
+        "id": given.category,
         "name": skeleton.name,
         "keypoints": list(skeleton.joints),
         "skeleton": [[a + 1, b + 1] for a, b in skeleton.bones or skeleton.limbs],
@@ -105,7 +105,7 @@ def results(
         with local.replacing(place) as file:
             file.write(f'{{"conditions": {json.dumps(conditions)},\n"categories": [{json.dumps(category)}],\n'.encode())
             file.write(b'"annotations": [\n')
-            found = Results(out, Path(scratch), file, image_ids=image_ids)
+            found = Results(out, Path(scratch), file, given=given)
             yield found
             found.end_video()
             file.write(b'\n],\n"images": [\n' + ",\n".join(found.images).encode() + b"\n]}\n")

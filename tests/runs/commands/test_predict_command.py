@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from icon_dist.__main__ import dispatch
 from icon_dist.command_exit import run_cli
@@ -232,6 +233,26 @@ def test_boxes_of_results_and_annotations(content: Any, command: Command) -> Non
     first, second = (result["score"] for result in found["annotations"])
     assert first == pytest.approx(0.9 * np.mean([s for s in found["annotations"][0]["keypoints"][2::3] if s > 0.2]))
     assert second > 0
+
+
+def test_poses_of_annotated_boxes_are_scored_against_their_file(command: Command) -> None:
+    """By pycocotools, which takes poses of another category for nothing."""
+    pose = {"id": 8, "image_id": 40, "category_id": 7, "bbox": BOX["bbox"], "area": 4200.0, "iscrowd": 0}
+    everyone = annotations({**pose, "keypoints": [20, 30, 2] * DOG.num_joints, "num_keypoints": DOG.num_joints})
+    everyone["categories"] = [{"id": 7, "name": "dog", "keypoints": list(DOG.joints)}]
+    file = write_json("annotated.json", everyone)
+    assert command("dog", "photos", "--boxes", file).code == 0
+    found = poses_of("out")
+    for result in found["annotations"]:
+        result["keypoints"] = everyone["annotations"][0]["keypoints"]  # type: ignore[index]
+    truth = COCO(file)
+    evaluation = COCOeval(truth, truth.loadRes(found["annotations"]), "keypoints")
+    evaluation.params.kpt_oks_sigmas = np.array(DOG.sigmas)
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    assert evaluation.stats[0] == pytest.approx(1)
+    assert [one["id"] for one in found["categories"]] == [7]
 
 
 def test_coco_names_its_photos_by_number_and_other_categories_are_left_out(command: Command) -> None:

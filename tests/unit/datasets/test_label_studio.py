@@ -261,6 +261,19 @@ def test_turned_rectangle(photos: Path) -> None:
     np.testing.assert_allclose(found.truth["annotations"][0]["bbox"], [60, 20, 40, 60], atol=1e-9)
 
 
+@pytest.mark.parametrize("turn", [0, 30, 90, -45])
+def test_turned_ellipse(photos: Path, turn: float) -> None:
+    """About its center (60, 50), in pixels: its axes of 40 and 30 px followed all around."""
+    t, a = np.linspace(0, 2 * np.pi, 100001), np.radians(turn)
+    x = 60 + 40 * np.cos(t) * np.cos(a) - 30 * np.sin(t) * np.sin(a)
+    y = 50 + 40 * np.cos(t) * np.sin(a) + 30 * np.sin(t) * np.cos(a)
+    value = {"x": 30, "y": 50, "radiusX": 20, "radiusY": 30, "rotation": turn, "ellipselabels": ["Dog"]}
+    ellipse = SIZE | {"id": "A", "type": "ellipselabels", "value": value}
+    found = read(photos, [task(1, "a.jpg", annotation(ellipse, point("1", 30, 50, "nose")))])
+    around = [x.min(), y.min(), np.ptp(x), np.ptp(y)]
+    np.testing.assert_allclose(found.truth["annotations"][0]["bbox"], around, atol=1e-6)
+
+
 def test_notes_say_what_is_left_out(photos: Path) -> None:
     results = [*untied(), point("5", 99, 99, "right_ear"), box("F", 0, 0, 5, 5, "Ball")]
     later = annotation(*results, updated_at="2024-02-02T00:00:00Z")
