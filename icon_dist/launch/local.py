@@ -41,11 +41,11 @@ def launch(config: Config, loop: str, logger: Logger) -> None:
 
     with Stop() as stop:
         try:
-            pkgutil.resolve_name(loop)(config, report=report, device=device, stop=stop)
+            with logger:
+                pkgutil.resolve_name(loop)(config, report=report, device=device, stop=stop)
         except torch.OutOfMemoryError as error:
             raise out_of_memory(error) from None
         finally:
-            logger.close()
             gc.collect()  # a run refers to itself: its networks and graphs would stay on the GPU in the next trial
         if ended_at:
             raise stop.stopped(ended_at[0])

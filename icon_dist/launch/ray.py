@@ -41,7 +41,7 @@ def launch(config: Config, loop: str, logger: Logger, *, counts: Sequence[int] =
     ClusterError when workers were lost more than ``run.max_failures`` times, or StoppedError.
     """
     counts = counts or (config.run.workers,)
-    with Stop() as stop:
+    with Stop() as stop, logger:
         try:
             for left in reversed(range(config.run.max_failures + 1)):
                 try:
@@ -56,7 +56,6 @@ def launch(config: Config, loop: str, logger: Logger, *, counts: Sequence[int] =
                     ray.shutdown()  # what the controller held is free only now
         finally:
             ray.shutdown()
-            logger.close()
 
 
 def supervise(

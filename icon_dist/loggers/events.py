@@ -92,6 +92,11 @@ class Evaluating:
 
 
 @dataclass(frozen=True)
+class Saving:
+    """A checkpoint is about to be written: what was told before belongs to it."""
+
+
+@dataclass(frozen=True)
 class Note:
     """A line for people."""
 
@@ -133,5 +138,5 @@ class Fatal:
 
 
 Recorded = Train | Eval | Skip  # what metrics.jsonl holds
-Event = Recorded | Start | Tick | Evaluating | Note | Done | Stopped
+Event = Recorded | Start | Tick | Evaluating | Saving | Note | Done | Stopped
 Report = Callable[[Event], None]

@@ -15,11 +15,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from types import TracebackType
 from typing import Any, Protocol, TextIO, runtime_checkable
 
 from icon_dist import storage
-from icon_dist.errors import StorageError, plain, shorten
-from icon_dist.loggers.events import Done, Eval, Evaluating, Event, Note, Recorded, Skip, Start, Tick, Train
+from icon_dist.errors import IconError, StorageError, plain, shorten
+from icon_dist.loggers.events import Done, Eval, Evaluating, Event, Note, Recorded, Saving, Skip, Start, Tick, Train
 from icon_dist.loggers.progress_line import clock, live
 from icon_dist.loggers.tensorboard import Board, scalars
 from icon_dist.storage import lock
@@ -42,7 +43,7 @@ KINDS = ("train", "eval", "skip")  # of the lines of metrics.jsonl
 FIGURES = {"img_s": "{:.0f} img/s", "step_ms": "{:.0f} ms", "data_wait": "{:.0f} % data wait", "memory_mb": "{:.0f} MB"}
 SHOW_EVERY = 10.0  # s, a line of training in a log
 WAITING_S = 5.0  # of silence while Ray or its workers start
-FLUSH_EVERY = 30.0  # s: what a driver that is killed may lose of metrics.jsonl
+FLUSH_EVERY = 30.0  # s at most
 OUTAGE_PAUSE = 10.0  # times as long as an attempt that failed, until the next one: training waits for each of them
 
 
@@ -61,6 +62,7 @@ class Logger:
         self._losses = ""  # of the last step that was logged
         self._last_print = -math.inf
         self._next_flush = time.monotonic() + FLUSH_EVERY
+        self._away = False  # the run directory, at the last flush
         self._total = 0
         self._rate: tuple[int, float] | None = None  # (step, time) where this attempt's speed counts from
         self._board: Board | None = None
@@ -81,12 +83,14 @@ class Logger:
             case Note(text) | Done(text):
                 self.say(text)
         began = time.monotonic()
-        if isinstance(event, Eval | Done) or began > self._next_flush:
+        due = isinstance(event, Eval | Done) or (isinstance(event, Saving) and not self._away)
+        if due or began > self._next_flush:
             try:
                 self.flush()
+                self._away = False
             except StorageError as error:  # an outage must not end the training it tells of; all is kept for the next
                 self.say(f"warning: metrics are not written: {error}")
-                now = time.monotonic()
+                self._away, now = True, time.monotonic()
                 self._next_flush = now + max(FLUSH_EVERY, OUTAGE_PAUSE * (now - began))
 
     def say(self, text: str) -> None:
@@ -127,14 +131,28 @@ class Logger:
             self._board.upload()
 
     def close(self) -> None:
-        """The last call, also after an error: all is written, and what comes next begins on a line of its own."""
+        """The last call: all is written, and what comes next begins on a line of its own."""
         self._end_line()
-        self.flush()
-        if self._board is not None:
-            self._board.close()
-            self._board = None
-        self._report(lambda reporter: reporter.close())
-        self._reporters = []
+        try:
+            self.flush()
+        finally:
+            if self._board is not None:
+                self._board.close()
+                self._board = None
+            self._report(lambda reporter: reporter.close())
+            self._reporters = []
+
+    def __enter__(self) -> Logger:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        """Close. What fails then is only a warning beside the error that ends the run, which decides its exit code."""
+        try:
+            self.close()
+        except IconError as failed:
+            if error is None:
+                raise
+            self.say(f"warning: metrics are not written: {failed}")
 
     def _report(self, tell: Callable[[Reporter], None]) -> None:
         """To all reporters. One that fails is left out from then on: its service must not end the training."""

@@ -48,7 +48,6 @@ class Board:
                 path.unlink()
 
     def close(self) -> None:
-        """Copy the files to the run directory a last time and remove the local ones."""
-        self.upload()
+        """Remove the local files; what is to stay must have been uploaded."""
         self._writer.close()
         self._scratch.cleanup()

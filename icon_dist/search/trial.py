@@ -57,8 +57,8 @@ def run_trial(point: Changes, *, base: Config, metric: str, study: str, inline: 
                 with sharing(_crops):
                     local.launch(part, LOOP, teller)
             else:
-                supervise(part, LOOP, teller)
-                teller.close()
+                with teller:
+                    supervise(part, LOOP, teller)
             return teller
 
         if epoch := shared_epochs.same_until(cfg, point["changes"]):

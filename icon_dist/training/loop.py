@@ -25,7 +25,7 @@ from icon_dist.datasets import skeleton_to_dict
 from icon_dist.errors import DivergedError
 from icon_dist.inference.predictor import Forward
 from icon_dist.launch.signals import LeavingError, unless
-from icon_dist.loggers.events import Done, Eval, Evaluating, Note, Report, Skip, Start, Stopped, Train
+from icon_dist.loggers.events import Done, Eval, Evaluating, Note, Report, Saving, Skip, Start, Stopped, Train
 from icon_dist.losses.health import collapsed
 from icon_dist.methods.supervised import unsure
 from icon_dist.training.cuda_graph import GraphedStep
@@ -247,6 +247,7 @@ class Run:
         if distributed.rank() == 0:
             files = {} if self.samples is None else self.samples.flush(step=step, attempt=self.saver.attempt)
             about = self.about(scores)
+            self.report(Saving())
             self.saver.save(step=step, tensors=tensors, state=self.state.numbers(), manifest=about, files=files)
 
     def about(self, scores: dict[str, float]) -> dict[str, object]:

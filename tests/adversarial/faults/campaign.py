@@ -166,7 +166,9 @@ class Campaign:
 
     def _finish(self, config: Config, world: int) -> None:
         assert start(config, world=world, folder=self.folder)
-        self._compare(end_of(config), self.straight(world))
+        end = end_of(config)
+        self._compare(end, self.straight(world))
+        assert end.logged == self.straight(world).logged, "metrics lost or written twice"
 
     def _compare(self, end: End, straight: End) -> None:
         assert end.step == straight.step

@@ -63,6 +63,7 @@ class End:
     step: int
     digest: str  # of every tensor of its last checkpoint
     people: dict[int, Counter[int]]  # by epoch, how often each was read
+    logged: list[tuple[str, int]]  # kind and step of each line of metrics.jsonl
 
 
 def start(config: Config, *, world: int, folder: Path, kill: Kill | None = None, patience: float | None = None) -> bool:
@@ -185,4 +186,5 @@ def end_of(config: Config) -> End:
             record = json.loads(line)
             for rank in record["people"]:
                 people.setdefault(record["epoch"], Counter()).update(rank)
-    return End(found.step, digest.hexdigest(), people)
+    lines = map(json.loads, storage.read(storage.join(run, "metrics.jsonl")).splitlines())
+    return End(found.step, digest.hexdigest(), people, [(line["kind"], line["step"]) for line in lines])

@@ -12,7 +12,7 @@ import pytest
 from icon_dist import storage
 from icon_dist.loggers import logger as module
 from icon_dist.loggers import tensorboard
-from icon_dist.loggers.events import Eval, Note, Recorded, Skip, Speed, Train
+from icon_dist.loggers.events import Eval, Note, Recorded, Saving, Skip, Speed, Train
 from icon_dist.loggers.logger import Logger
 from icon_dist.storage import append_log
 from tests.support.progress import Clock, Log, board, evaluation, recorded, start, steps, train
@@ -84,6 +84,16 @@ def test_an_evaluation_is_on_disk_at_once(tmp_path: Path) -> None:
         logger(event)
     assert [e["step"] for e in recorded(str(tmp_path))] == [1, 2], "before close"
     assert steps(tmp_path / "tensorboard", "train/total") == [1]
+    logger.close()
+
+
+def test_what_a_checkpoint_holds_is_on_disk_before_it(tmp_path: Path) -> None:
+    """A driver that is killed after it goes on from there, and would never write those lines."""
+    logger = Logger(str(tmp_path), out=Log())
+    for event in (start(), train(1), train(2), Saving(), train(3)):
+        logger(event)
+    assert [e["step"] for e in recorded(str(tmp_path))] == [1, 2], "before close"
+    assert steps(tmp_path / "tensorboard", "train/total") == [1, 2]
     logger.close()
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from icon_dist.errors import StorageError
+from icon_dist.errors import DivergedError, StorageError
 from icon_dist.loggers import logger as module
-from icon_dist.loggers.events import Eval, Start
+from icon_dist.loggers.events import Eval, Saving, Start
 from icon_dist.loggers.logger import Logger
 from tests.support.progress import Clock, train
 
@@ -53,7 +53,26 @@ def test_an_outage_does_not_cost_most_of_the_training(
         for step in range(1, 3600):
             clock.now += 1.0
             logger(train(step))
+            logger(Saving())
     assert attempts == capsys.readouterr().err.count("warning: metrics are not written") == 6
     logger(evaluation(3600))
     logger.close()
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 3600
+
+
+def test_what_ended_a_run_is_what_is_said_and_not_that_its_metrics_are_lost(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(name: str, *, ended_by: Exception | None) -> None:
+        with Logger(str(tmp_path / name)) as logger:
+            logger(Start(0, 9))
+            (tmp_path / name / "metrics.jsonl").mkdir(parents=True)  # in the way
+            logger(train(1))
+            if ended_by:
+                raise ended_by
+
+    with pytest.raises(DivergedError, match="five in a row"):
+        run("diverged", ended_by=DivergedError("five in a row"))
+    assert "warning: metrics are not written" in capsys.readouterr().err
+    with pytest.raises(StorageError):
+        run("complete", ended_by=None)
