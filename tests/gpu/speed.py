@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 import torch
-from torch.autograd import DeviceType
+from torch.autograd import DeviceType  # type: ignore[attr-defined]  # torch does not list it
 
 from icon_dist.losses import block_sparse
 from icon_dist.training.engine_plain import PlainEngine

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.conftest import ROOT
+from tests.support.paths import ROOT
 from tests.support.small_models import DOG, picture, weights_file, write
 
 

@@ -124,7 +124,7 @@ def test_the_same_processes_serve_every_epoch_and_an_epoch_may_be_left(shards: S
         assert (stream.sampler.steps, stream.sampler.accumulation) == (5, 2)
         unfinished = stream.epoch(0)
         next(unfinished)
-        unfinished.close()
+        unfinished.close()  # type: ignore[attr-defined]  # of a generator
         again = list(stream.epoch(1))
     for a, b in zip(epoch_of(stream_of(shards)), again, strict=True):
         assert_same(a, b)

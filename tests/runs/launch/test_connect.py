@@ -23,7 +23,7 @@ from tests.support.s3 import free_port
 def web() -> Iterator[int]:
     """A port where something else than Ray answers."""
     with http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as server:
-        server.RequestHandlerClass.log_message = lambda *_: None  # type: ignore[method-assign]
+        server.RequestHandlerClass.log_message = lambda *_: None  # type: ignore[attr-defined]
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         yield server.server_port

@@ -20,8 +20,8 @@ from icon_dist.config import BankConfig, LossConfig
 from icon_dist.losses.exchange import Centers, Exchange
 from icon_dist.methods.objective import Objective
 from icon_dist.types import Batch
-from tests.runs.ranks.test_ranks import SKELETON, Net, flat, joined_batch
-from tests.support.on_ranks import on_ranks
+from tests.runs.ranks.test_ranks import SKELETON, Net, joined_batch
+from tests.support.on_ranks import flat, on_ranks
 
 PEOPLE, K, M = 32, 3, 8  # of one rank
 BIG = 2**62  # ids that a float could not hold

@@ -17,7 +17,7 @@ from icon_dist import compare, evaluate
 from icon_dist.shards import view
 from tests.support import small_sets as objects
 from tests.support.run_folders import write_run
-from tests.unit.search.test_page import written
+from tests.support.sweep_pages import written
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 WIDTHS = (400, 1400)  # px

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from boto3.s3.transfer import TransferConfig
 
 from icon_dist import errors, fetch, storage
 from icon_dist.checkpoints import checkpoint
@@ -102,7 +103,7 @@ def test_a_listing_is_whole() -> None:
 
 @pytest.mark.parametrize("habit", ["slows down", "no multipart", "larger parts", "no etags"])
 def test_a_large_upload(habit: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    small = s3_storage.TransferConfig(multipart_threshold=5 << 20, multipart_chunksize=5 << 20)
+    small = TransferConfig(multipart_threshold=5 << 20, multipart_chunksize=5 << 20)
     monkeypatch.setattr(s3_storage, "MULTIPART", small)
     data = os.urandom(1 << 10) * (7 << 10)
     with store(habit):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import stat
@@ -76,15 +77,15 @@ def test_what_killed_processes_leave_goes_with_the_next_one(tmp: Path) -> None:
 
 def test_one_that_is_just_removed_is_made_again(tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between a process's look at the folder and its lock, another may have removed it."""
-    lock, removed = tempdirs.fcntl.flock, []
+    lock, removed = fcntl.flock, []
 
     def late(handle: int, kind: int) -> None:
-        place = tmp / f"icon-shards-{tempdirs.os.getuid()}" / "x"
+        place = tmp / f"icon-shards-{os.getuid()}" / "x"
         if not removed:
             removed.append(place.rmdir())
         lock(handle, kind)
 
-    monkeypatch.setattr(tempdirs.fcntl, "flock", late)
+    monkeypatch.setattr(fcntl, "flock", late)
     place = tempdirs.shared("shards", "x")
     assert removed
     assert place.is_dir()

@@ -10,7 +10,7 @@ import pytest
 from icon_dist.launch.local import launch
 from icon_dist.loggers.logger import Logger
 from icon_dist.models import PoseNet
-from icon_dist.training.driver import LOOP
+from icon_dist.training.loop import LOOP
 from tests.support.training import tiny
 
 

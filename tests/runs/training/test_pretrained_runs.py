@@ -20,6 +20,7 @@ from icon_dist.config import Config
 from icon_dist.errors import CheckpointError, ConfigError
 from icon_dist.launch.local import group_of_one
 from icon_dist.models import Heads, PoseNet, build_model, from_config, pretrained
+from icon_dist.models.public_weights import KINDS
 from icon_dist.training import loop, start_weights
 from tests.support.training import tiny
 
@@ -104,7 +105,7 @@ def test_the_channel_order_lives_as_long_as_the_weights(
     people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As if this small model's public weights wanted what those of pose_resnet want.
-    kinds = tuple(dataclasses.replace(kind, channel_order="bgr") for kind in pretrained.KINDS)
+    kinds = tuple(dataclasses.replace(kind, channel_order="bgr") for kind in KINDS)
     monkeypatch.setattr(pretrained, "KINDS", kinds)
     file = tmp_path / "pose.pth"
     file.write_bytes(public("hrnet_small")[0])

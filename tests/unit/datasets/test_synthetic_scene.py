@@ -13,6 +13,7 @@ from icon_dist.datasets import synthetic
 from icon_dist.datasets.synthetic.canvas import FAR, Part
 from icon_dist.datasets.synthetic.pose import FOREARM, SHIN, THIGH, UPPER_ARM, Pose, sample_pose
 from icon_dist.datasets.synthetic.scene import FACTOR, SHOWS, Scene, compose
+from icon_dist.types import Label
 
 TAU = np.linspace(0, 1, 121)
 
@@ -41,7 +42,7 @@ def front(scene: Scene, x: int, y: int) -> tuple[int, float]:
     return best, depth
 
 
-def scenes(difficulty: str) -> list[tuple[Scene, list[dict[str, object]]]]:
+def scenes(difficulty: str) -> list[tuple[Scene, list[Label]]]:
     """Photos without skirts, and their labels."""
     found = []
     for index in range(7):

@@ -164,7 +164,7 @@ def test_a_batch_goes_across_photos_and_few_photos_are_held(
 
 def test_conditions_say_how_it_predicts(dog: PoseEstimator) -> None:
     said = dog.conditions
-    assert said["model"].endswith("dog.safetensors")
+    assert str(said["model"]).endswith("dog.safetensors")
     assert (said["step"], said["channel_order"], said["flip"], said["decode"], said["codec"]) == (
         *(7, "rgb", False),
         *("quarter", "msra"),

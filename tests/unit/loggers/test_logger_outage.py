@@ -11,6 +11,7 @@ from icon_dist.errors import DivergedError, StorageError
 from icon_dist.loggers import logger as module
 from icon_dist.loggers.events import Eval, Saving, Start
 from icon_dist.loggers.logger import Logger
+from icon_dist.storage import lock
 from tests.support.progress import Clock, train
 
 
@@ -49,7 +50,7 @@ def test_an_outage_does_not_cost_most_of_the_training(
         outage.setattr(module, "time", clock)
         logger = Logger(str(tmp_path))
         logger(Start(0, 9999))
-        outage.setattr(module.lock, "require", away)
+        outage.setattr(lock, "require", away)
         for step in range(1, 3600):
             clock.now += 1.0
             logger(train(step))

@@ -15,7 +15,7 @@ from icon_dist.errors import ClusterError
 from icon_dist.loggers import reporters
 from icon_dist.loggers.events import Event, Tick
 from icon_dist.loggers.logger import Logger
-from tests.unit.loggers.test_logger import Log, evaluation, start, train
+from tests.support.progress import Log, evaluation, start, train
 
 # The packages are not among ours: a package of that name whose every call is a line in calls.jsonl.
 RECORDER = """

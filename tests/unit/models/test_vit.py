@@ -24,7 +24,7 @@ SMALL = Layout(width=64, heads=2, depth=2)
 
 def model_of(layout: Layout = SMALL, *, hw: tuple[int, int] = HW, drop_path: float = 0.0, joints: int = 17) -> PoseNet:
     torch.manual_seed(0)
-    heads = vit.Heads(joints=joints, input_hw=hw, drop_path=drop_path)
+    heads = Heads(joints=joints, input_hw=hw, drop_path=drop_path)
     return vit.VisionTransformer("vit_b", heads, layout)
 
 

@@ -57,7 +57,7 @@ def changed(truth: Truth, change: Change, *, share: float = 1) -> Truth:
     return other
 
 
-def joints(function: Callable[[float, float, int, int], tuple[float, float]]) -> Change:
+def joints(function: Callable[..., tuple[float, float]]) -> Change:
     def change(a: dict[str, Any], w: int, h: int) -> None:
         for i in range(0, len(a["keypoints"]), 3):
             if a["keypoints"][i + 2]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -19,9 +21,8 @@ def lists() -> tuple[list[Tensor], list[Tensor]]:
 def test_an_operation_on_a_list_is_that_of_each_tensor_to_the_bit(name: str) -> None:
     a, b = lists()
     operation = getattr(torch_compat, f"foreach_{name}")
-    arguments = {"add_": [b], "copy_": [b], "lerp_": [b, 0.3], "mul_": [torch.tensor(0.7)], "norm": [], "sub": [b]}[
-        name
-    ]
+    of: dict[str, list[Any]] = {"add_": [b], "copy_": [b], "lerp_": [b, 0.3], "mul_": [torch.tensor(0.7)], "sub": [b]}
+    arguments = of.get(name, [])
     expected = []
     for i, tensor in enumerate(a):
         own = [argument[i] if isinstance(argument, list) else argument for argument in arguments]
