@@ -168,7 +168,7 @@ _named = _dict_of(_any)
 
 
 ATTRIBUTES: dict[str, Check] = {  # that are read again
-    **dict.fromkeys(("space", "objectives", "of", "label", "ended", "why"), _text),
+    **dict.fromkeys(("space", "objectives", "shards", "of", "label", "ended", "why"), _text),
     **dict.fromkeys(("step_ms", "score", "epoch"), _number),
     **dict.fromkeys(("set", "fixed_params"), _dict_of(_value)),
     "config": lambda value: type(value) is dict,

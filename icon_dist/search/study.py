@@ -88,7 +88,7 @@ def run_search(search: Search, cfg: Config, goal: Goal, *, study: str, own: Mapp
     base, cfg = at_point(base, changes), at_point(anchored(cfg), changes)
     choices = distributions(space, base)
     first = first_point(first, space, base)
-    metric, unusual = _require_runnable(space, base, own or {})
+    metric, sets, unusual = _require_runnable(space, base, own or {})
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     with Journal(study) as journal, contextlib.ExitStack() as stack:
         cluster, at_once = _cluster(need, base, most=goal.max_concurrent), 0
@@ -96,7 +96,12 @@ def run_search(search: Search, cfg: Config, goal: Goal, *, study: str, own: Mapp
             at_once = stack.enter_context(cluster)
         for text in (*notes, *unfit, *unusual):
             note(text)
-        sweep = _open_sweep(journal, space, choices, base, first=first, objectives=[metric, "step_ms"][: 1 + goal.cost])
+        about = {
+            "space": str(dict(space)),
+            "objectives": " ".join([metric, "step_ms"][: 1 + goal.cost]),
+            "shards": sets,
+        }
+        sweep = _open_sweep(journal, space, choices, base, first=first, about=about)
         repeats = None
         if confirm or REPEATS in journal.studies():  # what was confirmed once counts, whatever is asked for now
             repeats = open_repeats(journal)
@@ -206,14 +211,17 @@ def _skeleton(base: Config) -> Skeleton:
     return merged(found, names=uris)
 
 
-def _require_runnable(space: Space, base: Config, own: Mapping[str, str]) -> tuple[str, list[str]]:
-    """The metric that trials are compared by, and notes; an error where no trial, or not every one, could train and be
-    scored."""
+def _require_runnable(space: Space, base: Config, own: Mapping[str, str]) -> tuple[str, str, list[str]]:
+    """The metric that trials are compared by, the sets that they are trained and scored on, and notes.
+
+    An error where no trial, or not every one, could train and be scored.
+    """
     data = open_data(base, scorable=True)
     notes = configuration.check_short_run(base, own, steps=data.plan.total_steps)
     require_trainable(space, base, shards=data.shards)
     list(starts(base, data))  # raises what trials would
-    return headlines(data)[0], [*notes, *data.plan.notes]
+    sets = " ".join(one.index_sha256[:12] for one in (data.shards, *data.val))
+    return headlines(data)[0], sets, [*notes, *data.plan.notes]
 
 
 def _open_sweep(
@@ -223,11 +231,10 @@ def _open_sweep(
     base: Config,
     *,
     first: Mapping[str, Any],
-    objectives: list[str],
+    about: dict[str, str],
 ) -> optuna.Study:
     """The study, new with its first points in the queue, or as it was left."""
-    directions = ["maximize", "minimize"][: len(objectives)]
-    about = {"space": str(dict(space)), "objectives": " ".join(objectives)}
+    directions = ["maximize", "minimize"][: len(about["objectives"].split())]
     sweep = open_study(journal, "sweep", directions=directions, seed=base.run.seed, about=about, space=choices)
     _require_same_config(sweep, base, journal)
     _require_same_first(sweep, first if contains(space, first) else {}, journal)

@@ -233,7 +233,7 @@ def test_another_precision_is_another_study(place: str) -> None:
     def open_with(*given: str) -> None:
         config = configuration.load("demo", given)
         with Journal(place) as journal:
-            _open_sweep(journal, {"loss.tau": Range(0.01, 1.0)}, SPACE, config, first={}, objectives=["AP"])
+            _open_sweep(journal, {"loss.tau": Range(0.01, 1.0)}, SPACE, config, first={}, about={"objectives": "AP"})
 
     open_with()
     open_with("run.precision=fp32", "run.workers=2")
@@ -247,7 +247,7 @@ def test_another_first_point_is_another_study(place: str) -> None:
 
     def open_with(paper: dict[str, float]) -> None:
         with Journal(place) as journal:
-            _open_sweep(journal, space, SPACE, base, first=paper, objectives=["AP"]).ask(SPACE)
+            _open_sweep(journal, space, SPACE, base, first=paper, about={"objectives": "AP"}).ask(SPACE)
 
     open_with({"loss.tau": 0.2})
     open_with({"loss.tau": 0.2})
@@ -276,10 +276,10 @@ def test_a_search_without_a_first_point_repeats_the_config_once(own: float, tmp_
     space, base = {"loss.tau": Range(0.01, 1.0)}, configuration.load("demo", [f"loss.tau={own}"])
     first = first_point({}, space, base)
     with Journal(str(tmp_path / "study")) as journal:
-        sweep = _open_sweep(journal, space, SPACE, base, first=first, objectives=["AP"])
+        sweep = _open_sweep(journal, space, SPACE, base, first=first, about={"objectives": "AP"})
         for score in (3.0, 2.0):
             sweep.tell(sweep.ask(SPACE), score)
-        _open_sweep(journal, space, SPACE, base, first=first_point({}, space, base), objectives=["AP"])
+        _open_sweep(journal, space, SPACE, base, first=first_point({}, space, base), about={"objectives": "AP"})
         repeats = open_repeats(journal)
         enqueue_repeats(repeats, rows(sweep), first=first, seeds=1, base=base)
         points = [configuration.to_yaml(with_values(base, trial.user_attrs["set"])) for trial in repeats.trials]
