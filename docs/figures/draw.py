@@ -186,7 +186,10 @@ def results(rows: Iterable[dict[str, str]]) -> str:
     ]
     arms = {"T5.intra": "intra-image", "T5.skcc": "SKCC", "T5.prcc": "PRCC", "T5.both": "SKCC + PRCC"}
     f = Figure(700, 562, "Gain of contrast over no contrast in PCK@0.2, with 95 % intervals")
-    at = lambda gain: 330 + 150 * gain  # noqa: E731
+
+    def at(gain: float) -> float:
+        return 330 + 150 * gain
+
     f.text(10, 20, "Gain over no contrast, PCK@0.2 points, paired by seed, 95 % interval", "title")
     for tick in (-1.0, -0.5, 0.0, 0.5, 1.0):
         f.line(at(tick), 32, at(tick), 532, "dash" if tick else "")
