@@ -147,7 +147,15 @@ def _show(cluster: Cluster, line: list[str]) -> None:
     say(" ".join(["$", *said, shlex.join(line)]))
 
 
-def _measure(folder: Path, files: Mapping[str, int]) -> str:
+def _packaged(folder: Path) -> dict[str, int]:
+    """The files that go to the cluster, as Ray finds them, and their sizes; says how many these are."""
+    from icon_dist.launch import ray_compat  # a second, for this alone
+
+    try:
+        files = ray_compat.packaged(folder, LEFT_BEHIND)
+    except (OSError, ValueError) as error:  # a folder that may not be read, a .gitignore that is no text
+        fix = "mend that, give another folder, or --no-working-dir"
+        raise ConfigError(f"--working-dir {folder}: Ray cannot pack it ({shorten(str(error))}); {fix}") from None
     total = sum(files.values())
     if total > MOST_BYTES:
         name, size = max(files.items(), key=lambda file: file[1])
@@ -155,8 +163,9 @@ def _measure(folder: Path, files: Mapping[str, int]) -> str:
             f"--working-dir {folder}: {total / 1e6:.0f} MB would go to every node, the largest file is {name} "
             f"({size / 1e6:.0f} MB); give a folder of at most {MOST_BYTES / 1e6:.0f} MB, or --no-working-dir"
         )
-    left_out = f"what .gitignore names, and {' '.join(LEFT_BEHIND)}"
-    return f"{folder}, {plural(len(files), 'file')}, {total / 1e6:.1f} MB; left out: {left_out}"
+    what = f"{folder}, {plural(len(files), 'file')}, {total / 1e6:.1f} MB"
+    say(f"working directory: {what}; left out: what .gitignore names, and {' '.join(LEFT_BEHIND)}")
+    return files
 
 
 def _require_everywhere(config: Config) -> None:
@@ -282,11 +291,7 @@ def main(argv: list[str]) -> int:
         if not folder.is_dir():
             raise ConfigError(f"--working-dir {args.working_dir}: no such folder")
         _require_everywhere(config)
-        from icon_dist.launch import ray_compat  # a second, for this alone
-
-        files = ray_compat.packaged(folder, LEFT_BEHIND)
-        _require_shipped(cfg, folder, files)
-        say(f"working directory: {_measure(folder, files)}")
+        _require_shipped(cfg, folder, _packaged(folder))
     submission = f"{run}.{newest.number + 1 if newest else 1}"
     line = command(cluster, submission, train, folder=folder)
     say(f"run {config.run.name} in {config.run.dir}, job {submission}; token: {'yes' if cluster.token else 'none'}")

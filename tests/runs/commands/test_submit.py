@@ -139,6 +139,15 @@ def test_what_is_said_to_be_shipped_is_what_ray_ships(tmp_path: Path) -> None:
     assert shipped == packaged(work, submit.LEFT_BEHIND)
 
 
+@pytest.mark.usefixtures("dashboard")
+def test_a_directory_that_ray_cannot_pack(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "work" / "a" / ".gitignore").write_bytes(b"\xff\n")
+    assert code(*TRAIN) == 2
+    said = capfd.readouterr().err
+    assert "Ray cannot pack it ('utf-8' codec can't decode byte 0xff" in said
+    assert said.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("cfg", "folder"),
     [
