@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import ray
 
 from icon_dist.errors import ClusterError, IconError, StoppedError
-from icon_dist.launch import auth_token
+from icon_dist.launch import auth_token, ray_compat
 
 ANSWER_S = 5.0
 ALIVE = "/ray.rpc.NodeInfoGcsService/CheckAlive"  # a question that every head answers
@@ -37,8 +37,10 @@ def connect(*, otherwise: str = "local", cpus: int = 0) -> str:
             "dashboard_host": "127.0.0.1",
             "dashboard_port": _free_port(),
         }
-    _require_open(address)
     try:
+        if address == "auto":
+            address = ray_compat.running_head()
+        _require_open(address)
         with own_signals():
             ray.init(address=address, log_to_driver=False, logging_level="ERROR", **here)
     except IconError:

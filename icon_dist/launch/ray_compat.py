@@ -9,6 +9,7 @@ from pathlib import Path
 import ray
 from ray._private.ray_constants import RAY_RUNTIME_ENV_IGNORE_GITIGNORE
 from ray._private.runtime_env import packaging
+from ray._private.services import get_ray_address_from_environment
 
 
 def draining_nodes() -> set[str]:
@@ -17,6 +18,11 @@ def draining_nodes() -> set[str]:
     Ray Train's public notice reaches a worker by a collective of its own at every question; this is what it reads.
     """
     return set(ray._private.state.state.get_draining_nodes())
+
+
+def running_head() -> str:
+    """HOST:PORT of the head that ``auto`` means, on this machine; ConnectionError where there is none."""
+    return str(get_ray_address_from_environment("auto", None))
 
 
 def packaged(folder: Path, excludes: Sequence[str]) -> dict[str, int]:

@@ -14,6 +14,7 @@ import ray
 
 from icon_dist.errors import ClusterError
 from icon_dist.launch.connect import connect
+from icon_dist.launch.ray_compat import running_head
 from tests.support.ray_nodes import Nodes, cluster
 from tests.support.run_results import final
 from tests.support.training import arguments, tiny
@@ -58,6 +59,9 @@ def test_a_cluster_that_does_not_take_us(head: Nodes, monkeypatch: pytest.Monkey
         with pytest.raises(ClusterError, match=f"{said}; copy ~/.ray/auth_token of the user who started the head"):
             connect()
     assert capfd.readouterr().err == ""
+    monkeypatch.delenv("RAY_ADDRESS")
+    assert re.fullmatch(r"\S+:\d+", running_head())
+    monkeypatch.setenv("RAY_ADDRESS", head.address)
     monkeypatch.delenv("RAY_AUTH_TOKEN")
     monkeypatch.delenv("RAY_AUTH_TOKEN_PATH")
     other = "import ray; ray.__version__ = '9.9.9'; from icon_dist.launch.connect import connect; connect()"

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import pytest
 
 from icon_dist.errors import ClusterError
+from icon_dist.launch import ray_compat
 from icon_dist.launch.connect import connect, own_signals
 from tests.support.paths import ROOT
 from tests.support.s3 import free_port
@@ -47,6 +48,13 @@ def test_an_address_of_something_else(monkeypatch: pytest.MonkeyPatch, web: int)
     monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{web}")
     with pytest.raises(ClusterError, match="what answers there is no Ray; give HOST:PORT of its head node"):
         connect()
+
+
+def test_the_head_of_this_machine_is_asked_as_well(monkeypatch: pytest.MonkeyPatch, web: int) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray_compat, "running_head", lambda: f"127.0.0.1:{web}")
+    with pytest.raises(ClusterError, match=f"RAY_ADDRESS=127.0.0.1:{web}: what answers there is no Ray"):
+        connect(otherwise="auto")
 
 
 def test_one_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
