@@ -66,12 +66,12 @@ class Run:
 
     @property
     def best(self) -> Json | None:
-        """The evaluation with the highest score of those that can be compared with the newest; of equals the first."""
+        """The evaluation with the highest score of those that can be compared with the newest; of equals the last."""
         scored = [event for event in self.evals if finite(event["scores"].get(event["headline"])) is not None]
         starts = (start for start in map(scored_since, self.checkpoints) if start < scored[-1]["step"])
         since = max(starts, default=-1) if scored else -1
         comparable = [event for event in scored if event["step"] > since]
-        return max(comparable, key=lambda event: event["scores"][event["headline"]], default=None)
+        return max(comparable, key=lambda event: (event["scores"][event["headline"]], event["step"]), default=None)
 
     @property
     def changed(self) -> list[str]:
