@@ -89,7 +89,7 @@ def _require_open(address: str) -> None:
     headers = [("authorization", f"Bearer {token}")] if token else []
     with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:  # as Ray does
         try:
-            channel.unary_unary(ALIVE)(b"", timeout=ANSWER_S, metadata=headers)
+            channel.unary_unary(ALIVE)(b"", timeout=4 * ANSWER_S, metadata=headers)  # as long as Ray, if it is busy
         except grpc.RpcError as error:
             said = {
                 grpc.StatusCode.UNAUTHENTICATED: auth_token.refused(token),
