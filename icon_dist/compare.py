@@ -17,7 +17,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     """What was asked, as far as the words themselves can be wrong."""
     parser = Parser("icon-dist compare", __doc__.splitlines()[0])
     add = parser.add_argument
-    add("runs", nargs="+", metavar="RUN", help="folder of a run (run.dir/run.name), path or s3://; the first leads")
+    add("runs", nargs="+", metavar="RUN", help="folder of a run, path or s3://; the first is the baseline")
     numbers = "default %(default)s; numbers in FILE.json"
     add("-o", "--out", default="compare.html", metavar="FILE.html", help=numbers)
     parser.add_force()

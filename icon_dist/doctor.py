@@ -153,8 +153,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "uri", nargs="?", default="runs", metavar="URI", help="where runs go: path or s3://; default %(default)s"
     )
-    parser.add_argument("--cluster", action="store_true", help="ask every node too; without it if RAY_ADDRESS is set")
-    parser.add_argument("--fix", action="store_true", help="remove what dead runs left, close the token's file")
+    parser.add_argument("--cluster", action="store_true", help="ask every node too; the default if RAY_ADDRESS is set")
+    parser.add_argument("--fix", action="store_true", help="remove files of dead runs, make the token's file private")
     args = parser.parse_args(argv)
     checks: dict[str, Callable[[], Iterator[Finding]]] = {
         "packages": machine_checks.packages,

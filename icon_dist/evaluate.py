@@ -39,13 +39,13 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     engines = ("pycocotools", "fast")
     add("--engine", choices=engines, default=engines[0], help="what computes AP; default %(default)s")
     parser.add_evaluation()
-    text = "fit what turns scores into probabilities on these people; kept beside the model, instead of one before"
+    text = "fit a calibration of scores to probabilities on these people; replaces the one beside the model"
     add("--calibrate", action="store_true", help=text)
     add("--json", metavar="FILE", help="also write conditions and scores here")
     add("--results", metavar="FILE", help="also write the poses for the test server: FILE.json, MPII's is FILE.mat")
     add("--picture", metavar="FILE.png", help="draw predictions beside the ground truth")
-    add("--diagnose", metavar="DIR", help="write what goes wrong, and for whom: a page, its numbers and pictures")
-    text = "with --diagnose: another run; whose labels look wrong is judged by the one that has not learnt them"
+    add("--diagnose", metavar="DIR", help="write errors by kind and the worst people: page, numbers, pictures")
+    text = "with --diagnose: another run; a label is judged by the run that was not trained on it"
     add("--second", metavar="CKPT", help=text)
     parser.add_force()
     args = parser.parse_args(argv)

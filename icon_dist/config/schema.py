@@ -80,11 +80,11 @@ class RunConfig:
     graph: bool = False  # on a GPU: the whole step as one CUDA graph, without the launches that small batches wait for
     checkpoint_every: float = checked(1.0, ABOVE_ZERO)  # epochs; 0.25 = four times an epoch
     keep: int = checked(2, ABOVE_ZERO)  # newest checkpoints kept, besides the best
-    log_every: int = checked(20, ABOVE_ZERO)  # optimizer steps; the last step is logged in any case
+    log_every: int = checked(20, ABOVE_ZERO)  # optimizer steps; the last step is always logged
     max_failures: int = 3  # worker-group restarts before the run gives up
     report: tuple[str, ...] = checked((), KNOWN)  # services that get its numbers too: wandb | mlflow | trackio
     record_samples: bool = False  # debugging: which people each step read, in the run's samples/
-    stop_after_epoch: int = 0  # leave after this epoch as if the job's time were up; 0 = run to the end
+    stop_after_epoch: int = 0  # save and leave after this epoch, to be resumed; 0 = run to the end
 
 
 @dataclass(frozen=True)
@@ -104,16 +104,16 @@ class DataConfig:
 
     dataset: Literal["coco", "mpii", "crowdpose", "custom", "synthetic"] = "coco"
     generate: int = 0  # dataset=synthetic: people to render when the shards are missing (and a quarter of it for val)
-    difficulty: Literal["easy", "hard"] = "easy"  # of those that are rendered; hard: crowds, occlusion, clutter
+    difficulty: Literal["easy", "hard"] = "easy"  # of rendered people; hard: crowds, occlusion, clutter
     train: Sets = checked("data/coco/train", PLACE, *PLACES)  # shards: path or s3://; [A, B] = the union, by joint name
     val: Sets = checked("", *PLACES)  # shards to evaluate on, one set or a list; empty = no evaluation
     input: str = checked("256x192", IS_SIZE)  # height x width, px
     sigma: float = checked(2.0, ABOVE_ZERO)  # of the target Gaussian, heatmap px
     codec: Literal["msra", "dark", "udp"] = "msra"  # msra: rounded center; dark: exact; udp: exact, unit lengths
     labelled: float = checked(1.0, SOME)  # share of the people whose joints are used; the rest is unlabelled (semi)
-    split_seed: int = 0  # which people these are; apart from run.seed, because a teacher and its students share them
+    split_seed: int = 0  # chooses these people; not run.seed, because a teacher and its students share them
     streams: int = 0  # V, divides the global batch; 0 = its largest divisor up to 256
-    max_bad_fraction: float = checked(0.0, NOT_ALL)  # people with damaged images that an epoch leaves out, named
+    max_bad_fraction: float = checked(0.0, NOT_ALL)  # share of people whose damaged image may be left out
     loaders: int = 2  # decoding processes per worker; 0 = decode in the training process
     cache_mb: int = 0  # memory per loader for decoded crops, reused in later epochs
     resident: Literal["never", "auto", "always"] = "never"  # decoded crops in the memory of a GPU; auto: where they fit
@@ -161,7 +161,7 @@ class BankConfig:
     warmup: int = 1000  # optimizer steps before its keys are used
     budget: int = 0  # instances contributed per micro-batch by all ranks together; 0 = all of them
     exchange: Literal["sync", "async"] = "sync"  # async: others' tokens arrive one step later, without waiting
-    wire: Literal["fp32", "bf16"] = "fp32"  # what the all-gather carries
+    wire: Literal["fp32", "bf16"] = "fp32"  # number format of the all-gather
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ class LossConfig:
     positives_from: Literal["persons", "images"] = "persons"  # images: positives only of other images
     negatives_from_others: bool = False  # negatives never from the query's own person
     entropy: Literal["heatmap", "peak"] = "heatmap"  # uncertainty of a joint in the score of hard queries
-    query_scope: Literal["person", "batch"] = "person"  # among whose joints queries are chosen, hard or random ones
+    query_scope: Literal["person", "batch"] = "person"  # Q queries of each person, or N Q of a micro-batch of N
     max_queries: int = 0  # per category and worker's micro-batch (Table 8); 0 = no limit
     max_negatives: int = 0  # candidates per category that a query is compared with (Table 8); 0 = all
     products: Literal["fp32", "bf16"] = "fp32"  # of queries and keys in Eq. 1, sums in fp32; bf16 is for GPUs
@@ -198,7 +198,7 @@ class SemiConfig:
 
     method: Literal["none", "pseudo", "sspose"] = "none"  # pseudo: a frozen teacher; sspose: two students
     teacher: str = ""  # pseudo: a run (its best checkpoint) or a fetched file; path or s3://
-    cache: bool = False  # pseudo: the teacher looks at everybody once, and its joints are kept beside the shards
+    cache: bool = False  # pseudo: the teacher predicts everybody once; its joints are kept beside the shards
     gamma: float = 0.75  # a joint counts where the teacher's peak is higher (sspose: for contrast, and see lessons)
     lambda_u: float = 0.1  # pseudo: weight of the unlabelled term
     unlabelled_share: float = checked(0.5, BETWEEN)  # of every batch

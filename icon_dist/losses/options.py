@@ -69,7 +69,7 @@ class Options:
     contrast: str = "inter"  # inter | intra: with other instances, or within one and without a bank (paper Table 5)
     negatives_from_others: bool = False  # negatives never from the query's own instance
     entropy: str = "heatmap"  # heatmap | peak: uncertainty of a joint, by which queries are hard
-    query_scope: str = "person"  # person | batch: among whose joints queries are chosen, hard or random ones
+    query_scope: str = "person"  # person | batch: Q queries of each person, or N Q of a micro-batch of N
     max_queries: int = 0  # per category, rank and call (paper Table 8); 0 = no limit
     max_negatives: int = 0  # keys per category that a query is compared with (paper Table 8); 0 = all
     products: str = "fp32"  # fp32 | bf16: of queries and keys; sums are fp32. bf16 is for GPUs

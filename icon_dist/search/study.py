@@ -60,7 +60,7 @@ class Goal:
 
     trials: int  # finished ones, in the end
     confirm: int = 0  # seeds over which the best, the first point and no contrast are repeated
-    cost: bool = False  # look for high scores and short steps alike
+    cost: bool = False  # search for high scores and short steps at once
     workers: int = 1  # of a trial
     gpus: int | None = None  # of a worker; None = ``run.gpus_per_worker``
     max_concurrent: int = 0  # trials at a time; 0 = as many as fit

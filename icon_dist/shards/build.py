@@ -28,7 +28,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("dataset", nargs="?", choices=DATASETS)  # "?": what is missing is said together with missing options
     add("files", nargs="*", default=[], type=annotation_file, metavar="FILE", help="annotation files, as --annotations")
     add("--annotations", type=annotation_file, action="append", metavar="FILE", help="repeat it to join several files")
-    about = "one for all annotation files, or one each; yolo: in place of the file's path, where that is of elsewhere"
+    about = "one for all annotation files, or one each; yolo: instead of the file's own path"
     add("--images", action="append", metavar="DIR", help=about)
     add("--out", metavar="DIR|s3://...")
     add("--skeleton", metavar="NAME|FILE", help=f"a skeleton YAML or {SHIPPED}; derived without")

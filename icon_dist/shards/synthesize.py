@@ -21,7 +21,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add("--people", type=at_least(1), default=2000, metavar="N", help="at least so many; default %(default)s")
     add("--seed", type=at_least(0), default=0, help="another seed, other people; default %(default)s")
     add("--difficulty", default="easy", choices=("easy", "hard"), help="poses, clutter, occlusion; default %(default)s")
-    add("--photos", type=folder, metavar="DIR", help="keep photos and annotations.json here; default: nowhere")
+    add("--photos", type=folder, metavar="DIR", help="keep photos and annotations.json here; default: not kept")
     add("--split", default="synthetic", metavar="NAME", help="name of the set; default %(default)s")
     add("--per-shard", type=at_least(1), default=250, metavar="N", help="people in a shard; default %(default)s")
     add("--jobs", type=at_least(1), default=os.cpu_count() or 1, metavar="N", help="processes; default: one per core")
