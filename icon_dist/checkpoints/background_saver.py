@@ -161,7 +161,7 @@ def _short(data: bytes) -> str:
 
 
 def _identity(run_uri: str) -> str:
-    """Of the run that is there now; "none" if none has begun."""
+    """The id of the run that is there now; "none" if none has begun."""
     try:
         return _short(storage.read(storage.join(run_uri, checkpoint.RUN_ID)))
     except FileNotFoundError:

@@ -1,8 +1,8 @@
 """Save and find checkpoints: folders of safetensors and JSON under ``<run>/checkpoints``.
 
 A checkpoint exists once its manifest does, and is used only if every hash in it holds. ``last.json`` and
-``best.json`` are for people; nothing here believes them, but a listing that is behind the writes is made up for by
-looking where they point. Nothing is unpickled.
+``best.json`` are for people: only where a listing lags behind the writes are they used, to look where they point.
+Nothing is unpickled.
 Whether a run may go on from one is in ``training/resume.py``; the weights of a model alone are in ``weights.py``.
 """
 

@@ -64,7 +64,7 @@ def checked(default: Any, *rules: Rule) -> Any:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Section ``run``: where a run lives, on what it runs, and what it writes. Only the seed decides its result."""
+    """Section ``run``: where a run lives, on what it runs, what it writes. Seed and precision decide its result."""
 
     name: str = checked("run", NAME)  # the same name again = resume
     dir: str = checked("runs", PLACE, PRINTABLE)  # path or s3://bucket/prefix; the run lives in dir/name

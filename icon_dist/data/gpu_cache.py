@@ -32,7 +32,7 @@ def decoded_bytes(shards: ShardSet) -> int:
 
 
 class Resident:
-    """Stands where :class:`icon_dist.data.loader_processes.LoaderProcesses` stands: jobs in, batches out, in order."""
+    """Has the interface of :class:`icon_dist.data.loader_processes.LoaderProcesses`: jobs in, batches out, in order."""
 
     def __init__(
         self, shards: ShardSet, *, input_hw: tuple[int, int], device: str, threads: int, skip_bad: bool = False

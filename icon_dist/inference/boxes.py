@@ -15,8 +15,8 @@ from icon_dist.datasets.detections import category_ids, detected
 from icon_dist.errors import ConfigError, DataError, plural, shown
 from icon_dist.images.photo import AS_STORED, Conversion
 from icon_dist.metrics.ground_truth import GroundTruth, ground_truth
+from icon_dist.shards.local_copies import place_of
 from icon_dist.shards.manifest import read_truth
-from icon_dist.shards.nearby import place_of
 from icon_dist.shards.reader import People, Photos, photo_source
 from icon_dist.shards.shard_set import ShardSet
 from icon_dist.types import Annotations, Skeleton

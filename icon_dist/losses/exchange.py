@@ -88,7 +88,7 @@ class Exchange:
         self._pending = []
 
     def discard(self) -> None:
-        """The step does not count; what still travels is received, and dropped."""
+        """The step does not count: messages under way are received and dropped."""
         for _, gathered in self._pending:
             gathered()
         self._pending = []
@@ -125,7 +125,7 @@ class SharedKeys:
         self.pending: int | DeviceStep | None = None  # the step that waits for commit() or discard()
 
     def begin(self, step: int | DeviceStep | None) -> int | DeviceStep:
-        """The number of a step that begins, or of whose another micro-batch comes; None = the one after the last."""
+        """Begin a step, or its next micro-batch, and return its number; None = the one after the last."""
         if self.pending is not None and step != self.pending:
             raise RuntimeError(
                 f"IconLoss: step {self.pending} was not committed; call commit() after optimizer.step(), discard() "
@@ -175,7 +175,7 @@ class SharedKeys:
                 after = torch.where(keep, after, self._next)
             self._next.copy_(torch.as_tensor(after))  # in place, as a CUDA graph needs it
             self.pending = None
-        if self._exchange.waits:  # what still travels enters with the next step
+        if self._exchange.waits:  # messages under way enter with the next step
             self._push()
 
     def discard(self) -> None:
@@ -184,7 +184,7 @@ class SharedKeys:
         self.pending = None
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Step and banks as plain tensors, the same bits on every rank. Waits for what travels."""
+        """Step and banks as plain tensors, the same bits on every rank. Waits for messages under way."""
         self._push()
         banks = {term: bank.state_dict() for term, bank in self._banks.items()}
         named = {f"{term}.{name}": tensor for term, state in banks.items() for name, tensor in state.items()}

@@ -16,7 +16,7 @@ MAX_INSTANCES = 256  # whose tokens are compared with one another for the purity
 
 @dataclass(frozen=True)
 class Health:
-    """How one term of the loss fares at one step; all but ``loss`` are the same on ranks that gathered the same."""
+    """How one term of the loss does at one step; all but ``loss`` are the same on ranks that gathered the same."""
 
     loss: Float[Tensor, ""]  # the term; its mean over ranks is the loss of the joined batch
     chance: Float[Tensor, ""]  # what the loss would be if all embeddings were alike

@@ -208,7 +208,7 @@ class IconLoss(nn.Module):
     def _points(self, joints: Float[Tensor, "N K 2"], visible: Bool[Tensor, "N K"]) -> Float[Tensor, "N K T 2"]:
         """Where embeddings are read, input px from the first px of their map."""
         self._offsets = self._offsets.to(joints.device)  # copied once
-        known = torch.where(visible[..., None], joints, 0.0)  # that of a joint nobody knows may be NaN
+        known = torch.where(visible[..., None], joints, 0.0)  # an unknown joint may be NaN
         points = pixel_set(known, self._offsets, stride=self.options.heatmap_stride)
         return points - self.options.origin if self.options.origin else points
 

@@ -27,23 +27,9 @@ from icon_dist.losses.block_sparse import Blocks, Span, blocked, parts
 from icon_dist.losses.sampling import Negatives, Queries, choose_negatives, limit_negatives
 from icon_dist.types import KeySet
 
-STEEP = 40  # e to this, and to minus this, times whatever there is of them, are numbers in fp32
+STEEP = 40  # e to this and to minus this, and sums of them, are neither 0 nor infinite in fp32
 HELD = 1 << 24  # similarities held at once on an accelerator
 GPU_SHARE = 10  # bits: on a GPU one for 1024 bytes of its memory, so that a large one needs few launches
-
-
-def info_nce_loss(
-    queries: Queries,
-    keys: KeySet,
-    *,
-    negatives: Negatives,
-    tau: float,
-    bank: KeySet | None = None,
-    products: str = "fp32",
-) -> Float[Tensor, ""]:
-    """Mean of L_i over the queries of a category, then over the categories; arguments as :func:`info_nce_sums`."""
-    sums = info_nce_sums(queries, keys, negatives=negatives, tau=tau, bank=bank, products=products)
-    return mean_of_categories(*sums)
 
 
 def mean_of_categories(sums: Float[Tensor, " C"], counts: Float[Tensor, " C"]) -> Float[Tensor, ""]:
@@ -80,13 +66,13 @@ def info_nce_sums(
         fixed = replace(queries, features=query.detach())
         chosen = choose_negatives(fixed, replace(joined, valid=allowed), negatives)
         width = negatives.draw.most(len(joined.valid) - 1) + 1  # categories that a query meets
-        odd = _odd(joined, allowed, queries.owner)
+        masked = _masked(joined, allowed, queries.owner)
         rounded = products == "bf16"
         compared = replace(joined, features=_in_bf16(joined.features)) if rounded else joined
         found = []
         for rows in _at_once(len(query), width * joined.valid.shape[1], query.device):
             part = Queries(**{name: column[rows] for name, column in vars(fixed).items()})
-            problem = _Problem(part, compared, chosen[rows], allowed, negatives, tau, odd, rounded)
+            problem = _Problem(part, compared, chosen[rows], allowed, negatives, tau, masked, rounded)
             found.append(_Consistency.apply(query[rows], live, problem))  # type: ignore[no-untyped-call]
         each, usable = (torch.cat(x) for x in zip(*found, strict=True))
         # A product with the one-hot matrix: deterministic on a GPU, unlike index_add.
@@ -107,8 +93,8 @@ def _in_bf16(x: Tensor) -> Tensor:
     return low if blocked(x.device) else low.to(x.dtype)
 
 
-def _odd(keys: KeySet, allowed: Bool[Tensor, "C S"], owner: Int64[Tensor, " A"]) -> int:
-    """How many keys, the first of each category, have to be looked at; the others count for every query.
+def _masked(keys: KeySet, allowed: Bool[Tensor, "C S"], owner: Int64[Tensor, " A"]) -> int:
+    """How many keys, the first of each category, need a mask; the others count for every query.
 
     In a bank that is full that is none of the stored keys, unless it holds people of this batch. All of them where
     only the device knows.
@@ -135,12 +121,12 @@ class _Problem:
     allowed: Bool[Tensor, "C S"]  # ... whose keys may be negatives
     negatives: Negatives
     tau: float
-    odd: int  # keys of a category that have to be looked at; those after them count for every query
+    masked: int  # keys of a category that need a mask; those after them count for every query
     rounded: bool  # whether products are of bf16
 
     def others(self, part: Span | Blocks) -> Tensor:
         """Which of the first keys are of another owner than the query that they are compared with."""
-        return part.of_keys(self.keys.instance[:, : self.odd]) != part.of_queries(self.queries.owner)
+        return part.of_keys(self.keys.instance[:, : self.masked]) != part.of_queries(self.queries.owner)
 
     def peak(self, negatives: Sequence[Span | Blocks], scaled: Float[Tensor, "A m"]) -> Float[Tensor, " A"] | None:
         """The largest s_n of each query, at least that of a cosine of -1; None where e^s needs no such care."""
@@ -148,11 +134,11 @@ class _Problem:
             return None
         peak = self.queries.features.new_full((len(scaled), 1), -1 / self.tau)
         for part in negatives:
-            counted = part.of_keys(self.allowed[:, : self.odd])
+            counted = part.of_keys(self.allowed[:, : self.masked])
             if self.negatives.others_only:
                 counted = counted & self.others(part)
             s = part.similarities(scaled, self.keys.features)
-            s[..., : self.odd].masked_fill_(~counted, -torch.inf)
+            s[..., : self.masked].masked_fill_(~counted, -torch.inf)
             part.gather(peak, s.amax(-1, keepdim=True), largest=True)
         return peak[:, 0]
 
@@ -183,15 +169,15 @@ class _Consistency(torch.autograd.Function):
         peak, kept = problem.peak(ctx.negative, scaled), []
 
         z, pull = query.new_zeros(len(query), 1), torch.zeros_like(query)  # sum_n e^{s_n}, and sum_n e^{s_n} k_n
-        odd, counted = problem.odd, problem.allowed[:, : problem.odd].to(query.dtype)
+        masked, counted = problem.masked, problem.allowed[:, : problem.masked].to(query.dtype)
         for part in ctx.negative:
             r = part.similarities(scaled, keys.features)
             if peak is not None:
                 r.sub_(part.of_queries(peak)).clamp_(max=0)  # above it are keys that do not count
             r.exp_()
-            r[..., :odd].mul_(part.of_keys(counted))
+            r[..., :masked].mul_(part.of_keys(counted))
             if problem.negatives.others_only:
-                r[..., :odd].mul_(problem.others(part))
+                r[..., :masked].mul_(problem.others(part))
             part.gather(z, r.sum(-1, keepdim=True))
             part.to_queries(pull, r, keys.features)
             kept.append(r[..., :own].clone())
@@ -201,11 +187,11 @@ class _Consistency(torch.autograd.Function):
         totals, push = query.new_zeros(len(query), 3), torch.zeros_like(query)  # push: sum_p w_p k_p
         for part in ctx.positive:
             t = part.similarities(scaled, keys.features)
-            positive = part.of_keys(keys.valid[:, :odd]) & problem.others(part)
-            torch.sub(part.of_queries(log_z), t, out=t)[..., :odd].masked_fill_(~positive, -torch.inf)
+            positive = part.of_keys(keys.valid[:, :masked]) & problem.others(part)
+            torch.sub(part.of_queries(log_z), t, out=t)[..., :masked].masked_fill_(~positive, -torch.inf)
             error = F.softplus(t).sum(-1)
             w = t.sigmoid_()
-            part.gather(totals, torch.stack([positive.sum(-1) + (t.shape[-1] - odd), error, w.sum(-1)], -1))
+            part.gather(totals, torch.stack([positive.sum(-1) + (t.shape[-1] - masked), error, w.sum(-1)], -1))
             part.to_queries(push, w, keys.features)
             kept.append(w[..., :own].clone())
         positives, error, weight = totals.unbind(1)

@@ -1,4 +1,4 @@
-"""Intra-image contrast, the rival of the paper's Table 5: Eq. 1 with the tokens of one instance.
+"""Intra-image contrast, the alternative in the paper's Table 5: Eq. 1 with the tokens of one instance.
 
 Positives are the other points of the query's joint on the same instance, negatives the points of that instance's other
 joints. There is no bank and nothing to gather: ranks share the counts of queries only. In point mode, where a joint

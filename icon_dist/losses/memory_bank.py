@@ -130,7 +130,7 @@ class MemoryBank:
 
 
 def _rules(state: dict[str, Tensor], slots: int) -> dict[str, Tensor]:
-    """By name, what holds of a ring: else rows would be written outside it, or compared with before they are there."""
+    """By name, what must hold: else rows would be written outside a ring, or compared with before they are there."""
     filled, following, began = state["filled"], state["next"], state["began"]
     full = filled == slots
     return {

@@ -1,4 +1,4 @@
-"""What may be chosen of :class:`icon_dist.losses.icon.IconLoss`, and what it asks of its arguments."""
+"""The options of :class:`icon_dist.losses.icon.IconLoss`, and the checks of its arguments."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Bank:
     warmup: int = 1000  # steps after its first one before it is used
     budget: int = 0  # instances sent per call by all ranks together; 0 = all of them
     exchange: str = "sync"  # sync | async: keys of other ranks arrive one step later, without waiting
-    wire: str = "fp32"  # fp32 | bf16: how embeddings travel
+    wire: str = "fp32"  # fp32 | bf16: number format of the exchange
 
 
 @dataclass(frozen=True)

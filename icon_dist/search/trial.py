@@ -27,7 +27,7 @@ from icon_dist.loggers.logger import Logger
 from icon_dist.reports.runs import finite, read_runs
 from icon_dist.search import shared_epochs
 from icon_dist.search.space import at_point
-from icon_dist.shards import nearby
+from icon_dist.shards import local_copies
 from icon_dist.shards.manifest import MANIFEST, read_manifest
 from icon_dist.storage import lock, tempdirs
 from icon_dist.training.loop import LOOP, run_directory
@@ -149,7 +149,7 @@ def copy_here(data: DataConfig) -> None:
     """
     for uri in {*sets_of(data.train), *sets_of(data.val)}:
         if storage.is_remote(uri):
-            nearby.use_copy(uri, _copy_of(uri, read_manifest(uri)["sha256"]))
+            local_copies.use_copy(uri, _copy_of(uri, read_manifest(uri)["sha256"]))
 
 
 @functools.cache  # what this process has verified stays as it is: the folder is this user's alone

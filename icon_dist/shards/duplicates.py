@@ -30,10 +30,10 @@ SAME = 0.74  # likeness of one photo
 INNER = 6  # the middle of a picture without a sixth at each side is searched in the other
 SCALES = (0.75, 0.8, 0.85, 0.9, 0.95, 1.0, 1.05, 1.1, 1.17, 1.25, 1.33)
 SMALLEST = 12  # px of a picture that can be searched
-FLAT = 1.0  # grey levels of structure in a picture that is not one of nothing
+FLAT = 1.0  # gray levels; a picture with less structure shows nothing
 TOGETHER = 128  # people that are compared with all others at once
 
-Picture = UInt8[np.ndarray, "_ _"]  # grey levels, of any height and width
+Picture = UInt8[np.ndarray, "_ _"]  # gray levels, of any height and width
 
 
 def near_twins(shards: ShardSet, other: ShardSet) -> Iterator[str]:
@@ -102,7 +102,7 @@ def _coarse(pictures: list[Picture]) -> Float32[np.ndarray, "n d"]:
 
 
 def _pictures(shards: ShardSet) -> list[Picture]:
-    """Grey pictures of all people, at most ``SIDE`` px high and wide; 1 px of one that cannot be decoded."""
+    """Gray pictures of all people, at most ``SIDE`` px high and wide; 1 px of one that cannot be decoded."""
     pictures = [np.zeros((1, 1), np.uint8)] * len(shards)
     line, total = ProgressLine("looking at", "shards"), len(shards.shard_names)
     for number in range(total):

@@ -56,7 +56,7 @@ def check(truth: Truth, skeleton: Skeleton) -> tuple[list[str], list[str]]:
     people = _labels(truth, skeleton)
     if not len(people.ids):
         return [], []
-    kinds = (_misread, _corners, _off_their_boxes)  # each says why the next would speak
+    kinds = (_misread, _corners, _off_their_boxes)  # the first that finds something explains the next
     first = next((found for kind in kinds if (found := list(kind(people)))), [])
     others = (
         _within_percent(people),

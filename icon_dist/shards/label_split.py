@@ -26,7 +26,7 @@ SPLIT = 0x5917  # what the random numbers are for: no other hash of (seed, id) g
 
 @dataclass(frozen=True)
 class Split:
-    """Rows of a shard set, apart."""
+    """The rows of a shard set with labels, and those without."""
 
     labelled: I64  # ascending
     unlabelled: I64
@@ -96,10 +96,9 @@ class Trained(Protocol):
 
 
 def refuse_leak(what: str, theirs: Trained, known: Split, shards: ShardSet) -> None:
-    """ConfigError if a run that saw labels of people who have none here is ``what`` this run starts or learns from.
+    """ConfigError if ``what``, which this run starts or learns from, was trained with labels that are hidden here.
 
-    It would make every figure of the run worthless. ``theirs`` is what a checkpoint says of itself, ``shards`` are this
-    run's people.
+    ``theirs`` is what its checkpoint says of itself, ``shards`` are this run's people.
     """
     if hidden := len(np.setdiff1d(labels_seen(theirs, shards), known.labelled)):
         raise ConfigError(

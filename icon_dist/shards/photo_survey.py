@@ -1,4 +1,4 @@
-"""Every photo of a set before the first write: the bad are named, and one rule is found for the turned and the deep.
+"""Every photo of a set before the first write: bad ones are named, and one rule is found for EXIF and for 16 bits.
 
 Photos whose EXIF says that they are turned need a decision, because annotation tools differ: either the labels are on
 the picture as viewers show it, or on the pixels as stored. Where the sides differ, the annotated size tells.

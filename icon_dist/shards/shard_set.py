@@ -28,8 +28,8 @@ from icon_dist.datasets import skeleton_from_dict
 from icon_dist.errors import DataError, shorten
 from icon_dist.images.image import MAX_BYTES, MAX_PIXELS
 from icon_dist.images.photo import Conversion, conversion_of
+from icon_dist.shards.local_copies import place_of
 from icon_dist.shards.manifest import INDEX, MANIFEST, ShardManifest, read_manifest, verified
-from icon_dist.shards.nearby import place_of
 from icon_dist.shards.parquet_size import MOST_FOOTER, BadParquetError, unpacked
 from icon_dist.types import Origin, Skeleton
 

@@ -50,7 +50,7 @@ class Misfit(NamedTuple):
 
 
 def misfits(loss: LossConfig, skeleton: Skeleton) -> Iterator[Misfit]:
-    """A person cannot ask with more categories than there are, nor be compared with more than all others."""
+    """Numbers of queries above the number of categories, and of negatives above that of all others."""
     for term in switched_on(loss, skeleton):
         have = f"skeleton {skeleton.name} has {plural(term.categories, term.one)}"
         weight = f"loss.{term.weight}"

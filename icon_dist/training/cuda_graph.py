@@ -49,7 +49,7 @@ class Arguments:
 
 
 class Recorded(NamedTuple):
-    """A step that can be made again."""
+    """A captured step, which can be replayed."""
 
     replay: Callable[[], object]
     flags: Flags  # of the step that was replayed last

@@ -28,7 +28,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, step: int | Int64[Tensor, ""], *, keep: Bool[Tensor, ""] | None = None) -> None:
-        """After optimizer step number ``step`` (from 1); early steps forget faster: no trace of the random start.
+        """After optimizer step number ``step`` (from 1); early steps decay faster, so that no random start remains.
 
         Where ``keep`` does not hold, nothing changes (None = it holds).
         """

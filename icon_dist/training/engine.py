@@ -1,6 +1,6 @@
-"""Which engine, the optimizer's side of training, a run gets. What the loop asks of it, :class:`PlainEngine` says.
+"""Choose the engine of a run, the optimizer's side of training. Its interface is that of :class:`PlainEngine`.
 
-State leaves as whole tensors under parameter names, whatever the ZeRO stage and world size: a checkpoint of four
+State is saved as whole tensors under parameter names, whatever the ZeRO stage and world size: a checkpoint of four
 workers at stage 3 loads into one worker at stage 0.
 """
 

@@ -1,4 +1,4 @@
-"""The engine of ZeRO stages 1 to 3: a DeepSpeed engine, whose parts leave as whole tensors under parameter names.
+"""The engine of ZeRO stages 1 to 3: a DeepSpeed engine, whose partitions are saved as whole tensors by parameter name.
 
 The only import of deepspeed. Nothing of its own (pickled) checkpoint format is used.
 """
@@ -171,7 +171,7 @@ def _import_deepspeed(device: torch.device) -> Any:
 
 @contextmanager
 def _still(optimizer: torch.optim.Optimizer) -> Iterator[None]:
-    """A step of the engine around this optimizer counts, forgets the gradients, and moves nothing."""
+    """Within the block a step of the engine counts and drops the gradients, but moves nothing."""
     optimizer.step = lambda *_, **__: None  # type: ignore[assignment]
     try:
         yield

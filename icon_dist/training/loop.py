@@ -40,7 +40,7 @@ from icon_dist.training.step_flags import Flags
 from icon_dist.training.validation import Validation, conditions_of, headlines
 from icon_dist.types import Batch, score_text
 
-LOOP = f"{__name__}:train"  # as launchers are told of it
+LOOP = f"{__name__}:train"  # the name by which launchers import it
 COLLAPSED = (
     "warning: the embeddings have collapsed (all alike, loss at chance): contrast started before the features tell "
     "joints apart; raise loss.start_epoch, start from pretrained weights or lower loss.lambda_p"
@@ -88,7 +88,7 @@ def train(cfg: Config, *, report: Report, device: str, stop: Callable[[], bool] 
 
 
 def last_words(cfg: Config, data: Data, *, step: int, best: float) -> str:
-    """Of a run that ends here."""
+    """The last line of a run that ends here."""
     total = data.plan.total_steps
     end = "stopped early" if step < total else "complete"
     asked_for_less = f", of which this config asks for {total}"  # of a run that is over
@@ -189,7 +189,7 @@ class Run:
             yield batch
 
     def heed(self, *, wait: bool) -> None:
-        """Act on what the steps so far have said of themselves, as far as it is known here; with ``wait``, on all."""
+        """Act on the flags of steps that have arrived; with ``wait``, on those of all steps."""
         state = self.state
         for step, (skipped, leave) in self.flags.arrived(wait=wait):
             state.count(skipped=skipped)
@@ -251,7 +251,7 @@ class Run:
             self.saver.save(step=step, tensors=tensors, state=self.state.numbers(), manifest=about, files=files)
 
     def about(self, scores: dict[str, float]) -> dict[str, object]:
-        """What a checkpoint says of itself."""
+        """The facts that a checkpoint records in its manifest."""
         return {
             "config": dataclasses.asdict(self.cfg),
             "config_hash": configuration.config_hash(self.cfg),

@@ -1,4 +1,4 @@
-"""How fast a worker trains, what part of it it waits for data, and how much memory that takes.
+"""How fast a worker trains, what share of the time it waits for data, and how much memory it takes.
 
 The figures of a run are recorded (``metrics.jsonl``, TensorBoard) by ``loggers/logger.py``.
 """

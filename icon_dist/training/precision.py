@@ -13,7 +13,7 @@ def chosen(precision: str, *, on_gpu: bool) -> str:
 
 
 def changed(before: RunConfig, after: RunConfig) -> list[str]:
-    """``run.precision=bf16 (was fp32)`` where it is: of a run's section this decides its result, beside the seed."""
+    """``run.precision=bf16 (was fp32)`` where it has changed: beside the seed it decides the result of a run."""
     was, now = (chosen(run.precision, on_gpu=run.gpus_per_worker > 0) for run in (before, after))
     return [f"run.precision={now} (was {was})"] if now != was else []
 

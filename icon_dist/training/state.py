@@ -1,9 +1,9 @@
-"""All that outlives a step, in one place: what is not named here, a resumed run does not know.
+"""All that outlives a step, in one place: a resumed run knows nothing else.
 
 ===========  ==========================================================================================================
 model        weights and BatchNorm's statistics, of both students if there are two
 optimizer    Adam's moments and its count of steps, whole, whatever the ZeRO stage
-bank         banks of embeddings, of both students; what still travels to other ranks is waited for
+bank         banks of embeddings, of both students; messages under way are waited for
 ema          averaged weights, with ``optim.ema``
 step         position in the data, and with it in the schedules of learning rate and contrast
 epochs       that are over, evaluation included
@@ -101,7 +101,7 @@ class State:
 
     @torch.no_grad()
     def agree(self, *flags: Shaped[Tensor, ""]) -> Bool[Tensor, " n"]:
-        """After a step's last backward pass: average BatchNorm's statistics over ranks; which flags any of them raised.
+        """Average BatchNorm's statistics over ranks after the last backward pass; return the flags that any raised.
 
         One all-reduce for both, of numbers that a step moves anyway.
         """
@@ -171,7 +171,7 @@ def moments_of(module: nn.Module) -> Named:
 
 
 def _require_moments(saved: Named, own: Named, *, step: int) -> None:
-    """Refuse what Adam cannot have come to by ``step``; nothing at all is what it has before it moves."""
+    """Refuse moments that Adam cannot have after ``step`` steps; before the first one it has none."""
     if not saved:
         return
     require_same_tensors(saved, own, part="optimizer ")

@@ -30,7 +30,7 @@ class Position:
 
 
 class Step(NamedTuple):
-    """What a step says of itself."""
+    """The result of a step."""
 
     losses: Losses  # of the last micro-batch
     flags: Bool[Tensor, " flags"]  # whether it was skipped; whether any rank was asked to leave

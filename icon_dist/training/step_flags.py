@@ -1,4 +1,4 @@
-"""What a step says of itself, on its way to the host: a GPU is not waited for, its flags are read a step later."""
+"""The flags of steps on their way to the host, which reads them a step later and so never waits for a GPU."""
 
 from __future__ import annotations
 

@@ -18,9 +18,10 @@ from pytorch_metric_learning.losses import CrossBatchMemory, SupConLoss
 from torch import Tensor
 from torch.nn import functional as F
 
-from icon_dist.losses.info_nce import info_nce_loss, mean_of_categories
+from icon_dist.losses.info_nce import mean_of_categories
 from icon_dist.losses.sampling import Draw, Negatives, Queries, choose_negatives
 from icon_dist.types import KeySet
+from tests.support.eq1 import info_nce_loss
 
 N, K, M, S, Q, HN, TAU = 64, 17, 256, 512, 5, 6, 0.07
 HARD = Negatives(Draw("hard", HN))

@@ -13,11 +13,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from icon_dist.losses import block_sparse, info_nce
-from icon_dist.losses.info_nce import info_nce_loss, info_nce_sums
+from icon_dist.losses.info_nce import info_nce_sums
 from icon_dist.losses.sampling import Draw, Negatives, Queries, limit_negatives
 from icon_dist.tensors.torch_compat import linear_pointwise
 from icon_dist.types import KeySet
-from tests.support.eq1 import literal
+from tests.support.eq1 import info_nce_loss, literal
 
 TAU = 0.2
 

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from icon_dist.errors import CheckpointError
-from icon_dist.losses.info_nce import info_nce_loss
 from icon_dist.losses.memory_bank import MemoryBank
 from icon_dist.losses.sampling import Draw, Negatives, Queries
 from icon_dist.types import KeySet
+from tests.support.eq1 import info_nce_loss
 
 
 def contents(bank: MemoryBank) -> list[set[tuple[float, int]]]:
