@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Float
@@ -30,6 +31,7 @@ FORM = "expected COCO results, a list of {image_id or file_name, bbox, score}, o
 SHAPELESS = "is not four finite numbers and a score"
 MIN_SCORE = 0.3  # of a detector's boxes: those with a lower one are mostly nothing
 Key = int | str  # what an image is called in the file
+K = TypeVar("K")
 
 
 @dataclass(frozen=True)
@@ -151,19 +153,22 @@ def _partners(keys: set[Any], names: dict[Any, str], sources: Sequence[Source], 
 
     DataError where two images have the same photo, or none has one.
     """
-    by_name: dict[str, Source] = {}
+    by_name: dict[str, list[Source]] = defaultdict(list)
+    by_stem: dict[str, list[Source]] = defaultdict(list)
+    by_number: dict[str, list[Source]] = defaultdict(list)
     for one in sources:
         stem = PurePosixPath(one.name).stem
-        by_name |= {one.name: one, stem: one}
-        if stem.rpartition("_")[2].isdecimal():  # 000000000139, COCO_val2014_000000000139
-            by_name.setdefault(f"#{int(stem.rpartition('_')[2])}", one)
+        by_name[one.name].append(one)
+        by_stem[stem].append(one)
+        if (number := stem.rpartition("_")[2]).isdecimal():  # 000000000139, COCO_val2014_000000000139
+            by_number[number.lstrip("0")].append(one)
     found: dict[str, list[Any]] = defaultdict(list)
     for key in sorted(keys, key=str):
-        name = names.get(key, key)
-        text = PurePosixPath(name.replace("\\", "/")).name if isinstance(name, str) else f"#{name}"
-        source = by_name.get(text) or by_name.get(f"#{text.lstrip('0') or 0}")
-        if source is not None:
-            found[source.place].append(key)
+        name = str(names.get(key, key)).replace("\\", "/")
+        last = PurePosixPath(name).name
+        several = by_name.get(last) or by_stem.get(last) or (last.isdecimal() and by_number.get(last.lstrip("0")))
+        if several:
+            found[_place(several, name, uri)].append(key)
     if not found:
         image = shown(next(iter(names.values()), sorted(keys, key=str)[0]))
         photos = plural(len(sources), "photo")
@@ -177,13 +182,32 @@ def _partners(keys: set[Any], names: dict[Any, str], sources: Sequence[Source], 
     }
 
 
-def _one_of(keys: list[Any], names: dict[Any, str], place: str, uri: str) -> Any:
-    """Of several images of the file that are named like a photo, the one whose folders are the photo's as well."""
-    same = [key for key in keys if place.endswith(f"/{names.get(key, key)}")] if len(keys) > 1 else keys
-    if len(same) != 1:
-        few = " and ".join(shown(names.get(key, key)) for key in keys[:2])
+def _place(sources: Sequence[Source], name: str, uri: str) -> str:
+    """Of several photos that an image of the file may be, the one with the longest end in common."""
+    places = _alike({source.place: _common(source.place, name) for source in sources})
+    if len(places) > 1:
+        what = f"its image {shown(name)} may be {places[0]} or {places[1]}"
+        raise DataError(f"{uri}: {what}; give a file_name that is that of one photo alone, or one of the photos")
+    return places[0]
+
+
+def _one_of(keys: list[Key], names: dict[Key, str], place: str, uri: str) -> Key:
+    """Of several images of the file that are named like a photo, the one with the longest end in common."""
+    same = _alike({key: _common(place, str(names.get(key, key))) for key in keys})
+    if len(same) > 1:
+        few = " and ".join(shown(names.get(key, key)) for key in same[:2])
         raise DataError(f"{uri}: two of its images, {few}, are named like {place}; give a file of one of them")
     return same[0]
+
+
+def _common(place: str, name: str) -> int:
+    """How many folders and names at their ends are the same."""
+    own, other = PurePosixPath(place).parts, PurePosixPath(name.replace("\\", "/")).parts
+    return len([*takewhile(lambda pair: pair[0] == pair[1], zip(own[::-1], other[::-1], strict=False))])
+
+
+def _alike(common: dict[K, int]) -> list[K]:
+    return [one for one, count in common.items() if count == max(common.values())]
 
 
 def _of_category(file: _File, skeleton: Skeleton) -> list[_Entry]:

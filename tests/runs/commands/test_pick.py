@@ -71,6 +71,25 @@ def test_photos(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
                 assert points[name]["score"] == pytest.approx(float(score), abs=1e-3)
 
 
+def test_photos_of_one_name_have_the_boxes_of_their_folder(place: Path, tmp_path: Path) -> None:
+    some = sorted((place / "hands-photos").iterdir())[:2]
+    boxes = {"left": [5, 10, 20, 30], "right": [11, 12, 33, 24]}
+    images = [{"id": n, "file_name": f"moved/{side}/a.png"} for n, side in enumerate(boxes)]
+    entries = [{"image_id": n, "category_id": 1, "bbox": box} for n, box in enumerate(boxes.values())]
+    (tmp_path / "boxes.json").write_text(json.dumps({"images": images, "annotations": entries}))
+    for photo, side in zip(some, boxes, strict=True):
+        (tmp_path / side).mkdir()
+        Image.open(photo).save(tmp_path / side / "a.png")
+    folders = [str(tmp_path / side) for side in boxes]
+    out = tmp_path / "tasks.json"
+    pick.main([str(place / "model.safetensors"), *folders, "--boxes", str(tmp_path / "boxes.json"), "-o", str(out)])
+    found = {Path(one["meta"]["file"]).parent.name: one["predictions"][0]["result"][0] for one in tasks(out)}
+    for side, region in found.items():
+        own = [region["value"][key] * SIDE / 100 for key in ("x", "y", "width", "height")]
+        assert own == pytest.approx(boxes[side])
+    assert found.keys() == boxes.keys()
+
+
 def test_shards_by_probability(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model, uri = str(place / "model.safetensors"), str(place / "hands")
     evaluate.main([model, "--shards", uri, "--loaders", "0", "--calibrate"])

@@ -265,6 +265,25 @@ def test_coco_names_its_photos_by_number_and_other_categories_are_left_out(comma
     assert [one["image_id"] for one in poses_of("out")["annotations"]] == [139]
 
 
+@pytest.mark.parametrize(
+    ("image", "which"),
+    [(3, None), ("0003", None), ("right_0003", 1), ("a/right_0003.png", 1), (4, 2), ("000000", 3), (0, 3)],
+)
+def test_a_number_that_two_photos_have_says_of_neither(image: object, which: int | None, command: Command) -> None:
+    names = ["left_0003.png", "right_0003.png", "right_0004.png", "0.png"]
+    for name in names:
+        write(Path("cameras") / name, picture())
+    done = command("dog", "cameras", "--boxes", write_json("boxes.json", [{"image_id": image, **BOX}]))
+    if which is None:
+        assert done.code == 3
+        assert "left_0003.png or " in done.err
+        assert not Path("out").exists()
+    else:
+        found = poses_of("out")
+        file_names = {one["id"]: one["file_name"] for one in found["images"]}
+        assert [file_names[one["image_id"]] for one in found["annotations"]] == [names[which]]
+
+
 def test_our_own_results_are_boxes(command: Command) -> None:
     command("dog", "photos", "--boxes", "10,5,60,70", "-o", "first")
     assert command("dog", "photos", "--boxes", "first/poses.json", "-o", "second").code == 0
