@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 import icon_dist
+from icon_dist.losses.options import Bank
 
 JOINTS, LIMBS = 4, [(0, 1), (2, 3)]
 SIZE, STRIDE, DIM = 64, 4, 16
@@ -58,7 +59,7 @@ def main(steps: int = 60, count: int = 8) -> dict[str, float]:
     network: nn.Module = Network()
     if dist.is_initialized():
         network = nn.parallel.DistributedDataParallel(network)
-    icon = icon_dist.IconLoss(num_joints=JOINTS, limbs=LIMBS, dim=DIM, bank=64)
+    icon = icon_dist.IconLoss(num_joints=JOINTS, limbs=LIMBS, dim=DIM, bank=Bank(64, warmup=10))  # 1000 by default
     optimizer = torch.optim.Adam(network.parameters(), 3e-3)
     for step in range(steps):
         images, joints, visible = batch_of(count, generator)

@@ -184,7 +184,7 @@ class LossConfig:
     entropy: Literal["heatmap", "peak"] = "heatmap"  # uncertainty of a joint in the score of hard queries
     query_scope: Literal["person", "batch"] = "person"  # Q queries of each person, or N Q of a micro-batch of N
     max_queries: int = 0  # per category and worker's micro-batch (Table 8); 0 = no limit
-    max_negatives: int = 0  # candidates per category that a query is compared with (Table 8); 0 = all
+    max_negatives: int = 0  # keys per negative category that a query is compared with (Table 8); 0 = all
     products: Literal["fp32", "bf16"] = "fp32"  # of queries and keys in Eq. 1, sums in fp32; bf16 is for GPUs
     heatmap: HeatmapLossConfig = field(default_factory=HeatmapLossConfig)
     skcc: ContrastConfig = field(default_factory=ContrastConfig)

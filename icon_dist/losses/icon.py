@@ -197,7 +197,8 @@ class IconLoss(nn.Module):
         if inputs.heatmaps is None or inputs.errors is None:
             scores = torch.zeros_like(present, dtype=features.dtype)
         else:
-            heatmaps, errors = inputs.heatmaps.detach(), torch.where(present, inputs.errors.detach(), 0.0)
+            wide = torch.promote_types(inputs.errors.dtype, torch.float32)
+            heatmaps, errors = inputs.heatmaps.detach(), torch.where(present, inputs.errors.detach().to(wide), 0.0)
             scores = sampling.hard_scores(heatmaps, errors, present, entropy=own.entropy, scope=own.query_scope)
         tokens = {"skcc": Tokens(features, active, scores)}
         if "prcc" in self.terms:

@@ -71,7 +71,7 @@ class Options:
     entropy: str = "heatmap"  # heatmap | peak: uncertainty of a joint, by which queries are hard
     query_scope: str = "person"  # person | batch: Q queries of each person, or N Q of a micro-batch of N
     max_queries: int = 0  # per category, rank and call (paper Table 8); 0 = no limit
-    max_negatives: int = 0  # keys per category that a query is compared with (paper Table 8); 0 = all
+    max_negatives: int = 0  # keys per negative category that a query is compared with (paper Table 8); 0 = all
     products: str = "fp32"  # fp32 | bf16: of queries and keys; sums are fp32. bf16 is for GPUs
     seed: int = 0  # of all random numbers
 

@@ -67,12 +67,12 @@ def load_teacher(config: Config, shards: ShardSet, known: Split, *, device: str,
         there, here = (configuration.get(c, key) for c in (weights.config, config))
         if there != here:
             raise ConfigError(f"semi.teacher={uri}: trained with {key}={there}, this run has {here}; make them equal")
-    refuse_leak(f"semi.teacher={uri}", weights, known, shards)
+    leak = refuse_leak(f"semi.teacher={uri}", weights, known, shards)
     model = from_config.restore(weights).to(device).eval()
 
     score = headline_text(skeleton, weights.score, weights.headline)
     sha256 = hashlib.sha256(safetensors.torch.save(weights.tensors)).hexdigest()  # of the one student that teaches
-    said = plain(f"teacher: step {weights.step} of {weights.checkpoint}, {score}")
+    said = plain(f"teacher: step {weights.step} of {weights.checkpoint}, {score}") + leak
     return Teacher(model, bf16, sha256, said)
 
 

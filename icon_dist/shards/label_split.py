@@ -95,16 +95,36 @@ class Trained(Protocol):
         """What it says of these shards; of a union, ``sets`` with the index of each."""
 
 
-def refuse_leak(what: str, theirs: Trained, known: Split, shards: ShardSet) -> None:
+def refuse_leak(what: str, theirs: Trained, known: Split, shards: ShardSet) -> str:
     """ConfigError if ``what``, which this run starts or learns from, was trained with labels that are hidden here.
 
-    ``theirs`` is what its checkpoint says of itself, ``shards`` are this run's people.
+    ``theirs`` is what its checkpoint says of itself, ``shards`` are this run's people. Returns what to add to a line
+    about ``what``: a warning where it may have been, else "".
     """
     if hidden := len(np.setdiff1d(labels_seen(theirs, shards), known.labelled)):
         raise ConfigError(
             f"{what}: was trained with the labels of {plural(hidden, 'person')}, unlabelled here; train it with "
             f"data.labelled={known.share:g} data.split_seed={known.seed}"
         )
+    if hidden := len(np.setdiff1d(_same_ids(theirs, shards), known.labelled)):
+        return (
+            "; warning: trained on other shards, of people with the same ids: if they are the same people, it knows "
+            f"the labels of {plural(hidden, 'person')}, unlabelled here"
+        )
+    return ""
+
+
+def _same_ids(theirs: Trained, shards: ShardSet) -> I64:
+    """Rows of ``shards`` with the ids of all whom another run had labels of, if these are ids of one set."""
+    said = theirs.split
+    if said is None:
+        return np.empty(0, np.int64)
+    for part, start in ((shards, 0), *zip(shards.parts, shards.starts.tolist(), strict=True)):
+        again = split(part.instance, share=said["share"], seed=said["seed"])
+        if again.fingerprint == said.get("sha256"):
+            rows: I64 = start + again.labelled
+            return rows
+    return np.empty(0, np.int64)
 
 
 def labels_seen(theirs: Trained, shards: ShardSet) -> I64:

@@ -40,9 +40,9 @@ def start_run(model: PoseNet | Pair, uri: str, shards: ShardSet, known: Split) -
     """:func:`start` of each network of a run, in which the people ``known`` are labelled."""
     for net in (model.net1, model.net2) if isinstance(model, Pair) else (model,):
         found = start(net, uri, joints=shards.skeleton.joints)
-    if found.weights is not None:
-        refuse_leak(f"model.pretrained={uri}", found.weights, known, shards)
-    return found
+    if found.weights is None:
+        return found
+    return found._replace(note=found.note + refuse_leak(f"model.pretrained={uri}", found.weights, known, shards))
 
 
 def start(model: PoseNet, uri: str, *, joints: Sequence[str]) -> Start:

@@ -364,6 +364,25 @@ def test_bf16_under_autocast_is_fp32() -> None:
     assert out.total > 0
 
 
+def test_hard_queries_are_scored_in_fp32_whatever_comes() -> None:
+    """The loops read the numbers of a model in bf16 in double precision; sums in bf16 would rank joints otherwise."""
+    settings: dict[str, Any] = {"num_joints": 17, "limbs": (), "dim": M, "skcc": Term(1.0, queries=3), "prcc": 0.0}
+    settings |= {"bank": 0, "options": Options(points=1)}
+    for seed in range(8):
+        g = torch.Generator().manual_seed(seed)
+        inputs = Inputs(
+            embedding=torch.randn(N, M, 8, 8, generator=g, dtype=torch.float64),
+            joints=torch.rand(N, 17, 2, generator=g) * 28,
+            visible=torch.ones(N, 17, dtype=torch.bool),
+            instance_id=torch.arange(N),
+            heatmaps=(0.1 * torch.rand(N, 17, 8, 8, generator=g)).bfloat16(),
+            errors=torch.rand(N, 17, generator=g).bfloat16(),
+        )
+        given = {name: value for name, value in vars(inputs).items() if name != "pixels"}
+        right = ReferenceLoss(**settings)(inputs, step=0)["total"]
+        torch.testing.assert_close(IconLoss(**settings)(**given).total, right, rtol=1e-6, atol=1e-6)
+
+
 def test_sampling_has_the_defaults_of_the_config() -> None:
     from icon_dist.losses.options import PRCC, SKCC
 

@@ -133,3 +133,17 @@ def test_labels_that_another_run_has_seen(sets: tuple[ShardSet, ShardSet], union
     alone = split(sets[1].instance, share=0.5, seed=0)
     with pytest.raises(ConfigError, match="was trained with the labels"):
         refuse_leak("x", said(union.index_sha256, half.record(), union.origin["sets"]), alone, sets[1])
+
+
+def test_people_packed_again_are_known_by_their_ids(sets: tuple[ShardSet, ShardSet], union: ShardUnion) -> None:
+    """Other options make another index of the same people, whose labels may then be known."""
+    half = split(union.instance, share=0.5, seed=0)
+    for part, first in ((union, 0), (sets[0], 0), (sets[1], 8)):
+        known = split(part.instance, share=1.0, seed=0).record()
+        hidden = len({*range(first, first + len(part))} - {*half.labelled.tolist()})
+        text = refuse_leak("x", said("packed with other options", dict(known)), half, union)
+        assert f"knows the labels of {hidden} p" in text
+    theirs = dict(half.record())
+    assert refuse_leak("x", said("packed with other options", theirs), half, union) == ""
+    others = dict(split(union.instance + 100, share=1.0, seed=0).record())
+    assert refuse_leak("x", said("of others", others), half, union) == ""
