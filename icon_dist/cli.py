@@ -140,10 +140,10 @@ class Parser(argparse.ArgumentParser):
             self.register("type", kind, reader)
         self.add_argument("--debug", action="store_true", help="show the traceback of an error")  # run_cli sees to it
 
-    def add_config(self, *, overrides: str = "such as loss.tau=0.1 run.name=mine") -> None:
+    def add_config(self, *, overrides: str = "such as loss.tau=0.1 run.name=mine", required: bool = True) -> None:
         """``--cfg NAME|PATH`` and the values that go on top of it; read them with ``parse_intermixed_args``."""
         about = f"a YAML file (path or s3://), or a preset: {', '.join(presets())}"
-        self.add_argument("--cfg", action=Once, required=True, metavar="NAME|PATH", help=about)
+        self.add_argument("--cfg", action=Once, required=required, metavar="NAME|PATH", help=about)
         self.add_argument("overrides", nargs="*", default=[], metavar="a.b=c", help=overrides)
 
     def add_force(self) -> None:
@@ -172,6 +172,7 @@ class Parser(argparse.ArgumentParser):
 
     def _require_options(self, words: Sequence[str]) -> None:
         options = {name for action in self._actions for name in action.option_strings}
+        required = {name for action in self._actions if action.required for name in action.option_strings}
         for word in itertools.takewhile(lambda word: word != "--", words):
             name = word.partition("=")[0]
             if name in options or (word[:2] in options and word[1] != "-"):  # -oFILE
@@ -186,7 +187,7 @@ class Parser(argparse.ArgumentParser):
             if word[:1] == "-" and word != "-" and " " not in word and not re.fullmatch(NEGATIVE, word):
                 self.error(f"{shown(name)}: no such option{did_you_mean(name, options)}")
         preset = next((word for word in words if word in presets()), "")
-        if preset and "--cfg" in options and not any(word.startswith("--cfg") for word in words):
+        if preset and "--cfg" in required and not any(word.startswith("--cfg") for word in words):
             self.error(f"{preset}: a preset is given with --cfg {preset}")
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:

@@ -1,7 +1,8 @@
-"""Fetch verified weights out of a run into one safetensors file, with a card beside it that says what they are.
+"""Fetch weights of a run, or public ones, into one safetensors file, with a card beside it that says what they are.
 
 icon-dist fetch s3://bucket/runs/w48 --best -o best.safetensors
 icon-dist fetch runs/coco_vit_b --hf coco_vit_b      # for transformers
+icon-dist fetch hrnet_w32_coco.pth --cfg coco -o w32.safetensors      # public weights, as the config reads them
 
 The file is :mod:`icon_dist.checkpoints.weights`, the card :mod:`icon_dist.checkpoints.card`, and the folder for
 transformers :mod:`icon_dist.inference.transformers_folder`.
@@ -10,13 +11,18 @@ transformers :mod:`icon_dist.inference.transformers_folder`.
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from icon_dist import storage
 from icon_dist.cli import Parser
 from icon_dist.command_exit import run_cli
-from icon_dist.errors import CheckpointError, ConfigError, say
+from icon_dist.errors import CheckpointError, ConfigError, plural, say, shown
+
+if TYPE_CHECKING:
+    from icon_dist.checkpoints.weights import Weights
 
 
 def _list(run_uri: str, net: int) -> None:
@@ -49,27 +55,43 @@ def _write_folder(run_uri: str, args: argparse.Namespace) -> None:
     from icon_dist.checkpoints import card
     from icon_dist.checkpoints import weights as stored_weights
     from icon_dist.inference import transformers_folder
-    from icon_dist.metrics.score import headline_text
     from icon_dist.storage import local
 
     local.require_new_folder(Path(folder))
-    weights = stored_weights.load(run_uri, which=args.which, net=args.net)
+    load = functools.partial(stored_weights.load, which=args.which, net=args.net)
+    weights = _public(run_uri, args) if args.cfg else load(run_uri)
     files, metadata = transformers_folder.files(weights), stored_weights.metadata_of(weights)
     sha256 = hashlib.sha256(files[transformers_folder.WEIGHTS]).hexdigest()
     count = sum(value.numel() for value in weights.tensors.values())
     files["README.md"] = card.card(metadata, file=Path(folder).name, sha256=sha256, numbers=count, hf=True).encode()
     transformers_folder.write(folder, files)
-    scored = headline_text(weights.skeleton, weights.score, weights.headline)
-    say(f"{args.hf}: step {weights.step}, {scored}, {', '.join(files)}, from {weights.checkpoint}")
+    say(f"{args.hf}: {_said(weights)}, {', '.join(files)}, from {weights.checkpoint}")
+
+
+def _public(uri: str, args: argparse.Namespace) -> Weights:
+    from icon_dist import config
+    from icon_dist.training import start_weights
+
+    return start_weights.as_trained(uri, config.load(args.cfg, args.overrides))
+
+
+def _said(weights: Weights) -> str:
+    """What the weights are, in a line that says what was written."""
+    from icon_dist.metrics.score import headline_text
+
+    if weights.step == 0 and weights.pretrained is not None:
+        return f"{weights.pretrained['kind']}, {plural(weights.skeleton.num_joints, 'joint')}"
+    return f"step {weights.step}, {headline_text(weights.skeleton, weights.score, weights.headline)}"
 
 
 def main(argv: list[str]) -> None:
-    """Run ``icon-dist fetch`` with these words: write the verified weights of a run and a card, or list checkpoints.
+    """Run ``icon-dist fetch`` with these words: write weights and a card, or list the checkpoints of a run.
 
     Raises ConfigError for a mistake in the words, CheckpointError where no intact checkpoint is found.
     """
     parser = Parser("icon-dist fetch", __doc__.splitlines()[0])
-    parser.add_argument("run", help="folder of a run: path or s3://bucket/runs/name")
+    text = "folder of a run: path or s3://bucket/runs/name; with --cfg a file of public weights"
+    parser.add_argument("run", help=text)
     wanted = parser.add_mutually_exclusive_group()
     wanted.add_argument("--best", action="store_const", dest="which", const="best", help="highest score, of --net")
     wanted.add_argument("--last", action="store_const", dest="which", const="last", help="newest intact")
@@ -81,8 +103,14 @@ def main(argv: list[str]) -> None:
     parser.add_force()
     folder = "the folder to write for VitPoseForPoseEstimation.from_pretrained of transformers; of a vit_... alone"
     parser.add_argument("--hf", metavar="DIR", help=folder)
-    args = parser.parse_args(argv)
+    parser.add_config(overrides="what the public weights need beside --cfg, such as data.codec=udp", required=False)
+    args = parser.parse_intermixed_args(argv)
     run_uri = storage.absolute(args.run)
+    if args.overrides and not args.cfg:
+        surplus = " ".join(map(shown, args.overrides))
+        parser.error(f"unrecognized arguments: {surplus}; values of a config are for public weights and want --cfg")
+    if args.cfg and (args.list or args.which or args.net != 1):
+        raise ConfigError("--cfg: is for a file of public weights, without --list, --best, --last, --step and --net")
     if args.list:
         _list(run_uri, args.net)
         return
@@ -99,23 +127,25 @@ def main(argv: list[str]) -> None:
     from icon_dist.checkpoints import card
     from icon_dist.checkpoints import weights as stored_weights
     from icon_dist.inference import calibration_file
-    from icon_dist.metrics.score import headline_text
 
     storage.require_new(f"-o {args.out}", out, force=args.force)
     storage.require_place(card.place(out))
 
     # Beside the file, so that the same command goes on where a lost connection or Ctrl-C left it.
     parts = None if storage.is_remote(out) else Path(out).parent
-    found = stored_weights.find(run_uri, args.which, net=args.net, parts=parts)
-    weights = stored_weights.of_checkpoint(found, net=args.net)
+    if args.cfg:
+        weights = _public(run_uri, args)
+    else:
+        weights = stored_weights.of_checkpoint(
+            stored_weights.find(run_uri, args.which, net=args.net, parts=parts), net=args.net
+        )
     data, count = stored_weights.encode(weights), sum(value.numel() for value in weights.tensors.values())
     storage.write(out, data)
     sha256 = hashlib.sha256(data).hexdigest()
-    if (known := calibration_file.read(run_uri, weights)) is not None:
+    if not args.cfg and (known := calibration_file.read(run_uri, weights)) is not None:
         calibration_file.write(calibration_file.place_of(out), known)
     card.write(out, card.card(stored_weights.metadata_of(weights), file=out, sha256=sha256, numbers=count))
-    scored = headline_text(weights.skeleton, weights.score, weights.headline)
-    say(f"{args.out}: step {found.step}, {scored}, {count:,} numbers, from {found.uri}")
+    say(f"{args.out}: {_said(weights)}, {count:,} numbers, from {weights.checkpoint}")
 
 
 if __name__ == "__main__":

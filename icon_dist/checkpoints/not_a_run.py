@@ -16,6 +16,7 @@ FILES = {  # that are no weights
     ".json": "a JSON file, no run",
     ".jsonl": "the records of a run; give the run",
 }
+OTHERS = "icon-dist fetch FILE --cfg PRESET -o NEW.safetensors"
 RUN = "the folder of a run (run.dir/run.name)"
 
 
@@ -44,6 +45,6 @@ def not_a_run(uri: str, *, file: bool = False) -> str:
             return f"a part of a run, no run; give {place}"
     if text := FILES.get(PurePosixPath(uri).suffix.lower()):
         return f"{text} (run.dir/run.name)"
-    if uri.endswith(".safetensors") and not file:
-        return "weights, no run; give the run that they are from (run.dir/run.name)"
+    if uri.endswith((".safetensors", ".pth", ".pt")) and not file:
+        return f"weights, no run; give the run that they are from, or, for weights of others: {OTHERS}"
     return f"no run (has none of {', '.join(PARTS)}); give {wanted}"

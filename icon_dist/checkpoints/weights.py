@@ -27,7 +27,7 @@ from icon_dist.checkpoints import checkpoint
 from icon_dist.checkpoints import manifest as manifests
 from icon_dist.checkpoints.checkpoint import Checkpoint
 from icon_dist.checkpoints.manifest import OTHER, Manifest
-from icon_dist.checkpoints.not_a_run import FILES, not_a_run
+from icon_dist.checkpoints.not_a_run import FILES, OTHERS, not_a_run
 from icon_dist.config import Config
 from icon_dist.datasets import skeleton_from_dict, skeleton_to_dict
 from icon_dist.errors import CheckpointError, ConfigError, DataError, plain
@@ -36,7 +36,6 @@ from icon_dist.types import Origin, Skeleton, SplitRecord
 
 FORMAT = 1
 STUDENT = "net{}."  # what the names of a student's tensors begin with where a run trains two
-OTHERS = "train from them with model.pretrained=FILE, and give that run"
 NOT_OF_NET_1 = ("net2_", "mean_")  # what scores of other students begin with, in the records of such a run
 
 
@@ -47,9 +46,9 @@ class Weights:
     tensors: dict[str, Tensor] = field(repr=False)
     config: Config  # that they were trained with
     skeleton: Skeleton  # that they predict
-    step: int
-    checkpoint: str  # URI of the folder that they come from
-    manifest_sha256: str  # of that folder
+    step: int  # 0 of public weights, which no run has trained
+    checkpoint: str  # URI of the folder, or the public file, that they come from
+    manifest_sha256: str  # of that folder, or of that file
     metrics: dict[str, float | None] | None = None  # as the run scored them, by name
     score: float | None = None  # the main one of these
     headline: str | None = None  # its name
@@ -136,7 +135,7 @@ def decode(data: bytes, *, name: str) -> Weights:
         raise CheckpointError(f"{name}: an exported model; give the run or the fetched .safetensors that it is from")
     if data[:2] in (b"PK", b"\x80\x02", b"\x80\x04") or name.endswith((".pt", ".pth", ".pkl", ".bin")):
         raise CheckpointError(
-            f"{name}: is a pickle, which can run code; give a run or a fetched .safetensors (public weights: {OTHERS})"
+            f"{name}: is a pickle, which can run code; give a run or a fetched file (weights of others: {OTHERS})"
         )
     if data[:3] == b"\xff\xd8\xff" or data[:8] == b"\x89PNG\r\n\x1a\n":
         raise CheckpointError(f"{name}: an image, not a model; the model comes first")
@@ -150,7 +149,7 @@ def decode(data: bytes, *, name: str) -> Weights:
         version = int(metadata["format"])
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         if _is_safetensors(data):
-            raise CheckpointError(f"{name}: weights that icon-dist fetch has not written; {OTHERS}") from None
+            raise CheckpointError(f"{name}: weights of others; to make a model of them: {OTHERS}") from None
         raise CheckpointError(f"{name}: not written by icon-dist fetch, or cut; fetch it again from its run") from None
     if version > FORMAT:
         raise CheckpointError(f"{name}: format {version} is newer than this icon_dist reads ({FORMAT}); upgrade it")

@@ -30,11 +30,16 @@ def shape(config: Config, skeleton: Skeleton) -> PoseNet | Pair:
         return build_trained(config, skeleton)
 
 
+def unfilled(config: Config, skeleton: Skeleton) -> PoseNet:
+    """A model to predict with, whose values are yet to be loaded; to draw them would take longer than all the rest."""
+    with Unfilled():
+        return _build(config, skeleton, projection=None)
+
+
 def restore(weights: Weights) -> PoseNet:
     """The model of ``weights``, without the projection head that only training uses; a CheckpointError if none fits."""
     try:
-        with Unfilled():  # to draw values for them would take longer than all the rest
-            model = _build(weights.config, weights.skeleton, projection=None)
+        model = unfilled(weights.config, weights.skeleton)
     except ConfigError as error:
         raise CheckpointError(f"checkpoint: {error}") from None
     tensors = {name: tensor for name, tensor in weights.tensors.items() if not name.startswith("projection.")}

@@ -37,6 +37,7 @@ class Kind:
     translate: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = dict  # what renaming does not do
     missing: str = ""  # our names that they lack
     channel_order: str = "rgb"
+    codec: str = ""  # that their final layer was trained for, where it is known
     per_head: int = 0  # channels of an attention head, where all of the family have as many
 
 
@@ -92,6 +93,7 @@ KINDS = (
         ("backbone.encoder.layer.0.", "head.deconv1."),
         renamed=VITPOSE,
         translate=vit_names.of_first_expert,
+        codec="udp",
     ),
     Kind(
         "transformers VitPose with the simple head",
@@ -108,6 +110,7 @@ KINDS = (
         renamed=MMPOSE_0,
         dropped=f"{MMPOSE_ASIDE}|{OTHER_TASKS}",
         translate=vit_names.of_timm,
+        codec="udp",
     ),
     Kind(
         "ViTPose with the simple head",
@@ -125,6 +128,7 @@ KINDS = (
         renamed=MMPOSE_1,
         dropped=MMPOSE_ASIDE,
         translate=vit_names.of_mmpretrain,
+        codec="udp",
     ),
     Kind(
         "MMPose 1.x ViTPose with the simple head",

@@ -1,4 +1,7 @@
-"""``model.pretrained``: what a run starts from. A public file (``models/pretrained.py``), a run, or a fetched file."""
+"""``model.pretrained``: what a run starts from. A public file (``models/pretrained.py``), a run, or a fetched file.
+
+:func:`as_trained` makes a model to predict with of a public file.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,10 @@ from icon_dist import distributed, storage
 from icon_dist.checkpoints import manifest as manifests
 from icon_dist.checkpoints import weights as stored_weights
 from icon_dist.checkpoints.weights import Weights
-from icon_dist.datasets import coco, mpii
+from icon_dist.config import Config
+from icon_dist.datasets import coco, load_skeleton, mpii
 from icon_dist.errors import CheckpointError, ConfigError, plain
-from icon_dist.models import PoseNet, opecnet, pretrained
+from icon_dist.models import PoseNet, from_config, opecnet, pretrained
 from icon_dist.models.public_weights import URLS, Kind
 from icon_dist.models.two_students import Pair
 from icon_dist.shards.label_split import Split, refuse_leak
@@ -67,6 +71,33 @@ def start(model: PoseNet, uri: str, *, joints: Sequence[str]) -> Start:
         note += f", new: {fresh}" if fresh else ", in another order"
     note += f"; {len(adapted.dropped)} dropped: {_summary(adapted.dropped)}" if adapted.dropped else ""
     return Start({"kind": adapted.kind.name, "uri": uri, "sha256": sha256}, plain(note), own)
+
+
+def as_trained(uri: str, config: Config) -> Weights:
+    """Public weights as they would be after no training at all: of a whole network for ``config`` and its joints.
+
+    Raises CheckpointError where anything in it would be fresh, and ConfigError where the config is not theirs.
+    """
+    if config.data.dataset == "custom":
+        raise ConfigError("data.dataset=custom: its joints are those of shards; set the data set of the weights")
+    skeleton = load_skeleton(config.data.dataset)
+    found, sha256 = read(uri)
+    if isinstance(found, Weights):
+        raise ConfigError(f"--cfg: {uri} is of icon_dist and has its config; leave it out")
+    model = from_config.unfilled(config, skeleton)
+    adapted = pretrained.adapt(found, model, name=uri, here=skeleton.joints, there=PUBLIC_JOINTS)
+    kind, codec = adapted.kind, config.data.codec
+    lacking = [] if adapted.carried is None else [joint for joint in skeleton.joints if joint not in adapted.carried]
+    if adapted.new or lacking:
+        what = _summary(adapted.new) or f"joints {', '.join(lacking)} of data.dataset={skeleton.name}"
+        raise CheckpointError(f"{uri}: {kind.name} without {what}; train from it with model.pretrained=FILE")
+    if kind.codec not in ("", codec):
+        raise ConfigError(f"data.codec={codec}: {uri} is {kind.name}, trained with {kind.codec}; set it")
+    pretrained.load(adapted, model)
+    origin = {"kind": kind.name, "uri": uri, "sha256": sha256}
+    return Weights(
+        model.state_dict(), config, skeleton, 0, uri, sha256, channel_order=model.channel_order, pretrained=origin
+    )
 
 
 def anchored(uri: str) -> str:

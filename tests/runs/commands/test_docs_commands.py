@@ -20,9 +20,11 @@ from pathlib import Path
 import boto3.session
 import cv2
 import pytest
+import torch
 
 from icon_dist.__main__ import dispatch
 from icon_dist.command_exit import run_cli
+from icon_dist.models import Heads, build_model
 from tests.support.detector_files import with_nms
 from tests.support.once import once
 from tests.support.paths import ROOT
@@ -55,12 +57,14 @@ def lines(block: str) -> Iterator[list[str]]:
 
 
 def run(words: list[str]) -> None:
-    """One command as the console has it; training is made small, and so is a crowd that is drawn."""
+    """One command as the console has it; trainings, crowds that are drawn and public weights are made small."""
     if "--people" in words:
         words[words.index("--people") + 1] = "24"
     if words[0] == "train" and "--print-config" not in words:
         set_here = {small.partition("=")[0] for small in SMALL}
         words = [word for word in words if word.partition("=")[0] not in set_here] + SMALL
+    if words[0] == "fetch" and "--cfg" in words:
+        words = [*words, "model.backbone=hrnet_small", "data.input=64x64"]
     with pytest.raises(SystemExit) as left:
         run_cli(dispatch, words)
     assert not left.value.code, f"icon-dist {shlex.join(words)} ended with {left.value.code}"
@@ -86,6 +90,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
             shutil.copy("train.json", "boxes.json")
             for name in ("rtmdet.onnx", "yolox.onnx"):
                 with_nms(Path(name))
+            torch.save(build_model("hrnet_small", Heads(joints=17, projection=None)).state_dict(), "hrnet_w32.pth")
             film(Path("match.mp4"), Path("street.jpg"))
             for split in ("train", "val"):
                 os.symlink("photos", f"{split}2017")

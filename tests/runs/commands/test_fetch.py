@@ -284,10 +284,10 @@ def test_every_damage_of_a_file_is_noticed(local_run: str, tmp_path: Path) -> No
 
 def test_foreign_safetensors_are_refused(tmp_path: Path) -> None:
     safetensors.torch.save_file(weights(1), tmp_path / "other.safetensors", metadata={"format": '"pt"'})
-    with pytest.raises(CheckpointError, match="weights that icon-dist fetch has not written"):
+    with pytest.raises(CheckpointError, match="weights of others; to make a model of them"):
         stored_weights.load(str(tmp_path / "other.safetensors"))
     safetensors.torch.save_file(weights(1), tmp_path / "bare.safetensors")
-    with pytest.raises(CheckpointError, match="weights that icon-dist fetch has not written"):
+    with pytest.raises(CheckpointError, match="weights of others; to make a model of them"):
         stored_weights.load(str(tmp_path / "bare.safetensors"))
 
 
@@ -296,7 +296,7 @@ def test_a_newer_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="format 2 is newer"):
         stored_weights.load(str(tmp_path / "x.safetensors"))
     safetensors.torch.save_file(weights(1), tmp_path / "x.safetensors", metadata={"format": "Infinity"})
-    with pytest.raises(CheckpointError, match="weights that icon-dist fetch has not written"):
+    with pytest.raises(CheckpointError, match="weights of others; to make a model of them"):
         stored_weights.load(str(tmp_path / "x.safetensors"))
 
 

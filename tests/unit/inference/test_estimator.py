@@ -236,7 +236,7 @@ def test_models_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="an exported model; give the run"):
         icon_dist.load(tmp_path / "model.pt2")
     safetensors.torch.save_file({"conv.weight": torch.zeros(2)}, tmp_path / "public.safetensors")
-    with pytest.raises(CheckpointError, match="weights that icon-dist fetch has not written; train from them with"):
+    with pytest.raises(CheckpointError, match="weights of others; to make a model of them: icon-dist fetch FILE"):
         icon_dist.load(tmp_path / "public.safetensors")
     whole = (tmp_path / "public.safetensors").read_bytes()
     (tmp_path / "cut.safetensors").write_bytes(whole[:-1])
