@@ -33,8 +33,19 @@ install_import_hook(NAMES, "tests.support.shapes.check")
 
 
 def pytest_collection_finish() -> None:
+    _freeze()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    if nextitem is None or nextitem.path != item.path:
+        _freeze()
+
+
+def _freeze() -> None:
+    """What is left was imported and stays: every later collection would look through it again."""
     gc.collect()
-    gc.freeze()  # what was imported stays: every later collection would look through it again
+    gc.freeze()
 
 
 def pytest_runtest_setup() -> None:
