@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import shlex
 import sys
 from collections.abc import Mapping
 
@@ -111,7 +112,7 @@ def setting(cfg: Config, data: Data, newest: manifests.Manifest | None) -> str:
             f"device      {kind}, {precision}; {launcher}",
             f"start       {start}",
             f"scored      {scored}",
-            f"watch       tensorboard --logdir {storage.join(uri, 'tensorboard')}",
+            f"watch       tensorboard --logdir {shlex.quote(storage.join(uri, 'tensorboard'))}",
         ]
     )
 

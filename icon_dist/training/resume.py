@@ -25,6 +25,7 @@ from icon_dist.training.plan import Plan
 from icon_dist.types import Skeleton
 
 Note = Callable[[str], None]  # takes a line for people
+DECIDED_BY = {"split": "data.train, data.labelled and data.split_seed", "teacher": "semi.teacher"}
 
 
 def look(run_uri: str, cfg: Config, skeleton: Skeleton, plan: Plan, *, note: Note) -> Manifest | None:
@@ -70,7 +71,17 @@ def refuse_other(saved: Manifest, cfg: Config, skeleton: Skeleton, plan: Plan, s
     """CheckpointError where the run cannot go on from this checkpoint; ``same`` are facts that stay as they were."""
     at = saved["step"] / plan.steps_per_epoch
     require(saved, backbone=cfg.model.backbone, joints=skeleton.joints, epoch=at)
+    require_average(saved, cfg)
     require_same(saved, same)
+
+
+def require_average(saved: Manifest, cfg: Config) -> None:
+    """Refuse a checkpoint without averaged weights where the run has them: they cannot begin in the middle."""
+    if cfg.optim.ema and "ema.safetensors" not in saved["files"]:
+        raise CheckpointError(
+            f"checkpoint of step {saved['step']}: has no averaged weights, which optim.ema={cfg.optim.ema:g} goes on "
+            "with; leave optim.ema at 0, or use another run.name"
+        )
 
 
 def require(manifest: Manifest, *, backbone: str, joints: Sequence[str], epoch: float) -> None:
@@ -140,5 +151,5 @@ def require_same(manifest: Manifest, facts: Mapping[str, Any]) -> None:
             theirs, ours = (json.dumps(fact, sort_keys=True) for fact in (there, here))
             raise CheckpointError(
                 f"checkpoint of step {manifest['step']}: {name} was {theirs}, but is {ours} here; "
-                "resume with what it was trained with, or use another run.name"
+                f"resume with the {DECIDED_BY[name]} it was trained with, or use another run.name"
             )

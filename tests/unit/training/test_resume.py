@@ -41,3 +41,13 @@ def test_a_checkpoint_tells_what_was_changed_on_the_way() -> None:
     later = Checkpoint("run", 9, {"config": dataclasses.asdict(second), **told})
     assert resume.changed(later, third) == told
     assert resume.changed(later, first)["changed"] == [*told["changed"], f"from step 9 on: optim.lr={lr} (was 0.1)"]
+
+
+def test_what_must_stay_is_named_by_the_values_that_decide_it() -> None:
+    found = {"step": 8, "files": {"model.safetensors": {}}, "split": {"share": 1.0}}
+    resume.require_average(found, load("demo", []))
+    with pytest.raises(CheckpointError, match=r"step 8: has no averaged weights, .*leave optim\.ema at 0"):
+        resume.require_average(found, load("demo", ["optim.ema=0.9"]))
+    resume.require_average({**found, "files": {"ema.safetensors": {}}}, load("demo", ["optim.ema=0.9"]))
+    with pytest.raises(CheckpointError, match=r"split was .*the data\.train, data\.labelled and .*another run\.name"):
+        resume.require_same(found, {"split": {"share": 0.5}})
