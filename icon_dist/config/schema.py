@@ -218,7 +218,7 @@ class OptimConfig:
     warmup_steps: int = 0  # linear learning-rate warm-up
     layer_decay: float = checked(1.0, SOME)  # vit only: a layer's learning rate over that of the layer after it
     weight_decay: float = 0.0  # AdamW's, of all that is no bias, norm or position embedding; 0 = Adam
-    ema: float = checked(0.0, DECAY)  # decay of averaged weights, to be evaluated; at most (1 + step) / (10 + step); 0 = off
+    ema: float = checked(0.0, DECAY)  # decay of the average that is evaluated, at most (1 + step)/(10 + step); 0 = off
 
 
 @dataclass(frozen=True)
