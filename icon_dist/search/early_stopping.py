@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import SimpleNamespace
 
 import optuna
@@ -26,10 +27,17 @@ def scheduler(study: optuna.Study, *, first_rung: int, epochs: int) -> TrialSche
         time_attr="rung", metric="score", mode="max", max_t=epochs, grace_period=first_rung, reduction_factor=REDUCTION
     )
     for trial in study.get_trials(deepcopy=False):
-        if trial.state.is_finished() and trial.intermediate_values:
-            known = SimpleNamespace(trial_id=f"journal-{trial.number}")
-            asha.on_trial_add(None, known)
-            for rung, score in sorted(trial.intermediate_values.items()):
-                if rung < epochs:
-                    asha.on_trial_result(None, known, {"rung": rung, "score": score})
+        if trial.state.is_finished():
+            tell(asha, f"journal-{trial.number}", trial.intermediate_values)
     return asha
+
+
+def tell(asha: TrialScheduler, trial_id: str, scores: Mapping[int, float]) -> None:
+    """Tell ASHA what a trial scored, by epoch, under an earlier driver.
+
+    Of a trial that goes on it would else take later scores for those of the rungs that it has passed.
+    """
+    known = SimpleNamespace(trial_id=trial_id)
+    asha.on_trial_add(None, known)
+    for epoch, score in sorted(scores.items()):
+        asha.on_trial_result(None, known, {"rung": epoch, "score": score})

@@ -21,13 +21,13 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState
 from ray import tune
 from ray.exceptions import OutOfMemoryError
+from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from icon_dist import errors
 from icon_dist.config import Config
-from icon_dist.search import capacity, optuna_compat
+from icon_dist.search import capacity, early_stopping, optuna_compat
 from icon_dist.search.capacity import Need
-from icon_dist.search.early_stopping import scheduler
 from icon_dist.search.journal import Journal
 from icon_dist.search.progress import Screen
 from icon_dist.search.trial import run_trial
@@ -90,7 +90,8 @@ def tune_trials(series: Series, setup: Setup, *, count: int) -> None:
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     study_uri, locks = setup.journal.uri, lock.tokens()  # the journal itself stays in this process
-    searcher = _Searcher(series, setup)
+    asha = early_stopping.scheduler(series.study, first_rung=series.first_rung, epochs=base.optim.epochs)
+    searcher = _Searcher(series, setup, asha)
 
     def trainable(point: Mapping[str, Any]) -> None:
         run_trial(point, base=base, metric=metric, study=study_uri, inline=need.inline, locks=locks)
@@ -102,7 +103,7 @@ def tune_trials(series: Series, setup: Setup, *, count: int) -> None:
             tune.with_resources(trainable, resources),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
-                scheduler=scheduler(series.study, first_rung=series.first_rung, epochs=base.optim.epochs),
+                scheduler=asha,
                 num_samples=count,
                 max_concurrent_trials=setup.at_once,
                 reuse_actors=need.inline and base.run.zero < 3,  # DeepSpeed's stage 3 never lets go of its model
@@ -143,8 +144,9 @@ class _Here:
 class _Searcher(_Here, Searcher):  # type: ignore[misc]  # Ray has no types
     """Optuna's ask and tell."""
 
-    def __init__(self, series: Series, setup: Setup) -> None:
+    def __init__(self, series: Series, setup: Setup, asha: TrialScheduler) -> None:
         super().__init__(metric="score", mode="max")
+        self._asha = asha
         self._study, self._space, self._setup = series.study, dict(series.space), setup
         self._prefix, self._screen = series.prefix, series.screen
         self.live: dict[str, Live] = {}  # by Tune's id
@@ -161,6 +163,8 @@ class _Searcher(_Here, Searcher):  # type: ignore[misc]  # Ray has no types
             return Searcher.FINISHED
         trial = self._study.ask(self._space)
         self._push()
+        scores = self._study.get_trials(deepcopy=False)[trial.number].intermediate_values
+        early_stopping.tell(self._asha, trial_id, scores)
         self.live[trial_id] = Live(trial, time.monotonic())
         attributes = trial.user_attrs
         changes = attributes.get("set", {}) | trial.params
