@@ -128,12 +128,16 @@ def finished(cfg: Config, data: Data) -> str:
     except CheckpointError:
         say("\n".join(skipped), file=sys.stderr)
         raise
-    if found is None or found.step < data.plan.total_steps or resume.changed_values(found.manifest, cfg):
+    if found is None or found.step < data.plan.total_steps:
         return ""  # the workers look into it
+    changed = resume.changed_values(found.manifest, cfg)
+    if not all(one.startswith("eval.") for one in changed):
+        return ""  # the workers know whether it fits
     numbers = numbers_of(found, steps_per_epoch=data.plan.steps_per_epoch)
     if numbers.epochs < cfg.optim.epochs:
         return ""  # the last evaluation was left
-    return "\n".join([*skipped, last_words(cfg, data, step=found.step, best=numbers.best)])
+    lines = [*skipped, *resume.not_applied(changed)]
+    return "\n".join([*lines, last_words(cfg, data.plan, found.manifest, step=found.step, best=numbers.best)])
 
 
 def require_lasting(key: str, uri: str) -> None:

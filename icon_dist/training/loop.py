@@ -8,9 +8,10 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, nullcontext
 from itertools import chain, islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,10 +32,10 @@ from icon_dist.methods.supervised import unsure
 from icon_dist.training.cuda_graph import GraphedStep
 from icon_dist.training.lr_schedule import learning_rate
 from icon_dist.training.meter import TICK_EVERY_S, Meter
-from icon_dist.training.plan import at_workers
+from icon_dist.training.plan import Plan, at_workers
 from icon_dist.training.precision import use_precision
 from icon_dist.training.sample_record import Samples
-from icon_dist.training.setup import Data, begin, last_epoch, open_data, stream_of
+from icon_dist.training.setup import begin, last_epoch, open_data, stream_of
 from icon_dist.training.step import Position, one_step
 from icon_dist.training.step_flags import Flags
 from icon_dist.training.validation import Validation, conditions_of, headlines
@@ -84,18 +85,19 @@ def train(cfg: Config, *, report: Report, device: str, stop: Callable[[], bool] 
     if left:
         report(Stopped(state.step))
         return
-    report(Done(last_words(cfg, run.data, step=state.step, best=state.best)))
+    report(Done(last_words(cfg, plan, run.about({}), step=state.step, best=state.best)))
 
 
-def last_words(cfg: Config, data: Data, *, step: int, best: float) -> str:
-    """The last line of a run that ends here."""
-    total = data.plan.total_steps
+def last_words(cfg: Config, plan: Plan, about: Mapping[str, Any], *, step: int, best: float) -> str:
+    """The last line of a run; ``about`` is what a checkpoint says of itself, such as how it is scored."""
+    total = plan.total_steps
     end = "stopped early" if step < total else "complete"
     asked_for_less = f", of which this config asks for {total}"  # of a run that is over
     of = f" of {total}" if step <= total else asked_for_less
-    name = headlines(data)[0]
-    scored = f", best {name} {score_text(name, best)} ({conditions_of(cfg, data)})"
-    return f"{end}: step {step}{of}{scored if math.isfinite(best) else ''}; {run_directory(cfg)}"
+    scored = ""
+    if math.isfinite(best):
+        scored = f", best {about['headline']} {score_text(about['headline'], best)} ({about['conditions']})"
+    return f"{end}: step {step}{of}{scored}; {run_directory(cfg)}"
 
 
 class Run:

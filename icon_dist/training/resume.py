@@ -60,11 +60,18 @@ def newest_for_all(
 def tell(found: Checkpoint, cfg: Config, *, ended: bool, note: Note) -> None:
     """Say where the run goes on, and with which values that are new; a run that has ``ended`` applies none."""
     note(f"resumed at step {found.step} from {found.uri}")
-    if changed := ", ".join(changes(found.manifest, cfg)):
-        if ended:
-            note(f"not applied, because the run is over: {changed}; another run.name trains with other values")
-        else:
-            note(f"with another config from here on: {changed}")
+    changed = changes(found.manifest, cfg)
+    if ended:
+        for text in not_applied(changed):
+            note(text)
+    elif changed:
+        note(f"with another config from here on: {', '.join(changed)}")
+
+
+def not_applied(changed: Sequence[str]) -> list[str]:
+    """What is said of values that were ``changed`` for a run that is over; nothing if there are none."""
+    text = "not applied, because the run is over: {}; another run.name trains with other values"
+    return [text.format(", ".join(changed))] if changed else []
 
 
 def refuse_other(saved: Manifest, cfg: Config, skeleton: Skeleton, plan: Plan, same: Mapping[str, Any]) -> None:

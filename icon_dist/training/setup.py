@@ -205,4 +205,6 @@ def begin(cfg: Config, data: Data, run_uri: str, *, device: str, note: Callable[
     guesses = sure_joints(teacher, cfg, shards, device=device, note=note) if teacher and cfg.semi.cache else None
     facts: dict[str, object] = {**same, **scoring, **resume.changed(found, cfg)}
     facts |= {"channel_order": model.channel_order, "pretrained": origin, "index": shards.index_sha256}
+    if found is not None and ended:  # what it was scored by, whatever this config asks for
+        facts |= {name: found.manifest.get(name) for name in ("headline", "conditions")}
     return Learner(model, method, engine, average, state, guesses, facts)

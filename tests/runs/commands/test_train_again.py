@@ -85,6 +85,7 @@ def test_values_that_a_finished_run_was_not_trained_with_are_not_written(
     assert line == f"not applied, because the run is over: {', '.join(told)}; another run.name trains with other values"
     end = "step 8, of which this config asks for 4," if "optim.epochs=1" in overrides else "step 8 of 8"
     assert f"complete: {end}" in done.err
+    assert "flip=yes" in done.err, "as it was scored"
     assert tree(copy) == before
 
 
@@ -130,8 +131,11 @@ def test_a_finished_run_needs_no_cluster_to_say_so(copy: Path, people: Path, com
     data = open_data(config)
     assert driver.finished(config, data)
     assert not driver.finished(replace(config, loss=replace(config.loss, tau=0.1)), data), (
-        "the workers say what has changed"
+        "the workers say whether it fits"
     )
+    said = driver.finished(replace(config, eval=replace(config.eval, flip=False)), data)
+    assert "not applied, because the run is over: eval.flip=False (was True)" in said
+    assert "flip=yes" in said, "as it was scored"
     (checkpoints(copy)[-1] / "model.safetensors").write_bytes(b"")
     assert not driver.finished(config, data), "the workers go back to an older one"
 
