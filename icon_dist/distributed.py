@@ -196,11 +196,9 @@ def init_alone(backend: str) -> None:
     try:
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
     except RuntimeError as error:
-        reason = shorten(
-            str(error).splitlines()[0].rpartition("nullptr. ")[2], 200
-        )  # gloo names its source lines first
+        first = str(error).splitlines()[0].rpartition("nullptr. ")[2]  # gloo names its source lines before it
         fix = "bring its loopback interface up (ip link set lo up), and see that its name resolves"
-        raise ClusterError(f"{backend}: this machine cannot reach itself ({reason}); {fix}") from None
+        raise ClusterError(f"{backend}: this machine cannot reach itself ({shorten(first, 200)}); {fix}") from None
 
 
 def shut_down() -> None:

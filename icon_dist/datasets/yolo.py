@@ -1,6 +1,6 @@
 """Ultralytics' YOLO pose: a ``data.yaml`` that says where photos are, and a text file of fractions for each photo.
 
-A line of a label file is a class, the box's centre and size, then x and y of every joint, each with a visibility if
+A line of a label file is a class, the box's center and size, then x and y of every joint, each with a visibility if
 ``kpt_shape`` is ``[joints, 3]``: https://docs.ultralytics.com/datasets/pose/. What becomes of it is a COCO-format
 document, which goes through all checks of such files.
 """

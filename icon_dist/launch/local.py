@@ -1,4 +1,4 @@
-"""Run the training loop in this process: debugging, or a box with one GPU and no Ray."""
+"""Run the training loop in this process: debugging, or a machine with one GPU and no Ray."""
 
 from __future__ import annotations
 

@@ -21,5 +21,5 @@ class Service:
         self._run.log(dict(values), step=step)
 
     def close(self) -> None:
-        """Finish the Weights & Biases run."""
+        """Finish the run."""
         self._run.finish()

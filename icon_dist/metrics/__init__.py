@@ -1,1 +1,1 @@
-"""What poses are worth: one score per metric, in plain numpy, pycocotools where it is the reference."""
+"""Scores of poses: one per metric, in plain numpy, pycocotools where it is the reference."""

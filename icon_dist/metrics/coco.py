@@ -16,7 +16,7 @@ from icon_dist.metrics.oks_nms import rescore, suppress
 from icon_dist.types import Predictions, Skeleton
 
 Entry = dict[str, Any]  # of a file, as pycocotools takes it
-NMS = 0.9  # OKS above which the lesser of two poses goes
+NMS = 0.9  # OKS above which the lower-scored of two poses is removed
 NAMES = ("AP", "AP .5", "AP .75", "AP (M)", "AP (L)", "AR", "AR .5", "AR .75", "AR (M)", "AR (L)")
 
 

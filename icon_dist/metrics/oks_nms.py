@@ -1,4 +1,4 @@
-"""Scores of poses and OKS-NMS, as test time has them (HRNet's ``lib/nms/nms.py``)."""
+"""Scores of poses and OKS-NMS at test time, as in HRNet's ``lib/nms/nms.py``."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def survivors(
     sigmas: Float[np.ndarray, " K"],
     threshold: float,
 ) -> Bool[np.ndarray, "I n"]:
-    """NMS of I images with n poses each, best first: one goes when a better that stays is more similar than that.
+    """NMS of I images with n poses each, best first: a pose goes if a better one that stays is more similar than that.
 
     The similarity of two poses uses the mean of their areas.
     """

@@ -76,7 +76,7 @@ def score(
 ) -> dict[str, float]:
     """Scores by name: AP and AR in 0..1, PCKh and PCK in percent.
 
-    ``nms``: OKS above which the lesser of two poses goes (AP only), None for no suppression. ``image_ids``: count these
+    ``nms``: OKS above which the lower of two poses is removed (AP only), None for none. ``image_ids``: count these
     images only (a limited evaluation); people and predictions elsewhere are left out. ``engine``: of AP, one of
     :data:`ENGINES`; both give the same numbers.
     """

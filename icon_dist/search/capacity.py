@@ -13,7 +13,7 @@ from icon_dist.launch.capacity import room
 
 @dataclass(frozen=True)
 class Need:
-    """Of one trial."""
+    """The resources of one trial."""
 
     workers: int
     cpus: int  # of a worker
@@ -42,6 +42,6 @@ def trials_at_once(need: Need, run: RunConfig) -> int:
 
 
 def shortage(need: Need) -> str:
-    """What is free now, for somebody who waits."""
+    """What is free now, for the message about a trial that waits."""
     free = ray.available_resources()
     return f"needs {need}; free now: {free.get('CPU', 0):g} CPUs, {free.get('GPU', 0):g} GPUs"

@@ -1,4 +1,4 @@
-"""ASHA, the pruner of a sweep: weak trials are stopped early. Ray Tune's, told what the journal knows."""
+"""ASHA, the pruner of a sweep: weak trials are stopped early. It is Ray Tune's, told the scores in the journal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ REDUCTION = 3  # of the trials at a rung, so many times fewer go on
 
 
 def first_rung(cfg: Config) -> int:
-    """The first epoch whose score may stop a trial: contrast must have had its say. At or after the end: no rungs."""
+    """The first epoch whose score may stop a trial: contrast has its full weight by then."""
     start = int(cfg.loss.start_epoch + cfg.loss.ramp_epochs) + 1 if cfg.loss.start_epoch or cfg.loss.ramp_epochs else 1
     return -(-start // cfg.eval.every) * cfg.eval.every
 

@@ -71,15 +71,15 @@ class Journal:
             self._scratch.cleanup()
 
     def at(self, *names: str) -> str:
-        """Where something of the study lies."""
+        """The place of a file or folder of the study."""
         return storage.join(self.uri, *names)
 
     def studies(self) -> list[str]:
-        """Names of those in it."""
+        """The names of the studies in it."""
         return [summary.study_name for summary in optuna.get_all_study_summaries(self.storage)]
 
     def push(self) -> None:
-        """Before anybody acts on what was written: nothing to do on a disk, the whole file to ``s3://``."""
+        """Send the whole file to ``s3://`` before anybody acts on what was written; a disk has it already."""
         self.require()
         if self._scratch is not None:
             storage.write(self.at(NAME), self._path)

@@ -77,7 +77,7 @@ class _Replay:
         return _field_fault(log) or self._order_fault(log, line) or self._replay_fault(log)
 
     def _order_fault(self, log: Line, line: bytes) -> str:
-        """Optuna passes over what is said of nobody, and takes what follows a doubled trial for its neighbor's."""
+        """Optuna ignores lines of unknown trials, and takes those after a doubled trial for its neighbor's."""
         study, trial = log.get("study_id"), log.get("trial_id")
         if study is not None and study not in self._optuna.studies:
             return f"study_id={study}: no line before it creates this study"

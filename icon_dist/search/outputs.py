@@ -28,7 +28,7 @@ def publish(
     space: Space,
     metric: str,
 ) -> list[str]:
-    """Write them; returns what there is to say."""
+    """Write them; return the lines to print."""
     found, repeated = results.rows(sweep), results.rows(repeats, prefix="confirm-") if repeats is not None else []
     confirmed = results.confirmed(repeats)
     lines, names = [], ["sweep.html", "trials.csv"]

@@ -39,7 +39,7 @@ class Screen:
         self._out.flush()
 
     def best(self, score: float, number: int) -> None:
-        """Of all trials so far, those of earlier drivers too."""
+        """Take in a score; the best is that of all trials, those of earlier drivers too."""
         if self._best is None or score > self._best[0]:
             self._best = (score, number)
 
@@ -81,7 +81,7 @@ class Screen:
         self.say(", ".join(parts) + f"  [{self._status()}]")
 
     def lost(self, line: str) -> None:
-        """All that run, at once."""
+        """Print ``line``: all running trials are lost at once."""
         self._running.clear()
         self.say(line)
 

@@ -1,4 +1,4 @@
-"""Ray Tune runs the trials that Optuna proposes. Tune's own state is thrown away: the journal is the memory.
+"""Ray Tune runs the trials that Optuna proposes. Tune's own state is deleted: the journal has all of it.
 
 Tune brings actors that serve one trial after another, places them, starts lost ones again, and ASHA. Its searcher
 here is Optuna's ask and tell, so that a trial's number, state and values are those of the journal, in the order in

@@ -82,8 +82,10 @@ def run_trial(point: Changes, *, base: Config, metric: str, study: str, inline: 
 
 
 def out_of_memory(error: Exception) -> str:
-    """That it is, and how much was asked for, or nothing: torch has a class for it on a GPU only, a worker group sends
-    its traceback."""
+    """Say that memory ran out, and how much was asked for, or nothing.
+
+    Torch has a class for it on a GPU only, and a worker group sends its traceback.
+    """
     for line in f"{type(error).__name__}: {error}".splitlines():
         if "MemoryError" in line or "can't allocate memory" in line:
             return "out of memory: " + shorten(line.split("DefaultCPUAllocator: ")[-1], 200)

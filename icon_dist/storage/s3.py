@@ -205,7 +205,7 @@ def _holds(uri: str, data: bytes) -> bool:
 
 
 def has_conditions(uri: str, data: bytes) -> bool:
-    """Whether the store honours If-None-Match: it must refuse to write ``data`` where they lie already."""
+    """Whether the store honors If-None-Match: it must refuse to write ``data`` where they lie already."""
 
     def refused(_: Clock) -> bool:
         """Return whether the store refuses a second conditional write."""
