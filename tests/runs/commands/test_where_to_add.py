@@ -103,7 +103,7 @@ ADDED = {  # row of the page -> the new file, and what is written into others: b
             "shards/build.py": ("DATASETS = (", '"strangers", '),
         },
     ),
-    "a way to use people without labels": (
+    "a semi-supervised method": (
         "methods/halves.py",
         METHOD,
         {
@@ -130,7 +130,7 @@ ADDED = {  # row of the page -> the new file, and what is written into others: b
             "metrics/calibration.py": ("RIGHT = {\n", '    "near": "similarity .5 or more",\n'),
         },
     ),
-    "a service that is told of runs": ("loggers/csv.py", LOGGER, {"config/schema.py": ("SERVICES = (", '"csv", ')}),
+    "a logging service": ("loggers/csv.py", LOGGER, {"config/schema.py": ("SERVICES = (", '"csv", ')}),
 }
 
 
