@@ -172,7 +172,7 @@ class LossConfig:
     lambda_1: float = 0.3  # SKCC
     lambda_2: float = 0.7  # PRCC
     tau: float = checked(0.07, ABOVE_ZERO)
-    points: int = checked(16, ABOVE_ZERO)  # T: pixel-set size around a joint; 1 = point mode
+    points: int = checked(16, ABOVE_ZERO)  # T: at most so many points, where the Gaussian is .5 or more; 1 = point mode
     start_epoch: float = 0.0  # contrast starts here ...
     ramp_epochs: float = 0.0  # ... and grows linearly to its full weight over these
     contrast: Literal["inter", "intra"] = "inter"  # intra: within one person, without a bank (Table 5)

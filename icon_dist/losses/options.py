@@ -90,7 +90,7 @@ CHOICES = {
 }
 KINDS = {"int": Integral, "float": Real, "str": str, "bool": bool}  # of fields, by their annotation
 WORDS = {"int": "a whole number", "float": "a number", "str": "a word", "bool": "True or False"}
-AT_LEAST_ONE = ("queries", "negatives", "stride", "points", "heatmap_stride", "sigma")
+AT_LEAST_ONE = ("queries", "negatives", "stride", "points", "heatmap_stride")
 
 
 @dataclass(frozen=True)
