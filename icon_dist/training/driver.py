@@ -57,7 +57,7 @@ def _run(cfg: Config, own: Mapping[str, str], *, dry_run: bool) -> None:
     drawn = draw_missing(cfg.data)
     data = open_data(cfg, scorable=True)
     notes += configuration.check_short_run(cfg, own, steps=data.plan.total_steps)
-    newest = resume.look(uri, cfg, data.shards.skeleton, data.plan, note=note)
+    newest = resume.look(uri, cfg, data.shards, data.plan, note=note)
     if newest is None and not drawn:
         notes += drawn_before(cfg.data, own, people=len(data.shards))
     say(f"{data.plan}\n{setting(cfg, data, newest)}")
@@ -130,8 +130,8 @@ def finished(cfg: Config, data: Data) -> str:
         raise
     if found is None or found.step < data.plan.total_steps:
         return ""  # the workers look into it
-    changed = resume.changed_values(found.manifest, cfg)
-    if not all(one.startswith("eval.") for one in changed):
+    changed = resume.changed_values(found.manifest, cfg, data.shards)
+    if not all(one.startswith("eval.") or one == resume.OTHER_SHARDS for one in changed):
         return ""  # the workers know whether it fits
     numbers = numbers_of(found, steps_per_epoch=data.plan.steps_per_epoch)
     if numbers.epochs < cfg.optim.epochs:

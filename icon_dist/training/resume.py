@@ -25,18 +25,19 @@ from icon_dist.training.plan import Plan
 from icon_dist.types import Skeleton
 
 Note = Callable[[str], None]  # takes a line for people
+OTHER_SHARDS = "the shards of data.train are others (labels, photos or packing)"
 DECIDED_BY = {"split": "data.train, data.labelled and data.split_seed", "teacher": "semi.teacher"}
 
 
-def look(run_uri: str, cfg: Config, skeleton: Skeleton, plan: Plan, *, note: Note) -> Manifest | None:
+def look(run_uri: str, cfg: Config, shards: ShardSet, plan: Plan, *, note: Note) -> Manifest | None:
     """The newest checkpoint by its manifest alone, before workers start and look at every byte; None in a new run.
 
     CheckpointError where the run cannot go on from it; ``note`` is told what it goes on with that is new.
     """
     _, newest = newest_whole(run_uri) or (None, None)
     if newest is not None:
-        refuse_other(newest, cfg, skeleton, plan, {"split": plan.split.record()})
-        changed = ", ".join(changes(newest, cfg))
+        refuse_other(newest, cfg, shards.skeleton, plan, {"split": plan.split.record()})
+        changed = ", ".join(changes(newest, cfg, shards))
         if changed and newest["step"] < plan.total_steps:
             note(f"the run goes on from step {newest['step']} with another config: {changed}")
     return newest
@@ -57,10 +58,10 @@ def newest_for_all(
     return found
 
 
-def tell(found: Checkpoint, cfg: Config, *, ended: bool, note: Note) -> None:
+def tell(found: Checkpoint, cfg: Config, shards: ShardSet, *, ended: bool, note: Note) -> None:
     """Say where the run goes on, and with which values that are new; a run that has ``ended`` applies none."""
     note(f"resumed at step {found.step} from {found.uri}")
-    changed = changes(found.manifest, cfg)
+    changed = changes(found.manifest, cfg, shards)
     if ended:
         for text in not_applied(changed):
             note(text)
@@ -111,21 +112,25 @@ def require(manifest: Manifest, *, backbone: str, joints: Sequence[str], epoch: 
         )
 
 
-def changes(manifest: Manifest, cfg: Config) -> list[str]:
-    """What ``cfg`` changes of the config it was saved with, outside the ``run`` section; of that the precision."""
-    return [*changed_values(manifest, cfg), *precision.changed(_config_of(manifest).run, cfg.run)]
+def changes(manifest: Manifest, cfg: Config, shards: ShardSet) -> list[str]:
+    """What ``cfg`` changes of the config it was saved with, outside the ``run`` section; of that the precision.
+
+    Shards that are others at the same place, as after labels were corrected, are a change too.
+    """
+    return [*changed_values(manifest, cfg, shards), *precision.changed(_config_of(manifest).run, cfg.run)]
 
 
-def changed_values(manifest: Manifest, cfg: Config) -> list[str]:
+def changed_values(manifest: Manifest, cfg: Config, shards: ShardSet) -> list[str]:
     """The same without the precision, which another device changes: a run that is over needs no GPU to say so."""
-    return configuration.changes(_config_of(manifest), cfg)
+    other = manifest.get("index") not in (None, shards.index_sha256)
+    return [*configuration.changes(_config_of(manifest), cfg), *[OTHER_SHARDS][:other]]
 
 
-def changed(found: Checkpoint | None, cfg: Config) -> dict[str, list[str]]:
+def changed(found: Checkpoint | None, cfg: Config, shards: ShardSet) -> dict[str, list[str]]:
     """What a run has changed where it went on, for its checkpoints: ``from step 8 on: optim.lr=0.1 (was 0.2)``."""
     if found is None:
         return {}
-    lines, now = list(found.manifest.get("changed", [])), ", ".join(changes(found.manifest, cfg))
+    lines, now = list(found.manifest.get("changed", [])), ", ".join(changes(found.manifest, cfg, shards))
     lines += [f"from step {found.step} on: {now}"] if now else []
     return {"changed": lines} if lines else {}
 

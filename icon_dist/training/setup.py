@@ -199,11 +199,11 @@ def begin(cfg: Config, data: Data, run_uri: str, *, device: str, note: Callable[
         state.best = -math.inf
         note("scored in another way or on other people from here on: the best is looked for among new scores")
     if found is not None:
-        resume.tell(found, cfg, ended=ended, note=note)
+        resume.tell(found, cfg, shards, ended=ended, note=note)
     if distributed.rank() == 0 and not ended:  # a run that its checkpoint refuses, or that is over, keeps its config
         storage.write(storage.join(run_uri, "config.yaml"), configuration.to_yaml(cfg).encode())
     guesses = sure_joints(teacher, cfg, shards, device=device, note=note) if teacher and cfg.semi.cache else None
-    facts: dict[str, object] = {**same, **scoring, **resume.changed(found, cfg)}
+    facts: dict[str, object] = {**same, **scoring, **resume.changed(found, cfg, shards)}
     facts |= {"channel_order": model.channel_order, "pretrained": origin, "index": shards.index_sha256}
     if found is not None and ended:  # what it was scored by, whatever this config asks for
         facts |= {name: found.manifest.get(name) for name in ("headline", "conditions")}

@@ -17,6 +17,7 @@ from icon_dist.checkpoints import checkpoint
 from icon_dist.codec import flip
 from icon_dist.config import load
 from icon_dist.shards.shard_set import open_shards
+from icon_dist.shards.synthetic import Crowd, generate_shards
 from icon_dist.storage import hashed_json
 from icon_dist.training import driver
 from icon_dist.training.plan import plan_run
@@ -87,6 +88,26 @@ def test_values_that_a_finished_run_was_not_trained_with_are_not_written(
     assert f"complete: {end}" in done.err
     assert "flip=yes" in done.err, "as it was scored"
     assert tree(copy) == before
+
+
+@pytest.mark.parametrize("longer", [False, True])
+def test_other_shards_at_the_same_place_are_told(longer: bool, people: Path, tmp_path: Path, command: Command) -> None:
+    """As where labels were corrected; here they are packed otherwise. A copy is the same data."""
+    words = one_process(tmp_path / "data", tmp_path / "runs", "optim.epochs=1", "optim.milestones=[]")
+    shutil.copytree(people, tmp_path / "data")
+    assert command(*words).code == 0
+    shutil.rmtree(tmp_path / "data")
+    shutil.copytree(people, tmp_path / "data")
+    assert command(*words).err.startswith("complete: step 4 of 4")
+    shutil.rmtree(tmp_path / "data" / "train")
+    generate_shards(str(tmp_path / "data" / "train"), Crowd(people=64, seed=0), split="train", per_shard=32)
+    done = command(*words, *["optim.epochs=2"][:longer])
+    assert done.code == 0
+    other = "the shards of data.train are others (labels, photos or packing)"
+    if longer:
+        assert f"the run goes on from step 4 with another config: optim.epochs=2 (was 1), {other}" in done.err
+    else:
+        assert f"not applied, because the run is over: {other}; another run.name trains with other values" in done.err
 
 
 def test_a_resumed_run_writes_the_values_that_apply_from_there(copy: Path, people: Path, command: Command) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
 from icon_dist.checkpoints.checkpoint import Checkpoint
 from icon_dist.config import load
 from icon_dist.errors import CheckpointError
+from icon_dist.shards.shard_set import open_shards
 from icon_dist.training import resume
 from icon_dist.training.resume import require
 
@@ -30,17 +32,24 @@ def test_another_model_is_refused_by_name() -> None:
         require(found, backbone="hrnet_w32", joints=["head", "neck"], epoch=0.25)
 
 
-def test_a_checkpoint_tells_what_was_changed_on_the_way() -> None:
+def test_a_checkpoint_tells_what_was_changed_on_the_way(people: Path) -> None:
     """Not what decides no result, and what was told before is kept."""
+    train, val = (open_shards(str(people / name)) for name in ("train", "val"))
     first, second, third = (load("demo", given) for given in ([], ["optim.lr=0.1"], ["optim.lr=0.1", "run.keep=7"]))
     lr = first.optim.lr
     found = Checkpoint("run", 8, {"config": dataclasses.asdict(first)})
-    assert resume.changed(None, first) == resume.changed(found, first) == {}
-    told = resume.changed(found, second)
+    assert resume.changed(None, first, train) == resume.changed(found, first, train) == {}
+    told = resume.changed(found, second, train)
     assert told == {"changed": [f"from step 8 on: optim.lr=0.1 (was {lr})"]}
     later = Checkpoint("run", 9, {"config": dataclasses.asdict(second), **told})
-    assert resume.changed(later, third) == told
-    assert resume.changed(later, first)["changed"] == [*told["changed"], f"from step 9 on: optim.lr={lr} (was 0.1)"]
+    assert resume.changed(later, third, train) == told
+    back = resume.changed(later, first, train)["changed"]
+    assert back == [*told["changed"], f"from step 9 on: optim.lr={lr} (was 0.1)"]
+    known = Checkpoint("run", 8, {"config": dataclasses.asdict(first), "index": train.index_sha256})
+    assert resume.changed(known, first, train) == {}
+    assert resume.changed(known, first, val) == {
+        "changed": ["from step 8 on: the shards of data.train are others (labels, photos or packing)"]
+    }
 
 
 def test_what_must_stay_is_named_by_the_values_that_decide_it() -> None:
