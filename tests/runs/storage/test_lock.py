@@ -271,6 +271,28 @@ def test_who_writes_for_an_owner_learns_that_it_lost(place: str) -> None:
     lock.require(run)  # this process writes for nobody any more
 
 
+def test_a_lock_that_is_spoilt_on_the_way_is_not_lost(s3: str) -> None:
+    """An owner ended because two bodies in a row were spoilt: a part of an object has no checksum."""
+    held = lock.take(f"{s3}/one", fix="")
+    with Proxy.between() as server:
+        server.faults = ["corrupt"] * 3
+        lock.require(f"{s3}/one")
+        assert not server.faults
+    held.release()
+
+
+def test_what_is_too_large_to_be_a_lock_is_waited_for(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(lock, "SETTLE_S", 0.0)
+    storage.write(at(place), b"{" + b" " * lock.MOST_BYTES + b"}")
+    said: list[str] = []
+    held = lock.take(place, fix="", say=said.append)
+    assert len(said) == 1
+    assert "somebody whose .lock.json cannot be read may still write it" in said[0]
+    assert owner(place)["pid"] == os.getpid()
+    held.release()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_signal_ends_it_in_order(tmp_path: Path, other: Callable[..., Other], number: signal.Signals) -> None:
     # A shell starts what it puts into the background with SIGINT ignored, and this process's children inherit that.
