@@ -20,6 +20,7 @@ SIGN_S = 2.0  # until people are told that something is waited for
 T = TypeVar("T")
 _answered: set[tuple[object, ...]] = set()  # clients, by what they are made from, that have worked
 told = False  # that an outage goes on
+leaving = False  # whoever asked this process to leave may kill it soon: an outage is waited out once, not at every call
 
 
 class Clock:
@@ -99,6 +100,8 @@ def persist(uri: str, call: Callable[[Clock], T]) -> T:
         told = False
         return result
     except FAILURES as error:
+        if leaving:
+            _answered.discard(s3_client.identity())
         raise explain(uri, error, waited_s=clock.waited_s(), endpoint=s3_client.endpoint()) from None
     finally:
         watch.cancel()

@@ -21,6 +21,7 @@ from icon_dist.checkpoints import manifest as manifests
 from icon_dist.checkpoints.background_saver import Saver, send_unsent
 from icon_dist.datasets import load_skeleton, skeleton_to_dict
 from icon_dist.errors import StorageError
+from icon_dist.launch.signals import Stop
 from icon_dist.shards.reader import ShardReader
 from icon_dist.shards.shard_set import open_shards
 from icon_dist.shards.synthetic import Crowd, generate_shards
@@ -344,6 +345,31 @@ def test_the_first_answer_late_and_an_outage_are_said(
         while not (told := capsys.readouterr().err):
             time.sleep(0.02)
         assert re.fullmatch(rf"icon_dist: {RUN}/y: no answer from 127.0.0.1:\d+ yet; trying for 8 s\n", told)
+
+
+def test_who_leaves_waits_for_an_outage_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that is stopped has minutes before it is killed, and an end makes a dozen calls."""
+    monkeypatch.setattr(retry, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(retry, "FIRST_PATIENCE_S", 0.0)
+    once = 2  # requests: botocore makes a second one at once
+
+    def attempts() -> int:
+        server.seen.clear()
+        attempt(f"{RUN}/x")
+        return len(server.seen)
+
+    with store() as server, Stop() as stop:
+        storage.write(f"{RUN}/x", b"x")
+        server.always = (503, {}, b"")
+        assert min(attempts(), attempts()) > once
+        stop.ask("SIGTERM")
+        assert attempts() > once
+        assert attempts() == attempts() == once
+        server.always = None
+        assert storage.read(f"{RUN}/x") == b"x"
+        server.always = (503, {}, b"")
+        assert attempts() > once
+    assert not retry.leaving
 
 
 @pytest.mark.parametrize(
