@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from icon_dist import distributed
+from icon_dist import distributed, storage
 from icon_dist.errors import StoppedError
-from icon_dist.storage import lock, retry
+from icon_dist.storage import lock
 
 RESUMABLE = StoppedError.exit_code
 T = TypeVar("T")
@@ -43,7 +43,7 @@ class Stop:
         return self
 
     def __exit__(self, *_: object) -> None:
-        retry.leaving = False
+        storage.leaving = False
         for one, handler in self._handlers.items():
             signal.signal(one, handler)
 
@@ -58,7 +58,7 @@ class Stop:
 
         ``reason`` is named in its last line (SIGTERM, Ctrl-C ...); ``exit_code`` is what the process leaves with.
         """
-        self.reason, self.exit_code, retry.leaving = reason, exit_code, True
+        self.reason, self.exit_code, storage.leaving = reason, exit_code, True
 
     def stopped(self, step: int | None) -> StoppedError:
         """What the run says when it ends: after ``step``, or before it took one."""

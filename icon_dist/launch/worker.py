@@ -16,9 +16,9 @@ import ray.train.torch
 import torch
 
 from icon_dist import config as configuration
-from icon_dist import errors
+from icon_dist import errors, storage
 from icon_dist.loggers.events import Event, Fatal, Listening, Up
-from icon_dist.storage import lock, retry
+from icon_dist.storage import lock
 
 DELIVERY_S = 30  # of the last words of a worker that fails
 ASK_EVERY_S = 0.25  # whether the driver wants the run to stop
@@ -42,7 +42,7 @@ class _Asked:
         with contextlib.suppress(ray.exceptions.RayError):  # the driver is gone, and soon this process
             while not ray.get(self._mailbox.asked_to_stop.remote()):
                 time.sleep(ASK_EVERY_S)
-            retry.leaving = True
+            storage.leaving = True
             self._asked.set()
 
 

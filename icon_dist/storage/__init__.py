@@ -24,6 +24,9 @@ LONGEST_KEY = 1024  # of S3
 Sound = Callable[[bytes], bool]
 LOCK = ".lock.json"  # of the process that writes in a folder (lock.py); never listed
 
+# Whoever has asked this process to leave may kill it soon: an outage is then waited out once, not at every call.
+leaving = False
+
 Progress = Callable[[int], None]  # called during a download with the number of bytes that have arrived so far
 
 

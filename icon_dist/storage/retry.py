@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential, wait_random
 
+from icon_dist import storage
 from icon_dist.errors import tell
 from icon_dist.storage import s3_client
 from icon_dist.storage.s3_errors import FAILURES, code_of, explain, short, transient
@@ -20,7 +21,6 @@ SIGN_S = 2.0  # until people are told that something is waited for
 T = TypeVar("T")
 _answered: set[tuple[object, ...]] = set()  # clients, by what they are made from, that have worked
 told = False  # that an outage goes on
-leaving = False  # whoever asked this process to leave may kill it soon: an outage is waited out once, not at every call
 
 
 class Clock:
@@ -100,7 +100,7 @@ def persist(uri: str, call: Callable[[Clock], T]) -> T:
         told = False
         return result
     except FAILURES as error:
-        if leaving:
+        if storage.leaving:
             _answered.discard(s3_client.identity())
         raise explain(uri, error, waited_s=clock.waited_s(), endpoint=s3_client.endpoint()) from None
     finally:

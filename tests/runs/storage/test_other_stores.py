@@ -341,10 +341,13 @@ def test_the_first_answer_late_and_an_outage_are_said(
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes the connection, and never says a word
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
         monkeypatch.setattr(retry, "told", False)
-        threading.Thread(target=attempt, args=[f"{RUN}/y"], daemon=True).start()
+        waiting = threading.Thread(target=attempt, args=[f"{RUN}/y"], daemon=True)
+        waiting.start()
         while not (told := capsys.readouterr().err):
             time.sleep(0.02)
+        monkeypatch.setattr(retry, "FIRST_PATIENCE_S", 0.0)
         assert re.fullmatch(rf"icon_dist: {RUN}/y: no answer from 127.0.0.1:\d+ yet; trying for 8 s\n", told)
+    waiting.join()
 
 
 def test_who_leaves_waits_for_an_outage_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -369,7 +372,7 @@ def test_who_leaves_waits_for_an_outage_once(monkeypatch: pytest.MonkeyPatch) ->
         assert storage.read(f"{RUN}/x") == b"x"
         server.always = (503, {}, b"")
         assert attempts() > once
-    assert not retry.leaving
+    assert not storage.leaving
 
 
 @pytest.mark.parametrize(
