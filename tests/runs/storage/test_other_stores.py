@@ -352,7 +352,7 @@ def test_the_first_answer_late_and_an_outage_are_said(
 
 def test_who_leaves_waits_for_an_outage_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A job that is stopped has minutes before it is killed, and an end makes a dozen calls."""
-    monkeypatch.setattr(retry, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(retry, "PATIENCE_S", 0.05)
     monkeypatch.setattr(retry, "FIRST_PATIENCE_S", 0.0)
     once = 2  # requests: botocore makes a second one at once
 
