@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import math
 import weakref
 from dataclasses import replace
@@ -35,27 +36,24 @@ CASES: list[dict[str, Any]] = [
 ]
 
 
-class Spoilt:
-    """A method whose loss is no number at one call."""
+def spoil(method: Any, *, at: int) -> None:
+    """Make its loss no number at one call."""
+    calls = itertools.count(1)
 
-    def __init__(self, method: Any, *, at: int) -> None:
-        self._method, self._left = method, at
+    class Spoilt(type(method)):
+        def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+            losses = super().__call__(*arguments, **keywords)
+            if next(calls) == at:
+                losses.total = losses.total * math.nan
+            return losses
 
-    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
-        losses = self._method(*arguments, **keywords)
-        self._left -= 1
-        if self._left == 0:
-            losses.total = losses.total * math.nan
-        return losses
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._method, name)
+    method.__class__ = Spoilt
 
 
 def ends(values: dict[str, Any], *, graph: bool) -> tuple[Learning, list[dict[str, Tensor]]]:
     """All that a checkpoint would hold after each of nine steps, the seventh of which is skipped."""
     learning = small(HERE, "cpu", **(SIZES | values))
-    learning.method = Spoilt(learning.method, at=7)
+    spoil(learning.method, at=7)
     if graph:
         learning.graphed = GraphedStep(learning.cfg, learning.learner, accumulation=1, device="cpu")
     states = []
