@@ -289,7 +289,8 @@ def _checked(known: Sequence[tuple[_Entry, str]], sizes: dict[str, tuple[int, in
     if known:
         of_image = {image: i for i, image in enumerate({(place, entry.frame) for entry, place in known})}
         images = [of_image[place, entry.frame] for entry, place in known]
-        for text in unusual_boxes(np.array(boxes)[:, :4], images, np.array([sizes[place] for _, place in known])):
+        wh = np.array([sizes[place] for _, place in known], np.float64)
+        for text in unusual_boxes(np.array(boxes)[:, :4], images, wh):
             note(f"{uri}: {text}")
     return boxes
 
