@@ -11,7 +11,6 @@ transformers :mod:`icon_dist.inference.transformers_folder`.
 from __future__ import annotations
 
 import argparse
-import functools
 import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,8 +57,7 @@ def _write_folder(run_uri: str, args: argparse.Namespace) -> None:
     from icon_dist.storage import local
 
     local.require_new_folder(Path(folder))
-    load = functools.partial(stored_weights.load, which=args.which, net=args.net)
-    weights = _public(run_uri, args) if args.cfg else load(run_uri)
+    weights = _public(run_uri, args) if args.cfg else stored_weights.load(run_uri, which=args.which, net=args.net)
     files, metadata = transformers_folder.files(weights), stored_weights.metadata_of(weights)
     sha256 = hashlib.sha256(files[transformers_folder.WEIGHTS]).hexdigest()
     count = sum(value.numel() for value in weights.tensors.values())
@@ -136,9 +134,8 @@ def main(argv: list[str]) -> None:
     if args.cfg:
         weights = _public(run_uri, args)
     else:
-        weights = stored_weights.of_checkpoint(
-            stored_weights.find(run_uri, args.which, net=args.net, parts=parts), net=args.net
-        )
+        found = stored_weights.find(run_uri, args.which, net=args.net, parts=parts)
+        weights = stored_weights.of_checkpoint(found, net=args.net)
     data, count = stored_weights.encode(weights), sum(value.numel() for value in weights.tensors.values())
     storage.write(out, data)
     sha256 = hashlib.sha256(data).hexdigest()

@@ -138,15 +138,10 @@ def _training(metadata: Metadata) -> Iterator[tuple[str, str]]:
         yield "Labels used", f"those of {_text(share)} of the people"
     if start:
         kind, uri, sha256 = (_text(start.get(key, "")) for key in ("kind", "uri", "sha256"))
-        what = "Weights, not trained further" if _is_public(metadata) else "Start weights"
+        what = "Weights, not trained further" if metadata.get("step") == 0 else "Start weights"
         yield what, f"{kind} from {uri}, sha256 {sha256}"
     elif "pretrained" in metadata:
         yield "Start weights", "none; trained from random weights"
-
-
-def _is_public(metadata: Metadata) -> bool:
-    """Return whether these are the weights of others as they are: what they start from is where they come from."""
-    return bool(_of(metadata, "pretrained")) and metadata["pretrained"].get("uri") == metadata.get("checkpoint")
 
 
 def _origin(metadata: Metadata) -> Iterator[tuple[str, str]]:
@@ -157,8 +152,8 @@ def _origin(metadata: Metadata) -> Iterator[tuple[str, str]]:
     )
     conditions = f" ({_text(metadata['conditions'])})" if metadata.get("conditions") and scores else ""
     yield "Scores, percent", f"{scores}{conditions}" if scores else "not evaluated"
-    if _is_public(metadata):
-        return
+    if metadata.get("step") == 0:
+        return  # public weights have no checkpoint
     averaged = ", averaged over steps (EMA)" if metadata.get("evaluated") == "ema" else ""
     student = ", the second of its two networks" if metadata.get("net") == 2 else ""
     yield "Checkpoint", f"step {_text(metadata.get('step'))} of {_text(metadata.get('checkpoint'))}{student}{averaged}"

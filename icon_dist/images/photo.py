@@ -179,7 +179,7 @@ def _refuse_damage(said: str, *, name: str) -> None:
 
 
 def _other(data: bytes, found: Header, *, name: str) -> NDArray[Any]:
-    tags = _tags(data)
+    tags = _tags(data)  # {} of all but TIFF
     if found.kind == "TIFF":
         if found.orientation != 1:  # OpenCV would turn it whatever it is asked
             data = _with_tag(data, tags[ORIENTATION][1], 1)
@@ -188,10 +188,9 @@ def _other(data: bytes, found: Header, *, name: str) -> NDArray[Any]:
     if found.kind == "PNG":  # libpng would tell on stderr what it thinks of color profiles and the like
         data = data[:8] + b"".join(chunk for kind, chunk in _chunks(data, name=name) if kind[:1].isupper())
     pixels = _by_opencv(data, name=name, why=f"the {found.kind} is cut off, damaged or of a rare kind")
-    negative = (
-        pixels.dtype == np.uint16 and COLORS in tags and tags[COLORS][0] == WHITE_IS_0
-    )  # of 8 bits OpenCV sees to
-    return ~pixels if negative else pixels
+    if pixels.dtype == np.uint16 and COLORS in tags and tags[COLORS][0] == WHITE_IS_0:
+        return ~pixels  # OpenCV sees to those of 8 bits
+    return pixels
 
 
 def _by_opencv(data: bytes, *, name: str, why: str) -> NDArray[Any]:

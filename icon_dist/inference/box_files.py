@@ -207,7 +207,9 @@ def _common(place: str, name: str) -> int:
 
 
 def _alike(common: dict[K, int]) -> list[K]:
-    return [one for one, count in common.items() if count == max(common.values())]
+    """Those with the most in common."""
+    most = max(common.values())
+    return [one for one, count in common.items() if count == most]
 
 
 def _of_category(file: _File, skeleton: Skeleton) -> list[_Entry]:

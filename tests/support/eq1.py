@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from typing import Any
 
 from torch import Tensor
 
 from icon_dist.losses import reference
 from icon_dist.losses.info_nce import info_nce_sums, mean_of_categories
-from icon_dist.losses.sampling import Negatives, Queries
+from icon_dist.losses.sampling import Queries
 from icon_dist.types import KeySet
 
 
-def info_nce_loss(
-    queries: Queries,
-    keys: KeySet,
-    *,
-    negatives: Negatives,
-    tau: float,
-    bank: KeySet | None = None,
-    products: str = "fp32",
-) -> Tensor:
-    """Mean of L_i over the queries of a category, then over the categories."""
-    sums = info_nce_sums(queries, keys, negatives=negatives, tau=tau, bank=bank, products=products)
-    return mean_of_categories(*sums)
+def info_nce_loss(*arguments: Any, **options: Any) -> Tensor:
+    """Mean of L_i over the queries of a category, then over the categories; arguments as ``info_nce_sums``."""
+    return mean_of_categories(*info_nce_sums(*arguments, **options))
 
 
 def literal(queries: Queries, keys: list[KeySet], *, hn: int, strategy: str, others_only: bool, tau: float) -> Tensor:

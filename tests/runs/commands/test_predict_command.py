@@ -238,13 +238,14 @@ def test_boxes_of_results_and_annotations(content: Any, command: Command) -> Non
 def test_poses_of_annotated_boxes_are_scored_against_their_file(command: Command) -> None:
     """By pycocotools, which takes poses of another category for nothing."""
     pose = {"id": 8, "image_id": 40, "category_id": 7, "bbox": BOX["bbox"], "area": 4200.0, "iscrowd": 0}
-    everyone = annotations({**pose, "keypoints": [20, 30, 2] * DOG.num_joints, "num_keypoints": DOG.num_joints})
+    keypoints = [20, 30, 2] * DOG.num_joints
+    everyone = annotations({**pose, "keypoints": keypoints, "num_keypoints": DOG.num_joints})
     everyone["categories"] = [{"id": 7, "name": "dog", "keypoints": list(DOG.joints)}]
     file = write_json("annotated.json", everyone)
     assert command("dog", "photos", "--boxes", file).code == 0
     found = poses_of("out")
     for result in found["annotations"]:
-        result["keypoints"] = everyone["annotations"][0]["keypoints"]  # type: ignore[index]
+        result["keypoints"] = keypoints
     truth = COCO(file)
     evaluation = COCOeval(truth, truth.loadRes(found["annotations"]), "keypoints")
     evaluation.params.kpt_oks_sigmas = np.array(DOG.sigmas)

@@ -7,7 +7,7 @@ import gc
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future
 from contextlib import closing
 from pathlib import Path
@@ -123,8 +123,9 @@ def test_the_same_processes_serve_every_epoch_and_an_epoch_may_be_left(shards: S
     with closing(stream_of(shards, loaders=2)) as stream:
         assert (stream.sampler.steps, stream.sampler.accumulation) == (5, 2)
         unfinished = stream.epoch(0)
+        assert isinstance(unfinished, Generator)
         next(unfinished)
-        unfinished.close()  # type: ignore[attr-defined]  # of a generator
+        unfinished.close()
         again = list(stream.epoch(1))
     for a, b in zip(epoch_of(stream_of(shards)), again, strict=True):
         assert_same(a, b)

@@ -20,11 +20,16 @@ from tests.support.paths import ROOT
 from tests.support.s3 import free_port
 
 
+class Silent(http.server.BaseHTTPRequestHandler):
+    """Answers, and writes nothing on stderr."""
+
+    def log_message(self, *_: object) -> None: ...
+
+
 @pytest.fixture
 def web() -> Iterator[int]:
     """A port where something else than Ray answers."""
-    with http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as server:
-        server.RequestHandlerClass.log_message = lambda *_: None  # type: ignore[attr-defined]
+    with http.server.HTTPServer(("127.0.0.1", 0), Silent) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         yield server.server_port
